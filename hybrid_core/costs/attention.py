@@ -1,0 +1,80 @@
+"""Costs of grouped-query attention, and of the head group that the intra-hybrid block shares. Twin of modules/attention.py."""
+
+from dataclasses import dataclass
+
+from hybrid_core.costs.terms import CacheTensor, Num, linear, visible_pairs
+from hybrid_core.spec import AttentionMixer
+
+
+@dataclass(frozen=True)
+class AttentionHeadsCosts:
+    """Query, key and value projections and the attention itself, without the output projection."""
+
+    spec: AttentionMixer
+    d_model: int
+
+    @property
+    def d_qkv(self) -> int:
+        s = self.spec
+        return s.n_heads * s.head_dim + s.n_kv_heads * (s.head_dim + s.v_head_dim)
+
+    @property
+    def d_out(self) -> int:
+        return self.spec.n_heads * self.spec.v_head_dim
+
+    @property
+    def span(self) -> int | None:
+        """How many tokens a query may see; None = all before it."""
+        return None
+
+    def tokens_kept(self, context_len: Num) -> Num:
+        return context_len
+
+    def params(self) -> dict[str, int]:
+        return {"qkv": self.d_model * self.d_qkv}
+
+    def _pair_flops(self) -> int:
+        """One query-key product and one value sum, over all heads."""
+        return 2 * self.spec.n_heads * (self.spec.head_dim + self.spec.v_head_dim)
+
+    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+        return {
+            "qkv": linear(seq_len, self.d_model, self.d_qkv),
+            "attention": visible_pairs(seq_len, self.span) * self._pair_flops(),
+        }
+
+    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+        return {
+            "qkv": linear(1, self.d_model, self.d_qkv),
+            "attention": self.tokens_kept(context_len) * self._pair_flops(),
+        }
+
+    def cache(self, context_len: Num) -> list[CacheTensor]:
+        kept, s = self.tokens_kept(context_len), self.spec
+        return [
+            CacheTensor("k", kept * s.n_kv_heads * s.head_dim, "kv"),
+            CacheTensor("v", kept * s.n_kv_heads * s.v_head_dim, "kv"),
+        ]
+
+    def paper_train_flops(self, context_len: Num) -> Num:
+        """12 * d_model * (L + 1) / 2 where n_heads * head_dim = d_model; in general 6 (d_qk + n_heads v_head_dim) per visible pair."""
+        return 3 * self._pair_flops() * visible_pairs(context_len, self.span) / context_len
+
+    def paper_cache_bytes(self, context_len: Num) -> Num:
+        """2 (d_k + d_v) n_kv * tokens (Appendix C)."""
+        s = self.spec
+        return 2 * (s.head_dim + s.v_head_dim) * s.n_kv_heads * self.tokens_kept(context_len)
+
+
+@dataclass(frozen=True)
+class AttentionCosts(AttentionHeadsCosts):
+    """The heads plus the output projection: Table 1's 2 d_model^2 + 2 d_model head_dim n_kv at n_heads * head_dim = d_model."""
+
+    def params(self) -> dict[str, int]:
+        return super().params() | {"out": self.d_out * self.d_model}
+
+    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+        return super().forward_flops(seq_len) | {"out": linear(seq_len, self.d_out, self.d_model)}
+
+    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+        return super().decode_flops(context_len) | {"out": linear(1, self.d_out, self.d_model)}

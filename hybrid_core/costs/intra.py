@@ -1,0 +1,64 @@
+"""Costs of the intra-hybrid block: both head groups, then the five axes. Twin of modules/intra.py."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from hybrid_core.costs.attention import AttentionHeadsCosts
+from hybrid_core.costs.mamba2 import Mamba2HeadsCosts
+from hybrid_core.costs.terms import CacheTensor, Num, linear
+from hybrid_core.spec import IntraMixer
+
+
+@dataclass(frozen=True)
+class IntraCosts:
+    """Attention heads and Mamba-2 heads in one block (Appendix D)."""
+
+    spec: IntraMixer
+    d_model: int
+
+    @cached_property
+    def branches(self) -> tuple[AttentionHeadsCosts, Mamba2HeadsCosts]:
+        s = self.spec
+        return AttentionHeadsCosts(s.attention, self.d_model), Mamba2HeadsCosts(s.ssm, self.d_model, own_x=s.value == "separate")
+
+    @property
+    def _d_both(self) -> int:
+        return self.spec.d_attention + self.spec.ssm.d_ssm
+
+    @property
+    def _n_gates(self) -> int:
+        """One sigmoid gate per head of either branch."""
+        return self.spec.attention.n_heads + self.spec.ssm.n_heads if self.spec.scalar == "gate" else 0
+
+    @property
+    def _d_out(self) -> int:
+        """Rows of the output projection(s): both widths, or one after a sum."""
+        joint_sum = self.spec.out == "joint" and self.spec.fusion != "concat"
+        return self.spec.d_attention if joint_sum else self._d_both
+
+    def params(self) -> dict[str, int]:
+        attention, ssm = self.branches
+        scalar = {"none": 0, "scale": self._d_both, "gate": self.d_model * self._n_gates, "diff_t": 4 * self.spec.attention.head_dim}
+        own = {"norm": self._d_both if self.spec.norm == "group" else 0, "scalar": scalar[self.spec.scalar]}
+        return attention.params() | ssm.params() | own | {"out": self._d_out * self.d_model}
+
+    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+        attention, ssm = self.branches
+        return attention.forward_flops(seq_len) | ssm.forward_flops(seq_len) | self._own_flops(seq_len)
+
+    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+        attention, ssm = self.branches
+        return attention.decode_flops(context_len) | ssm.decode_flops(context_len) | self._own_flops(1)
+
+    def _own_flops(self, tokens: Num) -> dict[str, Num]:
+        return {"gate": linear(tokens, self.d_model, self._n_gates), "out": linear(tokens, self._d_out, self.d_model)}
+
+    def cache(self, context_len: Num) -> list[CacheTensor]:
+        attention, ssm = self.branches
+        return attention.cache(context_len) + ssm.cache(context_len)
+
+    def paper_train_flops(self, context_len: Num) -> Num:
+        return sum(branch.paper_train_flops(context_len) for branch in self.branches)
+
+    def paper_cache_bytes(self, context_len: Num) -> Num:
+        return sum(branch.paper_cache_bytes(context_len) for branch in self.branches)

@@ -1,0 +1,133 @@
+"""Costs of a whole model: sums of its layers' closed forms, in the paper's convention and in the exact one.
+
+`exact` is what modules/ does: every matrix product and scan of the forward pass, and each cache tensor with its real shape and
+dtype. Causal attention counts the pairs that the mask lets through. `paper` is Table 1 and Appendix C of arXiv 2510.04800v3.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from hybrid_core.costs import ffn
+from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, linear
+from hybrid_core.registry import KINDS
+from hybrid_core.spec import ArchSpec, Layer
+from hybrid_core.workload import DTYPE_BYTES, Workload
+
+Convention = Literal["paper", "exact"]
+
+
+class Params(NamedTuple):
+    """Parameter counts. `embedding` holds the input table and an untied head; `active` is what one token uses, embedding included."""
+
+    total: int
+    embedding: int
+    non_embedding: int
+    active: int
+
+
+class LayerCosts(NamedTuple):
+    """One layer's closed forms: mixer, feed-forward and their norms."""
+
+    layer: Layer
+    mixer: MixerCosts
+    d_model: int
+
+    def params(self) -> int:
+        norms = self.d_model * (2 if self.layer.ffn else 1)
+        return sum(self.mixer.params().values()) + ffn.params(self.layer.ffn, self.d_model) + norms
+
+    def idle_params(self) -> int:
+        return ffn.params(self.layer.ffn, self.d_model) - ffn.active_params(self.layer.ffn, self.d_model)
+
+    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+        return self.mixer.forward_flops(seq_len) | {"ffn": ffn.forward_flops(self.layer.ffn, self.d_model, seq_len)}
+
+    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+        return self.mixer.decode_flops(context_len) | {"ffn": ffn.forward_flops(self.layer.ffn, self.d_model, 1)}
+
+    def cache_bytes(self, context_len: Num, workload: Workload) -> Num:
+        return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.cache(context_len))
+
+
+def tensor_bytes(tensor: CacheTensor, workload: Workload) -> Num:
+    """Bytes of one cache tensor: keys and values in the cache's dtype, scan states in the state's, conv inputs in the weights'."""
+    dtype = {"kv": workload.kv_cache_dtype, "state": workload.state_dtype, "conv": workload.weight_dtype}[tensor.kind]
+    return tensor.elements * DTYPE_BYTES[dtype]
+
+
+class ModelCosts:
+    """The closed forms of one design. Sums run over distinct layers times their number, so depth costs nothing."""
+
+    def __init__(self, spec: ArchSpec) -> None:
+        self.spec = spec
+        distinct = {layer: LayerCosts(layer, KINDS[layer.letter].costs(layer.mixer, spec.d_model), spec.d_model) for layer in set(spec.stack)}
+        self.layers: tuple[LayerCosts, ...] = tuple(distinct[layer] for layer in spec.stack)
+        self._counts = [(distinct[layer], n) for layer, n in Counter(spec.stack).items()]
+
+    def _sum(self, question: Callable[[LayerCosts], Num]) -> Num:
+        return sum(n * question(layer) for layer, n in self._counts)
+
+    def distinct(self) -> Iterator[tuple[LayerCosts, int]]:
+        """Each different layer with how often it stands in the stack."""
+        return iter(self._counts)
+
+    def params(self) -> Params:
+        """Exact counts; `non_embedding` includes every norm."""
+        table = self.spec.vocab_size * self.spec.d_model
+        embedding = table * (1 if self.spec.tie_embeddings else 2)
+        layers = int(self._sum(LayerCosts.params)) + self.spec.d_model
+        idle = int(self._sum(LayerCosts.idle_params))
+        return Params(layers + embedding, embedding, layers, layers + embedding - idle)
+
+    def head_flops(self, tokens: Num) -> Num:
+        """The product with the vocabulary."""
+        return linear(tokens, self.spec.d_model, self.spec.vocab_size)
+
+    def forward_flops(self, seq_len: Num, logits: Num | None = None) -> Num:
+        """Exact FLOPs of one sequence's forward; logits for every position, or for the last `logits` of them."""
+        body = self._sum(lambda layer: sum(layer.forward_flops(seq_len).values()))
+        return body + self.head_flops(seq_len if logits is None else logits)
+
+    def decode_flops(self, context_len: Num) -> Num:
+        """Exact FLOPs of one decode step of one sequence; the new token is number `context_len`."""
+        return self._sum(lambda layer: sum(layer.decode_flops(context_len).values())) + self.head_flops(1)
+
+    def train_flops_per_token(self, context_len: Num, convention: Convention) -> Num:
+        """Forward and backward. `paper`: 6 N_nonembedding + mixer terms, without the head; `exact`: 3 times the exact forward."""
+        if convention == "exact":
+            return 3 * self.forward_flops(context_len) / context_len
+        active = self.params().non_embedding - self._sum(LayerCosts.idle_params)
+        return 6 * active + self._sum(lambda layer: layer.mixer.paper_train_flops(context_len))
+
+    def cache_bytes(self, context_len: Num, convention: Convention, workload: Workload | None = None) -> Num:
+        """Bytes of one sequence's cache; `paper` is always bf16, `exact` follows the workload's dtypes."""
+        if convention == "paper":
+            return self._sum(lambda layer: layer.mixer.paper_cache_bytes(context_len))
+        return self._sum(lambda layer: layer.cache_bytes(context_len, workload or Workload()))
+
+
+@lru_cache(maxsize=256)
+def model_costs(spec: ArchSpec) -> ModelCosts:
+    """`ModelCosts`, remembered per design."""
+    return ModelCosts(spec)
+
+
+def fit_depth(spec: ArchSpec, target_params: float) -> ArchSpec:
+    """The design with the number of layers whose non-embedding parameters come closest to `target_params`.
+
+    Needs layers given by strategy and ratio. This is how the paper compares 16 Transformer, 14 (1:1) and 13 layers at 1B.
+    """
+    if spec.layers.pattern is not None or spec.layers.indices is not None:
+        raise ValueError("layers: given one by one - fitting the depth needs a strategy with a ratio and a placement")
+
+    def at(n_layers: int) -> ArchSpec:
+        return spec.replace(n_layers=n_layers)
+
+    def miss(n_layers: int) -> float:
+        return abs(ModelCosts(at(n_layers)).params().non_embedding - target_params)
+
+    guess = round(spec.n_layers * target_params / ModelCosts(spec).params().non_embedding)
+    near = range(max(1, guess - 3), min(1024, max(1, guess) + 3) + 1)
+    return at(min(near, key=miss))

@@ -1,0 +1,60 @@
+"""The vocabulary of the closed forms, and the pieces that several mixers share.
+
+Formulas are elementwise: a length may be an int or a NumPy array of ints. One multiply-add is 2 FLOPs. Elementwise work
+(norms, activations, residuals, RoPE) is not counted, in any convention.
+"""
+
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+# An int, or a NumPy array of ints: the formulas take either.
+Num = Any
+
+
+class CacheTensor(NamedTuple):
+    """One tensor of a layer's cache for one sequence. `kind` says which dtype of the workload it has."""
+
+    name: str
+    elements: Num
+    kind: Literal["kv", "state", "conv"]
+
+
+class MixerCosts(Protocol):
+    """The questions that every kind of mixer answers. Lengths in tokens, all for one sequence and one layer."""
+
+    def params(self) -> dict[str, int]:
+        """Parameters by part."""
+
+    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+        """Exact FLOPs by part of a forward pass over `seq_len` tokens from an empty cache."""
+
+    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+        """Exact FLOPs by part of one decode step; the new token is number `context_len`."""
+
+    def cache(self, context_len: Num) -> list[CacheTensor]:
+        """The cache's tensors when it has room for `context_len` tokens."""
+
+    def paper_train_flops(self, context_len: Num) -> Num:
+        """The mixer's own term of the paper's training FLOPs per token (Appendix C), beside 6 * parameters."""
+
+    def paper_cache_bytes(self, context_len: Num) -> Num:
+        """The paper's cache size in bytes (bf16)."""
+
+    def workspace(self, seq_len: Num) -> Num:
+        """Peak elements per sequence that a forward over `seq_len` tokens holds beside its input and output."""
+
+
+def linear(rows: Num, d_in: int, d_out: int) -> Num:
+    """FLOPs of `rows` vectors through a d_in x d_out matrix."""
+    return 2 * rows * d_in * d_out
+
+
+def visible_pairs(seq_len: Num, span: int | None = None) -> Num:
+    """Query-key pairs that a causal mask lets through, when token t (from 1) sees min(t, span) tokens.
+
+    Without a span this is L(L+1)/2; with span W it is the paper's W((W+1)/2 + L - W) (Appendix C) for L > W.
+    """
+    inside = seq_len if span is None else np.minimum(seq_len, span)
+    beyond = 0 if span is None else np.maximum(seq_len - span, 0) * span
+    return inside * (inside + 1) // 2 + beyond

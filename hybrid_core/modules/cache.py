@@ -1,0 +1,147 @@
+"""The decode cache as an explicit object. Shape letters: B sequences, S slots, G key/value heads, D head width.
+
+Sizes are fixed when a cache is made; `Cache.length` says how many tokens it has seen. Reads give views or copies in the compute
+dtype, in order of position.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.float8_e4m3fn}
+
+
+@dataclass
+class CacheDtypes:
+    """The dtype of each kind of cache tensor."""
+
+    kv: torch.dtype
+    state: torch.dtype
+    conv: torch.dtype
+
+
+@dataclass
+class KVCache:
+    """Keys [B, S, G, Dqk] and values [B, S, G, Dv] of the whole context."""
+
+    k: Tensor
+    v: Tensor
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield self.k
+        yield self.v
+
+    def append(self, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Store new tokens at positions start, start+1, ...; return keys and values of all tokens so far."""
+        end = start + k.shape[1]
+        out = []
+        for held, new in ((self.k, k), (self.v, v)):
+            held[:, start:end] = new.to(held.dtype)
+            out.append(held[:, :end].to(new.dtype))
+        return out[0], out[1]
+
+
+@dataclass
+class WindowCache:
+    """Keys and values of the first `sink` positions and, in a ring, of the last `window` ones."""
+
+    k: Tensor
+    v: Tensor
+    window: int
+    sink: int
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield self.k
+        yield self.v
+
+    def append_one(self, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor]:
+        """Store the token at position `start`; return all that it may see (in no particular order)."""
+        slot = start if start < self.sink else self.sink + (start - self.sink) % self.window
+        kept = min(start + 1, self.k.shape[1])
+        out = []
+        for held, new in ((self.k, k), (self.v, v)):
+            held[:, slot : slot + 1] = new.to(held.dtype)
+            out.append(held[:, :kept].to(new.dtype))
+        return out[0], out[1]
+
+    def append(self, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor, int]:
+        """Store new tokens; return sinks, kept window and new tokens in order, and how many positions are missing after the sinks."""
+        first_kept = max(self.sink, start - self.window)
+        out = []
+        for held, new in ((self.k, k), (self.v, v)):
+            past = [held[:, : min(start, self.sink)], *self._ring(held, first_kept, start)]
+            out.append(torch.cat([*(piece.to(new.dtype) for piece in past), new], 1))
+            self._store(held, new, start)
+        return out[0], out[1], first_kept - self.sink if start > self.sink else 0
+
+    def _ring(self, held: Tensor, first: int, end: int) -> list[Tensor]:
+        """The slices of the ring that hold positions first .. end-1 (at most a window of them), in order of position."""
+        if end <= first:
+            return []
+        a = (first - self.sink) % self.window
+        n = end - first
+        until_wrap = min(n, self.window - a)
+        ring = held[:, self.sink :]
+        return [ring[:, a : a + until_wrap], ring[:, : n - until_wrap]]
+
+    def _store(self, held: Tensor, new: Tensor, start: int) -> None:
+        end = start + new.shape[1]
+        if start < self.sink:
+            held[:, start : min(end, self.sink)] = new[:, : self.sink - start].to(held.dtype)
+        first = max(start, self.sink, end - self.window)
+        taken = first - start
+        for piece in self._ring(held, first, end):
+            piece.copy_(new[:, taken : taken + piece.shape[1]])
+            taken += piece.shape[1]
+
+
+@dataclass
+class SSMCache:
+    """Scan state [B, H, P, N] and the last d_conv - 1 inputs of the convolution [B, d_conv - 1, channels]."""
+
+    state: Tensor
+    conv: Tensor
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield self.state
+        yield self.conv
+
+
+@dataclass
+class BranchCache:
+    """The two caches of an intra-hybrid block."""
+
+    attention: KVCache
+    ssm: SSMCache
+
+    def tensors(self) -> Iterator[Tensor]:
+        yield from self.attention.tensors()
+        yield from self.ssm.tensors()
+
+
+LayerCache = KVCache | WindowCache | SSMCache | BranchCache
+
+
+@dataclass
+class Cache:
+    """One cache per layer, and the number of tokens seen. `capacity` tokens fit."""
+
+    layers: list[LayerCache]
+    capacity: int
+    length: int = field(default=0)
+
+    def tensors(self) -> Iterator[Tensor]:
+        for layer in self.layers:
+            yield from layer.tensors()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors, all sequences of the batch together."""
+        return sum(tensor.nbytes for tensor in self.tensors())
+
+    def room_for(self, n_tokens: int) -> None:
+        """Raise ValueError unless `n_tokens` more fit."""
+        if self.length + n_tokens > self.capacity:
+            raise ValueError(f"the cache has room for {self.capacity} tokens, {self.length} are in it, {n_tokens} more do not fit")

@@ -1,0 +1,100 @@
+"""The intra-hybrid block: attention heads and Mamba-2 heads on the same input, fused (paper, Appendix D). Costs: costs/intra.py."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_core.modules.attention import AttentionHeads
+from hybrid_core.modules.cache import BranchCache, CacheDtypes
+from hybrid_core.modules.mamba2 import Mamba2Heads
+from hybrid_core.modules.norm import RMSNorm
+from hybrid_core.spec import IntraMixer
+
+
+class Scale(nn.Module):
+    """A learnt vector per branch."""
+
+    def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
+        super().__init__()
+        self.attention = nn.Parameter(torch.ones(spec.d_attention))
+        self.ssm = nn.Parameter(torch.ones(spec.ssm.d_ssm))
+
+    def forward(self, x: Tensor, attention: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor]:
+        return attention * self.attention, ssm * self.ssm
+
+
+class Gate(nn.Module):
+    """A sigmoid of the block's input for every head of either branch."""
+
+    def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
+        super().__init__()
+        self.heads = [spec.attention.n_heads, spec.ssm.n_heads]
+        self.proj = nn.Linear(d_model, sum(self.heads), bias=False)
+
+    def forward(self, x: Tensor, attention: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor]:
+        gates = torch.sigmoid(self.proj(x)).split(self.heads, -1)
+        gated = (branch.unflatten(-1, (n, -1)) * gate.unsqueeze(-1) for branch, gate, n in zip((attention, ssm), gates, self.heads, strict=True))
+        a, s = (branch.flatten(-2) for branch in gated)
+        return a, s
+
+
+class DiffLambda(nn.Module):
+    """The Differential Transformer's lambda (arXiv 2410.05258, equation 2) on the second branch:
+    exp(q1 . k1) - exp(q2 . k2) + 0.8 - 0.6 exp(-0.3 (layer - 1)), layers from 1."""
+
+    def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(4, spec.attention.head_dim))
+        self.start = 0.8 - 0.6 * math.exp(-0.3 * layer_index)
+
+    def forward(self, x: Tensor, attention: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor]:
+        q1, k1, q2, k2 = self.vectors.float()
+        factor = torch.exp((q1 * k1).sum()) - torch.exp((q2 * k2).sum()) + self.start
+        return attention, ssm * factor.to(ssm.dtype)
+
+
+SCALARS: dict[str, type[nn.Module] | None] = {"none": None, "scale": Scale, "gate": Gate, "diff_t": DiffLambda}
+
+
+class IntraHybrid(nn.Module):
+    """x [B, T, d_model] -> [B, T, d_model]. `layer_index` counts from 0."""
+
+    def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
+        super().__init__()
+        self.spec = spec
+        d_a, d_s = spec.d_attention, spec.ssm.d_ssm
+        self.attention = AttentionHeads(spec.attention, d_model)
+        self.ssm = Mamba2Heads(spec.ssm, d_model, own_x=spec.value == "separate")
+        grouped = spec.norm == "group"
+        self.attention_norm = RMSNorm(d_a, spec.attention.v_head_dim) if grouped else nn.Identity()
+        self.ssm_norm = RMSNorm(d_s, spec.ssm.head_dim) if grouped else nn.Identity()
+        scalar = SCALARS[spec.scalar]
+        self.scalar = scalar(spec, d_model, layer_index) if scalar else None
+        if spec.out == "separate":
+            self.attention_out = nn.Linear(d_a, d_model, bias=False)
+            self.ssm_out = nn.Linear(d_s, d_model, bias=False)
+        else:
+            self.out = nn.Linear(d_a + d_s if spec.fusion == "concat" else d_a, d_model, bias=False)
+
+    def forward(self, x: Tensor, cache: BranchCache | None = None, start: int = 0) -> Tensor:
+        q, k, v = self.attention.project(x, start)
+        values = v.repeat_interleave(q.shape[2] // v.shape[2], 2).flatten(2) if self.spec.value == "shared" else None
+        attention = self.attention.attend(q, k, v, cache.attention if cache else None, start)
+        y, z = self.ssm.scan(x, cache.ssm if cache else None, values)
+        attention, ssm = self.attention_norm(attention), self.ssm_norm(y * F.silu(z))
+        if self.scalar is not None:
+            attention, ssm = self.scalar(x, attention, ssm)
+        if self.spec.out == "separate":
+            return self._fuse(self.attention_out(attention), self.ssm_out(ssm))
+        out: Tensor = self.out(self._fuse(attention, ssm))
+        return out
+
+    def _fuse(self, attention: Tensor, ssm: Tensor) -> Tensor:
+        if self.spec.fusion == "concat":
+            return torch.cat([attention, ssm], -1)
+        return attention + ssm if self.spec.fusion == "add" else attention - ssm
+
+    def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> BranchCache:
+        return BranchCache(self.attention.new_cache(batch, capacity, dtypes, device), self.ssm.new_cache(batch, capacity, dtypes, device))

@@ -1,0 +1,86 @@
+"""Mamba-2 (arXiv 2405.21060). H heads of width P, state N, G groups that share B and C. Costs: costs/mamba2.py."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_core.modules.cache import CacheDtypes, SSMCache
+from hybrid_core.modules.norm import GatedRMSNorm
+from hybrid_core.spec import Mamba2Mixer
+from kernels.causal_conv1d import causal_conv1d
+from kernels.ssd import ssd, ssd_step
+
+A_RANGE = (0.01, 2.0)  # the paper's (Appendix E)
+DT_RANGE = (1e-3, 1e-1)  # Mamba-2's
+
+
+class Mamba2Heads(nn.Module):
+    """Input projection to z, x, B, C, dt, convolution and scan, without gate, norm and output projection.
+
+    With `own_x=False` x comes from outside: the intra-hybrid block's shared values.
+    """
+
+    def __init__(self, spec: Mamba2Mixer, d_model: int, own_x: bool = True) -> None:
+        super().__init__()
+        self.spec = spec
+        d_bc = 2 * spec.n_groups * spec.d_state
+        self.widths = [spec.d_ssm, (spec.d_ssm if own_x else 0) + d_bc, spec.n_heads]
+        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.conv_weight = nn.Parameter(torch.empty(spec.d_xbc, spec.d_conv))
+        self.conv_bias = nn.Parameter(torch.empty(spec.d_xbc))
+        self.A_log = nn.Parameter(torch.empty(spec.n_heads))
+        self.D = nn.Parameter(torch.empty(spec.n_heads))
+        self.dt_bias = nn.Parameter(torch.empty(spec.n_heads))
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """A uniform in [0.01, 2]; dt log-uniform in [0.001, 0.1] through the inverse of softplus; D = 1; conv as torch's default."""
+        bound = self.spec.d_conv**-0.5
+        self.conv_weight.uniform_(-bound, bound)
+        self.conv_bias.uniform_(-bound, bound)
+        self.A_log.copy_(torch.empty_like(self.A_log, dtype=torch.float32).uniform_(*A_RANGE).log())
+        dt = torch.empty_like(self.dt_bias, dtype=torch.float32).uniform_(*map(math.log, DT_RANGE)).exp()
+        self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        self.D.fill_(1.0)
+
+    def scan(self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """hidden [B, T, d_model], and x [B, T, d_ssm] when it is shared -> (y, z), both [B, T, d_ssm]."""
+        s = self.spec
+        z, xbc, dt = self.in_proj(hidden).split(self.widths, -1)
+        if shared_x is not None:
+            xbc = torch.cat([shared_x, xbc], -1)
+        xbc, conv_state = causal_conv1d(xbc, self.conv_weight, self.conv_bias, None if cache is None else cache.conv)
+        x, B, C = xbc.split([s.d_ssm, s.n_groups * s.d_state, s.n_groups * s.d_state], -1)
+        x = x.unflatten(-1, (s.n_heads, s.head_dim))
+        B, C = (v.unflatten(-1, (s.n_groups, s.d_state)) for v in (B, C))
+        exact = torch.promote_types(dt.dtype, torch.float32)
+        dt = F.softplus(dt.to(exact) + self.dt_bias.to(exact))
+        A = -torch.exp(self.A_log.to(exact))
+        if cache is None:
+            return ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size)[0].flatten(2), z
+        cache.conv.copy_(conv_state)
+        if hidden.shape[1] == 1:
+            return ssd_step(x, dt, A, B, C, self.D, cache.state).flatten(2), z
+        y, state = ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size, state=cache.state.to(exact))
+        cache.state.copy_(state)
+        return y.flatten(2), z
+
+    def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> SSMCache:
+        s = self.spec
+        state = torch.zeros(batch, s.n_heads, s.head_dim, s.d_state, dtype=dtypes.state, device=device)
+        return SSMCache(state, torch.zeros(batch, s.d_conv - 1, s.d_xbc, dtype=dtypes.conv, device=device))
+
+
+class Mamba2(Mamba2Heads):
+    """x [B, T, d_model] -> [B, T, d_model]: heads, gated RMSNorm per group, output projection."""
+
+    def __init__(self, spec: Mamba2Mixer, d_model: int, layer_index: int) -> None:
+        super().__init__(spec, d_model)
+        self.norm = GatedRMSNorm(spec.d_ssm, spec.d_ssm // spec.n_groups)
+        self.out = nn.Linear(spec.d_ssm, d_model, bias=False)
+
+    def forward(self, x: Tensor, cache: SSMCache | None = None, start: int = 0) -> Tensor:
+        out: Tensor = self.out(self.norm(*self.scan(x, cache)))
+        return out

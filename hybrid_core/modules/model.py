@@ -1,0 +1,100 @@
+"""The model that a design describes: embedding, blocks of mixer and feed-forward, head."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_core.modules.cache import Cache, CacheDtypes
+from hybrid_core.modules.ffn import GatedFFN
+from hybrid_core.modules.mamba2 import Mamba2Heads
+from hybrid_core.modules.moe import MixtureOfExperts
+from hybrid_core.modules.norm import RMSNorm
+from hybrid_core.registry import KINDS
+from hybrid_core.spec import ArchSpec, Layer, SwiGLU
+
+INIT_STD = 0.02
+
+
+class Block(nn.Module):
+    """x + mixer(norm(x)), then x + ffn(norm(x))."""
+
+    def __init__(self, layer: Layer, d_model: int, index: int) -> None:
+        super().__init__()
+        self.mixer_norm = RMSNorm(d_model)
+        self.mixer = KINDS[layer.letter].load_module()(layer.mixer, d_model, index)
+        if layer.ffn is not None:
+            self.ffn_norm = RMSNorm(d_model)
+            self.ffn = GatedFFN(layer.ffn, d_model) if isinstance(layer.ffn, SwiGLU) else MixtureOfExperts(layer.ffn, d_model)
+        self.has_ffn = layer.ffn is not None
+
+    def forward(self, x: Tensor, cache: object, start: int) -> Tensor:
+        x = x + self.mixer(self.mixer_norm(x), cache, start)
+        return x + self.ffn(self.ffn_norm(x)) if self.has_ffn else x
+
+
+class HybridLM(nn.Module):
+    """tokens [B, T] -> logits [B, T, vocab_size]."""
+
+    def __init__(self, spec: ArchSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        self.layers = nn.ModuleList(Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack))
+        self.norm = RMSNorm(spec.d_model)
+        self.head = None if spec.tie_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+
+    def forward(self, tokens: Tensor, cache: Cache | None = None, last_only: bool = False) -> Tensor:
+        """Continue from `cache`, if given, and fill it. `last_only`: logits of the last position alone, [B, 1, vocab_size]."""
+        start = 0
+        if cache is not None:
+            cache.room_for(tokens.shape[1])
+            start = cache.length
+        x = self.embed(tokens)
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cache.layers[i] if cache is not None else None, start)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        x = self.norm(x[:, -1:] if last_only else x)
+        return F.linear(x, self.embed.weight) if self.head is None else self.head(x)
+
+    def new_cache(
+        self, batch_size: int, capacity: int, kv_dtype: torch.dtype | None = None, state_dtype: torch.dtype = torch.float32
+    ) -> Cache:
+        """An empty cache on the model's device; keys and values in the weights' dtype unless given."""
+        weight = self.embed.weight
+        dtypes = CacheDtypes(kv=kv_dtype or weight.dtype, state=state_dtype, conv=weight.dtype)
+        return Cache([layer.mixer.new_cache(batch_size, capacity, dtypes, weight.device) for layer in self.layers], capacity)
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Normal with std 0.02, projections into the residual stream smaller by sqrt(2 n_layers); norms 1; Mamba's A, dt as the paper."""
+        residual_std = INIT_STD * (2 * self.spec.n_layers) ** -0.5
+        for name, parameter in self.named_parameters():
+            last = name.split(".")[-2] if name.endswith(".weight") else name.split(".")[-1]
+            if "norm" in last or last in ("attention", "ssm"):  # norms, and the vectors of `scale`
+                parameter.fill_(1.0)
+            elif last in ("out", "attention_out", "ssm_out", "down"):
+                parameter.normal_(0.0, residual_std)
+            elif last == "vectors":  # lambda of the Differential Transformer
+                parameter.normal_(0.0, 0.1)
+            elif parameter.ndim > 1 and last != "conv_weight":
+                parameter.normal_(0.0, INIT_STD)
+        for module in self.modules():
+            if isinstance(module, Mamba2Heads):
+                module.initialise()
+            elif isinstance(module, MixtureOfExperts):
+                module.bias.zero_()
+                module.load.zero_()
+
+
+def build(spec: ArchSpec, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> HybridLM:
+    """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no data."""
+    with torch.device("meta"):
+        model = HybridLM(spec).to(dtype)
+    if torch.device(device).type == "meta":
+        return model.eval()
+    model = model.to_empty(device=device)
+    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
+        torch.manual_seed(seed)
+        model.initialise()
+    return model.eval()

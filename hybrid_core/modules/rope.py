@@ -1,0 +1,43 @@
+"""Rotary position embedding, with Llama-3 frequency scaling. Halves are rotated (Llama's layout in transformers)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from hybrid_core.spec import RopeScaling
+
+
+def inverse_frequencies(dim: int, theta: float, scaling: RopeScaling | None) -> Tensor:
+    """Angle per position of each of the dim/2 pairs, float32. With scaling: wavelengths beyond the original context divided by
+    low_freq_factor turn slower by `factor`, those under it divided by high_freq_factor are kept, with a linear ramp between."""
+    inv = theta ** -(torch.arange(0, dim, 2, device="cpu", dtype=torch.float64) / dim)
+    if scaling is None:
+        return inv.float()
+    turns = scaling.original_context_len * inv / (2 * math.pi)  # full turns within the original context
+    ramp = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)
+    kept = ramp.clamp(0, 1)
+    return (inv * kept + inv / scaling.factor * (1 - kept)).float()
+
+
+class Rope:
+    """Rotates x [B, T, H, D] by its positions start, start+1, ... Tables grow as needed and live on x's device."""
+
+    def __init__(self, dim: int, theta: float, scaling: RopeScaling | None) -> None:
+        self.inv_freq = inverse_frequencies(dim, theta, scaling)
+        self._cos = self._sin = torch.empty(0, 1, dim, device="cpu")
+
+    def __call__(self, x: Tensor, start: int) -> Tensor:
+        end = start + x.shape[1]
+        if self._cos.shape[0] < end or self._cos.device != x.device or self._cos.dtype != x.dtype:
+            self._grow(max(end, 2 * self._cos.shape[0]), x)
+        half = x.shape[-1] // 2
+        rotated = torch.cat([x[..., half:], x[..., :half]], -1)
+        return torch.addcmul(x * self._cos[start:end], rotated, self._sin[start:end])
+
+    def _grow(self, length: int, like: Tensor) -> None:
+        """Tables [length, 1, D]; the sign of the rotation is in the sine."""
+        angles = torch.arange(length, device="cpu", dtype=torch.float32)[:, None] * self.inv_freq
+        cos, sin = angles.cos(), angles.sin()
+        self._cos = torch.cat([cos, cos], -1)[:, None].to(like)
+        self._sin = torch.cat([-sin, sin], -1)[:, None].to(like)

@@ -1,0 +1,43 @@
+"""Named designs: profiles/presets/*.yaml, each a design whose first comment line says where it comes from."""
+
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from hybrid_core.data import PROFILES
+from hybrid_core.spec import ArchSpec, SpecError
+
+FIRST = "inter-1to5-1b"  # what the Compose page opens with
+TABLE2 = ("llama-1b", "swa-1to5-1b", "mamba-1b", "inter-1to5-1b", "intra-1to5-1b")
+
+
+class Preset(NamedTuple):
+    """A design and the source that its dimensions are quoted from."""
+
+    spec: ArchSpec
+    source: str
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every preset's name, sorted."""
+    return tuple(sorted(path.stem for path in (PROFILES / "presets").glob("*.yaml")))
+
+
+@cache
+def get(name: str) -> Preset:
+    """The preset called `name`. Raises SpecError for an unknown name."""
+    if name not in names():
+        raise SpecError(f"preset: {name!r} - unknown; `python -m hybrid_core presets` lists them")
+    text = (PROFILES / "presets" / f"{name}.yaml").read_text("utf-8")
+    source = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    return Preset(ArchSpec.from_yaml(text), source)
+
+
+def resolve(name_or_path: str) -> ArchSpec:
+    """A design from a preset's name or a YAML file. Raises SpecError with one line."""
+    if name_or_path in names():
+        return get(name_or_path).spec
+    if not Path(name_or_path).exists():
+        raise SpecError(f"{name_or_path!r} - neither a preset (see `python -m hybrid_core presets`) nor a file")
+    return ArchSpec.load(name_or_path)

@@ -1,0 +1,432 @@
+"""ArchSpec: the one description of a model. Everything else reads the tuple of layers it resolves to (`ArchSpec.stack`).
+
+The YAML sections (`attention`, `swa`, `ssm`, `intra`, `ffn`) are what a person writes; a mixer spec (`AttentionMixer`, ...) is what
+one layer is, complete in itself. Terms: design in the README, symbols as in Mamba-2 (arXiv 2405.21060) and Llama.
+"""
+
+import difflib
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from hybrid_core import placement as layout
+from hybrid_core.yaml_io import YamlError, dump, read_text, safe_mapping
+
+MAX_DIM = 131_072
+MAX_LAYERS = 1_024
+
+
+class SpecError(ValueError):
+    """A design that breaks a rule: one line that names the key, the value and the rule."""
+
+
+def _exact_int(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("must be a whole number")
+    return value
+
+
+Dim = Annotated[int, BeforeValidator(_exact_int), Field(ge=1, le=MAX_DIM)]
+Count = Annotated[int, BeforeValidator(_exact_int), Field(ge=0, le=MAX_DIM)]
+Length = Annotated[int, BeforeValidator(_exact_int), Field(ge=0, le=2**30)]
+Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+
+
+class Frozen(BaseModel):
+    """Immutable, typed strictly, and closed to keys it does not know."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True, populate_by_name=True)
+
+
+def divides(key: str, value: int, divisor_key: str, divisor: int) -> None:
+    """Raise unless `divisor` divides `value`; the message names both."""
+    if value % divisor:
+        raise ValueError(f"{key}: {value} - must be divisible by {divisor_key} ({divisor})")
+
+
+# ---------------------------------------------------------------- what one layer is
+
+
+class RopeScaling(Frozen):
+    """Llama-3 frequency scaling: long wavelengths are slowed by `factor`, short ones kept, with a ramp between."""
+
+    factor: Positive = 32.0
+    low_freq_factor: Positive = 1.0
+    high_freq_factor: Positive = 4.0
+    original_context_len: Length = 8192
+
+
+class AttentionMixer(Frozen):
+    """Grouped-query attention. Queries and keys are `head_dim` wide, values `v_head_dim`."""
+
+    n_heads: Dim
+    n_kv_heads: Dim
+    head_dim: Dim
+    v_head_dim: Dim
+    position: Literal["rope", "nope"]
+    rope_theta: Positive
+    rope_scaling: RopeScaling | None = None
+
+
+class SwaMixer(AttentionMixer):
+    """Attention in which a query sees the last `window` positions (itself included) and the first `sink`."""
+
+    window: Dim
+    sink: Length
+
+
+class Mamba2Mixer(Frozen):
+    """Mamba-2: scalar decay per head, inner width `d_ssm`, state `d_state` per channel. `chunk_size` is how the scan is computed."""
+
+    d_ssm: Dim
+    head_dim: Dim
+    d_state: Dim
+    d_conv: Dim
+    n_groups: Dim
+    chunk_size: Dim
+
+    @property
+    def n_heads(self) -> int:
+        return self.d_ssm // self.head_dim
+
+    @property
+    def d_xbc(self) -> int:
+        """Channels of the convolution: x, B and C."""
+        return self.d_ssm + 2 * self.n_groups * self.d_state
+
+
+Norm = Literal["group", "none"]
+Scalar = Literal["none", "scale", "gate", "diff_t"]
+Fusion = Literal["add", "diff", "concat"]
+Value = Literal["separate", "shared"]
+Out = Literal["separate", "joint"]
+
+
+class IntraMixer(Frozen):
+    """Attention heads and Mamba-2 heads side by side in one block, fused along five axes (paper, Appendix D)."""
+
+    attention: AttentionMixer
+    ssm: Mamba2Mixer
+    norm: Norm
+    scalar: Scalar
+    fusion: Fusion
+    value: Value
+    out: Out
+
+    @property
+    def d_attention(self) -> int:
+        """Width of the attention branch before its projection."""
+        return self.attention.n_heads * self.attention.v_head_dim
+
+
+Mixer = AttentionMixer | SwaMixer | Mamba2Mixer | IntraMixer
+
+
+class SwiGLU(Frozen):
+    """Gated feed-forward: down(silu(gate(x)) * up(x))."""
+
+    kind: Literal["swiglu"] = "swiglu"
+    d_ff: Dim
+
+
+class MoE(Frozen):
+    """Mixture of gated experts: `n_shared` always on, `top_k` of `n_routed` chosen by a sigmoid router (paper, Appendix L)."""
+
+    kind: Literal["moe"] = "moe"
+    n_routed: Dim = 8
+    top_k: Dim = 1
+    n_shared: Count = 1
+    d_expert: Dim
+
+    @model_validator(mode="after")
+    def _rules(self) -> "MoE":
+        if self.top_k > self.n_routed:
+            raise ValueError(f"top_k: {self.top_k} - must not exceed n_routed ({self.n_routed})")
+        return self
+
+
+Ffn = Annotated[SwiGLU | MoE, Field(discriminator="kind")]
+
+
+class Layer(NamedTuple):
+    """One layer as built: its letter (see placement.py), its mixer, its feed-forward or none."""
+
+    letter: str
+    mixer: Mixer
+    ffn: SwiGLU | MoE | None
+
+
+# ---------------------------------------------------------------- the sections a person writes
+
+
+class LayersSection(Frozen):
+    """Which layer is of which kind: a strategy with ratio and placement, or with indices, or a pattern of letters."""
+
+    strategy: layout.Strategy = "custom"
+    ratio: str | None = None
+    placement: layout.Placement | None = None
+    indices: tuple[Dim, ...] | None = Field(default=None, strict=False)
+    pattern: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _hints(cls, data: Any) -> Any:
+        ratio = data.get("ratio") if isinstance(data, dict) else None
+        if ratio is not None and not isinstance(ratio, str):
+            raise ValueError(f'ratio: {ratio!r} - must be text in quotes, e.g. "1:5" (YAML reads 1:5 without quotes as the number 65)')
+        return data
+
+    @model_validator(mode="after")
+    def _rules(self) -> "LayersSection":
+        if self.ratio is not None:
+            try:
+                layout.parse_ratio(self.ratio)
+            except ValueError as error:
+                raise ValueError(f"ratio: {self.ratio!r} - {error}") from None
+        given = [key for key in ("ratio", "placement", "indices", "pattern") if getattr(self, key) is not None]
+        if self.strategy == "custom":
+            allowed: tuple[str, ...] = ("pattern",)
+        elif self.strategy in layout.UNIFORM:
+            allowed = ()
+        elif self.indices is not None:
+            allowed = ("indices", "placement") if self.placement == "custom" else ("indices",)
+        else:
+            allowed = ("ratio", "placement")
+        for key in given:
+            if key not in allowed:
+                hint = f"takes {' and '.join(allowed)}" if allowed else "takes neither ratio, placement, indices nor pattern"
+                raise ValueError(f"{key}: {getattr(self, key)!r} - strategy {self.strategy!r} {hint}")
+        if self.strategy == "custom" and self.pattern is None:
+            raise ValueError("pattern: missing - strategy 'custom' needs a pattern of letters (A, S, M, H), one per layer")
+        if "ratio" in allowed and self.ratio is None:
+            raise ValueError(f"ratio: missing - strategy {self.strategy!r} needs a ratio (and placement), or indices")
+        if self.placement == "custom" and self.indices is None:
+            raise ValueError("placement: 'custom' - needs indices")
+        if self.pattern is not None and not set(self.pattern) <= set("ASMH"):
+            raise ValueError(f"pattern: {self.pattern!r} - may hold only A (attention), S (window), M (Mamba), H (intra-hybrid)")
+        return self
+
+    def resolve(self, n_layers: int) -> str:
+        """The pattern of letters for `n_layers`. Raises ValueError when indices or pattern do not fit that depth."""
+        if self.pattern is not None:
+            if len(self.pattern) != n_layers:
+                raise ValueError(f"layers.pattern: {self.pattern!r} - has {len(self.pattern)} letters, must have n_layers ({n_layers})")
+            return self.pattern
+        if self.strategy in layout.UNIFORM:
+            return layout.pattern(self.strategy, n_layers, ())
+        if self.indices is not None:
+            if len(set(self.indices)) < len(self.indices):
+                twice = next(i for i in self.indices if self.indices.count(i) > 1)
+                raise ValueError(f"layers.indices: {list(self.indices)} - layer {twice} is named twice")
+            outside = [i for i in self.indices if i > n_layers]
+            if outside:
+                raise ValueError(f"layers.indices: {outside[0]} - must be from 1 to n_layers ({n_layers})")
+            return layout.pattern(self.strategy, n_layers, self.indices)
+        k = layout.n_expensive(n_layers, layout.parse_ratio(self.ratio or ""))
+        return layout.pattern(self.strategy, n_layers, layout.place(k, n_layers, self.placement or "middle"))
+
+
+class AttentionSection(Frozen):
+    n_heads: Dim
+    n_kv_heads: Dim
+    head_dim: Dim
+    position: Literal["rope", "nope"] = "rope"
+    rope_theta: Positive = 500_000.0
+    rope_scaling: RopeScaling | None = None
+
+    @model_validator(mode="after")
+    def _rules(self) -> "AttentionSection":
+        divides("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads)
+        if self.position == "rope":
+            divides("head_dim", self.head_dim, "2, for RoPE", 2)
+        return self
+
+
+class SwaSection(Frozen):
+    window: Dim = 512
+    sink: Length = 64
+    rope_theta: Positive = 10_000.0
+
+
+class SsmSection(Frozen):
+    kind: Literal["mamba2"] = "mamba2"
+    d_ssm: Dim
+    head_dim: Dim = 128
+    d_state: Dim = 128
+    d_conv: Dim = 4
+    n_groups: Dim = 1
+    chunk_size: Dim = 128
+
+    @model_validator(mode="after")
+    def _rules(self) -> "SsmSection":
+        divides("d_ssm", self.d_ssm, "head_dim", self.head_dim)
+        divides("d_ssm / head_dim", self.d_ssm // self.head_dim, "n_groups", self.n_groups)
+        return self
+
+
+class IntraSection(Frozen):
+    """Position encoding comes from `attention`, state and convolution from `ssm`, and so does the SSM head unless given here."""
+
+    n_heads: Dim
+    n_kv_heads: Dim
+    qk_head_dim: Dim
+    v_head_dim: Dim
+    d_ssm: Dim
+    ssm_head_dim: Dim | None = None
+    norm: Norm = "group"
+    scalar: Scalar = "none"
+    fusion: Fusion = "diff"
+    value: Value = "separate"
+    out: Out = "separate"
+
+    @model_validator(mode="after")
+    def _rules(self) -> "IntraSection":
+        divides("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads)
+        width = self.n_heads * self.v_head_dim
+        if self.fusion == "concat" and self.out == "separate":
+            raise ValueError("fusion: 'concat' - needs out 'joint': two outputs of width d_model cannot be concatenated into one")
+        joint_sum = self.out == "joint" and self.fusion != "concat"
+        if (self.value == "shared" or joint_sum) and self.d_ssm != width:
+            why = "value 'shared'" if self.value == "shared" else f"fusion {self.fusion!r} before a joint projection"
+            raise ValueError(f"d_ssm: {self.d_ssm} - {why} needs d_ssm equal to n_heads * v_head_dim ({width})")
+        return self
+
+
+class ArchSpec(Frozen):
+    """A whole model. `stack` is the tuple of layers that costs, modules, figures and exports read."""
+
+    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    vocab_size: Annotated[int, BeforeValidator(_exact_int), Field(ge=1, le=10_000_000)]
+    tie_embeddings: bool = True
+    d_model: Dim
+    n_layers: Annotated[int, BeforeValidator(_exact_int), Field(ge=1, le=MAX_LAYERS)]
+    layers: LayersSection
+    attention: AttentionSection | None = None
+    swa: SwaSection | None = None
+    ssm: SsmSection | None = None
+    intra: IntraSection | None = None
+    ffn: Ffn | None = None
+
+    @model_validator(mode="after")
+    def _rules(self) -> "ArchSpec":
+        needs = {"A": ("attention",), "S": ("attention", "swa"), "M": ("ssm",), "H": ("intra", "attention", "ssm")}
+        for letter in sorted(set(self.pattern)):
+            for section in needs[letter]:
+                if getattr(self, section) is None:
+                    raise ValueError(f"{section}: missing - the layers hold kind {letter}, which needs the section {section!r}")
+        if self.intra is not None and self.ssm is not None:
+            head_dim = self.intra.ssm_head_dim or self.ssm.head_dim
+            divides("intra.d_ssm", self.intra.d_ssm, "the SSM's head_dim", head_dim)
+            divides("intra.d_ssm / head_dim", self.intra.d_ssm // head_dim, "ssm.n_groups", self.ssm.n_groups)
+        if self.intra is not None and self.attention is not None and self.attention.position == "rope":
+            divides("intra.qk_head_dim", self.intra.qk_head_dim, "2, for RoPE", 2)
+        return self
+
+    @cached_property
+    def pattern(self) -> str:
+        """One letter per layer, e.g. `MMMAMMMAMMMMM`."""
+        return self.layers.resolve(self.n_layers)
+
+    @cached_property
+    def stack(self) -> tuple[Layer, ...]:
+        """The layers as built, first to last."""
+        mixers = {letter: self._mixer(letter) for letter in set(self.pattern)}
+        return tuple(Layer(letter, mixers[letter], self.ffn) for letter in self.pattern)
+
+    def _mixer(self, letter: str) -> Mixer:
+        """The mixer of a layer of kind `letter`; validation has made sure that its sections are there."""
+        if letter == "M":
+            assert self.ssm
+            return Mamba2Mixer(**self.ssm.model_dump(exclude={"kind"}))
+        assert self.attention
+        heads = self.attention.model_dump(exclude={"rope_scaling"}) | {"v_head_dim": self.attention.head_dim}
+        scaling = self.attention.rope_scaling
+        if letter == "A":
+            return AttentionMixer(**heads, rope_scaling=scaling)
+        if letter == "S":
+            assert self.swa
+            return SwaMixer(**(heads | self.swa.model_dump()))  # the window's own theta, unscaled (Appendix E)
+        assert self.ssm and self.intra
+        axes = self.intra.model_dump(include={"norm", "scalar", "fusion", "value", "out"})
+        own = {"n_heads": self.intra.n_heads, "n_kv_heads": self.intra.n_kv_heads}
+        own |= {"head_dim": self.intra.qk_head_dim, "v_head_dim": self.intra.v_head_dim}
+        ssm = self.ssm.model_dump(exclude={"kind"}) | {"d_ssm": self.intra.d_ssm}
+        ssm["head_dim"] = self.intra.ssm_head_dim or self.ssm.head_dim
+        return IntraMixer(attention=AttentionMixer(**(heads | own), rope_scaling=scaling), ssm=Mamba2Mixer(**ssm), **axes)
+
+    # ------------------------------------------------------------ YAML
+
+    @classmethod
+    def from_mapping(cls, data: dict[str, Any]) -> "ArchSpec":
+        """Validate a mapping as it comes out of YAML. Raises SpecError with one line."""
+        if "schema" not in data:
+            raise SpecError("schema: missing - a design starts with 'schema: 1'")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise SpecError(first_line(error)) from None
+
+    @classmethod
+    def from_yaml(cls, text: str | bytes) -> "ArchSpec":
+        """Read a design from YAML text. Raises SpecError with one line."""
+        try:
+            return cls.from_mapping(safe_mapping(text))
+        except YamlError as error:
+            raise SpecError(str(error)) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ArchSpec":
+        """Read a design from a YAML file. Raises SpecError with one line."""
+        try:
+            return cls.from_yaml(read_text(Path(path)))
+        except YamlError as error:
+            raise SpecError(str(error)) from None
+
+    def to_yaml(self) -> str:
+        """The design as YAML, byte-stable: `from_yaml(to_yaml(s)) == s` and its own `to_yaml` is the same text."""
+        return dump(self.model_dump(mode="json", exclude_none=True))
+
+    def replace(self, **changes: Any) -> "ArchSpec":
+        """A copy with other top-level values, validated again. Raises SpecError with one line."""
+        sections = {key: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value for key, value in changes.items()}
+        kept = {key: value for key, value in self.model_dump(exclude_none=True).items() if key not in sections}
+        return ArchSpec.from_mapping(kept | {key: value for key, value in sections.items() if value is not None})
+
+
+_PYDANTIC_RULES = {
+    "missing": "missing - this key is required",
+    "extra_forbidden": "{value} - unknown key",
+    "union_tag_invalid": "{value} - {rule}",
+}
+
+
+def first_line(error: ValidationError) -> str:
+    """The first broken rule as `key: value - rule`, with the number of further ones."""
+    problems = error.errors(include_url=False)
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # an unknown key explains a missing one
+    key = ".".join(str(part) for part in first["loc"] if part not in ("swiglu", "moe"))
+    rule = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error" and (not isinstance(first["input"], (int, float, str)) or isinstance(first["input"], bool)):
+        # Rules across keys name key and value themselves.
+        line = f"{key}.{rule}" if key and " - " in rule else f"{key}: {_short(first['input'])} - {rule}" if key else rule
+    else:
+        template = _PYDANTIC_RULES.get(first["type"], "{value} - {rule}")
+        line = f"{key}: " + template.format(value=_short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace("input should be", "must be")
+    if first["type"] == "extra_forbidden":
+        line += _suggestion(str(first["loc"][-1]))
+    return line + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+
+
+def _suggestion(key: str) -> str:
+    sections = (ArchSpec, LayersSection, AttentionSection, RopeScaling, SwaSection, SsmSection, IntraSection, SwiGLU, MoE)
+    known = {name for section in sections for name in section.model_fields}
+    close = difflib.get_close_matches(key, known, n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _short(value: Any) -> str:
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= 60 else text[:57] + "..."

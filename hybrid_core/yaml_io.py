@@ -1,0 +1,95 @@
+"""YAML from strangers, read safely, and YAML for people, written so that a second save changes no byte."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 1_000_000
+MAX_DEPTH = 20
+
+
+class YamlError(ValueError):
+    """Text that is not a plain YAML mapping: one line."""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader without aliases (bombs), without deep nesting, and without a key given twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise YamlError(f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design")
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise YamlError(f"nested deeper than {MAX_DEPTH} levels")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[Any] = set()
+        for key_node, _ in node.value:
+            key = getattr(key_node, "value", None)
+            if isinstance(key, str):
+                if key in seen:
+                    raise YamlError(f"{key}: given twice (line {key_node.start_mark.line + 1})")
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def read_text(path: Path) -> bytes:
+    """The bytes of a small file. Raises YamlError when it is missing, a folder, unreadable or too large, before reading it."""
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise YamlError(f"{path}: not a file")
+        if size > MAX_BYTES:
+            raise YamlError(f"{path}: {size:,} bytes - a design may have at most {MAX_BYTES:,}")
+        return path.read_bytes()
+    except OSError as error:
+        raise YamlError(f"{path}: {error.strerror or error}") from None
+
+
+def safe_mapping(text: str | bytes) -> dict[str, Any]:
+    """Parse YAML into a mapping with text keys. Raises YamlError (one line) on anything else."""
+    if len(text) > MAX_BYTES:
+        raise YamlError(f"{len(text):,} bytes - a design may have at most {MAX_BYTES:,}")
+    try:
+        plain = text.decode("utf-8") if isinstance(text, bytes) else text
+        data = yaml.load(plain, _Loader)
+    except UnicodeDecodeError as error:
+        raise YamlError(f"not UTF-8 text (byte {error.start})") from None
+    except YamlError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise YamlError(f"not YAML - {line}{(error.problem or 'cannot be read')}".replace("\n", " ")) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise YamlError(f"not YAML - {str(error).splitlines()[0][:120]}") from None
+    if not isinstance(data, dict):
+        kind = "empty" if data is None else f"a {type(data).__name__}"
+        raise YamlError(f"{kind} - a design is a mapping of keys to values, starting with 'schema: 1'")
+    odd = next((key for key in data if not isinstance(key, str)), None)
+    if odd is not None:
+        raise YamlError(f"{odd!r}: a key must be text")
+    return data
+
+
+def dump(data: dict[str, Any]) -> str:
+    """Top-level keys one per line in the order given, sections in flow style, as people write designs."""
+    return "".join(_line(key, value) for key, value in data.items())
+
+
+def _line(key: str, value: Any) -> str:
+    options: dict[str, Any] = {"sort_keys": False, "width": 10**6, "allow_unicode": True}
+    if isinstance(value, dict):
+        return f"{key}: " + yaml.dump(value, Dumper=_Dumper, default_flow_style=True, **options)
+    return yaml.dump({key: value}, Dumper=_Dumper, default_flow_style=False, **options)

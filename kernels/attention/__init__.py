@@ -1,0 +1,54 @@
+"""Causal attention with grouped queries, optionally over a window with sinks."""
+
+import torch
+from torch import Tensor
+
+from kernels.attention import eager
+from kernels.counting import counted
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, *, window: int = 0, sink: int = 0, gap: int = 0, scale: float | None = None) -> Tensor:
+    """Attention of T queries, the last T of the positions seen, over S keys.
+
+    q [B, T, H, Dqk]; k [B, S, G, Dqk]; v [B, S, G, Dv] with G dividing H -> [B, T, H, Dv]. Scale: 1/sqrt(Dqk) unless given.
+    With `window`, a query sees the last `window` positions (itself included) and the first `sink` ones. `gap` positions between
+    the sinks and the rest may be missing from k and v. Raises ValueError where the shapes do not fit.
+    """
+    _check(q, k, v, window, gap)
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if q.device.type == "meta":
+        return _attention(q, k, v, window, sink, gap, scale)
+    return eager.attention(q, k, v, window, sink, gap, scale)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, window: int, gap: int) -> None:
+    b, t, h, d = q.shape
+    s, g = k.shape[1:3]
+    if k.shape != (b, s, g, d) or v.shape[:3] != (b, s, g):
+        raise ValueError(f"attention: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} do not fit together")
+    if h % g or s < t:
+        raise ValueError(f"attention: {h} query heads over {g} key heads, {t} queries over {s} keys - heads must divide, keys >= queries")
+    if gap and not window:
+        raise ValueError("attention: a gap needs a window")
+
+
+@torch.library.custom_op("hybrid::attention", mutates_args=())
+def _attention(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float) -> Tensor:
+    return eager.attention(q, k, v, window, sink, gap, scale)
+
+
+@_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float) -> Tensor:
+    return q.new_empty(*q.shape[:3], v.shape[-1])
+
+
+def _flops(q, k, v, window, sink, gap, scale):  # type: ignore[no-untyped-def]
+    """Product with keys and sum of values for every pair that the mask lets through."""
+    b, t, h, d = q
+    last = k[1] + gap
+    span = window + sink if window else last
+    pairs = sum(min(position, span) for position in range(last - t + 1, last + 1))
+    return b * h * pairs * 2 * (d + v[3])
+
+
+counted(_attention, _flops)

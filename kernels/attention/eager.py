@@ -1,0 +1,64 @@
+"""Attention through torch's scaled_dot_product_attention: whole, or block by block where there is a window."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float) -> Tensor:
+    """See `kernels.attention`."""
+    t, s, d_v = q.shape[1], k.shape[1], v.shape[-1]
+    q, k, v = _same_width(q, k, v)
+    if t == 1 and s + gap <= (window + sink if window else s):
+        out = _one_query(q, k, v, scale)
+    elif window and s + gap > window:
+        out = _windowed(q, k, v, window, sink, gap, scale)
+    else:
+        out = _sdpa(q, k, v, scale, None if t == s else _causal(t, s, q.device))
+    return out[..., :d_v]
+
+
+def _same_width(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Zero-pad the narrower of keys and values: the fused CPU and GPU paths want one width, and zeros change nothing."""
+    d_k, d_v = k.shape[-1], v.shape[-1]
+    if d_k < d_v:
+        return F.pad(q, (0, d_v - d_k)), F.pad(k, (0, d_v - d_k)), v
+    return q, k, F.pad(v, (0, d_k - d_v)) if d_v < d_k else v
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
+    heads_first = (x.transpose(1, 2) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(*heads_first, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=q.shape[2] != k.shape[2])
+    return out.transpose(1, 2)
+
+
+def _one_query(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """A single query sees every key, so the queries of a group stand in the length axis and no key is copied."""
+    b, _, h, d = q.shape
+    grouped = q.view(b, k.shape[2], h // k.shape[2], d)
+    out = F.scaled_dot_product_attention(grouped, k.transpose(1, 2), v.transpose(1, 2), scale=scale)
+    return out.reshape(b, 1, h, d)
+
+
+def _causal(t: int, s: int, device: torch.device) -> Tensor:
+    return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)
+
+
+def _windowed(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float) -> Tensor:
+    """Blocks of queries, each over the sinks and the slice of keys that its window can reach."""
+    t, s, device = q.shape[1], k.shape[1], q.device
+    first = s + gap - t  # position of the first query
+    sinks = min(sink, s)
+    outs = []
+    block = max(64, window // 4)
+    for a in range(0, t, block):
+        b = min(a + block, t)
+        low = max(first + a - window + 1 - gap, sinks)
+        high = first + b - gap
+        index = torch.cat([torch.arange(min(sinks, high), device=device), torch.arange(low, max(low, high), device=device)])
+        keys = (torch.cat([x[:, : min(sinks, high)], x[:, low:high]], 1) if low > sinks and sinks else x[:, : high] if low <= sinks else x[:, low:high] for x in (k, v))
+        k_pos = torch.where(index < sinks, index, index + gap)
+        q_pos = torch.arange(first + a, first + b, device=device)[:, None]
+        mask = (k_pos <= q_pos) & ((k_pos > q_pos - window) | (k_pos < sink))
+        outs.append(_sdpa(q[:, a:b], *keys, scale, mask))
+    return torch.cat(outs, 1)

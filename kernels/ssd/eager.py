@@ -1,0 +1,61 @@
+"""The SSD scan chunk by chunk: inside a chunk a masked matrix product, between chunks a state (arXiv 2405.21060, Section 6).
+
+One chunk at a time keeps the working set in cache and memory flat in T; heads of a group share B and C, so their states form one
+tall matrix and every product with it is a single matrix product per group. Decays and states are float32 (float64 for float64 inputs).
+"""
+
+import torch
+from torch import Tensor
+
+
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk_size: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    """See `kernels.ssd`."""
+    b, t, h, p = x.shape
+    exact = torch.promote_types(x.dtype, torch.float32)
+    dt, A = dt.to(exact), A.to(exact)
+    state = x.new_zeros(b, h, p, B.shape[-1], dtype=exact) if state is None else state.to(exact)
+    mask = torch.ones(min(chunk_size, t), min(chunk_size, t), dtype=torch.bool, device=x.device).tril()
+    ys = []
+    for start in range(0, t, chunk_size):
+        piece = slice(start, min(start + chunk_size, t))
+        y, state = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], state, mask)
+        ys.append(y)
+    y = ys[0] if len(ys) == 1 else torch.cat(ys, 1)
+    return torch.addcmul(y, x, D.to(x.dtype)[:, None]), state
+
+
+def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """One chunk of length l: its outputs [b, l, h, p] and the state after it."""
+    (b, length, h, p), (g, n) = x.shape, B.shape[2:]
+    log_decay = (dt * A).transpose(1, 2).cumsum(-1)  # [b, h, l]
+    B_g, C_g = B.transpose(1, 2), C.transpose(1, 2)  # [b, g, l, n]
+
+    # Within the chunk: y_i += sum_{j <= i} (C_i . B_j) exp(decay from j to i) dt_j x_j
+    between = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill_(~mask[:length, :length], -torch.inf).exp()
+    weights = (between * dt.transpose(1, 2)[..., None, :]).view(b, g, h // g, length, length)
+    scores = (C_g @ B_g.transpose(-1, -2)).unsqueeze(2)
+    y = (scores * weights).to(x.dtype).view(b, h, length, length) @ x.transpose(1, 2)
+
+    # From the state before the chunk, and on to the state after it
+    tall = state.view(b, g, h // g * p, n)
+    from_state = (C_g @ tall.to(x.dtype).transpose(-1, -2)).view(b, g, length, h // g, p).permute(0, 1, 3, 2, 4).reshape(b, h, length, p)
+    y = torch.addcmul(y, from_state, log_decay.exp().to(x.dtype)[..., None])
+    to_end = (log_decay[..., -1:] - log_decay).exp() * dt.transpose(1, 2)
+    weighted = (x.transpose(1, 2) * to_end.to(x.dtype)[..., None]).view(b, g, h // g, length, p).transpose(-1, -2)
+    added = (weighted.reshape(b, g, h // g * p, length) @ B_g).view(b, h, p, n)
+    state = torch.addcmul(added.to(state.dtype), state, log_decay[..., -1].exp()[..., None, None])
+    return y.transpose(1, 2), state
+
+
+def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
+    """See `kernels.ssd_step`."""
+    b, _, h, p = x.shape
+    g, n = B.shape[2:]
+    exact = torch.promote_types(x.dtype, torch.float32)
+    step, x_now = dt[:, 0].to(exact), x[:, 0].to(exact)
+    grouped = state.view(b, g, h // g * p, n)
+    decay = torch.exp(step * A.to(exact))[..., None].expand(b, h, p).reshape(b, g, h // g * p, 1)
+    inflow = (step[..., None] * x_now).view(b, g, h // g * p, 1)
+    grouped.mul_(decay.to(state.dtype)).addcmul_(inflow.to(state.dtype), B[:, 0].to(state.dtype).unsqueeze(2))
+    y = (grouped.to(exact) @ C[:, 0].to(exact).unsqueeze(-1)).view(b, h, p)
+    return torch.addcmul(y, x_now, D.to(exact)[:, None]).to(x.dtype).unsqueeze(1)

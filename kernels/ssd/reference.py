@@ -1,0 +1,19 @@
+"""The truth: the recurrence, one token at a time, in float64."""
+
+import torch
+from torch import Tensor
+
+
+def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Same arguments as `kernels.ssd`; float64 out."""
+    x, dt, A, B, C, D = (v.double() for v in (x, dt, A, B, C, D))
+    b, t, h, p = x.shape
+    per_head = h // B.shape[2]
+    B, C = B.repeat_interleave(per_head, 2), C.repeat_interleave(per_head, 2)
+    held = x.new_zeros(b, h, p, B.shape[-1]) if state is None else state.double()
+    ys = []
+    for i in range(t):
+        decay = torch.exp(dt[:, i] * A)
+        held = held * decay[..., None, None] + torch.einsum("bh,bhp,bhn->bhpn", dt[:, i], x[:, i], B[:, i])
+        ys.append(torch.einsum("bhpn,bhn->bhp", held, C[:, i]) + D[:, None] * x[:, i])
+    return torch.stack(ys, 1), held
