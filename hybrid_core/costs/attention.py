@@ -65,6 +65,14 @@ class AttentionHeadsCosts:
         s = self.spec
         return 2 * (s.head_dim + s.v_head_dim) * s.n_kv_heads * self.tokens_kept(context_len)
 
+    def workspace(self, seq_len: Num) -> Num:
+        """The projections, queries and keys rotated, keys and values at the width that the kernel wants, and the heads' output."""
+        s = self.spec
+        rotated = (s.n_heads + s.n_kv_heads) * s.head_dim if s.position == "rope" else 0
+        width = max(s.head_dim, s.v_head_dim)
+        padded = (s.n_heads + 2 * s.n_kv_heads) * width if s.head_dim != s.v_head_dim else 0
+        return seq_len * (self.d_qkv + rotated + padded + s.n_heads * width)
+
 
 @dataclass(frozen=True)
 class AttentionCosts(AttentionHeadsCosts):

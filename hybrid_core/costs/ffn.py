@@ -34,3 +34,10 @@ def params_read(ffn: SwiGLU | MoE | None, d_model: int, tokens: Num) -> Num:
         return params(ffn, d_model)
     expected = ffn.n_routed * (1 - (1 - ffn.top_k / ffn.n_routed) ** tokens)
     return params(ffn, d_model) - (ffn.n_routed - expected) * _gated(d_model, ffn.d_expert)
+
+
+def workspace(ffn: SwiGLU | MoE | None, tokens: Num) -> Num:
+    """Elements held at the widest point: gate and up, silu(gate), and their product."""
+    if ffn is None:
+        return 0
+    return 4 * tokens * (ffn.d_ff if isinstance(ffn, SwiGLU) else ffn.top_k * ffn.d_expert)

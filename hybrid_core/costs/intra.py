@@ -57,6 +57,11 @@ class IntraCosts:
         attention, ssm = self.branches
         return attention.cache(context_len) + ssm.cache(context_len)
 
+    def workspace(self, seq_len: Num) -> Num:
+        """The Mamba-2 branch at its widest, beside the output of the attention branch and its projections."""
+        attention, ssm = self.branches
+        return seq_len * (attention.d_qkv + self.spec.d_attention) + ssm.workspace(seq_len)
+
     def paper_train_flops(self, context_len: Num) -> Num:
         return sum(branch.paper_train_flops(context_len) for branch in self.branches)
 

@@ -69,6 +69,10 @@ class Mamba2HeadsCosts:
         s = self.spec
         return 2 * (s.d_ssm * s.d_state + s.d_conv * s.d_xbc)
 
+    def workspace(self, seq_len: Num) -> Num:
+        """Projections, the convolution's padded input and its output before and after SiLU, y by chunks and whole."""
+        return seq_len * (self.d_in_proj + 3 * self.spec.d_xbc + 2 * self.spec.d_ssm)
+
 
 @dataclass(frozen=True)
 class Mamba2Costs(Mamba2HeadsCosts):

@@ -50,6 +50,10 @@ class LayerCosts(NamedTuple):
     def cache_bytes(self, context_len: Num, workload: Workload) -> Num:
         return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.cache(context_len))
 
+    def state_bytes(self, workload: Workload) -> Num:
+        """The part of the cache that each step rewrites whole."""
+        return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.cache(1) if tensor.kind != "kv")
+
 
 def tensor_bytes(tensor: CacheTensor, workload: Workload) -> Num:
     """Bytes of one cache tensor: keys and values in the cache's dtype, scan states in the state's, conv inputs in the weights'."""

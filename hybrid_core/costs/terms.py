@@ -42,7 +42,7 @@ class MixerCosts(Protocol):
         """The paper's cache size in bytes (bf16)."""
 
     def workspace(self, seq_len: Num) -> Num:
-        """Peak elements per sequence that a forward over `seq_len` tokens holds beside its input and output."""
+        """Elements per sequence that a forward over `seq_len` tokens holds at its widest, beside the block's input."""
 
 
 def linear(rows: Num, d_in: int, d_out: int) -> Num:

@@ -55,7 +55,7 @@ class Mamba2Heads(nn.Module):
         x, B, C = xbc.split([s.d_ssm, s.n_groups * s.d_state, s.n_groups * s.d_state], -1)
         x = x.unflatten(-1, (s.n_heads, s.head_dim))
         B, C = (v.unflatten(-1, (s.n_groups, s.d_state)) for v in (B, C))
-        exact = torch.promote_types(dt.dtype, torch.float32)
+        exact = torch.float64 if dt.dtype == torch.float64 else torch.float32
         dt = F.softplus(dt.to(exact) + self.dt_bias.to(exact))
         A = -torch.exp(self.A_log.to(exact))
         if cache is None:

@@ -1,0 +1,88 @@
+"""Device memory of a workload: weights, cache and activations, and what would fit where it does not."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from hybrid_core.costs import ffn
+from hybrid_core.costs.model import ModelCosts, model_costs
+from hybrid_core.costs.terms import Num
+from hybrid_core.spec import ArchSpec
+from hybrid_core.workload import DTYPE_BYTES, Workload
+
+
+class Memory(NamedTuple):
+    """Bytes. `activations` is an estimate of the widest moment of the prefill; weights and cache are exact."""
+
+    weights: Num
+    cache: Num
+    activations: Num
+
+    @property
+    def total(self) -> Num:
+        return self.weights + self.cache + self.activations
+
+
+def memory(spec: ArchSpec, workload: Workload, context_len: Num = None) -> Memory:
+    """Memory of an inference workload; `context_len` (an int or an array) stands in for the workload's when given."""
+    costs, width = model_costs(spec), DTYPE_BYTES[workload.weight_dtype]
+    context = workload.context_len if context_len is None else context_len
+    cache = workload.batch_size * costs.cache_bytes(context, "exact", workload)
+    prompt = workload.prefill_len if context_len is None else context
+    return Memory(costs.params().total * width, cache, workload.batch_size * width * _activations(costs, prompt))
+
+
+def _activations(costs: ModelCosts, seq_len: Num) -> Num:
+    """Elements per sequence: residual stream and the block's normed input, the widest part of the widest block, one row of logits."""
+    d_model = costs.spec.d_model
+    widest: Num = 0
+    for layer, _ in costs.distinct():
+        part = np.maximum(layer.mixer.workspace(seq_len), ffn.workspace(layer.layer.ffn, seq_len))
+        widest = np.maximum(widest, part)
+    return 2 * seq_len * d_model + widest + costs.spec.vocab_size
+
+
+class Refusal(NamedTuple):
+    """Why a workload does not fit, in numbers, and what would: each None where nothing helps."""
+
+    needed_bytes: int
+    available_bytes: int
+    batch_size: int | None
+    context_len: int | None
+    weight_dtype: str | None
+
+    def __str__(self) -> str:
+        gib = 2**30
+        line = f"needs {self.needed_bytes / gib:.1f} GiB, {self.available_bytes / gib:.1f} GiB are available"
+        options = [
+            f"batch {self.batch_size}" if self.batch_size else "",
+            f"context {self.context_len:,}" if self.context_len else "",
+            f"weights in {self.weight_dtype}" if self.weight_dtype else "",
+        ]
+        would = " or ".join(option for option in options if option)
+        return line + (f"; {would} would fit" if would else "; a smaller model is needed")
+
+
+def refusal(spec: ArchSpec, workload: Workload, available_bytes: int) -> Refusal | None:
+    """None if the workload fits into `available_bytes`, else the numbers and the largest batch, context or dtype that would fit."""
+
+    def needed(changes: dict[str, object]) -> int:
+        return int(memory(spec, workload.model_copy(update=changes)).total)
+
+    if needed({}) <= available_bytes:
+        return None
+    batch = _largest(workload.batch_size, lambda n: needed({"batch_size": n}) <= available_bytes)
+    context = _largest(workload.context_len, lambda n: needed({"context_len": n}) <= available_bytes)
+    half = {"weight_dtype": "bf16", "kv_cache_dtype": "bf16"}
+    dtype = "bf16" if workload.weight_dtype == "fp32" and needed(dict(half)) <= available_bytes else None
+    return Refusal(needed({}), available_bytes, batch, context, dtype)
+
+
+def _largest(limit: int, fits: Callable[[int], bool]) -> int | None:
+    """The largest n in 1..limit with fits(n), assuming that it fits below and not above; None if not even 1 fits."""
+    low, high = 0, limit
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low or None

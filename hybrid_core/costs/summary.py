@@ -1,0 +1,63 @@
+"""Every cost of a design and a workload in one record: what the command line prints and the pages show."""
+
+from typing import Any
+
+from hybrid_core.costs.memory import memory
+from hybrid_core.costs.model import model_costs
+from hybrid_core.costs.roofline import predict
+from hybrid_core.hardware import Hardware
+from hybrid_core.registry import KINDS
+from hybrid_core.spec import ArchSpec
+from hybrid_core.workload import Workload
+
+SCHEMA = 1
+
+
+def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str, Any]:
+    """A JSON-ready record. Cache bytes are per sequence, memory bytes for the whole batch; FLOPs per token unless named otherwise.
+
+    `paper`: Table 1 and Appendix C; `exact`: what the modules do; `predicted`: the roofline ceiling of `hardware`.
+    """
+    costs, context = model_costs(spec), workload.context_len
+    train = {convention: costs.train_flops_per_token(context, convention) for convention in ("paper", "exact")}  # type: ignore[arg-type]
+    used = memory(spec, workload)
+    speed = predict(spec, workload, hardware)
+    return {
+        "schema": SCHEMA,
+        "name": spec.name,
+        "pattern": spec.pattern,
+        "workload": workload.model_dump() | {"prompt_len": workload.prefill_len},
+        "hardware": hardware.key,
+        "params": costs.params()._asdict(),
+        "train_flops": {key: {"per_token": float(value), "per_sample": float(value * context)} for key, value in train.items()},
+        "prefill_flops": int(costs.forward_flops(workload.prefill_len, logits=1)),
+        "decode_flops_per_token": int(costs.decode_flops(context)),
+        "cache_bytes": {
+            "paper": int(costs.cache_bytes(context, "paper")),
+            "exact": int(costs.cache_bytes(context, "exact", workload)),
+        },
+        "memory_bytes": {key: int(value) for key, value in used._asdict().items()} | {"total": int(used.total)},
+        "predicted": {
+            "prefill_tokens_per_s": float(speed.prefill_tokens_per_s),
+            "decode_tokens_per_s": float(speed.decode_tokens_per_s),
+            "decode_step_s": float(speed.decode_step_s),
+        },
+        "layers": layers(spec, workload),
+    }
+
+
+def layers(spec: ArchSpec, workload: Workload) -> list[dict[str, Any]]:
+    """One record per layer: kind, parameters, exact forward FLOPs of one sequence of `context_len` tokens, exact cache bytes."""
+    context = workload.context_len
+    record: dict[int, dict[str, Any]] = {}
+    rows = []
+    for index, layer in enumerate(model_costs(spec).layers, start=1):
+        if id(layer) not in record:
+            record[id(layer)] = {
+                "kind": KINDS[layer.layer.letter].name,
+                "params": layer.params(),
+                "flops": int(sum(layer.forward_flops(context).values())),
+                "cache_bytes": int(layer.cache_bytes(context, workload)),
+            }
+        rows.append({"layer": index} | record[id(layer)])
+    return rows

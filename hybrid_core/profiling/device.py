@@ -1,0 +1,146 @@
+"""The device at hand: which one, what it is, how much memory it has free, how to wait for it, how to read its meters."""
+
+import gc
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from hybrid_core import __version__
+from hybrid_core.spec import SpecError
+
+
+def resolve(name: str) -> torch.device:
+    """ "auto" is the first CUDA device if there is one, else the CPU. Raises SpecError for a CUDA device that is not there."""
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise SpecError(f"device: {name!r} - this machine has {torch.cuda.device_count()} CUDA devices")
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def describe(device: torch.device) -> dict[str, Any]:
+    """Hardware and software that a measurement rests on, for the report."""
+    packages = {}
+    for name in ("torch", "triton", "mamba-ssm", "numpy", "fvcore"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    found = {
+        "device": str(device),
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "memory_bytes": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else psutil.virtual_memory().total,
+        "threads": torch.get_num_threads(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "hybrid_core": __version__,
+    }
+    return found | ({"cuda": torch.version.cuda} if device.type == "cuda" else {})
+
+
+def _cpu_name() -> str:
+    """The processor's name as the kernel prints it, with the number of cores that may be used."""
+    names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def available_bytes(device: torch.device) -> int:
+    """Memory that could be allocated now. On a CPU the smaller of what the machine and what its control group has left."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    free = psutil.virtual_memory().available
+    limit, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
+    if limit and used and limit[0].isdigit():
+        free = min(free, int(limit[0]) - int(used[0]))
+    return int(free)
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give unused memory back, so that the next part starts from the same place."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+class PeakMemory:
+    """Peak memory since `reset`: what CUDA allocated, or the resident size of this process where Linux lets us reset its mark."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.what = "allocated on the device" if device.type == "cuda" else "resident in the process, Python and libraries included"
+        self.reset()
+
+    def reset(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            return
+        try:
+            Path("/proc/self/clear_refs").write_text("5")
+        except OSError:
+            self.what += ", since the process started"
+
+    def bytes(self) -> int:
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device))
+        marks = [line.split()[1] for line in _lines("/proc/self/status") if line.startswith("VmHWM")]
+        return int(marks[0]) * 1024 if marks else int(psutil.Process().memory_info().rss)
+
+
+@dataclass
+class Energy:
+    """Joules and seconds of a stretch of work. `joules` is None where there is no meter, and `note` says why."""
+
+    joules: float | None = None
+    seconds: float = 0.0
+    note: str = field(default="")
+
+
+@contextmanager
+def energy(device: torch.device) -> Iterator[Energy]:
+    """Measure a stretch with the GPU's own energy counter (NVML)."""
+    reading = Energy()
+    if device.type != "cuda":
+        reading.note = "no energy meter: not an NVIDIA GPU"
+        yield reading
+        return
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+        before = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+    except pynvml.NVMLError as error:
+        reading.note = f"no energy meter: NVML says {error}"
+        yield reading
+        return
+    started = time.perf_counter()
+    yield reading
+    synchronise(device)
+    reading.seconds = time.perf_counter() - started
+    reading.joules = (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before) / 1000
+    reading.note = "NVML total energy of the whole board"

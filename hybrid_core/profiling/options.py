@@ -1,0 +1,44 @@
+"""What a profile is asked to do. No torch: pages make these."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+
+from hybrid_core.spec import Frozen, SpecError, first_line
+from hybrid_core.workload import ComputeDtype, Dtype, Workload
+
+PAPER_BATCH, PAPER_PROMPT = 4, 512
+PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
+
+
+class ProfileOptions(Frozen):
+    """The paper's protocol (Appendix J: batch 4, prompt 512, totals 2K to 32K), a device, dtypes and a time budget in seconds."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    budget_s: Annotated[float, Field(ge=5, le=86_400)] = 60.0
+    dtype: ComputeDtype = "bf16"
+    kv_cache_dtype: Dtype = "bf16"
+    state_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = PAPER_BATCH
+    prompt_len: Annotated[int, Field(ge=1, le=2**20)] = PAPER_PROMPT
+    totals: Annotated[tuple[Annotated[int, Field(ge=2, le=2**22)], ...], Field(strict=False, min_length=1)] = PAPER_TOTALS
+    seed: int = 0
+
+    def workload(self, context_len: int, batch_size: int | None = None, prompt_len: int | None = None) -> Workload:
+        """The workload at one total length."""
+        return Workload(
+            batch_size=batch_size or self.batch_size,
+            context_len=context_len,
+            prompt_len=min(prompt_len or self.prompt_len, context_len),
+            weight_dtype=self.dtype,
+            kv_cache_dtype=self.kv_cache_dtype,
+            state_dtype=self.state_dtype,
+        )
+
+    @classmethod
+    def make(cls, **fields: Any) -> "ProfileOptions":
+        """Validate; raises SpecError with one line."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise SpecError(first_line(error)) from None

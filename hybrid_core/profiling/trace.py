@@ -1,0 +1,99 @@
+"""FLOPs of a design, counted on the instantiated model by two counters that nobody here wrote.
+
+The model stands on the meta device: shapes without data. torch's FlopCounterMode sees every operation that is dispatched; fvcore
+walks the graph that torch.jit traces. Both price custom operations by the formula registered in kernels/. An operation that is
+neither priced nor known to hold no matrix product fails the trace: nothing counts as zero by accident.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from hybrid_core.costs.model import ModelCosts
+from hybrid_core.modules.model import HybridLM, build
+from hybrid_core.spec import ArchSpec
+from kernels.counting import fvcore_handles
+
+# Operations without a matrix product or scan: elementwise work, reductions, reshaping, sorting. Not counted, by convention.
+UNCOUNTED = frozenset(
+    "_to_copy _unsafe_view add add_ addcmul alias arange argsort as_strided cat chunk clone copy copy_ contiguous cos cumsum detach div embedding "
+    "empty empty_like exp expand fill_ flatten full gather ge gt index index_add index_select le lt masked_fill max mean mul neg "
+    "native_rms_norm _fused_rms_norm new_empty new_zeros ones one_hot permute pow repeat_interleave reshape rms_norm rsqrt scatter scatter_ "
+    "select sigmoid silu sin slice softmax _softmax softplus sort split split_with_sizes stack sub sum t to topk transpose unbind unflatten "
+    "unsqueeze squeeze view view_as zeros zeros_like eq floor_divide lift_fresh to_copy rsub size numel linalg_vector_norm scalar_tensor where".split()
+)
+
+
+class UnknownOperation(RuntimeError):
+    """A counter met an operation that it cannot price."""
+
+
+class _OnlyKnown(TorchDispatchMode):
+    """Fails on any operation that is neither priced by FlopCounterMode nor listed as uncounted."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._overloadpacket.__name__
+        if func._overloadpacket not in flop_registry and name not in UNCOUNTED:
+            raise UnknownOperation(f"FlopCounterMode does not know {func} - give it a formula (kernels/counting.py) or list it as uncounted")
+        return func(*args, **(kwargs or {}))
+
+
+def count_torch(model: nn.Module, *inputs: Any) -> int:
+    """FLOPs by torch's FlopCounterMode."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, _OnlyKnown():
+        model(*inputs)
+    return int(counter.get_total_flops())
+
+
+def count_fvcore(model: nn.Module, *inputs: Any) -> int:
+    """FLOPs by fvcore; it counts a multiply-add as 1, so its total is doubled."""
+    analysis = FlopCountAnalysis(model, inputs)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    for name, handle in fvcore_handles().items():
+        analysis.set_op_handle(name, handle)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        total = 2 * analysis.total()
+    unknown = {name for name in analysis.unsupported_ops() if name.split("::")[-1] not in UNCOUNTED}
+    if unknown:
+        raise UnknownOperation(f"fvcore does not know {', '.join(sorted(unknown))} - give it a formula (kernels/counting.py) or list it as uncounted")
+    return int(total)
+
+
+class _Step(nn.Module):
+    """One decode step whose token is number `context_len`, as a module that fvcore can trace."""
+
+    def __init__(self, model: HybridLM, context_len: int) -> None:
+        super().__init__()
+        self.model, self.context_len = model, context_len
+
+    def forward(self, token: torch.Tensor) -> torch.Tensor:
+        cache = self.model.new_cache(token.shape[0], self.context_len)
+        cache.length = self.context_len - 1
+        logits: torch.Tensor = self.model(token, cache)
+        return logits
+
+
+def trace(spec: ArchSpec, seq_len: int) -> dict[str, dict[str, int]]:
+    """FLOPs of one sequence: `forward` over seq_len tokens with all logits, and one `decode` step at seq_len tokens,
+    each by fvcore, by FlopCounterMode and by the exact closed form. Raises UnknownOperation."""
+    model, costs = build(spec, "meta", torch.bfloat16), ModelCosts(spec)
+    tokens = torch.empty(1, seq_len, dtype=torch.long, device="meta")
+    step = _Step(model, seq_len)
+    return {
+        "forward": {
+            "fvcore": count_fvcore(model, tokens),
+            "torch": count_torch(model, tokens),
+            "exact": int(costs.forward_flops(seq_len)),
+        },
+        "decode": {
+            "fvcore": count_fvcore(step, tokens[:, :1]),
+            "torch": count_torch(step, tokens[:, :1]),
+            "exact": int(costs.decode_flops(seq_len)),
+        },
+    }
