@@ -74,17 +74,25 @@ class HybridLM(nn.Module):
             if "norm" in last or last in ("attention", "ssm"):  # norms, and the vectors of `scale`
                 parameter.fill_(1.0)
             elif last in ("out", "attention_out", "ssm_out", "down"):
-                parameter.normal_(0.0, residual_std)
+                _normal(parameter, residual_std)
             elif last == "vectors":  # lambda of the Differential Transformer
-                parameter.normal_(0.0, 0.1)
+                _normal(parameter, 0.1)
             elif parameter.ndim > 1 and last != "conv_weight":
-                parameter.normal_(0.0, INIT_STD)
+                _normal(parameter, INIT_STD)
         for module in self.modules():
             if isinstance(module, Mamba2Heads):
                 module.initialise()
             elif isinstance(module, MixtureOfExperts):
                 module.bias.zero_()
                 module.load.zero_()
+
+
+def _normal(parameter: Tensor, std: float) -> None:
+    """Normal values drawn in float32 and rounded once, block by block: faster on a CPU than drawing in half precision."""
+    flat = parameter.view(-1)
+    block = torch.empty(min(flat.numel(), 2**20), device=flat.device)
+    for piece in flat.split(block.numel()):
+        piece.copy_(block[: piece.numel()].normal_(0.0, std))
 
 
 def build(spec: ArchSpec, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> HybridLM:

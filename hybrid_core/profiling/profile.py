@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from hybrid_core import baselines
 from hybrid_core.costs.memory import memory, refusal
 from hybrid_core.costs.model import model_costs
@@ -203,5 +201,4 @@ class Profile:
 
 def profile(spec: ArchSpec, options: ProfileOptions, store: Store, report: Report) -> None:
     """Profile `spec`. `store(part, data)` is called when a part is known, `report(fraction, message)` as it goes."""
-    with torch.inference_mode():
-        Profile(spec, options, store, report).run()
+    Profile(spec, options, store, report).run()

@@ -1,0 +1,200 @@
+"""The command line: `python -m hybrid_core COMMAND`. Exit code 0 done, 1 failed, 2 bad input (one line on stderr)."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hybrid_core import __version__, hardware, presets
+from hybrid_core.costs.summary import summary
+from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.report.text import cost_table, profile_table, runs_table
+from hybrid_core.runs.store import UnknownRun
+from hybrid_core.spec import SpecError
+from hybrid_core.workload import Workload
+
+MIB = 2**20
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.run(arguments) or 0)
+    except (SpecError, UnknownRun) as error:
+        print(error.args[0], file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with one line on stderr for bad input."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{message}; see `{self.prog} --help`\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m hybrid_core", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("presets", _presets, "List the named designs, or print one as YAML")
+    sub.add_argument("--show", metavar="NAME", help="print this design's YAML")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("cost", _cost, "Every cost of a design, from closed forms, at once")
+    _spec(sub)
+    sub.add_argument("--context-len", type=int, default=8192, help="tokens per sequence (default: %(default)s)")
+    sub.add_argument("--prompt-len", type=int, help="tokens prefilled (default: the whole context)")
+    sub.add_argument("--batch-size", type=int, default=1, help="sequences (default: %(default)s)")
+    sub.add_argument("--weight-dtype", default="bf16", help="fp32, bf16 or fp16 (default: %(default)s)")
+    sub.add_argument("--kv-cache-dtype", default="bf16", help="fp32, bf16, fp16 or fp8 (default: %(default)s)")
+    sub.add_argument("--state-dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
+    sub.add_argument("--tokens", type=float, help="training tokens, for the total training FLOPs, e.g. 60e9")
+    sub.add_argument("--hardware", default="h100_sxm", help=f"one of {', '.join(hardware.catalogue())} (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("profile", _profile, "Build a design and measure it, in a process of its own; the result is kept as a run")
+    _spec(sub)
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    sub.add_argument("--budget", type=float, default=60.0, help="seconds to spend (default: %(default)s)")
+    sub.add_argument("--dtype", default="bf16", help="weights: fp32, bf16 or fp16 (default: %(default)s)")
+    sub.add_argument("--kv-cache-dtype", default="bf16", help="fp32, bf16, fp16 or fp8 (default: %(default)s)")
+    sub.add_argument("--state-dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
+    sub.add_argument("--batch-size", type=int, default=4, help="sequences (default: %(default)s, the paper's)")
+    sub.add_argument("--prompt-len", type=int, default=512, help="tokens of the prompt (default: %(default)s, the paper's)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("runs", _runs, "The runs kept so far")
+    sub.add_argument("action", nargs="?", choices=["list", "show", "delete", "cancel"], default="list", help="default: list")
+    sub.add_argument("id", nargs="?", type=int, help="the run's number, for show, delete and cancel")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("report", _report, "One HTML file, readable offline, of one or more runs")
+    sub.add_argument("ids", nargs="+", type=int, metavar="ID", help="run numbers")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="where to write, e.g. report.html")
+    return parser
+
+
+def _spec(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("spec", metavar="SPEC", help="a YAML file or a preset's name")
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data, indent=2, default=str))
+
+
+def _presets(arguments: argparse.Namespace) -> None:
+    if arguments.show:
+        print(presets.get(arguments.show).spec.to_yaml(), end="")
+        return
+    found = [presets.get(name) for name in presets.names()]
+    if arguments.json:
+        _print_json([{"name": p.spec.name, "pattern": p.spec.pattern, "source": p.source} for p in found])
+        return
+    for preset in found:
+        print(f"{preset.spec.name:20} {preset.spec.pattern:30} {preset.source}")
+
+
+def _cost(arguments: argparse.Namespace) -> None:
+    spec, device = presets.resolve(arguments.spec), hardware.get(arguments.hardware)
+    names = ("batch_size", "context_len", "prompt_len", "weight_dtype", "kv_cache_dtype", "state_dtype")
+    record = summary(spec, Workload.make(**{name: getattr(arguments, name) for name in names}), device)
+    if arguments.tokens is not None:
+        if not 0 < arguments.tokens < 1e18:
+            raise SpecError(f"tokens: {arguments.tokens} - must be positive and below 1e18")
+        for value in record["train_flops"].values():
+            value["total"] = value["per_token"] * arguments.tokens
+    if arguments.json:
+        _print_json(record)
+    else:
+        print(cost_table(record))
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    from hybrid_core.runs import cancel, open_store, submit
+
+    spec = presets.resolve(arguments.spec)
+    names = ("device", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len")
+    options = ProfileOptions.make(budget_s=arguments.budget, **{name: getattr(arguments, name) for name in names})
+    store = open_store()
+    run_id = submit(spec, options, store)
+    try:
+        _follow(store, run_id)
+    except KeyboardInterrupt:
+        cancel(run_id, store)
+        print("cancelled; what was measured so far is kept", file=sys.stderr)
+    run = store.get(run_id)
+    if arguments.json:
+        _print_json(_record(run))
+    elif run.parts:
+        print(profile_table(run))
+    if run.status == "failed":
+        print(f"run {run_id} failed: {run.error}", file=sys.stderr)
+    return 0 if run.status == "done" else 1
+
+
+def _follow(store: Any, run_id: int) -> None:
+    """Print progress on stderr until the run has ended."""
+    from hybrid_core.runs.jobs import bury_the_dead
+
+    said = ""
+    while (run := store.get(run_id)).active:
+        bury_the_dead(store)
+        if run.message != said:
+            said = run.message
+            print(f"run {run_id}: {run.fraction:4.0%}  {said}", file=sys.stderr)
+        time.sleep(0.2)
+
+
+def _record(run: Any) -> dict[str, Any]:
+    keys = ("id", "kind", "name", "status", "error", "device", "created_at", "started_at", "ended_at", "options", "spec_yaml", "parts")
+    return {key: getattr(run, key) for key in keys}
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    from hybrid_core.runs import cancel, open_store
+    from hybrid_core.runs.jobs import bury_the_dead
+
+    store = open_store()
+    bury_the_dead(store)
+    if arguments.action == "list":
+        found = store.list()
+        _print_json([_record(run) for run in found]) if arguments.json else print(runs_table(found))
+        return
+    if arguments.id is None:
+        raise SpecError(f"id: missing - `runs {arguments.action}` needs a run's number")
+    if arguments.action == "show":
+        run = store.get(arguments.id)
+        _print_json(_record(run)) if arguments.json else print(profile_table(run))
+    elif arguments.action == "cancel":
+        if not cancel(arguments.id, store):
+            raise SpecError(f"id: {arguments.id} - this run has ended already")
+    else:
+        try:
+            store.delete(arguments.id)
+        except ValueError as error:
+            raise SpecError(str(error)) from None
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from hybrid_core.report.html import report
+    from hybrid_core.runs import open_store
+
+    store = open_store()
+    page = report([store.get(run_id) for run_id in dict.fromkeys(arguments.ids)])
+    try:
+        arguments.output.write_text(page, "utf-8")
+    except OSError as error:
+        raise SpecError(f"output: {arguments.output} - {error.strerror}") from None
+    print(arguments.output)
