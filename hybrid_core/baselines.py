@@ -45,14 +45,29 @@ CONTRADICTIONS: dict[tuple[str, str, tuple[int, ...], str], str] = {
     ("table09_1b", "intra", (0, 0, 0, 13), "train_flops"): "4.2e20 printed at 60B tokens; the stated block gives 4.10e20",
     ("table09_1b", "intra", (0, 0, 12, 1), "n_emb_b"): "0.987B computed; 0.98 printed in the equal-FLOPs row, 0.99 in the other",
     ("table10_350m", "intra", (0, 0, 0, 11), "n_emb_b"): "0.36 printed; widths 896 and 1792 (Table 20) give 0.355",
-    ("table10_350m", "intra", (0, 0, 0, 11), "train_flops"): "1.9e20 printed at 60B tokens, Llama's figure; widths 896 and 1792 give 1.71e20",
+    (
+        "table10_350m",
+        "intra",
+        (0, 0, 0, 11),
+        "train_flops",
+    ): "1.9e20 printed at 60B tokens, Llama's figure; widths 896 and 1792 give 1.71e20",
     ("table10_350m", "intra", (0, 0, 0, 11), "cache_mib"): "110 printed; widths 896 and 1792 give 109.48",
     ("table10_350m", "intra", (0, 0, 8, 3), "n_emb_b"): "0.39 printed; the stated block gives 0.36",
     ("table09_1b", "swa", (8, 8, 0, 0), "train_flops"): "3.8e20 printed at 60B tokens; the formula gives 4.05e20",
     ("table09_1b", "inter", (3, 0, 10, 0), "train_flops"): "3.6e20 printed at 60B tokens; the formula gives 3.66e20",
-    ("table09_1b", "mamba", (0, 0, 13, 0), "n_emb_b"): "13 layers of Table 8 make 0.990B; 0.97 printed in the equal-FLOPs row, 0.98 in Table 8, 0.99 elsewhere",
+    (
+        "table09_1b",
+        "mamba",
+        (0, 0, 13, 0),
+        "n_emb_b",
+    ): "13 layers of Table 8 make 0.990B; 0.97 printed in the equal-FLOPs row, 0.98 in Table 8, 0.99 elsewhere",
     ("table10_350m", "mamba", (0, 0, 11, 0), "n_emb_b"): "11 layers of Table 8 make 0.368B; 0.35 printed here, 0.34 and 0.37 elsewhere",
-    ("table12_long_context", "llama", (16, 0, 0, 0), "train_flops"): "4.5e20 printed at 60B tokens; the formula gives 5.4e20 at 16K and 7.4e20 at 32K",
+    (
+        "table12_long_context",
+        "llama",
+        (16, 0, 0, 0),
+        "train_flops",
+    ): "4.5e20 printed at 60B tokens; the formula gives 5.4e20 at 16K and 7.4e20 at 32K",
     ("table12_long_context", "swa", (3, 13, 0, 0), "cache_mib"): "110 printed at 16K; the formula gives 110.6",
 }
 
@@ -124,6 +139,10 @@ def nearest(spec: ArchSpec, n: int = 5) -> pd.DataFrame:
     return rows.assign(_rank=rows["distance"] + other_scale).sort_values(["_rank", "table"]).drop(columns="_rank").head(n)
 
 
+# Table 13 prints two intra rows with other counts than Table 9; they are matched by what they are (1:1 and 1:3).
+_PRINTED_IN_TABLE_13 = {(0, 0, 6, 7): (0, 0, 7, 6), (0, 0, 10, 3): (0, 0, 10, 2)}
+
+
 class Throughput(NamedTuple):
     """A row of Table 13 for one design: total lengths, tokens/s, and its source."""
 
@@ -132,18 +151,27 @@ class Throughput(NamedTuple):
     source: str
 
 
-def throughput(spec: ArchSpec) -> Throughput | None:
-    """Table 13's row for a design with the paper's 1B dimensions and these layer counts, or None.
-
-    Table 13 prints intra 1:1 as 7 + 6 where Table 9 has 6 + 7, and 1:3 as 10 + 2; those two rows are matched by what they are.
-    """
-    if scale(spec) != "1B" or not is_papers(spec):
-        return None
+def throughput_of(layer_counts: tuple[int, ...]) -> Throughput | None:
+    """Table 13's row for these counts (in the order of COUNTS) of the paper's 1B layers, or None."""
     frame = table("table13_throughput")
-    printed = {(0, 0, 6, 7): (0, 0, 7, 6), (0, 0, 10, 3): (0, 0, 10, 2)}
-    wanted = printed.get(counts(spec), counts(spec))
+    wanted = _PRINTED_IN_TABLE_13.get(layer_counts, layer_counts)
     rows = frame[(frame[COUNTS] == list(wanted)).all(axis=1)]
     if rows.empty:
         return None
     row = rows.iloc[0]
     return Throughput(list(TOTALS.values()), [float(row[f"tput_{key}"]) for key in TOTALS], cite("table13_throughput"))
+
+
+def throughput(spec: ArchSpec) -> Throughput | None:
+    """Table 13's row for a design with the paper's 1B dimensions, or None."""
+    return throughput_of(counts(spec)) if scale(spec) == "1B" and is_papers(spec) else None
+
+
+def quality_and_speed(total_len: int) -> pd.DataFrame:
+    """Table 9's rows at 60B tokens with Table 13's `tokens_per_s` at one total length: the data of Figure 1b."""
+    rows = table("table09_1b").query("budget == 'data'").copy()
+    keys = [tuple(int(n) for n in key) for key in rows[COUNTS].to_numpy()]
+    found = [throughput_of(key) for key in keys]
+    rows["tokens_per_s"] = [row.tokens_per_s[row.totals.index(total_len)] if row else float("nan") for row in found]
+    rows["layers"] = ["+".join(str(n) for n in key if n) for key in keys]
+    return rows

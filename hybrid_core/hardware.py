@@ -11,6 +11,8 @@ from hybrid_core.spec import Frozen, Positive, SpecError
 
 
 class Source(Frozen):
+    """Where some of a device's figures are from, and what was done to them (such as halving a peak printed with sparsity)."""
+
     fields: tuple[str, ...] = Field(strict=False)
     text: str
     url: str

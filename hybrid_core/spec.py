@@ -229,6 +229,8 @@ class LayersSection(Frozen):
 
 
 class AttentionSection(Frozen):
+    """Grouped-query attention; its position encoding also serves the intra-hybrid block's attention branch."""
+
     n_heads: Dim
     n_kv_heads: Dim
     head_dim: Dim
@@ -245,12 +247,16 @@ class AttentionSection(Frozen):
 
 
 class SwaSection(Frozen):
+    """Sliding window with sinks; heads come from `attention`. Defaults are the paper's (Appendix E)."""
+
     window: Dim = 512
     sink: Length = 64
     rope_theta: Positive = 10_000.0
 
 
 class SsmSection(Frozen):
+    """Mamba-2; state, convolution and (unless it says otherwise) head width also serve the intra-hybrid block's Mamba branch."""
+
     kind: Literal["mamba2"] = "mamba2"
     d_ssm: Dim
     head_dim: Dim = 128
@@ -414,7 +420,9 @@ def first_line(error: ValidationError) -> str:
         line = f"{key}.{rule}" if key and " - " in rule else f"{key}: {_short(first['input'])} - {rule}" if key else rule
     else:
         template = _PYDANTIC_RULES.get(first["type"], "{value} - {rule}")
-        line = f"{key}: " + template.format(value=_short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace("input should be", "must be")
+        line = f"{key}: " + template.format(value=_short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace(
+            "input should be", "must be"
+        )
     if first["type"] == "extra_forbidden":
         line += _suggestion(str(first["loc"][-1]))
     return line + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")

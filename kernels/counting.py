@@ -20,7 +20,11 @@ def counted(op: Any, formula: Formula) -> None:
     namespace, _, short = name.partition("::")
     FORMULAS[name] = formula
     packet = getattr(getattr(torch.ops, namespace), short)
-    register_flop_formula(packet)(lambda *args, out_shape=None, **kwargs: formula(*args, **kwargs))
+
+    def without_outputs(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+        return formula(*args, **kwargs)
+
+    register_flop_formula(packet)(without_outputs)
 
 
 def fvcore_handles() -> dict[str, Callable[[list[Any], list[Any]], float]]:

@@ -66,7 +66,9 @@ class ModelCosts:
 
     def __init__(self, spec: ArchSpec) -> None:
         self.spec = spec
-        distinct = {layer: LayerCosts(layer, KINDS[layer.letter].costs(layer.mixer, spec.d_model), spec.d_model) for layer in set(spec.stack)}
+        distinct = {
+            layer: LayerCosts(layer, KINDS[layer.letter].costs(layer.mixer, spec.d_model), spec.d_model) for layer in set(spec.stack)
+        }
         self.layers: tuple[LayerCosts, ...] = tuple(distinct[layer] for layer in spec.stack)
         self._counts = [(distinct[layer], n) for layer, n in Counter(spec.stack).items()]
 

@@ -15,7 +15,6 @@ from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
 
-
 class Prediction(NamedTuple):
     """Seconds and tokens/s at the ceiling. `decode_memory_share` is the share of the step's time in layers that wait for memory."""
 
@@ -38,7 +37,7 @@ def predict(spec: ArchSpec, workload: Workload, hardware: Hardware, context_len:
 
 
 def generation_tokens_per_s(spec: ArchSpec, workload: Workload, hardware: Hardware, prompt_len: int, total_len: int) -> float:
-    """The paper's protocol at the ceiling: batch * generated tokens / time of the generation, the step's time integrated over the context."""
+    """The paper's protocol at the ceiling: batch * generated tokens / time, the step's time integrated over the context."""
     points = np.linspace(prompt_len, total_len, 65)
     steps_s = predict(spec, workload, hardware, points.astype(int)).decode_step_s
     mean_s = float(np.trapezoid(np.broadcast_to(steps_s, points.shape), points) / (total_len - prompt_len))

@@ -23,7 +23,11 @@ class AttentionHeads(nn.Module):
         """q [B, T, H, Dqk], k [B, T, G, Dqk], v [B, T, G, Dv], the first two rotated from position `start`."""
         s = self.spec
         q, k, v = self.qkv(x).split(self.widths, -1)
-        q, k, v = q.unflatten(-1, (s.n_heads, s.head_dim)), k.unflatten(-1, (s.n_kv_heads, s.head_dim)), v.unflatten(-1, (s.n_kv_heads, s.v_head_dim))
+        q, k, v = (
+            q.unflatten(-1, (s.n_heads, s.head_dim)),
+            k.unflatten(-1, (s.n_kv_heads, s.head_dim)),
+            v.unflatten(-1, (s.n_kv_heads, s.v_head_dim)),
+        )
         return (self.rope(q, start), self.rope(k, start), v) if self.rope else (q, k, v)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, start: int) -> Tensor:

@@ -35,7 +35,9 @@ class Gate(nn.Module):
 
     def forward(self, x: Tensor, attention: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor]:
         gates = torch.sigmoid(self.proj(x)).split(self.heads, -1)
-        gated = (branch.unflatten(-1, (n, -1)) * gate.unsqueeze(-1) for branch, gate, n in zip((attention, ssm), gates, self.heads, strict=True))
+        gated = (
+            branch.unflatten(-1, (n, -1)) * gate.unsqueeze(-1) for branch, gate, n in zip((attention, ssm), gates, self.heads, strict=True)
+        )
         a, s = (branch.flatten(-2) for branch in gated)
         return a, s
 

@@ -183,7 +183,10 @@ class Profile:
     def _not_measured(self, fitting: list[int]) -> list[dict[str, Any]]:
         free = device.available_bytes(self.device)
         missing = [total for total in self.options.totals if total not in fitting]
-        return [{"total_len": t, "why": str(refusal(self.spec, self.options.workload(t), free) or "did not fit when decode began")} for t in missing]
+        return [
+            {"total_len": t, "why": str(refusal(self.spec, self.options.workload(t), free) or "did not fit when decode began")}
+            for t in missing
+        ]
 
     def _memory(self, peak: device.PeakMemory, build_s: float) -> None:
         longest = max(context for context, _ in self.points)

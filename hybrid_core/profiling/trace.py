@@ -19,14 +19,15 @@ from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.spec import ArchSpec
 from kernels.counting import fvcore_handles
 
-# Operations without a matrix product or scan: elementwise work, reductions, reshaping, sorting. Not counted, by convention.
-UNCOUNTED = frozenset(
-    "_to_copy _unsafe_view add add_ addcmul alias arange argsort as_strided cat chunk clone copy copy_ contiguous cos cumsum detach div embedding "
-    "empty empty_like exp expand fill_ flatten full gather ge gt index index_add index_select le lt masked_fill max mean mul neg "
-    "native_rms_norm _fused_rms_norm new_empty new_zeros ones one_hot permute pow repeat_interleave reshape rms_norm rsqrt scatter scatter_ "
-    "select sigmoid silu sin slice softmax _softmax softplus sort split split_with_sizes stack sub sum t to topk transpose unbind unflatten "
-    "unsqueeze squeeze view view_as zeros zeros_like eq floor_divide lift_fresh to_copy rsub size numel linalg_vector_norm scalar_tensor where".split()
-)
+# Operations without a matrix product or scan. Not counted, by convention.
+_ELEMENTWISE = """add add_ addcmul cos div exp eq floor_divide ge gt le lt masked_fill mul neg pow rsqrt rsub sigmoid silu sin softmax
+    _softmax softplus sub where"""
+_REDUCTIONS = "argsort cumsum linalg_vector_norm max mean _fused_rms_norm native_rms_norm one_hot rms_norm sort sum topk"
+_MOVES = """alias arange as_strided cat chunk clone contiguous copy copy_ detach embedding empty empty_like expand fill_ flatten full gather
+    index index_add index_select lift_fresh new_empty new_zeros numel ones permute repeat_interleave reshape scalar_tensor scatter scatter_
+    select size slice split split_with_sizes squeeze stack t to _to_copy to_copy transpose unbind unflatten _unsafe_view unsqueeze view
+    view_as zeros zeros_like"""
+UNCOUNTED = frozenset(f"{_ELEMENTWISE} {_REDUCTIONS} {_MOVES}".split())
 
 
 class UnknownOperation(RuntimeError):
@@ -39,7 +40,9 @@ class _OnlyKnown(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func._overloadpacket.__name__
         if func._overloadpacket not in flop_registry and name not in UNCOUNTED:
-            raise UnknownOperation(f"FlopCounterMode does not know {func} - give it a formula (kernels/counting.py) or list it as uncounted")
+            raise UnknownOperation(
+                f"FlopCounterMode does not know {func} - give it a formula (kernels/counting.py) or list it as uncounted"
+            )
         return func(*args, **(kwargs or {}))
 
 
@@ -61,7 +64,9 @@ def count_fvcore(model: nn.Module, *inputs: Any) -> int:
         total = 2 * analysis.total()
     unknown = {name for name in analysis.unsupported_ops() if name.split("::")[-1] not in UNCOUNTED}
     if unknown:
-        raise UnknownOperation(f"fvcore does not know {', '.join(sorted(unknown))} - give it a formula (kernels/counting.py) or list it as uncounted")
+        raise UnknownOperation(
+            f"fvcore does not know {', '.join(sorted(unknown))} - give it a formula (kernels/counting.py) or list it as uncounted"
+        )
     return int(total)
 
 

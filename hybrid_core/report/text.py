@@ -63,7 +63,9 @@ def profile_table(run: Run) -> str:
             rows.append((name, units.flops(counts["torch"]), "traced"))
     for row in parts.get("cache", {}).get("rows", []):
         agree = "equal" if row["live_bytes"] == row["exact_bytes"] else "NOT EQUAL"
-        rows.append((f"cache at {row['context_len']:,} tokens, one sequence ({agree} to exact)", units.n_bytes(row["live_bytes"]), "measured"))
+        rows.append(
+            (f"cache at {row['context_len']:,} tokens, one sequence ({agree} to exact)", units.n_bytes(row["live_bytes"]), "measured")
+        )
     if found := parts.get("prefill"):
         rows.append((f"prefill, batch {found['batch_size']}, prompt {found['prompt_len']}", units.rate(found["tokens_per_s"]), "measured"))
         rows.append(("  at the device's own ceiling", units.rate(found["predicted_tokens_per_s"]), "predicted"))
@@ -79,5 +81,7 @@ def profile_table(run: Run) -> str:
         rows.append(("  weights, cache and activations", units.n_bytes(found["predicted_bytes"]["total"]), "estimated"))
     if found := parts.get("energy"):
         joules = found["parts"]["decode"]["joules"]
-        rows.append(("energy of the decode measurements", f"{joules:.0f} J" if joules is not None else found["note"], "measured" if joules else ""))
+        rows.append(
+            ("energy of the decode measurements", f"{joules:.0f} J" if joules is not None else found["note"], "measured" if joules else "")
+        )
     return "\n".join(lines) + ("\n\n" + _table(rows) if rows else "")

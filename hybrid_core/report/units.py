@@ -33,7 +33,9 @@ def flops(value: float) -> str:
 
 
 def rate(tokens_per_s: float) -> str:
-    """Tokens per second with three digits."""
+    """Tokens per second with three or four digits."""
+    if tokens_per_s >= 9999.5:
+        return f"{count(tokens_per_s)} tokens/s"
     return f"{tokens_per_s:,.0f} tokens/s" if tokens_per_s >= 100 else f"{tokens_per_s:.3g} tokens/s"
 
 

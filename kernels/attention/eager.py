@@ -28,7 +28,9 @@ def _same_width(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
     heads_first = (x.transpose(1, 2) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(*heads_first, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=q.shape[2] != k.shape[2])
+    out = F.scaled_dot_product_attention(
+        *heads_first, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=q.shape[2] != k.shape[2]
+    )
     return out.transpose(1, 2)
 
 
@@ -56,7 +58,14 @@ def _windowed(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int,
         low = max(first + a - window + 1 - gap, sinks)
         high = first + b - gap
         index = torch.cat([torch.arange(min(sinks, high), device=device), torch.arange(low, max(low, high), device=device)])
-        keys = (torch.cat([x[:, : min(sinks, high)], x[:, low:high]], 1) if low > sinks and sinks else x[:, : high] if low <= sinks else x[:, low:high] for x in (k, v))
+        keys = (
+            torch.cat([x[:, : min(sinks, high)], x[:, low:high]], 1)
+            if low > sinks and sinks
+            else x[:, :high]
+            if low <= sinks
+            else x[:, low:high]
+            for x in (k, v)
+        )
         k_pos = torch.where(index < sinks, index, index + gap)
         q_pos = torch.arange(first + a, first + b, device=device)[:, None]
         mask = (k_pos <= q_pos) & ((k_pos > q_pos - window) | (k_pos < sink))

@@ -13,7 +13,9 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     x [rows, d_in]; weight [E, d_out, d_in]; counts [E], whole numbers that add up to `rows` -> [rows, d_out].
     """
     if weight.shape[2] != x.shape[1] or counts.shape != weight.shape[:1]:
-        raise ValueError(f"grouped_linear: x {tuple(x.shape)}, weight {tuple(weight.shape)}, counts {tuple(counts.shape)} do not fit together")
+        raise ValueError(
+            f"grouped_linear: x {tuple(x.shape)}, weight {tuple(weight.shape)}, counts {tuple(counts.shape)} do not fit together"
+        )
     run = _grouped_linear if x.device.type == "meta" else eager.grouped_linear
     return run(x, weight, counts)
 

@@ -35,7 +35,7 @@ def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, st
     g, n = B.shape[2:]
     fits = dt.shape == (b, t, h) and A.shape == D.shape == (h,) and B.shape == C.shape == (b, t, g, n) and h % g == 0
     if not fits or (state is not None and state.shape != (b, h, p, n)):
-        shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in zip("x dt A B C D".split(), (x, dt, A, B, C, D), strict=True))
+        shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in zip(("x", "dt", *"ABCD"), (x, dt, A, B, C, D), strict=True))
         raise ValueError(f"ssd: {shapes} do not fit together")
 
 

@@ -1,0 +1,43 @@
+# make app    the explorer on http://localhost:8501
+# make test   everything that is tested, browser included
+# make check  the fast part: formatting, types, imports, unit tests
+
+VENV := .venv
+PYTHON ?= python3
+PORT ?= 8501
+# Where torch's wheels come from, if not the default index, e.g. https://download.pytorch.org/whl/cpu to save gigabytes without a GPU.
+TORCH_INDEX ?=
+
+.PHONY: app test check e2e setup setup-dev clean
+
+app: setup
+	@echo "The explorer is served on http://localhost:$(PORT) (stop it with Ctrl-C)"
+	@$(VENV)/bin/streamlit run app.py --server.port $(PORT)
+
+test: setup-dev check
+	$(VENV)/bin/pytest -m slow
+	$(VENV)/bin/pytest -m e2e
+
+check: setup-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/pytest -m "not slow and not e2e"
+
+setup: $(VENV)/.app
+setup-dev: $(VENV)/.dev
+
+$(VENV)/bin/python:
+	@PYTHON="$(PYTHON)" sh tools/make-venv.sh $(VENV)
+
+$(VENV)/.app: requirements.txt requirements-gpu.txt tools/install.sh | $(VENV)/bin/python
+	@TORCH_INDEX="$(TORCH_INDEX)" sh tools/install.sh $(VENV)
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt tools/install-browser.sh $(VENV)/.app
+	@$(VENV)/bin/pip install --quiet -r requirements-dev.txt
+	@sh tools/install-browser.sh
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

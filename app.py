@@ -1,0 +1,15 @@
+"""The hybrid architecture explorer: `streamlit run app.py`."""
+
+import streamlit as st
+
+st.set_page_config(page_title="Hybrid architecture explorer", page_icon=":material/stacks:", layout="wide")
+
+st.navigation(
+    [
+        st.Page("pages/compose.py", title="Compose", icon=":material/stacks:", default=True),
+        st.Page("pages/profile.py", title="Profile", icon=":material/speed:"),
+        st.Page("pages/paper.py", title="Paper", icon=":material/article:"),
+        st.Page("pages/runs.py", title="Runs", icon=":material/history:"),
+    ],
+    position="top",
+).run()

@@ -1,0 +1,435 @@
+"""Charts, for pages and reports alike. Each says in its title what it shows and in its foot where the data are from.
+
+A chart is computed from closed forms, from the paper's tables or from stored runs; nothing is measured here.
+"""
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from typing import NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from hybrid_core import baselines, presets
+from hybrid_core.costs.memory import memory
+from hybrid_core.costs.model import model_costs
+from hybrid_core.costs.roofline import predict
+from hybrid_core.hardware import Hardware
+from hybrid_core.registry import KINDS
+from hybrid_core.report import units
+from hybrid_core.runs.store import Run
+from hybrid_core.spec import ArchSpec
+from hybrid_core.workload import Workload
+
+# Okabe and Ito's colours, for designs side by side.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+CONTEXTS = 2 ** np.arange(11, 21)  # 2K to 1M
+LENGTH_TICKS = {"tickvals": [int(c) for c in CONTEXTS], "ticktext": [units.length(int(c)) for c in CONTEXTS]}
+MODEL_COLOUR = {"llama": "#D55E00", "swa": "#E69F00", "mamba": "#0072B2", "inter": "#CC79A7", "intra": "#009E73"}
+MODEL_LABEL = {"llama": "Llama", "swa": "SWA", "mamba": "Mamba", "inter": "Inter-hybrid", "intra": "Intra-hybrid"}
+
+
+class Named(NamedTuple):
+    """A design with the name it has on a chart."""
+
+    label: str
+    spec: ArchSpec
+
+
+def label(run: Run) -> str:
+    """How a run is called on charts. plotly reads markup in labels, so the user's part is escaped."""
+    return escape(f"#{run.id} {run.name}")
+
+
+HALF, FULL = 560, 1120  # nominal widths in pixels, for wrapping and for the room that a legend needs
+
+
+def _figure(title: str, source: str, x: str, y: str, height: int = 340, width: int = HALF) -> go.Figure:
+    """An empty chart in the house style: title above the legend, source below the axis."""
+    foot = "<br>".join(textwrap.wrap(source, width // 7))
+    figure = go.Figure()
+    figure.update_layout(
+        title={
+            "text": "<br>".join(textwrap.wrap(title, width // 9)),
+            "x": 0,
+            "xanchor": "left",
+            "y": 1,
+            "yanchor": "top",
+            "yref": "container",
+        },
+        title_font_size=15,
+        title_pad={"t": 8, "l": 4},
+        height=height,
+        margin={"l": 64, "r": 16, "b": 64 + 15 * foot.count("<br>")},
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        xaxis_title={"text": f"{x}<br><span style='font-size:11px'>{foot}</span>", "standoff": 8},
+        yaxis_title=y,
+        hovermode="closest",
+        meta={"width": width},
+    )
+    return figure
+
+
+def _room(figure: go.Figure) -> go.Figure:
+    """Make room above the plot for the title and for as many rows of legend as the names need."""
+    shown = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
+    longest = max((len(name) for name in shown), default=0)
+    per_row = max(1, (figure.layout.meta["width"] - 80) // (7 * longest + 44))
+    rows = -(-len(shown) // per_row) if len(shown) > 1 else 0
+    top = 34 + 18 * (figure.layout.title.text.count("<br>")) + 20 * rows
+    figure.update_layout(margin_t=top, height=figure.layout.height + top - 40, showlegend=len(shown) > 1)
+    return figure
+
+
+def _log(figure: go.Figure, axis: str) -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5, written out."""
+    values = [mantissa * 10.0**power for power in range(-3, 13) for mantissa in (1, 2, 5)]
+    ticks = {"type": "log", "tickvals": values, "ticktext": [units.count(value) for value in values]}
+    figure.update_layout({f"{axis}axis": ticks})
+
+
+def _lengths(figure: go.Figure) -> None:
+    figure.update_xaxes(type="log", **LENGTH_TICKS)
+
+
+def _lines(figure: go.Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str) -> None:
+    for design, ys, colour in zip(designs, values, _cycle(len(designs)), strict=True):
+        figure.add_scatter(
+            x=CONTEXTS,
+            y=np.broadcast_to(ys, CONTEXTS.shape),
+            name=escape(design.label),
+            line={"color": colour, "width": 2.5},
+            hovertemplate=hover,
+        )
+
+
+def cache_by_context(designs: Sequence[Named], workload: Workload) -> go.Figure:
+    """Exact cache of one sequence against its length."""
+    figure = _figure(
+        "Cache of one sequence against context",
+        f"exact: tensor shapes and dtypes (keys and values {workload.kv_cache_dtype}, state {workload.state_dtype})",
+        "context length (tokens)",
+        "cache (MiB)",
+    )
+    sizes = [model_costs(d.spec).cache_bytes(CONTEXTS, "exact", workload) / 2**20 for d in designs]
+    _lines(figure, designs, sizes, "%{x:,} tokens: %{y:,.1f} MiB")
+    _log(figure, "y")
+    _lengths(figure)
+    return _room(figure)
+
+
+def decode_by_context(designs: Sequence[Named], workload: Workload, hardware: Hardware) -> go.Figure:
+    """Decode speed at the ceiling of a device against context; a line ends where the device is full."""
+    figure = _figure(
+        f"Decode speed against context, batch {workload.batch_size}, at the device's ceiling",
+        f"predicted: roofline of {hardware.name} (dense peak, bandwidth); a line ends where its memory is full",
+        "context length (tokens)",
+        "tokens/s",
+    )
+    speeds = []
+    for design in designs:
+        speed = np.broadcast_to(predict(design.spec, workload, hardware, CONTEXTS).decode_tokens_per_s, CONTEXTS.shape)
+        used = _serving_bytes(design.spec, workload)
+        speeds.append(np.where(used <= hardware.memory_bytes, speed, np.nan))
+    _lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s")
+    figure.update_yaxes(rangemode="tozero")
+    _lengths(figure)
+    return _room(figure)
+
+
+def _serving_bytes(spec: ArchSpec, workload: Workload) -> np.ndarray:
+    """Weights and cache at each context: what decoding must hold."""
+    used = memory(spec, workload, CONTEXTS)
+    return np.broadcast_to(used.weights + used.cache, CONTEXTS.shape)
+
+
+def memory_by_part(designs: Sequence[Named], workload: Workload, hardware: Hardware) -> go.Figure:
+    """Weights, cache and activations beside what the device has."""
+    figure = _figure(
+        f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size}",
+        f"exact: weights, cache; estimated: activations of the prefill; {hardware.name} has {units.n_bytes(hardware.memory_bytes)}",
+        "GiB",
+        "",
+        height=130 + 40 * len(designs),
+    )
+    used = [memory(d.spec, workload) for d in designs]
+    for part, colour in zip(("weights", "cache", "activations"), ("#56B4E9", "#E69F00", "#999999"), strict=True):
+        figure.add_bar(
+            y=[escape(d.label) for d in designs],
+            x=[float(getattr(u, part)) / 2**30 for u in used],
+            name=part,
+            orientation="h",
+            marker_color=colour,
+            hovertemplate="%{y}: " + part + " %{x:.2f} GiB",
+        )
+    if hardware.memory_bytes < 4 * max(float(u.total) for u in used):
+        figure.add_vline(x=hardware.memory_bytes / 2**30, line={"color": "#B00020", "width": 2, "dash": "dash"}, annotation_text="device")
+    figure.update_layout(barmode="stack")
+    figure.update_yaxes(autorange="reversed")
+    return _room(figure)
+
+
+def flops_by_part(spec: ArchSpec, workload: Workload) -> go.Figure:
+    """Shares of a forward pass and of a decode step, part by part."""
+    context = workload.context_len
+    figure = _figure(
+        f"Where the FLOPs go at {units.length(context)} tokens",
+        "exact: every matrix product and scan of the forward pass; training is three times the forward",
+        "share of FLOPs (%)",
+        "",
+        height=230,
+    )
+    costs = model_costs(spec)
+    forward, step = Counter({"head": costs.head_flops(context)}), Counter({"head": costs.head_flops(1)})
+    for layer, n in costs.distinct():
+        for total, parts in ((forward, layer.forward_flops(context)), (step, layer.decode_flops(context))):
+            for part, value in parts.items():
+                total[part] += int(n * value)
+    names = {
+        "qkv": "attention projections",
+        "attention": "attention",
+        "in_proj": "Mamba projections",
+        "conv": "convolution",
+        "scan": "scan",
+    }
+    names |= {"out": "output projections", "gate": "gates", "ffn": "feed-forward", "head": "vocabulary head"}
+    for (part, part_label), colour in zip(
+        names.items(), ("#D55E00", "#8C3A00", "#0072B2", "#56B4E9", "#003D5C", "#CC79A7", "#000000", "#999999", "#F0E442"), strict=True
+    ):
+        if forward[part] or step[part]:
+            figure.add_bar(
+                y=["forward", "decode step"],
+                x=[100 * forward[part] / forward.total(), 100 * step[part] / step.total()],
+                customdata=[units.flops(forward[part]), units.flops(step[part])],
+                name=part_label,
+                orientation="h",
+                marker_color=colour,
+                hovertemplate=part_label + ": %{x:.1f} % (%{customdata})",
+            )
+    figure.update_layout(barmode="stack")
+    figure.update_yaxes(autorange="reversed")
+    return _room(figure)
+
+
+def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
+    """The layers from the first (top) to the last, coloured by kind; the bar is the layer's share of the stack's FLOPs."""
+    figure = _figure(
+        "The stack: each layer's share of the layers' forward FLOPs",
+        f"exact, {units.length(workload.context_len)} tokens; first layer on top",
+        "share of FLOPs (%)",
+        "layer",
+        height=max(240, 110 + 24 * spec.n_layers),
+    )
+    costs = model_costs(spec)
+    flops = [float(sum(layer.forward_flops(workload.context_len).values())) for layer in costs.layers]
+    params = [layer.params() for layer in costs.layers]
+    for letter, kind in KINDS.items():
+        rows = [i for i, found in enumerate(spec.pattern) if found == letter]
+        if rows:
+            figure.add_bar(
+                y=[i + 1 for i in rows],
+                x=[100 * flops[i] / sum(flops) for i in rows],
+                customdata=[(kind.label, units.count(params[i]), units.flops(flops[i])) for i in rows],
+                name=f"{kind.label} ({len(rows)})",
+                orientation="h",
+                marker_color=kind.colour,
+                hovertemplate="layer %{y}: %{customdata[0]}, %{customdata[1]} parameters, %{customdata[2]}<extra></extra>",
+            )
+    figure.update_yaxes(autorange="reversed", dtick=1 if spec.n_layers <= 32 else 8)
+    figure.update_layout(bargap=0.15)
+    return _room(figure)
+
+
+# ---------------------------------------------------------------- measured
+
+
+def generation(runs: Sequence[Run], with_paper: bool = True) -> go.Figure:
+    """Tokens/s of the paper's protocol against total length: measured, at the device's ceiling, and in the paper."""
+    protocols = {run.parts["generation"]["protocol"] for run in runs if "generation" in run.parts}
+    figure = _figure(
+        "Generation speed against total length",
+        f"measured: {'; '.join(sorted(protocols)) or 'no run yet'}. predicted: roofline of the measured ceilings. "
+        + (f"quoted: {baselines.cite('table13_throughput')}, one H200" if with_paper else ""),
+        "total length (tokens)",
+        "tokens/s",
+        height=420,
+        width=FULL,
+    )
+    for run, colour in zip(runs, _cycle(len(runs)), strict=True):
+        rows = run.parts.get("generation", {}).get("rows", [])
+        xs, name = [row["total_len"] for row in rows], label(run)
+        figure.add_scatter(
+            x=xs,
+            y=[row["tokens_per_s"] for row in rows],
+            name=f"{name}, measured",
+            line={"color": colour, "width": 2.5},
+            mode="lines+markers",
+        )
+        figure.add_scatter(
+            x=xs, y=[row["predicted_tokens_per_s"] for row in rows], name=f"{name}, predicted", line={"color": colour, "dash": "dot"}
+        )
+        quoted = [row.get("paper_tokens_per_s") for row in rows]
+        if with_paper and any(quoted):
+            figure.add_scatter(
+                x=xs, y=quoted, name=f"{name}, paper", line={"color": colour, "dash": "dash"}, mode="lines+markers", marker_symbol="x"
+            )
+    _log(figure, "y")
+    _lengths(figure)
+    return _room(figure)
+
+
+def live_cache(runs: Sequence[Run]) -> go.Figure:
+    """Bytes of the live cache against context: measured, exact and the paper's formula."""
+    figure = _figure(
+        "Live cache of one sequence against context",
+        "measured: bytes of the cache's tensors; paper: formula of Appendix C, bf16",
+        "context length (tokens)",
+        "cache (MiB)",
+    )
+    for run, colour in zip(runs, _cycle(len(runs)), strict=True):
+        rows = run.parts.get("cache", {}).get("rows", [])
+        xs = [row["context_len"] for row in rows]
+        measured, paper = ([row[key] / 2**20 for row in rows] for key in ("live_bytes", "paper_bytes"))
+        figure.add_scatter(x=xs, y=measured, name=f"{label(run)}, measured", line={"color": colour}, mode="lines+markers")
+        figure.add_scatter(x=xs, y=paper, name=f"{label(run)}, paper's formula", line={"color": colour, "dash": "dash"})
+    _log(figure, "y")
+    _lengths(figure)
+    return _room(figure)
+
+
+def _cycle(n: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(n)]
+
+
+# ---------------------------------------------------------------- the paper
+
+
+def paper_throughput(runs: Sequence[Run] = ()) -> go.Figure:
+    """Figure 3a: throughput of Table 2's designs against length, with the user's runs."""
+    figure = _figure(
+        "Generation speed against total length (Figure 3a)",
+        f"quoted: {baselines.cite('table13_throughput')}, one H200, batch 4, prompt 512" + ("; measured: your runs" if runs else ""),
+        "total length (tokens)",
+        "tokens/s",
+        height=380,
+    )
+    for name in presets.TABLE2:
+        row = baselines.throughput(presets.get(name).spec)
+        if row:
+            model = name.split("-")[0]
+            figure.add_scatter(
+                x=row.totals,
+                y=row.tokens_per_s,
+                name=f"{MODEL_LABEL[model]} (paper)",
+                line={"color": MODEL_COLOUR[model]},
+                mode="lines+markers",
+            )
+    for run, rows in _with_part(runs, "generation"):
+        figure.add_scatter(
+            x=[row["total_len"] for row in rows],
+            y=[row["tokens_per_s"] for row in rows],
+            name=f"{label(run)} on {run.device}",
+            line={"color": _colour_of(run), "dash": "dot"},
+            mode="lines+markers",
+            marker_symbol="diamond-open",
+        )
+    _log(figure, "y")
+    _lengths(figure)
+    return _room(figure)
+
+
+def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
+    """Figure 3b: cache of Table 2's designs against length: printed cells, the paper's formula, the user's runs."""
+    figure = _figure(
+        "Cache of one sequence against context (Figure 3b)",
+        f"lines: the paper's formula (Appendix C); circles: printed, {baselines.cite('table09_1b')} and Table 12"
+        + ("; diamonds: your runs" if runs else ""),
+        "context length (tokens)",
+        "cache (MiB)",
+        height=380,
+    )
+    lengths = np.array(list(baselines.TOTALS.values()))
+    for name in presets.TABLE2:
+        spec, model = presets.get(name).spec, name.split("-")[0]
+        ys = np.broadcast_to(model_costs(spec).cache_bytes(lengths, "paper") / 2**20, lengths.shape)
+        figure.add_scatter(x=lengths, y=ys, name=MODEL_LABEL[model], line={"color": MODEL_COLOUR[model]}, legendgroup=model)
+        short, long = baselines.matching(spec, "table09_1b"), baselines.matching(spec, "table12_long_context")
+        points = [(8192, short.iloc[0]["cache_mib"]), *zip(long["context_len"], long["cache_mib"], strict=True)]
+        xs, ys = zip(*points, strict=True)
+        figure.add_scatter(
+            x=xs,
+            y=ys,
+            mode="markers",
+            marker={"color": MODEL_COLOUR[model], "size": 9},
+            legendgroup=model,
+            showlegend=False,
+            name=f"{MODEL_LABEL[model]}, printed",
+        )
+    for run, rows in _with_part(runs, "cache"):
+        figure.add_scatter(
+            x=[row["context_len"] for row in rows],
+            y=[row["live_bytes"] / 2**20 for row in rows],
+            name=f"{label(run)}, measured",
+            mode="markers",
+            marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 10},
+        )
+    _log(figure, "y")
+    _lengths(figure)
+    return _room(figure)
+
+
+def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> go.Figure:
+    """Figure 1b: loss (Table 9, 60B tokens) against throughput (Table 13) at one total length."""
+    figure = _figure(
+        f"Quality against speed, 1B, {units.length(total_len)} total (Figure 1b): up and right is better",
+        f"quoted: NLL at 60B tokens, {baselines.cite('table09_1b')}; speed, Table 13, one H200"
+        + ("; diamonds: speed of your runs, with the paper's NLL" if runs else ""),
+        "generation speed (tokens/s)",
+        "validation NLL on DCLM (nats per token, lower is better)",
+        height=440,
+        width=FULL,
+    )
+    rows = baselines.quality_and_speed(total_len)
+    for model, group in rows.groupby("model", sort=False):
+        figure.add_scatter(
+            x=group["tokens_per_s"],
+            y=group["nll_dclm"],
+            text=group["layers"],
+            mode="markers+text",
+            textposition="top center",
+            name=MODEL_LABEL[str(model)],
+            marker={"color": MODEL_COLOUR[str(model)], "size": 11},
+            hovertemplate="%{text}: %{x:,.0f} tokens/s, NLL %{y:.3f}",
+        )
+    for run, parts in _with_part(runs, "generation"):
+        quoted = baselines.matching(run.spec, "table09_1b") if baselines.is_papers(run.spec) else None
+        at = [row["tokens_per_s"] for row in parts if row["total_len"] == total_len]
+        if at and quoted is not None and not quoted.empty:
+            figure.add_scatter(
+                x=at,
+                y=[quoted.iloc[0]["nll_dclm"]],
+                mode="markers",
+                name=f"{label(run)} on {run.device}",
+                marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 13, "line": {"width": 2}},
+            )
+    _log(figure, "x")
+    figure.update_yaxes(autorange="reversed")
+    return _room(figure)
+
+
+def _with_part(runs: Sequence[Run], part: str) -> list[tuple[Run, list[dict[str, float]]]]:
+    return [(run, run.parts[part]["rows"]) for run in runs if part in run.parts and run.parts[part]["rows"]]
+
+
+def _colour_of(run: Run) -> str:
+    """The paper's colour of the family that a run's design belongs to."""
+    letters = set(run.spec.pattern)
+    if "H" in letters:
+        return MODEL_COLOUR["intra"]
+    if letters == {"A"}:
+        return MODEL_COLOUR["llama"]
+    if "S" in letters:
+        return MODEL_COLOUR["swa"]
+    return MODEL_COLOUR["inter" if "A" in letters else "mamba"]

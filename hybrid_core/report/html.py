@@ -1,0 +1,64 @@
+"""The report: one HTML file that opens offline, of one or more runs."""
+
+import datetime as dt
+from collections.abc import Sequence
+from pathlib import Path
+
+import plotly.graph_objects as go
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from hybrid_core import __version__, baselines, hardware
+from hybrid_core.costs.summary import summary
+from hybrid_core.report import figures, units
+from hybrid_core.report.compare import differences, label
+from hybrid_core.runs.store import Run
+from hybrid_core.workload import Workload
+
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+_TEMPLATES.filters |= {name: getattr(units, name) for name in ("count", "n_bytes", "flops", "rate", "seconds", "length")}
+# A reference device for the closed forms of the report, beside the device that was measured.
+REFERENCE = "h100_sxm"
+
+
+def report(runs: Sequence[Run]) -> str:
+    """The file's text. Everything that came from a user is escaped; plotly's script stands inside the file."""
+    workload = Workload()
+    costs = {run.id: summary(run.spec, workload, hardware.get(REFERENCE)) for run in runs}
+    measured = [run for run in runs if "generation" in run.parts]
+    charts = [figures.generation(measured), figures.live_cache(measured)] if measured else []
+    designs = [figures.Named(label(run), run.spec) for run in runs]
+    charts += [figures.cache_by_context(designs, workload), figures.memory_by_part(designs, workload, hardware.get(REFERENCE))]
+    return _TEMPLATES.get_template("report.html.jinja").render(
+        title=f"Profile of {runs[0].name}" if len(runs) == 1 else f"{len(runs)} designs compared",
+        runs=runs,
+        one_run=len(runs) == 1,
+        costs=costs,
+        table=differences(runs),
+        nearest={run.id: baselines.nearest(run.spec, 3).to_dict("records") for run in runs},
+        charts=[_div(chart, f"chart-{index}") for index, chart in enumerate(charts)],
+        stacks={run.id: _div(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs},
+        commands={run.id: command(run) for run in runs},
+        reference=hardware.get(REFERENCE),
+        workload=workload,
+        plotly=get_plotlyjs(),
+        made=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        citation=baselines.CITATION,
+    )
+
+
+def _div(chart: go.Figure, name: str) -> str:
+    """A chart's own HTML; plotly writes its data as JSON in which no tag can end the script."""
+    chart.update_layout(template="plotly_white")
+    return str(chart.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False, "responsive": True}))
+
+
+def command(run: Run) -> str:
+    """The command that repeats a run, given the design's YAML as design.yaml."""
+    names = {"device": "device", "budget_s": "budget", "dtype": "dtype", "kv_cache_dtype": "kv-cache-dtype", "state_dtype": "state-dtype"}
+    names |= {"batch_size": "batch-size", "prompt_len": "prompt-len"}
+    options = " ".join(f"--{flag} {run.options[key]}" for key, flag in names.items())
+    return f"python -m hybrid_core profile design.yaml {options}"

@@ -1,0 +1,56 @@
+"""Paper: the stored tables of Bae et al., the figures made from them, and the user's runs laid over."""
+
+import streamlit as st
+
+from hybrid_core import baselines, presets
+from hybrid_core.report import figures, units
+from hybrid_core.runs import open_store
+
+st.title("The paper")
+st.markdown(
+    "Every figure here is **quoted** from [Bae et al., arXiv 2510.04800v3](https://arxiv.org/abs/2510.04800v3) (CC BY 4.0), as printed. "
+    "Your own runs can be laid over; they keep their own device and protocol, so compare shapes, not heights, across machines."
+)
+done = [run for run in open_store().list(statuses=("done",)) if run.kind == "profile"]
+chosen = st.multiselect(
+    "Your runs to lay over",
+    [run.id for run in done],
+    default=[run.id for run in done[:5]],
+    format_func=lambda i: next(f"#{r.id} {r.name} on {r.device}" for r in done if r.id == i),
+)
+runs = [run for run in done if run.id in chosen]
+
+st.subheader("Table 2: five designs at 1B, 60B tokens")
+rows = [baselines.matching(presets.get(name).spec, "table09_1b").query("budget == 'data'").iloc[0] for name in presets.TABLE2]
+st.dataframe(
+    [
+        {
+            "model": figures.MODEL_LABEL[row["model"]],
+            "parameters (B)": row["n_emb_b"],
+            "training FLOPs": f"{row['train_flops']:.1e}",
+            "cache at 8K (MiB)": int(row["cache_mib"]),
+            "NLL DCLM (nats)": row["nll_dclm"],
+            "NLL PG19 (nats)": row["nll_pg19"],
+            "accuracy (%)": row["avg"],
+            "tokens/s at 8K": baselines.throughput(presets.get(name).spec).tokens_per_s[2],
+        }
+        for name, row in zip(presets.TABLE2, rows, strict=True)
+    ],
+    hide_index=True,
+)
+st.caption(f"quoted: {baselines.CITATION}, Tables 2, 9 and 13; parameters without embedding")
+
+total = st.segmented_control("Total length of Figure 1b", list(baselines.TOTALS.values()), default=8192, format_func=units.length) or 8192
+st.plotly_chart(figures.quality_throughput(total, runs), key="figure1b")
+left, right = st.columns(2)
+left.plotly_chart(figures.paper_throughput(runs), key="figure3a")
+right.plotly_chart(figures.paper_cache(runs), key="figure3b")
+
+st.subheader("Every stored table")
+name = st.selectbox(
+    "Table", list(baselines.TABLES), format_func=lambda key: f"Table {baselines.TABLES[key][0]}: {baselines.TABLES[key][1]}"
+)
+frame = baselines.table(name)
+st.dataframe(frame, hide_index=True)
+st.download_button("Download as CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv")
+st.caption(f"quoted: {baselines.CITATION}, Table {baselines.TABLES[name][0]}")

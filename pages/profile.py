@@ -1,0 +1,178 @@
+"""Profile: build the design for real, measure it, and hold the result beside prediction and paper."""
+
+import pandas as pd
+import streamlit as st
+
+from hybrid_core.profiling.options import PAPER_BATCH, PAPER_PROMPT, ProfileOptions
+from hybrid_core.report import figures, units
+from hybrid_core.runs import Run, cancel, open_store, submit
+from hybrid_core.runs.devices import devices
+from hybrid_core.runs.jobs import bury_the_dead
+from hybrid_core.runs.store import now
+from hybrid_core.spec import SpecError
+from pages.parts import design
+
+STATUS_ICON = {
+    "queued": ":material/hourglass_empty:",
+    "running": ":material/play_circle:",
+    "done": ":material/check_circle:",
+    "failed": ":material/error:",
+    "cancelled": ":material/cancel:",
+}
+
+
+def start() -> None:
+    """The design on screen, what to measure, and the button."""
+    spec = design.current()
+    st.markdown(
+        f"**{design.plain(spec.name)}** `{spec.pattern}` is built in a process of its own and measured. Change it on the Compose page."
+    )
+    known = {device.key: f"{device.name} ({units.n_bytes(device.memory_bytes)})" for device in devices()}
+    columns = st.columns(5)
+    device = columns[0].selectbox("Device", list(known), format_func=known.get)
+    budget = columns[1].number_input(
+        "Time budget (s)", min_value=5, max_value=3600, value=60, step=30, help="Shorter budgets mean fewer repeats"
+    )
+    dtype = columns[2].selectbox("Weights", ["bf16", "fp16", "fp32"])
+    batch = columns[3].number_input("Batch size", min_value=1, max_value=4096, value=PAPER_BATCH, help="4 in the paper's protocol")
+    prompt = columns[4].number_input(
+        "Prompt (tokens)", min_value=1, max_value=32768, value=PAPER_PROMPT, step=128, help="512 in the paper's protocol"
+    )
+    if st.button("Start profile", type="primary", icon=":material/play_arrow:"):
+        try:
+            options = ProfileOptions.make(device=device, budget_s=float(budget), dtype=dtype, batch_size=int(batch), prompt_len=int(prompt))
+        except SpecError as error:
+            st.error(design.plain(str(error)))
+            return
+        st.session_state["profile.run"] = submit(spec, options)
+
+
+@st.fragment(run_every=1.0)
+def queue() -> None:
+    """Running and waiting jobs, refreshed every second; the page follows when one ends."""
+    store = open_store()
+    bury_the_dead(store)
+    active = store.list(with_parts=False, statuses=("queued", "running"))
+    for run in reversed(active):
+        text, stop = st.columns([5, 1], vertical_alignment="center")
+        text.progress(
+            run.fraction,
+            f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}: {run.message or 'starting'}{_time_left(run)}",
+        )
+        if stop.button("Cancel", key=f"cancel-{run.id}", width="stretch"):
+            cancel(run.id, store)
+            st.rerun()
+    seen = {run.id for run in active}
+    if st.session_state.get("profile.active", seen) - seen:
+        st.session_state["profile.active"] = seen
+        st.rerun()
+    st.session_state["profile.active"] = seen
+    if not active:
+        st.caption("No job is running or waiting.")
+
+
+def _time_left(run: Run) -> str:
+    if run.status != "running" or run.started_at is None:
+        return ""
+    gone = (now() - run.started_at).total_seconds()
+    return f", about {units.seconds(max(0.0, run.options['budget_s'] - gone))} left of the budget"
+
+
+def result(run: Run) -> None:
+    """Everything that is known of one run."""
+    st.subheader(f"{STATUS_ICON[run.status]} Run {run.id}: {design.plain(run.name)}, {run.status}")
+    if run.status in ("failed", "cancelled"):
+        st.error(design.plain(run.error or run.status))
+        if tail := run.log_tail():
+            with st.expander("Last lines of its log"):
+                st.code(tail, language=None)
+    parts = run.parts
+    if found := parts.get("environment"):
+        st.caption(
+            f"{found['name']}; torch {found['packages']['torch']}, {found['threads']} threads; started {run.started_at:%Y-%m-%d %H:%M} UTC"
+        )
+    speeds(parts)
+    if "generation" in parts:
+        st.plotly_chart(figures.generation([run]), key=f"generation-{run.id}")
+        for row in parts["generation"]["not_measured"]:
+            st.warning(f"{row['total_len']:,} tokens not measured: {row['why']}")
+    left, right = st.columns(2)
+    if "cache" in parts:
+        left.plotly_chart(figures.live_cache([run]), key=f"cache-{run.id}")
+    with right:
+        traced(parts)
+        layer_table(run)
+
+
+def speeds(parts: dict) -> None:
+    """The four headline figures."""
+    columns = st.columns(4)
+    if found := parts.get("prefill"):
+        share = found["tokens_per_s"] / found["predicted_tokens_per_s"]
+        columns[0].metric(
+            "Prefill",
+            units.rate(found["tokens_per_s"]),
+            help=f"measured: batch {found['batch_size']}, prompt {found['prompt_len']}, median of {found['repeats']}",
+        )
+        columns[0].caption(f"measured; {share:.0%} of this device's ceiling")
+    if rows := parts.get("decode", {}).get("rows"):
+        columns[1].metric(
+            f"Decode at {units.length(rows[0]['context_len'])}",
+            units.rate(rows[0]["tokens_per_s"]),
+            help=f"measured: median of {rows[0]['repeats']} steps",
+        )
+        columns[1].caption(f"measured; {rows[0]['tokens_per_s'] / rows[0]['predicted_tokens_per_s']:.0%} of this device's ceiling")
+    if found := parts.get("memory"):
+        columns[2].metric("Peak memory", units.n_bytes(found["peak_bytes"]), help=found["what"])
+        columns[2].caption(f"measured; {units.n_bytes(found['predicted_bytes']['total'])} estimated for the model alone")
+    if found := parts.get("energy"):
+        joules = found["parts"]["decode"]["joules"]
+        columns[3].metric("Energy, decode", f"{joules:,.0f} J" if joules is not None else "no meter")
+        columns[3].caption(found["note"])
+
+
+def traced(parts: dict) -> None:
+    """Both counters beside the closed form."""
+    if found := parts.get("trace"):
+        st.markdown(f"**FLOPs at {found['seq_len']:,} tokens** (traced on the instantiated model)")
+        rows = {what: {name: units.flops(value) for name, value in found[what].items()} for what in ("forward", "decode")}
+        st.dataframe(pd.DataFrame(rows).T.rename(columns={"torch": "FlopCounterMode"}))
+        equal = all(len(set(found[what].values())) == 1 for what in ("forward", "decode"))
+        st.caption("traced and exact agree to the last FLOP" if equal else "traced and exact DISAGREE: please report this design")
+
+
+def layer_table(run: Run) -> None:
+    """Parameters, FLOPs and cache per layer."""
+    from hybrid_core.costs.summary import layers
+
+    st.markdown("**Per layer** (exact, 8,192 tokens)")
+    rows = layers(run.spec, ProfileOptions.make(**run.options).workload(8192))
+    frame = pd.DataFrame(rows)
+    frame["cache_bytes"] /= 2**20
+    frame["flops"] /= 1e9
+    frame["params"] /= 1e6
+    st.dataframe(
+        frame,
+        hide_index=True,
+        height=260,
+        column_config={
+            "params": st.column_config.NumberColumn("parameters (M)", format="%.1f"),
+            "flops": st.column_config.NumberColumn("GFLOPs", format="%.0f"),
+            "cache_bytes": st.column_config.NumberColumn("cache (MiB)", format="%.2f"),
+        },
+    )
+
+
+st.title("Profile")
+start()
+queue()
+runs = open_store().list(with_parts=False)
+if runs:
+    ids = [run.id for run in runs]
+    labels = {run.id: f"{run.id}: {run.name} on {run.device}, {run.status}, {run.created_at:%Y-%m-%d %H:%M} UTC" for run in runs}
+    wanted = st.session_state.pop("profile.run", None)
+    if wanted in ids:
+        st.session_state["profile.shown"] = wanted
+    result(open_store().get(st.selectbox("Result", ids, format_func=labels.get, key="profile.shown")))
+else:
+    st.info("No profile yet. Start one above: a 1B design takes about three minutes on two CPU cores.")

@@ -1,0 +1,76 @@
+"""Runs: what was measured so far; compare, report, delete."""
+
+import pandas as pd
+import streamlit as st
+
+from hybrid_core.report import figures
+from hybrid_core.report.compare import differences
+from hybrid_core.report.html import report
+from hybrid_core.runs import open_store
+from hybrid_core.runs.jobs import bury_the_dead
+from pages.parts import design
+
+
+def pick(runs: list) -> list[int]:
+    """The history as a table; returns the numbers of the selected rows."""
+    frame = pd.DataFrame(
+        {
+            "run": [run.id for run in runs],
+            "status": [run.status for run in runs],
+            "design": [run.name for run in runs],
+            "layers": [run.spec.pattern for run in runs],
+            "device": [run.device for run in runs],
+            "created (UTC)": [run.created_at for run in runs],
+            "remark": [run.error or (run.message if run.active else "") for run in runs],
+        }
+    )
+    chosen = st.dataframe(frame, hide_index=True, on_select="rerun", selection_mode="multi-row", key="runs.table")
+    return [int(frame["run"][row]) for row in chosen.selection.rows]
+
+
+def actions(ids: list[int]) -> None:
+    """What can be done with the selected runs."""
+    store = open_store()
+    selected = [store.get(run_id) for run_id in ids]
+    finished = [run for run in selected if run.parts]
+    to_report, to_compose, to_delete, _ = st.columns([1, 1, 1, 2])
+    if finished:
+        name = f"report-{'-'.join(str(run.id) for run in finished[:6])}.html"
+        to_report.download_button(
+            "Save report", lambda: report(finished), name, "text/html", type="primary", icon=":material/description:", width="stretch"
+        )
+    if len(selected) == 1 and to_compose.button("Open in Compose", icon=":material/stacks:", width="stretch"):
+        for key in [key for key in st.session_state if str(key).startswith("form.")]:
+            del st.session_state[key]
+        design.keep(selected[0].spec)
+        st.switch_page("pages/compose.py")
+    with to_delete.popover("Delete", icon=":material/delete:", width="stretch", disabled=any(run.active for run in selected)):
+        st.write(f"Delete {len(selected)} run{'s' if len(selected) > 1 else ''} for good?")
+        if st.button("Yes, delete", key="runs.delete"):
+            for run in selected:
+                store.delete(run.id)
+            st.rerun()
+
+
+def compare(ids: list[int]) -> None:
+    """Differences first, then the curves."""
+    runs = [open_store().get(run_id) for run_id in ids]
+    st.subheader("Comparison" if len(runs) > 1 else f"Run {runs[0].id}")
+    st.dataframe(differences(runs))
+    measured = [run for run in runs if "generation" in run.parts]
+    if measured:
+        st.plotly_chart(figures.generation(measured), key="runs.generation")
+        st.plotly_chart(figures.live_cache(measured), key="runs.cache")
+
+
+st.title("Runs")
+bury_the_dead(open_store())
+runs = open_store().list(with_parts=False)
+if not runs:
+    st.info("No runs yet. Compose a design and press “Profile this design”.")
+    st.stop()
+st.caption("Select rows to compare them, to save a report, or to delete them.")
+ids = pick(runs)
+if ids:
+    actions(ids)
+    compare(ids)

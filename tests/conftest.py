@@ -1,0 +1,49 @@
+"""What several tests need: comparison by relative error, random tensors, and memory that is NaN until it is written."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+# Largest error that a path may have against the float64 truth, relative to the largest value of the truth.
+TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2}
+DTYPES = [pytest.param(dtype, id=str(dtype).removeprefix("torch.")) for dtype in (torch.float64, torch.float32)]
+
+torch.set_num_threads(1)  # the tensors here are too small to share
+
+
+def case_id(case: Any) -> str:
+    """The fields of a NamedTuple that are not its defaults, e.g. `t7-s20-window9`."""
+    return "-".join(f"{name}{value}" for name, value in case._asdict().items() if value != case._field_defaults.get(name))
+
+
+def assert_close(name: str, actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    """Fail, naming the tensor, unless shapes agree and max |actual - expected| <= tolerance * max |expected|."""
+    assert actual.shape == expected.shape, f"{name}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    if not expected.numel():
+        return
+    largest = expected.double().abs().max().item()
+    error = (actual.double() - expected.double()).abs().max().item() / max(largest, 1e-12)
+    assert error <= tolerance, f"{name}: relative error {error:.1e}, allowed {tolerance:.0e}"
+
+
+def assert_same_gradients(names: str, actual: Tensor, expected: Tensor, inputs: list[Tensor], others: list[Tensor]) -> None:
+    """Gradients of a scalar with respect to `inputs` by one path, to `others` (the same tensors) by the other, in float64."""
+    pairs = zip(names.split(), torch.autograd.grad(actual, inputs), torch.autograd.grad(expected, others), strict=True)
+    for name, one, other in pairs:
+        assert_close(f"gradient of {name}", one, other, 1e-10)
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def nan_filled() -> Iterator[None]:
+    """`torch.empty` gives NaN, so that memory read before it is written shows."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -1,0 +1,123 @@
+"""Small designs for the tests: one factory, the valid combinations of the intra-hybrid axes, and random valid designs."""
+
+import itertools
+from typing import Any, get_args
+
+from hypothesis import strategies as st
+
+from hybrid_core import placement
+from hybrid_core import spec as schema
+from hybrid_core.spec import ArchSpec
+
+JOINT_WIDTH = 48  # n_heads * v_head_dim of SECTIONS["intra"]: the SSM's width where a rule asks for equality
+FREE_WIDTH = 64  # its width where none does
+
+SECTIONS: dict[str, dict[str, Any]] = {
+    "attention": {"n_heads": 4, "n_kv_heads": 2, "head_dim": 8},
+    "swa": {"window": 4, "sink": 2},
+    "ssm": {"d_ssm": 64, "head_dim": 16, "d_state": 8, "d_conv": 4, "chunk_size": 8},
+    "intra": {"n_heads": 4, "n_kv_heads": 2, "qk_head_dim": 6, "v_head_dim": 12, "d_ssm": JOINT_WIDTH, "ssm_head_dim": 16},
+    "ffn": {"kind": "swiglu", "d_ff": 40},
+}
+MIXER_SECTIONS = ("attention", "swa", "ssm", "intra")
+MOE = {"kind": "moe", "n_routed": 4, "top_k": 2, "n_shared": 1, "d_expert": 20}
+
+# Every kind alone, kinds in both orders, and all of them in one stack.
+PATTERNS = ("A", "S", "M", "H", "AM", "SA", "AMSH", "HSMA")
+
+
+def mapping(pattern: str = "AM", **changes: Any) -> dict[str, Any]:
+    """A small design as it comes out of YAML. A mixer section's change is merged into it, any other value replaced; None leaves it out."""
+    data = {"schema": 1, "name": f"small-{pattern}", "vocab_size": 50, "d_model": 32, "n_layers": len(pattern)}
+    data |= {"layers": {"strategy": "custom", "pattern": pattern}} | SECTIONS
+    for key, value in changes.items():
+        data[key] = data[key] | value if key in MIXER_SECTIONS and value is not None else value
+    return {key: value for key, value in data.items() if value is not None}
+
+
+def design(pattern: str = "AM", **changes: Any) -> ArchSpec:
+    """A small design whose layers are `pattern`; see `mapping` for the changes."""
+    return ArchSpec.from_mapping(mapping(pattern, **changes))
+
+
+def _axes() -> dict[str, tuple[str, ...]]:
+    return {axis: get_args(getattr(schema, axis.capitalize())) for axis in ("norm", "scalar", "fusion", "value", "out")}
+
+
+ALL_AXES: list[dict[str, str]] = [dict(zip(_axes(), values, strict=True)) for values in itertools.product(*_axes().values())]
+
+
+def intra_design(axes: dict[str, str], pattern: str = "H", **changes: Any) -> ArchSpec:
+    """A design whose intra-hybrid blocks use `axes`, with an SSM wider than the values wherever that is allowed."""
+    equal = axes["value"] == "shared" or (axes["out"] == "joint" and axes["fusion"] != "concat")
+    return design(pattern, intra=axes | {"d_ssm": JOINT_WIDTH if equal else FREE_WIDTH}, **changes)
+
+
+# Two outputs of width d_model cannot be concatenated into one; all else can be combined.
+INTRA_COMBINATIONS = [axes for axes in ALL_AXES if not (axes["fusion"] == "concat" and axes["out"] == "separate")]
+
+
+def axes_id(axes: dict[str, str]) -> str:
+    """`group-none-diff-separate-joint`, for the id of a test case."""
+    return "-".join(axes.values())
+
+
+@st.composite
+def valid_designs(draw: st.DrawFn) -> ArchSpec:
+    """Any design within small bounds: every strategy, section, axis and feed-forward."""
+    divisor, times = st.integers(1, 3), st.integers(1, 4)
+    n_layers = draw(st.integers(1, 9))
+    kv, head_dim, p = draw(divisor), 2 * draw(times), draw(st.integers(1, 8))
+    groups, axes = draw(divisor), draw(st.sampled_from(INTRA_COMBINATIONS))
+    heads, v_head_dim = kv * draw(divisor), p * groups  # so that the values' width has whole SSM heads in whole groups
+    changes: dict[str, Any] = {
+        "name": draw(st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=20)),
+        "n_layers": n_layers,
+        "vocab_size": draw(st.integers(1, 60)),
+        "d_model": draw(st.integers(1, 24)),
+        "tie_embeddings": draw(st.booleans()),
+        "layers": draw(_layers(n_layers)),
+        "attention": draw(_attention(kv, head_dim)),
+        "swa": {"window": draw(st.integers(1, 9)), "sink": draw(st.integers(0, 5)), "rope_theta": draw(st.floats(1.0, 1e9))},
+        "ssm": {
+            "d_ssm": p * groups * draw(times),
+            "head_dim": p,
+            "d_state": draw(times),
+            "d_conv": draw(times),
+            "n_groups": groups,
+            "chunk_size": draw(times),
+        },
+        "intra": axes
+        | {
+            "n_heads": heads,
+            "n_kv_heads": kv,
+            "qk_head_dim": head_dim,
+            "v_head_dim": v_head_dim,
+            "d_ssm": heads * v_head_dim,
+            "ssm_head_dim": p,
+        },
+        "ffn": draw(st.sampled_from([None, {"kind": "swiglu", "d_ff": 7}, MOE, MOE | {"n_shared": 0, "top_k": 4}])),
+    }
+    return ArchSpec.from_mapping({key: value for key, value in ({"schema": 1} | changes).items() if value is not None})
+
+
+@st.composite
+def _attention(draw: st.DrawFn, n_kv_heads: int, head_dim: int) -> dict[str, Any]:
+    scaling = {"factor": draw(st.floats(1.0, 64.0)), "original_context_len": draw(st.integers(1, 9000))}
+    section = {"n_heads": n_kv_heads * draw(st.integers(1, 3)), "n_kv_heads": n_kv_heads, "head_dim": head_dim}
+    section |= {"position": draw(st.sampled_from(["rope", "nope"])), "rope_theta": draw(st.floats(1.0, 1e9))}
+    return section | draw(st.sampled_from([{}, {"rope_scaling": scaling}]))
+
+
+@st.composite
+def _layers(draw: st.DrawFn, n_layers: int) -> dict[str, Any]:
+    strategy = draw(st.sampled_from(placement.STRATEGIES))
+    if strategy == "custom":
+        return {"pattern": draw(st.text("ASMH", min_size=n_layers, max_size=n_layers))}
+    if strategy in placement.UNIFORM:
+        return {"strategy": strategy}
+    if draw(st.booleans()):
+        indices = draw(st.lists(st.integers(1, n_layers), unique=True, max_size=n_layers))
+        return {"strategy": strategy, "indices": indices}
+    ratio = f"{draw(st.integers(0, 13))}:{draw(st.integers(1, 13))}"
+    return {"strategy": strategy, "ratio": ratio, "placement": draw(st.sampled_from(placement.PLACEMENTS))}
