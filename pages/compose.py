@@ -11,7 +11,7 @@ from hybrid_core.report import figures, units
 from hybrid_core.runs import submit
 from hybrid_core.spec import ArchSpec, LayersSection, SpecError
 from hybrid_core.workload import DTYPE_BYTES, Workload
-from pages.parts import design, form
+from pages.parts import design, form, layout
 
 SAME_SIZE = "Llama of the same size"
 
@@ -84,12 +84,11 @@ def metrics(now: dict, before: dict, device: hardware.Hardware) -> None:
         ("Prefill speed", ("predicted", "prefill_tokens_per_s"), units.rate, f"predicted: roofline ceiling of {device.name}", "normal"),
         ("Decode speed", ("predicted", "decode_tokens_per_s"), units.rate, f"predicted: roofline ceiling of {device.name}", "normal"),
     ]
-    for start in (0, 4):
-        for column, (label, path, unit, convention, colour) in zip(st.columns(4), shown[start : start + 4], strict=True):
-            value, base = _at(now, path), _at(before, path)
-            change = f"{100 * (value / base - 1):+.1f} %" if base else None
-            column.metric(label, unit(value), change, delta_color=colour, help=convention)
-            column.caption(convention.split(":")[0].split(" weights")[0])
+    for cell, (label, path, unit, convention, colour) in zip(layout.cells(len(shown), layout.CARD), shown, strict=True):
+        value, base = _at(now, path), _at(before, path)
+        change = f"{100 * (value / base - 1):+.1f} %" if base else None
+        cell.metric(label, unit(value), change, delta_color=colour, help=convention)
+        cell.caption(convention.split(":")[0].split(" weights")[0])
 
 
 def _at(record: dict, path: tuple[str, ...]) -> float:
@@ -101,11 +100,11 @@ def _at(record: dict, path: tuple[str, ...]) -> float:
 def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware.Hardware) -> None:
     """Stack, FLOPs, memory, cache and decode speed."""
     pair = [figures.Named(spec.name, spec), figures.Named(other.name, other)]
-    left, right = st.columns(2)
+    left, right = layout.cells(2, layout.CHART)
     left.plotly_chart(figures.stack(spec, workload), key="stack")
     right.plotly_chart(figures.memory_by_part(pair, workload, device), key="memory")
     right.plotly_chart(figures.flops_by_part(spec, workload), key="flops")
-    left, right = st.columns(2)
+    left, right = layout.cells(2, layout.CHART)
     left.plotly_chart(figures.cache_by_context(pair, workload), key="cache")
     right.plotly_chart(figures.decode_by_context(pair, workload, device), key="decode")
 
@@ -133,12 +132,12 @@ def paper_rows(spec: ArchSpec) -> None:
 
 
 def buttons(spec: ArchSpec) -> None:
-    """Profile, YAML, link."""
-    profile, yaml, _ = st.columns([1, 1, 3])
-    if profile.button("Profile this design", type="primary", icon=":material/speed:", width="stretch"):
+    """Profile and YAML; the link is the page's own address."""
+    row = st.container(horizontal=True)
+    if row.button("Profile this design", type="primary", icon=":material/speed:"):
         st.session_state["profile.run"] = submit(spec, ProfileOptions())
         st.switch_page("pages/profile.py")
-    yaml.download_button("Download YAML", spec.to_yaml(), "design.yaml", "application/yaml", icon=":material/download:", width="stretch")
+    row.download_button("Download YAML", spec.to_yaml(), "design.yaml", "application/yaml", icon=":material/download:")
 
 
 spec = design.current()

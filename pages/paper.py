@@ -42,9 +42,8 @@ st.caption(f"quoted: {baselines.CITATION}, Tables 2, 9 and 13; parameters withou
 
 total = st.segmented_control("Total length of Figure 1b", list(baselines.TOTALS.values()), default=8192, format_func=units.length) or 8192
 st.plotly_chart(figures.quality_throughput(total, runs), key="figure1b")
-left, right = st.columns(2)
-left.plotly_chart(figures.paper_throughput(runs), key="figure3a")
-right.plotly_chart(figures.paper_cache(runs), key="figure3b")
+st.plotly_chart(figures.paper_throughput(runs), key="figure3a")
+st.plotly_chart(figures.paper_cache(runs), key="figure3b")
 
 st.subheader("Every stored table")
 name = st.selectbox(

@@ -3,14 +3,16 @@
 import pandas as pd
 import streamlit as st
 
+from hybrid_core.costs.summary import layers
 from hybrid_core.profiling.options import PAPER_BATCH, PAPER_PROMPT, ProfileOptions
 from hybrid_core.report import figures, units
+from hybrid_core.report.html import report
 from hybrid_core.runs import Run, cancel, open_store, submit
 from hybrid_core.runs.devices import devices
 from hybrid_core.runs.jobs import bury_the_dead
 from hybrid_core.runs.store import now
 from hybrid_core.spec import SpecError
-from pages.parts import design
+from pages.parts import design, layout
 
 STATUS_ICON = {
     "queued": ":material/hourglass_empty:",
@@ -28,7 +30,7 @@ def start() -> None:
         f"**{design.plain(spec.name)}** `{spec.pattern}` is built in a process of its own and measured. Change it on the Compose page."
     )
     known = {device.key: f"{device.name} ({units.n_bytes(device.memory_bytes)})" for device in devices()}
-    columns = st.columns(5)
+    columns = list(layout.cells(5, 180))
     device = columns[0].selectbox("Device", list(known), format_func=known.get)
     budget = columns[1].number_input(
         "Time budget (s)", min_value=5, max_value=3600, value=60, step=30, help="Shorter budgets mean fewer repeats"
@@ -55,18 +57,19 @@ def queue() -> None:
     active = store.list(with_parts=False, statuses=("queued", "running"))
     for run in reversed(active):
         text, stop = st.columns([5, 1], vertical_alignment="center")
+        doing = f"{run.message or 'starting'}{_time_left(run)}"
         text.progress(
             run.fraction,
-            f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}: {run.message or 'starting'}{_time_left(run)}",
+            f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}: {doing}",
         )
         if stop.button("Cancel", key=f"cancel-{run.id}", width="stretch"):
             cancel(run.id, store)
             st.rerun()
-    seen = {run.id for run in active}
-    if st.session_state.get("profile.active", seen) - seen:
-        st.session_state["profile.active"] = seen
-        st.rerun()
-    st.session_state["profile.active"] = seen
+    state = {(run.id, run.message) for run in active}
+    if st.session_state.get("profile.state", state) != state:
+        st.session_state["profile.state"] = state
+        st.rerun()  # a part is known, or a job has ended: the results below follow
+    st.session_state["profile.state"] = state
     if not active:
         st.caption("No job is running or waiting.")
 
@@ -87,6 +90,9 @@ def result(run: Run) -> None:
             with st.expander("Last lines of its log"):
                 st.code(tail, language=None)
     parts = run.parts
+    if parts:
+        name = f"report-{run.id}.html"
+        st.download_button("Save report", lambda: report([run]), name, "text/html", icon=":material/description:")
     if found := parts.get("environment"):
         st.caption(
             f"{found['name']}; torch {found['packages']['torch']}, {found['threads']} threads; started {run.started_at:%Y-%m-%d %H:%M} UTC"
@@ -96,7 +102,7 @@ def result(run: Run) -> None:
         st.plotly_chart(figures.generation([run]), key=f"generation-{run.id}")
         for row in parts["generation"]["not_measured"]:
             st.warning(f"{row['total_len']:,} tokens not measured: {row['why']}")
-    left, right = st.columns(2)
+    left, right = layout.cells(2, layout.CHART + 80)
     if "cache" in parts:
         left.plotly_chart(figures.live_cache([run]), key=f"cache-{run.id}")
     with right:
@@ -106,7 +112,7 @@ def result(run: Run) -> None:
 
 def speeds(parts: dict) -> None:
     """The four headline figures."""
-    columns = st.columns(4)
+    columns = list(layout.cells(4, layout.CARD + 30))
     if found := parts.get("prefill"):
         share = found["tokens_per_s"] / found["predicted_tokens_per_s"]
         columns[0].metric(
@@ -143,8 +149,6 @@ def traced(parts: dict) -> None:
 
 def layer_table(run: Run) -> None:
     """Parameters, FLOPs and cache per layer."""
-    from hybrid_core.costs.summary import layers
-
     st.markdown("**Per layer** (exact, 8,192 tokens)")
     rows = layers(run.spec, ProfileOptions.make(**run.options).workload(8192))
     frame = pd.DataFrame(rows)

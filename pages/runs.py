@@ -33,18 +33,16 @@ def actions(ids: list[int]) -> None:
     store = open_store()
     selected = [store.get(run_id) for run_id in ids]
     finished = [run for run in selected if run.parts]
-    to_report, to_compose, to_delete, _ = st.columns([1, 1, 1, 2])
+    row = st.container(horizontal=True)
     if finished:
         name = f"report-{'-'.join(str(run.id) for run in finished[:6])}.html"
-        to_report.download_button(
-            "Save report", lambda: report(finished), name, "text/html", type="primary", icon=":material/description:", width="stretch"
-        )
-    if len(selected) == 1 and to_compose.button("Open in Compose", icon=":material/stacks:", width="stretch"):
+        row.download_button("Save report", lambda: report(finished), name, "text/html", type="primary", icon=":material/description:")
+    if len(selected) == 1 and row.button("Open in Compose", icon=":material/stacks:"):
         for key in [key for key in st.session_state if str(key).startswith("form.")]:
             del st.session_state[key]
         design.keep(selected[0].spec)
         st.switch_page("pages/compose.py")
-    with to_delete.popover("Delete", icon=":material/delete:", width="stretch", disabled=any(run.active for run in selected)):
+    with row.popover("Delete", icon=":material/delete:", disabled=any(run.active for run in selected)):
         st.write(f"Delete {len(selected)} run{'s' if len(selected) > 1 else ''} for good?")
         if st.button("Yes, delete", key="runs.delete"):
             for run in selected:

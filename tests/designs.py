@@ -1,13 +1,15 @@
-"""Small designs for the tests: one factory, the valid combinations of the intra-hybrid axes, and random valid designs."""
+"""Designs for the tests: a factory of small ones, all combinations of intra-hybrid axes, random ones, and the paper's rows."""
 
 import itertools
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
+import pandas as pd
+import pytest
 from hypothesis import strategies as st
 
-from hybrid_core import placement
+from hybrid_core import baselines, placement, presets
 from hybrid_core import spec as schema
-from hybrid_core.spec import ArchSpec
+from hybrid_core.spec import ArchSpec, SpecError
 
 JOINT_WIDTH = 48  # n_heads * v_head_dim of SECTIONS["intra"]: the SSM's width where a rule asks for equality
 FREE_WIDTH = 64  # its width where none does
@@ -38,6 +40,20 @@ def mapping(pattern: str = "AM", **changes: Any) -> dict[str, Any]:
 def design(pattern: str = "AM", **changes: Any) -> ArchSpec:
     """A small design whose layers are `pattern`; see `mapping` for the changes."""
     return ArchSpec.from_mapping(mapping(pattern, **changes))
+
+
+# All but surrogates and controls.
+NAME_CHARACTERS = st.characters(exclude_categories=["Cs", "Cc"])
+
+
+def complaint(text: str | bytes) -> str:
+    """What is said of a bad design: a SpecError of exactly one line."""
+    with pytest.raises(SpecError) as error:
+        ArchSpec.from_yaml(text)
+    message = str(error.value)
+    assert message
+    assert len(message.splitlines()) == 1
+    return message
 
 
 def _axes() -> dict[str, tuple[str, ...]]:
@@ -71,7 +87,7 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
     groups, axes = draw(divisor), draw(st.sampled_from(INTRA_COMBINATIONS))
     heads, v_head_dim = kv * draw(divisor), p * groups  # so that the values' width has whole SSM heads in whole groups
     changes: dict[str, Any] = {
-        "name": draw(st.text(st.characters(exclude_categories=("Cc", "Cs")), min_size=1, max_size=20)),
+        "name": draw(st.text(NAME_CHARACTERS, min_size=1, max_size=20)),
         "n_layers": n_layers,
         "vocab_size": draw(st.integers(1, 60)),
         "d_model": draw(st.integers(1, 24)),
@@ -121,3 +137,34 @@ def _layers(draw: st.DrawFn, n_layers: int) -> dict[str, Any]:
         return {"strategy": strategy, "indices": indices}
     ratio = f"{draw(st.integers(0, 13))}:{draw(st.integers(1, 13))}"
     return {"strategy": strategy, "ratio": ratio, "placement": draw(st.sampled_from(placement.PLACEMENTS))}
+
+
+# ---------------------------------------------------------------- the paper's rows
+
+# Table 9 prints the intra 1:3 row of the flops budget as 10 + 2, the same row of the data budget as 10 + 3.
+MISPRINTED = {("table09_1b", (0, 0, 10, 2)): (0, 0, 10, 3)}
+
+
+class PaperRow(NamedTuple):
+    """A row of Table 9, 10 or 12 as printed, its layer counts, and the dense presets of that scale with as many layers of each kind."""
+
+    table: str
+    cells: pd.Series
+    counts: tuple[int, ...]
+    presets: list[str]
+
+    def __str__(self) -> str:
+        budget = self.cells.get("budget", f"{self.cells.get('context_len')}")
+        return f"{self.table}-{self.cells['model']}-{'+'.join(map(str, self.counts))}-{budget}"
+
+
+def paper_rows() -> list[PaperRow]:
+    dense = {name: presets.get(name).spec for name in presets.names() if "moe" not in name}
+    rows = []
+    for table in ("table09_1b", "table10_350m", "table12_long_context"):
+        for _, cells in baselines.table(table).iterrows():
+            printed = tuple(cells[baselines.COUNTS])
+            counts = MISPRINTED.get((table, printed), printed)
+            same = [name for name, spec in dense.items() if (baselines.counts(spec), baselines.scale(spec)) == (counts, cells["scale"])]
+            rows.append(PaperRow(table, cells, counts, same))
+    return rows

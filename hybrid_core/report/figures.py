@@ -43,16 +43,16 @@ def label(run: Run) -> str:
     return escape(f"#{run.id} {run.name}")
 
 
-HALF, FULL = 560, 1120  # nominal widths in pixels, for wrapping and for the room that a legend needs
+HALF, FULL = 470, 1000  # nominal widths in pixels, for wrapping and for the room that a legend needs
 
 
 def _figure(title: str, source: str, x: str, y: str, height: int = 340, width: int = HALF) -> go.Figure:
     """An empty chart in the house style: title above the legend, source below the axis."""
-    foot = "<br>".join(textwrap.wrap(source, width // 7))
+    foot = "<br>".join(textwrap.wrap(source, (width - 80) // 6))
     figure = go.Figure()
     figure.update_layout(
         title={
-            "text": "<br>".join(textwrap.wrap(title, width // 9)),
+            "text": "<br>".join(textwrap.wrap(title, width // 8)),
             "x": 0,
             "xanchor": "left",
             "y": 1,
@@ -123,7 +123,7 @@ def cache_by_context(designs: Sequence[Named], workload: Workload) -> go.Figure:
 def decode_by_context(designs: Sequence[Named], workload: Workload, hardware: Hardware) -> go.Figure:
     """Decode speed at the ceiling of a device against context; a line ends where the device is full."""
     figure = _figure(
-        f"Decode speed against context, batch {workload.batch_size}, at the device's ceiling",
+        f"Decode speed at the device's ceiling, batch {workload.batch_size}",
         f"predicted: roofline of {hardware.name} (dense peak, bandwidth); a line ends where its memory is full",
         "context length (tokens)",
         "tokens/s",
@@ -216,8 +216,8 @@ def flops_by_part(spec: ArchSpec, workload: Workload) -> go.Figure:
 def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
     """The layers from the first (top) to the last, coloured by kind; the bar is the layer's share of the stack's FLOPs."""
     figure = _figure(
-        "The stack: each layer's share of the layers' forward FLOPs",
-        f"exact, {units.length(workload.context_len)} tokens; first layer on top",
+        "The stack, with each layer's share of FLOPs",
+        f"exact: forward pass over {units.length(workload.context_len)} tokens, without embedding and head; first layer on top",
         "share of FLOPs (%)",
         "layer",
         height=max(240, 110 + 24 * spec.n_layers),
@@ -313,7 +313,8 @@ def paper_throughput(runs: Sequence[Run] = ()) -> go.Figure:
         f"quoted: {baselines.cite('table13_throughput')}, one H200, batch 4, prompt 512" + ("; measured: your runs" if runs else ""),
         "total length (tokens)",
         "tokens/s",
-        height=380,
+        height=400,
+        width=FULL,
     )
     for name in presets.TABLE2:
         row = baselines.throughput(presets.get(name).spec)
@@ -348,7 +349,8 @@ def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
         + ("; diamonds: your runs" if runs else ""),
         "context length (tokens)",
         "cache (MiB)",
-        height=380,
+        height=400,
+        width=FULL,
     )
     lengths = np.array(list(baselines.TOTALS.values()))
     for name in presets.TABLE2:

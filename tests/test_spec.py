@@ -1,0 +1,182 @@
+from typing import NamedTuple
+
+import pytest
+import yaml
+
+from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, RopeScaling, SpecError, SwaMixer, SwiGLU
+from tests.designs import ALL_AXES, INTRA_COMBINATIONS, axes_id, complaint, design, intra_design, mapping
+
+TEXT = yaml.safe_dump(mapping("AMSH"), default_flow_style=None, sort_keys=False, width=1000)
+
+
+class Bad(NamedTuple):
+    """One change to TEXT, and what the message must then name: the key, the value, and a part of the rule."""
+
+    id: str
+    old: str
+    new: str
+    key: str
+    value: str
+    rule: str
+
+
+LAYERS = "{strategy: custom, pattern: AMSH}"
+WHOLE, LEAST = "must be a whole number", "must be greater than or equal to 1"
+
+BAD = [
+    Bad("unknown key", "name:", "n_layer: 3\nname:", "n_layer", "3", "unknown key (did you mean n_layers?)"),
+    Bad("unknown key without a likeness", "name:", "colour: red\nname:", "colour", "'red'", "unknown key"),
+    Bad("unknown key in a section", "window: 4", "windw: 4", "swa.windw", "4", "unknown key (did you mean window?)"),
+    Bad("bool for int", "d_model: 32", "d_model: true", "d_model", "True", WHOLE),
+    Bad("bool for int in a section", "window: 4", "window: yes", "swa.window", "True", WHOLE),
+    Bad("float for int", "d_model: 32", "d_model: 32.0", "d_model", "32.0", WHOLE),
+    Bad("text for int", "d_model: 32", "d_model: wide", "d_model", "'wide'", WHOLE),
+    Bad("int for text", "name: small-AMSH", "name: 12", "name", "12", "valid string"),
+    Bad("int for bool", "name:", "tie_embeddings: 1\nname:", "tie_embeddings", "1", "valid boolean"),
+    Bad("bool for float", "head_dim: 8}", "head_dim: 8, rope_theta: true}", "attention.rope_theta", "True", "valid number"),
+    Bad("text for float", "head_dim: 8}", "head_dim: 8, rope_theta: fast}", "attention.rope_theta", "'fast'", "valid number"),
+    Bad("text for a section", "{window: 4, sink: 2}", "wide", "swa", "'wide'", "valid dictionary"),
+    Bad("negative", "d_model: 32", "d_model: -32", "d_model", "-32", LEAST),
+    Bad("negative sink", "sink: 2", "sink: -1", "swa.sink", "-1", "must be greater than or equal to 0"),
+    Bad("zero", "d_model: 32", "d_model: 0", "d_model", "0", LEAST),
+    Bad("zero layers", "n_layers: 4", "n_layers: 0", "n_layers", "0", LEAST),
+    Bad("zero in a section", "d_conv: 4", "d_conv: 0", "ssm.d_conv", "0", LEAST),
+    Bad("huge", "d_model: 32", "d_model: 1000000000", "d_model", "1000000000", "must be less than or equal to 131072"),
+    Bad("huge depth", "n_layers: 4", "n_layers: 1000000000", "n_layers", "1000000000", "must be less than or equal to 1024"),
+    Bad("not a number", "head_dim: 8}", "head_dim: 8, rope_theta: .nan}", "attention.rope_theta", "nan", "finite number"),
+    Bad("infinite", "head_dim: 8}", "head_dim: 8, rope_theta: .inf}", "attention.rope_theta", "inf", "finite number"),
+    Bad("kv heads", "n_kv_heads: 2, head", "n_kv_heads: 3, head", "attention.n_heads", "4", "divisible by n_kv_heads (3)"),
+    Bad("intra kv heads", "n_kv_heads: 2, qk", "n_kv_heads: 3, qk", "intra.n_heads", "4", "divisible by n_kv_heads (3)"),
+    Bad("ssm heads", "head_dim: 16, d_state", "head_dim: 24, d_state", "ssm.d_ssm", "64", "divisible by head_dim (24)"),
+    Bad("intra ssm heads", "ssm_head_dim: 16", "ssm_head_dim: 20", "intra.d_ssm", "48", "divisible by the SSM's head_dim (20)"),
+    Bad("groups", "chunk_size: 8", "n_groups: 3", "ssm.d_ssm / head_dim", "4", "divisible by n_groups (3)"),
+    Bad("intra groups", "chunk_size: 8", "n_groups: 2", "intra.d_ssm / head_dim", "3", "divisible by ssm.n_groups (2)"),
+    Bad("odd head for rope", "head_dim: 8}", "head_dim: 7}", "attention.head_dim", "7", "divisible by 2, for RoPE"),
+    Bad("odd intra head for rope", "qk_head_dim: 6", "qk_head_dim: 7", "intra.qk_head_dim", "7", "divisible by 2, for RoPE"),
+    Bad("ratio 0:0", LAYERS, '{strategy: inter, ratio: "0:0"}', "layers.ratio", "'0:0'", "must not be 0:0"),
+    Bad("ratio unquoted", LAYERS, "{strategy: inter, ratio: 1:5}", "layers.ratio", "65", 'in quotes, e.g. "1:5"'),
+    Bad("ratio malformed", LAYERS, "{strategy: inter, ratio: 1/5}", "layers.ratio", "'1/5'", 'two whole numbers "a:b"'),
+    Bad("index out of range", LAYERS, "{strategy: inter, indices: [2, 5]}", "layers.indices", "5", "from 1 to n_layers (4)"),
+    Bad("index twice", LAYERS, "{strategy: inter, indices: [2, 2]}", "layers.indices", "[2, 2]", "layer 2 is named twice"),
+    Bad("index zero", LAYERS, "{strategy: inter, indices: [3, 0]}", "layers.indices.1", "0", LEAST),
+    Bad("indices of a uniform strategy", LAYERS, "{strategy: mamba, indices: [1]}", "layers.indices", "(1,)", "takes neither"),
+    Bad("indices and ratio", LAYERS, '{strategy: inter, ratio: "1:1", indices: [1]}', "layers.ratio", "'1:1'", "takes indices"),
+    Bad("placement custom", LAYERS, '{strategy: inter, ratio: "1:1", placement: custom}', "layers.placement", "'custom'", "needs indices"),
+    Bad("unknown placement", LAYERS, '{strategy: inter, ratio: "1:1", placement: top}', "layers.placement", "'top'", "must be 'middle'"),
+    Bad("unknown strategy", LAYERS, '{strategy: mixed, ratio: "1:1"}', "layers.strategy", "'mixed'", "must be 'transformer'"),
+    Bad("pattern too long", LAYERS, "{pattern: AMSHM}", "layers.pattern", "'AMSHM'", "5 letters, must have n_layers (4)"),
+    Bad("pattern empty", LAYERS, "{pattern: ''}", "layers.pattern", "''", "0 letters, must have n_layers (4)"),
+    Bad("pattern of other letters", LAYERS, "{pattern: AMSX}", "layers.pattern", "'AMSX'", "only A (attention), S (window)"),
+    Bad("shared values of another width", "d_ssm: 48", "value: shared, d_ssm: 64", "intra.d_ssm", "64", "n_heads * v_head_dim (48)"),
+    Bad("sum of two widths", "d_ssm: 48", "out: joint, d_ssm: 64", "intra.d_ssm", "64", "n_heads * v_head_dim (48)"),
+    Bad("concat of two outputs", "d_ssm: 48", "fusion: concat, d_ssm: 48", "intra.fusion", "'concat'", "needs out 'joint'"),
+    Bad("unknown norm", "d_ssm: 48", "norm: layer, d_ssm: 48", "intra.norm", "'layer'", "must be 'group' or 'none'"),
+    Bad("more experts than there are", "swiglu, d_ff: 40", "moe, n_routed: 4, top_k: 5, d_expert: 3", "ffn.top_k", "5", "n_routed (4)"),
+    Bad("schema 2", "schema: 1", "schema: 2", "schema", "2", "must be 1"),
+    Bad("no name", "name: small-AMSH", "name: ''", "name", "''", "at least 1 character"),
+    Bad("name over two lines", "name: small-AMSH", 'name: "a\\nb"', "name", "'a\\nb'", "string should match"),
+]
+
+
+@pytest.mark.parametrize("bad", BAD, ids=[bad.id for bad in BAD])
+def test_a_bad_value_yields_one_line_with_key_value_and_rule(bad: Bad) -> None:
+    assert TEXT.count(bad.old) == 1
+    message = complaint(TEXT.replace(bad.old, bad.new))
+    assert message.startswith(f"{bad.key}: {bad.value} - "), message
+    assert bad.rule in message
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("schema", "schema: missing - a design starts with 'schema: 1'"),
+        ("name", "name: missing - this key is required"),
+        ("layers", "layers: missing - this key is required"),
+        ("attention", "attention: missing - the layers hold kind A, which needs the section 'attention'"),
+        ("swa", "swa: missing - the layers hold kind S, which needs the section 'swa'"),
+        ("ssm", "ssm: missing - the layers hold kind H, which needs the section 'ssm'"),
+        ("intra", "intra: missing - the layers hold kind H, which needs the section 'intra'"),
+    ],
+)
+def test_what_is_missing_is_named(section: str, message: str) -> None:
+    assert complaint("".join(line for line in TEXT.splitlines(keepends=True) if not line.startswith(f"{section}:"))) == message
+
+
+def test_the_first_of_several_broken_rules_is_shown_and_the_rest_counted() -> None:
+    assert complaint(TEXT.replace("d_model: 32", "d_model: 0").replace("window: 4", "window: 0")) == f"d_model: 0 - {LEAST} (and 1 more)"
+
+
+def test_an_unused_section_may_be_left_out() -> None:
+    assert design("M", attention=None, swa=None, intra=None, ffn=None).pattern == "M"
+
+
+@pytest.mark.parametrize("axes", ALL_AXES, ids=axes_id)
+def test_every_combination_of_axes_is_valid_but_concat_of_separate_outputs(axes: dict[str, str]) -> None:
+    if axes in INTRA_COMBINATIONS:
+        mixer = intra_design(axes).stack[0].mixer
+        assert {axis: getattr(mixer, axis) for axis in axes} == axes
+    else:
+        with pytest.raises(SpecError, match="concat"):
+            intra_design(axes)
+
+
+def test_there_are_two_norms_four_scalars_two_values_and_five_fusions_with_their_outputs() -> None:
+    assert len(INTRA_COMBINATIONS) == 2 * 4 * 2 * 5
+
+
+def test_each_layer_of_the_stack_is_complete_in_itself() -> None:
+    scaling = RopeScaling(factor=8.0)
+    spec = design("AMSH", attention={"rope_theta": 3e5, "rope_scaling": scaling.model_dump()}, ssm={"n_groups": 1})
+    attention = {"n_heads": 4, "n_kv_heads": 2, "position": "rope"}
+    ssm = {"head_dim": 16, "d_state": 8, "d_conv": 4, "n_groups": 1, "chunk_size": 8}
+    inner = AttentionMixer(**attention, head_dim=6, v_head_dim=12, rope_theta=3e5, rope_scaling=scaling)
+    axes = {"norm": "group", "scalar": "none", "fusion": "diff", "value": "separate", "out": "separate"}
+    assert [layer.mixer for layer in spec.stack] == [
+        AttentionMixer(**attention, head_dim=8, v_head_dim=8, rope_theta=3e5, rope_scaling=scaling),
+        Mamba2Mixer(**ssm, d_ssm=64),
+        SwaMixer(**attention, head_dim=8, v_head_dim=8, rope_theta=1e4, rope_scaling=None, window=4, sink=2),  # its own theta, unscaled
+        IntraMixer(attention=inner, ssm=Mamba2Mixer(**ssm, d_ssm=48), **axes),
+    ]
+    assert {layer.ffn for layer in spec.stack} == {SwiGLU(d_ff=40)}
+    assert "".join(layer.letter for layer in spec.stack) == spec.pattern == "AMSH"
+
+
+def test_the_ssm_of_an_intra_block_has_the_common_head_width_unless_it_has_its_own() -> None:
+    mixer = design("H", intra={"ssm_head_dim": None}).stack[0].mixer
+    own = design("H", intra={"ssm_head_dim": 8}).stack[0].mixer
+    assert isinstance(mixer, IntraMixer)
+    assert isinstance(own, IntraMixer)
+    assert (mixer.ssm.n_heads, own.ssm.n_heads) == (3, 6)
+
+
+def test_replace_validates_again_and_changes_only_what_it_names() -> None:
+    spec = design("AM")
+    wider = spec.replace(d_model=64, swa=None, ssm=spec.ssm.model_copy(update={"d_state": 3}) if spec.ssm else None)
+    assert (wider.d_model, wider.swa, wider.ssm and wider.ssm.d_state, wider.attention) == (64, None, 3, spec.attention)
+    with pytest.raises(SpecError, match=r"^layers\.pattern: 'AM' - has 2 letters, must have n_layers \(3\)$"):
+        spec.replace(n_layers=3)
+
+
+def test_equal_designs_are_one_key_and_none_can_be_changed() -> None:
+    assert len({design("AM"), design("AM"), design("MA")}) == 2
+    with pytest.raises(ValueError, match="frozen"):
+        design("AM").n_layers = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        ({"strategy": "transformer"}, "AAAAA"),
+        ({"strategy": "mamba"}, "MMMMM"),
+        ({"strategy": "inter", "ratio": "1:3"}, "MMAMM"),
+        ({"strategy": "inter", "ratio": "1:1", "placement": "front"}, "AMAMA"),
+        ({"strategy": "intra", "ratio": "1:5", "placement": "end"}, "MMMMH"),
+        ({"strategy": "swa", "ratio": "2:3", "placement": "sandwich"}, "ASSSA"),
+        ({"strategy": "swa", "ratio": "0:1"}, "SSSSS"),
+        ({"strategy": "inter", "indices": [4, 2]}, "MAMAM"),
+        ({"strategy": "inter", "indices": [4], "placement": "custom"}, "MMMAM"),
+    ],
+    ids=str,
+)
+def test_strategies_resolve_to_letters(layers: dict[str, object], expected: str) -> None:
+    assert ArchSpec.from_mapping(mapping("AAAAA", layers=layers)).pattern == expected
