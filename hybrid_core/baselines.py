@@ -140,7 +140,7 @@ def nearest(spec: ArchSpec, n: int = 5) -> pd.DataFrame:
 
 
 # Table 13 prints two intra rows with other counts than Table 9; they are matched by what they are (1:1 and 1:3).
-_PRINTED_IN_TABLE_13 = {(0, 0, 6, 7): (0, 0, 7, 6), (0, 0, 10, 3): (0, 0, 10, 2)}
+_PRINTED_IN_TABLE_13: dict[tuple[int, ...], tuple[int, ...]] = {(0, 0, 6, 7): (0, 0, 7, 6), (0, 0, 10, 3): (0, 0, 10, 2)}
 
 
 class Throughput(NamedTuple):

@@ -21,7 +21,7 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise YamlError(f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design")
+            raise YamlError(f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design")  # type: ignore[no-untyped-call]
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise YamlError(f"nested deeper than {MAX_DEPTH} levels")
@@ -91,5 +91,5 @@ def dump(data: dict[str, Any]) -> str:
 def _line(key: str, value: Any) -> str:
     options: dict[str, Any] = {"sort_keys": False, "width": 10**6, "allow_unicode": True}
     if isinstance(value, dict):
-        return f"{key}: " + yaml.dump(value, Dumper=_Dumper, default_flow_style=True, **options)
-    return yaml.dump({key: value}, Dumper=_Dumper, default_flow_style=False, **options)
+        return f"{key}: {yaml.dump(value, Dumper=_Dumper, default_flow_style=True, **options)}"
+    return str(yaml.dump({key: value}, Dumper=_Dumper, default_flow_style=False, **options))

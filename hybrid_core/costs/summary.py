@@ -19,7 +19,7 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
     `paper`: Table 1 and Appendix C; `exact`: what the modules do; `predicted`: the roofline ceiling of `hardware`.
     """
     costs, context = model_costs(spec), workload.context_len
-    train = {convention: costs.train_flops_per_token(context, convention) for convention in ("paper", "exact")}  # type: ignore[arg-type]
+    train = {convention: costs.train_flops_per_token(context, convention) for convention in ("paper", "exact")}
     used = memory(spec, workload)
     speed = predict(spec, workload, hardware)
     return {

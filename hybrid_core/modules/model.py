@@ -1,5 +1,8 @@
 """The model that a design describes: embedding, blocks of mixer and feed-forward, head."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -63,7 +66,8 @@ class HybridLM(nn.Module):
         """An empty cache on the model's device; keys and values in the weights' dtype unless given."""
         weight = self.embed.weight
         dtypes = CacheDtypes(kv=kv_dtype or weight.dtype, state=state_dtype, conv=weight.dtype)
-        return Cache([layer.mixer.new_cache(batch_size, capacity, dtypes, weight.device) for layer in self.layers], capacity)
+        mixers: Iterator[Any] = (layer.mixer for layer in self.layers)
+        return Cache([mixer.new_cache(batch_size, capacity, dtypes, weight.device) for mixer in mixers], capacity)
 
     @torch.no_grad()
     def initialise(self) -> None:

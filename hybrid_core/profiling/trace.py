@@ -48,7 +48,7 @@ class _OnlyKnown(TorchDispatchMode):
 
 def count_torch(model: nn.Module, *inputs: Any) -> int:
     """FLOPs by torch's FlopCounterMode."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, _OnlyKnown():
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, _OnlyKnown():  # type: ignore[no-untyped-call]
         model(*inputs)
     return int(counter.get_total_flops())
 

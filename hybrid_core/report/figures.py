@@ -359,10 +359,10 @@ def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
         figure.add_scatter(x=lengths, y=ys, name=MODEL_LABEL[model], line={"color": MODEL_COLOUR[model]}, legendgroup=model)
         short, long = baselines.matching(spec, "table09_1b"), baselines.matching(spec, "table12_long_context")
         points = [(8192, short.iloc[0]["cache_mib"]), *zip(long["context_len"], long["cache_mib"], strict=True)]
-        xs, ys = zip(*points, strict=True)
+        xs, printed = zip(*points, strict=True)
         figure.add_scatter(
             x=xs,
-            y=ys,
+            y=printed,
             mode="markers",
             marker={"color": MODEL_COLOUR[model], "size": 9},
             legendgroup=model,

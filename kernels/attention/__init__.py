@@ -16,9 +16,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, window: int = 0, sink: int = 0
     """
     _check(q, k, v, window, gap)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if q.device.type == "meta":
-        return _attention(q, k, v, window, sink, gap, scale)
-    return eager.attention(q, k, v, window, sink, gap, scale)
+    run = _attention if q.device.type == "meta" else eager.attention
+    out: Tensor = run(q, k, v, window, sink, gap, scale)
+    return out
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, window: int, gap: int) -> None:

@@ -27,11 +27,10 @@ def _same_width(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) -> Tensor:
-    heads_first = (x.transpose(1, 2) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(
-        *heads_first, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=q.shape[2] != k.shape[2]
-    )
-    return out.transpose(1, 2)
+    """Heads second for torch, and back; causal without a mask."""
+    q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
+    grouped = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped).transpose(1, 2)
 
 
 def _one_query(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
@@ -55,19 +54,18 @@ def _windowed(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int,
     block = max(64, window // 4)
     for a in range(0, t, block):
         b = min(a + block, t)
+        high = first + b - gap  # keys from here on lie after the block
         low = max(first + a - window + 1 - gap, sinks)
-        high = first + b - gap
         index = torch.cat([torch.arange(min(sinks, high), device=device), torch.arange(low, max(low, high), device=device)])
-        keys = (
-            torch.cat([x[:, : min(sinks, high)], x[:, low:high]], 1)
-            if low > sinks and sinks
-            else x[:, :high]
-            if low <= sinks
-            else x[:, low:high]
-            for x in (k, v)
-        )
         k_pos = torch.where(index < sinks, index, index + gap)
         q_pos = torch.arange(first + a, first + b, device=device)[:, None]
         mask = (k_pos <= q_pos) & ((k_pos > q_pos - window) | (k_pos < sink))
-        outs.append(_sdpa(q[:, a:b], *keys, scale, mask))
+        outs.append(_sdpa(q[:, a:b], _reach(k, sinks, low, high), _reach(v, sinks, low, high), scale, mask))
     return torch.cat(outs, 1)
+
+
+def _reach(x: Tensor, sinks: int, low: int, high: int) -> Tensor:
+    """Keys or values 0..sinks and low..high; a view where they touch."""
+    if low <= sinks:
+        return x[:, :high]
+    return torch.cat([x[:, :sinks], x[:, low:high]], 1) if sinks else x[:, low:high]

@@ -17,9 +17,9 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None 
     w = weight.shape[1]
     if weight.shape[0] != c or bias.shape != (c,) or (state is not None and state.shape != (b, w - 1, c)):
         raise ValueError(f"causal_conv1d: x {tuple(x.shape)}, weight {tuple(weight.shape)}, bias {tuple(bias.shape)} do not fit together")
-    if x.device.type == "meta":
-        return _causal_conv1d(x, weight, bias, state)
-    return eager.causal_conv1d(x, weight, bias, state)
+    run = _causal_conv1d if x.device.type == "meta" else eager.causal_conv1d
+    y, after = run(x, weight, bias, state)
+    return y, after
 
 
 @torch.library.custom_op("hybrid::causal_conv1d", mutates_args=())
