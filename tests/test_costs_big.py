@@ -1,0 +1,272 @@
+import itertools
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hybrid_core.costs import ffn
+from hybrid_core.costs.memory import memory, refusal
+from hybrid_core.costs.model import model_costs
+from hybrid_core.costs.roofline import generation_tokens_per_s, predict
+from hybrid_core.costs.summary import summary
+from hybrid_core.hardware import Hardware, PeakFlops, catalogue
+from hybrid_core.modules import build
+from hybrid_core.modules.cache import TORCH_DTYPES
+from hybrid_core.profiling.trace import trace
+from hybrid_core.spec import ArchSpec, MoE, SpecError
+from hybrid_core.workload import Workload
+from tests.designs import INTRA_COMBINATIONS, MOE, PATTERNS, axes_id, design, intra_design, valid_designs
+
+DESIGNS: dict[str, ArchSpec] = {
+    **{pattern: design(pattern) for pattern in PATTERNS},
+    "no FFN": design("AMSH", ffn=None),
+    "MoE": design("AM", ffn=MOE),
+    "MoE without shared": design("MA", ffn=MOE | {"n_shared": 0, "top_k": 4}),
+    "MoE with two shared": design("A", ffn=MOE | {"n_shared": 2, "top_k": 1}),
+    "untied": design("AM", tie_embeddings=False),
+    "two groups": design("MH", ssm={"n_groups": 2}, intra={"d_ssm": 64}),
+    "no RoPE, wide conv": design("AH", attention={"position": "nope"}, ssm={"d_conv": 7}),
+    "window without sink": design("SS", swa={"sink": 0, "window": 3}),
+}
+LENGTHS = (1, 5, 23)  # 23 is no multiple of the chunk (8), nor within window and sinks (6)
+AXES = [axes for axes in INTRA_COMBINATIONS if axes["norm"] == "group" and axes["scalar"] in ("none", "gate")]
+
+
+def live_params(spec: ArchSpec) -> int:
+    return sum(parameter.numel() for parameter in build(spec, "meta").parameters())
+
+
+def cache_agrees(spec: ArchSpec, context_len: int, **dtypes: Any) -> None:
+    work = Workload(batch_size=3, context_len=context_len, **dtypes)
+    kv, state, weight = (TORCH_DTYPES[getattr(work, f"{kind}_dtype")] for kind in ("kv_cache", "state", "weight"))
+    live = build(spec, "meta", weight).new_cache(3, context_len, kv, state)
+    assert 3 * model_costs(spec).cache_bytes(context_len, "exact", work) == live.nbytes
+    assert memory(spec, work).cache == live.nbytes
+
+
+def trace_agrees(spec: ArchSpec, length: int) -> None:
+    for part, counts in trace(spec, length).items():
+        assert counts["exact"] == counts["fvcore"] == counts["torch"] > 0, part
+
+
+# ---------------------------------------------------------------- exact == live == traced
+
+
+@pytest.mark.parametrize("spec", DESIGNS.values(), ids=DESIGNS)
+def test_parameters_are_those_of_the_live_model(spec: ArchSpec) -> None:
+    params = model_costs(spec).params()
+    table = spec.vocab_size * spec.d_model
+    assert params.total == live_params(spec)
+    assert params.embedding == table * (1 if spec.tie_embeddings else 2)
+    assert params.non_embedding == params.total - params.embedding
+
+
+@pytest.mark.parametrize("axes", INTRA_COMBINATIONS, ids=axes_id)
+def test_parameters_of_every_combination_of_axes_are_those_of_the_live_model(axes: dict[str, str]) -> None:
+    assert model_costs(intra_design(axes)).params().total == live_params(intra_design(axes))
+
+
+@pytest.mark.parametrize("weight", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("state", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("kv", ["fp32", "bf16", "fp16", "fp8"])
+def test_cache_bytes_are_those_of_the_live_cache_for_all_dtypes(kv: str, state: str, weight: str) -> None:
+    cache_agrees(DESIGNS["AMSH"], 23, kv_cache_dtype=kv, state_dtype=state, weight_dtype=weight)
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 23])
+@pytest.mark.parametrize("spec", DESIGNS.values(), ids=DESIGNS)
+def test_cache_bytes_are_those_of_the_live_cache_for_all_designs(spec: ArchSpec, length: int) -> None:
+    cache_agrees(spec, length, kv_cache_dtype="fp8", state_dtype="fp32", weight_dtype="bf16")
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("spec", DESIGNS.values(), ids=DESIGNS)
+def test_flops_are_what_both_counters_see(spec: ArchSpec, length: int) -> None:
+    trace_agrees(spec, length)
+
+
+@pytest.mark.parametrize("axes", AXES, ids=axes_id)
+def test_flops_of_every_combination_of_axes_are_what_both_counters_see(axes: dict[str, str]) -> None:
+    trace_agrees(intra_design(axes), 11)
+
+
+@settings(max_examples=15000, deadline=None, derandomize=False)
+@given(valid_designs(), st.integers(1, 40))
+def test_parameters_and_cache_of_any_design_are_those_of_the_live_model(spec: ArchSpec, length: int) -> None:
+    assert model_costs(spec).params().total == live_params(spec)
+    cache_agrees(spec, length)
+
+
+@settings(max_examples=150, deadline=None, derandomize=False)
+@given(valid_designs(), st.integers(1, 40))
+def test_flops_of_any_design_are_what_both_counters_see(spec: ArchSpec, length: int) -> None:
+    trace_agrees(spec, length)
+
+
+# ---------------------------------------------------------------- by hand
+
+
+def test_flops_of_one_attention_layer_by_hand() -> None:
+    costs = model_costs(design("A"))  # d_model 32; 4 heads, 2 for keys and values, 8 wide; d_ff 40; vocabulary 50
+    linear = 2 * (32 * (32 + 16 + 16) + 32 * 32 + 3 * 32 * 40)
+    assert costs.forward_flops(7) == 7 * linear + 28 * 4 * 4 * 8 + 7 * 2 * 32 * 50
+    assert costs.forward_flops(7, logits=1) == 7 * linear + 28 * 4 * 4 * 8 + 2 * 32 * 50
+    assert costs.decode_flops(7) == linear + 7 * 4 * 4 * 8 + 2 * 32 * 50
+    assert costs.train_flops_per_token(7, "exact") == 3 * costs.forward_flops(7) / 7
+
+
+def test_a_window_costs_no_more_than_its_tokens() -> None:
+    costs = model_costs(design("S"))  # 4 + 2 tokens seen at most, by token t min(t, 6)
+    pairs = 1 + 2 + 3 + 4 + 5 + 6 + 6
+    assert costs.layers[0].forward_flops(7)["attention"] == pairs * 4 * 4 * 8
+    assert [costs.layers[0].decode_flops(n)["attention"] for n in (5, 6, 7, 9999)] == [n * 4 * 4 * 8 for n in (5, 6, 6, 6)]
+
+
+def test_a_mixture_counts_the_experts_that_a_token_uses() -> None:
+    params = model_costs(design("A", ffn=MOE)).params()  # 4 routed, 2 of them used, each 3 * 32 * 20
+    assert params.total - params.active == 2 * 3 * 32 * 20
+
+
+@pytest.mark.parametrize(("n", "k", "tokens"), [(1, 1, 3), (3, 1, 4), (4, 2, 3), (5, 2, 2), (4, 4, 2), (4, 3, 1)])
+def test_parameters_read_by_a_step_are_the_mean_over_all_choices_of_experts(n: int, k: int, tokens: int) -> None:
+    spec = MoE(n_routed=n, top_k=k, n_shared=1, d_expert=7)
+    choices = list(itertools.product(itertools.combinations(range(n), k), repeat=tokens))
+    chosen = sum(len(set().union(*choice)) for choice in choices) / len(choices)
+    assert ffn.params_read(spec, 5, tokens) == pytest.approx(5 * n + (1 + chosen) * 3 * 5 * 7, rel=1e-12)
+
+
+# ---------------------------------------------------------------- arrays, memory, roofline
+
+
+@pytest.mark.parametrize("spec", DESIGNS.values(), ids=DESIGNS)
+def test_an_array_of_lengths_gives_what_each_length_gives(spec: ArchSpec) -> None:
+    costs, work, device = model_costs(spec), Workload(batch_size=2), catalogue()["h100_sxm"]
+    questions = {
+        "forward": costs.forward_flops,
+        "decode": costs.decode_flops,
+        "paper": lambda n: costs.train_flops_per_token(n, "paper"),
+        "exact": lambda n: costs.train_flops_per_token(n, "exact"),
+        "paper cache": lambda n: costs.cache_bytes(n, "paper"),
+        "exact cache": lambda n: costs.cache_bytes(n, "exact", work),
+        "memory": lambda n: memory(spec, work, n).total,
+        "prefill": lambda n: predict(spec, work, device, n).prefill_s,
+        "step": lambda n: predict(spec, work, device, n).decode_step_s,
+        "share": lambda n: predict(spec, work, device, n).decode_memory_share,
+    }
+    lengths = [1, 5, 6, 7, 8, 23, 4096, 1_048_576]
+    for name, question in questions.items():
+        together = np.broadcast_to(question(np.array(lengths)), len(lengths))
+        assert together.tolist() == pytest.approx([float(question(n)) for n in lengths], rel=1e-12), name
+
+
+def device(peak: float, bandwidth: float) -> Hardware:
+    flops = PeakFlops(fp32=peak, bf16=peak, fp16=peak, fp8=None)
+    return Hardware(
+        key="toy", name="Toy", kind="gpu", memory_bytes=1, bandwidth_bytes_per_s=bandwidth, peak_flops_per_s=flops, tdp_w=1.0, sources=()
+    )
+
+
+BATCH, CONTEXT = 3, 100
+ATTENTION = 32 * (32 + 16 + 16) + 32 * 32 + 32  # qkv, out and norm of one attention layer without FFN
+MAMBA = 32 * (64 + 64 + 2 * 8 + 4) + 80 * 4 + 80 + 3 * 4 + 64 + 64 * 32 + 32  # in_proj, conv, heads, gated norm, out, norm
+
+
+def test_decode_waits_for_memory_by_hand() -> None:
+    """Every step reads weights, keys and values, and reads and writes the scan's state; the head's matrix is read too."""
+    work = Workload(batch_size=BATCH, context_len=CONTEXT, state_dtype="fp32")
+    cache = CONTEXT * 2 * 2 * 8 * 2  # keys and values of 2 heads, 8 wide, bf16
+    state = 2 * (64 * 8 * 4 + 3 * 80 * 2)  # 64 x 8 in fp32 and 3 inputs of 80 channels in bf16, read and written
+    n_bytes = 2 * (ATTENTION + MAMBA + 50 * 32) + BATCH * (cache + state)
+    speed = predict(design("AM", ffn=None), work, device(peak=1e30, bandwidth=1e6))
+    assert speed.decode_step_s == pytest.approx(n_bytes / 1e6, rel=1e-12)
+    assert speed.decode_tokens_per_s == pytest.approx(BATCH * 1e6 / n_bytes, rel=1e-12)
+    assert speed.decode_memory_share == pytest.approx(1.0)
+
+
+def test_decode_waits_for_arithmetic_by_hand() -> None:
+    flops = BATCH * (2 * (32 * 64 + 32 * 32) + CONTEXT * 4 * 4 * 8 + 2 * 32 * 50)
+    speed = predict(design("A", ffn=None), Workload(batch_size=BATCH, context_len=CONTEXT), device(peak=1e6, bandwidth=1e30))
+    assert speed.decode_step_s == pytest.approx(flops / 1e6, rel=1e-12)
+    assert speed.decode_memory_share == 0.0
+
+
+def test_prefill_waits_for_arithmetic_by_hand_and_makes_one_row_of_logits() -> None:
+    pairs = CONTEXT * (CONTEXT + 1) // 2
+    flops = BATCH * (CONTEXT * 2 * (32 * 64 + 32 * 32) + pairs * 4 * 4 * 8 + 2 * 32 * 50)
+    work = Workload(batch_size=BATCH, context_len=5000, prompt_len=CONTEXT)
+    speed = predict(design("A", ffn=None), work, device(peak=1e6, bandwidth=1e30))
+    assert speed.prefill_s == pytest.approx(flops / 1e6, rel=1e-12)
+    assert speed.prefill_tokens_per_s == pytest.approx(BATCH * CONTEXT / (flops / 1e6), rel=1e-12)
+
+
+def test_a_generation_takes_the_mean_step() -> None:
+    """With memory as the limit the step of an attention layer grows linearly, so the mean step is that of the middle."""
+    spec, work, toy = design("A"), Workload(batch_size=BATCH), device(peak=1e30, bandwidth=1e6)
+    middle = predict(spec, work, toy, 64 + 128).decode_step_s
+    assert generation_tokens_per_s(spec, work, toy, 128, 256) == pytest.approx(BATCH / middle, rel=1e-9)
+
+
+def test_memory_holds_weights_and_cache_exactly() -> None:
+    spec, work = DESIGNS["MoE"], Workload(batch_size=2, context_len=23, weight_dtype="fp32", kv_cache_dtype="fp8", state_dtype="bf16")
+    used = memory(spec, work)
+    assert used.weights == 4 * live_params(spec)
+    assert used.cache == build(spec).new_cache(2, 23, torch.float8_e4m3fn, torch.bfloat16).nbytes
+    assert used.total == used.weights + used.cache + used.activations
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("spec", [DESIGNS["AMSH"], DESIGNS["M"], DESIGNS["MoE"]], ids=["AMSH", "M", "MoE"])
+def test_what_a_refusal_offers_fits_and_one_more_does_not(spec: ArchSpec, share: float) -> None:
+    work = Workload(batch_size=64, context_len=4096, weight_dtype="fp32", kv_cache_dtype="fp32")
+
+    def total(**changes: Any) -> int:
+        return int(memory(spec, Workload.make(**(work.model_dump() | changes))).total)
+
+    fixed = int(memory(spec, work).weights)
+    available = fixed + int(share * (total() - fixed))
+    refused = refusal(spec, work, available)
+    assert refused is not None
+    assert (refused.needed_bytes, refused.available_bytes) == (total(), available)
+    assert refused.batch_size is not None
+    assert refused.context_len is not None
+    assert total(batch_size=refused.batch_size) <= available < total(batch_size=refused.batch_size + 1)
+    assert total(context_len=refused.context_len) <= available < total(context_len=refused.context_len + 1)
+    assert (refused.weight_dtype == "bf16") == (total(weight_dtype="bf16", kv_cache_dtype="bf16") <= available)
+    assert f"batch {refused.batch_size} or context {refused.context_len:,}" in str(refused)
+
+
+def test_what_fits_is_not_refused_and_what_never_fits_offers_nothing() -> None:
+    spec, work = DESIGNS["AM"], Workload()
+    needed = int(memory(spec, work).total)
+    assert refusal(spec, work, needed) is None
+    assert refusal(spec, work, needed - 1) is not None
+    hopeless = refusal(spec, work, 100)
+    assert hopeless is not None
+    assert hopeless[2:] == (None, None, None)
+    assert str(hopeless).endswith("a smaller model is needed")
+
+
+def test_the_summary_is_json_and_its_layers_add_up() -> None:
+    spec, work = DESIGNS["AMSH"], Workload(batch_size=4, context_len=512)
+    record = json.loads(json.dumps(summary(spec, work, catalogue()["h100_sxm"])))
+    assert [row["kind"] for row in record["layers"]] == ["attention", "mamba2", "swa", "intra"]
+    assert sum(row["params"] for row in record["layers"]) + spec.d_model == record["params"]["non_embedding"]  # and the last norm
+    assert sum(row["cache_bytes"] for row in record["layers"]) == record["cache_bytes"]["exact"] == record["memory_bytes"]["cache"] / 4
+    assert set(record["params"]) == {"total", "embedding", "non_embedding", "active"}
+    assert set(record["memory_bytes"]) == {"weights", "cache", "activations", "total"}
+    for convention in ("paper", "exact"):
+        per = record["train_flops"][convention]
+        assert per["per_sample"] == pytest.approx(512 * per["per_token"])
+
+
+def test_every_device_of_the_catalogue_answers_and_a_missing_peak_is_named() -> None:
+    for key, hardware in catalogue().items():
+        speed = predict(DESIGNS["AMSH"], Workload(), hardware)
+        assert hardware.key == key
+        assert 0 < speed.decode_step_s < speed.prefill_s
+    with pytest.raises(SpecError, match="weight_dtype: 'fp8' - toy has no dense fp8 peak"):
+        device(1.0, 1.0).peak("fp8")

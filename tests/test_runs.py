@@ -1,0 +1,138 @@
+"""The store and the jobs: nothing is lost, nothing lies about being alive."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.runs import RunStore, cancel, submit
+from hybrid_core.runs.jobs import bury_the_dead
+from hybrid_core.runs.store import Run, UnknownRun, open_store
+from hybrid_core.spec import ArchSpec
+from tests.designs import design
+
+QUICK = ProfileOptions(device="cpu", budget_s=5, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 128))
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
+    """A store of its own; no process outlives the test."""
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("HYBRID_DATABASE_URL", raising=False)
+    store = open_store()
+    yield store
+    for run in store.list():
+        cancel(run.id, store)
+
+
+def until(store: RunStore, run_id: int, reached: Callable[[Run], bool], seconds: float = 90) -> Run:
+    """Wait for a run to get somewhere."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        bury_the_dead(store)
+        if reached(run := store.get(run_id)):
+            return run
+        time.sleep(0.05)
+    raise AssertionError(f"run {run_id} is {run.status}: {run.message} {run.error}\n{run.log_tail()}")
+
+
+def ended(run: Run) -> bool:
+    return not run.active
+
+
+def test_a_run_is_read_back_as_it_was_written(store: RunStore) -> None:
+    spec = design("AMH")
+    run_id = store.create("profile", spec, QUICK.model_dump(mode="json"), "cpu")
+    store.put_part(run_id, "trace", {"flops": 2**60})
+    store.put_part(run_id, "trace", {"flops": 2**61})
+    run = RunStore(str(store.engine.url)).get(run_id)
+    assert (run.status, run.spec, run.parts) == ("queued", spec, {"trace": {"flops": 2**61}})
+    assert ProfileOptions.make(**run.options) == QUICK
+
+
+def test_an_ended_run_stays_as_it_ended(store: RunStore) -> None:
+    run_id = store.create("profile", design("A"), {}, "cpu")
+    assert store.finish(run_id, "cancelled", "by the user")
+    assert not store.finish(run_id, "done")
+    assert not store.change(run_id, only_if=("queued",), status="running")
+    assert store.get(run_id).status == "cancelled"
+
+
+def test_delete_refuses_active_and_unknown_runs(store: RunStore) -> None:
+    run_id = store.create("profile", design("A"), {}, "cpu")
+    with pytest.raises(ValueError, match="cancel it before"):
+        store.delete(run_id)
+    store.finish(run_id, "failed")
+    store.delete(run_id)
+    with pytest.raises(UnknownRun, match=str(run_id)):
+        store.get(run_id)
+
+
+def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore) -> None:
+    run = until(store, submit(design("AMHS"), QUICK, store), ended)
+    assert run.status == "done", run.error
+    assert set(run.parts) == {"environment", "trace", "ceilings", "cache", "prefill", "decode", "generation", "memory", "energy"}
+    assert run.pid not in (None, os.getpid())
+    trace = run.parts["trace"]
+    assert all(len(set(trace[what].values())) == 1 for what in ("forward", "decode"))
+    assert all(row["live_bytes"] == row["exact_bytes"] for row in run.parts["cache"]["rows"])
+    assert [row["total_len"] for row in run.parts["generation"]["rows"]] == [64, 128]
+    assert run.parts["energy"]["note"]
+
+
+def test_jobs_of_one_device_take_turns(store: RunStore) -> None:
+    first, second = (submit(design("M"), QUICK, store) for _ in range(2))
+    a, b = until(store, first, ended), until(store, second, ended)
+    assert (a.status, b.status) == ("done", "done")
+    assert a.ended_at and b.started_at and b.started_at >= a.ended_at
+
+
+def test_a_killed_process_is_a_failed_run_that_says_so_and_keeps_its_parts(store: RunStore) -> None:
+    long = QUICK.model_copy(update={"budget_s": 300.0, "totals": (64, 4096)})
+    run = until(store, submit(design("AMHS"), long, store), lambda run: "trace" in run.parts)
+    assert run.pid
+    os.kill(run.pid, signal.SIGKILL)
+    run = until(store, run.id, ended)
+    assert run.status == "failed"
+    assert "ended without a word" in str(run.error) and "trace" in run.parts
+
+
+def test_cancel_ends_the_process_at_once_and_keeps_what_was_measured(store: RunStore) -> None:
+    long = QUICK.model_copy(update={"budget_s": 300.0})
+    run = until(store, submit(design("AMHS"), long, store), lambda run: "trace" in run.parts)
+    assert run.pid and cancel(run.id, store)
+    run = store.get(run.id)
+    assert run.status == "cancelled" and "trace" in run.parts
+    time.sleep(0.2)
+    assert not psutil.pid_exists(run.pid or 0) or psutil.Process(run.pid).status() == psutil.STATUS_ZOMBIE
+    assert not cancel(run.id, store)
+
+
+def test_a_waiting_job_can_be_cancelled_without_touching_the_running_one(store: RunStore) -> None:
+    first = submit(design("AMHS"), QUICK, store)
+    second = submit(design("M"), QUICK, store)
+    until(store, second, lambda run: run.message.startswith("Waiting"))
+    cancel(second, store)
+    assert until(store, first, ended).status == "done"
+    assert store.get(second).status == "cancelled"
+
+
+def test_a_design_that_cannot_fit_is_refused_with_what_would(store: RunStore) -> None:
+    huge = design("A", d_model=32768, n_layers=200, layers={"strategy": "transformer"}, ffn={"kind": "swiglu", "d_ff": 131072})
+    run = until(store, submit(huge, QUICK, store), ended)
+    assert run.status == "failed"
+    assert "GiB are available" in str(run.error) and "a smaller model is needed" in str(run.error)
+    assert set(run.parts) == {"environment"}  # nothing was built
+
+    wide = until(store, submit(design("A"), QUICK.model_copy(update={"batch_size": 4096, "totals": (2**22,)}), store), ended)
+    assert "batch" in str(wide.error) and "would fit" in str(wide.error)
+
+
+def test_an_unknown_device_is_one_clear_line(store: RunStore) -> None:
+    run = until(store, submit(ArchSpec.from_yaml(design("A").to_yaml()), QUICK.model_copy(update={"device": "cuda:7"}), store), ended)
+    assert run.status == "failed" and str(run.error).startswith("device: 'cuda:7'")
