@@ -30,12 +30,13 @@ setup-dev: $(VENV)/.dev
 $(VENV)/bin/python:
 	@PYTHON="$(PYTHON)" sh tools/make-venv.sh $(VENV)
 
-$(VENV)/.app: requirements.txt requirements-gpu.txt tools/install.sh | $(VENV)/bin/python
+$(VENV)/.app: requirements.txt requirements-gpu.txt tools/install.sh tools/install-mamba.sh | $(VENV)/bin/python
 	@TORCH_INDEX="$(TORCH_INDEX)" sh tools/install.sh $(VENV)
 	@touch $@
 
-$(VENV)/.dev: requirements-dev.txt tools/install-browser.sh $(VENV)/.app
+$(VENV)/.dev: requirements-dev.txt tools/install-mamba.sh tools/install-browser.sh $(VENV)/.app
 	@$(VENV)/bin/pip install --quiet -r requirements-dev.txt
+	@sh tools/install-mamba.sh $(VENV)
 	@sh tools/install-browser.sh
 	@touch $@
 

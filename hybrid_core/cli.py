@@ -8,10 +8,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hybrid_core import __version__, hardware, presets
+from hybrid_core import __version__, hardware, presets, quality
+from hybrid_core.advice import advise
 from hybrid_core.costs.summary import summary
+from hybrid_core.paper_check import check_all
 from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.report.text import cost_table, profile_table, runs_table
+from hybrid_core.report.text import (
+    advice_lines,
+    calibration_table,
+    cost_table,
+    paper_check_table,
+    profile_table,
+    quality_lines,
+    quality_table,
+    runs_table,
+)
 from hybrid_core.runs.store import UnknownRun
 from hybrid_core.spec import SpecError
 from hybrid_core.workload import Workload
@@ -60,8 +71,18 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--weight-dtype", default="bf16", help="fp32, bf16 or fp16 (default: %(default)s)")
     sub.add_argument("--kv-cache-dtype", default="bf16", help="fp32, bf16, fp16 or fp8 (default: %(default)s)")
     sub.add_argument("--state-dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
-    sub.add_argument("--tokens", type=float, help="training tokens, for the total training FLOPs, e.g. 60e9")
-    sub.add_argument("--hardware", default="h100_sxm", help=f"one of {', '.join(hardware.catalogue())} (default: %(default)s)")
+    sub.add_argument("--tokens", type=float, help="training tokens, for the total training FLOPs and the quality, e.g. 60e9")
+    sub.add_argument("--quality", action="store_true", help="also the loss that the paper's rows suggest, and the nearest of them")
+    sub.add_argument("--hardware", default="h100_sxm", help=f"one of {', '.join(hardware.devices())} (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("advice", _advice, "What the paper's tables say about a design, each piece with its source")
+    _spec(sub)
+    sub.add_argument("--context-len", type=int, default=8192, help="tokens of context in use (default: %(default)s)")
+    sub.add_argument("--needle-distance", type=int, help="tokens between what has to be recalled and the end")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("quality", _quality, "Scaling laws and effects from the paper's tables, and how far estimates of loss can be trusted")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command("profile", _profile, "Build a design and measure it, in a process of its own; the result is kept as a run")
@@ -73,6 +94,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--state-dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
     sub.add_argument("--batch-size", type=int, default=4, help="sequences (default: %(default)s, the paper's)")
     sub.add_argument("--prompt-len", type=int, default=512, help="tokens of the prompt (default: %(default)s, the paper's)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("calibrate", _calibrate, "Measure what this device does per kind of work; predictions for it then rest on that")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    sub.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("paper-check", _paper_check, "Recompute every parameter, FLOPs and cache figure that the paper prints")
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command("runs", _runs, "The runs kept so far")
@@ -115,10 +144,45 @@ def _cost(arguments: argparse.Namespace) -> None:
             raise SpecError(f"tokens: {arguments.tokens} - must be positive and below 1e18")
         for value in record["train_flops"].values():
             value["total"] = value["per_token"] * arguments.tokens
+    if arguments.quality:
+        record["quality"] = quality.record(spec, arguments.tokens or quality.PAPER_TOKENS)
     if arguments.json:
         _print_json(record)
     else:
-        print(cost_table(record))
+        print(cost_table(record) + ("\n\n" + quality_lines(record["quality"]) if arguments.quality else ""))
+
+
+def _advice(arguments: argparse.Namespace) -> None:
+    spec, used = presets.resolve(arguments.spec), Workload.make(context_len=arguments.context_len)
+    if arguments.needle_distance is not None and not 0 < arguments.needle_distance <= used.context_len:
+        raise SpecError(f"needle_distance: {arguments.needle_distance} - must be from 1 to context_len ({used.context_len})")
+    given = advise(spec, used.context_len, arguments.needle_distance)
+    _print_json([advice.record() for advice in given]) if arguments.json else print(advice_lines(spec.name, given))
+
+
+def _quality(arguments: argparse.Namespace) -> None:
+    found = quality.report()
+    _print_json(found) if arguments.json else print(quality_table(found))
+
+
+def _calibrate(arguments: argparse.Namespace) -> None:
+    options = ProfileOptions.make(device=arguments.device, dtype=arguments.dtype)
+    from hybrid_core.profiling.calibrate import Calibration
+    from hybrid_core.profiling.device import resolve
+
+    measured = Calibration(resolve(options.device), options.dtype).run(lambda what: print(f"measuring {what}", file=sys.stderr))
+    hardware.keep_calibration(measured)
+    _print_json(measured.model_dump()) if arguments.json else print(calibration_table(measured))
+
+
+def _paper_check(arguments: argparse.Namespace) -> int:
+    tables = check_all()
+    if arguments.json:
+        cells = [cell._asdict() | {"reason": cell.reason} for found in tables.values() for cell in found]
+        _print_json(cells)
+    else:
+        print(paper_check_table(tables))
+    return int(any(not cell.agrees and not cell.reason for found in tables.values() for cell in found))
 
 
 def _profile(arguments: argparse.Namespace) -> int:

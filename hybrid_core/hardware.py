@@ -1,12 +1,13 @@
 """Accelerators and CPUs: their dense ceilings, each figure with its source, read from profiles/hardware/*.yaml."""
 
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import yaml
 from pydantic import Field
 
-from hybrid_core.data import PROFILES
+from hybrid_core.data import PROFILES, data_dir
 from hybrid_core.spec import Frozen, Positive, SpecError
 
 
@@ -27,6 +28,34 @@ class PeakFlops(Frozen):
     fp8: float | None
 
 
+class Rates(Frozen):
+    """What a device was seen to do per kind of work, through the operations that the modules use (`calibrate`).
+
+    `linear`: (rows, seconds per weight) of a matrix product with a weight matrix too large for the caches; the rest are FLOP/s, bytes/s and,
+    per kind of layer, the seconds that a step spends on calls when there is nothing to compute.
+    """
+
+    dtype: str
+    linear: tuple[tuple[int, float], ...] = Field(strict=False)
+    attention_flops_per_s: float
+    window_flops_per_s: float
+    scan_flops_per_s: float
+    kv_bytes_per_s: float
+    state_bytes_per_s: float
+    elementwise_bytes_per_s: float
+    call_s: dict[str, float]
+
+    def weight_s(self, rows: Any) -> Any:
+        """Seconds per weight at `rows` rows: between two measured points along a line in logarithms, beyond the last in proportion."""
+        known, seconds = (np.array(column, dtype=float) for column in zip(*self.linear, strict=True))
+        inside = np.exp(np.interp(np.log(np.maximum(rows, 1.0)), np.log(known), np.log(seconds)))
+        return inside * np.maximum(1.0, rows / known[-1])
+
+    def calls_s(self, kind: str) -> float:
+        """Seconds of calls per layer and step; a kind that came after the calibration is taken as the slowest one."""
+        return self.call_s.get(kind, max(self.call_s.values()))
+
+
 class Hardware(Frozen):
     """One device. Bandwidth is decimal bytes per second; peaks are dense, with fp32 accumulation."""
 
@@ -38,9 +67,17 @@ class Hardware(Frozen):
     peak_flops_per_s: PeakFlops
     tdp_w: Positive
     sources: tuple[Source, ...] = Field(strict=False)
+    rates: Rates | None = None
+
+    @property
+    def basis(self) -> str:
+        """What a prediction for this device rests on."""
+        return f"calibrated rates of {self.name}" if self.rates else f"roofline ceiling of {self.name}"
 
     def peak(self, dtype: str) -> float:
         """Dense FLOP/s at `dtype`; raises SpecError where the device has none."""
+        if self.rates and self.rates.dtype != dtype:
+            raise SpecError(f"weight_dtype: {dtype!r} - {self.key} was calibrated in {self.rates.dtype}")
         peak: float | None = getattr(self.peak_flops_per_s, dtype)
         if peak is None:
             raise SpecError(f"weight_dtype: {dtype!r} - {self.key} has no dense {dtype} peak")
@@ -55,9 +92,30 @@ def catalogue() -> dict[str, Hardware]:
     return {device.key: device for device in sorted(devices, key=lambda d: (d.kind == "cpu", d.key))}
 
 
+def calibrated() -> dict[str, Hardware]:
+    """This machine's devices as `calibrate` measured them, by key; none before it has run."""
+    found = (Hardware.model_validate_json(path.read_text("utf-8")) for path in sorted(data_dir().glob("calibration-*.json")))
+    return {device.key: device for device in found}
+
+
+def calibration_key(device: str, dtype: str) -> str:
+    """The key under which `calibrate` keeps a device ("cpu", "cuda:0") in a dtype."""
+    return f"this_{device.replace(':', '')}_{dtype}"
+
+
+def keep_calibration(device: Hardware) -> None:
+    """Store a calibrated device with the user's data."""
+    (data_dir() / f"calibration-{device.key}.json").write_text(device.model_dump_json(indent=1), "utf-8")
+
+
+def devices() -> dict[str, Hardware]:
+    """Every device that a cost can be asked for: this machine's calibrated ones first, then the catalogue."""
+    return calibrated() | catalogue()
+
+
 def get(key: str) -> Hardware:
     """The device called `key`. Raises SpecError that lists the known ones."""
     try:
-        return catalogue()[key]
+        return devices()[key]
     except KeyError:
-        raise SpecError(f"hardware: {key!r} - must be one of {', '.join(catalogue())}") from None
+        raise SpecError(f"hardware: {key!r} - must be one of {', '.join(devices())}") from None

@@ -1,11 +1,21 @@
 """From a strategy, a ratio and a placement to the kind of every layer.
 
-Kinds are letters: A attention, S sliding window, M Mamba, H intra-hybrid. Layer indices are 1-based, as the paper prints them.
+Kinds are letters (LETTERS); M is Mamba-1 or Mamba-2, as the section `ssm` says. Layer indices are 1-based, as the paper prints them.
 """
 
 import math
 import re
 from typing import Literal, get_args
+
+LETTERS = {
+    "A": "attention",
+    "S": "window",
+    "M": "Mamba",
+    "H": "intra-hybrid",
+    "D": "differential attention",
+    "N": "differential Mamba",
+}
+LEGEND = ", ".join(f"{letter} ({name})" for letter, name in LETTERS.items())
 
 Placement = Literal["middle", "scatter", "front", "end", "cluster", "sandwich", "custom"]
 Strategy = Literal["transformer", "swa", "mamba", "inter", "intra", "custom"]

@@ -1,12 +1,28 @@
-"""Every kind of layer in one table: its letter, its names, its costs, its module, its colour. A new mixer is one entry here."""
+"""Every kind of layer in one table, by the type of its mixer's spec: its names, costs, module and colour. A new mixer is one entry here.
+
+Letters are not here: a letter (placement.py) is how a person writes a layer, and M stands for Mamba-1 or Mamba-2.
+"""
 
 from importlib import import_module
 from typing import Any, NamedTuple
 
 from hybrid_core.costs.attention import AttentionCosts
+from hybrid_core.costs.diff_attention import DiffAttentionCosts
+from hybrid_core.costs.diff_mamba2 import DiffMamba2Costs
 from hybrid_core.costs.intra import IntraCosts
+from hybrid_core.costs.mamba1 import Mamba1Costs
 from hybrid_core.costs.mamba2 import Mamba2Costs
 from hybrid_core.costs.swa import SwaCosts
+from hybrid_core.spec import (
+    AttentionMixer,
+    DiffAttentionMixer,
+    DiffMamba2Mixer,
+    IntraMixer,
+    Mamba1Mixer,
+    Mamba2Mixer,
+    Mixer,
+    SwaMixer,
+)
 
 
 class Kind(NamedTuple):
@@ -26,9 +42,19 @@ class Kind(NamedTuple):
 
 
 # Colours: Okabe-Ito, distinguishable with every common colour blindness.
-KINDS: dict[str, Kind] = {
-    "A": Kind("attention", "Attention", AttentionCosts, "hybrid_core.modules.attention:Attention", "#D55E00"),
-    "S": Kind("swa", "Sliding window", SwaCosts, "hybrid_core.modules.swa:SlidingWindowAttention", "#E69F00"),
-    "M": Kind("mamba2", "Mamba-2", Mamba2Costs, "hybrid_core.modules.mamba2:Mamba2", "#0072B2"),
-    "H": Kind("intra", "Intra-hybrid", IntraCosts, "hybrid_core.modules.intra:IntraHybrid", "#009E73"),
+KINDS: dict[type[Mixer], Kind] = {
+    AttentionMixer: Kind("attention", "Attention", AttentionCosts, "hybrid_core.modules.attention:Attention", "#D55E00"),
+    SwaMixer: Kind("swa", "Sliding window", SwaCosts, "hybrid_core.modules.swa:SlidingWindowAttention", "#E69F00"),
+    Mamba2Mixer: Kind("mamba2", "Mamba-2", Mamba2Costs, "hybrid_core.modules.mamba2:Mamba2", "#0072B2"),
+    Mamba1Mixer: Kind("mamba1", "Mamba-1", Mamba1Costs, "hybrid_core.modules.mamba1:Mamba1", "#56B4E9"),
+    IntraMixer: Kind("intra", "Intra-hybrid", IntraCosts, "hybrid_core.modules.intra:IntraHybrid", "#009E73"),
+    DiffAttentionMixer: Kind(
+        "diff_attention", "Differential attention", DiffAttentionCosts, "hybrid_core.modules.diff_attention:DiffAttention", "#CC79A7"
+    ),
+    DiffMamba2Mixer: Kind("diff_mamba2", "Differential Mamba-2", DiffMamba2Costs, "hybrid_core.modules.diff_mamba2:DiffMamba2", "#F0E442"),
 }
+
+
+def kind_of(mixer: Mixer) -> Kind:
+    """The entry of a layer's mixer."""
+    return KINDS[type(mixer)]

@@ -1,10 +1,11 @@
 """ArchSpec: the one description of a model. Everything else reads the tuple of layers it resolves to (`ArchSpec.stack`).
 
-The YAML sections (`attention`, `swa`, `ssm`, `intra`, `ffn`) are what a person writes; a mixer spec (`AttentionMixer`, ...) is what
+The YAML sections (`attention`, `swa`, `ssm`, `intra`, `diff`, `ffn`) are what a person writes; a mixer spec (`AttentionMixer`, ...) is what
 one layer is, complete in itself. Terms: design in the README, symbols as in Mamba-2 (arXiv 2405.21060) and Llama.
 """
 
 import difflib
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -32,6 +33,7 @@ Dim = Annotated[int, BeforeValidator(_exact_int), Field(ge=1, le=MAX_DIM)]
 Count = Annotated[int, BeforeValidator(_exact_int), Field(ge=0, le=MAX_DIM)]
 Length = Annotated[int, BeforeValidator(_exact_int), Field(ge=0, le=2**30)]
 Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
 class Frozen(BaseModel):
@@ -44,6 +46,14 @@ def divides(key: str, value: int, divisor_key: str, divisor: int) -> None:
     """Raise unless `divisor` divides `value`; the message names both."""
     if value % divisor:
         raise ValueError(f"{key}: {value} - must be divisible by {divisor_key} ({divisor})")
+
+
+def rotates_pairs(key: str, head_dim: int, rope_fraction: float) -> None:
+    """Raise unless RoPE turns whole pairs of channels: the whole head, or the part of it that `rope_fraction` says."""
+    divides(key, head_dim, "2, for RoPE", 2)
+    rotated = head_dim * rope_fraction
+    if round(rotated) % 2 or not math.isclose(rotated, round(rotated)):
+        raise ValueError(f"{key}: {head_dim} - times rope_fraction ({rope_fraction}) must be even, for RoPE")
 
 
 # ---------------------------------------------------------------- what one layer is
@@ -59,7 +69,7 @@ class RopeScaling(Frozen):
 
 
 class AttentionMixer(Frozen):
-    """Grouped-query attention. Queries and keys are `head_dim` wide, values `v_head_dim`."""
+    """Grouped-query attention. Queries and keys are `head_dim` wide, values `v_head_dim`; RoPE turns the first `rope_dim` channels."""
 
     n_heads: Dim
     n_kv_heads: Dim
@@ -67,7 +77,13 @@ class AttentionMixer(Frozen):
     v_head_dim: Dim
     position: Literal["rope", "nope"]
     rope_theta: Positive
+    rope_fraction: Share = 1.0
     rope_scaling: RopeScaling | None = None
+
+    @property
+    def rope_dim(self) -> int:
+        """Channels of a head that RoPE turns."""
+        return round(self.head_dim * self.rope_fraction) if self.position == "rope" else 0
 
 
 class SwaMixer(AttentionMixer):
@@ -97,6 +113,19 @@ class Mamba2Mixer(Frozen):
         return self.d_ssm + 2 * self.n_groups * self.d_state
 
 
+class Mamba1Mixer(Frozen):
+    """Mamba-1 (arXiv 2312.00752): a decay for every channel and state, dt through a bottleneck of `dt_rank`.
+
+    `dt_bc_norm`: RMSNorm of dt (at its rank), B and C, as in Jamba and Falcon-Mamba.
+    """
+
+    d_ssm: Dim
+    d_state: Dim
+    d_conv: Dim
+    dt_rank: Dim
+    dt_bc_norm: bool
+
+
 Norm = Literal["group", "none"]
 Scalar = Literal["none", "scale", "gate", "diff_t"]
 Fusion = Literal["add", "diff", "concat"]
@@ -121,7 +150,34 @@ class IntraMixer(Frozen):
         return self.attention.n_heads * self.attention.v_head_dim
 
 
-Mixer = AttentionMixer | SwaMixer | Mamba2Mixer | IntraMixer
+DiffScalar = Literal["diff_t", "none"]
+DiffFusion = Literal["diff", "add"]
+
+
+class DiffAttentionMixer(AttentionMixer):
+    """Differential attention (arXiv 2410.05258): head i and head i + n_heads/2 are a pair, each with a softmax map of its own, and read
+    the same value of two heads' width (2 `v_head_dim`). Projections and cache are those of plain attention."""
+
+    norm: Norm
+    scalar: DiffScalar
+    fusion: DiffFusion
+
+    @property
+    def pair_width(self) -> int:
+        """Width of a pair's value."""
+        return 2 * self.v_head_dim
+
+
+class DiffMamba2Mixer(Mamba2Mixer):
+    """Differential Mamba-2: two branches of half the inner width, each with its own z, x, B, C and dt. Heads share B and C by group,
+    so two branches are the two halves of the groups of one Mamba-2; `n_groups` counts those of both."""
+
+    norm: Norm
+    scalar: DiffScalar
+    fusion: DiffFusion
+
+
+Mixer = AttentionMixer | SwaMixer | Mamba2Mixer | Mamba1Mixer | IntraMixer | DiffAttentionMixer | DiffMamba2Mixer
 
 
 class SwiGLU(Frozen):
@@ -199,13 +255,15 @@ class LayersSection(Frozen):
                 hint = f"takes {' and '.join(allowed)}" if allowed else "takes neither ratio, placement, indices nor pattern"
                 raise ValueError(f"{key}: {getattr(self, key)!r} - strategy {self.strategy!r} {hint}")
         if self.strategy == "custom" and self.pattern is None:
-            raise ValueError("pattern: missing - strategy 'custom' needs a pattern of letters (A, S, M, H), one per layer")
+            raise ValueError(
+                f"pattern: missing - strategy 'custom' needs a pattern of letters ({', '.join(layout.LETTERS)}), one per layer"
+            )
         if "ratio" in allowed and self.ratio is None:
             raise ValueError(f"ratio: missing - strategy {self.strategy!r} needs a ratio (and placement), or indices")
         if self.placement == "custom" and self.indices is None:
             raise ValueError("placement: 'custom' - needs indices")
-        if self.pattern is not None and not set(self.pattern) <= set("ASMH"):
-            raise ValueError(f"pattern: {self.pattern!r} - may hold only A (attention), S (window), M (Mamba), H (intra-hybrid)")
+        if self.pattern is not None and not set(self.pattern) <= set(layout.LETTERS):
+            raise ValueError(f"pattern: {self.pattern!r} - may hold only {layout.LEGEND}")
         return self
 
     def resolve(self, n_layers: int) -> str:
@@ -236,13 +294,14 @@ class AttentionSection(Frozen):
     head_dim: Dim
     position: Literal["rope", "nope"] = "rope"
     rope_theta: Positive = 500_000.0
+    rope_fraction: Share = 1.0
     rope_scaling: RopeScaling | None = None
 
     @model_validator(mode="after")
     def _rules(self) -> "AttentionSection":
         divides("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads)
         if self.position == "rope":
-            divides("head_dim", self.head_dim, "2, for RoPE", 2)
+            rotates_pairs("head_dim", self.head_dim, self.rope_fraction)
         return self
 
 
@@ -254,7 +313,7 @@ class SwaSection(Frozen):
     rope_theta: Positive = 10_000.0
 
 
-class SsmSection(Frozen):
+class Mamba2Section(Frozen):
     """Mamba-2; state, convolution and (unless it says otherwise) head width also serve the intra-hybrid block's Mamba branch."""
 
     kind: Literal["mamba2"] = "mamba2"
@@ -266,10 +325,36 @@ class SsmSection(Frozen):
     chunk_size: Dim = 128
 
     @model_validator(mode="after")
-    def _rules(self) -> "SsmSection":
+    def _rules(self) -> "Mamba2Section":
         divides("d_ssm", self.d_ssm, "head_dim", self.head_dim)
         divides("d_ssm / head_dim", self.d_ssm // self.head_dim, "n_groups", self.n_groups)
         return self
+
+    def mixer(self) -> Mamba2Mixer:
+        """A layer of kind M."""
+        return Mamba2Mixer(**self.model_dump(exclude={"kind"}))
+
+
+class Mamba1Section(Frozen):
+    """Mamba-1; `dt_rank` is d_model / 16 in the published models."""
+
+    kind: Literal["mamba1"] = "mamba1"
+    d_ssm: Dim
+    d_state: Dim = 16
+    d_conv: Dim = 4
+    dt_rank: Dim
+    dt_bc_norm: bool = False
+
+    def mixer(self) -> Mamba1Mixer:
+        """A layer of kind M."""
+        return Mamba1Mixer(**self.model_dump(exclude={"kind"}))
+
+
+def _mamba2_unless_said(section: Any) -> Any:
+    return {"kind": "mamba2"} | section if isinstance(section, dict) else section
+
+
+SsmSection = Annotated[Mamba2Section | Mamba1Section, Field(discriminator="kind"), BeforeValidator(_mamba2_unless_said)]
 
 
 class IntraSection(Frozen):
@@ -300,6 +385,29 @@ class IntraSection(Frozen):
         return self
 
 
+class DiffSection(Frozen):
+    """The differential mixers; heads come from `attention`, branches from `ssm`. Defaults are Table 18's Diff-T and Diff-M.
+
+    `norm` group: RMS over each head - of the fused pair in attention, times 1 - lambda's start, as in arXiv 2410.05258; of either branch
+    in Mamba. `scalar` diff_t: the second of two is scaled by lambda. `fusion`: first minus second, or their sum.
+    """
+
+    norm: Norm = "none"
+    scalar: DiffScalar = "diff_t"
+    fusion: DiffFusion = "diff"
+
+
+# The sections that a layer of each kind is made from.
+SECTIONS: dict[str, tuple[str, ...]] = {
+    "A": ("attention",),
+    "S": ("attention", "swa"),
+    "M": ("ssm",),
+    "H": ("intra", "attention", "ssm"),
+    "D": ("diff", "attention"),
+    "N": ("diff", "ssm"),
+}
+
+
 class ArchSpec(Frozen):
     """A whole model. `stack` is the tuple of layers that costs, modules, figures and exports read."""
 
@@ -307,6 +415,7 @@ class ArchSpec(Frozen):
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
     vocab_size: Annotated[int, BeforeValidator(_exact_int), Field(ge=1, le=10_000_000)]
     tie_embeddings: bool = True
+    norm_eps: Positive = 1e-5
     d_model: Dim
     n_layers: Annotated[int, BeforeValidator(_exact_int), Field(ge=1, le=MAX_LAYERS)]
     layers: LayersSection
@@ -314,21 +423,31 @@ class ArchSpec(Frozen):
     swa: SwaSection | None = None
     ssm: SsmSection | None = None
     intra: IntraSection | None = None
+    diff: DiffSection | None = None
     ffn: Ffn | None = None
 
     @model_validator(mode="after")
     def _rules(self) -> "ArchSpec":
-        needs = {"A": ("attention",), "S": ("attention", "swa"), "M": ("ssm",), "H": ("intra", "attention", "ssm")}
         for letter in sorted(set(self.pattern)):
-            for section in needs[letter]:
+            for section in SECTIONS[letter]:
                 if getattr(self, section) is None:
                     raise ValueError(f"{section}: missing - the layers hold kind {letter}, which needs the section {section!r}")
-        if self.intra is not None and self.ssm is not None:
+            if letter in "HN" and not isinstance(self.ssm, Mamba2Section):
+                raise ValueError(
+                    f"ssm.kind: {self.ssm and self.ssm.kind!r} - kind {letter} has Mamba-2 branches: it needs ssm.kind 'mamba2'"
+                )
+        if self.intra is not None and isinstance(self.ssm, Mamba2Section):
             head_dim = self.intra.ssm_head_dim or self.ssm.head_dim
             divides("intra.d_ssm", self.intra.d_ssm, "the SSM's head_dim", head_dim)
             divides("intra.d_ssm / head_dim", self.intra.d_ssm // head_dim, "ssm.n_groups", self.ssm.n_groups)
         if self.intra is not None and self.attention is not None and self.attention.position == "rope":
-            divides("intra.qk_head_dim", self.intra.qk_head_dim, "2, for RoPE", 2)
+            rotates_pairs("intra.qk_head_dim", self.intra.qk_head_dim, self.attention.rope_fraction)
+        if "D" in self.pattern and self.attention is not None:
+            for key in ("n_heads", "n_kv_heads"):
+                divides(f"attention.{key}", getattr(self.attention, key), "2, for the pairs of kind D", 2)
+        if "N" in self.pattern and isinstance(self.ssm, Mamba2Section):
+            heads = self.ssm.d_ssm // self.ssm.head_dim
+            divides("ssm.d_ssm / head_dim", heads, "2 * n_groups, for the two branches of kind N", 2 * self.ssm.n_groups)
         return self
 
     @cached_property
@@ -346,21 +465,30 @@ class ArchSpec(Frozen):
         """The mixer of a layer of kind `letter`; validation has made sure that its sections are there."""
         if letter == "M":
             assert self.ssm
-            return Mamba2Mixer(**self.ssm.model_dump(exclude={"kind"}))
+            return self.ssm.mixer()
+        if letter == "N":
+            assert isinstance(self.ssm, Mamba2Section)
+            assert self.diff
+            ssm = self.ssm.mixer().model_dump() | {"n_groups": 2 * self.ssm.n_groups}
+            return DiffMamba2Mixer(**ssm, **self.diff.model_dump())
         assert self.attention
         heads = self.attention.model_dump(exclude={"rope_scaling"}) | {"v_head_dim": self.attention.head_dim}
         scaling = self.attention.rope_scaling
         if letter == "A":
             return AttentionMixer(**heads, rope_scaling=scaling)
+        if letter == "D":
+            assert self.diff
+            return DiffAttentionMixer(**heads, rope_scaling=scaling, **self.diff.model_dump())
         if letter == "S":
             assert self.swa
             return SwaMixer(**(heads | self.swa.model_dump()))  # the window's own theta, unscaled (Appendix E)
-        assert self.ssm and self.intra
+        assert isinstance(self.ssm, Mamba2Section)
+        assert self.intra
         axes = self.intra.model_dump(include={"norm", "scalar", "fusion", "value", "out"})
         own = {"n_heads": self.intra.n_heads, "n_kv_heads": self.intra.n_kv_heads}
         own |= {"head_dim": self.intra.qk_head_dim, "v_head_dim": self.intra.v_head_dim}
-        ssm = self.ssm.model_dump(exclude={"kind"}) | {"d_ssm": self.intra.d_ssm}
-        ssm["head_dim"] = self.intra.ssm_head_dim or self.ssm.head_dim
+        branch = {"d_ssm": self.intra.d_ssm, "head_dim": self.intra.ssm_head_dim or self.ssm.head_dim}
+        ssm = self.ssm.mixer().model_dump() | branch
         return IntraMixer(attention=AttentionMixer(**(heads | own), rope_scaling=scaling), ssm=Mamba2Mixer(**ssm), **axes)
 
     # ------------------------------------------------------------ YAML
@@ -405,7 +533,6 @@ class ArchSpec(Frozen):
 _PYDANTIC_RULES = {
     "missing": "missing - this key is required",
     "extra_forbidden": "{value} - unknown key",
-    "union_tag_invalid": "{value} - {rule}",
 }
 
 
@@ -413,14 +540,16 @@ def first_line(error: ValidationError) -> str:
     """The first broken rule as `key: value - rule`, with the number of further ones."""
     problems = error.errors(include_url=False)
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # an unknown key explains a missing one
-    key = ".".join(str(part) for part in first["loc"] if part not in ("swiglu", "moe"))
+    key = ".".join(str(part) for part in first["loc"] if part not in ("swiglu", "moe", "mamba1", "mamba2"))
     rule = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error" and (not isinstance(first["input"], (int, float, str)) or isinstance(first["input"], bool)):
+    if first["type"] == "union_tag_invalid":  # ffn or ssm of an unknown kind
+        line = f"{key}.kind: {first['ctx']['tag']!r} - must be {first['ctx']['expected_tags'].replace(', ', ' or ')}"
+    elif first["type"] == "value_error" and (not isinstance(first["input"], (int, float, str)) or isinstance(first["input"], bool)):
         # Rules across keys name key and value themselves.
-        line = f"{key}.{rule}" if key and " - " in rule else f"{key}: {_short(first['input'])} - {rule}" if key else rule
+        line = f"{key}.{rule}" if key and " - " in rule else f"{key}: {short(first['input'])} - {rule}" if key else rule
     else:
         template = _PYDANTIC_RULES.get(first["type"], "{value} - {rule}")
-        line = f"{key}: " + template.format(value=_short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace(
+        line = f"{key}: " + template.format(value=short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace(
             "input should be", "must be"
         )
     if first["type"] == "extra_forbidden":
@@ -429,12 +558,13 @@ def first_line(error: ValidationError) -> str:
 
 
 def _suggestion(key: str) -> str:
-    sections = (ArchSpec, LayersSection, AttentionSection, RopeScaling, SwaSection, SsmSection, IntraSection, SwiGLU, MoE)
-    known = {name for section in sections for name in section.model_fields}
+    sections = (ArchSpec, LayersSection, AttentionSection, RopeScaling, SwaSection, Mamba2Section, Mamba1Section, IntraSection, DiffSection)
+    known = {name for section in (*sections, SwiGLU, MoE) for name in section.model_fields}
     close = difflib.get_close_matches(key, known, n=1)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as a message shows it: one line, 60 characters at most."""
     text = repr(value).replace("\n", " ")
     return text if len(text) <= 60 else text[:57] + "..."

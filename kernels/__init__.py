@@ -9,6 +9,8 @@ OPERATIONS = {
     "attention": "torch scaled_dot_product_attention",
     "causal_conv1d": "eager torch",
     "grouped_linear": "eager torch",
+    "selective_scan": "eager torch, piece by piece",
+    "selective_scan_step": "eager torch",
     "ssd": "eager torch, chunk by chunk",
     "ssd_step": "eager torch",
 }

@@ -25,15 +25,15 @@ def workload_controls() -> tuple[Workload, hardware.Hardware]:
     weights = left.selectbox("Weights", ["bf16", "fp16", "fp32"], key="work.weights")
     cache = right.selectbox("KV cache", list(DTYPE_BYTES), index=1, key="work.cache")
     state = left.selectbox("Scan state", ["fp32", "bf16", "fp16"], key="work.state")
-    catalogue = hardware.catalogue()
+    known = hardware.devices()
     device = st.selectbox(
         "Accelerator",
-        list(catalogue),
-        index=list(catalogue).index("h100_sxm"),
-        format_func=lambda key: catalogue[key].name,
+        list(known),
+        index=list(known).index("h100_sxm"),
+        format_func=lambda key: known[key].name,
         key="work.hardware",
     )
-    return Workload(batch_size=batch, context_len=context, weight_dtype=weights, kv_cache_dtype=cache, state_dtype=state), catalogue[device]
+    return Workload(batch_size=batch, context_len=context, weight_dtype=weights, kv_cache_dtype=cache, state_dtype=state), known[device]
 
 
 def reference(spec: ArchSpec) -> ArchSpec:
@@ -81,8 +81,8 @@ def metrics(now: dict, before: dict, device: hardware.Hardware) -> None:
             "exact weights and cache, estimated activations of the prefill",
             "inverse",
         ),
-        ("Prefill speed", ("predicted", "prefill_tokens_per_s"), units.rate, f"predicted: roofline ceiling of {device.name}", "normal"),
-        ("Decode speed", ("predicted", "decode_tokens_per_s"), units.rate, f"predicted: roofline ceiling of {device.name}", "normal"),
+        ("Prefill speed", ("predicted", "prefill_tokens_per_s"), units.rate, f"predicted: {device.basis}", "normal"),
+        ("Decode speed", ("predicted", "decode_tokens_per_s"), units.rate, f"predicted: {device.basis}", "normal"),
     ]
     for cell, (label, path, unit, convention, colour) in zip(layout.cells(len(shown), layout.CARD), shown, strict=True):
         value, base = _at(now, path), _at(before, path)

@@ -120,14 +120,14 @@ def speeds(parts: dict) -> None:
             units.rate(found["tokens_per_s"]),
             help=f"measured: batch {found['batch_size']}, prompt {found['prompt_len']}, median of {found['repeats']}",
         )
-        columns[0].caption(f"measured; {share:.0%} of this device's ceiling")
+        columns[0].caption(f"measured; {share:.0%} of the prediction")
     if rows := parts.get("decode", {}).get("rows"):
         columns[1].metric(
             f"Decode at {units.length(rows[0]['context_len'])}",
             units.rate(rows[0]["tokens_per_s"]),
             help=f"measured: median of {rows[0]['repeats']} steps",
         )
-        columns[1].caption(f"measured; {rows[0]['tokens_per_s'] / rows[0]['predicted_tokens_per_s']:.0%} of this device's ceiling")
+        columns[1].caption(f"measured; {rows[0]['tokens_per_s'] / rows[0]['predicted_tokens_per_s']:.0%} of the prediction")
     if found := parts.get("memory"):
         columns[2].metric("Peak memory", units.n_bytes(found["peak_bytes"]), help=found["what"])
         columns[2].caption(f"measured; {units.n_bytes(found['predicted_bytes']['total'])} estimated for the model alone")

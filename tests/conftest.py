@@ -1,6 +1,8 @@
 """What several tests need: comparison by relative error, random tensors, and memory that is NaN until it is written."""
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -47,3 +49,31 @@ def nan_filled() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def mamba_ssm() -> SimpleNamespace:
+    """mamba-ssm's own references in plain torch, made to compute in float64 throughout."""
+    with pytest.MonkeyPatch.context() as patch:
+        # The package imports its compiled CUDA extension at once; the references never call it.
+        patch.setitem(sys.modules, "selective_scan_cuda", ModuleType("selective_scan_cuda"))
+        from mamba_ssm.modules.ssd_minimal import ssd_minimal_discrete
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_ref
+        from mamba_ssm.ops.triton.selective_state_update import selective_state_update_ref
+        from mamba_ssm.ops.triton.ssd_combined import ssd_chunk_scan_combined_ref
+    # Where `import mamba_ssm` succeeds, transformers runs its Triton kernels, which a CPU cannot: so it must not stay imported.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "mamba_ssm"]:
+        del sys.modules[name]
+    references = (ssd_minimal_discrete, ssd_chunk_scan_combined_ref, selective_state_update_ref, selective_scan_ref)
+    return SimpleNamespace(**{reference.__name__: _in_float64(reference) for reference in references})
+
+
+def _in_float64(reference: Callable[..., Any]) -> Callable[..., Any]:
+    """The references round to float32 here and there, whatever they are given: `float()` means double() while they run."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.Tensor, "float", torch.Tensor.double)
+            return reference(*args, **kwargs)
+
+    return run

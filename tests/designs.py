@@ -19,21 +19,25 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "swa": {"window": 4, "sink": 2},
     "ssm": {"d_ssm": 64, "head_dim": 16, "d_state": 8, "d_conv": 4, "chunk_size": 8},
     "intra": {"n_heads": 4, "n_kv_heads": 2, "qk_head_dim": 6, "v_head_dim": 12, "d_ssm": JOINT_WIDTH, "ssm_head_dim": 16},
+    "diff": {"norm": "none", "scalar": "diff_t", "fusion": "diff"},
     "ffn": {"kind": "swiglu", "d_ff": 40},
 }
-MIXER_SECTIONS = ("attention", "swa", "ssm", "intra")
+MIXER_SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
+MAMBA1 = {"kind": "mamba1", "d_ssm": 48, "d_state": 5, "d_conv": 4, "dt_rank": 3}
 MOE = {"kind": "moe", "n_routed": 4, "top_k": 2, "n_shared": 1, "d_expert": 20}
 
 # Every kind alone, kinds in both orders, and all of them in one stack.
-PATTERNS = ("A", "S", "M", "H", "AM", "SA", "AMSH", "HSMA")
+PATTERNS = ("A", "S", "M", "H", "D", "N", "AM", "SA", "AMSH", "HSMA", "NADM")
 
 
 def mapping(pattern: str = "AM", **changes: Any) -> dict[str, Any]:
-    """A small design as it comes out of YAML. A mixer section's change is merged into it, any other value replaced; None leaves it out."""
+    """A small design as it comes out of YAML. A mixer section's change is merged into it; any other value, and a section of another kind,
+    is replaced; None leaves it out."""
     data = {"schema": 1, "name": f"small-{pattern}", "vocab_size": 50, "d_model": 32, "n_layers": len(pattern)}
     data |= {"layers": {"strategy": "custom", "pattern": pattern}} | SECTIONS
     for key, value in changes.items():
-        data[key] = data[key] | value if key in MIXER_SECTIONS and value is not None else value
+        merged = key in MIXER_SECTIONS and value is not None and "kind" not in value
+        data[key] = data[key] | value if merged else value
     return {key: value for key, value in data.items() if value is not None}
 
 
@@ -83,7 +87,10 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
     """Any design within small bounds: every strategy, section, axis and feed-forward."""
     divisor, times = st.integers(1, 3), st.integers(1, 4)
     n_layers = draw(st.integers(1, 9))
-    kv, head_dim, p = draw(divisor), 2 * draw(times), draw(st.integers(1, 8))
+    layers = draw(_layers(n_layers))
+    letters = layers.get("pattern", "H" if layers["strategy"] == "intra" else "")
+    two = 2 if set("DN") & set(letters) else 1  # differential mixers want heads in pairs
+    kv, head_dim, p = draw(divisor) * two, 2 * draw(times), draw(st.integers(1, 8))
     groups, axes = draw(divisor), draw(st.sampled_from(INTRA_COMBINATIONS))
     heads, v_head_dim = kv * draw(divisor), p * groups  # so that the values' width has whole SSM heads in whole groups
     changes: dict[str, Any] = {
@@ -92,11 +99,12 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
         "vocab_size": draw(st.integers(1, 60)),
         "d_model": draw(st.integers(1, 24)),
         "tie_embeddings": draw(st.booleans()),
-        "layers": draw(_layers(n_layers)),
+        "norm_eps": draw(st.floats(1e-12, 1.0)),
+        "layers": layers,
         "attention": draw(_attention(kv, head_dim)),
         "swa": {"window": draw(st.integers(1, 9)), "sink": draw(st.integers(0, 5)), "rope_theta": draw(st.floats(1.0, 1e9))},
         "ssm": {
-            "d_ssm": p * groups * draw(times),
+            "d_ssm": p * groups * draw(times) * two,
             "head_dim": p,
             "d_state": draw(times),
             "d_conv": draw(times),
@@ -112,8 +120,16 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
             "d_ssm": heads * v_head_dim,
             "ssm_head_dim": p,
         },
+        "diff": {
+            "norm": draw(st.sampled_from(["group", "none"])),
+            "scalar": draw(st.sampled_from(["diff_t", "none"])),
+            "fusion": draw(st.sampled_from(["diff", "add"])),
+        },
         "ffn": draw(st.sampled_from([None, {"kind": "swiglu", "d_ff": 7}, MOE, MOE | {"n_shared": 0, "top_k": 4}])),
     }
+    if not set("HN") & set(letters) and draw(st.booleans()):
+        sizes = {"d_ssm": draw(times), "d_state": draw(times), "d_conv": draw(times), "dt_rank": draw(times)}
+        changes["ssm"] = {"kind": "mamba1", "dt_bc_norm": draw(st.booleans())} | sizes
     return ArchSpec.from_mapping({key: value for key, value in ({"schema": 1} | changes).items() if value is not None})
 
 
@@ -122,6 +138,7 @@ def _attention(draw: st.DrawFn, n_kv_heads: int, head_dim: int) -> dict[str, Any
     scaling = {"factor": draw(st.floats(1.0, 64.0)), "original_context_len": draw(st.integers(1, 9000))}
     section = {"n_heads": n_kv_heads * draw(st.integers(1, 3)), "n_kv_heads": n_kv_heads, "head_dim": head_dim}
     section |= {"position": draw(st.sampled_from(["rope", "nope"])), "rope_theta": draw(st.floats(1.0, 1e9))}
+    section |= {"rope_fraction": draw(st.sampled_from([1.0, 2 / head_dim]))}
     return section | draw(st.sampled_from([{}, {"rope_scaling": scaling}]))
 
 
@@ -129,7 +146,7 @@ def _attention(draw: st.DrawFn, n_kv_heads: int, head_dim: int) -> dict[str, Any
 def _layers(draw: st.DrawFn, n_layers: int) -> dict[str, Any]:
     strategy = draw(st.sampled_from(placement.STRATEGIES))
     if strategy == "custom":
-        return {"pattern": draw(st.text("ASMH", min_size=n_layers, max_size=n_layers))}
+        return {"strategy": strategy, "pattern": draw(st.text("".join(placement.LETTERS), min_size=n_layers, max_size=n_layers))}
     if strategy in placement.UNIFORM:
         return {"strategy": strategy}
     if draw(st.booleans()):
@@ -158,8 +175,14 @@ class PaperRow(NamedTuple):
         return f"{self.table}-{self.cells['model']}-{'+'.join(map(str, self.counts))}-{budget}"
 
 
+def _final(spec: ArchSpec) -> bool:
+    """Whether an intra-hybrid block of this design is the paper's final choice, which all these rows have."""
+    assert spec.intra
+    return tuple(getattr(spec.intra, axis) for axis in _axes()) == ("group", "none", "diff", "separate", "separate")
+
+
 def paper_rows() -> list[PaperRow]:
-    dense = {name: presets.get(name).spec for name in presets.names() if "moe" not in name}
+    dense = {name: spec for name in presets.names() if "moe" not in name and _final(spec := presets.get(name).spec)}
     rows = []
     for table in ("table09_1b", "table10_350m", "table12_long_context"):
         for _, cells in baselines.table(table).iterrows():

@@ -19,7 +19,7 @@ from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.profiling.trace import trace
 from hybrid_core.spec import ArchSpec, MoE, SpecError
 from hybrid_core.workload import Workload
-from tests.designs import INTRA_COMBINATIONS, MOE, PATTERNS, axes_id, design, intra_design, valid_designs
+from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, axes_id, design, intra_design, valid_designs
 
 DESIGNS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
@@ -31,6 +31,10 @@ DESIGNS: dict[str, ArchSpec] = {
     "two groups": design("MH", ssm={"n_groups": 2}, intra={"d_ssm": 64}),
     "no RoPE, wide conv": design("AH", attention={"position": "nope"}, ssm={"d_conv": 7}),
     "window without sink": design("SS", swa={"sink": 0, "window": 3}),
+    "Mamba-1": design("MA", ssm=MAMBA1),
+    "Mamba-1 with norms": design("M", ssm=MAMBA1 | {"dt_bc_norm": True, "d_conv": 1}),
+    "differential with norms": design("DN", diff={"norm": "group", "fusion": "add"}, ssm={"n_groups": 2}, intra=None),
+    "differential without lambda": design("DN", diff={"scalar": "none"}, attention={"position": "nope"}),
 }
 LENGTHS = (1, 5, 23)  # 23 is no multiple of the chunk (8), nor within window and sinks (6)
 AXES = [axes for axes in INTRA_COMBINATIONS if axes["norm"] == "group" and axes["scalar"] in ("none", "gate")]
@@ -94,17 +98,32 @@ def test_flops_of_every_combination_of_axes_are_what_both_counters_see(axes: dic
     trace_agrees(intra_design(axes), 11)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
-@given(valid_designs(), st.integers(1, 40))
-def test_parameters_and_cache_of_any_design_are_those_of_the_live_model(spec: ArchSpec, length: int) -> None:
+DTYPES = st.fixed_dictionaries(
+    {
+        "kv_cache_dtype": st.sampled_from(["fp32", "bf16", "fp16", "fp8"]),
+        "state_dtype": st.sampled_from(["fp32", "bf16"]),
+        "weight_dtype": st.sampled_from(["fp32", "bf16", "fp16"]),
+    }
+)
+
+
+def any_design_agrees(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
     assert model_costs(spec).params().total == live_params(spec)
-    cache_agrees(spec, length)
-
-
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(valid_designs(), st.integers(1, 40))
-def test_flops_of_any_design_are_what_both_counters_see(spec: ArchSpec, length: int) -> None:
+    cache_agrees(spec, length, **dtypes)
     trace_agrees(spec, length)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(valid_designs(), st.integers(1, 40), DTYPES)
+def test_parameters_cache_and_flops_of_any_design_are_those_of_the_live_model(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+    any_design_agrees(spec, length, dtypes)
+
+
+@pytest.mark.slow
+@settings(max_examples=500, deadline=None, derandomize=True)
+@given(valid_designs(), st.integers(1, 40), DTYPES)
+def test_five_hundred_random_designs_agree(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+    any_design_agrees(spec, length, dtypes)
 
 
 # ---------------------------------------------------------------- by hand

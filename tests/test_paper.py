@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from hybrid_core import baselines, presets
+from hybrid_core import baselines, paper_check, presets
 from hybrid_core.costs.model import ModelCosts, model_costs
 from tests.designs import PaperRow, paper_rows
 
@@ -41,8 +41,24 @@ def test_parameters_flops_and_cache_are_the_printed_ones(row: PaperRow) -> None:
     assert disagreements(row) <= set(baselines.CONTRADICTIONS)
 
 
+@pytest.mark.parametrize("name", paper_check.ROW_DESIGNS)
+def test_every_cell_of_every_table_agrees_or_is_explained(name: str) -> None:
+    cells = paper_check.check(name)
+    assert cells
+    assert [cell for cell in cells if not cell.agrees and not cell.reason] == []
+
+
 def test_every_listed_contradiction_is_one() -> None:
-    assert set().union(*map(disagreements, ROWS)) == set(baselines.CONTRADICTIONS)
+    used = {reason for cells in paper_check.check_all().values() for cell in cells if (reason := cell.contradiction)}
+    assert used == set(baselines.CONTRADICTIONS)
+
+
+@pytest.mark.parametrize(
+    ("value", "printed", "agrees"),
+    [(3.66e20, "3.7e20", True), (3.66e20, "3.6e20", False), (43.365, "43", True), (0.9589, "0.96", True), (1.5e19, "2e19", True)],
+)
+def test_printed_precision_is_the_prints_own(value: float, printed: str, agrees: bool) -> None:
+    assert paper_check.rounds_to(value, printed) == agrees
 
 
 @pytest.mark.parametrize("name", presets.TABLE2)

@@ -2,21 +2,28 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
-from hybrid_core import baselines, presets
+from hybrid_core import baselines, paper_check, presets
 from hybrid_core.costs.model import fit_depth, model_costs
 from hybrid_core.data import PROFILES
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.spec import ArchSpec, DiffAttentionMixer, DiffMamba2Mixer, IntraMixer, SpecError
+from hybrid_core.yaml_io import dump
 from tests.designs import PaperRow, design, paper_rows
+
+AXES = ("module", "norm", "scalar", "fusion", "value", "out")
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_preset_is_called_like_its_file_has_a_source_and_is_saved_as_it_stands(name: str) -> None:
+def test_a_preset_is_called_like_its_file_has_a_source_and_is_saved_as_it_stands_with_what_it_leaves_out(name: str) -> None:
     spec, source = presets.get(name)
     lines = (PROFILES / "presets" / f"{name}.yaml").read_text("utf-8").splitlines(keepends=True)
     assert spec.name == name
     assert re.search(r"arXiv \d{4}\.\d{5}|https://", source)
-    assert spec.to_yaml() == "".join(line for line in lines if not line.startswith("#"))
+    text = "".join(line for line in lines if not line.startswith("#"))
+    written, saved = yaml.safe_load(text), yaml.safe_load(spec.to_yaml())
+    sections = {key: {k: value[k] for k in value if k in written[key]} for key, value in saved.items() if isinstance(value, dict)}
+    assert dump({key: sections.get(key, value) for key, value in saved.items() if key in written}) == text
 
 
 def test_presets_resolve_by_name_and_by_path_and_else_say_so() -> None:
@@ -32,6 +39,34 @@ def test_presets_resolve_by_name_and_by_path_and_else_say_so() -> None:
 def test_every_row_of_tables_9_10_and_12_has_one_preset(row: PaperRow) -> None:
     assert len(row.presets) == 1
     assert row.presets[0].startswith(row.cells["model"])
+
+
+def axis_words(spec: ArchSpec) -> tuple[str, ...]:
+    """Module, norm, scalar, fusion, value and out of a design's layers, in the words of Tables 18 and 19."""
+    (mixer,) = {layer.mixer for layer in spec.stack}
+    if isinstance(mixer, DiffAttentionMixer):
+        return ("T/T", mixer.norm, mixer.scalar, mixer.fusion, "joint", "joint")
+    if isinstance(mixer, DiffMamba2Mixer):
+        return ("M/M", mixer.norm, mixer.scalar.replace("_t", "_m"), mixer.fusion, "sep", "sep")
+    assert isinstance(mixer, IntraMixer)
+    fusion, value, out = mixer.fusion.replace("concat", "conc"), mixer.value.replace("shared", "joint"), mixer.out
+    return ("T/M", mixer.norm, mixer.scalar, fusion, value.replace("separate", "sep"), out.replace("separate", "sep"))
+
+
+VARIANTS = [row for row in baselines.table("table18_19_intra_variants").to_dict("records") if isinstance(row["module"], str)]
+
+
+@pytest.mark.parametrize("row", VARIANTS, ids=lambda row: "-".join(str(row[key]) for key in (*AXES, "scale")))
+def test_every_row_of_tables_18_and_19_is_a_preset_of_its_axes_and_depth(row: dict[str, Any]) -> None:
+    printed = (tuple(row[key] for key in AXES), row["scale"], row["n_layers"])
+    spec = paper_check.ROW_DESIGNS["table18_19_intra_variants"](row)
+    assert spec
+    assert (axis_words(spec), baselines.scale(spec), spec.n_layers) == printed
+
+
+def test_the_variants_are_all_the_presets_of_one_intra_or_differential_kind() -> None:
+    uniform = {name for name in presets.names() if set(presets.get(name).spec.pattern) in ({"H"}, {"D"}, {"N"})}
+    assert uniform == {paper_check.ROW_DESIGNS["table18_19_intra_variants"](row).name for row in VARIANTS}
 
 
 def indices(printed: str) -> tuple[int, ...]:

@@ -68,7 +68,8 @@ def test_the_example_takes_a_mixture_of_experts() -> None:
 
 
 def test_a_saved_design_is_laid_out_as_people_write_it() -> None:
-    lines = ArchSpec.from_yaml(EXAMPLE).to_yaml().splitlines()
+    lines = ArchSpec.from_yaml(EXAMPLE.replace("d_model", "norm_eps: 1.0e-5\nd_model", 1)).to_yaml().splitlines()
+    assert lines.pop(4) == "norm_eps: 1.0e-05"
     assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in EXAMPLE.splitlines()]
     assert lines[1] == "name: inter-1to5-1b"
     assert lines[8] == "swa: {window: 512, sink: 64, rope_theta: 10000.0}"

@@ -11,7 +11,6 @@ echo "Installing the rest"
 
 if command -v nvidia-smi >/dev/null 2>&1 && "$1/bin/python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
     echo "Installing mamba-ssm for this GPU"
-    "$pip" install --quiet setuptools wheel packaging ninja
-    MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE "$pip" install --quiet --no-build-isolation --no-deps -r requirements-gpu.txt ||
+    sh tools/install-mamba.sh "$1" ||
         echo "mamba-ssm could not be installed; the explorer's own operations are used instead"
 fi

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from hybrid_core.costs import ffn
 from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, linear
-from hybrid_core.registry import KINDS
+from hybrid_core.registry import Kind, kind_of
 from hybrid_core.spec import ArchSpec, Layer
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
@@ -33,6 +35,14 @@ class LayerCosts(NamedTuple):
     layer: Layer
     mixer: MixerCosts
     d_model: int
+
+    @property
+    def kind(self) -> Kind:
+        return kind_of(self.layer.mixer)
+
+    def windowed(self, seq_len: Num) -> Num:
+        """Whether a forward over `seq_len` tokens has to mask a window."""
+        return seq_len > getattr(self.layer.mixer, "window", np.inf)
 
     def params(self) -> int:
         norms = self.d_model * (2 if self.layer.ffn else 1)
@@ -67,7 +77,7 @@ class ModelCosts:
     def __init__(self, spec: ArchSpec) -> None:
         self.spec = spec
         distinct = {
-            layer: LayerCosts(layer, KINDS[layer.letter].costs(layer.mixer, spec.d_model), spec.d_model) for layer in set(spec.stack)
+            layer: LayerCosts(layer, kind_of(layer.mixer).costs(layer.mixer, spec.d_model), spec.d_model) for layer in set(spec.stack)
         }
         self.layers: tuple[LayerCosts, ...] = tuple(distinct[layer] for layer in spec.stack)
         self._counts = [(distinct[layer], n) for layer, n in Counter(spec.stack).items()]

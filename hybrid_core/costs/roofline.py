@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybrid_core.costs import ffn
+from hybrid_core.costs import ffn, forecast
 from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
 from hybrid_core.costs.terms import Num
 from hybrid_core.hardware import Hardware
@@ -30,8 +30,13 @@ def predict(spec: ArchSpec, workload: Workload, hardware: Hardware, context_len:
     costs = model_costs(spec)
     context = workload.context_len if context_len is None else context_len
     prompt = workload.prefill_len if context_len is None else context
-    prefill_s = _prefill_s(costs, workload, hardware, prompt)
-    step_s, memory_s = _decode_step_s(costs, workload, hardware, context)
+    hardware.peak(workload.weight_dtype)  # says so where nothing is known about this dtype
+    if hardware.rates:
+        prefill_s = forecast.prefill_s(costs, workload, hardware.rates, prompt)
+        step_s = memory_s = forecast.decode_step_s(costs, workload, hardware.rates, context)
+    else:
+        prefill_s = _prefill_s(costs, workload, hardware, prompt)
+        step_s, memory_s = _decode_step_s(costs, workload, hardware, context)
     batch = workload.batch_size
     return Prediction(prefill_s, batch * prompt / prefill_s, step_s, batch / step_s, memory_s / step_s)
 

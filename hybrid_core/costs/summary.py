@@ -6,7 +6,7 @@ from hybrid_core.costs.memory import memory
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
 from hybrid_core.hardware import Hardware
-from hybrid_core.registry import KINDS
+from hybrid_core.registry import kind_of
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 
@@ -38,6 +38,7 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
         },
         "memory_bytes": {key: int(value) for key, value in used._asdict().items()} | {"total": int(used.total)},
         "predicted": {
+            "basis": hardware.basis,
             "prefill_tokens_per_s": float(speed.prefill_tokens_per_s),
             "decode_tokens_per_s": float(speed.decode_tokens_per_s),
             "decode_step_s": float(speed.decode_step_s),
@@ -54,7 +55,7 @@ def layers(spec: ArchSpec, workload: Workload) -> list[dict[str, Any]]:
     for index, layer in enumerate(model_costs(spec).layers, start=1):
         if id(layer) not in record:
             record[id(layer)] = {
-                "kind": KINDS[layer.layer.letter].name,
+                "kind": kind_of(layer.layer.mixer).name,
                 "params": layer.params(),
                 "flops": int(sum(layer.forward_flops(context).values())),
                 "cache_bytes": int(layer.cache_bytes(context, workload)),

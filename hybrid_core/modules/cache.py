@@ -99,7 +99,7 @@ class WindowCache:
 
 @dataclass
 class SSMCache:
-    """Scan state [B, H, P, N] and the last d_conv - 1 inputs of the convolution [B, d_conv - 1, channels]."""
+    """Scan state [B, H, P, N], in Mamba-1 [B, channels, N], and the last d_conv - 1 inputs of the convolution [B, d_conv - 1, channels]."""
 
     state: Tensor
     conv: Tensor

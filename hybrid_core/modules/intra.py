@@ -1,13 +1,12 @@
 """The intra-hybrid block: attention heads and Mamba-2 heads on the same input, fused (paper, Appendix D). Costs: costs/intra.py."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.modules.attention import AttentionHeads
 from hybrid_core.modules.cache import BranchCache, CacheDtypes
+from hybrid_core.modules.diff_lambda import DiffLambda
 from hybrid_core.modules.mamba2 import Mamba2Heads
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.spec import IntraMixer
@@ -42,22 +41,17 @@ class Gate(nn.Module):
         return a, s
 
 
-class DiffLambda(nn.Module):
-    """The Differential Transformer's lambda (arXiv 2410.05258, equation 2) on the second branch:
-    exp(q1 . k1) - exp(q2 . k2) + 0.8 - 0.6 exp(-0.3 (layer - 1)), layers from 1."""
+class ScaledSsm(DiffLambda):
+    """The Differential Transformer's lambda on the second branch."""
 
     def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
-        super().__init__()
-        self.vectors = nn.Parameter(torch.zeros(4, spec.attention.head_dim))
-        self.start = 0.8 - 0.6 * math.exp(-0.3 * layer_index)
+        super().__init__(spec.attention.head_dim, layer_index)
 
     def forward(self, x: Tensor, attention: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor]:
-        q1, k1, q2, k2 = self.vectors.float()
-        factor = torch.exp((q1 * k1).sum()) - torch.exp((q2 * k2).sum()) + self.start
-        return attention, ssm * factor.to(ssm.dtype)
+        return attention, ssm * self.factor(ssm.dtype)
 
 
-SCALARS: dict[str, type[nn.Module] | None] = {"none": None, "scale": Scale, "gate": Gate, "diff_t": DiffLambda}
+SCALARS: dict[str, type[nn.Module] | None] = {"none": None, "scale": Scale, "gate": Gate, "diff_t": ScaledSsm}
 
 
 class IntraHybrid(nn.Module):

@@ -1,19 +1,17 @@
 """Mamba-2 (arXiv 2405.21060). H heads of width P, state N, G groups that share B and C. Costs: costs/mamba2.py."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.modules.cache import CacheDtypes, SSMCache
 from hybrid_core.modules.norm import GatedRMSNorm
+from hybrid_core.modules.ssm import initialise_conv, initialise_dt_bias, scan_dtype
 from hybrid_core.spec import Mamba2Mixer
 from kernels.causal_conv1d import causal_conv1d
 from kernels.ssd import ssd, ssd_step
 
 A_RANGE = (0.01, 2.0)  # the paper's (Appendix E)
-DT_RANGE = (1e-3, 1e-1)  # Mamba-2's
 
 
 class Mamba2Heads(nn.Module):
@@ -37,12 +35,9 @@ class Mamba2Heads(nn.Module):
     @torch.no_grad()
     def initialise(self) -> None:
         """A uniform in [0.01, 2]; dt log-uniform in [0.001, 0.1] through the inverse of softplus; D = 1; conv as torch's default."""
-        bound = self.spec.d_conv**-0.5
-        self.conv_weight.uniform_(-bound, bound)
-        self.conv_bias.uniform_(-bound, bound)
+        initialise_conv(self.conv_weight, self.conv_bias)
         self.A_log.copy_(torch.empty_like(self.A_log, dtype=torch.float32).uniform_(*A_RANGE).log())
-        dt = torch.empty_like(self.dt_bias, dtype=torch.float32).uniform_(*map(math.log, DT_RANGE)).exp()
-        self.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        initialise_dt_bias(self.dt_bias)
         self.D.fill_(1.0)
 
     def scan(self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -55,7 +50,7 @@ class Mamba2Heads(nn.Module):
         x, B, C = xbc.split([s.d_ssm, s.n_groups * s.d_state, s.n_groups * s.d_state], -1)
         x = x.unflatten(-1, (s.n_heads, s.head_dim))
         B, C = (v.unflatten(-1, (s.n_groups, s.d_state)) for v in (B, C))
-        exact = torch.float64 if dt.dtype == torch.float64 else torch.float32
+        exact = scan_dtype(dt.dtype)
         dt = F.softplus(dt.to(exact) + self.dt_bias.to(exact))
         A = -torch.exp(self.A_log.to(exact))
         if cache is None:

@@ -9,10 +9,9 @@ from torch import Tensor, nn
 
 from hybrid_core.modules.cache import Cache, CacheDtypes
 from hybrid_core.modules.ffn import GatedFFN
-from hybrid_core.modules.mamba2 import Mamba2Heads
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
-from hybrid_core.registry import KINDS
+from hybrid_core.registry import kind_of
 from hybrid_core.spec import ArchSpec, Layer, SwiGLU
 
 INIT_STD = 0.02
@@ -24,7 +23,7 @@ class Block(nn.Module):
     def __init__(self, layer: Layer, d_model: int, index: int) -> None:
         super().__init__()
         self.mixer_norm = RMSNorm(d_model)
-        self.mixer = KINDS[layer.letter].load_module()(layer.mixer, d_model, index)
+        self.mixer = kind_of(layer.mixer).load_module()(layer.mixer, d_model, index)
         if layer.ffn is not None:
             self.ffn_norm = RMSNorm(d_model)
             self.ffn = GatedFFN(layer.ffn, d_model) if isinstance(layer.ffn, SwiGLU) else MixtureOfExperts(layer.ffn, d_model)
@@ -45,6 +44,9 @@ class HybridLM(nn.Module):
         self.layers = nn.ModuleList(Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack))
         self.norm = RMSNorm(spec.d_model)
         self.head = None if spec.tie_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+        for module in self.modules():
+            if isinstance(module, RMSNorm):
+                module.eps = spec.norm_eps
 
     def forward(self, tokens: Tensor, cache: Cache | None = None, last_only: bool = False) -> Tensor:
         """Continue from `cache`, if given, and fill it. `last_only`: logits of the last position alone, [B, 1, vocab_size]."""
@@ -71,7 +73,7 @@ class HybridLM(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Normal with std 0.02, projections into the residual stream smaller by sqrt(2 n_layers); norms 1; Mamba's A, dt as the paper."""
+        """Normal with std 0.02, projections into the residual stream smaller by sqrt(2 n_layers); norms 1; then each module its own way."""
         residual_std = INIT_STD * (2 * self.spec.n_layers) ** -0.5
         for name, parameter in self.named_parameters():
             last = name.split(".")[-2] if name.endswith(".weight") else name.split(".")[-1]
@@ -84,11 +86,9 @@ class HybridLM(nn.Module):
             elif parameter.ndim > 1 and last != "conv_weight":
                 _normal(parameter, INIT_STD)
         for module in self.modules():
-            if isinstance(module, Mamba2Heads):
-                module.initialise()
-            elif isinstance(module, MixtureOfExperts):
-                module.bias.zero_()
-                module.load.zero_()
+            own: Any = getattr(module, "initialise", None)
+            if own is not None and module is not self:
+                own()
 
 
 def _normal(parameter: Tensor, std: float) -> None:

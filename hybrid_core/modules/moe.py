@@ -29,6 +29,12 @@ class MixtureOfExperts(nn.Module):
         self.bias: Tensor
         self.load: Tensor
 
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """Balanced, as far as is known."""
+        self.bias.zero_()
+        self.load.zero_()
+
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
         scores = torch.sigmoid(self.router(rows).float())

@@ -4,11 +4,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-EPS = 1e-5
-
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, the mean taken over each group of `group` channels (all of them unless given)."""
+    """x / rms(x) * weight, the mean taken over each group of `group` channels (all of them unless given).
+
+    `eps` is the model's `norm_eps`: HybridLM sets it on every norm that it holds, so that no mixer has to be told.
+    """
+
+    eps = 1e-5
 
     def __init__(self, width: int, group: int | None = None) -> None:
         super().__init__()
@@ -17,8 +20,8 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.group == x.shape[-1]:
-            return F.rms_norm(x, (self.group,), self.weight, EPS)
-        grouped = F.rms_norm(x.unflatten(-1, (-1, self.group)), (self.group,), None, EPS)
+            return F.rms_norm(x, (self.group,), self.weight, self.eps)
+        grouped = F.rms_norm(x.unflatten(-1, (-1, self.group)), (self.group,), None, self.eps)
         return grouped.flatten(-2) * self.weight
 
 

@@ -1,4 +1,7 @@
-"""Rotary position embedding, with Llama-3 frequency scaling. Halves are rotated (Llama's layout in transformers)."""
+"""Rotary position embedding, of a head or of its first channels, with Llama-3 frequency scaling.
+
+Halves are rotated (Llama's layout in transformers).
+"""
 
 import math
 
@@ -21,7 +24,7 @@ def inverse_frequencies(dim: int, theta: float, scaling: RopeScaling | None) -> 
 
 
 class Rope:
-    """Rotates x [B, T, H, D] by its positions start, start+1, ... Tables grow as needed and live on x's device."""
+    """Rotates the first `dim` channels of x [B, T, H, D] by positions start, start+1, ... Tables grow as needed and live on x's device."""
 
     def __init__(self, dim: int, theta: float, scaling: RopeScaling | None) -> None:
         self.inv_freq = inverse_frequencies(dim, theta, scaling)
@@ -31,9 +34,11 @@ class Rope:
         end = start + x.shape[1]
         if self._cos.shape[0] < end or self._cos.device != x.device or self._cos.dtype != x.dtype:
             self._grow(max(end, 2 * self._cos.shape[0]), x)
-        half = x.shape[-1] // 2
-        rotated = torch.cat([x[..., half:], x[..., :half]], -1)
-        return torch.addcmul(x * self._cos[start:end], rotated, self._sin[start:end])
+        dim = self._cos.shape[-1]
+        turned, kept = x[..., :dim], x[..., dim:]
+        rotated = torch.cat([turned[..., dim // 2 :], turned[..., : dim // 2]], -1)
+        turned = torch.addcmul(turned * self._cos[start:end], rotated, self._sin[start:end])
+        return torch.cat([turned, kept], -1) if kept.shape[-1] else turned
 
     def _grow(self, length: int, like: Tensor) -> None:
         """Tables [length, 1, D]; the sign of the rotation is in the sine."""

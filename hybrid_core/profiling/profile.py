@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hybrid_core import baselines
+from hybrid_core import baselines, hardware
 from hybrid_core.costs.memory import memory, refusal
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import generation_tokens_per_s, predict
 from hybrid_core.hardware import Hardware
 from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.modules.model import HybridLM, build
-from hybrid_core.profiling import ceilings, device, throughput
+from hybrid_core.profiling import device, throughput
+from hybrid_core.profiling.calibrate import Calibration, as_hardware
 from hybrid_core.profiling.options import PAPER_BATCH, PAPER_PROMPT, ProfileOptions
 from hybrid_core.profiling.trace import trace
 from hybrid_core.spec import ArchSpec
@@ -84,9 +85,12 @@ class Profile:
             raise DoesNotFit(f"{self.spec.name} at batch {self.batch}, {smallest:,} tokens: {problem}")
 
     def _ceilings(self) -> None:
-        measured = ceilings.measure(self.device, self.options.dtype)
-        self.hardware = ceilings.as_hardware(self.device, self.options.dtype, measured)
-        self.store("ceilings", measured | {"convention": "measured"})
+        """What the predictions rest on: the stored calibration of this device, or its ceilings, measured now."""
+        known = hardware.calibrated().get(hardware.calibration_key(str(self.device), self.options.dtype))
+        measured = Calibration(self.device, self.options.dtype).peak_and_bandwidth()
+        self.hardware = known or as_hardware(self.device, measured)
+        basis = "this device's calibrated rates" if known else "the roofline of this device's measured ceilings"
+        self.store("ceilings", measured | {"convention": "measured", "basis": basis})
 
     def _cache(self, model: HybridLM) -> None:
         """Bytes of the live cache's tensors for one sequence, beside the closed forms. The shortest one is filled by a prefill."""

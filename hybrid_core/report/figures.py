@@ -17,7 +17,7 @@ from hybrid_core.costs.memory import memory
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
 from hybrid_core.hardware import Hardware
-from hybrid_core.registry import KINDS
+from hybrid_core.registry import KINDS, kind_of
 from hybrid_core.report import units
 from hybrid_core.runs.store import Run
 from hybrid_core.spec import ArchSpec
@@ -121,10 +121,10 @@ def cache_by_context(designs: Sequence[Named], workload: Workload) -> go.Figure:
 
 
 def decode_by_context(designs: Sequence[Named], workload: Workload, hardware: Hardware) -> go.Figure:
-    """Decode speed at the ceiling of a device against context; a line ends where the device is full."""
+    """Predicted decode speed against context; a line ends where the device is full."""
     figure = _figure(
-        f"Decode speed at the device's ceiling, batch {workload.batch_size}",
-        f"predicted: roofline of {hardware.name} (dense peak, bandwidth); a line ends where its memory is full",
+        f"Predicted decode speed, batch {workload.batch_size}",
+        f"predicted: {hardware.basis}; a line ends where its memory is full",
         "context length (tokens)",
         "tokens/s",
     )
@@ -225,8 +225,9 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
     costs = model_costs(spec)
     flops = [float(sum(layer.forward_flops(workload.context_len).values())) for layer in costs.layers]
     params = [layer.params() for layer in costs.layers]
-    for letter, kind in KINDS.items():
-        rows = [i for i, found in enumerate(spec.pattern) if found == letter]
+    kinds = [kind_of(layer.mixer) for layer in spec.stack]
+    for kind in KINDS.values():
+        rows = [i for i, found in enumerate(kinds) if found == kind]
         if rows:
             figure.add_bar(
                 y=[i + 1 for i in rows],
@@ -246,11 +247,11 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
 
 
 def generation(runs: Sequence[Run], with_paper: bool = True) -> go.Figure:
-    """Tokens/s of the paper's protocol against total length: measured, at the device's ceiling, and in the paper."""
+    """Tokens/s of the paper's protocol against total length: measured, predicted, and in the paper."""
     protocols = {run.parts["generation"]["protocol"] for run in runs if "generation" in run.parts}
     figure = _figure(
         "Generation speed against total length",
-        f"measured: {'; '.join(sorted(protocols)) or 'no run yet'}. predicted: roofline of the measured ceilings. "
+        f"measured: {'; '.join(sorted(protocols)) or 'no run yet'}. predicted: {_basis(runs)}. "
         + (f"quoted: {baselines.cite('table13_throughput')}, one H200" if with_paper else ""),
         "total length (tokens)",
         "tokens/s",
@@ -278,6 +279,11 @@ def generation(runs: Sequence[Run], with_paper: bool = True) -> go.Figure:
     _log(figure, "y")
     _lengths(figure)
     return _room(figure)
+
+
+def _basis(runs: Sequence[Run]) -> str:
+    """What the predictions of these runs rest on."""
+    return ", ".join(sorted({run.parts["ceilings"]["basis"] for run in runs if "ceilings" in run.parts})) or "no run yet"
 
 
 def live_cache(runs: Sequence[Run]) -> go.Figure:

@@ -1,9 +1,14 @@
 """Costs and profiles as text for a terminal. Each number carries its convention."""
 
+import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from hybrid_core.advice import Advice
+from hybrid_core.baselines import TABLES
+from hybrid_core.hardware import Hardware
+from hybrid_core.paper_check import Cell
 from hybrid_core.report import units
 from hybrid_core.runs.store import Run
 
@@ -34,10 +39,118 @@ def cost_table(record: dict[str, Any]) -> str:
         ("memory: cache, whole batch", units.n_bytes(memory["cache"]), "exact"),
         ("memory: activations of the prefill", units.n_bytes(memory["activations"]), "estimated"),
         ("memory: total", units.n_bytes(memory["total"]), "estimated"),
-        (f"prefill at the ceiling of {record['hardware']}", units.rate(speed["prefill_tokens_per_s"]), "predicted"),
-        (f"decode at the ceiling of {record['hardware']}", units.rate(speed["decode_tokens_per_s"]), "predicted"),
+        (f"prefill, {speed['basis']}", units.rate(speed["prefill_tokens_per_s"]), "predicted"),
+        (f"decode, {speed['basis']}", units.rate(speed["decode_tokens_per_s"]), "predicted"),
     ]
     return f"{record['name']}: {kinds}\n{record['pattern']}\n{asked}\n\n{_table(rows)}"
+
+
+def quality_lines(found: dict[str, Any]) -> str:
+    """What `cost --quality` adds: the estimate of NLL and the nearest printed rows."""
+    estimate = found["estimate"]
+    if estimate:
+        span = f"{estimate['low']:.3f} to {estimate['high']:.3f} ({estimate['coverage']:.0%})"
+        first = f"NLL {estimate['nll']:.3f} nats per token, {span}, at {units.count(estimate['tokens'])} tokens: {estimate['convention']}"
+        first += f" ({estimate['basis']})"
+    else:
+        first = f"no estimate of NLL, outside the paper's range: {found['outside_the_papers_range']}"
+    rows = [("nearest rows (60B tokens)", "attn", "window", "Mamba", "intra", "NLL", "accuracy", "table")]
+    for row in found["nearest"]:
+        kinds = (str(row[key]) for key in ("n_attn", "n_swa", "n_ssm", "n_hyb"))
+        rows.append((f"  {row['model']} {row['scale']}", *kinds, f"{row['nll_dclm']:.3f}", f"{row['avg']:.1f} %", f"{row['table']}, quoted"))
+    return f"{first}\n\n{_table(rows)}"
+
+
+def advice_lines(name: str, given: Sequence[Advice]) -> str:
+    """What `advice` prints: one paragraph a rule, with the control that it speaks of and its source."""
+    if not given:
+        return f"{name}: the paper's tables suggest no change"
+    paragraphs = [f"{advice.rule.kind}, {advice.rule.control}: {advice.rule.text} [{advice.rule.sources}]" for advice in given]
+    return "\n".join(textwrap.fill(text, 110, subsequent_indent="  ") for text in [f"{name}, {given[0].scenario} context", *paragraphs])
+
+
+def quality_table(found: dict[str, Any]) -> str:
+    """What `quality` prints: fits and optima with 90 % intervals, and leave-one-out errors beside their baseline."""
+    parts = {
+        "NLL = E + A / (parameters in B)^alpha + B / (tokens in B)^beta, from Tables 14 and 15": _laws(found["laws"]),
+        "Compute-optimal size against FLOPs; tokens per parameter from the smallest to the largest budget": _slopes(found["slopes"]),
+        "NLL predicted without the row itself; baseline: the mean of the other rows of its family, scale and kind of budget": _errors(found),
+    }
+    return "\n\n".join(f"{title}\n{_table(rows)}" for title, rows in parts.items()) + "\n\n" + _table(_each_error(found))
+
+
+def _interval(row: dict[str, Any], key: str) -> str:
+    return f"{row[key]:.2f} ({row[f'{key}_low']:.2f} to {row[f'{key}_high']:.2f})"
+
+
+def _laws(laws: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("family", "E", "A", "B", "alpha", "beta", "mean error")]
+    for row in laws:
+        rows.append((row["family"], *(_interval(row, key) for key in ("irreducible", "a", "b", "alpha", "beta")), f"{row['mean_error']:.3f}"))
+    return rows
+
+
+def _slopes(slopes: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("family", "N ~ FLOPs^", "D ~ FLOPs^", "tokens/parameter", "by the law: N ~ FLOPs^", "tokens/parameter")]
+    for row in slopes:
+        exponents = [_interval(row, key) for key in ("params_exponent", "tokens_exponent", "law_params_exponent")]
+        ratios = [
+            f"{row[key]:.0f} ({row[f'{key}_first']:.0f} to {row[f'{key}_last']:.0f})" for key in ("tokens_per_param", "law_tokens_per_param")
+        ]
+        rows.append((row["family"], *exponents[:2], ratios[0], exponents[2], ratios[1]))
+    return rows
+
+
+def _errors(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("rows", "number", "mean error", "90 % below", "largest", "with baseline", "mean error", "its mean error")]
+    for row in found["accuracy"]:
+        own, beside = ("mean_error", "quantile_90", "largest"), ("mean_error_there", "baseline_mean_error")
+        numbers = [*(f"{row[key]:.4f}" for key in own), str(row["rows_with_baseline"]), *(f"{row[key]:.4f}" for key in beside)]
+        rows.append((row["kind"], str(row["rows"]), *numbers))
+    return rows
+
+
+def _each_error(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("family", "scale", "layers", "tokens", "table", "printed", "predicted", "error", "baseline's error")]
+    for row in found["leave_one_out"]:
+        what = (row["family"], row["scale"], (row["pattern"] or "") + (", experts" if row["experts"] else ""), f"{row['tokens'] / 1e9:.1f}B")
+        baseline = "" if row["baseline_error"] is None else f"{row['baseline_error']:+.3f}"
+        rows.append((*what, row["table"], f"{row['nll']:.3f}", f"{row['predicted']:.3f}", f"{row['error']:+.3f}", baseline))
+    return rows
+
+
+def calibration_table(device: Hardware) -> str:
+    """What `calibrate` measured, and the name under which costs and profiles find it."""
+    rates, peak = device.rates, device.peak_flops_per_s.fp32
+    assert rates
+    rows = [
+        ("dense matrix product", f"{peak / 1e9:,.0f} GFLOP/s"),
+        ("memory reads", f"{device.bandwidth_bytes_per_s / 1e9:,.1f} GB/s"),
+        *((f"product with weights, {n} rows", f"{2 * n / seconds / 1e9:,.1f} GFLOP/s") for n, seconds in rates.linear),
+        ("causal attention", f"{rates.attention_flops_per_s / 1e9:,.0f} GFLOP/s"),
+        ("windowed attention", f"{rates.window_flops_per_s / 1e9:,.0f} GFLOP/s"),
+        ("SSD scan", f"{rates.scan_flops_per_s / 1e9:,.0f} GFLOP/s"),
+        ("keys and values in decode", f"{rates.kv_bytes_per_s / 1e9:,.1f} GB/s"),
+        ("scan state in decode", f"{rates.state_bytes_per_s / 1e9:,.1f} GB/s"),
+        ("elementwise work", f"{rates.elementwise_bytes_per_s / 1e9:,.1f} GB/s"),
+        *((f"calls of a {kind} layer", units.seconds(seconds)) for kind, seconds in rates.call_s.items()),
+    ]
+    return f"{device.name}\nkept as {device.key}: use it with --hardware, or choose it on the Compose page\n\n{_table(rows)}"
+
+
+def paper_check_table(tables: dict[str, list[Cell]]) -> str:
+    """Per table: cells, matches, and each mismatch with its reason."""
+    rows = [("table", "cells", "match", "explained", "unexplained")]
+    mismatches = [("table", "row", "column", "printed", "computed", "why")]
+    for name, cells in tables.items():
+        number = TABLES[name][0]
+        wrong = [cell for cell in cells if not cell.agrees]
+        known = sum(1 for cell in wrong if cell.reason)
+        rows.append((number, str(len(cells)), str(len(cells) - len(wrong)), str(known), str(len(wrong) - known)))
+        for cell in wrong:
+            mismatches.append((number, cell.row, cell.column, cell.printed, f"{cell.computed:.4g}", cell.reason or "UNEXPLAINED"))
+    total = [sum(int(row[i]) for row in rows[1:]) for i in range(1, 5)]
+    return _table([*rows, ("all", *map(str, total))]) + "\n\n" + _table(mismatches)
 
 
 def runs_table(runs: Sequence[Run]) -> str:
@@ -68,10 +181,10 @@ def profile_table(run: Run) -> str:
         )
     if found := parts.get("prefill"):
         rows.append((f"prefill, batch {found['batch_size']}, prompt {found['prompt_len']}", units.rate(found["tokens_per_s"]), "measured"))
-        rows.append(("  at the device's own ceiling", units.rate(found["predicted_tokens_per_s"]), "predicted"))
+        rows.append(("  expected here", units.rate(found["predicted_tokens_per_s"]), "predicted"))
     for row in parts.get("generation", {}).get("rows", []):
         rows.append((f"generation to {row['total_len']:,} tokens", units.rate(row["tokens_per_s"]), "measured"))
-        rows.append(("  at the device's own ceiling", units.rate(row["predicted_tokens_per_s"]), "predicted"))
+        rows.append(("  expected here", units.rate(row["predicted_tokens_per_s"]), "predicted"))
         if "paper_tokens_per_s" in row:
             rows.append(("  the paper, one H200", units.rate(row["paper_tokens_per_s"]), "quoted"))
     for row in parts.get("generation", {}).get("not_measured", []):

@@ -12,9 +12,10 @@ import sys
 
 import psutil
 
+from hybrid_core.data import data_dir
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.runs.devices import concrete
-from hybrid_core.runs.store import ACTIVE, Run, RunStore, data_dir, now, open_store
+from hybrid_core.runs.store import ACTIVE, Run, RunStore, now, open_store
 from hybrid_core.spec import ArchSpec
 
 SPAWN_GRACE_S = 30

@@ -10,10 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import platformdirs
 from sqlalchemy import JSON, ForeignKey, create_engine, delete, event, select, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
+from hybrid_core.data import data_dir
 from hybrid_core.spec import ArchSpec
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -23,13 +23,6 @@ ACTIVE: tuple[Status, ...] = ("queued", "running")
 
 class UnknownRun(LookupError):
     """No run has this number."""
-
-
-def data_dir() -> Path:
-    """Where runs, logs and locks are kept: `HYBRID_DATA_DIR`, or the user's data folder. Made when missing."""
-    path = Path(os.environ.get("HYBRID_DATA_DIR") or platformdirs.user_data_dir("hybrid-explorer"))
-    path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def now() -> dt.datetime:

@@ -6,9 +6,10 @@ import time
 import traceback
 from typing import IO
 
+from hybrid_core.data import data_dir
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.runs.jobs import bury_the_dead
-from hybrid_core.runs.store import ACTIVE, Run, RunStore, data_dir, now, open_store
+from hybrid_core.runs.store import ACTIVE, Run, RunStore, now, open_store
 from hybrid_core.spec import SpecError
 
 

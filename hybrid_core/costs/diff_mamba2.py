@@ -1,0 +1,25 @@
+"""Costs of differential Mamba-2. Twin of modules/diff_mamba2.py."""
+
+from dataclasses import dataclass
+
+from hybrid_core.costs.mamba2 import Mamba2HeadsCosts
+from hybrid_core.costs.terms import Num, linear
+from hybrid_core.spec import DiffMamba2Mixer
+
+
+@dataclass(frozen=True)
+class DiffMamba2Costs(Mamba2HeadsCosts):
+    """The heads of both branches, whose groups `spec.n_groups` counts, norm, lambda, and a projection per branch."""
+
+    spec: DiffMamba2Mixer
+
+    def params(self) -> dict[str, int]:
+        s = self.spec
+        own = {"norm": s.d_ssm if s.norm == "group" else 0, "scalar": 4 * s.d_state if s.scalar == "diff_t" else 0}
+        return super().params() | own | {"out": s.d_ssm * self.d_model}
+
+    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+        return super().forward_flops(seq_len) | {"out": linear(seq_len, self.spec.d_ssm, self.d_model)}
+
+    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+        return super().decode_flops(context_len) | {"out": linear(1, self.spec.d_ssm, self.d_model)}

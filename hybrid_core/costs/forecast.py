@@ -1,0 +1,60 @@
+"""How long a design should take on a device whose rates were measured (`calibrate`): the sum of its parts, each at its own rate.
+
+Where the roofline says what a device's ceilings allow, this says what it does through the operations that the modules use.
+"""
+
+import numpy as np
+
+from hybrid_core.costs import ffn
+from hybrid_core.costs.model import LayerCosts, ModelCosts
+from hybrid_core.costs.terms import Num
+from hybrid_core.hardware import Rates
+from hybrid_core.workload import DTYPE_BYTES, Workload
+
+# Parts of a layer that are no matrix product with a weight; every other part is one.
+ATTENTION, SCAN, CONV = "attention", "scan", "conv"
+
+
+def prefill_s(costs: ModelCosts, workload: Workload, rates: Rates, prompt: Num) -> Num:
+    """Seconds to prefill the batch, with one row of logits per sequence."""
+    total = _linear_s(costs.head_flops(1) / 2, workload.batch_size, rates)
+    for layer, n in costs.distinct():
+        total = total + n * _layer_prefill_s(layer, workload, rates, prompt)
+    return total
+
+
+def decode_step_s(costs: ModelCosts, workload: Workload, rates: Rates, context: Num) -> Num:
+    """Seconds of one step of the batch whose new token is number `context`."""
+    batch = workload.batch_size
+    total = _linear_s(costs.head_flops(1) / 2, batch, rates)
+    for layer, n in costs.distinct():
+        state = layer.state_bytes(workload)
+        kept = layer.cache_bytes(context, workload) - state
+        moved_s = batch * (kept / rates.kv_bytes_per_s + 2 * state / rates.state_bytes_per_s)
+        total = total + n * (_weights_s(layer, batch, rates) + moved_s + rates.calls_s(layer.kind.name))
+    return total
+
+
+def _layer_prefill_s(layer: LayerCosts, workload: Workload, rates: Rates, prompt: Num) -> Num:
+    batch, width = workload.batch_size, DTYPE_BYTES[workload.weight_dtype]
+    flops = layer.mixer.forward_flops(prompt)
+    attention_rate = np.where(layer.windowed(prompt), rates.window_flops_per_s, rates.attention_flops_per_s)
+    mixing_s = batch * (flops.get(ATTENTION, 0) / attention_rate + flops.get(SCAN, 0) / rates.scan_flops_per_s)
+    # Each tensor of the workspace is written and read; so are, twice a block, the residual stream, its norm and the branch's output.
+    elements = layer.mixer.workspace(prompt) + ffn.workspace(layer.layer.ffn, prompt) + 6 * prompt * layer.d_model
+    elementwise_s = batch * 2 * elements * width / rates.elementwise_bytes_per_s
+    return _weights_s(layer, batch * prompt, rates) + mixing_s + elementwise_s + rates.calls_s(layer.kind.name)
+
+
+def _weights_s(layer: LayerCosts, rows: Num, rates: Rates) -> Num:
+    """All products with weights. A mixture's experts share the rows: each weight that is read serves fewer of them."""
+    parts = layer.mixer.decode_flops(1)
+    mixer = sum(flops / 2 for part, flops in parts.items() if part not in (ATTENTION, SCAN, CONV))
+    read = ffn.params_read(layer.layer.ffn, layer.d_model, rows)
+    used = rows * ffn.active_params(layer.layer.ffn, layer.d_model)
+    feed_forward_s = _linear_s(read, used / read, rates) if layer.layer.ffn else 0.0
+    return _linear_s(mixer, rows, rates) + feed_forward_s
+
+
+def _linear_s(weights: Num, rows: Num, rates: Rates) -> Num:
+    return weights * rates.weight_s(rows)

@@ -1,0 +1,23 @@
+"""The Differential Transformer's lambda, which scales the second of two branches."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class DiffLambda(nn.Module):
+    """exp(q1 . k1) - exp(q2 . k2) + start, with start = 0.8 - 0.6 exp(-0.3 (layer - 1)) and layers from 1 (arXiv 2410.05258, equation 2).
+
+    The four learnt vectors are `width` wide; `layer_index` counts from 0.
+    """
+
+    def __init__(self, width: int, layer_index: int) -> None:
+        super().__init__()
+        self.vectors = nn.Parameter(torch.zeros(4, width))
+        self.start = 0.8 - 0.6 * math.exp(-0.3 * layer_index)
+
+    def factor(self, dtype: torch.dtype) -> Tensor:
+        """Lambda, one number, so computed in float64."""
+        q1, k1, q2, k2 = self.vectors.double()
+        return (torch.exp((q1 * k1).sum()) - torch.exp((q2 * k2).sum()) + self.start).to(dtype)

@@ -1,0 +1,38 @@
+"""The imports run one way, and what needs no torch does not import it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_import_contracts_hold() -> None:
+    result = run(sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "0 broken" in result.stdout
+
+
+TORCH_FREE = "spec placement presets workload hardware registry baselines costs.model costs.memory costs.summary".split()
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_a_fresh_interpreter_imports_it_without_torch(module: str) -> None:
+    heavy = "sorted({'torch', 'fvcore', 'transformers', 'streamlit'} & set(sys.modules))"
+    result = run(sys.executable, "-c", f"import sys, hybrid_core.{module}; print({heavy})")
+    assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr
+
+
+def test_kernels_import_nothing_of_hybrid_core() -> None:
+    operations = "kernels.attention, kernels.causal_conv1d, kernels.grouped_linear, kernels.ssd, kernels.counting"
+    loaded = "[name for name in sys.modules if name.startswith('hybrid_core')]"
+    result = run(sys.executable, "-c", f"import sys, {operations}; print({loaded})")
+    assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr

@@ -1,0 +1,235 @@
+"""Against independent implementations: transformers' models with the same weights, and mamba-ssm's references."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from hybrid_core.interop.huggingface import FAMILIES, spec_from_config
+from hybrid_core.interop.weights import WeightsError, from_transformers
+from hybrid_core.modules import generate
+from hybrid_core.spec import SpecError
+from kernels.selective_scan import reference as scan_reference
+from kernels.selective_scan import selective_scan, selective_scan_step
+from kernels.ssd import reference as ssd_reference
+from kernels.ssd import ssd, ssd_step
+from tests.conftest import assert_close
+
+TINY = {"vocab_size": 97, "hidden_size": 64, "tie_word_embeddings": False}
+DECODER = TINY | {"intermediate_size": 72, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
+MAMBA2 = {"state_size": 16, "num_hidden_layers": 2, "head_dim": 16, "num_heads": 8, "n_groups": 2, "chunk_size": 8}
+BAMBA = {"num_hidden_layers": 3, "attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_d_state": 16}
+
+# Epsilons far from the default, so that one that is not passed on shows.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "llama": DECODER | {"model_type": "llama", "rms_norm_eps": 1e-2},
+    "llama-3": DECODER | {"model_type": "llama", "head_dim": 24, "tie_word_embeddings": True, "rope_scaling": LLAMA3, "rope_theta": 5e5},
+    "mistral": DECODER | {"model_type": "mistral", "sliding_window": 5},
+    "mistral-unwindowed": DECODER | {"model_type": "mistral", "sliding_window": None},
+    "mamba": TINY | {"model_type": "mamba", "state_size": 8, "num_hidden_layers": 2, "layer_norm_epsilon": 1e-2},
+    "mamba-wide": TINY | {"model_type": "mamba", "num_hidden_layers": 2, "expand": 3, "time_step_rank": 5, "conv_kernel": 3},
+    "mamba2": TINY | MAMBA2 | {"model_type": "mamba2", "layer_norm_epsilon": 1e-2},
+    "bamba": DECODER | BAMBA | {"model_type": "bamba", "mamba_chunk_size": 8, "rms_norm_eps": 1e-2},
+}
+LENGTHS = (1, 3, 37)  # none but 1 divides the chunk (8) or the window (5)
+TOLERANCE = 1e-4
+
+
+def theirs(name: str) -> PreTrainedModel:
+    """A tiny model of transformers in which no parameter is constant: some of its inits are zeros and ones."""
+    fields = dict(CONFIGS[name])
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[fields.pop("model_type")](**fields)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+    model.generation_config.eos_token_id = None  # generate all that is asked for
+    return model
+
+
+def saved(model: PreTrainedModel) -> dict[str, Any]:
+    """Its config as it stands in config.json."""
+    config: dict[str, Any] = json.loads(model.config.to_json_string())
+    return config
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_and_greedy_tokens_are_those_of_transformers(name: str) -> None:
+    model = theirs(name)
+    ours = from_transformers(saved(model), model.state_dict())
+    for length in LENGTHS:
+        tokens = torch.randint(97, (2, length), generator=torch.Generator().manual_seed(length))
+        with torch.inference_mode():
+            expected = model(tokens).logits
+            assert expected.std() > 1  # so that the tolerance says something
+            assert (ours(tokens) - expected).abs().max() < TOLERANCE, length
+    continued = model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=64, do_sample=False, pad_token_id=0)
+    assert torch.equal(generate(ours, tokens, 64), continued[:, length:])
+    assert len(continued[:, length:].unique()) > 30  # and so that the tokens do: no loop of a few
+
+
+def test_every_family_is_tested() -> None:
+    assert {config["model_type"] for config in CONFIGS.values()} == set(FAMILIES)
+
+
+def test_a_config_from_before_transformers_5_means_the_same() -> None:
+    old = CONFIGS["llama-3"]
+    new = {key: value for key, value in old.items() if not key.startswith("rope_")}
+    new["rope_parameters"] = old["rope_scaling"] | {"rope_theta": old["rope_theta"]}
+    spec = spec_from_config(old, "tiny")
+    assert spec == spec_from_config(new, "tiny")
+    assert spec.attention is not None
+    assert spec.attention.rope_scaling is not None
+    assert spec.attention.rope_scaling.model_dump() == {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_context_len": 16,
+    }
+
+
+# A config with one field changed, and the line that refuses it.
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("llama", {"attention_bias": True}, "attention_bias: True - must be False"),
+    ("llama", {"mlp_bias": True}, "mlp_bias: True - must be False"),
+    ("llama", {"hidden_act": "gelu"}, "hidden_act: 'gelu' - must be 'silu'"),
+    ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling.rope_type: 'yarn' - must be 'default' or 'llama3'"),
+    ("llama", {"rope_scaling": {"type": "linear"}}, "rope_scaling.type: 'linear' - must be 'default' or 'llama3'"),
+    ("llama", {"rope_scaling": "llama3"}, "rope_scaling: 'llama3' - must be a mapping"),
+    ("llama", {"rope_parameters": LLAMA3 | {"mscale": 2}}, "rope_parameters.mscale: 2 - unknown field, which may change"),
+    ("llama", {"quantization_config": {"bits": 4}}, "quantization_config: {'bits': 4} - unknown field, which may change"),
+    ("llama", {"num_hidden_layers": 2.5}, "num_hidden_layers: 2.5 - must be a positive whole number"),
+    ("llama", {"num_key_value_heads": 3}, "attention.n_heads: 4 - must be divisible by n_kv_heads (3)"),
+    ("llama", {"model_type": "gpt2"}, "model_type: 'gpt2' - must be 'llama' or "),
+    ("mistral", {"rope_parameters": LLAMA3}, "sliding_window: 5 - must be null where RoPE is scaled"),
+    ("mamba", {"use_conv_bias": False}, "use_conv_bias: False - must be True"),
+    ("mamba2", {"use_bias": True}, "use_bias: True - must be False"),
+    ("mamba2", {"time_step_limit": [0.001, 0.1]}, "time_step_limit: [0.001, 0.1] - dt must be unlimited"),
+    ("mamba2", {"expand": 4}, "expand: 4 - must be 2.0"),
+    ("bamba", {"mamba_proj_bias": True}, "mamba_proj_bias: True - must be False"),
+    ("bamba", {"partial_rotary_factor": 0.25}, "partial_rotary_factor: 0.25 - must be 0.5"),
+    ("bamba", {"attn_layer_indices": 1}, "attn_layer_indices: 1 - must be a list"),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "line"), REFUSED, ids=[f"{name}-{next(iter(change))}" for name, change, _ in REFUSED])
+def test_a_field_that_changes_the_model_and_is_not_understood_is_refused(name: str, change: dict[str, Any], line: str) -> None:
+    with pytest.raises(SpecError) as error:
+        spec_from_config(CONFIGS[name] | change)
+    assert str(error.value).startswith(line)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_missing_field_is_named() -> None:
+    with pytest.raises(SpecError, match="hidden_size: missing - this field is required"):
+        spec_from_config({key: value for key, value in CONFIGS["llama"].items() if key != "hidden_size"})
+
+
+def test_tensors_that_do_not_fit_are_named() -> None:
+    model = theirs("bamba")
+    config, weights = saved(model), model.state_dict()
+
+    def complaint(changes: dict[str, Tensor | None]) -> str:
+        changed = {name: tensor for name, tensor in (weights | changes).items() if tensor is not None}
+        with pytest.raises(WeightsError) as error:
+            from_transformers(config, changed)
+        return str(error.value)
+
+    key, conv = "model.layers.1.self_attn.k_proj.weight", "model.layers.0.mamba.conv1d.weight"
+    up = "model.layers.2.feed_forward.up_proj.weight"
+    assert complaint({key: None}) == f"{key}: missing"
+    assert complaint({key: torch.zeros(64, 64)}) == f"{key}: [64, 64] - must be [32, 64]"
+    assert complaint({conv: weights[conv].squeeze(1)}) == f"{conv}: [192, 4] - must be [192, 1, 4]"
+    assert complaint({up: weights[up][:-1]}) == f"{up}: [71, 64] - must be [72, 64]"
+    assert complaint({"model.layers.3.bias": torch.zeros(1)}) == "model.layers.3.bias: the design bamba has no place for this tensor"
+
+
+def test_a_tied_head_may_be_left_out_but_not_differ_and_saved_frequencies_are_not_read() -> None:
+    model = theirs("llama-3")
+    config, weights = saved(model), model.state_dict()
+    tokens = torch.arange(7)[None]
+    without = {name: tensor for name, tensor in weights.items() if name != "lm_head.weight"}
+    without["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.zeros(12)
+    assert torch.equal(from_transformers(config, without)(tokens), from_transformers(config, weights)(tokens))
+    with pytest.raises(WeightsError, match="differs from the embedding, though the config ties them"):
+        from_transformers(config, weights | {"lm_head.weight": weights["lm_head.weight"] + 1})
+
+
+# ---------------------------------------------------------------- scans against mamba-ssm
+
+
+def ssd_inputs(length: int, groups: int, rng: torch.Generator) -> dict[str, Tensor]:
+    """Four heads of width 6 and state 5, in float64."""
+    shapes = {"x": (2, length, 4, 6), "dt": (2, length, 4), "A": (4,), "B": (2, length, groups, 5), "C": (2, length, groups, 5), "D": (4,)}
+    drawn = {name: torch.randn(shape, generator=rng, dtype=torch.float64) for name, shape in shapes.items()}
+    return drawn | {"dt": F.softplus(drawn["dt"]), "A": -drawn["A"].exp()}
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize(("length", "chunk"), [(1, 1), (35, 7), (36, 12)])
+def test_ssd_is_that_of_mamba_ssm(mamba_ssm: SimpleNamespace, rng: torch.Generator, length: int, chunk: int, groups: int) -> None:
+    """Their chunks divide the length, as they must; ours, of 8, do not."""
+    inputs = ssd_inputs(length, groups, rng)
+    expected = mamba_ssm.ssd_chunk_scan_combined_ref(*(inputs[name] for name in ("x", "dt", "A", "B", "C")), chunk, D=inputs["D"])
+    assert_close("eager", ssd(**inputs, chunk_size=8)[0], expected, 1e-12)
+    assert_close("reference", ssd_reference.ssd(**inputs)[0], expected, 1e-12)
+
+
+def test_ssd_from_a_state_is_that_of_the_papers_listing(mamba_ssm: SimpleNamespace, rng: torch.Generator) -> None:
+    """The listing has neither groups nor D, and takes x and A times dt."""
+    i = ssd_inputs(35, 4, rng) | {"D": torch.zeros(4, dtype=torch.float64)}
+    state = torch.randn(2, 4, 6, 5, generator=rng, dtype=torch.float64)
+    y, after = mamba_ssm.ssd_minimal_discrete(i["x"] * i["dt"][..., None], i["A"] * i["dt"], i["B"], i["C"], 7, state[:, None])
+    for name, (our_y, our_after) in {
+        "eager": ssd(**i, chunk_size=8, state=state),
+        "reference": ssd_reference.ssd(**i, state=state),
+    }.items():
+        assert_close(name, our_y, y, 1e-12)
+        assert_close(f"{name} state", our_after, after, 1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_a_step_of_ssd_is_that_of_mamba_ssm(mamba_ssm: SimpleNamespace, rng: torch.Generator, groups: int) -> None:
+    inputs = ssd_inputs(1, groups, rng)
+    state = torch.randn(2, 4, 6, 5, generator=rng, dtype=torch.float64)
+    x, dt, B, C = (inputs[name][:, 0] for name in ("x", "dt", "B", "C"))
+    A, D = (inputs[name][:, None].expand(4, 6) for name in ("A", "D"))
+    after = state.clone()
+    expected = mamba_ssm.selective_state_update_ref(after, x, dt[..., None].expand_as(x), A[..., None].expand(4, 6, 5), B, C, D)
+    assert_close("y", ssd_step(**inputs, state=state)[:, 0], expected, 1e-12)
+    assert_close("state", state, after, 1e-12)
+
+
+def scan_inputs(length: int, rng: torch.Generator) -> dict[str, Tensor]:
+    """Six channels with a state of 5, in float64."""
+    shapes = {"x": (2, length, 6), "dt": (2, length, 6), "A": (6, 5), "B": (2, length, 5), "C": (2, length, 5), "D": (6,)}
+    drawn = {name: torch.randn(shape, generator=rng, dtype=torch.float64) for name, shape in shapes.items()}
+    return drawn | {"dt": F.softplus(drawn["dt"]), "A": -drawn["A"].exp()}
+
+
+@pytest.mark.parametrize("length", [1, 35, 300])
+def test_the_selective_scan_is_that_of_mamba_ssm(mamba_ssm: SimpleNamespace, rng: torch.Generator, length: int) -> None:
+    """Theirs has time last."""
+    i = scan_inputs(length, rng)
+    x, dt, B, C = (i[name].transpose(1, 2) for name in ("x", "dt", "B", "C"))
+    y, after = mamba_ssm.selective_scan_ref(x, dt, i["A"], B, C, i["D"], return_last_state=True)
+    for name, (our_y, our_after) in {"eager": selective_scan(**i), "reference": scan_reference.selective_scan(**i)}.items():
+        assert_close(name, our_y, y.transpose(1, 2), 1e-12)
+        assert_close(f"{name} state", our_after, after, 1e-12)
+
+
+def test_a_step_of_the_selective_scan_is_that_of_mamba_ssm(mamba_ssm: SimpleNamespace, rng: torch.Generator) -> None:
+    i = scan_inputs(1, rng)
+    state = torch.randn(2, 6, 5, generator=rng, dtype=torch.float64)
+    x, dt, B, C = (i[name][:, 0] for name in ("x", "dt", "B", "C"))
+    after = state.clone()
+    expected = mamba_ssm.selective_state_update_ref(after, x, dt, i["A"], B, C, i["D"])
+    assert_close("y", selective_scan_step(**i, state=state)[:, 0], expected, 1e-12)
+    assert_close("state", state, after, 1e-12)
