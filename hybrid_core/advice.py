@@ -52,7 +52,7 @@ class Facts(NamedTuple):
 def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) -> Facts:
     """The facts of a design in use at `context_len` tokens, recalling something `needle_distance` tokens back."""
     mixed, mixers = mixture(spec.pattern), [layer.mixer for layer in spec.stack]
-    intra = next((mixer for mixer in mixers if isinstance(mixer, IntraMixer)), None)
+    intra: IntraMixer | None = next((mixer for mixer in mixers if isinstance(mixer, IntraMixer)), None)
     windows = [mixer for mixer in mixers if isinstance(mixer, SwaMixer)]
     sunk = context_len - max((mixer.sink for mixer in windows), default=0)
     width = intra.attention.n_heads * intra.attention.head_dim if intra else 0
@@ -65,7 +65,11 @@ def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) 
         cluster=bool(mixed and mixed.cluster),
         centre=mixed and mixed.centre,
         experts=any(isinstance(layer.ffn, MoE) for layer in spec.stack),
-        **{f"intra_{axis}": intra and getattr(intra, axis) for axis in ("norm", "scalar", "fusion", "value", "out")},
+        intra_norm=intra.norm if intra else None,
+        intra_scalar=intra.scalar if intra else None,
+        intra_fusion=intra.fusion if intra else None,
+        intra_value=intra.value if intra else None,
+        intra_out=intra.out if intra else None,
         intra_query_share=width / spec.d_model if intra else None,
         context_len=context_len,
         needle_distance=needle_distance,
@@ -88,7 +92,7 @@ def meets(value: Any, wanted: Wanted) -> bool:
     if value is None:
         return False
     if isinstance(wanted, Span):
-        return wanted.min <= value <= wanted.max
+        return bool(wanted.min <= value <= wanted.max)
     return value in wanted if isinstance(wanted, tuple) else bool(value == wanted)
 
 
@@ -102,7 +106,9 @@ class Evidence(Frozen):
     def found(self) -> list[pd.DataFrame]:
         """The rows that either selector picks; one each, as the tests make sure."""
         frame = baselines.table(self.table)
-        return [frame[[all(_same(row[key], value) for key, value in picked.items()) for _, row in frame.iterrows()]] for picked in self.rows]
+        return [
+            frame[[all(_same(row[key], value) for key, value in picked.items()) for _, row in frame.iterrows()]] for picked in self.rows
+        ]
 
     @property
     def source(self) -> str:

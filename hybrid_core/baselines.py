@@ -69,7 +69,7 @@ _KNOWN: list[tuple[tuple[str, ...], str, tuple[int, ...], str, str]] = [
     (("table17_inter_position",), "350M", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
     (("table12_long_context",), "llama", (16, 0, 0, 0), "train_flops", "4.5e20 printed; 60B tokens cost 5.4e20 at 16K and 7.4e20 at 32K"),
     (("table12_long_context",), "swa", (3, 13, 0, 0), "cache_mib", "110 printed at 16K; the formula gives 110.6"),
-    (("table08_configs",), "llama", (28, 0, 0, 0), "n_emb_b", "2.78 printed here and 2.82 in Table 14; 2.775 computed, which rounds to 2.77"),
+    (("table08_configs",), "llama", (28, 0, 0, 0), "n_emb_b", "2.78 printed here and 2.82 in Table 14; 2.775 computed"),
     (("table08_configs",), "mamba", (0, 0, 21, 0), "n_emb_b", "2.80 printed here, 2.81 in Table 14; 2.811 computed"),
     (("table14_15_scaling",), "llama 3B", (28, 0, 0, 0), "n_emb_b", "2.82 printed here and 2.78 in Table 8; 2.775 computed"),
     (("table14_15_scaling",), "mamba 350M", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
@@ -93,7 +93,7 @@ _KNOWN: list[tuple[tuple[str, ...], str, tuple[int, ...], str, str]] = [
         (("table20_dim_ratio",), row, (0, 0, 0, 11), "train_flops", _FULL)
         for row in ("350M 1408/768", "350M 896/896", "350M 512/1024", "350M 128/1152")
     ),
-    (("table20_dim_ratio",), "1B 128/1408", (0, 0, 0, 13), "n_emb_b", "0.959 with values as wide as d_model, 0.896 with narrow ones; 0.95 printed"),
+    (("table20_dim_ratio",), "1B 128/1408", (0, 0, 0, 13), "n_emb_b", "0.95 printed; 0.959 with values as wide as d_model, 0.896 narrow"),
     (("table20_dim_ratio",), "350M 1408/768", (0, 0, 0, 11), "n_emb_b", "0.352 computed with values as wide as d_model; 0.36 printed"),
     (("table20_dim_ratio",), "350M 896/896", (0, 0, 0, 11), "n_emb_b", "0.36 printed; widths 896 and 1792 give 0.355"),
 ]

@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
+# (name, what it runs, one line of help, whether it can print JSON) -> its parser
+Command = Callable[..., argparse.ArgumentParser]
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with one line on stderr for bad input."""
 
@@ -57,13 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
-        return sub
+        if as_json:
+            return sub
 
-    sub = command("presets", _presets, "List the named designs, or print one as YAML")
+    sub = command("presets", _presets, "List the named designs, or print one as YAML", as_json=True)
     sub.add_argument("--show", metavar="NAME", help="print this design's YAML")
-    sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("cost", _cost, "Every cost of a design, from closed forms, at once")
+    sub = command("cost", _cost, "Every cost of a design, from closed forms, at once", as_json=True)
     _spec(sub)
     sub.add_argument("--context-len", type=int, default=8192, help="tokens per sequence (default: %(default)s)")
     sub.add_argument("--prompt-len", type=int, help="tokens prefilled (default: the whole context)")
@@ -74,18 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--tokens", type=float, help="training tokens, for the total training FLOPs and the quality, e.g. 60e9")
     sub.add_argument("--quality", action="store_true", help="also the loss that the paper's rows suggest, and the nearest of them")
     sub.add_argument("--hardware", default="h100_sxm", help=f"one of {', '.join(hardware.devices())} (default: %(default)s)")
-    sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("advice", _advice, "What the paper's tables say about a design, each piece with its source")
-    _spec(sub)
-    sub.add_argument("--context-len", type=int, default=8192, help="tokens of context in use (default: %(default)s)")
-    sub.add_argument("--needle-distance", type=int, help="tokens between what has to be recalled and the end")
-    sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("quality", _quality, "Scaling laws and effects from the paper's tables, and how far estimates of loss can be trusted")
-    sub.add_argument("--json", action="store_true", help="print JSON")
+def _add_paper(command: Command) -> None:
+    """What the paper says."""
+    _quality_parsers(command)
 
-    sub = command("profile", _profile, "Build a design and measure it, in a process of its own; the result is kept as a run")
+    sub = command("profile", _profile, "Build a design and measure it, in a process of its own; the result is kept as a run", as_json=True)
     _spec(sub)
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     sub.add_argument("--budget", type=float, default=60.0, help="seconds to spend (default: %(default)s)")
@@ -94,25 +93,33 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--state-dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
     sub.add_argument("--batch-size", type=int, default=4, help="sequences (default: %(default)s, the paper's)")
     sub.add_argument("--prompt-len", type=int, default=512, help="tokens of the prompt (default: %(default)s, the paper's)")
-    sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("calibrate", _calibrate, "Measure what this device does per kind of work; predictions for it then rest on that")
+    sub = command(
+        "calibrate", _calibrate, "Measure what this device does per kind of work; predictions for it then rest on that", as_json=True
+    )
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     sub.add_argument("--dtype", default="bf16", help="fp32, bf16 or fp16 (default: %(default)s)")
-    sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("paper-check", _paper_check, "Recompute every parameter, FLOPs and cache figure that the paper prints")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    sub = command("runs", _runs, "The runs kept so far")
+    sub = command("runs", _runs, "The runs kept so far", as_json=True)
     sub.add_argument("action", nargs="?", choices=["list", "show", "delete", "cancel"], default="list", help="default: list")
     sub.add_argument("id", nargs="?", type=int, help="the run's number, for show, delete and cancel")
-    sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command("report", _report, "One HTML file, readable offline, of one or more runs")
     sub.add_argument("ids", nargs="+", type=int, metavar="ID", help="run numbers")
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="where to write, e.g. report.html")
-    return parser
+
+
+def _quality_parsers(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
+    """The commands that answer from the paper's tables."""
+    sub = command("advice", _advice, "What the paper's tables say about a design, each piece with its source")
+    _spec(sub)
+    sub.add_argument("--context-len", type=int, default=8192, help="tokens of context in use (default: %(default)s)")
+    sub.add_argument("--needle-distance", type=int, help="tokens between what has to be recalled and the end")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    text = "Scaling laws and effects from the paper's tables, and how far estimates of loss can be trusted"
+    sub = command("quality", _quality, text)
+    sub.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _spec(sub: argparse.ArgumentParser) -> None:

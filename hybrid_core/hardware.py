@@ -31,8 +31,8 @@ class PeakFlops(Frozen):
 class Rates(Frozen):
     """What a device was seen to do per kind of work, through the operations that the modules use (`calibrate`).
 
-    `linear`: (rows, seconds per weight) of a matrix product with a weight matrix too large for the caches; the rest are FLOP/s, bytes/s and,
-    per kind of layer, the seconds that a step spends on calls when there is nothing to compute.
+    `linear`: (rows, seconds per weight) of a matrix product with weights too large for the caches; the rest are FLOP/s, bytes/s and, per
+    kind of layer, the seconds that a step spends on calls when there is nothing to compute.
     """
 
     dtype: str

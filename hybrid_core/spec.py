@@ -67,6 +67,12 @@ class RopeScaling(Frozen):
     high_freq_factor: Positive = 4.0
     original_context_len: Length = 8192
 
+    @model_validator(mode="after")
+    def _rules(self) -> "RopeScaling":
+        if self.high_freq_factor <= self.low_freq_factor:
+            raise ValueError(f"high_freq_factor: {self.high_freq_factor} - must be above low_freq_factor ({self.low_freq_factor})")
+        return self
+
 
 class AttentionMixer(Frozen):
     """Grouped-query attention. Queries and keys are `head_dim` wide, values `v_head_dim`; RoPE turns the first `rope_dim` channels."""
@@ -411,8 +417,8 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 class ArchSpec(Frozen):
     """A whole model. `stack` is the tuple of layers that costs, modules, figures and exports read."""
 
-    schema_: Annotated[Literal[1], Field(alias="schema")] = 1
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f]+$")]
+    schema_: Annotated[Literal[1], BeforeValidator(_exact_int), Field(alias="schema")] = 1
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
     vocab_size: Annotated[int, BeforeValidator(_exact_int), Field(ge=1, le=10_000_000)]
     tie_embeddings: bool = True
     norm_eps: Positive = 1e-5
@@ -540,7 +546,7 @@ def first_line(error: ValidationError) -> str:
     """The first broken rule as `key: value - rule`, with the number of further ones."""
     problems = error.errors(include_url=False)
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # an unknown key explains a missing one
-    key = ".".join(str(part) for part in first["loc"] if part not in ("swiglu", "moe", "mamba1", "mamba2"))
+    key = ".".join(str(part) for part in map(_word, first["loc"]) if part not in ("swiglu", "moe", "mamba1", "mamba2"))
     rule = first["msg"].removeprefix("Value error, ")
     if first["type"] == "union_tag_invalid":  # ffn or ssm of an unknown kind
         line = f"{key}.kind: {first['ctx']['tag']!r} - must be {first['ctx']['expected_tags'].replace(', ', ' or ')}"
@@ -561,10 +567,19 @@ def _suggestion(key: str) -> str:
     sections = (ArchSpec, LayersSection, AttentionSection, RopeScaling, SwaSection, Mamba2Section, Mamba1Section, IntraSection, DiffSection)
     known = {name for section in (*sections, SwiGLU, MoE) for name in section.model_fields}
     close = difflib.get_close_matches(key, known, n=1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return f" (did you mean {close[0]}?)" if close and close[0] != key else ""
 
 
 def short(value: Any) -> str:
     """A value as a message shows it: one line, 60 characters at most."""
-    text = repr(value).replace("\n", " ")
+    try:
+        text = repr(value).replace("\n", " ")
+    except ValueError:  # more digits than Python is willing to write
+        return "a number of thousands of digits"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _word(part: str | int) -> str:
+    """A key as a message shows it: one line, 60 characters at most."""
+    text = " ".join(str(part).split())
     return text if len(text) <= 60 else text[:57] + "..."

@@ -1,5 +1,6 @@
 """YAML from strangers, read safely, and YAML for people, written so that a second save changes no byte."""
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class _Loader(yaml.SafeLoader):
             key = getattr(key_node, "value", None)
             if isinstance(key, str):
                 if key in seen:
-                    raise YamlError(f"{key}: given twice (line {key_node.start_mark.line + 1})")
+                    raise YamlError(f"{' '.join(key.split())[:60]}: given twice (line {key_node.start_mark.line + 1})")
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -43,6 +44,11 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+
+# YAML 1.1 takes 1e6 and 1e-5 for text; people mean numbers. Reader and writer agree, so that a name like "1e6" is quoted.
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 def read_text(path: Path) -> bytes:
@@ -72,7 +78,9 @@ def safe_mapping(text: str | bytes) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise YamlError(f"not YAML - {line}{(error.problem or 'cannot be read')}".replace("\n", " ")) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except ValueError:  # int() refuses thousands of digits
+        raise YamlError("not YAML - a number has thousands of digits") from None
+    except (yaml.YAMLError, RecursionError) as error:
         raise YamlError(f"not YAML - {str(error).splitlines()[0][:120]}") from None
     if not isinstance(data, dict):
         kind = "empty" if data is None else f"a {type(data).__name__}"

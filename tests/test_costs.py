@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hybrid_core import presets
 from hybrid_core.costs import ffn
 from hybrid_core.costs.memory import memory, refusal
-from hybrid_core.costs.model import model_costs
+from hybrid_core.costs.model import fit_depth, model_costs
 from hybrid_core.costs.roofline import generation_tokens_per_s, predict
 from hybrid_core.costs.summary import summary
 from hybrid_core.hardware import Hardware, PeakFlops, catalogue
@@ -289,3 +290,21 @@ def test_every_device_of_the_catalogue_answers_and_a_missing_peak_is_named() -> 
         assert 0 < speed.decode_step_s < speed.prefill_s
     with pytest.raises(SpecError, match="weight_dtype: 'fp8' - toy has no dense fp8 peak"):
         device(1.0, 1.0).peak("fp8")
+
+
+@pytest.mark.parametrize("name", ["swa-1to5-1b", "llama-3b", "mamba-1b"])
+def test_sixteen_million_tokens_do_not_overflow(name: str) -> None:
+    costs, context = model_costs(presets.get(name).spec), 2**24
+    exact = costs.train_flops_per_token(context, "exact")
+    assert exact > costs.train_flops_per_token(2**20, "exact") * 0.99
+    assert costs.train_flops_per_token(np.array([context]), "exact")[0] == pytest.approx(exact, rel=1e-12)
+
+
+@pytest.mark.parametrize("start", [1, 2, 13, 60])
+def test_the_fitted_depth_does_not_depend_on_the_depth_it_starts_from(start: int) -> None:
+    spec = presets.get("llama-3b").spec.replace(n_layers=start, layers={"strategy": "inter", "ratio": "1:3", "placement": "middle"})
+    assert fit_depth(spec, 2.77e9).n_layers == 22
+
+
+def test_a_depth_out_of_reach_is_the_deepest_there_is() -> None:
+    assert fit_depth(presets.get("llama-100m").spec, 1e15).n_layers == 1024

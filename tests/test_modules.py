@@ -397,3 +397,19 @@ def test_generation_into_a_cache_without_room_is_refused() -> None:
     model = build(design("AM"))
     with pytest.raises(ValueError, match="room for 10 tokens"):
         generate(model, some_tokens(9), 3, model.new_cache(2, 10))
+
+
+def test_training_goes_on_after_generation() -> None:
+    model = build(design("AH"))
+    generate(model, torch.tensor([[1, 2, 3]]), 4)
+    model.train()(torch.tensor([[1, 2, 3, 4, 5, 6, 7, 8, 9]])).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_balancing_keeps_its_precision_in_bf16() -> None:
+    model = build(design("A", ffn=MOE), dtype=torch.bfloat16)
+    moe = model.layers[0].ffn
+    moe.bias.fill_(0.6)
+    moe.load.copy_(torch.tensor([0.0, 1000.0, 500.0, 500.0]))
+    moe.update_balance()
+    assert moe.bias[:2].tolist() == pytest.approx([0.601, 0.599])

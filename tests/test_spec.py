@@ -3,7 +3,20 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, RopeScaling, SpecError, SwaMixer, SwiGLU
+from hybrid_core.spec import (
+    ArchSpec,
+    AttentionMixer,
+    DiffAttentionMixer,
+    DiffMamba2Mixer,
+    IntraMixer,
+    Mamba1Mixer,
+    Mamba2Mixer,
+    RopeScaling,
+    SpecError,
+    SwaMixer,
+    SwiGLU,
+)
+from tests import designs
 from tests.designs import ALL_AXES, INTRA_COMBINATIONS, axes_id, complaint, design, intra_design, mapping
 
 TEXT = yaml.safe_dump(mapping("AMSH"), default_flow_style=None, sort_keys=False, width=1000)
@@ -21,6 +34,9 @@ class Bad(NamedTuple):
 
 
 LAYERS = "{strategy: custom, pattern: AMSH}"
+SSM = "{d_ssm: 64, head_dim: 16, d_state: 8, d_conv: 4, chunk_size: 8}"
+MAMBA1 = "{kind: mamba1, d_ssm: 9, dt_rank: 2}"
+BRANCHES = "must be divisible by 2 * n_groups, for the two branches of kind N"
 WHOLE, LEAST = "must be a whole number", "must be greater than or equal to 1"
 
 BAD = [
@@ -75,6 +91,10 @@ BAD = [
     Bad("shared values of another width", "d_ssm: 48", "value: shared, d_ssm: 64", "intra.d_ssm", "64", "n_heads * v_head_dim (48)"),
     Bad("sum of two widths", "d_ssm: 48", "out: joint, d_ssm: 64", "intra.d_ssm", "64", "n_heads * v_head_dim (48)"),
     Bad("concat of two outputs", "d_ssm: 48", "fusion: concat, d_ssm: 48", "intra.fusion", "'concat'", "needs out 'joint'"),
+    Bad("unknown ssm", "d_ssm: 64", "kind: mamba3, d_ssm: 64", "ssm.kind", "'mamba3'", "must be 'mamba2' or 'mamba1'"),
+    Bad("unknown ffn", "kind: swiglu", "kind: mlp", "ffn.kind", "'mlp'", "must be 'swiglu' or 'moe'"),
+    Bad("key of Mamba-2 in Mamba-1", SSM, "{kind: mamba1, d_ssm: 9, dt_rank: 2, head_dim: 3}", "ssm.head_dim", "3", "unknown key"),
+    Bad("intra of Mamba-1", SSM, MAMBA1, "ssm.kind", "'mamba1'", "kind H has Mamba-2 branches: it needs ssm.kind 'mamba2'"),
     Bad("unknown norm", "d_ssm: 48", "norm: layer, d_ssm: 48", "intra.norm", "'layer'", "must be 'group' or 'none'"),
     Bad("more experts than there are", "swiglu, d_ff: 40", "moe, n_routed: 4, top_k: 5, d_expert: 3", "ffn.top_k", "5", "n_routed (4)"),
     Bad("schema 2", "schema: 1", "schema: 2", "schema", "2", "must be 1"),
@@ -105,6 +125,31 @@ def test_a_bad_value_yields_one_line_with_key_value_and_rule(bad: Bad) -> None:
 )
 def test_what_is_missing_is_named(section: str, message: str) -> None:
     assert complaint("".join(line for line in TEXT.splitlines(keepends=True) if not line.startswith(f"{section}:"))) == message
+
+
+@pytest.mark.parametrize(
+    ("pattern", "changes", "message"),
+    [
+        ("D", {"attention": {"n_heads": 3, "n_kv_heads": 3}}, "attention.n_heads: 3 - must be divisible by 2, for the pairs of kind D (2)"),
+        ("D", {"attention": {"n_kv_heads": 1}}, "attention.n_kv_heads: 1 - must be divisible by 2, for the pairs of kind D (2)"),
+        ("N", {"ssm": {"d_ssm": 48}}, f"ssm.d_ssm / head_dim: 3 - {BRANCHES} (2)"),
+        ("N", {"ssm": {"n_groups": 4}, "intra": None}, f"ssm.d_ssm / head_dim: 4 - {BRANCHES} (8)"),
+        ("N", {"ssm": designs.MAMBA1}, "ssm.kind: 'mamba1' - kind N has Mamba-2 branches: it needs ssm.kind 'mamba2'"),
+        ("D", {"diff": None}, "diff: missing - the layers hold kind D, which needs the section 'diff'"),
+        ("N", {"diff": {"scalar": "scale"}}, "diff.scalar: 'scale' - must be 'diff_t' or 'none'"),
+        ("N", {"diff": {"fusion": "concat"}}, "diff.fusion: 'concat' - must be 'diff' or 'add'"),
+    ],
+)  # fmt: skip
+def test_what_a_differential_mixer_needs_is_said(pattern: str, changes: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError) as error:
+        design(pattern, **changes)
+    assert str(error.value) == message
+
+
+def test_sections_that_no_layer_uses_do_not_have_to_fit_each_other() -> None:
+    """Odd heads without differential layers; an intra-hybrid block's widths beside Mamba-1."""
+    assert design("AN", attention={"n_heads": 3, "n_kv_heads": 1}).pattern == "AN"
+    assert design("AM", ssm=designs.MAMBA1).intra is not None
 
 
 def test_the_first_of_several_broken_rules_is_shown_and_the_rest_counted() -> None:
@@ -144,6 +189,18 @@ def test_each_layer_of_the_stack_is_complete_in_itself() -> None:
     ]
     assert {layer.ffn for layer in spec.stack} == {SwiGLU(d_ff=40)}
     assert "".join(layer.letter for layer in spec.stack) == spec.pattern == "AMSH"
+
+
+def test_m_is_the_mamba_that_the_section_says_and_differential_layers_are_derived() -> None:
+    heads = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "v_head_dim": 8, "position": "rope", "rope_theta": 5e5}
+    ssm = {"d_ssm": 64, "head_dim": 16, "d_state": 8, "d_conv": 4, "chunk_size": 8}
+    diff = {"norm": "none", "scalar": "diff_t", "fusion": "diff"}
+    assert [layer.mixer for layer in design("DN").stack] == [
+        DiffAttentionMixer(**heads, **diff),
+        DiffMamba2Mixer(**ssm, n_groups=2, **diff),
+    ]
+    one = Mamba1Mixer(d_ssm=48, d_state=5, d_conv=4, dt_rank=3, dt_bc_norm=False)
+    assert {layer.mixer for layer in design("MM", ssm=designs.MAMBA1, layers={"strategy": "mamba"}).stack} == {one}
 
 
 def test_the_ssm_of_an_intra_block_has_the_common_head_width_unless_it_has_its_own() -> None:

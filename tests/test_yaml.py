@@ -6,7 +6,8 @@ import yaml
 from hypothesis import given, settings
 
 from hybrid_core.spec import ArchSpec, SpecError
-from tests.designs import complaint, mapping, valid_designs
+from hybrid_core.yaml_io import safe_mapping
+from tests.designs import complaint, design, mapping, valid_designs
 
 # As printed in the project's design.
 EXAMPLE = """\
@@ -94,7 +95,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "python call": ("name: !!python/object/apply:os.getcwd []\n", "not YAML - line 1: could not determine a constructor for the tag"),
     "python name": ("name: !!python/name:os.getcwd\n", "not YAML - line 1: could not determine a constructor for the tag"),
     "own tag": ("name: !anything x\n", "not YAML - line 1: could not determine a constructor for the tag"),
-    "an integer of 5,000 digits": (PLAIN.replace("d_model: 32", "d_model: " + "9" * 5000), "5000 digits"),
+    "an integer of 5,000 digits": (PLAIN.replace("d_model: 32", "d_model: " + "9" * 5000), "thousands of digits"),
     "an integer of 4,000 digits": (PLAIN.replace("d_model: 32", "d_model: " + "9" * 4000), "... - must be less than or equal to 131072"),
     "a key that is no text": (PLAIN + "1: 2\n", "1: a key must be text"),
     "text of 2 MB": (PLAIN + "# " + "x" * 2_000_000, "a design may have at most 1,000,000"),
@@ -135,3 +136,13 @@ def test_a_file_loads_as_its_text(tmp_path: Path) -> None:
     path = tmp_path / "design.yaml"
     path.write_text(PLAIN, "utf-8")
     assert ArchSpec.load(path) == ArchSpec.load(str(path)) == ArchSpec.from_yaml(PLAIN) == ArchSpec.from_yaml(PLAIN.encode())
+
+
+@pytest.mark.parametrize(("text", "value"), [("1e6", 1e6), ("1e-5", 1e-5), ("2.5E+3", 2500.0)])
+def test_exponents_without_a_dot_are_numbers(text: str, value: float) -> None:
+    assert safe_mapping(f"a: {text}") == {"a": value}
+
+
+def test_a_name_that_looks_like_a_number_stays_a_name() -> None:
+    spec = design("A", name="1e6")
+    assert ArchSpec.from_yaml(spec.to_yaml()) == spec

@@ -7,7 +7,7 @@ import numpy as np
 
 from hybrid_core.costs import ffn
 from hybrid_core.costs.model import ModelCosts, model_costs
-from hybrid_core.costs.terms import Num
+from hybrid_core.costs.terms import Num, lengths
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
@@ -27,7 +27,7 @@ class Memory(NamedTuple):
 def memory(spec: ArchSpec, workload: Workload, context_len: Num = None) -> Memory:
     """Memory of an inference workload; `context_len` (an int or an array) stands in for the workload's when given."""
     costs, width = model_costs(spec), DTYPE_BYTES[workload.weight_dtype]
-    context = workload.context_len if context_len is None else context_len
+    context = workload.context_len if context_len is None else lengths(context_len)
     cache = workload.batch_size * costs.cache_bytes(context, "exact", workload)
     prompt = workload.prefill_len if context_len is None else context
     return Memory(costs.params().total * width, cache, workload.batch_size * width * _activations(costs, prompt))

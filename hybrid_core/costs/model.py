@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from hybrid_core.costs import ffn
-from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, linear
+from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, lengths, linear
 from hybrid_core.registry import Kind, kind_of
-from hybrid_core.spec import ArchSpec, Layer
+from hybrid_core.spec import MAX_LAYERS, ArchSpec, Layer
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
 Convention = Literal["paper", "exact"]
@@ -103,15 +103,18 @@ class ModelCosts:
 
     def forward_flops(self, seq_len: Num, logits: Num | None = None) -> Num:
         """Exact FLOPs of one sequence's forward; logits for every position, or for the last `logits` of them."""
+        seq_len = lengths(seq_len)
         body = self._sum(lambda layer: sum(layer.forward_flops(seq_len).values()))
         return body + self.head_flops(seq_len if logits is None else logits)
 
     def decode_flops(self, context_len: Num) -> Num:
         """Exact FLOPs of one decode step of one sequence; the new token is number `context_len`."""
+        context_len = lengths(context_len)
         return self._sum(lambda layer: sum(layer.decode_flops(context_len).values())) + self.head_flops(1)
 
     def train_flops_per_token(self, context_len: Num, convention: Convention) -> Num:
         """Forward and backward. `paper`: 6 N_nonembedding + mixer terms, without the head; `exact`: 3 times the exact forward."""
+        context_len = lengths(context_len)
         if convention == "exact":
             return 3 * self.forward_flops(context_len) / context_len
         active = self.params().non_embedding - self._sum(LayerCosts.idle_params)
@@ -119,6 +122,7 @@ class ModelCosts:
 
     def cache_bytes(self, context_len: Num, convention: Convention, workload: Workload | None = None) -> Num:
         """Bytes of one sequence's cache; `paper` is always bf16, `exact` follows the workload's dtypes."""
+        context_len = lengths(context_len)
         if convention == "paper":
             return self._sum(lambda layer: layer.mixer.paper_cache_bytes(context_len))
         return self._sum(lambda layer: layer.cache_bytes(context_len, workload or Workload()))
@@ -138,12 +142,14 @@ def fit_depth(spec: ArchSpec, target_params: float) -> ArchSpec:
     if spec.layers.pattern is not None or spec.layers.indices is not None:
         raise ValueError("layers: given one by one - fitting the depth needs a strategy with a ratio and a placement")
 
-    def at(n_layers: int) -> ArchSpec:
-        return spec.replace(n_layers=n_layers)
+    def params(n_layers: int) -> int:
+        return ModelCosts(spec.replace(n_layers=n_layers)).params().non_embedding
 
-    def miss(n_layers: int) -> float:
-        return abs(ModelCosts(at(n_layers)).params().non_embedding - target_params)
+    def clamp(n_layers: float) -> int:
+        return max(1, min(MAX_LAYERS, round(n_layers)))
 
-    guess = round(spec.n_layers * target_params / ModelCosts(spec).params().non_embedding)
-    near = range(max(1, guess - 3), min(1024, max(1, guess) + 3) + 1)
-    return at(min(near, key=miss))
+    guess = spec.n_layers
+    for _ in range(4):  # the mean layer changes with the depth, ever less
+        guess = clamp(guess * target_params / params(guess))
+    near = range(clamp(guess - 3), clamp(guess + 3) + 1)
+    return spec.replace(n_layers=min(near, key=lambda n: abs(params(n) - target_params)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from hybrid_core.costs import ffn, forecast
 from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
-from hybrid_core.costs.terms import Num
+from hybrid_core.costs.terms import Num, lengths
 from hybrid_core.hardware import Hardware
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import DTYPE_BYTES, Workload
@@ -28,7 +28,7 @@ class Prediction(NamedTuple):
 def predict(spec: ArchSpec, workload: Workload, hardware: Hardware, context_len: Num = None) -> Prediction:
     """Prefill of the workload's prompt, and one decode step at `context_len` tokens (int or array; the workload's unless given)."""
     costs = model_costs(spec)
-    context = workload.context_len if context_len is None else context_len
+    context = workload.context_len if context_len is None else lengths(context_len)
     prompt = workload.prefill_len if context_len is None else context
     hardware.peak(workload.weight_dtype)  # says so where nothing is known about this dtype
     if hardware.rates:

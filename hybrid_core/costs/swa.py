@@ -2,10 +2,8 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from hybrid_core.costs.attention import AttentionCosts
-from hybrid_core.costs.terms import Num
+from hybrid_core.costs.terms import Num, least
 from hybrid_core.spec import SwaMixer
 
 
@@ -20,4 +18,4 @@ class SwaCosts(AttentionCosts):
         return self.spec.window + self.spec.sink
 
     def tokens_kept(self, context_len: Num) -> Num:
-        return np.minimum(context_len, self.span)
+        return least(context_len, self.span)

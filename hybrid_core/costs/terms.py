@@ -55,6 +55,15 @@ def visible_pairs(seq_len: Num, span: int | None = None) -> Num:
 
     Without a span this is L(L+1)/2; with span W it is the paper's W((W+1)/2 + L - W) (Appendix C) for L > W.
     """
-    inside = seq_len if span is None else np.minimum(seq_len, span)
-    beyond = 0 if span is None else np.maximum(seq_len - span, 0) * span
-    return inside * (inside + 1) // 2 + beyond
+    inside = seq_len if span is None else least(seq_len, span)
+    return inside * (inside + 1) // 2 + (seq_len - inside) * (span or 0)
+
+
+def least(n: Num, limit: int) -> Num:
+    """min(n, limit); an int stays Python's, which does not overflow."""
+    return np.minimum(n, limit) if isinstance(n, np.ndarray) else min(n, limit)
+
+
+def lengths(n: Num) -> Num:
+    """Lengths as the formulas want them: an int exact to any size, an array in float64, whose products cannot wrap around."""
+    return n.astype(float) if isinstance(n, np.ndarray) else int(n)

@@ -1,6 +1,7 @@
 """The model that a design describes: embedding, blocks of mixer and feed-forward, head."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -99,10 +100,21 @@ def _normal(parameter: Tensor, std: float) -> None:
         piece.copy_(block[: piece.numel()].normal_(0.0, std))
 
 
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Parameters are made in `dtype`; what asks for a dtype of its own keeps it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def build(spec: ArchSpec, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> HybridLM:
     """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no data."""
-    with torch.device("meta"):
-        model = HybridLM(spec).to(dtype)
+    with torch.device("meta"), _default_dtype(dtype):
+        model = HybridLM(spec)
     if torch.device(device).type == "meta":
         return model.eval()
     model = model.to_empty(device=device)

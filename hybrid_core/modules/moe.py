@@ -24,8 +24,9 @@ class MixtureOfExperts(nn.Module):
         self.gate_up = nn.Parameter(torch.empty(spec.n_routed, 2 * spec.d_expert, d_model))
         self.down = nn.Parameter(torch.empty(spec.n_routed, d_model, spec.d_expert))
         self.shared = GatedFFN(SwiGLU(d_ff=spec.n_shared * spec.d_expert), d_model) if spec.n_shared else None
-        self.register_buffer("bias", torch.zeros(spec.n_routed))
-        self.register_buffer("load", torch.zeros(spec.n_routed), persistent=False)
+        # float32 whatever the weights are: steps of 1e-3 and counts of tokens are lost in half precision.
+        self.register_buffer("bias", torch.zeros(spec.n_routed, dtype=torch.float32))
+        self.register_buffer("load", torch.zeros(spec.n_routed, dtype=torch.float32), persistent=False)
         self.bias: Tensor
         self.load: Tensor
 

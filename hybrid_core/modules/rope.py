@@ -33,7 +33,8 @@ class Rope:
     def __call__(self, x: Tensor, start: int) -> Tensor:
         end = start + x.shape[1]
         if self._cos.shape[0] < end or self._cos.device != x.device or self._cos.dtype != x.dtype:
-            self._grow(max(end, 2 * self._cos.shape[0]), x)
+            enough = self._cos.shape[0]
+            self._grow(enough if enough >= end else max(end, 2 * enough), x)
         dim = self._cos.shape[-1]
         turned, kept = x[..., :dim], x[..., dim:]
         rotated = torch.cat([turned[..., dim // 2 :], turned[..., : dim // 2]], -1)
@@ -41,8 +42,9 @@ class Rope:
         return torch.cat([turned, kept], -1) if kept.shape[-1] else turned
 
     def _grow(self, length: int, like: Tensor) -> None:
-        """Tables [length, 1, D]; the sign of the rotation is in the sine."""
-        angles = torch.arange(length, device="cpu", dtype=torch.float32)[:, None] * self.inv_freq
-        cos, sin = angles.cos(), angles.sin()
-        self._cos = torch.cat([cos, cos], -1)[:, None].to(like)
-        self._sin = torch.cat([-sin, sin], -1)[:, None].to(like)
+        """Tables [length, 1, D], the sign of the rotation in the sine; made outside inference mode, so that training can use them."""
+        with torch.inference_mode(False):
+            angles = torch.arange(length, device="cpu", dtype=torch.float32)[:, None] * self.inv_freq
+            cos, sin = angles.cos(), angles.sin()
+            self._cos = torch.cat([cos, cos], -1)[:, None].to(like.device, like.dtype)
+            self._sin = torch.cat([-sin, sin], -1)[:, None].to(like.device, like.dtype)

@@ -13,9 +13,9 @@ from hybrid_core import presets
 from hybrid_core.hardware import Hardware, PeakFlops, Rates, Source, calibration_key
 from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.modules.model import build
+from hybrid_core.placement import LETTERS
 from hybrid_core.profiling.device import describe, free_memory
 from hybrid_core.profiling.throughput import decode_steps, filled_cache, repeat
-from hybrid_core.placement import LETTERS
 from hybrid_core.registry import kind_of
 from hybrid_core.spec import ArchSpec
 from kernels.attention import attention

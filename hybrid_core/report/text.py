@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hybrid_core.advice import Advice
-from hybrid_core.baselines import TABLES
+from hybrid_core.baselines import COUNTS, TABLES
 from hybrid_core.hardware import Hardware
 from hybrid_core.paper_check import Cell
 from hybrid_core.report import units
@@ -54,10 +54,11 @@ def quality_lines(found: dict[str, Any]) -> str:
         first += f" ({estimate['basis']})"
     else:
         first = f"no estimate of NLL, outside the paper's range: {found['outside_the_papers_range']}"
-    rows = [("nearest rows (60B tokens)", "attn", "window", "Mamba", "intra", "NLL", "accuracy", "table")]
+    rows: list[tuple[str, ...]] = [("nearest rows (60B tokens)", "attn", "window", "Mamba", "intra", "NLL", "accuracy", "table")]
     for row in found["nearest"]:
-        kinds = (str(row[key]) for key in ("n_attn", "n_swa", "n_ssm", "n_hyb"))
-        rows.append((f"  {row['model']} {row['scale']}", *kinds, f"{row['nll_dclm']:.3f}", f"{row['avg']:.1f} %", f"{row['table']}, quoted"))
+        kinds = (str(row[key]) for key in COUNTS)
+        quality = (f"{row['nll_dclm']:.3f}", f"{row['avg']:.1f} %", f"{row['table']}, quoted")
+        rows.append((f"  {row['model']} {row['scale']}", *kinds, *quality))
     return f"{first}\n\n{_table(rows)}"
 
 
@@ -74,9 +75,11 @@ def quality_table(found: dict[str, Any]) -> str:
     parts = {
         "NLL = E + A / (parameters in B)^alpha + B / (tokens in B)^beta, from Tables 14 and 15": _laws(found["laws"]),
         "Compute-optimal size against FLOPs; tokens per parameter from the smallest to the largest budget": _slopes(found["slopes"]),
-        "NLL predicted without the row itself; baseline: the mean of the other rows of its family, scale and kind of budget": _errors(found),
+        "NLL without the row itself; baseline: the mean of the other rows of its family, scale and kind of budget": _errors(
+            found["accuracy"]
+        ),
     }
-    return "\n\n".join(f"{title}\n{_table(rows)}" for title, rows in parts.items()) + "\n\n" + _table(_each_error(found))
+    return "\n\n".join(f"{title}\n{_table(rows)}" for title, rows in parts.items()) + "\n\n" + _table(_each_error(found["leave_one_out"]))
 
 
 def _interval(row: dict[str, Any], key: str) -> str:
@@ -86,7 +89,8 @@ def _interval(row: dict[str, Any], key: str) -> str:
 def _laws(laws: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("family", "E", "A", "B", "alpha", "beta", "mean error")]
     for row in laws:
-        rows.append((row["family"], *(_interval(row, key) for key in ("irreducible", "a", "b", "alpha", "beta")), f"{row['mean_error']:.3f}"))
+        constants = (_interval(row, key) for key in ("irreducible", "a", "b", "alpha", "beta"))
+        rows.append((row["family"], *constants, f"{row['mean_error']:.3f}"))
     return rows
 
 
@@ -94,26 +98,26 @@ def _slopes(slopes: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("family", "N ~ FLOPs^", "D ~ FLOPs^", "tokens/parameter", "by the law: N ~ FLOPs^", "tokens/parameter")]
     for row in slopes:
         exponents = [_interval(row, key) for key in ("params_exponent", "tokens_exponent", "law_params_exponent")]
-        ratios = [
-            f"{row[key]:.0f} ({row[f'{key}_first']:.0f} to {row[f'{key}_last']:.0f})" for key in ("tokens_per_param", "law_tokens_per_param")
-        ]
+        names = ("tokens_per_param", "law_tokens_per_param")
+        ratios = [f"{row[key]:.0f} ({row[f'{key}_first']:.0f} to {row[f'{key}_last']:.0f})" for key in names]
         rows.append((row["family"], *exponents[:2], ratios[0], exponents[2], ratios[1]))
     return rows
 
 
-def _errors(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("rows", "number", "mean error", "90 % below", "largest", "with baseline", "mean error", "its mean error")]
-    for row in found["accuracy"]:
+def _errors(accuracy: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("rows", "number", "mean error", "90 % below", "largest", "with baseline", "mean error", "baseline's")]
+    for row in accuracy:
         own, beside = ("mean_error", "quantile_90", "largest"), ("mean_error_there", "baseline_mean_error")
         numbers = [*(f"{row[key]:.4f}" for key in own), str(row["rows_with_baseline"]), *(f"{row[key]:.4f}" for key in beside)]
         rows.append((row["kind"], str(row["rows"]), *numbers))
     return rows
 
 
-def _each_error(found: dict[str, Any]) -> list[tuple[str, ...]]:
+def _each_error(errors: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = [("family", "scale", "layers", "tokens", "table", "printed", "predicted", "error", "baseline's error")]
-    for row in found["leave_one_out"]:
-        what = (row["family"], row["scale"], (row["pattern"] or "") + (", experts" if row["experts"] else ""), f"{row['tokens'] / 1e9:.1f}B")
+    for row in errors:
+        layers = (row["pattern"] or "") + (", experts" if row["experts"] else "")
+        what = (row["family"], row["scale"], layers, f"{row['tokens'] / 1e9:.1f}B")
         baseline = "" if row["baseline_error"] is None else f"{row['baseline_error']:+.3f}"
         rows.append((*what, row["table"], f"{row['nll']:.3f}", f"{row['predicted']:.3f}", f"{row['error']:+.3f}", baseline))
     return rows

@@ -36,7 +36,8 @@ def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, st
     fits = dt.shape == (b, t, h) and A.shape == D.shape == (h,) and B.shape == C.shape == (b, t, g, n) and h % g == 0
     if not fits or (state is not None and state.shape != (b, h, p, n)):
         shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in zip(("x", "dt", *"ABCD"), (x, dt, A, B, C, D), strict=True))
-        raise ValueError(f"ssd: {shapes} do not fit together")
+        held = "" if state is None else f", state {tuple(state.shape)}"
+        raise ValueError(f"ssd: {shapes}{held} do not fit together")
 
 
 @torch.library.custom_op("hybrid::ssd", mutates_args=())

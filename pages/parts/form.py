@@ -1,18 +1,21 @@
 """The controls of Compose, in the order people think. They hold a draft; `draft()` says what it describes."""
 
+from math import ceil
 from typing import Any
 
 import streamlit as st
 
 from hybrid_core import placement, presets
 from hybrid_core.costs.model import fit_depth
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.spec import SECTIONS as NEEDED
+from hybrid_core.spec import ArchSpec, Mamba1Section, Mamba2Section, SpecError
 
-SECTIONS = ("attention", "swa", "ssm", "intra")
-NEEDED = {"A": {"attention"}, "S": {"attention", "swa"}, "M": {"ssm"}, "H": {"attention", "ssm", "intra"}}
+PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
+SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
+SSM_KINDS = {"mamba2": Mamba2Section, "mamba1": Mamba1Section}
 STRATEGY_LETTERS = {"transformer": "A", "swa": "AS", "mamba": "M", "inter": "AM", "intra": "HM"}
 STRATEGY_HELP = (
-    "transformer: all attention. swa: global attention among sliding windows. mamba: all Mamba-2. "
+    "transformer: all attention. swa: global attention among sliding windows. mamba: all Mamba. "
     "inter: attention blocks among Mamba blocks. intra: intra-hybrid blocks among Mamba blocks. custom: a kind per layer."
 )
 PLACEMENT_HELP = (
@@ -32,9 +35,8 @@ def value(path: str) -> Any:
 
 def load(spec: ArchSpec) -> None:
     """Fill every control from a design; sections that it lacks come from the worked example."""
-    fallback = presets.get(presets.FIRST).spec
-    state = {"name": spec.name, "vocab_size": spec.vocab_size, "tie_embeddings": spec.tie_embeddings}
-    state |= {"d_model": spec.d_model, "n_layers": spec.n_layers}
+    fallback = presets.get(presets.FIRST).spec.replace(diff={})
+    state = {key: getattr(spec, key) for key in PLAIN}
     for section in SECTIONS:
         model = getattr(spec, section) or getattr(fallback, section)
         state |= {f"{section}.{key}": item for key, item in model.model_dump(exclude={"rope_scaling"}).items()}
@@ -73,10 +75,10 @@ def _layers_state(spec: ArchSpec) -> dict[str, Any]:
 
 def draft() -> ArchSpec:
     """The design that the controls describe. Raises SpecError with one line."""
-    data: dict[str, Any] = {"schema": 1} | {key: value(key) for key in ("name", "vocab_size", "tie_embeddings", "d_model", "n_layers")}
+    data: dict[str, Any] = {"schema": 1} | {key: value(key) for key in PLAIN}
     data["layers"] = _layers()
     letters = value("layers.pattern").upper() if value("layers.strategy") == "custom" else STRATEGY_LETTERS[value("layers.strategy")]
-    needed = set().union(*(NEEDED.get(letter, set()) for letter in letters)) | st.session_state["form.sections"]
+    needed = set().union(*(NEEDED.get(letter, ()) for letter in letters)) | st.session_state["form.sections"]
     for section in SECTIONS:
         if section in needed:
             data[section] = _section(section)
@@ -111,6 +113,8 @@ def _section(name: str) -> dict[str, Any]:
         section["rope_scaling"] = (st.session_state["form.scaling"] or {}) | {"factor": float(factor)} if on else None
     if name == "intra":
         section["ssm_head_dim"] = section["ssm_head_dim"] or None
+    if name == "ssm":  # the controls of the other kind keep what they held
+        section = {key: item for key, item in section.items() if key in SSM_KINDS[section["kind"]].model_fields}
     return section
 
 
@@ -142,15 +146,12 @@ def draw() -> None:
         _number("window (tokens)", "swa.window", help="A query sees this many last positions, itself included")
         _number("sink (tokens)", "swa.sink", least=0, help="… and this many first positions")
         st.number_input("RoPE theta of the window", min_value=1.0, key=_field("swa.rope_theta"))
-    with st.expander("Mamba-2", expanded=False):
-        _number("d_ssm (inner width)", "ssm.d_ssm", step=128)
-        _number("head_dim", "ssm.head_dim", step=16)
-        _number("d_state", "ssm.d_state", step=16, help="State per channel; decides how much a layer can remember")
-        _number("d_conv", "ssm.d_conv")
-        _number("n_groups", "ssm.n_groups", help="Heads of a group share B and C")
-        _number("chunk_size", "ssm.chunk_size", step=64, help="How the scan is cut; changes FLOPs, not results")
+    with st.expander("Mamba", expanded=False):
+        _draw_ssm()
     with st.expander("Intra-hybrid block", expanded="H" in letters):
         _draw_intra()
+    with st.expander("Differential layers", expanded=bool(letters & set("DN"))):
+        _draw_diff()
     with st.expander("Feed-forward", expanded=False):
         _draw_ffn()
 
@@ -204,7 +205,7 @@ def _draw_layers() -> None:
     _choice("Strategy", "layers.strategy", placement.STRATEGIES, STRATEGY_HELP)
     strategy = value("layers.strategy")
     if strategy == "custom":
-        st.text_input("One letter per layer", key=_field("layers.pattern"), help="A attention, S sliding window, M Mamba-2, H intra-hybrid")
+        st.text_input("One letter per layer", key=_field("layers.pattern"), help=placement.LEGEND)
     elif strategy not in placement.UNIFORM:
         _choice("Placement", "layers.placement", (*placement.PLACEMENTS, "custom"), PLACEMENT_HELP)
         if value("layers.placement") == "custom":
@@ -230,6 +231,35 @@ def _draw_attention() -> None:
     st.number_input("RoPE theta", min_value=1.0, key=_field("attention.rope_theta"))
     st.toggle("Llama-3 frequency scaling", key=_field("attention.rope_scaling"))
     st.number_input("Scaling factor", min_value=1.0, key=_field("attention.rope_factor"), disabled=not value("attention.rope_scaling"))
+
+
+def _draw_ssm() -> None:
+    st.selectbox("Kind ", tuple(SSM_KINDS), key=_field("ssm.kind"), on_change=_new_ssm_kind, help="What the layers M are")
+    _number("d_ssm (inner width)", "ssm.d_ssm", step=128)
+    _number("d_state", "ssm.d_state", step=16, help="State per channel; decides how much a layer can remember")
+    _number("d_conv", "ssm.d_conv")
+    if value("ssm.kind") == "mamba1":
+        _number("dt_rank", "ssm.dt_rank", help="Rank of dt; d_model / 16 in the published models")
+        st.toggle("Norms of dt, B and C", key=_field("ssm.dt_bc_norm"), help="As in Jamba and Falcon-Mamba")
+    else:
+        _number("head_dim", "ssm.head_dim", step=16)
+        _number("n_groups", "ssm.n_groups", help="Heads of a group share B and C")
+        _number("chunk_size", "ssm.chunk_size", step=64, help="How the scan is cut; changes FLOPs, not results")
+
+
+def _new_ssm_kind() -> None:
+    """The other kind's usual dimensions; the inner width stays."""
+    fields = SSM_KINDS[value("ssm.kind")].model_fields
+    usual = {key: field.default for key, field in fields.items() if not field.is_required()}
+    for key, item in (usual | {"dt_rank": ceil(value("d_model") / 16)}).items():
+        st.session_state[_field(f"ssm.{key}")] = item
+
+
+def _draw_diff() -> None:
+    st.caption("Kinds D and N of a custom pattern: two softmax maps, or two Mamba-2 branches, one minus lambda times the other")
+    _choice("Norm ", "diff.norm", ("none", "group"), "group: RMS over each head")
+    _choice("Scalar ", "diff.scalar", ("diff_t", "none"), "diff_t: lambda on the second")
+    _choice("Fusion ", "diff.fusion", ("diff", "add"), "diff: first minus second")
 
 
 def _draw_intra() -> None:

@@ -1,0 +1,38 @@
+"""What the paper's own numbers say about the quality of a design: scaling laws, effects of single choices, and an estimate of NLL."""
+
+from typing import Any
+
+import pandas as pd
+
+from hybrid_core import baselines
+from hybrid_core.quality.ablations import effects
+from hybrid_core.quality.estimator import CONVENTION, PAPER_TOKENS, Estimate, OutOfRange, accuracy, coefficients, estimate, leave_one_out
+from hybrid_core.quality.mixture import Mixture, mixture
+from hybrid_core.quality.scaling import COVERAGE, laws, optima, slopes
+from hybrid_core.spec import ArchSpec
+
+__all__ = ["PAPER_TOKENS", "Estimate", "Mixture", "OutOfRange", "accuracy", "effects", "estimate", "leave_one_out"]
+__all__ += ["coefficients", "laws", "mixture", "optima", "record", "report", "slopes"]
+
+
+def record(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> dict[str, Any]:
+    """What `cost --quality` adds: the nearest printed rows, and the estimate with its convention or the reason why there is none."""
+    found = estimate(spec, tokens)
+    columns = ["model", "scale", *baselines.COUNTS, "nll_dclm", "nll_pg19", "avg", "distance", "table"]
+    return {
+        "nearest": _records(baselines.nearest(spec, 3)[columns]),
+        "estimate": found._asdict() | {"coverage": COVERAGE, "convention": CONVENTION} if isinstance(found, Estimate) else None,
+        "outside_the_papers_range": found.reason if isinstance(found, OutOfRange) else None,
+    }
+
+
+def report() -> dict[str, Any]:
+    """What `quality` prints, JSON-ready: laws, optima and their slopes, the additive model, effects, and every leave-one-out error."""
+    frames = {"laws": laws(), "optima": optima(), "slopes": slopes(), "accuracy": accuracy(), "leave_one_out": leave_one_out()}
+    found: dict[str, Any] = {name: _records(frame) for name, frame in frames.items()}
+    return found | {"coefficients": coefficients(), "effects": {name: _records(frame) for name, frame in effects().items()}}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """One mapping a row, with None for what is missing."""
+    return [{str(key): None if pd.isna(value) else value for key, value in row.items()} for row in frame.to_dict("records")]
