@@ -58,12 +58,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(name: str, run: Any, text: str, as_json: bool = False) -> argparse.ArgumentParser:
+        sub: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(run=run)
         if as_json:
-            return sub
+            sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
 
+    _add_costs(command)
+    _add_paper(command)
+    _add_measurements(command)
+    return parser
+
+
+def _add_costs(command: Command) -> None:
+    """What needs nothing but the design."""
     sub = command("presets", _presets, "List the named designs, or print one as YAML", as_json=True)
     sub.add_argument("--show", metavar="NAME", help="print this design's YAML")
 
@@ -81,9 +90,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_paper(command: Command) -> None:
-    """What the paper says."""
-    _quality_parsers(command)
+    """What the paper's tables say, and whether the formulas agree with them."""
+    sub = command("advice", _advice, "What the paper's tables say about a design, each piece with its source", as_json=True)
+    _spec(sub)
+    sub.add_argument("--context-len", type=int, default=8192, help="tokens of context in use (default: %(default)s)")
+    sub.add_argument("--needle-distance", type=int, help="tokens between what has to be recalled and the end")
 
+    text = "Scaling laws and effects from the paper's tables, and how far estimates of loss can be trusted"
+    command("quality", _quality, text, as_json=True)
+    command("paper-check", _paper_check, "Recompute every parameter, FLOPs and cache figure that the paper prints", as_json=True)
+
+
+def _add_measurements(command: Command) -> None:
+    """What builds models, and what was measured."""
     sub = command("profile", _profile, "Build a design and measure it, in a process of its own; the result is kept as a run", as_json=True)
     _spec(sub)
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
@@ -107,19 +126,6 @@ def _add_paper(command: Command) -> None:
     sub = command("report", _report, "One HTML file, readable offline, of one or more runs")
     sub.add_argument("ids", nargs="+", type=int, metavar="ID", help="run numbers")
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="where to write, e.g. report.html")
-
-
-def _quality_parsers(command: Callable[[str, Any, str], argparse.ArgumentParser]) -> None:
-    """The commands that answer from the paper's tables."""
-    sub = command("advice", _advice, "What the paper's tables say about a design, each piece with its source")
-    _spec(sub)
-    sub.add_argument("--context-len", type=int, default=8192, help="tokens of context in use (default: %(default)s)")
-    sub.add_argument("--needle-distance", type=int, help="tokens between what has to be recalled and the end")
-    sub.add_argument("--json", action="store_true", help="print JSON")
-
-    text = "Scaling laws and effects from the paper's tables, and how far estimates of loss can be trusted"
-    sub = command("quality", _quality, text)
-    sub.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _spec(sub: argparse.ArgumentParser) -> None:
