@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from hybrid_core import baselines, hardware, presets
+from hybrid_core import baselines, hardware, presets, quality
+from hybrid_core.advice import advise
 from hybrid_core.costs.memory import refusal
 from hybrid_core.costs.model import fit_depth, model_costs
 from hybrid_core.costs.summary import summary
@@ -109,9 +110,18 @@ def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware
     right.plotly_chart(figures.decode_by_context(pair, workload, device), key="decode")
 
 
-def paper_rows(spec: ArchSpec) -> None:
-    """What the paper measured for the designs closest to this one."""
-    st.subheader("Nearest rows of the paper")
+def findings(spec: ArchSpec, context_len: int) -> None:
+    """The loss that the paper's rows suggest, its advice for this context, and the rows closest to the design."""
+    st.subheader("What the paper says")
+    found = quality.record(spec)
+    if estimate := found["estimate"]:
+        interval = f"{estimate['low']:.3f} to {estimate['high']:.3f} in {estimate['coverage']:.0%} of cases"
+        st.markdown(f"NLL on DCLM **{estimate['nll']:.3f}** nats per token at 60B tokens ({interval}): estimated from {estimate['basis']}.")
+    else:
+        st.markdown(f"No estimate of the loss, outside the paper's range: {design.plain(found['outside_the_papers_range'])}.")
+    for advice in advise(spec, context_len):
+        st.markdown(f"- **{advice.rule.control}** ({advice.rule.kind}): {design.plain(advice.rule.text)} *{advice.rule.sources}*")
+    st.markdown("**Nearest rows**")
     rows = baselines.nearest(spec)
     st.dataframe(
         rows[["model", "scale", *baselines.COUNTS, "nll_dclm", "nll_pg19", "avg", "cache_mib", "distance", "table"]],
@@ -163,6 +173,6 @@ metrics(summary(spec, workload, device), summary(other, workload, device), devic
 if too_big := refusal(spec, workload, device.memory_bytes):
     st.warning(f"Does not fit {device.name}: {too_big}.")
 charts(spec, other, workload, device)
-paper_rows(spec)
+findings(spec, workload.context_len)
 with st.expander("YAML"):
     st.code(spec.to_yaml(), language="yaml")

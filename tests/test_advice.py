@@ -6,12 +6,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hybrid_core import advice, baselines, presets
 from hybrid_core.advice import Evidence, Facts, Rule, Span, advise, meets, rules, scenario
 from hybrid_core.cli import main
 from hybrid_core.spec import ArchSpec
+from tests.designs import valid_designs
 
 RULES = {rule.id: rule for rule in rules()}
 EVIDENCE = [(rule.id, item) for rule in rules() for item in rule.evidence]
@@ -123,7 +126,7 @@ CASES: dict[str, tuple[Use, Use]] = {
 }
 
 
-def given(case: Use) -> list[str]:
+def ids(case: Use) -> list[str]:
     return [found.rule.id for found in advise(*case)]
 
 
@@ -133,8 +136,8 @@ def test_every_rule_has_a_case() -> None:
 
 @pytest.mark.parametrize(("rule", "fires", "silent"), [(rule, *uses) for rule, uses in CASES.items()], ids=CASES)
 def test_a_rule_speaks_of_the_design_made_for_it_and_not_of_the_better_one(rule: str, fires: Use, silent: Use) -> None:
-    assert rule in given(fires)
-    assert rule not in given(silent)
+    assert rule in ids(fires)
+    assert rule not in ids(silent)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +164,12 @@ def test_a_stack_the_paper_never_trained_gets_no_advice_on_its_mixture() -> None
     spec = preset("inter-1to5-1b", layers={"pattern": "MMMSMMMAMMMMM"})
     assert advice.facts(spec, 8192).family is None
     assert [found.rule.control for found in advise(spec, 8192)] == []
+
+
+@given(valid_designs(), st.integers(1, 10**6))
+@settings(max_examples=50, deadline=None)
+def test_any_design_can_be_asked_about(spec: ArchSpec, length: int) -> None:
+    assert all(found.weight > 0 for found in advise(spec, length, max(1, length // 2)))
 
 
 @pytest.mark.parametrize(
@@ -212,9 +221,9 @@ def test_weightier_advice_comes_first_and_weightless_advice_not_at_all(name: str
 
 def test_speed_leads_at_long_context_and_quality_at_short() -> None:
     dense, sparse = preset("inter-1to1-1b"), preset("inter-1to5-1b")
-    assert given(use(dense, 32768))[0] == "inter-sparser-for-speed"
-    assert "inter-sparser-for-speed" not in given(use(dense, 2048))
-    assert "inter-denser-for-quality" in given(use(sparse, 2048)) and "inter-denser-for-quality" not in given(use(sparse, 32768))
+    assert ids(use(dense, 32768))[0] == "inter-sparser-for-speed"
+    assert "inter-sparser-for-speed" not in ids(use(dense, 2048))
+    assert "inter-denser-for-quality" in ids(use(sparse, 2048)) and "inter-denser-for-quality" not in ids(use(sparse, 32768))
 
 
 # ---------------------------------------------------------------- data and command line

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
 
 from hybrid_core import baselines, presets, quality
 from hybrid_core.cli import main
 from hybrid_core.quality import Estimate, OutOfRange, ablations, estimator, scaling
 from hybrid_core.spec import ArchSpec
-from tests.designs import design
+from tests.designs import design, valid_designs
 
 SIZES = np.repeat([0.1e9, 0.35e9, 1e9, 3e9], 5)
 TOKENS = np.tile(np.array([2e19, 4e19, 8e19, 2e20, 4e20]), 4) / (7 * SIZES)
@@ -218,6 +219,13 @@ def test_a_design_outside_the_papers_range_gets_a_reason_of_one_line(spec: ArchS
 def test_a_stack_written_layer_by_layer_is_judged_like_its_strategy() -> None:
     spec = presets.get("inter-1to5-1b").spec
     assert quality.estimate(spec.replace(layers={"pattern": spec.pattern})) == quality.estimate(spec)
+
+
+@given(valid_designs())
+@settings(max_examples=50, deadline=None)
+def test_any_other_design_gets_a_reason_and_no_error(spec: ArchSpec) -> None:
+    found = quality.record(spec)
+    assert found["estimate"] is None and found["outside_the_papers_range"] and len(found["nearest"]) == 3
 
 
 @pytest.mark.parametrize(
