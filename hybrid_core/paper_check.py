@@ -167,6 +167,7 @@ def _cache_mib(costs: ModelCosts, row: Row, context: int) -> list[float]:
 
 
 COLUMNS: dict[str, Callable[[ModelCosts, Row, int], list[float]]] = {
+    "n_layers": lambda costs, row, context: [float(costs.spec.n_layers)],
     "n_emb_b": lambda costs, row, context: [costs.params().non_embedding / 1e9],
     "emb_b": lambda costs, row, context: [costs.params().embedding / 1e9],
     "active_b": lambda costs, row, context: [(costs.params().active - costs.params().embedding) / 1e9],

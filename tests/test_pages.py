@@ -1,0 +1,40 @@
+"""The pages without a browser: what the form holds is the design that was opened, and nothing there loads torch."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from hybrid_core import link, presets
+from hybrid_core.spec import ArchSpec
+
+ROOT = Path(__file__).resolve().parent.parent
+OPENED = ("inter-1to5-1b", "swa-1to3-1b", "intra-1to0-350m", "llama-moe-1b", "diff-t-1b", "diff-m-1b", "mamba-3b")
+
+
+def compose(design: ArchSpec) -> AppTest:
+    page = AppTest.from_file(str(ROOT / "pages" / "compose.py"), default_timeout=60)
+    page.query_params["design"] = link.encode(design)
+    return page.run()
+
+
+@pytest.mark.parametrize("name", OPENED)
+def test_a_design_survives_the_form_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    spec = presets.get(name).spec.replace(name="opened", norm_eps=1e-6)
+    page = compose(spec)
+    assert not page.exception and not page.error
+    assert page.session_state["design"] == spec
+
+
+def test_no_page_needs_torch() -> None:
+    code = (
+        "import sys, pathlib; from streamlit.testing.v1 import AppTest\n"
+        "for path in sorted(pathlib.Path('pages').glob('*.py')):\n"
+        "    assert not AppTest.from_file(str(path.resolve()), default_timeout=60).run().exception, path\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
