@@ -1,5 +1,6 @@
 """The pages without a browser: what the form holds is the design that was opened, and nothing there loads torch."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,12 +30,13 @@ def test_a_design_survives_the_form_whole(name: str, tmp_path: Path, monkeypatch
     assert page.session_state["design"] == spec
 
 
-def test_no_page_needs_torch() -> None:
+def test_no_page_needs_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from streamlit.testing.v1 import AppTest\n"
         "for path in sorted(pathlib.Path('pages').glob('*.py')):\n"
         "    assert not AppTest.from_file(str(path.resolve()), default_timeout=60).run().exception, path\n"
         "print('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    env = os.environ | {"HYBRID_DATA_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
