@@ -121,6 +121,7 @@ def test_parameters_cache_and_flops_of_any_design_are_those_of_the_live_model(sp
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(1, 40), DTYPES)
 def test_five_hundred_random_designs_agree(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
