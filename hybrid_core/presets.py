@@ -25,6 +25,16 @@ def names() -> tuple[str, ...]:
 
 
 @cache
+def ordered() -> tuple[str, ...]:
+    """Every name as a person looks for it: Table 2's five, then narrow to wide, the many variants of Tables 18 and 19 last."""
+
+    def place(name: str) -> tuple[bool, bool, int, str]:
+        return name not in TABLE2, name.count("-") > 3, get(name).spec.d_model, name
+
+    return tuple(sorted(names(), key=place))
+
+
+@cache
 def get(name: str) -> Preset:
     """The preset called `name`. Raises SpecError for an unknown name."""
     if name not in names():

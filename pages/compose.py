@@ -39,7 +39,7 @@ def workload_controls() -> tuple[Workload, hardware.Hardware]:
 
 def reference(spec: ArchSpec) -> ArchSpec:
     """The design that the differences are taken against."""
-    chosen = st.selectbox("Differences against", [SAME_SIZE, *presets.names()], key="work.reference")
+    chosen = st.selectbox("Differences against", [SAME_SIZE, *presets.ordered()], key="work.reference")
     if chosen != SAME_SIZE:
         return presets.get(chosen).spec
     if spec.attention is None:

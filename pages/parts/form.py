@@ -157,7 +157,9 @@ def draw() -> None:
 
 
 def _draw_start() -> None:
-    st.selectbox("Start from", presets.names(), index=None, placeholder="a preset of the paper", key="form.preset", on_change=_open_preset)
+    st.selectbox(
+        "Start from", presets.ordered(), index=None, placeholder="a preset of the paper", key="form.preset", on_change=_open_preset
+    )
     st.file_uploader("or open a YAML file", key="form.upload", on_change=_open_upload)
 
 

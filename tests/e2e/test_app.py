@@ -14,7 +14,9 @@ MINUTES = 60_000
 
 def choose(page: Page, label: str, option: str) -> None:
     """Pick an option of a select box by mouse."""
-    page.get_by_test_id("stSelectbox").filter(has_text=label).get_by_role("combobox").first.click()
+    box = page.get_by_test_id("stSelectbox").filter(has_text=label).get_by_role("combobox").first
+    box.click()
+    box.fill(option)  # a long list shows only a part of it
     page.get_by_role("option", name=option, exact=True).click()
 
 
