@@ -246,13 +246,13 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
 # ---------------------------------------------------------------- measured
 
 
-def generation(runs: Sequence[Run], with_paper: bool = True) -> go.Figure:
+def generation(runs: Sequence[Run]) -> go.Figure:
     """Tokens/s of the paper's protocol against total length: measured, predicted, and in the paper."""
     protocols = {run.parts["generation"]["protocol"] for run in runs if "generation" in run.parts}
     figure = _figure(
         "Generation speed against total length",
         f"measured: {'; '.join(sorted(protocols)) or 'no run yet'}. predicted: {_basis(runs)}. "
-        + (f"quoted: {baselines.cite('table13_throughput')}, one H200" if with_paper else ""),
+        f"quoted: {baselines.cite('table13_throughput')}, one H200",
         "total length (tokens)",
         "tokens/s",
         height=420,
@@ -272,7 +272,7 @@ def generation(runs: Sequence[Run], with_paper: bool = True) -> go.Figure:
             x=xs, y=[row["predicted_tokens_per_s"] for row in rows], name=f"{name}, predicted", line={"color": colour, "dash": "dot"}
         )
         quoted = [row.get("paper_tokens_per_s") for row in rows]
-        if with_paper and any(quoted):
+        if any(quoted):
             figure.add_scatter(
                 x=xs, y=quoted, name=f"{name}, paper", line={"color": colour, "dash": "dash"}, mode="lines+markers", marker_symbol="x"
             )
