@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from kernels import dispatch
 from kernels.attention import eager
 from kernels.counting import counted
 
@@ -16,8 +17,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, window: int = 0, sink: int = 0
     """
     _check(q, k, v, window, gap)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    run = _attention if q.device.type == "meta" else eager.attention
-    out: Tensor = run(q, k, v, window, sink, gap, scale)
+    out: Tensor = dispatch.run("attention", _attention, q, k, v, window, sink, gap, scale)
     return out
 
 

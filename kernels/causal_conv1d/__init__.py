@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from kernels import dispatch
 from kernels.causal_conv1d import eager
 from kernels.counting import counted
 
@@ -17,8 +18,7 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None 
     w = weight.shape[1]
     if weight.shape[0] != c or bias.shape != (c,) or (state is not None and state.shape != (b, w - 1, c)):
         raise ValueError(f"causal_conv1d: x {tuple(x.shape)}, weight {tuple(weight.shape)}, bias {tuple(bias.shape)} do not fit together")
-    run = _causal_conv1d if x.device.type == "meta" else eager.causal_conv1d
-    y, after = run(x, weight, bias, state)
+    y, after = dispatch.run("causal_conv1d", _causal_conv1d, x, weight, bias, state)
     return y, after
 
 

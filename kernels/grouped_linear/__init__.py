@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from kernels import dispatch
 from kernels.counting import counted
 from kernels.grouped_linear import eager
 
@@ -16,8 +17,8 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
         raise ValueError(
             f"grouped_linear: x {tuple(x.shape)}, weight {tuple(weight.shape)}, counts {tuple(counts.shape)} do not fit together"
         )
-    run = _grouped_linear if x.device.type == "meta" else eager.grouped_linear
-    return run(x, weight, counts)
+    out: Tensor = dispatch.run("grouped_linear", _grouped_linear, x, weight, counts)
+    return out
 
 
 @torch.library.custom_op("hybrid::grouped_linear", mutates_args=())

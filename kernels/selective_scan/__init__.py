@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from kernels import dispatch
 from kernels.counting import counted
 from kernels.selective_scan import eager
 
@@ -16,15 +17,15 @@ def selective_scan(
     given) -> (y [b, T, E] in x's dtype, state after x, float32). Raises ValueError where the shapes do not fit.
     """
     _check(x, dt, A, B, C, D, state)
-    run = _selective_scan if x.device.type == "meta" else eager.selective_scan
-    return run(x, dt, A, B, C, D, state)
+    y, after = dispatch.run("selective_scan", _selective_scan, x, dt, A, B, C, D, state)
+    return y, after
 
 
 def selective_scan_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
     """One step of `selective_scan` (T = 1, axis kept); `state` is updated in place. Returns y [b, 1, E]."""
     _check(x, dt, A, B, C, D, state)
-    run = _selective_scan_step if x.device.type == "meta" else eager.selective_scan_step
-    return run(x, dt, A, B, C, D, state)
+    y: Tensor = dispatch.run("selective_scan_step", _selective_scan_step, x, dt, A, B, C, D, state)
+    return y
 
 
 def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None) -> None:

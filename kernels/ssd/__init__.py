@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from kernels import dispatch
 from kernels.counting import counted
 from kernels.ssd import eager
 
@@ -19,15 +20,15 @@ def ssd(
     _check(x, dt, A, B, C, D, state)
     if chunk_size < 1:
         raise ValueError(f"ssd: chunk_size {chunk_size} - must be positive")
-    run = _ssd if x.device.type == "meta" else eager.ssd
-    return run(x, dt, A, B, C, D, chunk_size, state)
+    y, after = dispatch.run("ssd", _ssd, x, dt, A, B, C, D, chunk_size, state)
+    return y, after
 
 
 def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
     """One step of `ssd` (T = 1, axis kept); `state` is updated in place. Returns y [b, 1, H, P]."""
     _check(x, dt, A, B, C, D, state)
-    run = _ssd_step if x.device.type == "meta" else eager.ssd_step
-    return run(x, dt, A, B, C, D, state)
+    y: Tensor = dispatch.run("ssd_step", _ssd_step, x, dt, A, B, C, D, state)
+    return y
 
 
 def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None) -> None:

@@ -1,0 +1,183 @@
+"""Which implementation of an operation runs, and which did run.
+
+Implementations are named "eager" (plain torch, any device and dtype), "triton" and "mamba_ssm". One of them is chosen for each call:
+the one that `use` forces, or that the environment variable HYBRID_KERNELS names ("eager", or "ssd=eager,attention=triton"), else Triton
+on a CUDA device wherever it can run, else eager. A forced one that cannot run is an error. A choice is never hidden: `explain` says
+beforehand what will run, `ran` afterwards what did.
+"""
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+IMPLEMENTATIONS = ("eager", "triton", "mamba_ssm")
+TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Operation(NamedTuple):
+    """`implementations` lie in kernels/<folder>/, each under the operation's name; `trains` says which of them have a backward pass."""
+
+    folder: str
+    eager: str  # in words
+    implementations: tuple[str, ...] = ("eager", "triton")
+    trains: tuple[str, ...] = ("eager", "triton")
+
+
+MODULES = {"eager": "eager", "triton": "triton_kernel", "mamba_ssm": "mamba_ssm_kernel"}
+OPERATIONS = {
+    "attention": Operation("attention", "torch scaled_dot_product_attention"),
+    "branch_fusion": Operation("branch_fusion", "eager torch"),
+    "causal_conv1d": Operation("causal_conv1d", "eager torch"),
+    "gated_rms_norm": Operation("gated_rms_norm", "eager torch"),
+    "grouped_linear": Operation("grouped_linear", "eager torch"),
+    "mamba2_step": Operation("mamba2_step", "eager torch", trains=("eager",)),
+    "rms_norm": Operation("rms_norm", "eager torch"),
+    "selective_scan": Operation("selective_scan", "eager torch, piece by piece"),
+    "selective_scan_step": Operation("selective_scan", "eager torch", trains=("eager",)),
+    "ssd": Operation("ssd", "eager torch, chunk by chunk", IMPLEMENTATIONS, IMPLEMENTATIONS),
+    "ssd_step": Operation("ssd", "eager torch", IMPLEMENTATIONS, ("eager",)),
+}
+
+_forced: dict[str, str] = {}
+_loaded: dict[tuple[str, str], Callable[..., Any]] = {}
+_ran: dict[str, set[str]] = {}
+
+
+def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
+    """Call the implementation of `operation` that is due for these arguments; `counted` is the node that stands for it on meta.
+
+    The first argument is a tensor and decides device and dtype. Raises RuntimeError where a forced implementation cannot run.
+    """
+    if args[0].device.type == "meta":
+        return counted(*args)
+    name = _choose(operation, args)
+    _ran.setdefault(operation, set()).add(name)
+    return _load(operation, name)(*args)
+
+
+@contextmanager
+def use(operation: str, implementation: str) -> Iterator[None]:
+    """Force an implementation of one operation while the context is open. Raises ValueError for one that does not exist."""
+    _known(operation, implementation)
+    before = _forced.get(operation)
+    _forced[operation] = implementation
+    try:
+        yield
+    finally:
+        if before is None:
+            del _forced[operation]
+        else:
+            _forced[operation] = before
+
+
+def ran() -> dict[str, str]:
+    """The implementations that each operation has run since `forget`, e.g. {"ssd": "triton", "attention": "eager, triton"}."""
+    return {operation: ", ".join(sorted(names)) for operation, names in sorted(_ran.items())}
+
+
+def forget() -> None:
+    """Begin the record of `ran` anew."""
+    _ran.clear()
+
+
+def explain(device_type: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, str]:
+    """What each operation runs on a device of this type ("cpu", "cuda", "meta"), and why it is not what a faster one would be."""
+    return {operation: _in_words(operation, device_type, dtype) for operation in OPERATIONS}
+
+
+def _in_words(operation: str, device_type: str, dtype: torch.dtype) -> str:
+    if device_type == "meta":
+        return "counted, not computed"
+    forced = _forced.get(operation)
+    name = forced or _default(operation, device_type, dtype, training=False)
+    words = OPERATIONS[operation].eager if name == "eager" else name
+    if forced:
+        obstacle = _obstacle(operation, forced, device_type, dtype, training=False)
+        return f"{words}, forced" + (f", cannot run: {obstacle}" if obstacle else "")
+    if device_type == "cuda" and name == "eager":
+        return f"{words} ({_obstacle(operation, 'triton', device_type, dtype, training=False)})"
+    return words if name == "eager" or name in OPERATIONS[operation].trains else f"{words}; with gradients {OPERATIONS[operation].eager}"
+
+
+def _choose(operation: str, args: tuple[Any, ...]) -> str:
+    device_type, dtype = args[0].device.type, args[0].dtype
+    training = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
+    forced = _forced.get(operation)
+    if forced is None:
+        name = _default(operation, device_type, dtype, training)
+        return "eager" if name != "eager" and _limit(operation, name, args) else name
+    obstacle = _obstacle(operation, forced, device_type, dtype, training) or _limit(operation, forced, args)
+    if obstacle:
+        raise RuntimeError(f"{operation}: {forced} was asked for and cannot run: {obstacle}")
+    return forced
+
+
+def _default(operation: str, device_type: str, dtype: torch.dtype, training: bool) -> str:
+    return "triton" if device_type == "cuda" and not _obstacle(operation, "triton", device_type, dtype, training) else "eager"
+
+
+def _obstacle(operation: str, implementation: str, device_type: str, dtype: torch.dtype, training: bool) -> str | None:
+    """Why an implementation cannot run, if so."""
+    if implementation == "eager":
+        return None
+    return _reason(operation, implementation, device_type, dtype, training, os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@cache  # asked at every call
+def _reason(operation: str, implementation: str, device_type: str, dtype: torch.dtype, training: bool, interpreted: bool) -> str | None:
+    obstacles = {
+        "triton is not installed": find_spec("triton") is None,
+        "mamba_ssm is not installed": implementation == "mamba_ssm" and find_spec("mamba_ssm") is None,
+        f"a {device_type} tensor, and {implementation} needs a CUDA device": device_type != "cuda"
+        and not (interpreted and implementation == "triton"),
+        f"{dtype} - {implementation} takes {', '.join(map(str, TRITON_DTYPES))}": dtype not in TRITON_DTYPES,
+        "a gradient is wanted, and it has no backward pass": training and implementation not in OPERATIONS[operation].trains,
+    }
+    return next((reason for reason, holds in obstacles.items() if holds), None)
+
+
+def _limit(operation: str, implementation: str, args: tuple[Any, ...]) -> str | None:
+    """Why an implementation cannot take these very arguments, if so: what the function `<operation>_limit` beside it says."""
+    if implementation == "eager":
+        return None
+    limit = getattr(_module(operation, implementation), f"{operation}_limit", None)
+    return limit(*args) if limit else None
+
+
+def _module(operation: str, implementation: str) -> Any:
+    return importlib.import_module(f"kernels.{OPERATIONS[operation].folder}.{MODULES[implementation]}")
+
+
+def _load(operation: str, implementation: str) -> Callable[..., Any]:
+    key = operation, implementation
+    if key not in _loaded:
+        _loaded[key] = getattr(_module(*key), operation)
+    return _loaded[key]
+
+
+def _known(operation: str, implementation: str) -> None:
+    if operation not in OPERATIONS:
+        raise ValueError(f"no operation is called {operation!r} - there are {', '.join(OPERATIONS)}")
+    if implementation not in OPERATIONS[operation].implementations:
+        names = ", ".join(OPERATIONS[operation].implementations)
+        raise ValueError(f"{operation} has no implementation {implementation!r} - it has {names}")
+
+
+def _from_environment(value: str) -> dict[str, str]:
+    """ "eager" means every operation, "ssd=eager,attention=triton" those named."""
+    if not value:
+        return {}
+    pairs = dict(item.strip().split("=", 1) for item in value.split(",")) if "=" in value else dict.fromkeys(OPERATIONS, value.strip())
+    for operation, implementation in pairs.items():
+        _known(operation, implementation)
+    return pairs
+
+
+_forced.update(_from_environment(os.environ.get("HYBRID_KERNELS", "")))

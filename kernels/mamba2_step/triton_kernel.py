@@ -1,0 +1,62 @@
+"""The step in two launches. The heads of a group share the convolution of B and C, so no head may write its state while another may
+still read it: the convolution goes first, each channel by its one owner, and the scan of all heads with everything else in it second.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.causal_conv1d import triton_kernel as conv
+from kernels.ssd.triton_kernel import advance
+from kernels.tiles import block, rows, silu, softplus
+
+
+@triton.jit
+def _scan_step(
+    xbc, z, dt, dt_bias, A_log, D, state, y, H, per_group, C, z_b, s_b, s_h, s_p,
+    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """A block of P channels of one head: dt, state, D and gate. xbc [b, C] after the convolution; z and dt in rows z_b apart."""
+    bh = tl.program_id(1)
+    batch, head = (bh // H).to(tl.int64), bh % H
+    p, n = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
+    x_p = tl.load(xbc + batch * C + head * P + p, mask=p < P, other=0.0)
+    B_n = tl.load(xbc + batch * C + H * P + head // per_group * N + n, mask=n < N, other=0.0)
+    C_n = tl.load(xbc + batch * C + H * P + (H // per_group + head // per_group) * N + n, mask=n < N, other=0.0)
+    step = softplus(tl.load(dt + batch * z_b + head).to(tl.float32) + tl.load(dt_bias + head).to(tl.float32))
+    at, there = batch * s_b + head * s_h + p[:, None] * s_p + n[None, :], (p < P)[:, None] & (n < N)[None, :]
+    out = advance(state, at, there, x_p, step, -tl.exp(tl.load(A_log + head).to(tl.float32)), B_n, C_n)
+    out += tl.load(D + head).to(tl.float32) * x_p
+    out *= silu(tl.load(z + batch * z_b + head * P + p, mask=p < P, other=0.0).to(tl.float32))
+    tl.store(y + bh.to(tl.int64) * P + p, out.to(y.dtype.element_ty), mask=p < P)
+
+
+def mamba2_step_limit(zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, *_: object) -> str | None:
+    """Why these arguments are not for the kernels, if so."""
+    if any(state.stride(-1) != 1 and state.shape[-1] != 1 for state in (conv_state, ssm_state)):
+        return "a state whose last axis has gaps"
+    return conv.causal_conv1d_limit(zxbcdt, conv_weight)
+
+
+def mamba2_step(
+    zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
+    D: Tensor, n_groups: int, shared_x: Tensor | None,
+) -> Tensor:  # fmt: skip
+    """See `kernels.mamba2_step`."""
+    (b, h, p, n), (channels, w) = ssm_state.shape, conv_weight.shape
+    row = rows(zxbcdt)
+    bc = row[:, h * p + (h * p if shared_x is None else 0) :]
+    x = row[:, h * p :] if shared_x is None else rows(shared_x)
+    xbc = row.new_empty(b, channels, dtype=torch.float32)
+    conv.step[triton.cdiv(channels, conv.CHANNELS), b](
+        x, bc, conv_weight.contiguous(), conv_bias, conv_state, xbc, h * p, channels, x.stride(0), bc.stride(0), *conv_state.stride()[:2],
+        W=w, BLOCK_C=conv.CHANNELS, num_warps=4,
+    )  # fmt: skip
+    y = row.new_empty(b, h * p)
+    block_p = block(p, least=4, most=32)
+    _scan_step[triton.cdiv(p, block_p), b * h](
+        xbc, row, row[:, -h:], dt_bias, A_log, D, ssm_state, y, h, h // n_groups, channels, row.stride(0), *ssm_state.stride()[:3],
+        P=p, N=n, BLOCK_P=block_p, BLOCK_N=block(n), num_warps=4,
+    )  # fmt: skip
+    return y
