@@ -17,6 +17,7 @@ from hybrid_core.spec import ArchSpec, Frozen, IntraMixer, MoE, SwaMixer
 from hybrid_core.yaml_io import safe_mapping
 
 Scenario = Literal["long", "medium", "short"]
+SCENARIOS: dict[Scenario, str] = {"long": "over 16K", "medium": "8K to 16K", "short": "under 8K"}
 Direction = Literal["lower", "higher", "equal"]
 
 
@@ -181,8 +182,11 @@ class Advice(NamedTuple):
         return kept | {"scenario": self.scenario, "weight": self.weight, "sources": self.rule.sources, "citation": baselines.CITATION}
 
 
-def advise(spec: ArchSpec, context_len: int, needle_distance: int | None = None) -> list[Advice]:
-    """What the paper's rows say about a design used at `context_len` tokens, weightiest first, warnings before options of equal weight."""
-    known, use = facts(spec, context_len, needle_distance), scenario(context_len)
+def advise(spec: ArchSpec, context_len: int, needle_distance: int | None = None, use: Scenario | None = None) -> list[Advice]:
+    """What the paper's rows say about a design used at `context_len` tokens, weightiest first, warnings before options of equal weight.
+
+    `use` is what the weights are for; unless given it follows from the context.
+    """
+    known, use = facts(spec, context_len, needle_distance), use or scenario(context_len)
     given = [Advice(rule, use, weight) for rule in rules() if (weight := getattr(rule.weight, use)) and rule.holds(known)]
     return sorted(given, key=lambda advice: (-advice.weight, advice.rule.kind != "warning"))

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_core import __version__, hardware, presets, quality
-from hybrid_core.advice import advise
+from hybrid_core.advice import SCENARIOS, advise
 from hybrid_core.costs.summary import summary
-from hybrid_core.paper_check import check_all
+from hybrid_core.paper_check import check_all, throughput_ratios
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report.text import (
     advice_lines,
@@ -22,6 +22,7 @@ from hybrid_core.report.text import (
     quality_lines,
     quality_table,
     runs_table,
+    throughput_ratio_table,
 )
 from hybrid_core.runs.store import UnknownRun
 from hybrid_core.spec import SpecError
@@ -94,6 +95,7 @@ def _add_paper(command: Command) -> None:
     sub = command("advice", _advice, "What the paper's tables say about a design, each piece with its source", as_json=True)
     _spec(sub)
     sub.add_argument("--context-len", type=int, default=8192, help="tokens of context in use (default: %(default)s)")
+    sub.add_argument("--scenario", choices=list(SCENARIOS), help="what the order of the advice is for, unless it follows from the context")
     sub.add_argument("--needle-distance", type=int, help="tokens between what has to be recalled and the end")
 
     text = "Scaling laws and effects from the paper's tables, and how far estimates of loss can be trusted"
@@ -169,7 +171,7 @@ def _advice(arguments: argparse.Namespace) -> None:
     spec, used = presets.resolve(arguments.spec), Workload.make(context_len=arguments.context_len)
     if arguments.needle_distance is not None and not 0 < arguments.needle_distance <= used.context_len:
         raise SpecError(f"needle_distance: {arguments.needle_distance} - must be from 1 to context_len ({used.context_len})")
-    given = advise(spec, used.context_len, arguments.needle_distance)
+    given = advise(spec, used.context_len, arguments.needle_distance, arguments.scenario)
     _print_json([advice.record() for advice in given]) if arguments.json else print(advice_lines(spec.name, given))
 
 
@@ -194,7 +196,7 @@ def _paper_check(arguments: argparse.Namespace) -> int:
         cells = [cell._asdict() | {"reason": cell.reason} for found in tables.values() for cell in found]
         _print_json(cells)
     else:
-        print(paper_check_table(tables))
+        print(paper_check_table(tables) + "\n\n" + throughput_ratio_table(throughput_ratios()))
     return int(any(not cell.agrees and not cell.reason for found in tables.values() for cell in found))
 
 

@@ -7,15 +7,16 @@ not agree must be in `baselines.CONTRADICTIONS`, which says why; nothing is tune
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hybrid_core import baselines, presets
+from hybrid_core import baselines, hardware, presets
 from hybrid_core.costs.model import ModelCosts, model_costs
+from hybrid_core.costs.roofline import generation_tokens_per_s
 from hybrid_core.data import PROFILES
 from hybrid_core.spec import ArchSpec
-from hybrid_core.workload import Workload
+from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 Row = dict[str, str]
 PAPER_CONTEXT = 8192
@@ -184,3 +185,24 @@ def rounds_to(value: float, printed: str) -> bool:
     if "e" in printed.lower():
         return f"{value:.{len(digits) - 1}e}" == f"{float(print_):.{len(digits) - 1}e}"
     return f"{value:.{max(0, -exponent)}f}" == printed
+
+
+# ---------------------------------------------------------------- speed
+
+
+def throughput_ratios() -> list[dict[str, Any]]:
+    """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per design of Table 2 and total length.
+
+    Another code base measured them, so nothing is fitted: the ratio says how far that code was from the ceiling.
+    """
+    device, rows = hardware.get("h200_sxm"), []
+    for name in presets.TABLE2:
+        spec = presets.get(name).spec
+        printed = baselines.throughput(spec)
+        assert printed
+        for total, tokens_per_s in zip(printed.totals, printed.tokens_per_s, strict=True):
+            work = Workload(batch_size=PAPER_BATCH, context_len=total, prompt_len=PAPER_PROMPT)
+            ceiling = generation_tokens_per_s(spec, work, device, PAPER_PROMPT, total)
+            row = {"name": name, "total_len": total, "paper_tokens_per_s": tokens_per_s, "predicted_tokens_per_s": float(ceiling)}
+            rows.append(row | {"ratio": tokens_per_s / float(ceiling)})
+    return rows

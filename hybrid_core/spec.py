@@ -91,6 +91,11 @@ class AttentionMixer(Frozen):
         """Channels of a head that RoPE turns."""
         return round(self.head_dim * self.rope_fraction) if self.position == "rope" else 0
 
+    @property
+    def rope(self) -> tuple[int, float, RopeScaling | None] | None:
+        """What a table of rotations depends on."""
+        return (self.rope_dim, self.rope_theta, self.rope_scaling) if self.position == "rope" else None
+
 
 class SwaMixer(AttentionMixer):
     """Attention in which a query sees the last `window` positions (itself included) and the first `sink`."""
@@ -149,6 +154,11 @@ class IntraMixer(Frozen):
     fusion: Fusion
     value: Value
     out: Out
+
+    @property
+    def rope(self) -> tuple[int, float, RopeScaling | None] | None:
+        """The attention branch's."""
+        return self.attention.rope
 
     @property
     def d_attention(self) -> int:

@@ -9,6 +9,8 @@ from hybrid_core.spec import Frozen, SpecError, first_line
 Dtype = Literal["fp32", "bf16", "fp16", "fp8"]
 ComputeDtype = Literal["fp32", "bf16", "fp16"]
 
+PAPER_BATCH, PAPER_PROMPT = 4, 512  # of the paper's throughput protocol (Appendix J)
+
 DTYPE_BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
 
 

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from hybrid_core import baselines, hardware, presets, quality
-from hybrid_core.advice import advise
+from hybrid_core.advice import SCENARIOS, advise, scenario
 from hybrid_core.costs.memory import refusal
 from hybrid_core.costs.model import fit_depth, model_costs
 from hybrid_core.costs.summary import summary
@@ -79,7 +79,7 @@ def metrics(now: dict, before: dict, device: hardware.Hardware) -> None:
             f"Memory, batch {batch}",
             ("memory_bytes", "total"),
             units.n_bytes,
-            "exact weights and cache, estimated activations of the prefill",
+            "exact: weights, cache, and the tensors alive at the widest moment of the prefill through torch's eager operations",
             "inverse",
         ),
         ("Prefill speed", ("predicted", "prefill_tokens_per_s"), units.rate, f"predicted: {device.basis}", "normal"),
@@ -119,7 +119,17 @@ def findings(spec: ArchSpec, context_len: int) -> None:
         st.markdown(f"NLL on DCLM **{estimate['nll']:.3f}** nats per token at 60B tokens ({interval}): estimated from {estimate['basis']}.")
     else:
         st.markdown(f"No estimate of the loss, outside the paper's range: {design.plain(found['outside_the_papers_range'])}.")
-    for advice in advise(spec, context_len):
+    follows = f"{SCENARIOS[scenario(context_len)]}, as the context above"
+    names = {None: follows} | dict(SCENARIOS)
+    use = st.segmented_control(
+        "Advice for a context",
+        list(names),
+        default=None,
+        format_func=names.__getitem__,
+        key="scenario",
+        help="what comes first depends on it",
+    )
+    for advice in advise(spec, context_len, use=use):
         st.markdown(f"- **{advice.rule.control}** ({advice.rule.kind}): {design.plain(advice.rule.text)} *{advice.rule.sources}*")
     st.markdown("**Nearest rows**")
     rows = baselines.nearest(spec)

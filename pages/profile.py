@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from hybrid_core.costs.summary import layers
-from hybrid_core.profiling.options import PAPER_BATCH, PAPER_PROMPT, ProfileOptions
+from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures, units
 from hybrid_core.report.html import report
 from hybrid_core.runs import Run, cancel, open_store, submit
@@ -12,6 +12,7 @@ from hybrid_core.runs.devices import devices
 from hybrid_core.runs.jobs import bury_the_dead
 from hybrid_core.runs.store import now
 from hybrid_core.spec import SpecError
+from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
 from pages.parts import design, layout
 
 STATUS_ICON = {
@@ -130,7 +131,7 @@ def speeds(parts: dict) -> None:
         columns[1].caption(f"measured; {rows[0]['tokens_per_s'] / rows[0]['predicted_tokens_per_s']:.0%} of the prediction")
     if found := parts.get("memory"):
         columns[2].metric("Peak memory", units.n_bytes(found["peak_bytes"]), help=found["what"])
-        columns[2].caption(f"measured; {units.n_bytes(found['predicted_bytes']['total'])} estimated for the model alone")
+        columns[2].caption(f"measured; {units.n_bytes(found['predicted_bytes']['total'])} by the closed forms")
     if found := parts.get("energy"):
         joules = found["parts"]["decode"]["joules"]
         columns[3].metric("Energy, decode", f"{joules:,.0f} J" if joules is not None else "no meter")

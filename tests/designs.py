@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, get_args
 
 import pandas as pd
 import pytest
+import yaml
 from hypothesis import strategies as st
 
 from hybrid_core import baselines, placement, presets
@@ -131,6 +132,19 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
         sizes = {"d_ssm": draw(times), "d_state": draw(times), "d_conv": draw(times), "dt_rank": draw(times)}
         changes["ssm"] = {"kind": "mamba1", "dt_bc_norm": draw(st.booleans())} | sizes
     return ArchSpec.from_mapping({key: value for key, value in ({"schema": 1} | changes).items() if value is not None})
+
+
+def widened(spec: ArchSpec, times: int) -> ArchSpec:
+    """The same design with every width `times` as wide; numbers of heads, groups, experts and layers stay."""
+    widths = {"d_model", "head_dim", "window", "d_ssm", "d_state", "chunk_size", "dt_rank", "qk_head_dim", "v_head_dim", "ssm_head_dim"}
+    widths |= {"d_ff", "d_expert"}
+
+    def wider(key: str, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {inner: wider(inner, held) for inner, held in value.items()}
+        return value * times if key in widths and value is not None else value
+
+    return ArchSpec.from_mapping({key: wider(key, value) for key, value in yaml.safe_load(spec.to_yaml()).items()})
 
 
 @st.composite

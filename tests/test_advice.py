@@ -259,3 +259,11 @@ def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], arguments: li
     assert main(["advice", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and named in err
+
+
+def test_a_scenario_given_by_hand_outranks_the_context_and_changes_what_comes_first(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = presets.get("llama-1b").spec
+    assert {found.scenario for found in advise(spec, 2048)} == {"short"}
+    assert {found.scenario for found in advise(spec, 2048, use="long")} == {"long"}
+    assert main(["advice", "llama-1b", "--context-len", "2048", "--scenario", "long"]) == 0
+    assert "llama-1b, long context" in capsys.readouterr().out

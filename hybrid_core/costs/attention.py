@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from hybrid_core.costs.terms import CacheTensor, Num, linear, visible_pairs
+from hybrid_core.costs.terms import CacheTensor, Num, linear, visible_pairs, widest
 from hybrid_core.spec import AttentionMixer
+from hybrid_core.workload import DTYPE_BYTES, Workload
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,11 @@ class AttentionHeadsCosts:
     @property
     def d_out(self) -> int:
         return self.spec.n_heads * self.spec.v_head_dim
+
+    @property
+    def reads_back(self) -> bool:
+        """Whether a prefill takes keys and values from the cache, where they may have another dtype."""
+        return True
 
     @property
     def span(self) -> int | None:
@@ -65,13 +71,38 @@ class AttentionHeadsCosts:
         s = self.spec
         return 2 * (s.head_dim + s.v_head_dim) * s.n_kv_heads * self.tokens_kept(context_len)
 
-    def workspace(self, seq_len: Num) -> Num:
-        """The projections, queries and keys rotated, keys and values at the width that the kernel wants, and the heads' output."""
+    def workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """Projections; rotation of queries, then of keys; the kernel; the output projection."""
+        s, rows = self.spec, seq_len * DTYPE_BYTES[workload.weight_dtype]
+        q, k = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
+        rotating = widest(self._rotation(q), q + self._rotation(k)) if s.position == "rope" else 0
+        return widest(
+            rows * (self.d_qkv + rotating),
+            rows * self._operands(workload) + self._kernel(seq_len, rows, workload.batch_size),
+            rows * (self.d_out + self.d_model),
+        )
+
+    def _operands(self, workload: Workload) -> int:
+        """Elements per token that are held during the kernel: projections, rotated queries and keys, and keys and values as read
+        back from a cache of another dtype."""
         s = self.spec
         rotated = (s.n_heads + s.n_kv_heads) * s.head_dim if s.position == "rope" else 0
-        width = max(s.head_dim, s.v_head_dim)
-        padded = (s.n_heads + 2 * s.n_kv_heads) * width if s.head_dim != s.v_head_dim else 0
-        return seq_len * (self.d_qkv + rotated + padded + s.n_heads * width)
+        converted = self.reads_back and workload.kv_cache_dtype != workload.weight_dtype
+        return self.d_qkv + rotated + converted * s.n_kv_heads * (s.head_dim + s.v_head_dim)
+
+    def _rotation(self, elements: int) -> Num:
+        """Halves swapped, product with the cosine, sum; where only a fraction is turned, also the join with the rest."""
+        turned = elements * self.spec.rope_dim / self.spec.head_dim
+        return 3 * turned if turned == elements else max(3 * turned, 2 * turned + elements)
+
+    def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
+        """Bytes of one call: inputs padded to one width, the heads' output, and either the log-sum-exp (float32) or, where
+        values were padded, the output without the padding."""
+        s, width = self.spec, max(self.spec.head_dim, self.spec.v_head_dim)
+        narrow = s.n_heads * (s.head_dim < width) + s.n_kv_heads * (s.head_dim != s.v_head_dim)
+        padded = width * narrow
+        cut = s.n_heads * s.v_head_dim if s.v_head_dim < width else 0
+        return rows * s.n_heads * width + widest(rows * padded + 4 * seq_len * s.n_heads, rows * cut)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from hybrid_core.costs.attention import AttentionCosts
-from hybrid_core.costs.terms import Num
+from hybrid_core.costs.terms import Num, widest
 from hybrid_core.spec import DiffAttentionMixer
+from hybrid_core.workload import DTYPE_BYTES, Workload
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,12 @@ class DiffAttentionCosts(AttentionCosts):
     def _pair_flops(self) -> int:
         return 2 * self.spec.n_heads * (self.spec.head_dim + self.spec.pair_width)
 
-    def workspace(self, seq_len: Num) -> Num:
-        """Plain attention's, with queries and keys padded to the values' width and both maps' outputs of that width."""
-        s = self.spec
-        padded = (s.n_heads + 2 * s.n_kv_heads) * s.pair_width
-        return super().workspace(seq_len) + seq_len * (padded + s.n_heads * s.pair_width)
+    def workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """Plain attention's, whose kernel is called for one map and then, beside its output, for the other; then lambda, fusion, norm."""
+        rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
+        outputs = 5 if self.spec.norm == "group" else 3
+        return widest(super().workspace(seq_len, workload), rows * (self._operands(workload) + outputs * self.d_out))
+
+    def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
+        padded = rows * (self.spec.n_heads + self.spec.n_kv_heads) // 2 * self.spec.pair_width
+        return 2 * rows * self.d_out + padded + 2 * seq_len * self.spec.n_heads

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from hybrid_core.costs.mamba2 import Mamba2HeadsCosts
-from hybrid_core.costs.terms import Num, linear
+from hybrid_core.costs.terms import Num, linear, widest
 from hybrid_core.spec import DiffMamba2Mixer
+from hybrid_core.workload import DTYPE_BYTES, Workload
 
 
 @dataclass(frozen=True)
@@ -23,3 +24,12 @@ class DiffMamba2Costs(Mamba2HeadsCosts):
 
     def decode_flops(self, context_len: Num) -> dict[str, Num]:
         return super().decode_flops(context_len) | {"out": linear(1, self.spec.d_ssm, self.d_model)}
+
+    def workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """The gated scan; norm; the second branch scaled, its sign, and the join of both; the output projection."""
+        s, rows = self.spec, seq_len * DTYPE_BYTES[workload.weight_dtype]
+        joined = s.d_ssm * (2.5 + (0.5 if s.scalar == "diff_t" else 0))
+        return widest(
+            self.gated_workspace(seq_len, workload),
+            rows * widest(3 * s.d_ssm if s.norm == "group" else 0, joined, joined - s.d_ssm / 2 + self.d_model),
+        )

@@ -36,8 +36,29 @@ def params_read(ffn: SwiGLU | MoE | None, d_model: int, tokens: Num) -> Num:
     return params(ffn, d_model) - (ffn.n_routed - expected) * _gated(d_model, ffn.d_expert)
 
 
-def workspace(ffn: SwiGLU | MoE | None, tokens: Num) -> Num:
-    """Elements held at the widest point: gate and up, silu(gate), and their product."""
+def workspace(ffn: SwiGLU | MoE | None, d_model: int, tokens: Num, width: int) -> Num:
+    """Bytes at the widest moment, beside the block's input and its norm; `width` bytes an element."""
     if ffn is None:
         return 0
-    return 4 * tokens * (ffn.d_ff if isinstance(ffn, SwiGLU) else ffn.top_k * ffn.d_expert)
+    if isinstance(ffn, SwiGLU):
+        return width * tokens * _gated_workspace(d_model, ffn.d_ff)
+    return width * tokens * _routed_workspace(ffn, d_model) + tokens * (24 * ffn.top_k + 4 * ffn.n_routed)
+
+
+def _gated_workspace(d_model: int, d_ff: int) -> int:
+    """Elements per token: gate and up, silu(gate), their product; or the product and the output beside gate and up."""
+    return max(4 * d_ff, 3 * d_ff + d_model)
+
+
+def _routed_workspace(moe: MoE, d_model: int) -> int:
+    """Elements per token: chosen rows, each expert's output and their join; the same of the projection back; weighting and adding up;
+    the shared experts."""
+    inside, chosen = moe.top_k * moe.d_expert, moe.top_k * d_model
+    held = 2 * inside + chosen + moe.top_k
+    return max(
+        chosen + 4 * inside,
+        4 * inside,
+        3 * inside + 2 * chosen,
+        held + chosen + 2 * d_model,
+        held + d_model + _gated_workspace(d_model, moe.n_shared * moe.d_expert) if moe.n_shared else 0,
+    )

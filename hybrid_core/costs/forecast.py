@@ -40,9 +40,10 @@ def _layer_prefill_s(layer: LayerCosts, workload: Workload, rates: Rates, prompt
     flops = layer.mixer.forward_flops(prompt)
     attention_rate = np.where(layer.windowed(prompt), rates.window_flops_per_s, rates.attention_flops_per_s)
     mixing_s = batch * (flops.get(ATTENTION, 0) / attention_rate + flops.get(SCAN, 0) / rates.scan_flops_per_s)
-    # Each tensor of the workspace is written and read; so are, twice a block, the residual stream, its norm and the branch's output.
-    elements = layer.mixer.workspace(prompt) + ffn.workspace(layer.layer.ffn, prompt) + 6 * prompt * layer.d_model
-    elementwise_s = batch * 2 * elements * width / rates.elementwise_bytes_per_s
+    # Each byte of the workspace is written and read; so are, twice a block, the residual stream, its norm and the branch's output.
+    stream = width * prompt * layer.d_model
+    moved = layer.mixer.workspace(prompt, workload) + ffn.workspace(layer.layer.ffn, layer.d_model, prompt, width) + 6 * stream
+    elementwise_s = batch * 2 * moved / rates.elementwise_bytes_per_s
     return _weights_s(layer, batch * prompt, rates) + mixing_s + elementwise_s + rates.calls_s(layer.kind.name)
 
 

@@ -5,8 +5,9 @@ from functools import cached_property
 
 from hybrid_core.costs.attention import AttentionHeadsCosts
 from hybrid_core.costs.mamba2 import Mamba2HeadsCosts
-from hybrid_core.costs.terms import CacheTensor, Num, linear
+from hybrid_core.costs.terms import CacheTensor, Num, linear, widest
 from hybrid_core.spec import IntraMixer
+from hybrid_core.workload import DTYPE_BYTES, Workload
 
 
 @dataclass(frozen=True)
@@ -57,10 +58,22 @@ class IntraCosts:
         attention, ssm = self.branches
         return attention.cache(context_len) + ssm.cache(context_len)
 
-    def workspace(self, seq_len: Num) -> Num:
-        """The Mamba-2 branch at its widest, beside the output of the attention branch and its projections."""
-        attention, ssm = self.branches
-        return seq_len * (attention.d_qkv + self.spec.d_attention) + ssm.workspace(seq_len)
+    def workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """The attention branch; the Mamba-2 branch beside its output (and the shared values); norms; the scalar; projections and fusion."""
+        (attention, ssm), s = self.branches, self.spec
+        rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
+        d_a, d_s = s.d_attention, s.ssm.d_ssm
+        values = 0 if ssm.own_x else d_a
+        norm = 2 * d_a + 3 * d_s if s.norm == "group" else 0
+        scaled = {"none": 0, "scale": 2 * self._d_both, "gate": 2 * self._d_both, "diff_t": self._d_both + d_s}[s.scalar]
+        fused = 3 * self.d_model if s.out == "separate" else self._d_out + self.d_model
+        return widest(
+            rows * values + attention.workspace(seq_len, workload),
+            rows * d_a + ssm.gated_workspace(seq_len, workload),
+            rows * (values + norm),
+            rows * (values + scaled),
+            rows * (values + self._d_both + fused),
+        )
 
     def paper_train_flops(self, context_len: Num) -> Num:
         return sum(branch.paper_train_flops(context_len) for branch in self.branches)

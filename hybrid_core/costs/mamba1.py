@@ -2,8 +2,14 @@
 
 from dataclasses import dataclass
 
-from hybrid_core.costs.terms import CacheTensor, Num, linear
+import numpy as np
+
+from hybrid_core.costs.terms import CacheTensor, Num, last_pieces, linear, widest
 from hybrid_core.spec import Mamba1Mixer
+from hybrid_core.workload import DTYPE_BYTES, Workload
+
+# How the eager scan cuts a sequence (kernels/selective_scan/eager.py).
+PIECE, LANES, CACHED = 256, 16, 2**18
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,35 @@ class Mamba1Costs:
         s = self.spec
         return 2 * (s.d_ssm * s.d_state + s.d_conv * s.d_ssm)
 
-    def workspace(self, seq_len: Num) -> Num:
-        """x and z, the convolution's padded input and its output before and after SiLU, dt in float32 (two elements), dt x, y, and the
-        narrow projection; the scan's states are held for a few tokens only."""
-        return seq_len * (9 * self.spec.d_ssm + self.d_x_proj)
+    def workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """Beside the projection to x and z: the convolution (padded input, two partial sums); dt in float32; the scan's
+        pieces, then y in float32, by pieces, joined and rounded; the gate; the output projection."""
+        s, width = self.spec, DTYPE_BYTES[workload.weight_dtype]
+        rows, exact = seq_len * width, 4 * seq_len
+        narrow = rows * self.d_x_proj * (2 if s.dt_bc_norm else 1)
+        return rows * 2 * s.d_ssm + widest(
+            3 * rows * s.d_ssm,
+            rows * s.d_ssm + narrow + 2 * exact * s.d_ssm,
+            rows * s.d_ssm
+            + narrow
+            + exact * s.d_ssm
+            + widest(self._pieces_workspace(seq_len, workload.batch_size), (2 * exact + rows) * s.d_ssm),
+            rows * (s.d_ssm + self.d_model),
+        )
+
+    def _pieces_workspace(self, seq_len: Num, batch_size: int) -> Num:
+        """Bytes inside the last piece of the scan (float32), beside the outputs of those before."""
+        s, lanes = self.spec, LANES if LANES * batch_size * self.spec.d_ssm * self.spec.d_state <= CACHED else 1
+        pieces = last_pieces(seq_len, PIECE)
+        return 4 * widest(
+            *(s.d_ssm * (before + self._piece_workspace(length, lanes)) + 2 * s.d_state * length for before, length in pieces)
+        )
+
+    def _piece_workspace(self, length: Num, lanes: int) -> Num:
+        """Elements per channel, beside B and C: dt, dt x, y token by token and stacked, states. Lanes add elapsed dt, what entered
+        them, its sum with y, and the join."""
+        per_lane = np.maximum(-(-length // lanes), 1)
+        states = -(-length // per_lane) * self.spec.d_state
+        if lanes == 1:
+            return widest(3 * length + 4 * states, 4 * length + states)
+        return widest(6 * length + 4 * states, 8 * length + 2 * states)

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from hybrid_core.costs.terms import CacheTensor, Num, linear
+from hybrid_core.costs.terms import CacheTensor, Num, last_pieces, linear, widest
 from hybrid_core.spec import Mamba2Mixer
+from hybrid_core.workload import DTYPE_BYTES, Workload
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,41 @@ class Mamba2HeadsCosts:
         s = self.spec
         return 2 * (s.d_ssm * s.d_state + s.d_conv * s.d_xbc)
 
-    def workspace(self, seq_len: Num) -> Num:
-        """Projections, the convolution's padded input and its output before and after SiLU, y by chunks and whole."""
-        return seq_len * (self.d_in_proj + 3 * self.spec.d_xbc + 2 * self.spec.d_ssm)
+    def scan_workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """Bytes until y is there: the projection, which z keeps alive, and beside it the convolution (padded input, two partial
+        sums) or its output, dt (float32) and the scan. A shared x is joined to B and C first."""
+        s, width = self.spec, DTYPE_BYTES[workload.weight_dtype]
+        rows = seq_len * width
+        held = rows * (self.d_in_proj + (0 if self.own_x else s.d_ssm))
+        joined = 0 if self.own_x else rows * s.d_xbc
+        dt = 4 * seq_len * s.n_heads
+        return held + widest(
+            joined + 3 * rows * s.d_xbc,
+            rows * s.d_xbc + 2 * dt,
+            rows * s.d_xbc + dt + widest(self._chunks_workspace(seq_len, workload), 2 * rows * s.d_ssm),
+        )
+
+    def _chunks_workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """Bytes inside the last whole chunk, or the shorter one after it, beside the outputs of those before."""
+        s, width = self.spec, DTYPE_BYTES[workload.weight_dtype]
+        read = 4 * s.d_ssm * s.d_state if workload.state_dtype != "fp32" else 0  # the cache's state in float32
+        chunks = last_pieces(seq_len, s.chunk_size)
+        return read + widest(*(width * before * s.d_ssm + self._chunk_workspace(length, width) for before, length in chunks))
+
+    def _chunk_workspace(self, length: Num, width: int) -> Num:
+        """Bytes inside one chunk: decays between all pairs of positions and their product with the scores, then what the states add;
+        the states before and after it."""
+        s = self.spec
+        pairs, slab = length**2, width * length * s.d_ssm
+        states = 4 * s.d_ssm * s.d_state
+        rounded = width if width < 4 else 0  # the product is float32
+        scores = width * pairs * s.n_groups + (8 + rounded) * pairs * s.n_heads
+        return slab + states + widest(scores, width * pairs * s.n_heads + 4 * slab + states * (1 + width / 4))
+
+    def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """The scan, then y, silu(z) and their product beside the projection."""
+        rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
+        return widest(self.scan_workspace(seq_len, workload), rows * (self.d_in_proj + 3 * self.spec.d_ssm))
 
 
 @dataclass(frozen=True)
@@ -86,3 +119,9 @@ class Mamba2Costs(Mamba2HeadsCosts):
 
     def decode_flops(self, context_len: Num) -> dict[str, Num]:
         return super().decode_flops(context_len) | {"out": linear(1, self.spec.d_ssm, self.d_model)}
+
+    def workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """The gated scan, whose operands the norm keeps alive; the output projection."""
+        s, rows = self.spec, seq_len * DTYPE_BYTES[workload.weight_dtype]
+        norm = rows * (self.d_in_proj + (3 if s.n_groups == 1 else 4) * s.d_ssm)
+        return widest(self.gated_workspace(seq_len, workload), norm, rows * (s.d_ssm + self.d_model))

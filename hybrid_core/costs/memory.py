@@ -3,17 +3,15 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from hybrid_core.costs import ffn
 from hybrid_core.costs.model import ModelCosts, model_costs
-from hybrid_core.costs.terms import Num, lengths
+from hybrid_core.costs.terms import Num, lengths, widest
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
 
 class Memory(NamedTuple):
-    """Bytes. `activations` is an estimate of the widest moment of the prefill; weights and cache are exact."""
+    """Bytes. `activations`: the tensors alive at the widest moment of the prefill through the modules' eager operations; all exact."""
 
     weights: Num
     cache: Num
@@ -30,17 +28,26 @@ def memory(spec: ArchSpec, workload: Workload, context_len: Num = None) -> Memor
     context = workload.context_len if context_len is None else lengths(context_len)
     cache = workload.batch_size * costs.cache_bytes(context, "exact", workload)
     prompt = workload.prefill_len if context_len is None else context
-    return Memory(costs.params().total * width, cache, workload.batch_size * width * _activations(costs, prompt))
+    return Memory(costs.params().total * width, cache, activations(costs, workload, prompt))
 
 
-def _activations(costs: ModelCosts, seq_len: Num) -> Num:
-    """Elements per sequence: residual stream and the block's normed input, the widest part of the widest block, one row of logits."""
-    d_model = costs.spec.d_model
-    widest: Num = 0
+def activations(costs: ModelCosts, workload: Workload, seq_len: Num) -> Num:
+    """Bytes of the tensors that the prefill of a batch into its cache holds at its widest moment, beside weights and cache: the residual
+    stream before and inside the block, the norm, and the widest moment of the widest part; rotary tables; a row of logits."""
+    width, d_model = DTYPE_BYTES[workload.weight_dtype], costs.spec.d_model
+    stream = seq_len * d_model * width
+    per_sequence: Num = stream + width * costs.spec.vocab_size
     for layer, _ in costs.distinct():
-        part = np.maximum(layer.mixer.workspace(seq_len), ffn.workspace(layer.layer.ffn, seq_len))
-        widest = np.maximum(widest, part)
-    return 2 * seq_len * d_model + widest + costs.spec.vocab_size
+        mixer = 2 * stream + widest(layer.mixer.workspace(seq_len, workload), stream)
+        feed_forward = 3 * stream + widest(ffn.workspace(layer.layer.ffn, d_model, seq_len, width), stream)
+        per_sequence = widest(per_sequence, mixer, feed_forward if layer.layer.ffn else 0)
+    return workload.batch_size * per_sequence + seq_len * width * rope_table_width(costs)
+
+
+def rope_table_width(costs: ModelCosts) -> int:
+    """Elements per position of all sine and cosine tables; layers with the same settings share one."""
+    ropes = {rope for layer, _ in costs.distinct() if (rope := getattr(layer.layer.mixer, "rope", None))}
+    return sum(2 * dim for dim, *_ in ropes)
 
 
 class Refusal(NamedTuple):

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hybrid_core.costs.attention import AttentionCosts
-from hybrid_core.costs.terms import Num, least
+from hybrid_core.costs.terms import Num, least, widest
 from hybrid_core.spec import SwaMixer
 
 
@@ -17,5 +19,24 @@ class SwaCosts(AttentionCosts):
     def span(self) -> int:
         return self.spec.window + self.spec.sink
 
+    @property
+    def reads_back(self) -> bool:
+        return False  # what falls out of the window is in the prompt alone
+
     def tokens_kept(self, context_len: Num) -> Num:
         return least(context_len, self.span)
+
+    def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
+        """Beyond the window: the blocks' outputs and their join, or all but one block and that block's keys, values and mask."""
+        s, width, element = self.spec, max(self.spec.head_dim, self.spec.v_head_dim), rows / seq_len
+        block = least(seq_len, max(64, s.window // 4))
+        reach = least(seq_len, s.sink + s.window + block)
+        mask = (block * reach + 16 * reach) / batch_size  # booleans and indices; one for all sequences
+        heads = rows * s.n_heads * width
+        copied = element * reach * 2 * s.n_kv_heads * width if s.sink else 0  # sinks and window are joined
+        blocked = heads + widest(heads, copied + mask)
+        return np.where(
+            seq_len > s.window,
+            blocked + (super()._kernel(seq_len, rows, batch_size) - heads) * (s.head_dim != s.v_head_dim),
+            super()._kernel(seq_len, rows, batch_size),
+        )

@@ -4,9 +4,12 @@ Formulas are elementwise: a length may be an int or a NumPy array of ints. One m
 (norms, activations, residuals, RoPE) is not counted, in any convention.
 """
 
+from functools import reduce
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
+
+from hybrid_core.workload import Workload
 
 # An int, or a NumPy array of ints: the formulas take either.
 Num = Any
@@ -41,8 +44,20 @@ class MixerCosts(Protocol):
     def paper_cache_bytes(self, context_len: Num) -> Num:
         """The paper's cache size in bytes (bf16)."""
 
-    def workspace(self, seq_len: Num) -> Num:
-        """Elements per sequence that a forward over `seq_len` tokens holds at its widest, beside the block's input."""
+    def workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """Bytes of the tensors that a prefill of one sequence of `seq_len` tokens holds at its widest moment, beside the residual
+        stream and its norm. A sum inside `widest(...)` is one moment of the module's forward, in order."""
+
+
+def widest(*moments: Num) -> Num:
+    """The largest, elementwise."""
+    return reduce(np.maximum, moments)
+
+
+def last_pieces(seq_len: Num, size: int) -> tuple[tuple[Num, Num], tuple[Num, Num]]:
+    """A sequence worked on in pieces: (tokens before it, its length) of the last whole piece and of the shorter one after it."""
+    whole = seq_len // size * size
+    return (np.maximum(whole - size, 0), least(seq_len, size)), (whole, seq_len - whole)
 
 
 def linear(rows: Num, d_in: int, d_out: int) -> Num:

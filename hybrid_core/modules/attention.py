@@ -17,7 +17,7 @@ class AttentionHeads(nn.Module):
         self.spec = spec
         self.widths = [spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim, spec.n_kv_heads * spec.v_head_dim]
         self.qkv = nn.Linear(d_model, sum(self.widths), bias=False)
-        self.rope = Rope(spec.rope_dim, spec.rope_theta, spec.rope_scaling) if spec.position == "rope" else None
+        self.rope = Rope.shared(spec.rope_dim, spec.rope_theta, spec.rope_scaling) if spec.position == "rope" else None
 
     def project(self, x: Tensor, start: int) -> tuple[Tensor, Tensor, Tensor]:
         """q [B, T, H, Dqk], k [B, T, G, Dqk], v [B, T, G, Dv], the first two rotated from position `start`."""

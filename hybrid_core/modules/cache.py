@@ -69,6 +69,10 @@ class WindowCache:
     def append(self, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor, int]:
         """Store new tokens; return sinks, kept window and new tokens in order, and how many positions are missing after the sinks."""
         first_kept = max(self.sink, start - self.window)
+        if start == 0:
+            self._store(self.k, k, start)
+            self._store(self.v, v, start)
+            return k, v, 0
         out = []
         for held, new in ((self.k, k), (self.v, v)):
             past = [held[:, : min(start, self.sink)], *self._ring(held, first_kept, start)]

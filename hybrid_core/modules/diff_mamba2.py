@@ -1,7 +1,6 @@
 """Differential Mamba-2: two branches, the second scaled by lambda and subtracted. Costs: costs/diff_mamba2.py."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.modules.cache import SSMCache
@@ -27,8 +26,7 @@ class DiffMamba2(Mamba2Heads):
         self.out = nn.Linear(spec.d_ssm, d_model, bias=False)
 
     def forward(self, x: Tensor, cache: SSMCache | None = None, start: int = 0) -> Tensor:
-        y, z = self.scan(x, cache)
-        first, second = self.norm(y * F.silu(z)).chunk(2, -1)
+        first, second = self.norm(self.gated(x, cache)).chunk(2, -1)
         if self.scalar is not None:
             second = second * self.scalar.factor(second.dtype)
         out: Tensor = self.out(torch.cat([first, self.sign * second], -1))

@@ -1,11 +1,10 @@
 """The intra-hybrid block: attention heads and Mamba-2 heads on the same input, fused (paper, Appendix D). Costs: costs/intra.py."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.modules.attention import AttentionHeads
-from hybrid_core.modules.cache import BranchCache, CacheDtypes
+from hybrid_core.modules.cache import BranchCache, CacheDtypes, KVCache
 from hybrid_core.modules.diff_lambda import DiffLambda
 from hybrid_core.modules.mamba2 import Mamba2Heads
 from hybrid_core.modules.norm import RMSNorm
@@ -75,17 +74,21 @@ class IntraHybrid(nn.Module):
             self.out = nn.Linear(d_a + d_s if spec.fusion == "concat" else d_a, d_model, bias=False)
 
     def forward(self, x: Tensor, cache: BranchCache | None = None, start: int = 0) -> Tensor:
-        q, k, v = self.attention.project(x, start)
-        values = v.repeat_interleave(q.shape[2] // v.shape[2], 2).flatten(2) if self.spec.value == "shared" else None
-        attention = self.attention.attend(q, k, v, cache.attention if cache else None, start)
-        y, z = self.ssm.scan(x, cache.ssm if cache else None, values)
-        attention, ssm = self.attention_norm(attention), self.ssm_norm(y * F.silu(z))
+        attention, values = self._attend(x, cache.attention if cache else None, start)
+        ssm = self.ssm.gated(x, cache.ssm if cache else None, values)
+        attention, ssm = self.attention_norm(attention), self.ssm_norm(ssm)
         if self.scalar is not None:
             attention, ssm = self.scalar(x, attention, ssm)
         if self.spec.out == "separate":
             return self._fuse(self.attention_out(attention), self.ssm_out(ssm))
         out: Tensor = self.out(self._fuse(attention, ssm))
         return out
+
+    def _attend(self, x: Tensor, cache: KVCache | None, start: int) -> tuple[Tensor, Tensor | None]:
+        """The attention branch's heads, and its values, one per query head, where the other branch reads them."""
+        q, k, v = self.attention.project(x, start)
+        values = v.repeat_interleave(q.shape[2] // v.shape[2], 2).flatten(2) if self.spec.value == "shared" else None
+        return self.attention.attend(q, k, v, cache, start), values
 
     def _fuse(self, attention: Tensor, ssm: Tensor) -> Tensor:
         if self.spec.fusion == "concat":

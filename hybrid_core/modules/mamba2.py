@@ -62,6 +62,11 @@ class Mamba2Heads(nn.Module):
         cache.state.copy_(state)
         return y.flatten(2), z
 
+    def gated(self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None) -> Tensor:
+        """y * silu(z) of `scan`, for blocks whose norm stands elsewhere."""
+        y, z = self.scan(hidden, cache, shared_x)
+        return y * F.silu(z)
+
     def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> SSMCache:
         s = self.spec
         state = torch.zeros(batch, s.n_heads, s.head_dim, s.d_state, dtype=dtypes.state, device=device)

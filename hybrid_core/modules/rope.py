@@ -4,6 +4,8 @@ Halves are rotated (Llama's layout in transformers).
 """
 
 import math
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -24,7 +26,22 @@ def inverse_frequencies(dim: int, theta: float, scaling: RopeScaling | None) -> 
 
 
 class Rope:
-    """Rotates the first `dim` channels of x [B, T, H, D] by positions start, start+1, ... Tables grow as needed and live on x's device."""
+    """Rotates the first `dim` channels of x [B, T, H, D] by positions start, start+1, ... Tables grow as needed and live on x's device.
+
+    `Rope.shared` gives all layers with the same settings one object, hence one table.
+    """
+
+    _alive: ClassVar[WeakValueDictionary[Any, "Rope"]] = WeakValueDictionary()
+
+    @classmethod
+    def forget(cls) -> None:
+        """Models built from now on make tables of their own."""
+        cls._alive.clear()
+
+    @classmethod
+    def shared(cls, dim: int, theta: float, scaling: RopeScaling | None) -> "Rope":
+        rope = cls._alive.get((dim, theta, scaling)) or cls(dim, theta, scaling)
+        return cls._alive.setdefault((dim, theta, scaling), rope)
 
     def __init__(self, dim: int, theta: float, scaling: RopeScaling | None) -> None:
         self.inv_freq = inverse_frequencies(dim, theta, scaling)

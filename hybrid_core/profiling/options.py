@@ -5,9 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from hybrid_core.spec import Frozen, SpecError, first_line
-from hybrid_core.workload import ComputeDtype, Dtype, Workload
+from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, ComputeDtype, Dtype, Workload
 
-PAPER_BATCH, PAPER_PROMPT = 4, 512
 PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
 
 

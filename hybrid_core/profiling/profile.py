@@ -17,9 +17,11 @@ from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device, throughput
 from hybrid_core.profiling.calibrate import Calibration, as_hardware
-from hybrid_core.profiling.options import PAPER_BATCH, PAPER_PROMPT, ProfileOptions
+from hybrid_core.profiling.live_memory import LiveTensors
+from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.profiling.trace import trace
 from hybrid_core.spec import ArchSpec
+from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
 from kernels import explain
 
 Store = Callable[[str, dict[str, Any]], None]
@@ -45,6 +47,7 @@ class Profile:
         self.batch, self.prompt = options.batch_size, options.prompt_len
         self.hardware: Hardware | None = None
         self.points: list[tuple[int, float]] = []
+        self.activations: dict[str, int] = {}
 
     @property
     def left_s(self) -> float:
@@ -111,7 +114,7 @@ class Profile:
         options = self.options
         kv, state = options.kv_cache_dtype, options.state_dtype
         trial_len = min(64, self.prompt)
-        throughput.prefill(model, 1, min(8, trial_len), kv, state, 0)
+        self._activations(model, trial_len)
         per_token_s = throughput.prefill(model, 1, trial_len, kv, state, 0).median_s / trial_len
         batch, prompt = self.batch, self.prompt
         while batch * prompt * per_token_s * 2 > share and batch > 1:
@@ -127,6 +130,14 @@ class Profile:
             | {"convention": "measured", "batch_size": batch, "prompt_len": prompt, "tokens_per_s": speed}
             | {"predicted_tokens_per_s": float(at_ceiling.prefill_tokens_per_s), "shortened": (batch, prompt) != (self.batch, self.prompt)},
         )
+
+    def _activations(self, model: HybridLM, prompt_len: int) -> None:
+        """Tensors alive at the widest moment of a short prefill, which also warms up, beside the closed form."""
+        with LiveTensors() as live:
+            throughput.prefill(model, 1, prompt_len, self.options.kv_cache_dtype, self.options.state_dtype, 0)
+        exact = memory(self.spec, self.options.workload(prompt_len, 1, prompt_len))
+        # The cache was made inside.
+        self.activations = {"prompt_len": prompt_len, "live_bytes": live.peak_bytes, "exact_bytes": int(exact.activations + exact.cache)}
 
     @property
     def _hardware(self) -> Hardware:
@@ -198,6 +209,7 @@ class Profile:
         self.store(
             "memory",
             {"convention": "measured", "peak_bytes": peak.bytes(), "what": peak.what, "context_len": longest, "build_s": build_s}
+            | {"activations": self.activations}
             | {"predicted_bytes": {k: int(v) for k, v in predicted._asdict().items()} | {"total": int(predicted.total)}},
         )
 

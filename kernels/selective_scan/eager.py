@@ -22,25 +22,24 @@ def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Te
     exact = torch.promote_types(x.dtype, torch.float32)
     dt, A = dt.to(exact), A.to(exact)
     state = x.new_zeros(x.shape[0], *A.shape, dtype=exact) if state is None else state.to(exact)
-    inflow = dt * x
     lanes = LANES if x.device.type == "cuda" or LANES * state.numel() <= CACHED else 1
-    again = torch.is_grad_enabled() and any(v.requires_grad for v in (inflow, A, B, C, state))
+    again = torch.is_grad_enabled() and any(v.requires_grad for v in (x, dt, A, B, C, state))
     ys = []
     for start in range(0, x.shape[1], PIECE):
         piece = slice(start, start + PIECE)
-        inputs = (dt[:, piece], inflow[:, piece], A, B[:, piece].to(exact), C[:, piece].to(exact), state, lanes)
+        inputs = (x[:, piece], dt[:, piece], A, B[:, piece].to(exact), C[:, piece].to(exact), state, lanes)
         y, state = checkpoint(_piece, *inputs, use_reentrant=False) if again else _piece(*inputs)
         ys.append(y)
     return torch.addcmul(torch.cat(ys, 1).to(x.dtype), x, D.to(x.dtype)), state
 
 
-def _piece(dt: Tensor, inflow: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, lanes: int) -> tuple[Tensor, Tensor]:
-    """Outputs [b, T, E] of a piece of T tokens, without D, and the state after it. `inflow` is dt x."""
+def _piece(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, lanes: int) -> tuple[Tensor, Tensor]:
+    """Outputs [b, T, E] of a piece of T tokens, without D, and the state after it."""
     t = dt.shape[1]
     length = math.ceil(t / lanes)
     lanes = math.ceil(t / length)
     # dt 0 leaves a state as it is, so the last lane may be filled up. Each [b, lanes, length, ...]
-    dt, inflow, B, C = (F.pad(v, (0, 0, 0, lanes * length - t)).unflatten(1, (lanes, length)) for v in (dt, inflow, B, C))
+    dt, inflow, B, C = (F.pad(v, (0, 0, 0, lanes * length - t)).unflatten(1, (lanes, length)) for v in (dt, dt * x, B, C))
     held = F.pad(state[:, None], (0, 0, 0, 0, 0, lanes - 1))  # [b, lanes, E, N]; the first lane goes on from `state`
     ys = []
     for i in range(length):

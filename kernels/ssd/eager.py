@@ -18,33 +18,35 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk
     ys = []
     for start in range(0, t, chunk_size):
         piece = slice(start, min(start + chunk_size, t))
-        y, state = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], state, mask)
+        y, state = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, state, mask)
         ys.append(y)
-    y = ys[0] if len(ys) == 1 else torch.cat(ys, 1)
-    return torch.addcmul(y, x, D.to(x.dtype)[:, None]), state
+    return ys[0] if len(ys) == 1 else torch.cat(ys, 1), state
 
 
-def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """One chunk of length l: its outputs [b, l, h, p] and the state after it."""
     (b, length, h, p), (g, n) = x.shape, B.shape[2:]
-    log_decay = (dt * A).transpose(1, 2).cumsum(-1)  # [b, h, l]
+    dt_h, x_h = dt.transpose(1, 2), x.transpose(1, 2)
+    log_decay = (dt_h * A[:, None]).cumsum(-1)  # [b, h, l]
+    inflow = x_h * dt_h.to(x.dtype)[..., None]  # [b, h, l, p]
     B_g, C_g = B.transpose(1, 2), C.transpose(1, 2)  # [b, g, l, n]
 
     # Within the chunk: y_i += sum_{j <= i} (C_i . B_j) exp(decay from j to i) dt_j x_j
-    between = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill_(~mask[:length, :length], -torch.inf).exp()
-    weights = (between * dt.transpose(1, 2)[..., None, :]).view(b, g, h // g, length, length)
+    decay = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill_(~mask[:length, :length], -torch.inf).exp_()
     scores = (C_g @ B_g.transpose(-1, -2)).unsqueeze(2)
-    y = (scores * weights).to(x.dtype).view(b, h, length, length) @ x.transpose(1, 2)
+    weights = (scores * decay.view(b, g, h // g, length, length)).to(x.dtype).view(b, h, length, length)
+    del decay, scores
+    y = weights @ inflow
 
     # From the state before the chunk, and on to the state after it
     tall = state.view(b, g, h // g * p, n)
     from_state = (C_g @ tall.to(x.dtype).transpose(-1, -2)).view(b, g, length, h // g, p).permute(0, 1, 3, 2, 4).reshape(b, h, length, p)
     y = torch.addcmul(y, from_state, log_decay.exp().to(x.dtype)[..., None])
-    to_end = (log_decay[..., -1:] - log_decay).exp() * dt.transpose(1, 2)
-    weighted = (x.transpose(1, 2) * to_end.to(x.dtype)[..., None]).view(b, g, h // g, length, p).transpose(-1, -2)
+    to_end = (log_decay[..., -1:] - log_decay).exp().to(x.dtype)[..., None]
+    weighted = (inflow * to_end).view(b, g, h // g, length, p).transpose(-1, -2)
     added = (weighted.reshape(b, g, h // g * p, length) @ B_g).view(b, h, p, n)
     state = torch.addcmul(added.to(state.dtype), state, log_decay[..., -1].exp()[..., None, None])
-    return y.transpose(1, 2), state
+    return torch.addcmul(y, x_h, D.to(x.dtype)[:, None, None]).transpose(1, 2), state
 
 
 def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
