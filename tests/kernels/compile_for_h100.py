@@ -84,7 +84,52 @@ def ssd_step(dtype: torch.dtype, grad: bool) -> None:
     ssd_step(x, dt, A, B, B, A, random(1, 4, 128, 128, dtype=torch.float32))
 
 
-CALLS = {"ssd": ssd, "ssd_step": ssd_step}
+def causal_conv1d(dtype: torch.dtype, grad: bool) -> None:
+    from kernels.causal_conv1d.triton_kernel import causal_conv1d
+
+    x, weight, bias = random(2, 512, 4352, dtype=dtype, grad=grad), random(4352, 4, dtype=dtype), random(4352, dtype=dtype)
+    y, _ = causal_conv1d(x, weight, bias, random(2, 3, 4352, dtype=dtype))
+    if grad:
+        y.sum().backward()
+
+
+def mamba2_step(dtype: torch.dtype, grad: bool) -> None:
+    from kernels.mamba2_step.triton_kernel import mamba2_step
+
+    d, channels, h = 4096, 4352, 32
+    row, conv, state = random(2, d + channels + h, dtype=dtype), random(2, 3, channels, dtype=dtype), random(2, h, 128, 128)
+    weights = random(channels, 4, dtype=dtype), random(channels, dtype=dtype), *(random(h, dtype=dtype) for _ in range(3))
+    mamba2_step(row, conv, state, *weights, 1, None)
+
+
+def gated_rms_norm(dtype: torch.dtype, grad: bool) -> None:
+    from kernels.gated_rms_norm.triton_kernel import gated_rms_norm
+
+    y, z, weight = (random(*shape, dtype=dtype, grad=grad) for shape in ((2, 512, 4096), (2, 512, 4096), (4096,)))
+    out = gated_rms_norm(y, z, weight, 1e-5, 4096)
+    if grad:
+        out.sum().backward()
+
+
+def rms_norm(dtype: torch.dtype, grad: bool) -> None:
+    from kernels.rms_norm.triton_kernel import rms_norm
+
+    x, weight = random(2, 512, 2048, dtype=dtype, grad=grad), random(2048, dtype=dtype, grad=grad)
+    out, total = rms_norm(x, weight, 1e-5, x)
+    if grad:
+        (out + total).sum().backward()
+
+
+def branch_fusion(dtype: torch.dtype, grad: bool) -> None:
+    from kernels.branch_fusion.triton_kernel import branch_fusion
+
+    a, weight = random(2, 512, 2048, dtype=dtype, grad=grad), random(2048, dtype=dtype, grad=grad)
+    out = branch_fusion(a, a, a, weight, weight, 1e-5, (128, 128), "diff")
+    if grad:
+        out.sum().backward()  # type: ignore[union-attr]
+
+
+CALLS = {f.__name__: f for f in (ssd, ssd_step, causal_conv1d, mamba2_step, gated_rms_norm, rms_norm, branch_fusion)}
 
 
 def main(names: list[str]) -> int:
@@ -101,7 +146,7 @@ def main(names: list[str]) -> int:
             too_large.append(line)
 
     compile_only(report)
-    dtypes = [getattr(torch, name) for name in names if hasattr(torch, name)]
+    dtypes = [dtype for dtype in (torch.bfloat16, torch.float32) if str(dtype).removeprefix("torch.") in names]
     for name in [name for name in names if name in CALLS] or CALLS:
         for dtype in dtypes or (torch.bfloat16, torch.float32):
             for grad in (False, True):

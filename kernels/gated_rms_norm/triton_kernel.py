@@ -1,0 +1,152 @@
+"""RMSNorm over groups of channels, with a gate before it or a residual added before it: one pass forward, one backward.
+
+A program owns one group and a block of tokens. The root mean square is found again in the backward pass, so nothing but the inputs is
+kept. There a program walks over several blocks of tokens, for the gradient of the weight is summed over programs at last.
+"""
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from kernels.tiles import block, rows, silu, silu_slope
+
+ELEMENTS = 4096  # of a tile
+PROGRAMS = 512  # of the backward pass, per group
+WIDEST = 32768  # channels of a group
+
+
+@triton.jit
+def unit(v, eps, W: tl.constexpr):
+    """v / rms(v) and 1 / rms(v), for rows [t, W] filled up with zeros."""
+    scale = tl.rsqrt(tl.sum(v * v, 1) / W + eps)
+    return v * scale[:, None], scale
+
+
+@triton.jit
+def unit_gradient(grad, normal, scale, W: tl.constexpr):
+    """The gradient of v from that of `unit`'s first output, `normal`."""
+    return (grad - normal * (tl.sum(grad * normal, 1) / W)[:, None]) * scale[:, None]
+
+
+@triton.jit
+def tile(x, t, c, there, row_stride):
+    """Tokens t, channels c of x [T, C], in float32."""
+    return tl.load(x + t.to(tl.int64)[:, None] * row_stride + c[None, :], mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def put(x, value, t, c, there, row_stride):
+    """Store what `tile` would load."""
+    tl.store(x + t.to(tl.int64)[:, None] * row_stride + c[None, :], value.to(x.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _forward(
+    x, second, weight, out, total, eps, T, x_s, second_s, C,
+    W: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    """`second` is the gate, the residual, or nothing; `total` gets x + residual."""
+    t, w = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_W)
+    c, there = tl.program_id(1) * W + w, (t < T)[:, None] & (w < W)[None, :]
+    v = tile(x, t, c, there, x_s)
+    if GATED:
+        v *= silu(tile(second, t, c, there, second_s))
+    if ADDED:
+        v = (v + tile(second, t, c, there, second_s)).to(total.dtype.element_ty)
+        put(total, v, t, c, there, C)
+        v = v.to(tl.float32)
+    normal, _ = unit(v, eps, W)
+    put(out, normal * tl.load(weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :], t, c, there, C)
+
+
+@triton.jit
+def _backward(
+    x, gate, weight, d_out, d_total, dx, d_gate, d_weight, eps, T, x_s, gate_s, C,
+    W: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_W: tl.constexpr,
+):  # fmt: skip
+    """x is what was normalised, or y before the gate. d_weight [programs, C]."""
+    w = tl.arange(0, BLOCK_W)
+    c = tl.program_id(1) * W + w
+    weight_c = tl.load(weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :]
+    d_weight_c = tl.zeros([BLOCK_W], tl.float32)
+    for first in range(tl.program_id(0) * BLOCK_T, T, tl.num_programs(0) * BLOCK_T):
+        t = first + tl.arange(0, BLOCK_T)
+        there = (t < T)[:, None] & (w < W)[None, :]
+        y = tile(x, t, c, there, x_s)
+        v = y
+        if GATED:
+            z = tile(gate, t, c, there, gate_s)
+            v = y * silu(z)
+        normal, scale = unit(v, eps, W)
+        grad = tile(d_out, t, c, there, C)
+        d_weight_c += tl.sum(grad * normal, 0)
+        dv = unit_gradient(grad * weight_c, normal, scale, W)
+        if ADDED:
+            dv += tile(d_total, t, c, there, C)
+        if GATED:
+            put(d_gate, dv * y * silu_slope(z), t, c, there, C)
+            dv *= silu(z)
+        put(dx, dv, t, c, there, C)
+    tl.store(d_weight + tl.program_id(0) * C + c, d_weight_c, mask=w < W)
+
+
+def blocks(tokens: int, group: int) -> dict[str, int]:
+    """The sizes of a tile."""
+    block_w = block(group)
+    return {
+        "BLOCK_T": block(tokens, least=1, most=max(1, ELEMENTS // block_w)),
+        "BLOCK_W": block_w,
+        "num_warps": 4 if block_w <= 4096 else 16,
+    }
+
+
+def flat(x: Tensor) -> Tensor:
+    """x [..., C] as [T, C]."""
+    return rows(x.reshape(-1, x.shape[-1]))
+
+
+class GroupRms(torch.autograd.Function):
+    """x [T, C], a gate [T, C] or a residual [T, C] or neither, weight [C] -> (normalised, x + residual or nothing)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, gate: Tensor | None, residual: Tensor | None, weight: Tensor, eps: float, group: int) -> Any:
+        (t, c), second = x.shape, x if gate is None else gate
+        second = second if residual is None else residual
+        sizes = blocks(t, group)
+        out, total = x.new_empty(t, c), None if residual is None else x.new_empty(t, c)
+        _forward[triton.cdiv(t, sizes["BLOCK_T"]), c // group](
+            x, second, weight, out, out if total is None else total, eps, t, x.stride(0), second.stride(0), c,
+            W=group, GATED=gate is not None, ADDED=residual is not None, **sizes,
+        )  # fmt: skip
+        ctx.save_for_backward(x if total is None else total, gate, weight)
+        ctx.eps, ctx.group, ctx.added = eps, group, residual is not None
+        return out, total
+
+    @staticmethod
+    def backward(ctx: Any, d_out: Tensor, d_total: Tensor | None) -> Any:
+        x, gate, weight = ctx.saved_tensors
+        (t, c), d_out = x.shape, d_out.contiguous()
+        sizes = blocks(t, ctx.group)
+        programs = min(triton.cdiv(t, sizes["BLOCK_T"]), PROGRAMS)
+        dx, d_gate = x.new_empty(t, c), None if gate is None else x.new_empty(t, c)
+        d_weight = x.new_empty(programs, c, dtype=torch.float32)
+        _backward[programs, c // ctx.group](
+            x, x if gate is None else gate, weight, d_out, d_total.contiguous() if ctx.added and d_total is not None else d_out,
+            dx, dx if d_gate is None else d_gate, d_weight, ctx.eps, t, x.stride(0), x.stride(0) if gate is None else gate.stride(0), c,
+            W=ctx.group, GATED=gate is not None, ADDED=ctx.added, **sizes,
+        )  # fmt: skip
+        return dx, d_gate, dx if ctx.added else None, d_weight.sum(0).to(weight.dtype), None, None
+
+
+def gated_rms_norm_limit(y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int) -> str | None:
+    """Why these arguments are too much for the kernels, if so."""
+    return f"groups of {group} channels, and {WIDEST} are the most that a program can hold" if group > WIDEST else None
+
+
+def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int) -> Tensor:
+    """See `kernels.gated_rms_norm`."""
+    out: Tensor = GroupRms.apply(flat(y), flat(z), None, weight, eps, group)[0]
+    return out.view(y.shape)
