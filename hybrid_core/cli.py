@@ -18,14 +18,16 @@ from hybrid_core.report.text import (
     calibration_table,
     cost_table,
     paper_check_table,
-    profile_table,
     quality_lines,
     quality_table,
+    run_table,
     runs_table,
     throughput_ratio_table,
 )
+from hybrid_core.retrieval.options import NiahOptions
+from hybrid_core.runs.kinds import Options
 from hybrid_core.runs.store import UnknownRun
-from hybrid_core.spec import SpecError
+from hybrid_core.spec import ArchSpec, SpecError
 from hybrid_core.workload import Workload
 
 MIB = 2**20
@@ -115,6 +117,15 @@ def _add_measurements(command: Command) -> None:
     sub.add_argument("--batch-size", type=int, default=4, help="sequences (default: %(default)s, the paper's)")
     sub.add_argument("--prompt-len", type=int, default=512, help="tokens of the prompt (default: %(default)s, the paper's)")
 
+    text = "Train a small proxy of a design and ask it for needles at every depth and length; the result is kept as a run"
+    sub = command("niah", _niah, text, as_json=True)
+    _spec(sub)
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    sub.add_argument("--budget", type=float, default=300.0, help="seconds for training and evaluation (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
+    sub.add_argument("--trained-len", type=int, help="tokens of context to train at (default: by device)")
+    sub.add_argument("--trials", type=int, help="trials per cell (default: 50 on a CPU, 100 on a GPU)")
+
     sub = command(
         "calibrate", _calibrate, "Measure what this device does per kind of work; predictions for it then rest on that", as_json=True
     )
@@ -201,11 +212,22 @@ def _paper_check(arguments: argparse.Namespace) -> int:
 
 
 def _profile(arguments: argparse.Namespace) -> int:
-    from hybrid_core.runs import cancel, open_store, submit
-
     spec = presets.resolve(arguments.spec)
     names = ("device", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len")
     options = ProfileOptions.make(budget_s=arguments.budget, **{name: getattr(arguments, name) for name in names})
+    return _job(spec, options, arguments.json)
+
+
+def _niah(arguments: argparse.Namespace) -> int:
+    spec = presets.resolve(arguments.spec)
+    names = ("device", "seed", "trained_len", "trials")
+    return _job(spec, NiahOptions.make(budget_s=arguments.budget, **{name: getattr(arguments, name) for name in names}), arguments.json)
+
+
+def _job(spec: ArchSpec, options: Options, as_json: bool) -> int:
+    """Run a job, following its progress, and print what it found; 0 when it is done."""
+    from hybrid_core.runs import cancel, open_store, submit
+
     store = open_store()
     run_id = submit(spec, options, store)
     try:
@@ -214,10 +236,10 @@ def _profile(arguments: argparse.Namespace) -> int:
         cancel(run_id, store)
         print("cancelled; what was measured so far is kept", file=sys.stderr)
     run = store.get(run_id)
-    if arguments.json:
+    if as_json:
         _print_json(_record(run))
     elif run.parts:
-        print(profile_table(run))
+        print(run_table(run))
     if run.status == "failed":
         print(f"run {run_id} failed: {run.error}", file=sys.stderr)
     return 0 if run.status == "done" else 1
@@ -255,7 +277,7 @@ def _runs(arguments: argparse.Namespace) -> None:
         raise SpecError(f"id: missing - `runs {arguments.action}` needs a run's number")
     if arguments.action == "show":
         run = store.get(arguments.id)
-        _print_json(_record(run)) if arguments.json else print(profile_table(run))
+        _print_json(_record(run)) if arguments.json else print(run_table(run))
     elif arguments.action == "cancel":
         if not cancel(arguments.id, store):
             raise SpecError(f"id: {arguments.id} - this run has ended already")

@@ -214,3 +214,32 @@ def profile_table(run: Run) -> str:
             ("energy of the decode measurements", f"{joules:.0f} J" if joules is not None else found["note"], "measured" if joules else "")
         )
     return "\n".join(lines) + ("\n\n" + _table(rows) if rows else "")
+
+
+def niah_table(run: Run) -> str:
+    """The parts of a retrieval run that are there: proxy, training, the map as shares of needles recalled, and what it says."""
+    parts, lines = run.parts, [f"run {run.id}: {run.name}, {run.status}" + (f" ({run.error})" if run.error else "")]
+    if found := parts.get("proxy"):
+        lines.append(f"proxy {found['pattern']}, {units.count(found['params'])} parameters, trained at {found['trained_len']} tokens")
+    if found := parts.get("training"):
+        learnt = "not learnt" if found["tokens_to_learn"] is None else f"90 % after {units.count(found['tokens_to_learn'])}"
+        lines.append(
+            f"{units.count(found['tokens'])} training tokens in {found['seconds']:.0f} s ({found['ended'] or 'running'}), {learnt}"
+        )
+    if found := parts.get("map"):
+        rows = [["recalled, %, by depth", *(f"{depth:.0%}" for depth in found["depths"])]]
+        for length in found["lengths"]:
+            shares = [f"{100 * c['accuracy']:.0f}" for c in found["cells"] if c["context_len"] == length]
+            rows.append([f"{length:,} tokens", *(shares or ["" for _ in found["depths"]])])
+        lines += ["", _table(rows), ""]
+    if found := parts.get("verdict"):
+        lines += [found["text"], parts["proxy"]["note"]]
+    return "\n".join(lines)
+
+
+TABLES_OF_KINDS = {"profile": profile_table, "niah": niah_table}
+
+
+def run_table(run: Run) -> str:
+    """What a run found, by its kind."""
+    return TABLES_OF_KINDS[run.kind](run)

@@ -13,19 +13,19 @@ import sys
 import psutil
 
 from hybrid_core.data import data_dir
-from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.runs.devices import concrete
+from hybrid_core.runs.kinds import Options, kind_of
 from hybrid_core.runs.store import ACTIVE, Run, RunStore, now, open_store
 from hybrid_core.spec import ArchSpec
 
 SPAWN_GRACE_S = 30
 
 
-def submit(spec: ArchSpec, options: ProfileOptions, store: RunStore | None = None) -> int:
-    """Queue a profile and start its process; returns the run's number."""
+def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> int:
+    """Queue a job of the kind that `options` belong to and start its process; returns the run's number."""
     store = store or open_store()
     options = options.model_copy(update={"device": concrete(options.device)})
-    run_id = store.create("profile", spec, options.model_dump(mode="json"), options.device)
+    run_id = store.create(kind_of(options), spec, options.model_dump(mode="json"), options.device)
     log = store.get(run_id).log_path
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as sink:

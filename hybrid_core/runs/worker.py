@@ -7,8 +7,8 @@ import traceback
 from typing import IO
 
 from hybrid_core.data import data_dir
-from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.runs.jobs import bury_the_dead
+from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.store import ACTIVE, Run, RunStore, now, open_store
 from hybrid_core.spec import SpecError
 
@@ -51,14 +51,15 @@ def wait_for_turn(store: RunStore, run: Run) -> IO[bytes]:
 
 
 def work(store: RunStore, run: Run) -> None:
-    """Profile the run's design, storing every part as it comes."""
+    """Do what the run's kind does with its design, storing every part as it comes."""
     store.change(run.id, message="Starting torch")
-    from hybrid_core.profiling.profile import profile  # late: a job that waits needs no torch
+    kind = KINDS[run.kind]
+    do = kind.load()  # late: a job that waits needs no torch
 
     def report(fraction: float, message: str) -> None:
         store.change(run.id, only_if=("running",), fraction=fraction, message=message)
 
-    profile(run.spec, ProfileOptions.make(**run.options), lambda name, data: store.put_part(run.id, name, data), report)
+    do(run.spec, kind.options.make(**run.options), lambda name, data: store.put_part(run.id, name, data), report)
 
 
 def reason(error: Exception) -> str:

@@ -1,0 +1,66 @@
+"""The map: depth x context. One pass over each haystack, and its cache serves the queries at every depth.
+
+A context holds a needle at each depth; each is the distractor of the others. The haystack is read once into a cache; for a depth the
+cache is put back to where the haystack ended and only the query is read: a row of eleven cells costs one forward pass and eleven
+short ones instead of eleven long ones. The trials of one cell are independent; the cells of one row share their haystacks.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hybrid_core.modules.cache import Cache
+from hybrid_core.retrieval import task
+from hybrid_core.retrieval.scores import cell
+
+Row = Callable[[list[dict[str, Any]]], None]
+
+
+class Snapshot:
+    """The state of a cache, to return to."""
+
+    def __init__(self, cache: Cache) -> None:
+        self.cache, self.length = cache, cache.length
+        self.kept = [tensor.clone() for tensor in cache.tensors()]
+
+    def restore(self) -> None:
+        for tensor, kept in zip(self.cache.tensors(), self.kept, strict=True):
+            tensor.copy_(kept)
+        self.cache.length = self.length
+
+
+@torch.no_grad()
+def right_answers(model: nn.Module, made: task.Contexts, device: torch.device) -> Tensor:
+    """Whether the whole value of each needle is recalled, symbol after symbol from the model's own words: [B, n], bool.
+
+    Reading the true value while every symbol so far was right is the same as generating it, so one short pass per needle does.
+    """
+    asked = task.queries(made.needles).to(device)
+    size, length = made.haystack.shape
+    cache = model.new_cache(size, length + task.QUERY_LEN)
+    model(made.haystack.to(device), cache, last_only=True)
+    ended = Snapshot(cache)
+    right = []
+    for one in asked.unbind(1):
+        ended.restore()
+        said = model(one[:, :-1], cache)[:, 1:].argmax(-1)
+        right.append((said == one[:, 2:]).all(-1))
+    return torch.stack(right, 1)
+
+
+def evaluate(
+    model: nn.Module, lengths: tuple[int, ...], depths: tuple[float, ...], trials: int, seed: int, device: torch.device, max_tokens: int
+) -> Iterator[list[dict[str, Any]]]:
+    """The rows of the map, one list of cells per length, as they finish. `max_tokens`: tokens of haystack in memory at a time."""
+    for length in lengths:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + length)
+        positions = task.grid(length, depths)
+        correct, left = torch.zeros(len(depths), dtype=torch.long), trials
+        while left:
+            size = min(left, max(1, max_tokens // length))
+            made = task.contexts(size, length, len(depths), generator, positions)
+            correct += right_answers(model, made, device).sum(0).cpu()
+            left -= size
+        yield [cell(length, depth, int(n), trials) for depth, n in zip(depths, correct, strict=True)]

@@ -1,0 +1,138 @@
+"""A retrieval run of one design: proxy, training, map, scores, verdict. Each part is handed over as soon as it is known.
+
+Parts: `environment`; `proxy` (the small design and how it was made); `training` (the curve); `map` (cells, growing row by row);
+`scores`; `verdict` (whether the map may be read as a finding).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from hybrid_core.costs.memory import refusal
+from hybrid_core.costs.model import model_costs
+from hybrid_core.modules.model import HybridLM, build
+from hybrid_core.profiling import device
+from hybrid_core.profiling.profile import DoesNotFit
+from hybrid_core.retrieval import task
+from hybrid_core.retrieval.evaluate import evaluate
+from hybrid_core.retrieval.options import CONTEXTS, DEPTHS, NiahOptions
+from hybrid_core.retrieval.proxy import proxy
+from hybrid_core.retrieval.scores import GOOD, at_length, scores
+from hybrid_core.retrieval.trainer import Trainer, Training
+from hybrid_core.spec import ArchSpec
+from hybrid_core.workload import Workload
+
+Store = Callable[[str, dict[str, Any]], None]
+Report = Callable[[float, str], None]
+
+NOTE = "A probe of the architecture at small scale, not a forecast of a trained model."
+TRAIN_SHARE = 0.85  # of the budget; the rest is for the map
+EVAL_TOKENS = 16_384  # of haystack in memory at a time, on a CPU
+TRAIN_BYTES_PER_ACTIVATION = 8  # a step keeps what its backward needs: several times the forward's widest moment
+
+
+class Niah:
+    """Runs the parts in order against a clock."""
+
+    def __init__(self, spec: ArchSpec, options: NiahOptions, store: Store, report: Report) -> None:
+        self.spec, self.options, self.store, self.report = spec, options, store, report
+        self.started = time.monotonic()
+        self.device = device.resolve(options.device)
+        self.scale = options.scale(self.device.type)
+        self.proxy = proxy(spec, self.scale.d_model, self.scale.trained_len, task.VOCAB_SIZE)
+        self.lengths = tuple(round(c * self.scale.trained_len) for c in CONTEXTS if c * self.scale.trained_len >= self._shortest)
+        self.cells: list[dict[str, Any]] = []
+
+    _shortest = task.NEEDLE_LEN * len(DEPTHS) + len(DEPTHS)
+
+    def run(self) -> None:
+        """All parts. Raises DoesNotFit before anything is allocated."""
+        self.report(0.0, "Looking at the device")
+        self.store("environment", device.describe(self.device))
+        self._refuse_what_cannot_fit()
+        self.store("proxy", self._described())
+        model = build(self.proxy, self.device, seed=self.options.seed)
+        training = self._train(model)
+        self._map(model)
+        found = scores(self.cells, self.scale.trained_len, training.tokens_to_learn)
+        self.store("scores", found | {"seconds": time.monotonic() - self.started})
+        self.store("verdict", verdict(found, training))
+        self.report(1.0, "Done")
+
+    def _refuse_what_cannot_fit(self) -> None:
+        """The longest context of the map, one sequence, and a training step, by the closed forms."""
+        free = device.available_bytes(self.device)
+        longest, rows = max(self.lengths) + task.QUERY_LEN, max(1, self.scale.tokens_per_step // self.scale.trained_len)
+        for batch, length in ((1, longest), (rows, self.scale.trained_len)):
+            asked = Workload(batch_size=batch, context_len=length, weight_dtype="fp32", kv_cache_dtype="fp32")
+            problem = refusal(self.proxy, asked, free // TRAIN_BYTES_PER_ACTIVATION if batch > 1 else free)
+            if problem:
+                raise DoesNotFit(f"{self.proxy.name} at {batch} x {length:,} tokens: {problem}")
+
+    def _described(self) -> dict[str, Any]:
+        return {
+            "spec_yaml": self.proxy.to_yaml(),
+            "pattern": self.proxy.pattern,
+            "design_pattern": self.spec.pattern,
+            "params": int(model_costs(self.proxy).params().total),
+            "trained_len": self.scale.trained_len,
+            "n_needles": len(DEPTHS),
+            "note": NOTE,
+        }
+
+    def _train(self, model: HybridLM) -> Training:
+        budget = self.options.budget_s * TRAIN_SHARE
+
+        def progress(state: Training) -> None:
+            self.store("training", state.record())
+            done = max(state.seconds / budget, state.tokens / state.planned_tokens)
+            self.report(
+                TRAIN_SHARE * min(1.0, done),
+                f"Training: {state.tokens / 1e6:.2f}M tokens, {state.accuracy:.0%} recalled at {state.length} tokens",
+            )
+
+        planned = round(self.scale.tokens_per_s * self.options.budget_s)
+        trainer = Trainer(model, self.scale, planned, self.options.seed, self.started + budget, progress)
+        return trainer.run()
+
+    def _map(self, model: HybridLM) -> None:
+        batch_tokens = EVAL_TOKENS * (16 if self.device.type == "cuda" else 1)
+        rows = evaluate(model, self.lengths, DEPTHS, self.scale.trials, self.options.seed, self.device, batch_tokens)
+        header = {"depths": list(DEPTHS), "lengths": list(self.lengths), "trained_len": self.scale.trained_len}
+        self.store("map", header | {"cells": [], "trials": self.scale.trials})
+        for done, row in enumerate(rows, 1):
+            self.cells += row
+            self.store("map", header | {"cells": self.cells, "trials": self.scale.trials})
+            self.report(TRAIN_SHARE + (1 - TRAIN_SHARE) * done / len(self.lengths), f"Asking for needles: {row[0]['context_len']:,} tokens")
+
+
+def verdict(found: dict[str, Any], training: Training) -> dict[str, Any]:
+    """Whether the map says something about the architecture, or only that training was short."""
+    reached = found["at_trained_len"] or 0.0
+    if training.ended == "time" and reached < GOOD and training.length < found["trained_len"]:
+        text = (
+            f"The budget ended after {training.tokens / 1e6:.2f}M tokens, before training got to {found['trained_len']} tokens "
+            f"(it was at {training.length}, {training.accuracy:.0%} recalled): the map shows an unfinished proxy, not the design."
+        )
+        return {"learnt": False, "finding": False, "text": text + " Give it a larger budget."}
+    if reached < GOOD:
+        text = f"Not learnt within {training.tokens / 1e6:.2f}M tokens: {reached:.0%} recalled at the trained length."
+        return {"learnt": False, "finding": training.ended != "time", "text": text}
+    return {"learnt": True, "finding": True, "text": f"{reached:.0%} recalled at the trained length of {found['trained_len']} tokens."}
+
+
+def niah(spec: ArchSpec, options: NiahOptions, store: Store, report: Report) -> None:
+    """Train and ask a proxy of `spec`. `store(part, data)` is called when a part is known, `report(fraction, message)` as it goes."""
+    Niah(spec, options, store, report).run()
+
+
+def summary_line(found: dict[str, Any]) -> str:
+    """Scores in one line."""
+    cells = (found["at_trained_len"], found["at_1_5x"])
+    at, further = ("-" if c is None else f"{c:.0%}" for c in cells)
+    return f"{at} at {found['trained_len']} tokens, {further} at 1.5 times that, effective context {found['effective_context']}"
+
+
+__all__ = ["Niah", "at_length", "niah", "summary_line", "torch", "verdict"]

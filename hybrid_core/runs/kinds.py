@@ -1,0 +1,37 @@
+"""The kinds of job: what each is asked with, and the function that does it, named so that nothing needs torch until it runs."""
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.retrieval.options import NiahOptions
+from hybrid_core.spec import ArchSpec
+
+Options = ProfileOptions | NiahOptions
+# (design, options, store a part, report progress)
+Work = Callable[[ArchSpec, Any, Callable[[str, dict[str, Any]], None], Callable[[float, str], None]], None]
+
+
+class Kind(NamedTuple):
+    """`work` is "module:function"; both take what a job gives them: see `Work`."""
+
+    options: type[Options]
+    work: str
+
+    def load(self) -> Work:
+        """Import the function. Slow the first time: it brings torch."""
+        module, _, name = self.work.partition(":")
+        work: Work = getattr(import_module(module), name)
+        return work
+
+
+KINDS = {
+    "profile": Kind(ProfileOptions, "hybrid_core.profiling.profile:profile"),
+    "niah": Kind(NiahOptions, "hybrid_core.retrieval.niah:niah"),
+}
+
+
+def kind_of(options: Options) -> str:
+    """The name of the kind that is asked with `options`."""
+    return next(name for name, kind in KINDS.items() if kind.options is type(options))
