@@ -34,7 +34,7 @@ def _tile(first, q, n, bh, T, H, per_group, batch_stride, time_stride, group_str
     per_group is 1 for tensors with H. Only the start of the tile can be far from the tensor's, so only that has 64 bits.
     """
     batch, head = (bh // H).to(tl.int64), bh % H
-    start = batch * batch_stride + first.to(tl.int64) * time_stride + head // per_group * group_stride
+    start = batch * batch_stride + tl.cast(first, tl.int64) * time_stride + head // per_group * group_stride
     there = (first + q < T)[:, None]
     if N % BLOCK_N != 0:
         there = there & (n < N)[None, :]
@@ -58,7 +58,7 @@ def _write(x, tile, first, q, n, bh, T, H, x_b, x_t, x_h, N: tl.constexpr, BLOCK
 def _decays(dt, A, first, t, bh, T, H, dt_b, dt_t, dt_h):
     """dt [t], and the base-2 logarithm of the decay since the chunk began: after each token, and at its end."""
     batch, head = (bh // H).to(tl.int64), bh % H
-    start = batch * dt_b + first.to(tl.int64) * dt_t + head * dt_h
+    start = batch * dt_b + tl.cast(first, tl.int64) * dt_t + head * dt_h
     step = tl.load(dt + start + t * dt_t, mask=first + t < T, other=0.0).to(tl.float32)
     log = step * (tl.load(A + head).to(tl.float32) * LOG2E)
     return step, tl.cumsum(log, 0), tl.sum(log, 0)

@@ -129,7 +129,17 @@ def branch_fusion(dtype: torch.dtype, grad: bool) -> None:
         out.sum().backward()  # type: ignore[union-attr]
 
 
-CALLS = {f.__name__: f for f in (ssd, ssd_step, causal_conv1d, mamba2_step, gated_rms_norm, rms_norm, branch_fusion)}
+def attention(dtype: torch.dtype, grad: bool) -> None:
+    from kernels.attention.triton_kernel import attention
+
+    for t, s, d, d_v in ((512, 512, 64, 64), (512, 512, 128, 128), (256, 256, 72, 128), (1, 4096, 64, 64)):
+        q, k, v = random(1, t, 8, d, dtype=dtype, grad=grad), random(1, s, 2, d, dtype=dtype), random(1, s, 2, d_v, dtype=dtype)
+        out = attention(q, k, v, 0, 0, 0, 0.1)
+        if grad:
+            out.sum().backward()
+
+
+CALLS = {f.__name__: f for f in (ssd, ssd_step, causal_conv1d, mamba2_step, gated_rms_norm, rms_norm, branch_fusion, attention)}
 
 
 def main(names: list[str]) -> int:
