@@ -139,7 +139,42 @@ def attention(dtype: torch.dtype, grad: bool) -> None:
             out.sum().backward()
 
 
-CALLS = {f.__name__: f for f in (ssd, ssd_step, causal_conv1d, mamba2_step, gated_rms_norm, rms_norm, branch_fusion, attention)}
+def selective_scan(dtype: torch.dtype, grad: bool) -> None:
+    from kernels.selective_scan.triton_kernel import selective_scan
+
+    x, dt, A = (
+        random(1, 1024, 1024, dtype=dtype, grad=grad),
+        random(1, 1024, 1024, dtype=torch.float32),
+        random(1024, 16, dtype=torch.float32),
+    )
+    B, D = random(1, 1024, 16, dtype=dtype), random(1024, dtype=dtype)
+    y, _ = selective_scan(x, dt, A, B, B, D, random(1, 1024, 16, dtype=torch.float32))
+    if grad:
+        y.sum().backward()
+
+
+def selective_scan_step(dtype: torch.dtype, grad: bool) -> None:
+    from kernels.selective_scan.triton_kernel import selective_scan_step
+
+    x, dt, A, B = random(1, 1, 1024, dtype=dtype), random(1, 1, 1024, dtype=torch.float32), random(1024, 16), random(1, 1, 16, dtype=dtype)
+    selective_scan_step(x, dt, A, B, B, random(1024), random(1, 1024, 16, dtype=torch.float32))
+
+
+def grouped_linear(dtype: torch.dtype, grad: bool) -> None:
+    from kernels.grouped_linear.triton_kernel import grouped_linear
+
+    for n_rows in (16, 2048):
+        x, weight = random(n_rows, 512, dtype=dtype, grad=grad), random(8, 1024, 512, dtype=dtype, grad=grad)
+        out = grouped_linear(x, weight, torch.full((8,), n_rows // 8))
+        if grad:
+            out.sum().backward()
+
+
+OPERATIONS = (
+    *(ssd, ssd_step, causal_conv1d, mamba2_step, gated_rms_norm, rms_norm, branch_fusion, attention),
+    *(selective_scan, selective_scan_step, grouped_linear),
+)
+CALLS = {f.__name__: f for f in OPERATIONS}
 
 
 def main(names: list[str]) -> int:

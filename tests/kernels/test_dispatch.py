@@ -1,0 +1,77 @@
+import pytest
+import torch
+
+from kernels import dispatch, explain, forget, ran, use
+from kernels.causal_conv1d import causal_conv1d
+
+
+def call(dtype: torch.dtype = torch.float32, device: str = "cpu") -> torch.Tensor:
+    return causal_conv1d(*(torch.ones(*shape, dtype=dtype, device=device) for shape in ((1, 3, 2), (2, 4), (2,))))[0]
+
+
+def test_what_ran_is_recorded_and_can_be_forgotten() -> None:
+    forget()
+    call()
+    with use("causal_conv1d", "triton"):
+        call()
+    assert ran() == {"causal_conv1d": "eager, triton"}
+    forget()
+    assert ran() == {}
+
+
+def test_a_cpu_runs_eager_and_meta_counts() -> None:
+    assert explain("cpu")["ssd"] == "eager torch, chunk by chunk"
+    assert set(explain("meta").values()) == {"counted, not computed"}
+    forget()
+    assert call(device="meta").shape == (1, 3, 2)
+    assert ran() == {}
+
+
+def test_a_cuda_device_runs_triton_and_says_where_not() -> None:
+    assert explain("cuda")["ssd"] == "triton"
+    assert explain("cuda")["ssd_step"] == "triton; with gradients eager torch"
+    assert "torch.float64 - triton takes" in explain("cuda", torch.float64)["ssd"]
+
+
+def test_a_forced_implementation_is_explained_and_ends_with_its_context() -> None:
+    with use("ssd", "triton"):
+        assert explain("cuda")["ssd"] == "triton, forced"
+        with use("ssd", "eager"):
+            assert explain("cuda")["ssd"] == "eager torch, chunk by chunk, forced"
+        assert explain("cuda")["ssd"] == "triton, forced"
+    assert explain("cpu")["ssd"] == "eager torch, chunk by chunk"
+
+
+def test_a_forced_implementation_that_cannot_run_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with use("causal_conv1d", "triton"):
+        with pytest.raises(RuntimeError, match=r"^causal_conv1d: triton was asked for and cannot run: torch\.float64 - triton takes .*$"):
+            call(torch.float64)
+        monkeypatch.setenv("TRITON_INTERPRET", "0")
+        with pytest.raises(RuntimeError, match=r"a cpu tensor, and triton needs a CUDA device"):
+            call()
+        assert "cannot run: a cpu tensor" in explain("cpu")["causal_conv1d"]
+
+
+def test_what_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"no operation is called 'conv' - there are attention"), use("conv", "triton"):
+        pass
+    with (
+        pytest.raises(ValueError, match=r"attention has no implementation 'mamba_ssm' - it has eager, triton"),
+        use("attention", "mamba_ssm"),
+    ):
+        pass
+
+
+def test_the_environment_names_one_for_all_or_one_each() -> None:
+    assert dispatch._from_environment("") == {}
+    assert dispatch._from_environment("eager") == dict.fromkeys(dispatch.OPERATIONS, "eager")
+    assert dispatch._from_environment("ssd=triton, attention=eager") == {"ssd": "triton", "attention": "eager"}
+    with pytest.raises(ValueError, match="no operation"):
+        dispatch._from_environment("scan=triton")
+
+
+@pytest.mark.parametrize("operation", dispatch.OPERATIONS)
+def test_every_implementation_can_be_loaded(operation: str) -> None:
+    for implementation in dispatch.OPERATIONS[operation].implementations:
+        if implementation != "mamba_ssm":
+            assert callable(dispatch._load(operation, implementation))
