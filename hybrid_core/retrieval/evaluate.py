@@ -5,7 +5,7 @@ cache is put back to where the haystack ended and only the query is read: a row 
 short ones instead of eleven long ones. The trials of one cell are independent; the cells of one row share their haystacks.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from hybrid_core.modules.cache import Cache
 from hybrid_core.retrieval import task
 from hybrid_core.retrieval.scores import cell
-
-Row = Callable[[list[dict[str, Any]]], None]
 
 
 class Snapshot:
@@ -32,22 +30,21 @@ class Snapshot:
 
 
 @torch.no_grad()
-def right_answers(model: nn.Module, made: task.Contexts, device: torch.device) -> Tensor:
-    """Whether the whole value of each needle is recalled, symbol after symbol from the model's own words: [B, n], bool.
+def recalled(model: nn.Module, made: task.Contexts, device: torch.device) -> Tensor:
+    """What the model says to the query of each needle: symbols [B, n, VALUE_LEN], each after the true ones before it.
 
-    Reading the true value while every symbol so far was right is the same as generating it, so one short pass per needle does.
+    Whether all are right is what generating them would show, too: up to the first mistake both read the same.
     """
     asked = task.queries(made.needles).to(device)
     size, length = made.haystack.shape
     cache = model.new_cache(size, length + task.QUERY_LEN)
     model(made.haystack.to(device), cache, last_only=True)
     ended = Snapshot(cache)
-    right = []
+    said = []
     for one in asked.unbind(1):
         ended.restore()
-        said = model(one[:, :-1], cache)[:, 1:].argmax(-1)
-        right.append((said == one[:, 2:]).all(-1))
-    return torch.stack(right, 1)
+        said.append(model(one[:, :-1], cache)[:, 1:].argmax(-1))
+    return torch.stack(said, 1)
 
 
 def evaluate(
@@ -56,11 +53,8 @@ def evaluate(
     """The rows of the map, one list of cells per length, as they finish. `max_tokens`: tokens of haystack in memory at a time."""
     for length in lengths:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + length)
-        positions = task.grid(length, depths)
-        correct, left = torch.zeros(len(depths), dtype=torch.long), trials
-        while left:
-            size = min(left, max(1, max_tokens // length))
-            made = task.contexts(size, length, len(depths), generator, positions)
-            correct += right_answers(model, made, device).sum(0).cpu()
-            left -= size
+        made = task.contexts(trials, length, len(depths), generator, task.grid(length, depths))
+        pieces = (task.Contexts(*piece) for piece in zip(*(part.split(max(1, max_tokens // length)) for part in made), strict=True))
+        said = torch.cat([recalled(model, piece, device).cpu() for piece in pieces])
+        correct = (said == made.needles[..., 1:]).all(-1).sum(0)
         yield [cell(length, depth, int(n), trials) for depth, n in zip(depths, correct, strict=True)]

@@ -94,8 +94,9 @@ class Niah:
             )
 
         planned = round(self.scale.tokens_per_s * self.options.budget_s)
-        trainer = Trainer(model, self.scale, planned, self.options.seed, self.started + budget, progress)
-        return trainer.run()
+        stages = task.curriculum(self.scale.trained_len, len(DEPTHS))
+        deadline = self.started + budget
+        return Trainer(model, stages, self.scale.tokens_per_step, planned, self.options.seed, deadline, progress).run()
 
     def _map(self, model: HybridLM) -> None:
         batch_tokens = EVAL_TOKENS * (16 if self.device.type == "cuda" else 1)

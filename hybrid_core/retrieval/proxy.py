@@ -66,16 +66,18 @@ def thin(pattern: str, n_layers: int) -> str:
         places = [i for i, letter in enumerate(pattern) if letter == kind]
         kept = max(1, round(len(places) * n_layers / len(pattern)))
         for i in range(kept):
-            here = _quantile(places, i, kept) / max(1, len(pattern) - 1) * (n_layers - 1)
+            here = _quantile(places, i, kept, len(pattern) - 1) / max(1, len(pattern) - 1) * (n_layers - 1)
             free = [slot for slot, letter in enumerate(small) if not letter]
             if free:
                 small[min(free, key=lambda slot: abs(slot - here))] = kind
     return "".join(letter or common for letter in small)
 
 
-def _quantile(places: list[int], i: int, n: int) -> float:
-    """The i-th of n places spread evenly over `places`: both ends for several, the middle for one."""
-    at = (len(places) - 1) * (i / (n - 1) if n > 1 else 0.5)
+def _quantile(places: list[int], i: int, n: int, last: int) -> float:
+    """The i-th of n places spread evenly over `places`, both ends included; a single one is at the stack's end that the design
+    places a layer of this kind at, or else in the middle."""
+    share = i / (n - 1) if n > 1 else 0.5 + 0.5 * ((places[-1] == last) - (places[0] == 0))
+    at = (len(places) - 1) * share
     low = int(at)
     return places[low] + (at - low) * (places[min(low + 1, len(places) - 1)] - places[low])
 

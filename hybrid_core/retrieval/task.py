@@ -1,14 +1,18 @@
 """The synthetic retrieval language: a haystack of noise, needles that bind a key to a value of seven symbols, queries at the end.
 
-Tokens: noise, symbols, keys, and one query mark. A needle is its key and its seven symbols; no symbol stands twice in a context, as the
-digits of a long number hardly do. A query is the mark and a key, and the model goes on with the value. One context, with two needles
-in a haystack of 24 tokens (n noise, s symbols, k keys):
+Tokens: noise, symbols, keys, and one query mark. A needle is its key and its seven symbols; no symbol stands twice in a context, as
+hardly any word of a long text follows two others. A query is the mark and a key, and the model goes on with the value. One sequence
+with two needles in a haystack of 24 tokens (n noise, s symbols, k keys):
 
     n3 n1 k7 s12 s4 s90 s33 s8 s51 s2 n6 n6 n0 n2 k1 s70 s9 s41 s66 s17 s5 s30 n4 n3 | ? k7 s12 s4 s90 s33 s8 s51 s2 | ? k1 s70 ...
 
-Losses and answers stand on the seven symbols after a queried key, nowhere else.
+Loss and answers stand on the seven symbols after a queried key, nowhere else. Before needles, the curriculum has echoes: a random text
+that repeats with a period of its own in every row, which is what teaches to look up what came after the same token before:
+
+    s9 n2 k4 ? s9 n2 k4 ? s9 n2 ...
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -25,6 +29,24 @@ VOCAB_SIZE = QUERY + 1
 MAX_NEEDLES = N_SYMBOLS // VALUE_LEN
 
 
+class Sample(NamedTuple):
+    """Training sequences: tokens [B, T], which of them are answers [B, T], and how many in a row make one answer."""
+
+    tokens: Tensor
+    answers: Tensor
+    width: int
+
+
+class Stage(NamedTuple):
+    """A step of a curriculum: `draw(n_tokens, generator)` gives about `n_tokens` of it. It is left when it is learnt, or after
+    `max_share` of the planned tokens."""
+
+    name: str
+    length: int
+    draw: Callable[[int, torch.Generator], Sample]
+    max_share: float
+
+
 class Contexts(NamedTuple):
     """B haystacks [B, T] and the needles in them [B, n, NEEDLE_LEN], first to last."""
 
@@ -32,21 +54,26 @@ class Contexts(NamedTuple):
     needles: Tensor
 
 
-def _distinct(batch: int, n: int, among: int, generator: torch.Generator) -> Tensor:
-    """[batch, n]: n different numbers below `among` in each row."""
+def distinct(batch: int, n: int, among: int, generator: torch.Generator) -> Tensor:
+    """[batch, n]: n different numbers below `among` in each row, in random order."""
     return torch.rand(batch, among, generator=generator).argsort(1)[:, :n]
+
+
+def spread(batch: int, n: int, width: int, length: int, generator: torch.Generator) -> Tensor:
+    """[batch, n]: where n things of `width` tokens begin in `length` tokens, ascending, none on another."""
+    slack = length - n * width
+    gaps = (torch.rand(batch, n, generator=generator) * (slack + 1)).long().sort(1).values
+    return gaps + torch.arange(n) * width
 
 
 def contexts(batch: int, length: int, n_needles: int, generator: torch.Generator, positions: Tensor | None = None) -> Contexts:
     """Random contexts of `length` tokens; needles begin at `positions` [n_needles], or anywhere that they do not overlap."""
     haystack = torch.randint(N_NOISE, (batch, length), generator=generator)
-    keys = FIRST_KEY + _distinct(batch, n_needles, N_KEYS, generator)
-    values = FIRST_SYMBOL + _distinct(batch, n_needles * VALUE_LEN, N_SYMBOLS, generator)
+    keys = FIRST_KEY + distinct(batch, n_needles, N_KEYS, generator)
+    values = FIRST_SYMBOL + distinct(batch, n_needles * VALUE_LEN, N_SYMBOLS, generator)
     needles = torch.cat([keys.unsqueeze(-1), values.unflatten(1, (n_needles, VALUE_LEN))], -1)
     if positions is None:
-        slack = length - n_needles * NEEDLE_LEN
-        gaps = (torch.rand(batch, n_needles, generator=generator) * (slack + 1)).long().sort(1).values
-        positions = gaps + torch.arange(n_needles) * NEEDLE_LEN
+        positions = spread(batch, n_needles, NEEDLE_LEN, length, generator)
     places = positions.expand(batch, n_needles).unsqueeze(-1) + torch.arange(NEEDLE_LEN)
     return Contexts(haystack.scatter(1, places.flatten(1), needles.flatten(1)), needles)
 
@@ -56,22 +83,24 @@ def queries(needles: Tensor) -> Tensor:
     return torch.cat([torch.full_like(needles[..., :1], QUERY), needles], -1)
 
 
-def batch(size: int, length: int, n_needles: int, n_queries: int, generator: torch.Generator) -> Tensor:
-    """Training sequences [size, length + n_queries * QUERY_LEN]: a context, then queries for `n_queries` of its needles in random order."""
+def asked(length: int, n_needles: int, n_queries: int, n_tokens: int, generator: torch.Generator) -> Sample:
+    """Contexts of `length` tokens, each followed by queries for `n_queries` of its needles in random order."""
+    size = max(2, n_tokens // (length + n_queries * QUERY_LEN))
     made = contexts(size, length, n_needles, generator)
-    order = _distinct(size, n_queries, n_needles, generator)
-    asked = made.needles.gather(1, order.unsqueeze(-1).expand(-1, -1, NEEDLE_LEN))
-    return torch.cat([made.haystack, queries(asked).flatten(1)], 1)
+    order = distinct(size, n_queries, n_needles, generator)
+    tail = queries(made.needles.gather(1, order.unsqueeze(-1).expand(-1, -1, NEEDLE_LEN)))
+    in_tail = (torch.arange(QUERY_LEN) >= 2).repeat(n_queries)
+    answers = torch.cat([torch.zeros(length, dtype=torch.bool), in_tail]).expand(size, -1)
+    return Sample(torch.cat([made.haystack, tail.flatten(1)], 1), answers, VALUE_LEN)
 
 
-def answers(logits: Tensor, tokens: Tensor, n_queries: int) -> tuple[Tensor, Tensor]:
-    """What the model says and what is right, at the symbols of each query: logits [B, n_queries, 7, vocab] and symbols [B, n_queries, 7].
-
-    `logits` [B, T, vocab] are those of the training sequences `tokens` [B, T].
-    """
-    tail = n_queries * QUERY_LEN
-    said = logits[:, -tail - 1 : -1].unflatten(1, (n_queries, QUERY_LEN))
-    return said[:, :, 2:], tokens[:, -tail:].unflatten(1, (n_queries, QUERY_LEN))[:, :, 2:]
+def echoes(length: int, shortest: int, longest: int, vocab_size: int, n_tokens: int, generator: torch.Generator) -> Sample:
+    """Random texts of `shortest` to `longest` tokens, repeated until `length`: every token after the first turn is an answer."""
+    size = max(2, n_tokens // length)
+    text = torch.randint(vocab_size, (size, longest), generator=generator)
+    period = torch.randint(shortest, longest + 1, (size, 1), generator=generator)
+    at = torch.arange(length).expand(size, -1)
+    return Sample(text.gather(1, at % period), at >= period + 1, 1)
 
 
 def grid(length: int, depths: tuple[float, ...]) -> Tensor:
@@ -80,3 +109,22 @@ def grid(length: int, depths: tuple[float, ...]) -> Tensor:
     if len(depths) > 1 and int(positions.diff().min()) < NEEDLE_LEN:
         raise ValueError(f"context of {length} tokens - too short for {len(depths)} needles of {NEEDLE_LEN} tokens")
     return positions
+
+
+def echo_stage(vocab_size: int) -> Stage:
+    """What every curriculum starts with."""
+    return Stage("echoes", 40, lambda n, g: echoes(40, 4, 16, vocab_size, n, g), 0.4)
+
+
+def curriculum(trained_len: int, n_needles: int) -> list[Stage]:
+    """Echoes, four needles close together, then longer contexts with more needles; last the trained length with all of them."""
+    lengths = [48]
+    while lengths[-1] * 4 // 3 < trained_len:  # 48, 64, 96, 128, 192, 256, ...
+        lengths.append(lengths[-1] * 4 // 3 if len(lengths) % 2 else lengths[-1] * 3 // 2)
+    middle = [_needles(n, min(n_needles, n // 10), 0.05) for n in lengths if n < trained_len]
+    return [echo_stage(VOCAB_SIZE), _needles(32, 4, 0.15), *middle, _needles(trained_len, n_needles, 1.0)]
+
+
+def _needles(length: int, n_needles: int, max_share: float) -> Stage:
+    n_queries = min(n_needles, 6)
+    return Stage(f"{n_needles} needles", length, lambda n, g: asked(length, n_needles, n_queries, n, g), max_share)

@@ -7,7 +7,7 @@ the same machine; the clock can only cut training short. Matrices are trained by
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from hybrid_core.modules.model import HybridLM
 from hybrid_core.modules.moe import MixtureOfExperts
-from hybrid_core.retrieval import task
-from hybrid_core.retrieval.options import DEPTHS, Scale
 from hybrid_core.retrieval.scores import GOOD
+from hybrid_core.retrieval.task import Stage
 
 MUON_LR, ADAM_LR = 0.02, 0.005
 WARMUP_STEPS = 30
@@ -25,16 +24,10 @@ COOLDOWN = 0.25  # share of the planned tokens over which the rates fall to FLOO
 FLOOR = 0.05
 MEMORY = 0.1  # how much of the running accuracy a new step replaces
 SOLVED = 0.98  # at the trained length: from here on the rates fall, and training ends
+SHORT_COOLDOWN = 0.08  # of the planned tokens, once solved
+SETTLE_STEPS = 10  # in a stage before its running accuracy counts
+DISCOUNT = 0.8  # of the running accuracy at the door of the next stage
 REPORT_EVERY = 10
-
-
-class Stage(NamedTuple):
-    """A step of the curriculum, left when GOOD, or after `max_share` of the planned tokens."""
-
-    length: int
-    n_needles: int
-    n_queries: int
-    max_share: float
 
 
 @dataclass
@@ -46,26 +39,20 @@ class Training:
     steps: int = 0
     seconds: float = 0.0
     accuracy: float = 0.0
+    stage: str = ""
     length: int = 0
     tokens_to_learn: int | None = None
     ended: str = ""
     curve: list[dict[str, Any]] = field(default_factory=list)
 
+    def note(self, loss: float) -> None:
+        """Add a point to the curve."""
+        point = {key: getattr(self, key) for key in ("tokens", "accuracy", "stage", "length")}
+        self.curve.append(point | {"loss": loss, "seconds": round(self.seconds, 2)})
+
     def record(self) -> dict[str, Any]:
+        """As it is stored."""
         return asdict(self)
-
-
-def curriculum(trained_len: int) -> list[Stage]:
-    """Dense contexts of four needles first, then longer ones with more; the last stage is the trained length with all needles."""
-    dense = [Stage(32, 4, 4, 0.2)] if trained_len > 32 else []
-    lengths = [n for n in (48, 64, 96, 128, 192) if n < trained_len]
-    while lengths and lengths[-1] * 4 // 3 < trained_len:
-        longer = lengths[-1] * 3 // 2 if len(lengths) % 2 else lengths[-1] * 4 // 3
-        if longer >= trained_len:
-            break
-        lengths.append(longer)
-    middle = [Stage(n, min(len(DEPTHS), n // 10), 6 if n >= 64 else 5, 0.04) for n in lengths]
-    return [*dense, *[s._replace(n_queries=min(s.n_queries, s.n_needles)) for s in middle], Stage(trained_len, len(DEPTHS), 6, 1.0)]
 
 
 class Optimiser:
@@ -94,80 +81,76 @@ class Optimiser:
 
 
 class Trainer:
-    """Trains a model in place. `progress(training)` is called every few steps."""
+    """Trains a model in place through `stages`. `progress(training)` is called every few steps; `deadline` is a time.monotonic()."""
 
     def __init__(
-        self, model: HybridLM, scale: Scale, planned_tokens: int, seed: int, deadline: float, progress: Callable[[Training], None]
+        self,
+        model: HybridLM,
+        stages: list[Stage],
+        tokens_per_step: int,
+        planned_tokens: int,
+        seed: int,
+        deadline: float,
+        progress: Callable[[Training], None],
     ) -> None:
-        self.model, self.scale, self.deadline, self.progress = model, scale, deadline, progress
+        self.model, self.stages, self.tokens_per_step = model, stages, tokens_per_step
+        self.deadline, self.progress = deadline, progress
         self.device = next(model.parameters()).device
         self.optimiser = Optimiser(model)
+        self.balanced = [module for module in model.modules() if isinstance(module, MixtureOfExperts)]
         self.generator = torch.Generator().manual_seed(seed)
-        self.stages = curriculum(scale.trained_len)
         self.training = Training(planned_tokens)
-        self.cooldown_from = round(planned_tokens * (1 - COOLDOWN))
-        self.cooldown_to = planned_tokens
+        self.cooldown_from, self.cooldown_to = round(planned_tokens * (1 - COOLDOWN)), planned_tokens
 
     def run(self) -> Training:
-        """All stages, until the trained length is solved, the planned tokens are used, or the clock says stop."""
+        """All stages, until the last is solved, the planned tokens are used, or the clock says stop."""
         started, state = time.monotonic(), self.training
-        stage, stage_began, since = 0, 0, 0
+        at, began, steps = 0, 0, 0
         self.model.train()
         while not state.ended:
-            here = self.stages[stage]
-            loss, accuracy = self._step(here)
-            since += 1
+            stage = self.stages[at]
+            loss, accuracy = self._step(stage)
+            steps += 1
             state.accuracy += MEMORY * (accuracy - state.accuracy)
-            state.length, state.seconds = here.length, time.monotonic() - started
-            last = stage == len(self.stages) - 1
-            if last:
-                self._watch_the_end(since)
-            elif (state.accuracy > GOOD and since > 10) or state.tokens - stage_began > here.max_share * state.planned_tokens:
-                stage, stage_began, since = stage + 1, state.tokens, 0
-                state.accuracy *= 0.8  # the next stage has to earn it
+            state.stage, state.length, state.seconds = stage.name, stage.length, time.monotonic() - started
+            learnt = steps > SETTLE_STEPS and state.accuracy > GOOD
+            if at == len(self.stages) - 1:
+                self._watch_the_end(learnt, steps)
+            elif learnt or state.tokens - began > stage.max_share * state.planned_tokens:
+                at, began, steps = at + 1, state.tokens, 0
+                state.accuracy *= DISCOUNT
             if time.monotonic() > self.deadline:
                 state.ended = state.ended or "time"
             if state.steps % REPORT_EVERY == 1 or state.ended:
-                state.curve.append(
-                    {
-                        "tokens": state.tokens,
-                        "seconds": round(state.seconds, 2),
-                        "loss": float(loss),
-                        "accuracy": state.accuracy,
-                        "length": here.length,
-                        "n_needles": here.n_needles,
-                    }
-                )
+                state.note(float(loss))
                 self.progress(state)
         self.model.eval()
         return state
 
-    def _watch_the_end(self, since: int) -> None:
-        """At the trained length: note when it is learnt; once solved, let the rates fall at once, and stop when they have."""
+    def _watch_the_end(self, learnt: bool, steps: int) -> None:
+        """In the last stage: note when it is learnt; once solved, let the rates fall at once, and stop when they have."""
         state = self.training
-        if state.accuracy > GOOD and since > 10 and state.tokens_to_learn is None:
+        if learnt and state.tokens_to_learn is None:
             state.tokens_to_learn = state.tokens
-        if state.accuracy > SOLVED and since > 10 and state.tokens < self.cooldown_from:
-            self.cooldown_from = state.tokens
-            self.cooldown_to = state.tokens + round(state.planned_tokens * COOLDOWN / 3)
+        if steps > SETTLE_STEPS and state.accuracy > SOLVED and state.tokens < self.cooldown_from:
+            self.cooldown_from, self.cooldown_to = state.tokens, state.tokens + round(state.planned_tokens * SHORT_COOLDOWN)
         if state.tokens >= self.cooldown_to:
             state.ended = "solved" if state.accuracy > SOLVED else "planned tokens used"
 
     def _rate(self) -> float:
-        tokens = self.training.tokens
-        falling = (self.cooldown_to - tokens) / max(1, self.cooldown_to - self.cooldown_from)
+        """Share of the full learning rates: a warm-up, a plateau, a fall."""
+        falling = (self.cooldown_to - self.training.tokens) / max(1, self.cooldown_to - self.cooldown_from)
         return min(1.0, (self.training.steps + 1) / WARMUP_STEPS, max(FLOOR, falling))
 
     def _step(self, stage: Stage) -> tuple[Tensor, float]:
-        """One optimiser step on fresh data; the loss and the share of values recalled whole."""
-        size = max(2, self.scale.tokens_per_step // (stage.length + stage.n_queries * task.QUERY_LEN))
-        tokens = task.batch(size, stage.length, stage.n_needles, stage.n_queries, self.generator).to(self.device)
-        said, right = task.answers(self.model(tokens), tokens, stage.n_queries)
-        loss = F.cross_entropy(said.flatten(0, 2), right.flatten())
+        """One optimiser step on fresh data; the loss and the share of whole answers that were right."""
+        drawn = stage.draw(self.tokens_per_step, self.generator)
+        tokens, answers = drawn.tokens.to(self.device), drawn.answers.to(self.device)[:, 1:]
+        said, right = self.model(tokens[:, :-1])[answers], tokens[:, 1:][answers]
+        loss = F.cross_entropy(said, right)
         self.optimiser.step(loss, self._rate())
-        for module in self.model.modules():
-            if isinstance(module, MixtureOfExperts):
-                module.update_balance()
+        for module in self.balanced:
+            module.update_balance()
         self.training.steps += 1
         self.training.tokens += tokens.numel()
-        return loss.detach(), float((said.argmax(-1) == right).all(-1).float().mean())
+        return loss.detach(), float((said.argmax(-1) == right).view(-1, drawn.width).all(-1).float().mean())
