@@ -55,12 +55,12 @@ def _write(x, tile, first, q, n, bh, T, H, x_b, x_t, x_h, N: tl.constexpr, BLOCK
 
 
 @triton.jit
-def _decays(dt, A, first, t, bh, T, H, dt_b, dt_t, dt_h):
-    """dt [t], and the base-2 logarithm of the decay since the chunk began: after each token, and at its end."""
+def _decays(dt, rate, first, t, bh, T, H, dt_b, dt_t, dt_h):
+    """dt [t], and the base-2 logarithm of the decay since the chunk began: after each token, and at its end. `rate` is A in base 2."""
     batch, head = (bh // H).to(tl.int64), bh % H
     start = batch * dt_b + tl.cast(first, tl.int64) * dt_t + head * dt_h
     step = tl.load(dt + start + t * dt_t, mask=first + t < T, other=0.0).to(tl.float32)
-    log = step * (tl.load(A + head).to(tl.float32) * LOG2E)
+    log = step * rate
     return step, tl.cumsum(log, 0), tl.sum(log, 0)
 
 
@@ -86,6 +86,7 @@ def _walk(
     if STARTED:
         state += tl.load(start + bh.to(tl.int64) * (N * P) + p[None, :] * N + n[:, None], mask=real, other=0.0).to(tl.float32)
     elapsed = 0.0
+    rate = tl.load(A + bh % H).to(tl.float32) * LOG2E
     for i in range(0, count):
         chunk = opening + i
         if BACKWARD:
@@ -93,7 +94,7 @@ def _walk(
         if STORE:
             tl.store(states + (bh.to(tl.int64) * n_chunks + chunk) * (N * P) + cell, state.to(states.dtype.element_ty), mask=real)
         first = chunk * Q
-        step, log, total = _decays(dt, A, first, q, bh, T, H, dt_b, dt_t, dt_h)
+        step, log, total = _decays(dt, rate, first, q, bh, T, H, dt_b, dt_t, dt_h)
         key = _read(keys, first, q, n, bh, T, H, per_group, k_b, k_t, k_g, N, BLOCK_N)
         value = _read(values, first, q, p, bh, T, H, 1, v_b, v_t, v_h, P, BLOCK_P)
         weight = tl.exp2(log) if BACKWARD else tl.exp2(total - log) * step
@@ -115,19 +116,19 @@ def _scan(
     segment, bh = tl.program_id(1), tl.program_id(2)
     q, n, p = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     # States lie in memory as [P, N] in the interface and as [N, P] in `ends`.
-    cell, real = bh.to(tl.int64) * (N * P) + p[None, :] * N + n[:, None], (n < N)[:, None] & (p < P)[None, :]
+    held, real = bh.to(tl.int64) * (N * P), (n < N)[:, None] & (p < P)[None, :]
     state = tl.zeros([BLOCK_N, BLOCK_P], tl.float32)
     if STARTED:
-        state += tl.load(start + cell, mask=real, other=0.0).to(tl.float32)
+        state += tl.load(start + held + (p[None, :] * N + n[:, None]), mask=real, other=0.0).to(tl.float32)
     if CUT:
         for s in range(0, segment):
-            end = tl.load(ends + (bh.to(tl.int64) * n_ends + s) * (N * P) + n[:, None] * P + p[None, :], mask=real, other=0.0)
+            end = tl.load(ends + (held * n_ends + s * (N * P)) + (n[:, None] * P + p[None, :]), mask=real, other=0.0)
             state = state * tl.exp2(tl.load(decays + bh * n_ends + s)) + end
-    skip = tl.load(D + bh % H).to(tl.float32)
+    rate, skip = tl.load(A + bh % H).to(tl.float32) * LOG2E, tl.load(D + bh % H).to(tl.float32)
     causal = q[:, None] >= q[None, :]
     for chunk in range(segment * segment_chunks, tl.minimum((segment + 1) * segment_chunks, n_chunks)):
         first = chunk * Q
-        step, log, total = _decays(dt, A, first, q, bh, T, H, dt_b, dt_t, dt_h)
+        step, log, total = _decays(dt, rate, first, q, bh, T, H, dt_b, dt_t, dt_h)
         C_t_n = _read(C, first, q, n, bh, T, H, per_group, C_b, C_t, C_g, N, BLOCK_N)
         B_t_n = _read(B, first, q, n, bh, T, H, per_group, B_b, B_t, B_g, N, BLOCK_N)
         x_t_p = _read(x, first, q, p, bh, T, H, 1, x_b, x_t, x_h, P, BLOCK_P)
@@ -140,7 +141,7 @@ def _scan(
         to_end = tl.exp2(total - log) * step
         state = state * tl.exp2(total) + dot(tl.trans(B_t_n), (x_t_p * to_end[:, None]).to(x_t_p.dtype))
     if segment == tl.num_programs(1) - 1:
-        tl.store(after + cell, state, mask=real)
+        tl.store(after + held + (p[None, :] * N + n[:, None]), state, mask=real)
 
 
 @triton.jit
@@ -156,7 +157,8 @@ def _gradients(
     chunk, bh, n_chunks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
     q, n = tl.arange(0, Q), tl.arange(0, BLOCK_N)
     first = chunk * Q
-    step, log, total = _decays(dt, A, first, q, bh, T, H, dt_b, dt_t, dt_h)
+    a = tl.load(A + bh % H).to(tl.float32)
+    step, log, total = _decays(dt, a * LOG2E, first, q, bh, T, H, dt_b, dt_t, dt_h)
     decay = tl.exp2(tl.where(q[:, None] >= q[None, :], log[:, None] - log[None, :], float("-inf")))
     since_start, to_end = tl.exp2(log), tl.exp2(total - log)
     C_t_n = _read(C, first, q, n, bh, T, H, per_group, C_b, C_t, C_g, N, BLOCK_N)
@@ -202,7 +204,6 @@ def _gradients(
     net = read - direct * step
     kept = carried * tl.exp2(total) + tl.sum(passed_on * step, 0)
     log_grad = tl.sum(net, 0) - tl.cumsum(net, 0) + net + kept  # a token's own log decay acts on all from it on
-    a = tl.load(A + bh % H).to(tl.float32)
     offsets = ((bh // H).to(tl.int64) * T + first + q) * H + bh % H
     tl.store(ddt + offsets, direct + a * log_grad, mask=first + q < T)
     tl.store(dA + bh * n_chunks + chunk, tl.sum(step * log_grad, 0))
