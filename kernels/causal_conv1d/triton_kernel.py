@@ -20,12 +20,12 @@ WIDEST = 16
 
 @triton.jit
 def _input(x, state, t, c, batch, T, C, x_b, x_t, W: tl.constexpr, CONTINUED: tl.constexpr):
-    """Inputs at tokens t >= 1 - W, in float32: of x, of the state before it (zero without one), zero after it."""
+    """Inputs at tokens t, in float32: of x, of the state before it (zero without one), zero farther out."""
     inside, known = (c < C)[None, :], (t >= 0) & (t < T)
     value = tl.load(x + batch * x_b + t.to(tl.int64)[:, None] * x_t + c[None, :], mask=inside & known[:, None], other=0.0).to(tl.float32)
     if CONTINUED:
         held = state + batch * (W - 1) * C + (t + (W - 1))[:, None] * C + c[None, :]
-        value += tl.load(held, mask=inside & (t < 0)[:, None], other=0.0).to(tl.float32)
+        value += tl.load(held, mask=inside & ((t < 0) & (t > -W))[:, None], other=0.0).to(tl.float32)
     return value
 
 

@@ -1,9 +1,48 @@
 """Where there is no CUDA device, Triton's interpreter runs the kernels; it must be told before the first of them is imported."""
 
 import os
+from typing import Any
 
+import pytest
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def inside_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kernel reads or writes outside the memory of its arguments. A GPU may not notice, and the interpreter does not by itself."""
+    if DEVICE == "cuda":
+        return
+    from triton.runtime import interpreter
+
+    memory: list[tuple[int, int]] = []
+    begin = interpreter.GridExecutor._init_args_hst
+
+    def recorded(self: Any, args: Any, kwargs: Any) -> Any:
+        found = begin(self, args, kwargs)
+        tensors = [x for x in [*found[0], *found[1].values()] if isinstance(x, torch.Tensor)]
+        memory[:] = {(x.untyped_storage().data_ptr(), x.untyped_storage().nbytes()) for x in tensors}
+        return found
+
+    def check(pointers: Any, mask: Any) -> None:
+        used = pointers.data[mask.data].astype("int64")
+        size = pointers.get_element_ty().primitive_bitwidth // 8
+        inside = sum((used >= start) & (used + size <= start + length) for start, length in memory)
+        assert (inside > 0).all() if used.size else True, f"{(inside == 0).sum()} addresses outside the kernel's arguments"
+
+    load, store = interpreter.InterpreterBuilder.create_masked_load, interpreter.InterpreterBuilder.create_masked_store
+
+    def checked_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+        check(pointers, mask)
+        return load(self, pointers, mask, *rest)
+
+    def checked_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+        check(pointers, mask)
+        return store(self, pointers, value, mask, *rest)
+
+    monkeypatch.setattr(interpreter.GridExecutor, "_init_args_hst", recorded)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_load", checked_load)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, "create_masked_store", checked_store)
