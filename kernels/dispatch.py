@@ -59,7 +59,11 @@ def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
         return counted(*args)
     name = _choose(operation, args)
     _ran.setdefault(operation, set()).add(name)
-    return _load(operation, name)(*args)
+    implementation = _loaded.get((operation, name)) or _load(operation, name)
+    if args[0].device.type == "cuda" and name != "eager":
+        with torch.cuda.device(args[0].device):  # Triton launches on the current device, whatever the tensors' is
+            return implementation(*args)
+    return implementation(*args)
 
 
 @contextmanager

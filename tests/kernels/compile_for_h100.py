@@ -62,119 +62,92 @@ def spilled(kernel: Any) -> str:
     return ", ".join(found[0] for found in numbers if found)
 
 
-def random(*shape: int, dtype: torch.dtype = torch.bfloat16, grad: bool = False) -> Tensor:
-    return torch.rand(*shape).to(dtype).requires_grad_(grad)
+Call = Callable[[Callable[..., Tensor]], tuple[Any, ...]]  # the arguments of an operation, given something that makes tensors
 
 
-def ssd(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.ssd.triton_kernel import ssd
-
-    for t, p, n in ((1024, 128, 128), (1000, 64, 256), (40, 96, 16)):
-        x, dt, A = random(1, t, 4, p, dtype=dtype, grad=grad), random(1, t, 4, dtype=torch.float32), random(4, dtype=torch.float32)
-        B, D = random(1, t, 1, n, dtype=dtype), random(4, dtype=dtype)
-        y, after = ssd(x, dt, A, B, B, D, 256, random(1, 4, p, n, dtype=torch.float32))
-        if grad:
-            (y.sum() + after.sum()).backward()
-
-
-def ssd_step(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.ssd.triton_kernel import ssd_step
-
-    x, dt, A, B = random(1, 1, 4, 128, dtype=dtype), random(1, 1, 4, dtype=torch.float32), random(4), random(1, 1, 1, 128, dtype=dtype)
-    ssd_step(x, dt, A, B, B, A, random(1, 4, 128, 128, dtype=torch.float32))
-
-
-def causal_conv1d(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.causal_conv1d.triton_kernel import causal_conv1d
-
-    x, weight, bias = random(2, 512, 4352, dtype=dtype, grad=grad), random(4352, 4, dtype=dtype), random(4352, dtype=dtype)
-    y, _ = causal_conv1d(x, weight, bias, random(2, 3, 4352, dtype=dtype))
-    if grad:
-        y.sum().backward()
-
-
-def mamba2_step(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.mamba2_step.triton_kernel import mamba2_step
-
-    d, channels, h = 4096, 4352, 32
-    row, conv, state = random(2, d + channels + h, dtype=dtype), random(2, 3, channels, dtype=dtype), random(2, h, 128, 128)
-    weights = random(channels, 4, dtype=dtype), random(channels, dtype=dtype), *(random(h, dtype=dtype) for _ in range(3))
-    mamba2_step(row, conv, state, *weights, 1, None)
-
-
-def gated_rms_norm(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.gated_rms_norm.triton_kernel import gated_rms_norm
-
-    y, z, weight = (random(*shape, dtype=dtype, grad=grad) for shape in ((2, 512, 4096), (2, 512, 4096), (4096,)))
-    out = gated_rms_norm(y, z, weight, 1e-5, 4096)
-    if grad:
-        out.sum().backward()
-
-
-def rms_norm(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.rms_norm.triton_kernel import rms_norm
-
-    x, weight = random(2, 512, 2048, dtype=dtype, grad=grad), random(2048, dtype=dtype, grad=grad)
-    out, total = rms_norm(x, weight, 1e-5, x)
-    if grad:
-        (out + total).sum().backward()
-
-
-def branch_fusion(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.branch_fusion.triton_kernel import branch_fusion
-
-    a, weight = random(2, 512, 2048, dtype=dtype, grad=grad), random(2048, dtype=dtype, grad=grad)
-    out = branch_fusion(a, a, a, weight, weight, 1e-5, (128, 128), "diff")
-    if grad:
-        out.sum().backward()  # type: ignore[union-attr]
-
-
-def attention(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.attention.triton_kernel import attention
-
-    for t, s, d, d_v in ((512, 512, 64, 64), (512, 512, 128, 128), (256, 256, 72, 128), (1, 4096, 64, 64)):
-        q, k, v = random(1, t, 8, d, dtype=dtype, grad=grad), random(1, s, 2, d, dtype=dtype), random(1, s, 2, d_v, dtype=dtype)
-        out = attention(q, k, v, 0, 0, 0, 0.1)
-        if grad:
-            out.sum().backward()
-
-
-def selective_scan(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.selective_scan.triton_kernel import selective_scan
-
-    x, dt, A = (
-        random(1, 1024, 1024, dtype=dtype, grad=grad),
-        random(1, 1024, 1024, dtype=torch.float32),
-        random(1024, 16, dtype=torch.float32),
+def _ssd(t: int, h: int, p: int, n: int) -> Call:
+    f32 = torch.float32
+    return lambda make: (
+        *(make(1, t, h, p), make(1, t, h, dtype=f32), make(h, dtype=f32), make(1, t, 1, n), make(1, t, 1, n), make(h)),
+        *(256, make(1, h, p, n, dtype=f32)),
     )
-    B, D = random(1, 1024, 16, dtype=dtype), random(1024, dtype=dtype)
-    y, _ = selective_scan(x, dt, A, B, B, D, random(1, 1024, 16, dtype=torch.float32))
-    if grad:
-        y.sum().backward()
 
 
-def selective_scan_step(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.selective_scan.triton_kernel import selective_scan_step
+def _ssd_step(h: int, p: int, n: int) -> Call:
+    f32 = torch.float32
+    scan = _ssd(1, h, p, n)
+    return lambda make: (*scan(make)[:6], make(1, h, p, n, dtype=f32))
 
-    x, dt, A, B = random(1, 1, 1024, dtype=dtype), random(1, 1, 1024, dtype=torch.float32), random(1024, 16), random(1, 1, 16, dtype=dtype)
-    selective_scan_step(x, dt, A, B, B, random(1024), random(1, 1024, 16, dtype=torch.float32))
+
+def _causal_conv1d(b: int, t: int, c: int) -> Call:
+    return lambda make: (make(b, t, c), make(c, 4), make(c), make(b, 3, c))
 
 
-def grouped_linear(dtype: torch.dtype, grad: bool) -> None:
-    from kernels.grouped_linear.triton_kernel import grouped_linear
+def _mamba2_step(b: int, h: int, p: int, n: int) -> Call:
+    c = h * p + 2 * n
+    return lambda make: (
+        *(make(b, h * p + c + h), make(b, 3, c), make(b, h, p, n, dtype=torch.float32), make(c, 4), make(c)),
+        *(make(h), make(h), make(h), 1, None),
+    )
 
-    for n_rows in (16, 2048):
-        x, weight = random(n_rows, 512, dtype=dtype, grad=grad), random(8, 1024, 512, dtype=dtype, grad=grad)
-        out = grouped_linear(x, weight, torch.full((8,), n_rows // 8))
+
+def _gated_rms_norm(t: int, c: int, group: int) -> Call:
+    return lambda make: (make(2, t, c), make(2, t, c), make(c), 1e-5, group)
+
+
+def _rms_norm(t: int, c: int) -> Call:
+    return lambda make: (make(2, t, c), make(c), 1e-5, make(2, t, c))
+
+
+def _branch_fusion(t: int, c: int, group: int) -> Call:
+    return lambda make: (make(2, t, c), make(2, t, c), make(2, t, c), make(c), make(c), 1e-5, (group, group), "diff")
+
+
+def _attention(t: int, s: int, h: int, g: int, d: int, d_v: int, window: int = 0, sink: int = 0) -> Call:
+    return lambda make: (make(1, t, h, d), make(1, s, g, d), make(1, s, g, d_v), window, sink, 0, 0.1)
+
+
+def _selective_scan(t: int, e: int, n: int) -> Call:
+    f32 = torch.float32
+    return lambda make: (
+        *(make(1, t, e), make(1, t, e, dtype=f32), make(e, n, dtype=f32), make(1, t, n), make(1, t, n), make(e)),
+        make(1, e, n, dtype=f32),
+    )
+
+
+def _grouped_linear(n_rows: int, e: int, n: int, k: int) -> Call:
+    return lambda make: (make(n_rows, k), make(e, n, k), torch.full((e,), n_rows // e))
+
+
+# The last of each has 1 wherever it can: Triton compiles an argument that is 1 as a constant.
+CALLS = {
+    "ssd": [_ssd(1024, 4, 128, 128), _ssd(1000, 4, 64, 256), _ssd(40, 4, 96, 16), _ssd(1, 1, 1, 1)],
+    "ssd_step": [_ssd_step(4, 128, 128), _ssd_step(1, 1, 1)],
+    "causal_conv1d": [_causal_conv1d(2, 512, 4352), _causal_conv1d(1, 1, 1)],
+    "mamba2_step": [_mamba2_step(2, 32, 128, 128), _mamba2_step(1, 1, 1, 1)],
+    "gated_rms_norm": [_gated_rms_norm(512, 4096, 4096), _gated_rms_norm(512, 4096, 128), _gated_rms_norm(1, 1, 1)],
+    "rms_norm": [_rms_norm(512, 2048), _rms_norm(1, 1)],
+    "branch_fusion": [_branch_fusion(512, 2048, 128), _branch_fusion(1, 1, 1)],
+    "attention": [
+        *(_attention(512, 512, 8, 2, 64, 64, 64, 4), _attention(512, 512, 8, 2, 128, 128), _attention(256, 256, 8, 2, 72, 128)),
+        *(_attention(1, 4096, 8, 2, 64, 64), _attention(1, 1, 1, 1, 1, 1, 1, 1)),
+    ],
+    "selective_scan": [_selective_scan(1024, 1024, 16), _selective_scan(1, 1, 1)],
+    "selective_scan_step": [_selective_scan(1, 1024, 16), _selective_scan(1, 1, 1)],
+    "grouped_linear": [_grouped_linear(16, 8, 1024, 512), _grouped_linear(2048, 8, 1024, 512), _grouped_linear(1, 1, 1, 1)],
+}
+
+
+def compile_operation(name: str, dtype: torch.dtype, grad: bool) -> None:
+    """Run all calls of an operation, with every gradient of floating-point arguments if `grad`."""
+
+    def make(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+        return torch.rand(*shape).to(dtype).requires_grad_(grad)
+
+    for call in CALLS[name]:
+        outs = dispatch._load(name, "triton")(*call(make))
         if grad:
-            out.sum().backward()
-
-
-OPERATIONS = (
-    *(ssd, ssd_step, causal_conv1d, mamba2_step, gated_rms_norm, rms_norm, branch_fusion, attention),
-    *(selective_scan, selective_scan_step, grouped_linear),
-)
-CALLS = {f.__name__: f for f in OPERATIONS}
+            sum(out.sum() for out in (outs if isinstance(outs, tuple) else (outs,))).backward()
 
 
 def main(names: list[str]) -> int:
@@ -197,7 +170,7 @@ def main(names: list[str]) -> int:
             for grad in (False, True):
                 if not grad or "triton" in dispatch.OPERATIONS[name].trains:
                     print(f"{name}, {dtype}{', with gradients' if grad else ''}", flush=True)
-                    CALLS[name](dtype, grad)
+                    compile_operation(name, dtype, grad)
     print(f"triton {triton.__version__}: {len(too_large)} kernels ask for more shared memory than there is")
     return bool(too_large)
 
