@@ -46,7 +46,7 @@ OPERATIONS = {
 }
 
 _forced: dict[str, str] = {}
-_loaded: dict[tuple[str, str], Callable[..., Any]] = {}
+_loaded: dict[tuple[str, str], tuple[Callable[..., Any], Callable[..., str | None] | None]] = {}
 _ran: dict[str, set[str]] = {}
 
 
@@ -59,7 +59,7 @@ def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
         return counted(*args)
     name = _choose(operation, args)
     _ran.setdefault(operation, set()).add(name)
-    implementation = _loaded.get((operation, name)) or _load(operation, name)
+    implementation, _ = _load(operation, name)
     if args[0].device.type == "cuda" and name != "eager":
         with torch.cuda.device(args[0].device):  # Triton launches on the current device, whatever the tensors' is
             return implementation(*args)
@@ -131,9 +131,12 @@ def _obstacle(operation: str, implementation: str, device_type: str, dtype: torc
     """Why an implementation cannot run, if so."""
     if implementation == "eager":
         return None
-    return _reason(operation, implementation, device_type, dtype, training, os.environ.get("TRITON_INTERPRET") == "1")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    reason: str | None = _reason(operation, implementation, device_type, dtype, training, interpreted)
+    return reason
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @cache  # asked at every call
 def _reason(operation: str, implementation: str, device_type: str, dtype: torch.dtype, training: bool, interpreted: bool) -> str | None:
     obstacles = {
@@ -149,21 +152,23 @@ def _reason(operation: str, implementation: str, device_type: str, dtype: torch.
 
 def _limit(operation: str, implementation: str, args: tuple[Any, ...]) -> str | None:
     """Why an implementation cannot take these very arguments, if so: what the function `<operation>_limit` beside it says."""
-    if implementation == "eager":
-        return None
-    limit = getattr(_module(operation, implementation), f"{operation}_limit", None)
+    _, limit = _load(operation, implementation)
     return limit(*args) if limit else None
 
 
-def _module(operation: str, implementation: str) -> Any:
-    return importlib.import_module(f"kernels.{OPERATIONS[operation].folder}.{MODULES[implementation]}")
+def _load(operation: str, implementation: str) -> tuple[Callable[..., Any], Callable[..., str | None] | None]:
+    """An implementation and its limit."""
+    _imported(operation, implementation)
+    return _loaded[operation, implementation]
 
 
-def _load(operation: str, implementation: str) -> Callable[..., Any]:
-    key = operation, implementation
-    if key not in _loaded:
-        _loaded[key] = getattr(_module(*key), operation)
-    return _loaded[key]
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # imports cannot be traced
+def _imported(operation: str, implementation: str) -> bool:
+    """Put an implementation in `_loaded`, unless it is there."""
+    if (operation, implementation) not in _loaded:
+        module = importlib.import_module(f"kernels.{OPERATIONS[operation].folder}.{MODULES[implementation]}")
+        _loaded[operation, implementation] = getattr(module, operation), getattr(module, f"{operation}_limit", None)
+    return True
 
 
 def _known(operation: str, implementation: str) -> None:

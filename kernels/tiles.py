@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import cache
 
 import torch
 import triton
@@ -56,6 +57,8 @@ def block(n: int, least: int = 16, most: int | None = None) -> int:
     return size if most is None else min(size, most)
 
 
+@torch.compiler.assume_constant_result
+@cache
 def processors(device: torch.device) -> int:
     """Streaming multiprocessors of a device."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else SMS

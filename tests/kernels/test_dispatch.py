@@ -74,4 +74,11 @@ def test_the_environment_names_one_for_all_or_one_each() -> None:
 def test_every_implementation_can_be_loaded(operation: str) -> None:
     for implementation in dispatch.OPERATIONS[operation].implementations:
         if implementation != "mamba_ssm":
-            assert callable(dispatch._load(operation, implementation))
+            assert callable(dispatch._load(operation, implementation)[0])
+
+
+def test_a_call_compiles_into_one_graph() -> None:
+    compiled = torch.compile(call, backend="eager", fullgraph=True)
+    forget()
+    assert torch.equal(compiled(), call())
+    assert ran() == {"causal_conv1d": "eager"}
