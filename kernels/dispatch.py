@@ -57,8 +57,8 @@ def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
     """
     if args[0].device.type == "meta":
         return counted(*args)
-    name = _choose(operation, args)
-    _ran.setdefault(operation, set()).add(name)
+    name, reason = _choose(operation, args)
+    _ran.setdefault(operation, set()).add(f"{name} ({reason})" if reason else name)
     implementation, _ = _load(operation, name)
     if args[0].device.type == "cuda" and name != "eager":
         with torch.cuda.device(args[0].device):  # Triton launches on the current device, whatever the tensors' is
@@ -82,7 +82,7 @@ def use(operation: str, implementation: str) -> Iterator[None]:
 
 
 def ran() -> dict[str, str]:
-    """The implementations that each operation has run since `forget`, e.g. {"ssd": "triton", "attention": "eager, triton"}."""
+    """What each operation has run since `forget`, and why it was eager where Triton was due: {"ssd": "triton", "attention": "eager"}."""
     return {operation: ", ".join(sorted(names)) for operation, names in sorted(_ran.items())}
 
 
@@ -99,32 +99,27 @@ def explain(device_type: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, 
 def _in_words(operation: str, device_type: str, dtype: torch.dtype) -> str:
     if device_type == "meta":
         return "counted, not computed"
-    forced = _forced.get(operation)
-    name = forced or _default(operation, device_type, dtype, training=False)
-    words = OPERATIONS[operation].eager if name == "eager" else name
+    forced, eager = _forced.get(operation), OPERATIONS[operation].eager
+    due = forced or ("triton" if device_type == "cuda" else "eager")
+    obstacle = _obstacle(operation, due, device_type, dtype, training=False)
+    words = eager if due == "eager" else due
     if forced:
-        obstacle = _obstacle(operation, forced, device_type, dtype, training=False)
         return f"{words}, forced" + (f", cannot run: {obstacle}" if obstacle else "")
-    if device_type == "cuda" and name == "eager":
-        return f"{words} ({_obstacle(operation, 'triton', device_type, dtype, training=False)})"
-    return words if name == "eager" or name in OPERATIONS[operation].trains else f"{words}; with gradients {OPERATIONS[operation].eager}"
+    if obstacle:
+        return f"{eager} ({obstacle})"
+    return words if due in OPERATIONS[operation].trains else f"{words}; with gradients {eager}"
 
 
-def _choose(operation: str, args: tuple[Any, ...]) -> str:
+def _choose(operation: str, args: tuple[Any, ...]) -> tuple[str, str | None]:
+    """The implementation for a call, and why it is eager where Triton was due."""
     device_type, dtype = args[0].device.type, args[0].dtype
     training = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
     forced = _forced.get(operation)
-    if forced is None:
-        name = _default(operation, device_type, dtype, training)
-        return "eager" if name != "eager" and _limit(operation, name, args) else name
-    obstacle = _obstacle(operation, forced, device_type, dtype, training) or _limit(operation, forced, args)
-    if obstacle:
+    due = forced or ("triton" if device_type == "cuda" else "eager")
+    obstacle = _obstacle(operation, due, device_type, dtype, training) or _limit(operation, due, args)
+    if forced and obstacle:
         raise RuntimeError(f"{operation}: {forced} was asked for and cannot run: {obstacle}")
-    return forced
-
-
-def _default(operation: str, device_type: str, dtype: torch.dtype, training: bool) -> str:
-    return "triton" if device_type == "cuda" and not _obstacle(operation, "triton", device_type, dtype, training) else "eager"
+    return ("eager", obstacle) if obstacle else (due, None)
 
 
 def _obstacle(operation: str, implementation: str, device_type: str, dtype: torch.dtype, training: bool) -> str | None:

@@ -82,3 +82,18 @@ def test_a_call_compiles_into_one_graph() -> None:
     forget()
     assert torch.equal(compiled(), call())
     assert ran() == {"causal_conv1d": "eager"}
+
+
+def test_eager_in_place_of_triton_says_why() -> None:
+    """A CUDA device is played by the choice alone: what is computed stays on the CPU."""
+
+    class OnCuda(torch.Tensor):
+        @property
+        def device(self) -> torch.device:  # type: ignore[override]
+            return torch.device("cuda")
+
+    x = torch.ones(1, 3, 2, dtype=torch.float64).as_subclass(OnCuda)
+    assert dispatch._choose("ssd", (x,)) == ("eager", "torch.float64 - triton takes torch.float32, torch.bfloat16, torch.float16")
+    wide = torch.ones(1, 1, 1, 512).as_subclass(OnCuda)
+    name, reason = dispatch._choose("ssd", (wide, wide, wide, wide, wide, wide, 64, None))
+    assert (name, reason) == ("eager", "a head or state 512 wide, and 256 is the most that a program can hold")
