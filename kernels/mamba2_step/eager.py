@@ -10,7 +10,7 @@ from kernels.ssd import eager as scan
 
 def mamba2_step(
     zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None,
+    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool,
 ) -> Tensor:  # fmt: skip
     """See `kernels.mamba2_step`."""
     _, h, p, n = ssm_state.shape
@@ -24,4 +24,4 @@ def mamba2_step(
     exact = torch.promote_types(zxbcdt.dtype, torch.float32)
     step = F.softplus(dt.to(exact) + dt_bias.to(exact))[:, None]
     y = scan.ssd_step(x, step, -torch.exp(A_log.to(exact)), B, C, D, ssm_state)
-    return y.flatten(1) * F.silu(z)
+    return y.flatten(1) * F.silu(z) if gated else y.flatten(1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 def mamba2_step(
     zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, *, n_groups: int, shared_x: Tensor | None = None,
+    D: Tensor, *, n_groups: int, shared_x: Tensor | None = None, gated: bool = True,
 ) -> Tensor:  # fmt: skip
     """Same arguments as `kernels.mamba2_step`; float64 out."""
     row, weight, bias, dt_bias, A_log, D = (v.double() for v in (zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D))
@@ -28,4 +28,4 @@ def mamba2_step(
         state = ssm_state[:, head].double() * decay[:, None, None] + step[:, None, None] * x[:, head, :, None] * B[:, None, :]
         ssm_state[:, head] = state.to(ssm_state.dtype)
         out[:, head] = torch.einsum("bpn,bn->bp", state, C) + D[head] * x[:, head]
-    return out.view(b, h * p) * F.silu(z)
+    return out.view(b, h * p) * (F.silu(z) if gated else 1.0)

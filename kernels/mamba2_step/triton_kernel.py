@@ -15,7 +15,7 @@ from kernels.tiles import block, rows, silu, softplus
 @triton.jit
 def _scan_step(
     xbc, z, dt, dt_bias, A_log, D, state, y, H, per_group, C, z_b, s_b, s_h, s_p,
-    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     """A block of P channels of one head: dt, state, D and gate. xbc [b, C] after the convolution; z and dt in rows z_b apart."""
     bh = tl.program_id(1)
@@ -28,7 +28,8 @@ def _scan_step(
     at, there = batch * s_b + head * s_h + p[:, None] * s_p + n[None, :], (p < P)[:, None] & (n < N)[None, :]
     out = advance(state, at, there, x_p, step, -tl.exp(tl.load(A_log + head).to(tl.float32)), B_n, C_n)
     out += tl.load(D + head).to(tl.float32) * x_p
-    out *= silu(tl.load(z + batch * z_b + head * P + p, mask=p < P, other=0.0).to(tl.float32))
+    if GATED:
+        out *= silu(tl.load(z + batch * z_b + head * P + p, mask=p < P, other=0.0).to(tl.float32))
     tl.store(y + bh.to(tl.int64) * P + p, out.to(y.dtype.element_ty), mask=p < P)
 
 
@@ -41,7 +42,7 @@ def mamba2_step_limit(zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, con
 
 def mamba2_step(
     zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None,
+    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool,
 ) -> Tensor:  # fmt: skip
     """See `kernels.mamba2_step`."""
     (b, h, p, n), (channels, w) = ssm_state.shape, conv_weight.shape
@@ -57,6 +58,6 @@ def mamba2_step(
     block_p = block(p, least=4, most=32)
     _scan_step[triton.cdiv(p, block_p), b * h](
         xbc, row, row[:, -h:], dt_bias, A_log, D, ssm_state, y, h, h // n_groups, channels, row.stride(0), *ssm_state.stride()[:3],
-        P=p, N=n, BLOCK_P=block_p, BLOCK_N=block(n), num_warps=4,
+        P=p, N=n, BLOCK_P=block_p, BLOCK_N=block(n), GATED=gated, num_warps=4,
     )  # fmt: skip
     return y

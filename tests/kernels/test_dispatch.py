@@ -3,17 +3,18 @@ import torch
 
 from kernels import dispatch, explain, forget, ran, use
 from kernels.causal_conv1d import causal_conv1d
+from tests.kernels.conftest import DEVICE
 
 
-def call(dtype: torch.dtype = torch.float32, device: str = "cpu") -> torch.Tensor:
+def call(dtype: torch.dtype = torch.float32, device: str = DEVICE) -> torch.Tensor:
     return causal_conv1d(*(torch.ones(*shape, dtype=dtype, device=device) for shape in ((1, 3, 2), (2, 4), (2,))))[0]
 
 
 def test_what_ran_is_recorded_and_can_be_forgotten() -> None:
     forget()
-    call()
-    with use("causal_conv1d", "triton"):
-        call()
+    for implementation in ("eager", "triton"):
+        with use("causal_conv1d", implementation):
+            call()
     assert ran() == {"causal_conv1d": "eager, triton"}
     forget()
     assert ran() == {}
@@ -48,7 +49,7 @@ def test_a_forced_implementation_that_cannot_run_is_an_error_of_one_line(monkeyp
             call(torch.float64)
         monkeypatch.setenv("TRITON_INTERPRET", "0")
         with pytest.raises(RuntimeError, match=r"a cpu tensor, and triton needs a CUDA device"):
-            call()
+            call(device="cpu")
         assert "cannot run: a cpu tensor" in explain("cpu")["causal_conv1d"]
 
 
@@ -81,7 +82,7 @@ def test_a_call_compiles_into_one_graph() -> None:
     compiled = torch.compile(call, backend="eager", fullgraph=True)
     forget()
     assert torch.equal(compiled(), call())
-    assert ran() == {"causal_conv1d": "eager"}
+    assert ran() == {"causal_conv1d": "triton" if DEVICE == "cuda" else "eager"}
 
 
 def test_eager_in_place_of_triton_says_why() -> None:

@@ -23,6 +23,7 @@ class Case(NamedTuple):
     g: int = 1
     w: int = 4
     shared: bool = False
+    gated: bool = True
     held: torch.dtype = torch.float32
 
     def __str__(self) -> str:
@@ -38,13 +39,21 @@ class Case(NamedTuple):
         return [row, conv_state, ssm_state, weight, bias, *(random(rng, self.h, dtype=dtype) for _ in range(3))]
 
 
-CASES = [Case(), Case(g=2), Case(g=4, w=1), Case(h=2, p=33, n=130, w=2), Case(g=2, shared=True), Case(held=torch.bfloat16)]
+CASES = [
+    Case(),
+    Case(g=2),
+    Case(g=4, w=1),
+    Case(h=2, p=33, n=130, w=2),
+    Case(g=2, shared=True),
+    Case(held=torch.bfloat16),
+    Case(gated=False),
+]
 
 
 def stepped(f: object, case: Case, tensors: list[Tensor], rows: list[Tensor], shared: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
     """Several tokens on copies of the states: outputs and both states."""
     conv, ssm = (state.clone() for state in tensors[1:3])
-    ys = [f(row, conv, ssm, *tensors[3:], n_groups=case.g, shared_x=x) for row, x in zip(rows, shared, strict=True)]  # type: ignore[operator]
+    ys = [f(row, conv, ssm, *tensors[3:], n_groups=case.g, shared_x=x, gated=case.gated) for row, x in zip(rows, shared, strict=True)]  # type: ignore[operator]
     return torch.stack(ys), conv, ssm
 
 
@@ -92,5 +101,5 @@ def test_flops_are_those_of_the_convolution_and_of_the_scan(rng: torch.Generator
     with FlopCounterMode(display=False) as counter:
         y = mamba2_step(*tensors, n_groups=1)
     expected = 2 * (2 * 4 * 26 + 5 * 4 * 5 * 3)
-    assert counter.get_total_flops() == expected == FORMULAS["hybrid::mamba2_step"](*(x.shape for x in tensors), 1, None)
+    assert counter.get_total_flops() == expected == FORMULAS["hybrid::mamba2_step"](*(x.shape for x in tensors), 1, None, True)
     assert y.shape == (2, 20)
