@@ -1,4 +1,4 @@
-"""How fast the app answers: `python benchmarks/app.py`. Needs Chromium and the packages of requirements-dev.txt.
+"""How fast the app answers: `python -m benchmarks.app`. Needs Chromium and the packages of requirements-dev.txt.
 
 Prints: seconds from starting the server to the first page with numbers and charts; milliseconds from a widget change to new numbers in
 the browser (median and p95 of 20); microseconds for one `cost` (closed forms only, nothing remembered).

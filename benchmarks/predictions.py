@@ -1,4 +1,4 @@
-"""Predicted beside measured speed on the machine at hand: `python benchmarks/predictions.py [--dtype fp32] [--scale 350m]`.
+"""Predicted beside measured speed on the machine at hand: `python -m benchmarks.predictions [--dtype fp32] [--scale 350m]`.
 
 Calibrates, then measures prefill and decode of the five designs of Table 2 (at a scale that fits) at several lengths and batches, and
 prints the error of each prediction, their median and the worst. Run it on a quiet machine.

@@ -144,7 +144,10 @@ def widened(spec: ArchSpec, times: int) -> ArchSpec:
             return {inner: wider(inner, held) for inner, held in value.items()}
         return value * times if key in widths and value is not None else value
 
-    return ArchSpec.from_mapping({key: wider(key, value) for key, value in yaml.safe_load(spec.to_yaml()).items()})
+    wide = {key: wider(key, value) for key, value in yaml.safe_load(spec.to_yaml()).items()}
+    if wide.get("ssm", {}).get("kind") == "mamba1":
+        wide["ssm"]["d_ssm"] *= 8  # always much wider than its state
+    return ArchSpec.from_mapping(wide)
 
 
 @st.composite

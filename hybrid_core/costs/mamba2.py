@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hybrid_core.costs.terms import CacheTensor, Num, last_pieces, linear, widest
 from hybrid_core.spec import Mamba2Mixer
 from hybrid_core.workload import DTYPE_BYTES, Workload
+
+CACHED = 2**17  # how many pairs of positions the eager scan works on at once (kernels/ssd/eager.py)
 
 
 @dataclass(frozen=True)
@@ -89,17 +93,22 @@ class Mamba2HeadsCosts:
         s, width = self.spec, DTYPE_BYTES[workload.weight_dtype]
         read = 4 * s.d_ssm * s.d_state if workload.state_dtype != "fp32" else 0  # the cache's state in float32
         chunks = last_pieces(seq_len, s.chunk_size)
-        return read + widest(*(width * before * s.d_ssm + self._chunk_workspace(length, width) for before, length in chunks))
+        # What the first chunk starts from is the cache itself.
+        held = [4 * s.d_ssm * s.d_state * (before > 0) + width * before * s.d_ssm for before, _ in chunks]
+        inside = [self._chunk_workspace(length, width, workload.batch_size) for _, length in chunks]
+        return read + widest(*(a + b for a, b in zip(held, inside, strict=True)))
 
-    def _chunk_workspace(self, length: Num, width: int) -> Num:
-        """Bytes inside one chunk: decays between all pairs of positions and their product with the scores, then what the states add;
-        the states before and after it."""
+    def _chunk_workspace(self, length: Num, width: int, batch_size: int) -> Num:
+        """Bytes inside one chunk: decays between all pairs of positions, their product with the scores, and that rounded, for a few
+        heads at a time; then what the states add, and the state after it."""
         s = self.spec
         pairs, slab = length**2, width * length * s.d_ssm
         states = 4 * s.d_ssm * s.d_state
         rounded = width if width < 4 else 0  # the product is float32
-        scores = width * pairs * s.n_groups + (8 + rounded) * pairs * s.n_heads
-        return slab + states + widest(scores, width * pairs * s.n_heads + 4 * slab + states * (1 + width / 4))
+        per_group = np.maximum(1, CACHED // np.maximum(1, batch_size * s.n_groups * pairs))
+        heads = s.n_groups * np.minimum(per_group, s.n_heads // s.n_groups)
+        scores = width * pairs * s.n_groups
+        return scores + slab + widest((8 + rounded) * pairs * heads + slab, 4 * slab + states * (2 + rounded / 4))
 
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The scan, then y, silu(z) and their product beside the projection."""

@@ -22,7 +22,7 @@ from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.profiling.trace import trace
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
-from kernels import explain
+from kernels import explain, forget, ran
 
 Store = Callable[[str, dict[str, Any]], None]
 Report = Callable[[float, str], None]
@@ -56,7 +56,9 @@ class Profile:
     def run(self) -> None:
         """All parts. Raises DoesNotFit before allocating anything, and UnknownOperation from the trace."""
         self.report(0.0, "Looking at the device")
-        self.store("environment", device.describe(self.device) | {"kernels": explain(self.device.type), "graph_capture": False})
+        environment = device.describe(self.device) | {"kernels": explain(self.device.type), "graph_capture": False}
+        self.store("environment", environment)
+        forget()
         self._refuse_what_cannot_fit()
         self.report(0.02, "Counting FLOPs with fvcore and torch")
         self.store("trace", {"seq_len": TRACE_LEN, "convention": "traced", **trace(self.spec, TRACE_LEN)})
@@ -72,6 +74,7 @@ class Profile:
             self._prefill(model)
         with device.energy(self.device) as decode_energy:
             self._decode(model)
+        self.store("environment", environment | {"kernels_ran": ran()})
         self._generation()
         self._memory(peak, build_s)
         self._energy({"prefill": prefill_energy, "decode": decode_energy})

@@ -21,6 +21,7 @@ def facts(run: Run) -> dict[str, str]:
     if part := parts.get("environment"):
         found |= {"hardware": part["name"], "torch": part["packages"]["torch"]}
         found["kernels"] = "; ".join(f"{name}: {path}" for name, path in part["kernels"].items())
+        found["kernels that ran"] = "; ".join(f"{name}: {path}" for name, path in part.get("kernels_ran", {}).items())
     if part := parts.get("trace"):
         found |= {
             f"{what} FLOPs at {part['seq_len']:,} tokens (traced)": units.flops(part[what]["torch"]) for what in ("forward", "decode")

@@ -4,8 +4,12 @@ One chunk at a time keeps the working set in cache and memory flat in T; heads o
 tall matrix and every product with it is a single matrix product per group. Decays and states are float32 (float64 for float64 inputs).
 """
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
+
+CACHED = 2**17  # elements; beyond, products of pairs of positions leave a CPU's cache
 
 
 def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk_size: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -32,11 +36,9 @@ def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, st
     B_g, C_g = B.transpose(1, 2), C.transpose(1, 2)  # [b, g, l, n]
 
     # Within the chunk: y_i += sum_{j <= i} (C_i . B_j) exp(decay from j to i) dt_j x_j
-    decay = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill_(~mask[:length, :length], -torch.inf).exp_()
     scores = (C_g @ B_g.transpose(-1, -2)).unsqueeze(2)
-    weights = (scores * decay.view(b, g, h // g, length, length)).to(x.dtype).view(b, h, length, length)
-    del decay, scores
-    y = weights @ inflow
+    within = (_within(scores, part, x_part, mask[:length, :length]) for part, x_part in _few_heads(log_decay, inflow, g))
+    y = torch.cat(list(within), 2).view(b, h, length, p)
 
     # From the state before the chunk, and on to the state after it
     tall = state.view(b, g, h // g * p, n)
@@ -47,6 +49,20 @@ def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, st
     added = (weighted.reshape(b, g, h // g * p, length) @ B_g).view(b, h, p, n)
     state = torch.addcmul(added.to(state.dtype), state, log_decay[..., -1].exp()[..., None, None])
     return torch.addcmul(y, x_h, D.to(x.dtype)[:, None, None]).transpose(1, 2), state
+
+
+def _few_heads(log_decay: Tensor, inflow: Tensor, g: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both by groups, [b, g, heads, l] and [b, g, heads, l, p], as many heads at once as a cache can hold the pairs of positions of."""
+    b, h, length = log_decay.shape
+    at_once = h // g if log_decay.device.type == "cuda" else max(1, CACHED // (b * g * length**2))
+    log_decay, inflow = log_decay.view(b, g, h // g, length), inflow.reshape(b, g, h // g, length, -1)
+    yield from zip(log_decay.split(at_once, 2), inflow.split(at_once, 2), strict=True)
+
+
+def _within(scores: Tensor, log_decay: Tensor, inflow: Tensor, mask: Tensor) -> Tensor:
+    """scores [b, g, 1, l, l] weighted by the decay between positions, times the inflow of those heads: [b, g, heads, l, p]."""
+    decay = (log_decay[..., :, None] - log_decay[..., None, :]).masked_fill_(~mask, -torch.inf).exp_()
+    return (scores * decay).to(inflow.dtype) @ inflow
 
 
 def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:

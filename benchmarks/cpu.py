@@ -1,0 +1,193 @@
+"""Our modules on a CPU beside transformers' and beside this machine's ceilings: `python -m benchmarks.cpu [--large]`.
+
+Each result is checked against transformers with the same weights first. Then everything is timed side by side, in turns, in one run;
+the best of several turns counts, since other work on the machine only ever adds. `--large` adds the forward of the five designs of
+Table 2 at 1B, 1 x 2048, bf16, beside the time of their matrix products alone (some minutes).
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM
+
+from hybrid_core import presets
+from hybrid_core.interop.weights import from_transformers
+from hybrid_core.modules import HybridLM, build
+from hybrid_core.profiling.device import describe
+
+Work = Callable[[], object]
+SIZE = {"vocab_size": 32_000, "hidden_size": 768, "num_hidden_layers": 24}
+SSM = {"num_heads": 24, "head_dim": 64, "state_size": 128, "n_groups": 1, "expand": 2, "conv_kernel": 4, "chunk_size": 256}
+
+
+def best(works: dict[str, Work], turns: int) -> dict[str, float]:
+    """Least seconds of each, taken in turns."""
+    seconds: dict[str, float] = dict.fromkeys(works, float("inf"))
+    for work in works.values():
+        work()
+    for _ in range(turns):
+        for name, work in works.items():
+            started = time.perf_counter()
+            work()
+            seconds[name] = min(seconds[name], time.perf_counter() - started)
+    return seconds
+
+
+def matrix_products(model: nn.Module, tokens: int, dtype: torch.dtype) -> Work:
+    """Every product with a weight of `model`, on inputs made before."""
+    weights = [(m.weight, torch.randn(tokens, m.in_features, dtype=dtype)) for m in model.modules() if isinstance(m, nn.Linear)]
+
+    def work() -> None:
+        for weight, x in weights:
+            F.linear(x, weight)
+
+    return work
+
+
+def weight_reads(model: HybridLM, dtype: torch.dtype) -> Work:
+    """A matrix-vector product with every weight: what a decode step cannot do without."""
+    weights = [parameter for parameter in model.parameters() if parameter.ndim == 2]
+    inputs = [torch.randn(1, weight.shape[1], dtype=dtype) for weight in weights]
+
+    def work() -> None:
+        for x, weight in zip(inputs, weights, strict=True):
+            F.linear(x, weight)
+
+    return work
+
+
+def models() -> Iterator[tuple[str, nn.Module]]:
+    """transformers' models of the sizes that issue their weights to ours."""
+    torch.manual_seed(0)
+    yield "Mamba-2 24 x 768", Mamba2ForCausalLM(Mamba2Config(**SIZE, **SSM, tie_word_embeddings=True)).eval()
+    heads = {"num_attention_heads": 12, "num_key_value_heads": 4, "intermediate_size": 2048}
+    yield "Llama 24 x 768", LlamaForCausalLM(LlamaConfig(**SIZE, **heads, tie_word_embeddings=True)).eval()
+
+
+def same(ours: Tensor, theirs: Tensor, what: str) -> None:
+    """Fails where results differ, so that nothing wrong is timed."""
+    error = float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max())
+    print(f"  {what}: differs from transformers by {error:.1e}")
+    if error > 1e-3:
+        raise SystemExit(f"{what}: results differ, nothing measured")
+
+
+def mixer_forward(ours: HybridLM, theirs: nn.Module) -> None:
+    """One Mamba-2 mixer, 1 x 2048 x 768."""
+    x = torch.randn(1, 2048, 768)
+    mine, other = ours.layers[0].mixer, theirs.backbone.layers[0].mixer
+    same(mine(x), other(x), "mixer")
+    half, x_half = build_half(mine), x.bfloat16()
+    works = {
+        "ours": lambda: mine(x),
+        "transformers": lambda: other(x),
+        "matrix products": mixer_products(mine, x.dtype),
+        "ours bf16": lambda: half(x_half),
+        "matrix products bf16": mixer_products(half, torch.bfloat16),
+    }
+    table("Mamba-2 mixer forward, 1 x 2048 x 768", best(works, 10), "matrix products")
+
+
+def build_half(module: nn.Module) -> nn.Module:
+    """A copy in bf16."""
+    import copy
+
+    return copy.deepcopy(module).bfloat16()
+
+
+def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
+    """The mixer's matrix products alone: both projections, and the scan's products over chunks of the spec's size."""
+    s, products = mixer.spec, matrix_products(mixer, 2048, dtype)
+    chunks, length = 2048 // s.chunk_size, s.chunk_size
+    B, C = (torch.randn(chunks, length, s.d_state, dtype=dtype) for _ in range(2))
+    weights = torch.randn(s.n_heads, length, length, dtype=dtype)
+    x, state = torch.randn(s.n_heads, length, s.head_dim, dtype=dtype), torch.randn(s.d_state, s.d_ssm, dtype=dtype)
+    wide = torch.randn(s.d_ssm, length, dtype=dtype)
+
+    def work() -> None:
+        products()
+        for i in range(chunks):
+            C[i] @ B[i].T
+            weights @ x
+            C[i] @ state
+            wide @ B[i]
+
+    return work
+
+
+@torch.inference_mode()
+def decode(name: str, ours: HybridLM, theirs: nn.Module) -> None:
+    """One step after a prompt of 64, batch 1."""
+    prompt = torch.randint(SIZE["vocab_size"], (1, 64))
+    cache = ours.new_cache(1, 4096)
+    first = ours(prompt, cache, last_only=True)
+    out = theirs(prompt, use_cache=True)
+    same(first[:, -1], out.logits[:, -1], f"{name}, prefill")
+    token = first[:, -1:].argmax(-1)
+    held = out.cache_params if hasattr(out, "cache_params") else out.past_key_values
+    given = {"cache_params": held} if hasattr(out, "cache_params") else {"past_key_values": held}
+
+    def step() -> None:
+        cache.length = 64
+        ours(token, cache)
+
+    half = build_half(ours)
+    half_cache = half.new_cache(1, 4096)
+
+    def half_step() -> None:
+        half_cache.length = 64
+        half(token, half_cache)
+
+    works = {
+        "ours": step,
+        "transformers": lambda: theirs(token, use_cache=True, **given),
+        "weights read once": weight_reads(ours, torch.float32),
+        "ours bf16": half_step,
+        "weights read once bf16": weight_reads(half, torch.bfloat16),
+    }
+    table(f"{name}: one decode step, batch 1", best(works, 10), "weights read once")
+
+
+@torch.inference_mode()
+def large() -> None:
+    """Forward of the five designs of Table 2 at 1B."""
+    for name in presets.TABLE2:
+        model = build(presets.get(name).spec, dtype=torch.bfloat16)
+        tokens = torch.randint(model.spec.vocab_size, (1, 2048))
+        works = {"ours": lambda m=model, t=tokens: m(t, last_only=True), "matrix products": matrix_products(model, 2048, torch.bfloat16)}
+        table(f"{name}: forward 1 x 2048, bf16", best(works, 2), "matrix products")
+
+
+def table(title: str, seconds: dict[str, float], floor: str) -> None:
+    """Milliseconds, and the ratio to the floor and of transformers to ours."""
+    print(f"{title}\n  {'':26}{'ms':>10}{'x ' + floor:>24}")
+    for name, value in seconds.items():
+        print(f"  {name:26}{1000 * value:>10.1f}{value / seconds[floor]:>24.2f}")
+    if "transformers" in seconds:
+        print(f"  ours is {seconds['transformers'] / seconds['ours']:.2f} times as fast as transformers", flush=True)
+    if "ours bf16" in seconds:
+        print(f"  bf16 is {seconds['ours'] / seconds['ours bf16']:.2f} times as fast as fp32", flush=True)
+
+
+def main() -> None:
+    """Check, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--large", action="store_true")
+    arguments = parser.parse_args()
+    print(describe(torch.device("cpu")))
+    for name, theirs in models():
+        ours = from_transformers(theirs.config.to_dict(), theirs.state_dict())
+        if "Mamba" in name:
+            with torch.inference_mode():
+                mixer_forward(ours, theirs)
+        decode(name, ours, theirs)
+    if arguments.large:
+        large()
+
+
+if __name__ == "__main__":
+    main()
