@@ -325,7 +325,7 @@ class _Ssd(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, d_after: Tensor) -> Any:
         x, dt, A, B, C, D, state = ctx.saved_tensors
         dy, d_after = dy.contiguous(), d_after.contiguous()
-        s = _Tiles(x, dt, B, C, ctx.chunk_size)
+        s = _Tiles(x, dt, B, C, ctx.chunk_size if x.element_size() == 2 else 16)  # larger tiles of float32 spill all registers
         # As operands of products they would be rounded to bfloat16 anyway; float16 has not the range.
         kept = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
         states, adjoints = (x.new_empty(s.b, s.h, s.n_chunks, s.n, s.p, dtype=kept) for _ in range(2))
@@ -336,7 +336,7 @@ class _Ssd(torch.autograd.Function):
         dA, dD = (x.new_empty(s.b, s.h, s.n_chunks, dtype=torch.float32) for _ in range(2))
         _gradients[s.n_chunks, s.b * s.h](
             x, dt, A, B, C, D, dy, states, adjoints, dx, ddt, dA, dB, dC, dD, *s.counts, *s.strides, *dy.stride()[:3],
-            **s.widths, num_warps=8 if x.element_size() == 2 else 4, num_stages=1,
+            **s.widths, num_warps=8, num_stages=1,
         )  # fmt: skip
         dB, dC = (v.unflatten(2, (s.g, s.h // s.g)).sum(3).to(B.dtype) for v in (dB, dC))
         d_start = None if state is None else d_state[:, :, 0].transpose(-1, -2).to(state.dtype)

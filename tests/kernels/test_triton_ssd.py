@@ -66,8 +66,8 @@ def test_has_the_gradients_of_the_recurrence(case: Case, rng: torch.Generator) -
     assert_gradients_agree(INPUTS if case.state else INPUTS[:-6], lambda *x: run(case, x), lambda *x: truth(case, x), tensors, rng, 1e-4)
 
 
-def test_is_near_the_gradients_of_the_recurrence_in_bfloat16(rng: torch.Generator) -> None:
-    case = CASES[5]
+@pytest.mark.parametrize("case", [CASES[5], Case(70, 256, h=2, p=9, state=True)], ids=str)
+def test_is_near_the_gradients_of_the_recurrence_in_bfloat16(case: Case, rng: torch.Generator) -> None:
     tensors = on_device(case.tensors(rng, torch.bfloat16))
     assert_gradients_agree(INPUTS, lambda *x: run(case, x), lambda *x: truth(case, x), tensors, rng, 2e-2)
 
