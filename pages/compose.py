@@ -119,15 +119,14 @@ def findings(spec: ArchSpec, context_len: int) -> None:
         st.markdown(f"NLL on DCLM **{estimate['nll']:.3f}** nats per token at 60B tokens ({interval}): estimated from {estimate['basis']}.")
     else:
         st.markdown(f"No estimate of the loss, outside the paper's range: {design.plain(found['outside_the_papers_range'])}.")
-    follows = f"{SCENARIOS[scenario(context_len)]}, as the context above"
-    names = {None: follows} | dict(SCENARIOS)
+    given = scenario(context_len)
     use = st.segmented_control(
         "Advice for a context",
-        list(names),
-        default=None,
-        format_func=names.__getitem__,
-        key="scenario",
-        help="what comes first depends on it",
+        list(SCENARIOS),
+        default=given,
+        format_func=SCENARIOS.__getitem__,
+        key=f"scenario-{given}",
+        help="What comes first depends on it. It follows the context length above until another is picked.",
     )
     for advice in advise(spec, context_len, use=use):
         st.markdown(f"- **{advice.rule.control}** ({advice.rule.kind}): {design.plain(advice.rule.text)} *{advice.rule.sources}*")

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hybrid_core.modules.cache import Cache
+from hybrid_core.modules.model import HybridLM
 from hybrid_core.retrieval import task
 from hybrid_core.retrieval.scores import cell
 
@@ -30,7 +31,7 @@ class Snapshot:
 
 
 @torch.no_grad()
-def recalled(model: nn.Module, made: task.Contexts, device: torch.device) -> Tensor:
+def recalled(model: HybridLM, made: task.Contexts, device: torch.device) -> Tensor:
     """What the model says to the query of each needle: symbols [B, n, VALUE_LEN], each after the true ones before it.
 
     Whether all are right is what generating them would show, too: up to the first mistake both read the same.
@@ -48,7 +49,7 @@ def recalled(model: nn.Module, made: task.Contexts, device: torch.device) -> Ten
 
 
 def evaluate(
-    model: nn.Module, lengths: tuple[int, ...], depths: tuple[float, ...], trials: int, seed: int, device: torch.device, max_tokens: int
+    model: HybridLM, lengths: tuple[int, ...], depths: tuple[float, ...], trials: int, seed: int, device: torch.device, max_tokens: int
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of the map, one list of cells per length, as they finish. `max_tokens`: tokens of haystack in memory at a time."""
     for length in lengths:

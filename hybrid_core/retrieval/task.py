@@ -111,18 +111,22 @@ def grid(length: int, depths: tuple[float, ...]) -> Tensor:
     return positions
 
 
-def echo_stage(vocab_size: int) -> Stage:
-    """What every curriculum starts with."""
-    return Stage("echoes", 40, lambda n, g: echoes(40, 4, 16, vocab_size, n, g), 0.4)
+def echo_stages(vocab_size: int) -> list[Stage]:
+    """What every curriculum starts with: short periods, which a small state can hold, then longer ones."""
+    return [
+        Stage("echoes", 24, lambda n, g: echoes(24, 2, 6, vocab_size, n, g), 0.12),
+        Stage("echoes", 40, lambda n, g: echoes(40, 4, 16, vocab_size, n, g), 0.25),
+    ]
 
 
 def curriculum(trained_len: int, n_needles: int) -> list[Stage]:
-    """Echoes, four needles close together, then longer contexts with more needles; last the trained length with all of them."""
+    """Echoes, a few needles close together, then longer contexts with more needles; last the trained length with all of them."""
     lengths = [48]
     while lengths[-1] * 4 // 3 < trained_len:  # 48, 64, 96, 128, 192, 256, ...
         lengths.append(lengths[-1] * 4 // 3 if len(lengths) % 2 else lengths[-1] * 3 // 2)
-    middle = [_needles(n, min(n_needles, n // 10), 0.05) for n in lengths if n < trained_len]
-    return [echo_stage(VOCAB_SIZE), _needles(32, 4, 0.15), *middle, _needles(trained_len, n_needles, 1.0)]
+    middle = [_needles(n, min(n_needles, n // 10), 0.03) for n in lengths if n < trained_len]
+    first = [_needles(16, 2, 0.05), _needles(32, 4, 0.05)]
+    return [*echo_stages(VOCAB_SIZE), *first, *middle, _needles(trained_len, n_needles, 1.0)]
 
 
 def _needles(length: int, n_needles: int, max_share: float) -> Stage:

@@ -18,7 +18,7 @@ from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.retrieval.scores import GOOD
 from hybrid_core.retrieval.task import Stage
 
-MUON_LR, ADAM_LR = 0.02, 0.005
+MUON_LR, ADAM_LR = 0.015, 0.015
 WARMUP_STEPS = 30
 COOLDOWN = 0.25  # share of the planned tokens over which the rates fall to FLOOR
 FLOOR = 0.05
@@ -72,7 +72,7 @@ class Optimiser:
         """One step at `rate` times the full learning rates. Muon's step has one size whatever the gradient, so only Adam's is clipped."""
         for part in self.parts:
             part.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(self.rest, 1.0)
         for part, full in zip(self.parts, (MUON_LR, ADAM_LR), strict=True):
             for group in part.param_groups:
