@@ -24,7 +24,7 @@ from hybrid_core.report.text import (
     runs_table,
     throughput_ratio_table,
 )
-from hybrid_core.retrieval.options import NiahOptions
+from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.runs.kinds import Options
 from hybrid_core.runs.store import UnknownRun
 from hybrid_core.spec import ArchSpec, SpecError
@@ -117,14 +117,24 @@ def _add_measurements(command: Command) -> None:
     sub.add_argument("--batch-size", type=int, default=4, help="sequences (default: %(default)s, the paper's)")
     sub.add_argument("--prompt-len", type=int, default=512, help="tokens of the prompt (default: %(default)s, the paper's)")
 
-    text = "Train a small proxy of a design and ask it for needles at every depth and length; the result is kept as a run"
+    text = (
+        "Ask for needles at every depth and length: of a small proxy of a design, trained for it, or of a checkpoint (the paper's protocol)"
+    )
     sub = command("niah", _niah, text, as_json=True)
+    sub.add_argument("spec", metavar="SPEC", nargs="?", help="a YAML file or a preset's name; not with --checkpoint")
+    _small_training(sub)
+    sub.add_argument("--checkpoint", metavar="DIR", help="a folder in Hugging Face format, tokenizer included")
+    sub.add_argument("--task", default="niah_single", help="with --checkpoint: niah_single or niah_multikey (default: %(default)s)")
+    sub.add_argument("--haystack", metavar="FILE", help="with --checkpoint: a text to hide needles in (default: built-in noise)")
+    sub.add_argument("--lengths", metavar="N,N", help="with --checkpoint: haystack tokens (default: 960,1984,...,16320, the paper's)")
+    sub.add_argument("--batch-size", type=int, default=8, help="with --checkpoint: prompts at a time (default: %(default)s)")
+    sub.add_argument("--dtype", default="bf16", help="with --checkpoint: fp32, bf16 or fp16 (default: %(default)s)")
+
+    text = "Associative recall, selective copying and loss by position, of small proxies of a design; the result is kept as a run"
+    sub = command("probes", _probes, text, as_json=True)
     _spec(sub)
-    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    sub.add_argument("--budget", type=float, default=300.0, help="seconds for training and evaluation (default: %(default)s)")
-    sub.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
-    sub.add_argument("--trained-len", type=int, help="tokens of context to train at (default: by device)")
-    sub.add_argument("--trials", type=int, help="trials per cell (default: 50 on a CPU, 100 on a GPU)")
+    _small_training(sub)
+    sub.add_argument("--text", metavar="FILE", help="a text for the loss by position; without one that probe is left out")
 
     sub = command(
         "calibrate", _calibrate, "Measure what this device does per kind of work; predictions for it then rest on that", as_json=True
@@ -139,6 +149,15 @@ def _add_measurements(command: Command) -> None:
     sub = command("report", _report, "One HTML file, readable offline, of one or more runs")
     sub.add_argument("ids", nargs="+", type=int, metavar="ID", help="run numbers")
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="where to write, e.g. report.html")
+
+
+def _small_training(sub: argparse.ArgumentParser) -> None:
+    """What trains proxies."""
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    sub.add_argument("--budget", type=float, default=300.0, help="seconds for training and evaluation (default: %(default)s)")
+    sub.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
+    sub.add_argument("--trained-len", type=int, help="tokens of context to train at (default: by device)")
+    sub.add_argument("--trials", type=int, help="trials per cell (default: 50 on a CPU, 100 on a GPU or a checkpoint)")
 
 
 def _spec(sub: argparse.ArgumentParser) -> None:
@@ -218,10 +237,32 @@ def _profile(arguments: argparse.Namespace) -> int:
     return _job(spec, options, arguments.json)
 
 
+def _proxy_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {"budget_s": arguments.budget} | {name: getattr(arguments, name) for name in ("device", "seed", "trained_len", "trials")}
+
+
 def _niah(arguments: argparse.Namespace) -> int:
-    spec = presets.resolve(arguments.spec)
-    names = ("device", "seed", "trained_len", "trials")
-    return _job(spec, NiahOptions.make(budget_s=arguments.budget, **{name: getattr(arguments, name) for name in names}), arguments.json)
+    if (arguments.spec is None) == (arguments.checkpoint is None):
+        raise SpecError("SPEC: give either a design or --checkpoint DIR")
+    if arguments.checkpoint is None:
+        return _job(presets.resolve(arguments.spec), NiahOptions.make(**_proxy_options(arguments)), arguments.json)
+    fields = {name: getattr(arguments, name) for name in ("task", "device", "batch_size", "dtype", "seed", "trials")}
+    fields |= {"path": arguments.checkpoint, "haystack_path": arguments.haystack, "lengths": _lengths(arguments.lengths)}
+    options = CheckpointOptions.make(**{name: value for name, value in fields.items() if value is not None})
+    return _job(options.design(), options, arguments.json)
+
+
+def _lengths(text: str | None) -> list[int] | None:
+    """Numbers between commas."""
+    try:
+        return None if text is None else [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SpecError(f"lengths: {text!r} - must be whole numbers with commas between") from None
+
+
+def _probes(arguments: argparse.Namespace) -> int:
+    options = ProbeOptions.make(text_path=arguments.text, **_proxy_options(arguments))
+    return _job(presets.resolve(arguments.spec), options, arguments.json)
 
 
 def _job(spec: ArchSpec, options: Options, as_json: bool) -> int:

@@ -217,27 +217,58 @@ def profile_table(run: Run) -> str:
 
 
 def niah_table(run: Run) -> str:
-    """The parts of a retrieval run that are there: proxy, training, the map as shares of needles recalled, and what it says."""
+    """What a retrieval run found: first whether it may be read as a finding, then proxy, training and map."""
     parts, lines = run.parts, [f"run {run.id}: {run.name}, {run.status}" + (f" ({run.error})" if run.error else "")]
+    if found := parts.get("verdict"):
+        lines += [found["text"], parts["proxy"]["note"]]
     if found := parts.get("proxy"):
         lines.append(f"proxy {found['pattern']}, {units.count(found['params'])} parameters, trained at {found['trained_len']} tokens")
     if found := parts.get("training"):
-        learnt = "not learnt" if found["tokens_to_learn"] is None else f"90 % after {units.count(found['tokens_to_learn'])}"
-        lines.append(
-            f"{units.count(found['tokens'])} training tokens in {found['seconds']:.0f} s ({found['ended'] or 'running'}), {learnt}"
-        )
-    if found := parts.get("map"):
-        rows = [["recalled, %, by depth", *(f"{depth:.0%}" for depth in found["depths"])]]
-        for length in found["lengths"]:
-            shares = [f"{100 * c['accuracy']:.0f}" for c in found["cells"] if c["context_len"] == length]
-            rows.append([f"{length:,} tokens", *(shares or ["" for _ in found["depths"]])])
-        lines += ["", _table(rows), ""]
-    if found := parts.get("verdict"):
-        lines += [found["text"], parts["proxy"]["note"]]
-    return "\n".join(lines)
+        lines.append(_training_line(found))
+    return "\n".join(lines) + _map_table(parts)
 
 
-TABLES_OF_KINDS = {"profile": profile_table, "niah": niah_table}
+def _training_line(found: dict[str, Any]) -> str:
+    learnt = f"90 % recalled after {units.count(found['tokens_to_learn'])}" if found["tokens_to_learn"] else "not learnt"
+    ended = f"ended: {found['ended']}" if found["ended"] else "not finished"
+    return f"{units.count(found['tokens'])} training tokens in {found['seconds']:.0f} s ({ended}), {learnt}"
+
+
+def _map_table(parts: dict[str, dict[str, Any]]) -> str:
+    """Recalled needles in percent, a row per length that was asked."""
+    found = parts.get("map")
+    if not found or not found["cells"]:
+        return ""
+    rows = [["recalled, %, by depth", *(f"{depth:.0%}" for depth in found["depths"])]]
+    for length in found["lengths"]:
+        shares = {c["depth"]: f"{100 * c['accuracy']:.0f}" for c in found["cells"] if c["context_len"] == length}
+        rows.append([f"{length:,} tokens", *(shares.get(depth, "") for depth in found["depths"])])
+    return f"\n\n{_table(rows)}"
+
+
+def checkpoint_table(run: Run) -> str:
+    """The protocol's map on a checkpoint, and the lengths that were refused."""
+    parts, lines = run.parts, [f"run {run.id}: {run.name}, {run.status}" + (f" ({run.error})" if run.error else "")]
+    if found := parts.get("checkpoint"):
+        lines.append(f"{found['task']} after the paper's Appendix K, haystack: {found['haystack']} (x {found['haystack_repeats']})")
+        lines += [f"not run: {row['context_len']:,} tokens {row['why']}" for row in found["not_run"]]
+    return "\n".join(lines) + _map_table(parts)
+
+
+def probes_table(run: Run) -> str:
+    """Recall by pairs, copying by length, loss by position."""
+    parts, lines = run.parts, [f"run {run.id}: {run.name}, {run.status}" + (f" ({run.error})" if run.error else "")]
+    rows: list[tuple[str, str]] = []
+    for row in parts.get("recall", {}).get("rows", []):
+        rows.append((f"associative recall, {row['n_pairs']} pairs", f"{row['accuracy']:.0%}"))
+    for row in parts.get("copying", {}).get("rows", []):
+        rows.append((f"selective copying, {row['context_len']:,} tokens", f"{row['share']:.0%} copied whole"))
+    for row in parts.get("text", {}).get("rows", []):
+        rows.append((f"text, positions {row['from']:,} to {row['to']:,}", f"{row['nats_per_byte']:.3f} nats per byte"))
+    return "\n".join(lines) + (f"\n\n{_table(rows)}" if rows else "")
+
+
+TABLES_OF_KINDS = {"profile": profile_table, "niah": niah_table, "checkpoint": checkpoint_table, "probes": probes_table}
 
 
 def run_table(run: Run) -> str:

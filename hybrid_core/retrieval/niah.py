@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import torch
-
 from hybrid_core.costs.memory import refusal
 from hybrid_core.costs.model import model_costs
 from hybrid_core.modules.model import HybridLM, build
@@ -19,7 +17,7 @@ from hybrid_core.retrieval import task
 from hybrid_core.retrieval.evaluate import evaluate
 from hybrid_core.retrieval.options import CONTEXTS, DEPTHS, NiahOptions
 from hybrid_core.retrieval.proxy import proxy
-from hybrid_core.retrieval.scores import GOOD, at_length, scores
+from hybrid_core.retrieval.scores import GOOD, scores
 from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
@@ -28,6 +26,7 @@ Store = Callable[[str, dict[str, Any]], None]
 Report = Callable[[float, str], None]
 
 NOTE = "A probe of the architecture at small scale, not a forecast of a trained model."
+ENOUGH_TOKENS = 1_500_000  # of training; with fewer no design solves the trained length
 TRAIN_SHARE = 0.85  # of the budget; the rest is for the map
 EVAL_TOKENS = 16_384  # of haystack in memory at a time, on a CPU
 TRAIN_BYTES_PER_ACTIVATION = 8  # a step keeps what its backward needs: several times the forward's widest moment
@@ -55,7 +54,7 @@ class Niah:
         self.store("proxy", self._described())
         model = build(self.proxy, self.device, seed=self.options.seed)
         training = self._train(model)
-        self._map(model)
+        self._map(model, training)
         found = scores(self.cells, self.scale.trained_len, training.tokens_to_learn)
         self.store("scores", found | {"seconds": time.monotonic() - self.started})
         self.store("verdict", verdict(found, training))
@@ -98,9 +97,14 @@ class Niah:
         deadline = self.started + budget
         return Trainer(model, stages, self.scale.tokens_per_step, planned, self.options.seed, deadline, progress).run()
 
-    def _map(self, model: HybridLM) -> None:
+    def _asked(self, training: Training) -> tuple[int, ...]:
+        """All lengths, but of an unfinished proxy none beyond where its training has got to."""
+        short = unfinished(training, self.scale.trained_len)
+        return tuple(length for length in self.lengths if not short or length <= training.length)
+
+    def _map(self, model: HybridLM, training: Training) -> None:
         batch_tokens = EVAL_TOKENS * (16 if self.device.type == "cuda" else 1)
-        rows = evaluate(model, self.lengths, DEPTHS, self.scale.trials, self.options.seed, self.device, batch_tokens)
+        rows = evaluate(model, self._asked(training), DEPTHS, self.scale.trials, self.options.seed, self.device, batch_tokens)
         header = {"depths": list(DEPTHS), "lengths": list(self.lengths), "trained_len": self.scale.trained_len}
         self.store("map", header | {"cells": [], "trials": self.scale.trials})
         for done, row in enumerate(rows, 1):
@@ -109,31 +113,28 @@ class Niah:
             self.report(TRAIN_SHARE + (1 - TRAIN_SHARE) * done / len(self.lengths), f"Asking for needles: {row[0]['context_len']:,} tokens")
 
 
+def unfinished(training: Training, trained_len: int) -> bool:
+    """Whether training was cut short by its budget before it got anywhere: too few tokens planned, or too little time for them."""
+    short = training.ended == "time" or training.planned_tokens < ENOUGH_TOKENS
+    return short and not (training.length >= trained_len and training.accuracy > GOOD)
+
+
 def verdict(found: dict[str, Any], training: Training) -> dict[str, Any]:
     """Whether the map says something about the architecture, or only that training was short."""
-    reached = found["at_trained_len"] or 0.0
-    if training.ended == "time" and reached < GOOD and training.length < found["trained_len"]:
-        text = (
-            f"The budget ended after {training.tokens / 1e6:.2f}M tokens, before training got to {found['trained_len']} tokens "
-            f"(it was at {training.length}, {training.accuracy:.0%} recalled): the map shows an unfinished proxy, not the design."
-        )
-        return {"learnt": False, "finding": False, "text": text + " Give it a larger budget."}
-    if reached < GOOD:
-        text = f"Not learnt within {training.tokens / 1e6:.2f}M tokens: {reached:.0%} recalled at the trained length."
-        return {"learnt": False, "finding": training.ended != "time", "text": text}
-    return {"learnt": True, "finding": True, "text": f"{reached:.0%} recalled at the trained length of {found['trained_len']} tokens."}
+    reached, tokens = found["at_trained_len"] or 0.0, f"{training.tokens / 1e6:.2f}M"
+    if reached >= GOOD:
+        return {"learnt": True, "finding": True, "text": f"{reached:.0%} recalled at the trained length of {found['trained_len']} tokens."}
+    if not unfinished(training, found["trained_len"]):
+        text = f"Not learnt with {tokens} tokens: {reached:.0%} recalled at the trained length of {found['trained_len']} tokens."
+        return {"learnt": False, "finding": True, "text": text}
+    text = (
+        f"The budget ended after {tokens} training tokens ({ENOUGH_TOKENS / 1e6:.1f}M are the least that tells designs apart), "
+        f"at contexts of {training.length} of {found['trained_len']} tokens, {training.accuracy:.0%} recalled: an unfinished proxy, "
+        "not a finding. Give it a larger budget."
+    )
+    return {"learnt": False, "finding": False, "text": text}
 
 
 def niah(spec: ArchSpec, options: NiahOptions, store: Store, report: Report) -> None:
     """Train and ask a proxy of `spec`. `store(part, data)` is called when a part is known, `report(fraction, message)` as it goes."""
     Niah(spec, options, store, report).run()
-
-
-def summary_line(found: dict[str, Any]) -> str:
-    """Scores in one line."""
-    cells = (found["at_trained_len"], found["at_1_5x"])
-    at, further = ("-" if c is None else f"{c:.0%}" for c in cells)
-    return f"{at} at {found['trained_len']} tokens, {further} at 1.5 times that, effective context {found['effective_context']}"
-
-
-__all__ = ["Niah", "at_length", "niah", "summary_line", "torch", "verdict"]

@@ -1,12 +1,17 @@
 """What a retrieval run is asked to do. No torch: pages make these."""
 
-from typing import Annotated, Any
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
-from hybrid_core.spec import Frozen, SpecError, first_line
+from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.spec import ArchSpec, Frozen, SpecError, first_line
+from hybrid_core.workload import ComputeDtype, Workload
 
 DEPTHS = tuple(i / 10 for i in range(11))  # the paper's eleven (Appendix K)
+PAPER_LENGTHS = tuple(range(960, 16_321, 1024))  # of Appendix K, in tokens
 CONTEXTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the trained length
 
 
@@ -21,7 +26,7 @@ class Scale(Frozen):
     tokens_per_s: int
 
 
-CPU = Scale(d_model=64, trained_len=256, trials=50, tokens_per_step=4096, tokens_per_s=9_000)
+CPU = Scale(d_model=64, trained_len=512, trials=50, tokens_per_step=2048, tokens_per_s=9_000)
 GPU = Scale(d_model=256, trained_len=2048, trials=100, tokens_per_step=32_768, tokens_per_s=200_000)
 
 
@@ -41,7 +46,49 @@ class NiahOptions(Frozen):
         return (GPU if device_type == "cuda" else CPU).model_copy(update=given)
 
     @classmethod
-    def make(cls, **fields: Any) -> "NiahOptions":
+    def make(cls, **fields: Any) -> Self:
+        """Validate; raises SpecError with one line."""
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            raise SpecError(first_line(error)) from None
+
+
+class ProbeOptions(NiahOptions):
+    """The same, and a text for the loss by position."""
+
+    text_path: Annotated[str, Field(min_length=1)] | None = None
+
+
+class CheckpointOptions(Frozen):
+    """The paper's protocol (Appendix K) on a folder in Hugging Face format."""
+
+    path: Annotated[str, Field(min_length=1)]
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    task: Literal["niah_single", "niah_multikey"] = "niah_single"
+    haystack_path: Annotated[str, Field(min_length=1)] | None = None
+    lengths: Annotated[tuple[Annotated[int, Field(ge=64, le=2**22)], ...], Field(strict=False, min_length=1)] = PAPER_LENGTHS
+    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(strict=False, min_length=1)] = DEPTHS
+    trials: Annotated[int, Field(ge=1, le=10_000)] = 100
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
+    dtype: ComputeDtype = "bf16"
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+    def design(self) -> ArchSpec:
+        """What the folder's config.json describes. Raises SpecError with one line."""
+        try:
+            config = json.loads((Path(self.path) / "config.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise SpecError(f"checkpoint: {self.path} - no config.json that can be read ({type(error).__name__})") from None
+        return spec_from_config(config, Path(self.path).resolve().name)
+
+    def workload(self, length: int) -> Workload:
+        """What one batch of haystacks of `length` tokens needs memory for: the prompt's frame is under 64 tokens."""
+        total = length + 64
+        return Workload(batch_size=self.batch_size, context_len=total, weight_dtype=self.dtype, kv_cache_dtype=self.dtype)
+
+    @classmethod
+    def make(cls, **fields: Any) -> Self:
         """Validate; raises SpecError with one line."""
         try:
             return cls(**fields)

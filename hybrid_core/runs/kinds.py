@@ -5,10 +5,10 @@ from importlib import import_module
 from typing import Any, NamedTuple
 
 from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.retrieval.options import NiahOptions
+from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.spec import ArchSpec
 
-Options = ProfileOptions | NiahOptions
+Options = ProfileOptions | NiahOptions | ProbeOptions | CheckpointOptions
 # (design, options, store a part, report progress)
 Work = Callable[[ArchSpec, Any, Callable[[str, dict[str, Any]], None], Callable[[float, str], None]], None]
 
@@ -29,6 +29,8 @@ class Kind(NamedTuple):
 KINDS = {
     "profile": Kind(ProfileOptions, "hybrid_core.profiling.profile:profile"),
     "niah": Kind(NiahOptions, "hybrid_core.retrieval.niah:niah"),
+    "probes": Kind(ProbeOptions, "hybrid_core.retrieval.probes:probes"),
+    "checkpoint": Kind(CheckpointOptions, "hybrid_core.retrieval.checkpoint:checkpoint"),
 }
 
 
