@@ -15,7 +15,7 @@ app: setup
 	@$(VENV)/bin/streamlit run app.py --server.port $(PORT)
 
 test: setup-dev check
-	$(VENV)/bin/pytest -m slow
+	$(VENV)/bin/pytest -m slow -n 2 --dist worksteal
 	$(VENV)/bin/pytest -m e2e
 
 check: setup-dev
