@@ -159,3 +159,17 @@ def test_probes_run_and_a_short_text_is_refused(tmp_path: Any) -> None:
 def test_a_hybrid_learns_its_trained_length() -> None:
     parts = run_parts(NiahOptions(device="cpu", budget_s=300), presets.get("inter-1to5-1b").spec)
     assert parts["verdict"]["learnt"] and parts["scores"]["at_trained_len"] >= 0.9
+
+
+@pytest.mark.parametrize("kind", ["niah", "probes"])
+def test_a_report_holds_the_map_and_the_command_that_repeats_it(store: Any, tmp_path: Any, kind: str) -> None:
+    options = (NiahOptions if kind == "niah" else ProbeOptions).make(device="cpu", budget_s=3, trials=2, trained_len=128)
+    run_id = store.create(kind, design("AM"), options.model_dump(mode="json"), "cpu")
+    if kind == "niah":
+        for name, data in run_parts(options).items():
+            store.put_part(run_id, name, data)
+    store.finish(run_id, "done")
+    assert main(["report", str(run_id), "-o", str(tmp_path / "r.html")]) == 0
+    page = (tmp_path / "r.html").read_text()
+    assert f"python -m hybrid_core {kind} design.yaml --device cpu --budget 3.0 --seed 0 --trained-len 128 --trials 2" in page
+    assert ("Needles recalled" in page) == bool(store.get(run_id).parts.get("map", {}).get("cells"))

@@ -17,7 +17,7 @@ def facts(run: Run) -> dict[str, str]:
     """Every comparable figure of a run, each name ending in its convention."""
     spec, parts, options = run.spec, run.parts, run.options
     found = {"layers": spec.pattern, "d_model": str(spec.d_model), "device": run.device, "status": run.status}
-    found |= {key: str(options[key]) for key in ("dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len", "budget_s")}
+    found |= {key: str(value) for key, value in options.items() if key != "device" and value is not None and not isinstance(value, list)}
     if part := parts.get("environment"):
         found |= {"hardware": part["name"], "torch": part["packages"]["torch"]}
         found["kernels"] = "; ".join(f"{name}: {path}" for name, path in part["kernels"].items())
@@ -44,6 +44,13 @@ def facts(run: Run) -> dict[str, str]:
     if part := parts.get("energy"):
         joules = part["parts"]["decode"]["joules"]
         found["energy of decode (measured)"] = f"{joules:,.0f} J" if joules is not None else part["note"]
+    if (part := parts.get("scores")) and part["at_trained_len"] is not None:
+        found[f"needles recalled at {part['trained_len']:,} tokens (measured, proxy)"] = f"{part['at_trained_len']:.0%}"
+        found["at 1.5 times that (measured, proxy)"] = "" if part["at_1_5x"] is None else f"{part['at_1_5x']:.0%}"
+        found["effective context (measured, proxy)"] = f"{part['effective_context']:,} tokens"
+        found["training tokens to 90 % (measured, proxy)"] = (
+            units.count(part["tokens_to_learn"]) if part["tokens_to_learn"] else "not reached"
+        )
     return found
 
 

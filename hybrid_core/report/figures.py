@@ -281,6 +281,36 @@ def generation(runs: Sequence[Run]) -> go.Figure:
     return _room(figure)
 
 
+def retrieval_map(run: Run) -> go.Figure:
+    """Needles recalled by depth and context, one colour scale for all designs; cells that were not asked stay empty."""
+    found, verdict = run.parts["map"], run.parts.get("verdict", {})
+    cells = {(c["context_len"], c["depth"]): c for c in found["cells"]}
+    note = run.parts.get("proxy", {}).get("note", "")
+    title = f"Needles recalled, {label(run)}" + ("" if verdict.get("finding", True) else ": unfinished proxy, not a finding")
+    source = f"measured: {found['trials']} trials a cell, the whole value must be right. {note}"
+    figure = _figure(title, source, "context (tokens)", "depth of the needle", height=380)
+    grid = [[cells.get((length, depth)) for length in found["lengths"]] for depth in found["depths"]]
+    figure.add_heatmap(
+        x=[f"{length:,}" for length in found["lengths"]],
+        y=[f"{depth:.0%}" for depth in found["depths"]],
+        z=[[cell and cell["accuracy"] for cell in row] for row in grid],
+        customdata=[
+            [(cell["low"], cell["high"], cell["correct"], cell["trials"]) if cell else (None,) * 4 for cell in row] for row in grid
+        ],
+        hovertemplate="%{x} tokens, depth %{y}: %{z:.0%} (%{customdata[2]} of %{customdata[3]}; 95 % from %{customdata[0]:.0%} to "
+        "%{customdata[1]:.0%})<extra></extra>",
+        zmin=0,
+        zmax=1,
+        colorscale="RdYlGn",
+        colorbar={"tickformat": ".0%"},
+        hoverongaps=False,
+    )
+    figure.update_yaxes(autorange="reversed")
+    if found["trained_len"] in found["lengths"]:
+        figure.add_vline(x=found["lengths"].index(found["trained_len"]) + 0.5, line_dash="dash", line_color="#000")
+    return _room(figure)
+
+
 def _basis(runs: Sequence[Run]) -> str:
     """What the predictions of these runs rest on."""
     return ", ".join(sorted({run.parts["ceilings"]["basis"] for run in runs if "ceilings" in run.parts})) or "no run yet"

@@ -21,6 +21,7 @@ _TEMPLATES = Environment(
 _TEMPLATES.filters |= {name: getattr(units, name) for name in ("count", "n_bytes", "flops", "rate", "seconds", "length")}
 # A reference device for the closed forms of the report, beside the device that was measured.
 REFERENCE = "h100_sxm"
+TITLES = {"profile": "Profile", "niah": "Retrieval", "probes": "Recall and state", "checkpoint": "Retrieval"}
 
 
 def report(runs: Sequence[Run]) -> str:
@@ -29,10 +30,11 @@ def report(runs: Sequence[Run]) -> str:
     costs = {run.id: summary(run.spec, workload, hardware.get(REFERENCE)) for run in runs}
     measured = [run for run in runs if "generation" in run.parts]
     charts = [figures.generation(measured), figures.live_cache(measured)] if measured else []
+    charts += [figures.retrieval_map(run) for run in runs if run.parts.get("map", {}).get("cells")]
     designs = [figures.Named(label(run), run.spec) for run in runs]
     charts += [figures.cache_by_context(designs, workload), figures.memory_by_part(designs, workload, hardware.get(REFERENCE))]
     return _TEMPLATES.get_template("report.html.jinja").render(
-        title=f"Profile of {runs[0].name}" if len(runs) == 1 else f"{len(runs)} designs compared",
+        title=f"{TITLES[runs[0].kind]} of {runs[0].name}" if len(runs) == 1 else f"{len(runs)} designs compared",
         runs=runs,
         one_run=len(runs) == 1,
         costs=costs,
@@ -56,9 +58,17 @@ def _div(chart: go.Figure, name: str) -> str:
     return str(chart.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False, "responsive": True}))
 
 
+FLAGS = {
+    "profile": ("device", "budget_s", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len"),
+    "niah": ("device", "budget_s", "seed", "trained_len", "trials"),
+    "probes": ("device", "budget_s", "seed", "trained_len", "trials"),
+    "checkpoint": ("device", "task", "trials", "batch_size", "dtype", "seed"),
+}
+
+
 def command(run: Run) -> str:
     """The command that repeats a run, given the design's YAML as design.yaml."""
-    names = {"device": "device", "budget_s": "budget", "dtype": "dtype", "kv_cache_dtype": "kv-cache-dtype", "state_dtype": "state-dtype"}
-    names |= {"batch_size": "batch-size", "prompt_len": "prompt-len"}
-    options = " ".join(f"--{flag} {run.options[key]}" for key, flag in names.items())
-    return f"python -m hybrid_core profile design.yaml {options}"
+    given = ((key.removesuffix("_s").replace("_", "-"), run.options.get(key)) for key in FLAGS[run.kind])
+    options = " ".join(f"--{flag} {value}" for flag, value in given if value is not None)
+    what = f"niah --checkpoint {run.options['path']}" if run.kind == "checkpoint" else f"{run.kind} design.yaml"
+    return f"python -m hybrid_core {what} {options}"

@@ -29,6 +29,7 @@ from hybrid_core.profiling.profile import DoesNotFit
 from hybrid_core.retrieval.options import CheckpointOptions
 from hybrid_core.retrieval.scores import cell
 from hybrid_core.spec import ArchSpec, SpecError
+from kernels import explain
 
 Store = Callable[[str, dict[str, Any]], None]
 Report = Callable[[float, str], None]
@@ -175,7 +176,7 @@ class CheckpointRun:
     def run(self) -> None:
         """All cells. Raises DoesNotFit when not even the shortest length fits, SpecError for a folder that cannot be read."""
         self.report(0.0, "Looking at the device")
-        self.store("environment", device.describe(self.device))
+        self.store("environment", device.describe(self.device) | {"kernels": explain(self.device.type), "graph_capture": False})
         lengths, refused = self._fitting()
         self.report(0.01, "Loading the checkpoint")
         tokenizer, model = load(self.options.path, TORCH_DTYPES[self.options.dtype], self.device)

@@ -21,6 +21,7 @@ from hybrid_core.retrieval.scores import GOOD, scores
 from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
+from kernels import explain
 
 Store = Callable[[str, dict[str, Any]], None]
 Report = Callable[[float, str], None]
@@ -49,7 +50,7 @@ class Niah:
     def run(self) -> None:
         """All parts. Raises DoesNotFit before anything is allocated."""
         self.report(0.0, "Looking at the device")
-        self.store("environment", device.describe(self.device))
+        self.store("environment", device.describe(self.device) | {"kernels": explain(self.device.type), "graph_capture": False})
         self._refuse_what_cannot_fit()
         self.store("proxy", self._described())
         model = build(self.proxy, self.device, seed=self.options.seed)

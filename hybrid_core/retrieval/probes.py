@@ -27,6 +27,7 @@ from hybrid_core.retrieval.scores import wilson
 from hybrid_core.retrieval.task import FIRST_KEY, N_NOISE, QUERY, VOCAB_SIZE, Sample, Stage, distinct, echo_stages, spread
 from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.spec import ArchSpec, SpecError
+from kernels import explain
 
 Store = Callable[[str, dict[str, Any]], None]
 Report = Callable[[float, str], None]
@@ -135,7 +136,7 @@ class Probes:
 
     def run(self) -> None:
         """All parts."""
-        self.store("environment", device.describe(self.device))
+        self.store("environment", device.describe(self.device) | {"kernels": explain(self.device.type), "graph_capture": False})
         for done, probe in enumerate(self.tasks):
             self._done = done
             probe()

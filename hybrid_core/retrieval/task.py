@@ -115,7 +115,7 @@ def echo_stages(vocab_size: int) -> list[Stage]:
     """What every curriculum starts with: short periods, which a small state can hold, then longer ones."""
     return [
         Stage("echoes", 24, lambda n, g: echoes(24, 2, 6, vocab_size, n, g), 0.12),
-        Stage("echoes", 40, lambda n, g: echoes(40, 4, 16, vocab_size, n, g), 0.25),
+        Stage("echoes", 40, lambda n, g: echoes(40, 4, 16, vocab_size, n, g), 0.2),
     ]
 
 
@@ -124,8 +124,8 @@ def curriculum(trained_len: int, n_needles: int) -> list[Stage]:
     lengths = [48]
     while lengths[-1] * 4 // 3 < trained_len:  # 48, 64, 96, 128, 192, 256, ...
         lengths.append(lengths[-1] * 4 // 3 if len(lengths) % 2 else lengths[-1] * 3 // 2)
-    middle = [_needles(n, min(n_needles, n // 10), 0.03) for n in lengths if n < trained_len]
-    first = [_needles(16, 2, 0.05), _needles(32, 4, 0.05)]
+    middle = [_needles(n, min(n_needles, n // 10), 0.02) for n in lengths if n < trained_len]
+    first = [_needles(16, 2, 0.12), _needles(32, 4, 0.12)]
     return [*echo_stages(VOCAB_SIZE), *first, *middle, _needles(trained_len, n_needles, 1.0)]
 
 

@@ -26,6 +26,7 @@ MEMORY = 0.1  # how much of the running accuracy a new step replaces
 SOLVED = 0.98  # at the trained length: from here on the rates fall, and training ends
 SHORT_COOLDOWN = 0.08  # of the planned tokens, once solved
 SETTLE_STEPS = 10  # in a stage before its running accuracy counts
+REHEARSAL = 0.4  # how often a step on the current stage is preceded by one on an earlier one, so that nothing is unlearnt
 DISCOUNT = 0.8  # of the running accuracy at the door of the next stage
 REPORT_EVERY = 10
 
@@ -109,6 +110,8 @@ class Trainer:
         self.model.train()
         while not state.ended:
             stage = self.stages[at]
+            if at and self._draw() < REHEARSAL:
+                self._step(self.stages[int(self._draw() * at)])
             loss, accuracy = self._step(stage)
             steps += 1
             state.accuracy += MEMORY * (accuracy - state.accuracy)
@@ -121,7 +124,7 @@ class Trainer:
                 state.accuracy *= DISCOUNT
             if time.monotonic() > self.deadline:
                 state.ended = state.ended or "time"
-            if state.steps % REPORT_EVERY == 1 or state.ended:
+            if steps % REPORT_EVERY == 1 or state.ended:
                 state.note(float(loss))
                 self.progress(state)
         self.model.eval()
@@ -136,6 +139,10 @@ class Trainer:
             self.cooldown_from, self.cooldown_to = state.tokens, state.tokens + round(state.planned_tokens * SHORT_COOLDOWN)
         if state.tokens >= self.cooldown_to:
             state.ended = "solved" if state.accuracy > SOLVED else "planned tokens used"
+
+    def _draw(self) -> float:
+        """A number from 0 to 1, from the seed."""
+        return float(torch.rand((), generator=self.generator))
 
     def _rate(self) -> float:
         """Share of the full learning rates: a warm-up, a plateau, a fall."""
