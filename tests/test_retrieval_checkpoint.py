@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from hybrid_core.cli import main
 from hybrid_core.profiling import device
 from hybrid_core.profiling.profile import DoesNotFit
 from hybrid_core.retrieval import checkpoint as protocol
@@ -195,3 +196,13 @@ def test_lengths_over_the_memory_are_refused_before_they_run(folder: Path, monke
     monkeypatch.setattr(device, "available_bytes", lambda _: 2**12)
     with pytest.raises(DoesNotFit, match="needs"):
         run(asked)
+
+
+def test_the_command_runs_the_protocol_as_a_job(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ["--lengths", "128", "--trials", "2", "--dtype", "fp32", "--device", "cpu", "--task", "niah_multikey"]
+    assert main(["niah", "--checkpoint", str(folder), *asked, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert (record["kind"], record["status"], record["name"]) == ("checkpoint", "done", folder.name)
+    assert len(record["parts"]["map"]["cells"]) == 11
+    assert main(["runs", "show", str(record["id"])]) == 0
+    assert "niah_multikey after the paper's Appendix K" in capsys.readouterr().out

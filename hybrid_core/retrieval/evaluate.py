@@ -51,11 +51,15 @@ def recalled(model: HybridLM, made: task.Contexts, device: torch.device) -> Tens
 def evaluate(
     model: HybridLM, lengths: tuple[int, ...], depths: tuple[float, ...], trials: int, seed: int, device: torch.device, max_tokens: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of the map, one list of cells per length, as they finish. `max_tokens`: tokens of haystack in memory at a time."""
+    """The rows of the map, one list of cells per length, as they finish; beside whole values the share of right `symbols`.
+
+    `max_tokens`: tokens of haystack in memory at a time.
+    """
     for length in lengths:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + length)
         made = task.contexts(trials, length, len(depths), generator, task.grid(length, depths))
         pieces = (task.Contexts(*piece) for piece in zip(*(part.split(max(1, max_tokens // length)) for part in made), strict=True))
         said = torch.cat([recalled(model, piece, device).cpu() for piece in pieces])
-        correct = (said == made.needles[..., 1:]).all(-1).sum(0)
-        yield [cell(length, depth, int(n), trials) for depth, n in zip(depths, correct, strict=True)]
+        right = said == made.needles[..., 1:]
+        counted = zip(depths, right.all(-1).sum(0), right.float().mean((0, 2)), strict=True)
+        yield [cell(length, depth, int(n), trials) | {"symbols": float(share)} for depth, n, share in counted]

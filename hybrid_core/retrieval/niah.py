@@ -115,9 +115,8 @@ class Niah:
 
 
 def unfinished(training: Training, trained_len: int) -> bool:
-    """Whether training was cut short by its budget before it got anywhere: too few tokens planned, or too little time for them."""
-    short = training.ended == "time" or training.planned_tokens < ENOUGH_TOKENS
-    return short and not (training.length >= trained_len and training.accuracy > GOOD)
+    """Whether the budget was too small to learn in, and nothing was learnt."""
+    return training.tokens < ENOUGH_TOKENS and not (training.length >= trained_len and training.accuracy > GOOD)
 
 
 def verdict(found: dict[str, Any], training: Training) -> dict[str, Any]:

@@ -26,7 +26,7 @@ class Scale(Frozen):
     tokens_per_s: int
 
 
-CPU = Scale(d_model=64, trained_len=512, trials=50, tokens_per_step=2048, tokens_per_s=9_000)
+CPU = Scale(d_model=64, trained_len=512, trials=50, tokens_per_step=2048, tokens_per_s=7_000)
 GPU = Scale(d_model=256, trained_len=2048, trials=100, tokens_per_step=32_768, tokens_per_s=200_000)
 
 

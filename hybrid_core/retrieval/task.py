@@ -125,7 +125,7 @@ def curriculum(trained_len: int, n_needles: int) -> list[Stage]:
     while lengths[-1] * 4 // 3 < trained_len:  # 48, 64, 96, 128, 192, 256, ...
         lengths.append(lengths[-1] * 4 // 3 if len(lengths) % 2 else lengths[-1] * 3 // 2)
     middle = [_needles(n, min(n_needles, n // 10), 0.02) for n in lengths if n < trained_len]
-    first = [_needles(16, 2, 0.12), _needles(32, 4, 0.12)]
+    first = [_needles(12, 1, 0.06), _needles(20, 2, 0.12), _needles(32, 4, 0.12)]
     return [*echo_stages(VOCAB_SIZE), *first, *middle, _needles(trained_len, n_needles, 1.0)]
 
 
