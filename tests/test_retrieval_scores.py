@@ -29,11 +29,11 @@ def grid(rows: dict[int, list[int]]) -> list[dict[str, object]]:
     return [cell(length, depth / 2, n, 10) for length, row in rows.items() for depth, n in enumerate(row)]
 
 
-def test_effective_context_ends_at_the_first_hole_at_any_depth() -> None:
-    cells = grid({64: [10, 9, 10], 128: [9, 9, 9], 192: [10, 8, 10], 256: [10, 10, 10]})
+def test_effective_context_ends_at_the_first_length_that_fails() -> None:
+    cells = grid({64: [10, 9, 10], 128: [9, 9, 9], 192: [10, 6, 10], 256: [10, 10, 10]})
     assert effective_context(cells) == 128
-    assert effective_context(grid({64: [10, 8, 10]})) == 0
-    assert at_length(cells, 192) == pytest.approx(28 / 30)
+    assert effective_context(grid({64: [10, 6, 10]})) == 0
+    assert at_length(cells, 192) == pytest.approx(26 / 30)
     assert at_length(cells, 100) is None
 
 

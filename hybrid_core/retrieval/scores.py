@@ -39,10 +39,10 @@ def at_length(cells: Sequence[dict[str, Any]], context_len: int) -> float | None
 
 
 def effective_context(cells: Sequence[dict[str, Any]]) -> int:
-    """The longest length up to which every evaluated length has GOOD retrieval at every depth; 0 if not even the shortest."""
+    """The longest length up to which every evaluated length has GOOD retrieval, over all depths; 0 if not even the shortest."""
     reached = 0
     for length in sorted({c["context_len"] for c in cells}):
-        if min(c["accuracy"] for c in cells if c["context_len"] == length) < GOOD:
+        if (at_length(cells, length) or 0.0) < GOOD - 1e-9:
             break
         reached = length
     return reached
