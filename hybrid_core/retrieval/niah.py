@@ -125,7 +125,10 @@ def verdict(found: dict[str, Any], training: Training) -> dict[str, Any]:
     if reached >= GOOD:
         return {"learnt": True, "finding": True, "text": f"{reached:.0%} recalled at the trained length of {found['trained_len']} tokens."}
     if not unfinished(training, found["trained_len"]):
-        text = f"Not learnt with {tokens} tokens: {reached:.0%} recalled at the trained length of {found['trained_len']} tokens."
+        text = (
+            f"Not learnt with {tokens} tokens: {reached:.0%} recalled at the trained length of {found['trained_len']} tokens. "
+            "Other designs learn with as many; whether this one's memory is too small or its training too short, a run cannot tell."
+        )
         return {"learnt": False, "finding": True, "text": text}
     text = (
         f"The budget ended after {tokens} training tokens ({ENOUGH_TOKENS / 1e6:.1f}M are the least that tells designs apart), "
