@@ -6,8 +6,9 @@ Table 2 at 1B, 1 x 2048, bf16, beside the time of their matrix products alone (s
 """
 
 import argparse
+import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -37,31 +38,29 @@ def best(works: dict[str, Work], turns: int) -> dict[str, float]:
     return seconds
 
 
-def matrix_products(model: nn.Module, tokens: int, dtype: torch.dtype) -> Work:
-    """Every product with a weight of `model`, on inputs made before."""
-    weights = [(m.weight, torch.randn(tokens, m.in_features, dtype=dtype)) for m in model.modules() if isinstance(m, nn.Linear)]
+def products(weights: Iterable[Tensor], rows: int) -> Work:
+    """The product of `rows` vectors, made before, with every weight: what a forward over as many tokens cannot do without."""
+    pairs = [(torch.randn(rows, weight.shape[1], dtype=weight.dtype), weight) for weight in weights]
 
     def work() -> None:
-        for weight, x in weights:
+        for x, weight in pairs:
             F.linear(x, weight)
 
     return work
 
 
-def weight_reads(model: HybridLM, dtype: torch.dtype) -> Work:
-    """A matrix-vector product with every weight: what a decode step cannot do without."""
-    weights = [parameter for parameter in model.parameters() if parameter.ndim == 2]
-    inputs = [torch.randn(1, weight.shape[1], dtype=dtype) for weight in weights]
+def linear_weights(model: nn.Module) -> Iterator[Tensor]:
+    """Of every linear layer."""
+    return (module.weight for module in model.modules() if isinstance(module, nn.Linear))
 
-    def work() -> None:
-        for x, weight in zip(inputs, weights, strict=True):
-            F.linear(x, weight)
 
-    return work
+def matrices(model: nn.Module) -> Iterator[Tensor]:
+    """Every parameter that a decode step multiplies by: tied head included."""
+    return (parameter for parameter in model.parameters() if parameter.ndim == 2)
 
 
 def models() -> Iterator[tuple[str, nn.Module]]:
-    """transformers' models of the sizes that issue their weights to ours."""
+    """transformers' models, whose weights ours take."""
     torch.manual_seed(0)
     yield "Mamba-2 24 x 768", Mamba2ForCausalLM(Mamba2Config(**SIZE, **SSM, tie_word_embeddings=True)).eval()
     heads = {"num_attention_heads": 12, "num_key_value_heads": 4, "intermediate_size": 2048}
@@ -94,14 +93,12 @@ def mixer_forward(ours: HybridLM, theirs: nn.Module) -> None:
 
 def build_half(module: nn.Module) -> nn.Module:
     """A copy in bf16."""
-    import copy
-
     return copy.deepcopy(module).bfloat16()
 
 
 def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
     """The mixer's matrix products alone: both projections, and the scan's products over chunks of the spec's size."""
-    s, products = mixer.spec, matrix_products(mixer, 2048, dtype)
+    s, projections = mixer.spec, products(linear_weights(mixer), 2048)
     chunks, length = 2048 // s.chunk_size, s.chunk_size
     B, C = (torch.randn(chunks, length, s.d_state, dtype=dtype) for _ in range(2))
     weights = torch.randn(s.n_heads, length, length, dtype=dtype)
@@ -109,7 +106,7 @@ def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
     wide = torch.randn(s.d_ssm, length, dtype=dtype)
 
     def work() -> None:
-        products()
+        projections()
         for i in range(chunks):
             C[i] @ B[i].T
             weights @ x
@@ -145,9 +142,9 @@ def decode(name: str, ours: HybridLM, theirs: nn.Module) -> None:
     works = {
         "ours": step,
         "transformers": lambda: theirs(token, use_cache=True, **given),
-        "weights read once": weight_reads(ours, torch.float32),
+        "weights read once": products(matrices(ours), 1),
         "ours bf16": half_step,
-        "weights read once bf16": weight_reads(half, torch.bfloat16),
+        "weights read once bf16": products(matrices(half), 1),
     }
     table(f"{name}: one decode step, batch 1", best(works, 10), "weights read once")
 
@@ -158,7 +155,7 @@ def large() -> None:
     for name in presets.TABLE2:
         model = build(presets.get(name).spec, dtype=torch.bfloat16)
         tokens = torch.randint(model.spec.vocab_size, (1, 2048))
-        works = {"ours": lambda m=model, t=tokens: m(t, last_only=True), "matrix products": matrix_products(model, 2048, torch.bfloat16)}
+        works = {"ours": lambda m=model, t=tokens: m(t, last_only=True), "matrix products": products(linear_weights(model), 2048)}
         table(f"{name}: forward 1 x 2048, bf16", best(works, 2), "matrix products")
 
 

@@ -7,6 +7,7 @@ not agree must be in `baselines.CONTRADICTIONS`, which says why; nothing is tune
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from functools import cache
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -190,7 +191,8 @@ def rounds_to(value: float, printed: str) -> bool:
 # ---------------------------------------------------------------- speed
 
 
-def throughput_ratios() -> list[dict[str, Any]]:
+@cache
+def throughput_ratios() -> tuple[dict[str, Any], ...]:
     """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per design of Table 2 and total length.
 
     Another code base measured them, so nothing is fitted: the ratio says how far that code was from the ceiling.
@@ -205,4 +207,4 @@ def throughput_ratios() -> list[dict[str, Any]]:
             ceiling = generation_tokens_per_s(spec, work, device, PAPER_PROMPT, total)
             row = {"name": name, "total_len": total, "paper_tokens_per_s": tokens_per_s, "predicted_tokens_per_s": float(ceiling)}
             rows.append(row | {"ratio": tokens_per_s / float(ceiling)})
-    return rows
+    return tuple(rows)

@@ -8,7 +8,7 @@ import difflib
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -40,6 +40,18 @@ class Frozen(BaseModel):
     """Immutable, typed strictly, and closed to keys it does not know."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True, populate_by_name=True)
+
+    @classmethod
+    def make(cls, **fields: Any) -> Self:
+        """Validate; raises SpecError with one line that names the key, the value and the rule."""
+        return cls._valid(fields)
+
+    @classmethod
+    def _valid(cls, data: dict[str, Any]) -> Self:
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise SpecError(first_line(error)) from None
 
 
 def divides(key: str, value: int, divisor_key: str, divisor: int) -> None:
@@ -514,10 +526,7 @@ class ArchSpec(Frozen):
         """Validate a mapping as it comes out of YAML. Raises SpecError with one line."""
         if "schema" not in data:
             raise SpecError("schema: missing - a design starts with 'schema: 1'")
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise SpecError(first_line(error)) from None
+        return cls._valid(data)
 
     @classmethod
     def from_yaml(cls, text: str | bytes) -> "ArchSpec":

@@ -1,10 +1,10 @@
 """What a cost or a profile is asked about: how many sequences, how long, and in which dtypes."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from hybrid_core.spec import Frozen, SpecError, first_line
+from hybrid_core.spec import Frozen
 
 Dtype = Literal["fp32", "bf16", "fp16", "fp8"]
 ComputeDtype = Literal["fp32", "bf16", "fp16"]
@@ -27,11 +27,3 @@ class Workload(Frozen):
     @property
     def prefill_len(self) -> int:
         return min(self.prompt_len or self.context_len, self.context_len)
-
-    @classmethod
-    def make(cls, **fields: Any) -> "Workload":
-        """Validate; raises SpecError with one line that names the key, the value and the rule."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise SpecError(first_line(error)) from None

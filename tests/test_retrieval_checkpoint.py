@@ -12,7 +12,7 @@ import torch
 
 from hybrid_core.cli import main
 from hybrid_core.profiling import device
-from hybrid_core.profiling.profile import DoesNotFit
+from hybrid_core.profiling.job import DoesNotFit
 from hybrid_core.retrieval import checkpoint as protocol
 from hybrid_core.retrieval.checkpoint import CITIES, NOISE, Haystack, Protocol, batches, checkpoint, n_right
 from hybrid_core.retrieval.options import PAPER_LENGTHS, CheckpointOptions

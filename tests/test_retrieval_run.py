@@ -11,7 +11,7 @@ from hybrid_core import presets
 from hybrid_core.cli import main
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device
-from hybrid_core.profiling.profile import DoesNotFit
+from hybrid_core.profiling.job import DoesNotFit
 from hybrid_core.retrieval import task
 from hybrid_core.retrieval.niah import niah, verdict
 from hybrid_core.retrieval.options import NiahOptions, ProbeOptions

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.gated_rms_norm.eager import group_rms_norm
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) * weight, the mean taken over each group of `group` channels (all of them unless given).
@@ -19,10 +21,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.group == x.shape[-1]:
-            return F.rms_norm(x, (self.group,), self.weight, self.eps)
-        grouped = F.rms_norm(x.unflatten(-1, (-1, self.group)), (self.group,), None, self.eps)
-        return grouped.flatten(-2) * self.weight
+        return group_rms_norm(x, self.weight, self.eps, self.group)
 
 
 class GatedRMSNorm(RMSNorm):

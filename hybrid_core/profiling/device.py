@@ -16,6 +16,7 @@ import torch
 
 from hybrid_core import __version__
 from hybrid_core.spec import SpecError
+from kernels import explain
 
 
 def resolve(name: str) -> torch.device:
@@ -47,6 +48,11 @@ def describe(device: torch.device) -> dict[str, Any]:
         "hybrid_core": __version__,
     }
     return found | ({"cuda": torch.version.cuda} if device.type == "cuda" else {})
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """What a job's result rests on: `describe`, and the implementation of each operation on this device."""
+    return describe(device) | {"kernels": explain(device.type), "graph_capture": False}
 
 
 def _cpu_name() -> str:

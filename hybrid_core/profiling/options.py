@@ -1,19 +1,20 @@
 """What a profile is asked to do. No torch: pages make these."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from hybrid_core.spec import Frozen, SpecError, first_line
+from hybrid_core.spec import Frozen
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, ComputeDtype, Dtype, Workload
 
+DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
 PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
 
 
 class ProfileOptions(Frozen):
     """The paper's protocol (Appendix J: batch 4, prompt 512, totals 2K to 32K), a device, dtypes and a time budget in seconds."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: DeviceName = "auto"
     budget_s: Annotated[float, Field(ge=5, le=86_400)] = 60.0
     dtype: ComputeDtype = "bf16"
     kv_cache_dtype: Dtype = "bf16"
@@ -33,11 +34,3 @@ class ProfileOptions(Frozen):
             kv_cache_dtype=self.kv_cache_dtype,
             state_dtype=self.state_dtype,
         )
-
-    @classmethod
-    def make(cls, **fields: Any) -> "ProfileOptions":
-        """Validate; raises SpecError with one line."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise SpecError(first_line(error)) from None

@@ -5,7 +5,6 @@ Parts: `environment`, `trace` (traced), `ceilings` (measured), `cache` (measured
 """
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from hybrid_core import baselines, hardware
@@ -17,24 +16,18 @@ from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device, throughput
 from hybrid_core.profiling.calibrate import Calibration, as_hardware
+from hybrid_core.profiling.job import DoesNotFit, Report, Store
 from hybrid_core.profiling.live_memory import LiveTensors
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.profiling.trace import trace
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
-from kernels import explain, forget, ran
-
-Store = Callable[[str, dict[str, Any]], None]
-Report = Callable[[float, str], None]
+from kernels import forget, ran
 
 TRACE_LEN = 8192
 DECODE_POINTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 # Shares of the time that is left when a part starts.
 PREFILL_SHARE, DECODE_SHARE = 0.4, 0.9
-
-
-class DoesNotFit(RuntimeError):
-    """The design is larger than the device, said before anything was allocated."""
 
 
 class Profile:
@@ -56,7 +49,7 @@ class Profile:
     def run(self) -> None:
         """All parts. Raises DoesNotFit before allocating anything, and UnknownOperation from the trace."""
         self.report(0.0, "Looking at the device")
-        environment = device.describe(self.device) | {"kernels": explain(self.device.type), "graph_capture": False}
+        environment = device.environment(self.device)
         self.store("environment", environment)
         forget()
         self._refuse_what_cannot_fit()

@@ -177,7 +177,7 @@ def runs_table(runs: Sequence[Run]) -> str:
 
 def profile_table(run: Run) -> str:
     """The parts of a profile that are there, each figure with its convention."""
-    parts, lines = run.parts, [f"run {run.id}: {run.name}, {run.status}" + (f" ({run.error})" if run.error else "")]
+    parts, lines = run.parts, [_headline(run)]
     if found := parts.get("environment"):
         lines.append(f"{found['name']}, {found['device']}, torch {found['packages']['torch']}, {found['threads']} threads")
     rows = []
@@ -218,7 +218,7 @@ def profile_table(run: Run) -> str:
 
 def niah_table(run: Run) -> str:
     """What a retrieval run found: first whether it may be read as a finding, then proxy, training and map."""
-    parts, lines = run.parts, [f"run {run.id}: {run.name}, {run.status}" + (f" ({run.error})" if run.error else "")]
+    parts, lines = run.parts, [_headline(run)]
     if found := parts.get("verdict"):
         lines += [found["text"], parts["proxy"]["note"]]
     if found := parts.get("proxy"):
@@ -226,6 +226,10 @@ def niah_table(run: Run) -> str:
     if found := parts.get("training"):
         lines.append(_training_line(found))
     return "\n".join(lines) + _map_table(parts)
+
+
+def _headline(run: Run) -> str:
+    return f"run {run.id}: {run.name}, {run.status}" + (f" ({run.error})" if run.error else "")
 
 
 def _training_line(found: dict[str, Any]) -> str:
@@ -248,7 +252,7 @@ def _map_table(parts: dict[str, dict[str, Any]]) -> str:
 
 def checkpoint_table(run: Run) -> str:
     """The protocol's map on a checkpoint, and the lengths that were refused."""
-    parts, lines = run.parts, [f"run {run.id}: {run.name}, {run.status}" + (f" ({run.error})" if run.error else "")]
+    parts, lines = run.parts, [_headline(run)]
     if found := parts.get("checkpoint"):
         lines.append(f"{found['task']} after the paper's Appendix K, haystack: {found['haystack']} (x {found['haystack_repeats']})")
         lines += [f"not run: {row['context_len']:,} tokens {row['why']}" for row in found["not_run"]]
@@ -257,7 +261,7 @@ def checkpoint_table(run: Run) -> str:
 
 def probes_table(run: Run) -> str:
     """Recall by pairs, copying by length, loss by position."""
-    parts, lines = run.parts, [f"run {run.id}: {run.name}, {run.status}" + (f" ({run.error})" if run.error else "")]
+    parts, lines = run.parts, [_headline(run)]
     rows: list[tuple[str, str]] = []
     for row in parts.get("recall", {}).get("rows", []):
         rows.append((f"associative recall, {row['n_pairs']} pairs", f"{row['accuracy']:.0%}"))

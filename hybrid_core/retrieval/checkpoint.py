@@ -15,7 +15,7 @@ import hashlib
 import json
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +25,10 @@ from hybrid_core.costs.memory import refusal
 from hybrid_core.data import data_dir
 from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.profiling import device
-from hybrid_core.profiling.profile import DoesNotFit
+from hybrid_core.profiling.job import DoesNotFit, Report, Store
 from hybrid_core.retrieval.options import CheckpointOptions
 from hybrid_core.retrieval.scores import cell
 from hybrid_core.spec import ArchSpec, SpecError
-from kernels import explain
-
-Store = Callable[[str, dict[str, Any]], None]
-Report = Callable[[float, str], None]
 
 NEEDLE = "The special magic {city} number is: {number}"
 QUESTION = "What is the special magic {city} number?"
@@ -176,7 +172,7 @@ class CheckpointRun:
     def run(self) -> None:
         """All cells. Raises DoesNotFit when not even the shortest length fits, SpecError for a folder that cannot be read."""
         self.report(0.0, "Looking at the device")
-        self.store("environment", device.describe(self.device) | {"kernels": explain(self.device.type), "graph_capture": False})
+        self.store("environment", device.environment(self.device))
         lengths, refused = self._fitting()
         self.report(0.01, "Loading the checkpoint")
         tokenizer, model = load(self.options.path, TORCH_DTYPES[self.options.dtype], self.device)

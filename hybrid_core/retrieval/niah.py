@@ -5,14 +5,13 @@ Parts: `environment`; `proxy` (the small design and how it was made); `training`
 """
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from hybrid_core.costs.memory import refusal
 from hybrid_core.costs.model import model_costs
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device
-from hybrid_core.profiling.profile import DoesNotFit
+from hybrid_core.profiling.job import DoesNotFit, Report, Store
 from hybrid_core.retrieval import task
 from hybrid_core.retrieval.evaluate import evaluate
 from hybrid_core.retrieval.options import CONTEXTS, DEPTHS, NiahOptions
@@ -21,10 +20,6 @@ from hybrid_core.retrieval.scores import GOOD, scores
 from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
-from kernels import explain
-
-Store = Callable[[str, dict[str, Any]], None]
-Report = Callable[[float, str], None]
 
 NOTE = "A probe of the architecture at small scale, not a forecast of a trained model."
 ENOUGH_TOKENS = 1_500_000  # of training; with fewer no design solves the trained length
@@ -50,7 +45,7 @@ class Niah:
     def run(self) -> None:
         """All parts. Raises DoesNotFit before anything is allocated."""
         self.report(0.0, "Looking at the device")
-        self.store("environment", device.describe(self.device) | {"kernels": explain(self.device.type), "graph_capture": False})
+        self.store("environment", device.environment(self.device))
         self._refuse_what_cannot_fit()
         self.store("proxy", self._described())
         model = build(self.proxy, self.device, seed=self.options.seed)

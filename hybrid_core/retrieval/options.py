@@ -2,12 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from hybrid_core.interop.huggingface import spec_from_config
-from hybrid_core.spec import ArchSpec, Frozen, SpecError, first_line
+from hybrid_core.profiling.options import DeviceName
+from hybrid_core.spec import ArchSpec, Frozen, SpecError
 from hybrid_core.workload import ComputeDtype, Workload
 
 DEPTHS = tuple(i / 10 for i in range(11))  # the paper's eleven (Appendix K)
@@ -33,7 +34,7 @@ GPU = Scale(d_model=256, trained_len=2048, trials=100, tokens_per_step=32_768, t
 class NiahOptions(Frozen):
     """A device, seconds for training and evaluation together, a seed; width, trained length and trials follow the device unless given."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: DeviceName = "auto"
     budget_s: Annotated[float, Field(ge=1, le=86_400)] = 300.0
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     d_model: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] | None = None
@@ -44,14 +45,6 @@ class NiahOptions(Frozen):
         """The scale of the run on "cpu" or "cuda"."""
         given = {key: value for key in ("d_model", "trained_len", "trials") if (value := getattr(self, key)) is not None}
         return (GPU if device_type == "cuda" else CPU).model_copy(update=given)
-
-    @classmethod
-    def make(cls, **fields: Any) -> Self:
-        """Validate; raises SpecError with one line."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise SpecError(first_line(error)) from None
 
 
 class ProbeOptions(NiahOptions):
@@ -64,7 +57,7 @@ class CheckpointOptions(Frozen):
     """The paper's protocol (Appendix K) on a folder in Hugging Face format."""
 
     path: Annotated[str, Field(min_length=1)]
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: DeviceName = "auto"
     task: Literal["niah_single", "niah_multikey"] = "niah_single"
     haystack_path: Annotated[str, Field(min_length=1)] | None = None
     lengths: Annotated[tuple[Annotated[int, Field(ge=64, le=2**22)], ...], Field(strict=False, min_length=1)] = PAPER_LENGTHS
@@ -86,11 +79,3 @@ class CheckpointOptions(Frozen):
         """What one batch of haystacks of `length` tokens needs memory for: the prompt's frame is under 64 tokens."""
         total = length + 64
         return Workload(batch_size=self.batch_size, context_len=total, weight_dtype=self.dtype, kv_cache_dtype=self.dtype)
-
-    @classmethod
-    def make(cls, **fields: Any) -> Self:
-        """Validate; raises SpecError with one line."""
-        try:
-            return cls(**fields)
-        except ValidationError as error:
-            raise SpecError(first_line(error)) from None

@@ -10,9 +10,8 @@ Parts of the run: `environment`, `recall`, `copying`, `text`; each says what was
 """
 
 import time
-from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from torch import Tensor
 
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device
+from hybrid_core.profiling.job import Report, Store
 from hybrid_core.retrieval.niah import NOTE
 from hybrid_core.retrieval.options import CONTEXTS, ProbeOptions
 from hybrid_core.retrieval.proxy import proxy
@@ -27,10 +27,6 @@ from hybrid_core.retrieval.scores import wilson
 from hybrid_core.retrieval.task import FIRST_KEY, N_NOISE, QUERY, VOCAB_SIZE, Sample, Stage, distinct, echo_stages, spread
 from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.spec import ArchSpec, SpecError
-from kernels import explain
-
-Store = Callable[[str, dict[str, Any]], None]
-Report = Callable[[float, str], None]
 
 COPIED = 16  # symbols of selective copying, as in the Mamba paper
 BYTES = 256
@@ -73,29 +69,16 @@ def excerpts(text: Tensor, length: int, n_tokens: int, generator: torch.Generato
 def recall_stages(n_pairs: int) -> list[Stage]:
     """Echoes, then from four pairs to `n_pairs`."""
     ladder = [n for n in (4, 6, 8, 12, 16, 24, 32, 48, 64) if n < n_pairs]
-    shares = [*(0.06 for _ in ladder), 1.0]
-    return [*echo_stages(4 * KEYS), *(_stage("pairs", 4 * n, pairs, n, share) for n, share in zip([*ladder, n_pairs], shares, strict=True))]
+    sizes = [*((n, 0.06) for n in ladder), (n_pairs, 1.0)]
+    return [*echo_stages(4 * KEYS), *(Stage("pairs", 4 * n, partial(pairs, n), share) for n, share in sizes)]
 
 
 def copying_stages(trained_len: int) -> list[Stage]:
     """From a few symbols close together to COPIED in the trained length."""
-    ladder = [
-        (8, 2),
-        (16, 4),
-        (32, 8),
-        (48, 12),
-        (64, COPIED),
-        *((n, COPIED) for n in (96, 128, 192, 256, 384, 512, 1024) if n < trained_len),
-    ]
-    shares = [*(0.05 for _ in ladder), 1.0]
-    steps = zip([*ladder, (trained_len, COPIED)], shares, strict=True)
-    return [
-        _stage(f"{k} symbols", n, lambda *given: scattered(given[0][0], given[0][1], *given[1:]), (n, k), share) for (n, k), share in steps
-    ]
-
-
-def _stage(name: str, length: int, make: Callable[..., Sample], size: Any, share: float) -> Stage:
-    return Stage(name, length, lambda n, g: make(size, n, g), share)
+    close = [(8, 2), (16, 4), (32, 8), (48, 12), (64, COPIED)]
+    far = [(n, COPIED) for n in (96, 128, 192, 256, 384, 512, 1024) if n < trained_len]
+    sizes = [*((size, 0.05) for size in (*close, *far)), ((trained_len, COPIED), 1.0)]
+    return [Stage(f"{k} symbols", n, partial(scattered, n, k), share) for (n, k), share in sizes]
 
 
 @torch.no_grad()
@@ -136,7 +119,7 @@ class Probes:
 
     def run(self) -> None:
         """All parts."""
-        self.store("environment", device.describe(self.device) | {"kernels": explain(self.device.type), "graph_capture": False})
+        self.store("environment", device.environment(self.device))
         for done, probe in enumerate(self.tasks):
             self._done = done
             probe()
@@ -177,7 +160,7 @@ class Probes:
         trained = self.scale.trained_len
         text = read_bytes(str(self.options.text_path), 20 * trained)
         cut = len(text) * 9 // 10
-        stage = Stage("text", trained, lambda n, g: excerpts(text[:cut], trained, n, g), 1.0)
+        stage = Stage("text", trained, partial(excerpts, text[:cut], trained), 1.0)
         model, training = self._train("Text", [stage], BYTES)
         rows = loss_by_position(model, text[cut:], min(2 * trained, len(text) - cut), self.scale.trials, BUCKETS)
         self.store("text", {"trained_len": trained, "rows": rows, "training": training.record(), "note": NOTE})

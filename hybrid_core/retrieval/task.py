@@ -13,6 +13,7 @@ that repeats with a period of its own in every row, which is what teaches to loo
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -114,8 +115,8 @@ def grid(length: int, depths: tuple[float, ...]) -> Tensor:
 def echo_stages(vocab_size: int) -> list[Stage]:
     """What every curriculum starts with: short periods, which a small state can hold, then longer ones."""
     return [
-        Stage("echoes", 24, lambda n, g: echoes(24, 2, 6, vocab_size, n, g), 0.12),
-        Stage("echoes", 40, lambda n, g: echoes(40, 4, 16, vocab_size, n, g), 0.2),
+        Stage("echoes", 24, partial(echoes, 24, 2, 6, vocab_size), 0.12),
+        Stage("echoes", 40, partial(echoes, 40, 4, 16, vocab_size), 0.2),
     ]
 
 
@@ -130,5 +131,4 @@ def curriculum(trained_len: int, n_needles: int) -> list[Stage]:
 
 
 def _needles(length: int, n_needles: int, max_share: float) -> Stage:
-    n_queries = min(n_needles, 6)
-    return Stage(f"{n_needles} needles", length, lambda n, g: asked(length, n_needles, n_queries, n, g), max_share)
+    return Stage(f"{n_needles} needles", length, partial(asked, length, n_needles, min(n_needles, 6)), max_share)

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from hybrid_core.profiling.job import Report, Store
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.spec import ArchSpec
 
 Options = ProfileOptions | NiahOptions | ProbeOptions | CheckpointOptions
-# (design, options, store a part, report progress)
-Work = Callable[[ArchSpec, Any, Callable[[str, dict[str, Any]], None], Callable[[float, str], None]], None]
+Work = Callable[[ArchSpec, Any, Store, Report], None]
 
 
 class Kind(NamedTuple):

@@ -66,7 +66,7 @@ def reason(error: Exception) -> str:
     """One line for the user: what happened, and what to try."""
     from torch import OutOfMemoryError
 
-    from hybrid_core.profiling.profile import DoesNotFit
+    from hybrid_core.profiling.job import DoesNotFit
     from hybrid_core.profiling.trace import UnknownOperation
 
     first = next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -12,6 +12,11 @@ def branch_fusion(
     """See `kernels.branch_fusion`; with `fusion` see `kernels.branch_fusion.fused_branches`."""
     a = group_rms_norm(attention, attention_weight, eps, groups[0])
     s = gated_rms_norm(y, z, ssm_weight, eps, groups[1])
+    return fused(a, s, fusion)
+
+
+def fused(a: Tensor, s: Tensor, fusion: str | None) -> tuple[Tensor, Tensor] | Tensor:
+    """Both branches, or their sum or difference."""
     if fusion is None:
         return a, s
     return a + s if fusion == "add" else a - s

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.branch_fusion.eager import fused
 from kernels.gated_rms_norm.triton_kernel import PROGRAMS, GroupRms, blocks, flat, gated_rms_norm_limit, put, tile, unit, unit_gradient
 from kernels.tiles import silu, silu_slope
 
@@ -104,6 +105,4 @@ def branch_fusion(
         return out.view(y.shape)
     a = GroupRms.apply(flat(attention), None, None, attention_weight, eps, groups[0])[0].view(attention.shape)
     s = GroupRms.apply(flat(y), flat(z), None, ssm_weight, eps, groups[1])[0].view(y.shape)
-    if fusion is None:
-        return a, s
-    return a + s if fusion == "add" else a - s
+    return fused(a, s, fusion)

@@ -20,6 +20,12 @@ def random(rng: torch.Generator, *shape: int, dtype: torch.dtype = torch.float32
     return torch.randn(*shape, dtype=torch.float64, generator=rng).to(DEVICE, dtype)
 
 
+def token_by_token(step: Callable[..., Tensor], x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
+    """y of a scan's single step for one token after the other; `state` is updated in place."""
+    tokens = zip(*(v.split(1, 1) for v in (x, dt, B, C)), strict=True)
+    return torch.cat([step(x_t, dt_t, A, B_t, C_t, D, state) for x_t, dt_t, B_t, C_t in tokens], 1)
+
+
 def assert_agree(names: str, actual: Tensor | tuple[Tensor, ...], expected: Tensor | tuple[Tensor, ...], tolerance: float) -> None:
     """Outputs, one by one, under their names."""
     pair = ((x,) if isinstance(x, Tensor) else x for x in (actual, expected))

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kernels.counting import FORMULAS
 from kernels.selective_scan import eager, reference, selective_scan, selective_scan_step
 from tests.conftest import DTYPES, TOLERANCE, assert_close, assert_same_gradients, case_id
+from tests.kernels.against_truth import token_by_token
 
 pytestmark = pytest.mark.usefixtures("nan_filled")
 INPUTS = "x dt A B C D state"
@@ -98,11 +99,10 @@ def test_two_calls_continue_each_other(split: int, rng: torch.Generator) -> None
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_steps_follow_the_recurrence_and_update_the_state_in_place(dtype: torch.dtype, rng: torch.Generator) -> None:
     case = Case(7, state=True)
-    x, dt, A, B, C, D, state = tensors = case.tensors(rng, dtype)
+    *inputs, state = tensors = case.tensors(rng, dtype)
     true_y, true_state = truth(case, tensors)
     held = state.clone()
-    ys = [selective_scan_step(x[:, i : i + 1], dt[:, i : i + 1], A, B[:, i : i + 1], C[:, i : i + 1], D, held) for i in range(case.t)]
-    assert_close("y", torch.cat(ys, 1), true_y, TOLERANCE[dtype])
+    assert_close("y", token_by_token(selective_scan_step, *inputs, held), true_y, TOLERANCE[dtype])
     assert_close("state", held, true_state, TOLERANCE[dtype])
 
 

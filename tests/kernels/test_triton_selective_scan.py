@@ -4,7 +4,7 @@ from torch import Tensor
 
 from kernels import use
 from kernels.selective_scan import reference, selective_scan, selective_scan_step
-from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, on_device
+from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, on_device, token_by_token
 from tests.kernels.test_selective_scan import INPUTS, Case
 
 pytestmark = pytest.mark.usefixtures("nan_filled")
@@ -71,9 +71,9 @@ def test_is_near_the_gradients_of_the_recurrence_in_bfloat16(rng: torch.Generato
 @pytest.mark.parametrize("held", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("case", [Case(3, state=True), Case(3, 40, 17, state=True)], ids=str)
 def test_steps_follow_the_recurrence_and_update_the_state_in_place(case: Case, held: torch.dtype, rng: torch.Generator) -> None:
-    x, dt, A, B, C, D, state = tensors = on_device(case.tensors(rng, torch.float32))
-    tensors[6] = state = state.to(held)
+    tensors = on_device(case.tensors(rng, torch.float32))
+    tensors[6] = tensors[6].to(held)
     expected = truth(case, tensors)
     with use("selective_scan_step", "triton"):
-        ys = [selective_scan_step(x[:, i : i + 1], dt[:, i : i + 1], A, B[:, i : i + 1], C[:, i : i + 1], D, state) for i in range(case.t)]
-    assert_agree("y state", (torch.cat(ys, 1), state), expected, TOLERANCE[held])
+        y = token_by_token(selective_scan_step, *tensors)
+    assert_agree("y state", (y, tensors[6]), expected, TOLERANCE[held])

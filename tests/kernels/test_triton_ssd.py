@@ -4,7 +4,7 @@ from torch import Tensor
 
 from kernels import ran, use
 from kernels.ssd import reference, ssd, ssd_step
-from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, on_device
+from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, on_device, token_by_token
 from tests.kernels.test_ssd import INPUTS, Case
 
 pytestmark = pytest.mark.usefixtures("nan_filled")
@@ -95,9 +95,9 @@ def test_reads_views_of_one_projection_in_place(rng: torch.Generator) -> None:
 @pytest.mark.parametrize("held", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("case", [Case(3, 8, state=True), Case(3, 8, g=2, p=33, n=17, state=True)], ids=str)
 def test_steps_follow_the_recurrence_and_update_the_state_in_place(case: Case, held: torch.dtype, rng: torch.Generator) -> None:
-    x, dt, A, B, C, D, state = tensors = on_device(case.tensors(rng, torch.float32))
-    tensors[6] = state = state.to(held)
+    tensors = on_device(case.tensors(rng, torch.float32))
+    tensors[6] = tensors[6].to(held)
     expected = truth(case, tensors)
     with use("ssd_step", "triton"):
-        ys = [ssd_step(x[:, i : i + 1], dt[:, i : i + 1], A, B[:, i : i + 1], C[:, i : i + 1], D, state) for i in range(case.t)]
-    assert_agree("y state", (torch.cat(ys, 1), state), expected, TOLERANCE[held])
+        y = token_by_token(ssd_step, *tensors)
+    assert_agree("y state", (y, tensors[6]), expected, TOLERANCE[held])
