@@ -76,7 +76,7 @@ def queue() -> None:
 
 
 def _time_left(run: Run) -> str:
-    if run.status != "running" or run.started_at is None:
+    if run.status != "running" or run.started_at is None or "budget_s" not in run.options:
         return ""
     gone = (now() - run.started_at).total_seconds()
     return f", about {units.seconds(max(0.0, run.options['budget_s'] - gone))} left of the budget"
@@ -171,7 +171,7 @@ def layer_table(run: Run) -> None:
 st.title("Profile")
 start()
 queue()
-runs = open_store().list(with_parts=False)
+runs = [run for run in open_store().list(with_parts=False) if run.kind == "profile"]
 if runs:
     ids = [run.id for run in runs]
     labels = {run.id: f"{run.id}: {run.name} on {run.device}, {run.status}, {run.created_at:%Y-%m-%d %H:%M} UTC" for run in runs}

@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hybrid_core import presets
-from hybrid_core.costs import ffn
+from hybrid_core.costs import ffn, mamba1, mamba2
 from hybrid_core.costs.memory import memory, refusal
 from hybrid_core.costs.model import fit_depth, model_costs
 from hybrid_core.costs.roofline import generation_tokens_per_s, predict
@@ -22,6 +22,8 @@ from hybrid_core.profiling.live_memory import LiveTensors
 from hybrid_core.profiling.trace import trace
 from hybrid_core.spec import ArchSpec, MoE, SpecError
 from hybrid_core.workload import Workload
+from kernels.selective_scan import eager as selective_scan
+from kernels.ssd import eager as ssd
 from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, axes_id, design, intra_design, valid_designs, widened
 
 DESIGNS: dict[str, ArchSpec] = {
@@ -158,6 +160,12 @@ def test_activation_memory_of_any_design_is_that_of_the_live_model(spec: ArchSpe
 @given(valid_designs(), st.integers(100, 160), st.integers(1, 2), DTYPES)
 def test_activation_memory_of_five_hundred_random_designs(spec: ArchSpec, length: int, batch: int, dtypes: dict[str, str]) -> None:
     activations_agree(widened(spec, 8), length, batch, dtypes)
+
+
+def test_the_closed_forms_cut_a_sequence_as_the_kernels_do() -> None:
+    """costs/ imports no torch, so it states these sizes once more."""
+    assert mamba2.CACHED == ssd.CACHED
+    assert (mamba1.PIECE, mamba1.LANES, mamba1.CACHED) == (selective_scan.PIECE, selective_scan.LANES, selective_scan.CACHED)
 
 
 # ---------------------------------------------------------------- by hand

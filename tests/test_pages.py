@@ -9,6 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from hybrid_core import link, presets
+from hybrid_core.retrieval.options import CheckpointOptions
+from hybrid_core.runs.store import now, open_store
 from hybrid_core.spec import ArchSpec
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,3 +42,15 @@ def test_no_page_needs_torch(tmp_path: Path) -> None:
     env = os.environ | {"HYBRID_DATA_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_profile_page_queues_jobs_of_other_kinds_and_shows_profiles_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr("hybrid_core.runs.jobs.bury_the_dead", lambda store: None)
+    store = open_store()
+    options = CheckpointOptions(path="somewhere", device="cpu").model_dump(mode="json")
+    run_id = store.create("checkpoint", presets.get("mamba-1b").spec, options, "cpu")
+    store.change(run_id, status="running", pid=os.getpid(), started_at=now())
+    page = AppTest.from_file(str(ROOT / "pages" / "profile.py"), default_timeout=60).run()
+    assert not page.exception
+    assert any("No profile yet" in info.value for info in page.info)

@@ -1,7 +1,9 @@
 """The trainer and the whole run: the same seed gives the same proxy, small budgets say so, cancel keeps cells, too long is refused."""
 
 import json
+import shlex
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -12,9 +14,10 @@ from hybrid_core.cli import main
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device
 from hybrid_core.profiling.job import DoesNotFit
+from hybrid_core.report.html import command
 from hybrid_core.retrieval import task
 from hybrid_core.retrieval.niah import niah, verdict
-from hybrid_core.retrieval.options import NiahOptions, ProbeOptions
+from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.retrieval.probes import loss_by_position, pairs, probes, scattered
 from hybrid_core.retrieval.proxy import proxy
 from hybrid_core.retrieval.trainer import Trainer, Training
@@ -173,3 +176,16 @@ def test_a_report_holds_the_map_and_the_command_that_repeats_it(store: Any, tmp_
     page = (tmp_path / "r.html").read_text()
     assert f"python -m hybrid_core {kind} design.yaml --device cpu --budget 3.0 --seed 0 --trained-len 128 --trials 2" in page
     assert ("Needles recalled" in page) == bool(store.get(run_id).parts.get("map", {}).get("cells"))
+
+
+def test_the_command_that_repeats_a_run_asks_what_the_run_asked(store: Any, tmp_path: Any) -> None:
+    text = tmp_path / "a text.txt"
+    asked = CheckpointOptions(path=str(tmp_path / "a model"), haystack_path=str(text), lengths=(128, 256), device="cpu")
+    probing = ProbeOptions(text_path=str(text), device="cpu")
+    for kind, options in (("checkpoint", asked), ("probes", probing)):
+        run = store.get(store.create(kind, design("AM"), options.model_dump(mode="json"), "cpu"))
+        words = shlex.split(command(run))
+        given = dict(pairwise(words))
+        assert given["--haystack" if kind == "checkpoint" else "--text"] == str(text)
+        if kind == "checkpoint":
+            assert (given["--checkpoint"], given["--lengths"]) == (asked.path, "128,256")

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.report.text import run_table
 from hybrid_core.runs import RunStore, cancel, submit
 from hybrid_core.runs.jobs import bury_the_dead
 from hybrid_core.runs.store import Run, UnknownRun, open_store
@@ -136,3 +137,10 @@ def test_a_design_that_cannot_fit_is_refused_with_what_would(store: RunStore) ->
 def test_an_unknown_device_is_one_clear_line(store: RunStore) -> None:
     run = until(store, submit(ArchSpec.from_yaml(design("A").to_yaml()), QUICK.model_copy(update={"device": "cuda:7"}), store), ended)
     assert run.status == "failed" and str(run.error).startswith("device: 'cuda:7'")
+
+
+def test_a_run_that_an_earlier_version_stored_is_still_shown(store: RunStore) -> None:
+    run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cpu")
+    total = {"weights": 1, "cache": 2, "activations": 3, "total": 6}
+    store.put_part(run_id, "memory", {"peak_bytes": 2**20, "what": "resident", "context_len": 64, "build_s": 0.1, "predicted_bytes": total})
+    assert "peak memory, resident" in run_table(store.get(run_id))

@@ -1,8 +1,10 @@
 """The report: one HTML file that opens offline, of one or more runs."""
 
 import datetime as dt
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -61,14 +63,19 @@ def _div(chart: go.Figure, name: str) -> str:
 FLAGS = {
     "profile": ("device", "budget_s", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len"),
     "niah": ("device", "budget_s", "seed", "trained_len", "trials"),
-    "probes": ("device", "budget_s", "seed", "trained_len", "trials"),
-    "checkpoint": ("device", "task", "trials", "batch_size", "dtype", "seed"),
+    "probes": ("device", "budget_s", "seed", "trained_len", "trials", "text_path"),
+    "checkpoint": ("device", "task", "haystack_path", "lengths", "trials", "batch_size", "dtype", "seed"),
 }
 
 
 def command(run: Run) -> str:
     """The command that repeats a run, given the design's YAML as design.yaml."""
-    given = ((key.removesuffix("_s").replace("_", "-"), run.options.get(key)) for key in FLAGS[run.kind])
-    options = " ".join(f"--{flag} {value}" for flag, value in given if value is not None)
-    what = f"niah --checkpoint {run.options['path']}" if run.kind == "checkpoint" else f"{run.kind} design.yaml"
+    given = ((key.removesuffix("_s").removesuffix("_path").replace("_", "-"), run.options.get(key)) for key in FLAGS[run.kind])
+    options = " ".join(f"--{flag} {_argument(value)}" for flag, value in given if value is not None)
+    what = f"niah --checkpoint {_argument(run.options['path'])}" if run.kind == "checkpoint" else f"{run.kind} design.yaml"
     return f"python -m hybrid_core {what} {options}"
+
+
+def _argument(value: Any) -> str:
+    """As the command line reads it back, quoted for a shell."""
+    return shlex.quote(",".join(map(str, value)) if isinstance(value, list) else str(value))

@@ -205,9 +205,9 @@ def profile_table(run: Run) -> str:
     if found := parts.get("memory"):
         rows.append((f"peak memory, {found['what']}", units.n_bytes(found["peak_bytes"]), "measured"))
         rows.append(("  weights, cache and activations", units.n_bytes(found["predicted_bytes"]["total"]), "exact"))
-        live = found["activations"]
-        rows.append((f"activations and cache, prefill of {live['prompt_len']} tokens", units.n_bytes(live["live_bytes"]), "measured"))
-        rows.append(("  by the closed form", units.n_bytes(live["exact_bytes"]), "exact"))
+        if live := found.get("activations"):  # runs stored by earlier versions have none
+            rows.append((f"activations and cache, prefill of {live['prompt_len']} tokens", units.n_bytes(live["live_bytes"]), "measured"))
+            rows.append(("  by the closed form", units.n_bytes(live["exact_bytes"]), "exact"))
     if found := parts.get("energy"):
         joules = found["parts"]["decode"]["joules"]
         rows.append(
