@@ -116,6 +116,7 @@ def _add_measurements(command: Command) -> None:
     sub.add_argument("--state-dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
     sub.add_argument("--batch-size", type=int, default=4, help="sequences (default: %(default)s, the paper's)")
     sub.add_argument("--prompt-len", type=int, default=512, help="tokens of the prompt (default: %(default)s, the paper's)")
+    sub.add_argument("--decode", default="auto", help="auto, eager, graph (CUDA) or compiled (C++ compiler) (default: %(default)s)")
 
     text = (
         "Ask for needles at every depth and length: of a small proxy of a design, trained for it, or of a checkpoint (the paper's protocol)"
@@ -232,7 +233,7 @@ def _paper_check(arguments: argparse.Namespace) -> int:
 
 def _profile(arguments: argparse.Namespace) -> int:
     spec = presets.resolve(arguments.spec)
-    names = ("device", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len")
+    names = ("device", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len", "decode")
     options = ProfileOptions.make(budget_s=arguments.budget, **{name: getattr(arguments, name) for name in names})
     return _job(spec, options, arguments.json)
 

@@ -32,6 +32,8 @@ def facts(run: Run) -> dict[str, str]:
         found["prefill batch x prompt"] = f"{part['batch_size']} x {part['prompt_len']}"
         found["prefill (measured)"] = units.rate(part["tokens_per_s"])
         found["prefill (predicted)"] = units.rate(part["predicted_tokens_per_s"])
+    if (part := parts.get("decode")) and "path" in part:
+        found["decode steps"] = part["path"]
     for row in parts.get("generation", {}).get("rows", []):
         name = f"generation to {row['total_len']:,}"
         found[f"{name} (measured)"] = units.rate(row["tokens_per_s"])

@@ -61,7 +61,7 @@ def _div(chart: go.Figure, name: str) -> str:
 
 
 FLAGS = {
-    "profile": ("device", "budget_s", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len"),
+    "profile": ("device", "budget_s", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len", "decode"),
     "niah": ("device", "budget_s", "seed", "trained_len", "trials"),
     "probes": ("device", "budget_s", "seed", "trained_len", "trials", "text_path"),
     "checkpoint": ("device", "task", "haystack_path", "lengths", "trials", "batch_size", "dtype", "seed"),
