@@ -72,7 +72,7 @@ class Profile:
             self._prefill(model)
         with device.energy(self.device) as decode_energy:
             self._decode(model)
-        self.store("environment", environment | {"kernels_ran": ran()})
+        self.store("environment", environment | {"kernels_ran": ran(), "decode": resolve(self.options.decode, self.device.type)})
         self._generation()
         self._memory(peak, build_s)
         self._energy({"prefill": prefill_energy, "decode": decode_energy})
