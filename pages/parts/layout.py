@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-CARD, CHART = 222, 476  # pixels: four cards or two charts beside the sidebar at 1440, two or one at 800
+CARD, CHART, MAP = 222, 476, 350  # pixels: four cards or two charts beside the sidebar at 1440, two or one at 800; three maps, or two
 
 
 def cells(n: int, width: int) -> Iterator[DeltaGenerator]:
