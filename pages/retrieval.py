@@ -116,7 +116,8 @@ def side_by_side() -> None:
     labels = {run.id: f"{run.id}: {run.name}, seed {run.options['seed']}" for run in runs}
     default = [run.id for run in latest_of_each(runs)][:6]
     chosen = st.multiselect("Needle tests", list(labels), default=default, format_func=labels.get, key="niah.compared")
-    compared = [run for run in runs if run.id in chosen]
+    by_id = {run.id: run for run in runs}
+    compared = [by_id[run_id] for run_id in chosen]
     if differing := unlike(compared):
         st.warning(f"These runs are not like for like: {design.plain('; '.join(differing))}.")
     score_table(compared)
@@ -126,17 +127,21 @@ def side_by_side() -> None:
 
 def score_table(runs: list[Run]) -> None:
     """One row a design; shares in percent."""
-    percent = {"format": "percent", "help": "measured on the proxy, mean over all depths"}
+    frame = pd.DataFrame([score_row(run) for run in runs])
+    if frame.empty:
+        return
+    frame[["at_trained_len", "at_1_5x"]] *= 100
+    share = {"format": "%.0f %%", "help": "measured on the proxy, mean over all depths"}
     st.dataframe(
-        pd.DataFrame([score_row(run) for run in runs]),
+        frame,
         hide_index=True,
         column_config={
             "proxy": "layers of the proxy",
-            "trained_len": st.column_config.NumberColumn("trained length (tokens)"),
-            "at_trained_len": st.column_config.NumberColumn("recalled there", **percent),
-            "at_1_5x": st.column_config.NumberColumn("recalled at 1.5 times", **percent),
+            "at_trained_len": st.column_config.NumberColumn("recalled at trained length", **share),
+            "at_1_5x": st.column_config.NumberColumn("at 1.5 times", **share),
             "effective_context": st.column_config.NumberColumn("effective context (tokens)", help="at least 90 % recalled up to here"),
             "tokens_to_learn": st.column_config.NumberColumn("training tokens to 90 %", format="compact"),
+            "trained_len": st.column_config.NumberColumn("trained length (tokens)"),
         },
     )
 

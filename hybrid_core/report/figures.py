@@ -291,17 +291,19 @@ def retrieval_map(run: Run, width: int = HALF) -> go.Figure:
 
     Cells that were not asked (yet) stay empty.
     """
-    found, known = run.parts["map"], learnt(run)
-    title = f"Needles recalled, {label(run)}" + ("" if known else ": not learnt, so no finding")
-    source = f"measured: {found['trials']} trials a cell, whole values; cells left empty were not asked"
-    figure = _figure(title, source, "context (tokens)", "depth of the needle", height=400, width=width)
-    figure.add_heatmap(**_cells(found), colorscale=RECALLED if known else NOT_LEARNT, zmin=0, zmax=1)
+    found, large = run.parts["map"], width >= HALF
+    title, colours = ("needles recalled", RECALLED) if learnt(run) else ("not learnt", NOT_LEARNT)
+    source = f"measured: % of {found['trials']} trials, whole values; empty: not asked" + (
+        "; dashed: trained length" if found["trained_len"] in found["lengths"] else ""
+    )
+    height = 460 if large else 360
+    figure = _figure(f"{label(run)}: {title}", source, "context (tokens)", "depth of the needle", height=height, width=width)
+    figure.add_heatmap(**_cells(found), colorscale=colours, zmin=0, zmax=1, showscale=large)
     figure.update_traces(colorbar={"tickformat": ".0%", "thickness": 12, "title": {"text": "recalled", "side": "right"}})
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     if found["trained_len"] in found["lengths"]:
-        edge = found["lengths"].index(found["trained_len"]) + 0.5
-        figure.add_vline(x=edge, line_dash="dash", annotation={"text": "trained length ", "xanchor": "right", "yanchor": "bottom", "y": 1})
+        figure.add_vline(x=found["lengths"].index(found["trained_len"]) + 0.5, line_dash="dash")
     return _room(figure)
 
 
@@ -351,7 +353,7 @@ def training_curve(run: Run) -> go.Figure:
         yaxis="y2",
         hovertemplate="%{y:,} tokens of context",
     )
-    right = {"title": "context (tokens)", "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False}
+    right = {"title": "context (tokens)", "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "tickmode": "auto"}
     figure.update_layout(yaxis={"tickformat": ".0%", "range": [0, 1.03]}, yaxis2=right, margin_r=70)
     return _room(figure)
 

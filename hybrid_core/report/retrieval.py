@@ -40,12 +40,12 @@ def score_row(run: Run) -> dict[str, Any]:
         "run": run.id,
         "design": run.name,
         "proxy": run.parts.get("proxy", {}).get("pattern"),
-        "trained_len": found["trained_len"],
         "learnt": learnt(run),
         "at_trained_len": found["at_trained_len"],
         "at_1_5x": found["at_1_5x"],
         "effective_context": found["effective_context"],
         "tokens_to_learn": found["tokens_to_learn"],
+        "trained_len": found["trained_len"],
         "seed": run.options["seed"],
     }
 
