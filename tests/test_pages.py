@@ -54,3 +54,31 @@ def test_the_profile_page_queues_jobs_of_other_kinds_and_shows_profiles_alone(tm
     page = AppTest.from_file(str(ROOT / "pages" / "profile.py"), default_timeout=60).run()
     assert not page.exception
     assert any("No profile yet" in info.value for info in page.info)
+
+
+def retrieval(tab: str) -> AppTest:
+    page = AppTest.from_file(str(ROOT / "pages" / "retrieval.py"), default_timeout=60)
+    page.session_state["retrieval.tab"] = tab
+    return page.run()
+
+
+def press(page: AppTest, button: str) -> str:
+    """Press a button; the error that the page then shows."""
+    next(found for found in page.button if found.label == button).click().run()
+    assert not page.exception
+    return "".join(error.value for error in page.error)
+
+
+def test_bad_input_of_the_retrieval_page_is_said_and_nothing_is_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    page = retrieval("Needle in a haystack")
+    page.number_input("niah.cpu.length").set_value(130)
+    assert "trained\\_len" in press(page, "Start needle test")
+    page = retrieval("Probes")
+    page.text_area("probes.pasted").set_value("too short")
+    assert "9 bytes" in press(page, "Start probes")
+    page = retrieval("Checkpoint")
+    page.text_input[0].set_value(str(tmp_path))
+    page.run()
+    assert "no config" in press(page, "Start checkpoint test")
+    assert open_store().list() == []

@@ -292,7 +292,7 @@ def retrieval_map(run: Run, width: int = HALF) -> go.Figure:
     Cells that were not asked (yet) stay empty.
     """
     found, large = run.parts["map"], width >= HALF
-    title, colours = ("needles recalled", RECALLED) if learnt(run) else ("not learnt", NOT_LEARNT)
+    title, colours = ("needles recalled", RECALLED) if learnt(run) else ("needles recalled, not learnt", NOT_LEARNT)
     source = f"measured: % of {found['trials']} trials, whole values; empty: not asked" + (
         "; dashed: trained length" if found["trained_len"] in found["lengths"] else ""
     )

@@ -77,7 +77,7 @@ def pick(kind: str) -> Run | None:
     runs = [run for run in open_store().list(with_parts=False) if run.kind == kind]
     if not runs:
         return None
-    labels = {run.id: f"{run.id}: {run.name} on {run.device}, {run.status}, {run.created_at:%Y-%m-%d %H:%M} UTC" for run in runs}
+    labels = {run.id: f"{run.id}: {run.name} on {run.device}, {run.created_at:%Y-%m-%d %H:%M} UTC" for run in runs}
     wanted = st.session_state.pop(f"{kind}.run", None)
     if wanted in labels:
         st.session_state[f"{kind}.shown"] = wanted

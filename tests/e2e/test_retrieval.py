@@ -1,0 +1,76 @@
+"""The Retrieval page in a real browser: a map fills in, and one that is cancelled keeps its cells."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from hybrid_core import link
+from tests.designs import design
+from tests.e2e.conftest import serve
+
+ROW, CONTEXTS = 11, 3  # depths; contexts of 128, 192 and 256 tokens: an unfinished proxy is asked no further than it was trained
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[str]:
+    """A server without runs; so small a proxy trains fastest on one thread."""
+    with serve(tmp_path, OMP_NUM_THREADS="1") as address:
+        yield address
+
+
+def cells(page: Page) -> int:
+    """How many cells of the map of the run on show are drawn."""
+    return page.get_by_test_id("stPlotlyChart").first.locator(".heatmap-label").count()
+
+
+def fill(page: Page, label: str, value: int) -> None:
+    """Type a number into a field."""
+    field = page.get_by_role("spinbutton", name=label)
+    field.fill(str(value))
+    field.press("Enter")
+
+
+def until_cells(page: Page, more_than: int) -> int:
+    """Wait until the map has more cells; how many it has then."""
+    for _ in range(300):
+        if (n := cells(page)) > more_than:
+            return n
+        page.wait_for_timeout(100)
+    raise AssertionError(f"the map stays at {cells(page)} cells")
+
+
+def start(page: Page, run: int) -> None:
+    """Start a needle test and wait until it is the one on show."""
+    page.get_by_role("button", name="Start needle test").click()
+    expect(page.get_by_role("heading", name=f"Run {run}: one layer")).to_be_visible()
+
+
+def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: str) -> None:
+    page.goto(f"{server}/?design={link.encode(design('A', name='one layer'))}")
+    expect(page.get_by_role("heading", name="one layer")).to_be_visible()
+    page.get_by_role("button", name="Test retrieval").click()
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", name="Run 1: one layer, cancelled")).to_be_visible()
+
+    page.get_by_text("Size of the proxy, trials").click()
+    for label, value in {"Time budget (s)": 5, "d_model of the proxy": 32, "Trained length (tokens)": 256, "Trials a cell": 500}.items():
+        fill(page, label, value)
+    start(page, 2)
+    first = until_cells(page, 0)
+    assert first < ROW * CONTEXTS
+    assert until_cells(page, first) > first
+    expect(page.get_by_role("heading", name="Run 2: one layer, done")).to_be_visible()
+    expect(page.get_by_text("an unfinished proxy, not a finding")).to_be_visible()
+    expect(page.get_by_text("#2 one layer: needles recalled, not learnt").first).to_be_visible()
+    assert cells(page) == ROW * CONTEXTS
+
+    fill(page, "Trials a cell", 3000)
+    start(page, 3)
+    until_cells(page, 0)
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.get_by_role("heading", name="Run 3: one layer, cancelled")).to_be_visible()
+    kept = cells(page)
+    assert kept in (ROW, 2 * ROW)
+    expect(page.get_by_text(f"Stopped with {kept} finished cells. It had not learnt its trained length")).to_be_visible()
