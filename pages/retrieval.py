@@ -77,11 +77,11 @@ def needle_result(run: Run) -> None:
 
 def scores(row: dict[str, Any]) -> None:
     """The numbers that compare designs."""
-    trained, tokens = row["trained_len"], row["tokens_to_learn"]
+    trained, reach, tokens = row["trained_len"], row["effective_context"], row["tokens_to_learn"]
     shown = [
         (f"Recalled at {trained:,} tokens", _share(row["at_trained_len"]), "the trained length, mean over all depths"),
         (f"Recalled at {trained * 3 // 2:,} tokens", _share(row["at_1_5x"]), "1.5 times the trained length"),
-        ("Effective context", f"{row['effective_context']:,} tokens", "up to here at least 90 % recalled"),
+        ("Effective context", f"{reach:,} tokens" if reach else "none", "up to here at least 90 % recalled"),
         (
             "Training tokens to 90 %",
             units.count(tokens) if tokens else "not reached",
@@ -168,7 +168,9 @@ def probes() -> None:
     jobs.queue()
     if run := jobs.pick("probes"):
         jobs.headline(run)
-        charts([run])
+        if text := reading(run):
+            st.warning(design.plain(text))
+        charts(run)
     else:
         st.info("No probes yet. Start them above: the budget is shared out among them.")
 
@@ -179,11 +181,11 @@ def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
     return ProbeOptions.make(text_path=path, **asked)
 
 
-def charts(runs: list[Run]) -> None:
-    """Every chart that the runs have."""
-    drawn = figures.retrieval(runs)
+def charts(run: Run) -> None:
+    """A chart for each probe that has begun."""
+    drawn = figures.retrieval([run])
     for index, (place, chart) in enumerate(zip(layout.cells(len(drawn), HALF), drawn, strict=True)):
-        place.plotly_chart(chart, key=f"chart-{runs[0].id}-{index}")
+        place.plotly_chart(chart, key=f"probe-{run.id}-{index}")
 
 
 # ---------------------------------------------------------------- checkpoints

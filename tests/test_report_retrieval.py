@@ -93,7 +93,8 @@ def test_a_stopped_run_says_how_far_it_came() -> None:
 
 def test_runs_that_were_not_asked_alike_are_named() -> None:
     runs = [niah(LEARNT, budget_s=60.0), niah(LEARNT, budget_s=300.0), niah(LEARNT, budget_s=60.0, seed=1)]
-    assert unlike(runs) == ["budget_s 300.0, 60.0"]
+    assert unlike(runs) == ["budget 60, 300 s"]
+    assert unlike([niah(LEARNT), niah(LEARNT, d_model=64)]) == []  # 64 is what a CPU has by default
     assert unlike([runs[0], runs[2]]) == []
 
 
@@ -119,6 +120,8 @@ def test_probes_draw_a_line_per_run_dotted_where_it_was_not_learnt() -> None:
         ([2, 4], [0.9, 0.5], "dot"),
         ([2, 4], [0.9, 0.5], "solid"),
     ]
+    said = reading(runs[0])
+    assert said and "Associative recall was not learnt: 25% recalled at 64 tokens after 50K" in said and reading(runs[1]) is None
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from hybrid_core.costs.roofline import predict
 from hybrid_core.hardware import Hardware
 from hybrid_core.registry import KINDS, kind_of
 from hybrid_core.report import units
-from hybrid_core.report.retrieval import learnt
+from hybrid_core.report.retrieval import learnt, probe_learnt
 from hybrid_core.runs.store import Run
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
@@ -50,10 +50,11 @@ HALF, FULL = 470, 1000  # nominal widths in pixels, for wrapping and for the roo
 def _figure(title: str, source: str, x: str, y: str, height: int = 340, width: int = HALF) -> go.Figure:
     """An empty chart in the house style: title above the legend, source below the axis."""
     foot = "<br>".join(textwrap.wrap(source, (width - 80) // 6))
+    heading = textwrap.wrap(title, width // 8)
     figure = go.Figure()
     figure.update_layout(
         title={
-            "text": "<br>".join(textwrap.wrap(title, width // 8)),
+            "text": "<br>".join(heading),
             "x": 0,
             "xanchor": "left",
             "y": 1,
@@ -61,7 +62,7 @@ def _figure(title: str, source: str, x: str, y: str, height: int = 340, width: i
             "yref": "container",
         },
         title_font_size=15,
-        title_pad={"t": 8, "l": 4},
+        title_pad={"t": 8 if len(heading) == 1 else 20, "l": 4},  # of several lines plotly would cut the first
         height=height,
         margin={"l": 64, "r": 16, "b": 64 + 15 * foot.count("<br>")},
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
@@ -79,7 +80,7 @@ def _room(figure: go.Figure) -> go.Figure:
     longest = max((len(name) for name in shown), default=0)
     per_row = max(1, (figure.layout.meta["width"] - 80) // (7 * longest + 44))
     rows = -(-len(shown) // per_row) if len(shown) > 1 else 0
-    top = 34 + 18 * (figure.layout.title.text.count("<br>")) + 20 * rows
+    top = 26 + figure.layout.title.pad.t + 18 * figure.layout.title.text.count("<br>") + 20 * rows
     figure.update_layout(margin_t=top, height=figure.layout.height + top - 40, showlegend=len(shown) > 1)
     return figure
 
@@ -342,6 +343,7 @@ def training_curve(run: Run) -> go.Figure:
         y=[point["accuracy"] for point in curve],
         text=[point["stage"] for point in curve],
         name="recalled in training",
+        mode="lines",
         line={"color": COLOURS[0], "width": 2.5},
         hovertemplate="%{x:.2f}M tokens, %{text}: %{y:.0%}",
     )
@@ -349,6 +351,7 @@ def training_curve(run: Run) -> go.Figure:
         x=tokens,
         y=[point["length"] for point in curve],
         name="context in training (right)",
+        mode="lines",
         line={"color": "#999999", "dash": "dot", "shape": "hv"},
         yaxis="y2",
         hovertemplate="%{y:,} tokens of context",
@@ -367,7 +370,7 @@ def recall_by_pairs(runs: Sequence[Run]) -> go.Figure:
         "values recalled",
     )
     _probe(figure, runs, "recall", "n_pairs", "accuracy", "trained_pairs")
-    figure.update_yaxes(tickformat=".0%", range=[0, 1.03])
+    figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.03])
     return _room(figure)
 
 
@@ -380,7 +383,7 @@ def copying_by_length(runs: Sequence[Run]) -> go.Figure:
         "copied whole",
     )
     _probe(figure, runs, "copying", "context_len", "share", "trained_len")
-    figure.update_yaxes(tickformat=".0%", range=[0, 1.03])
+    figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.03])
     return _room(figure)
 
 
@@ -400,7 +403,7 @@ def _probe(figure: go.Figure, runs: Sequence[Run], part: str, x: str, y: str, tr
     """A line per run, dotted where the task was not learnt; a dashed line where training ended."""
     shown = [run for run in runs if part in run.parts]
     for run, colour in zip(shown, _cycle(len(shown)), strict=True):
-        rows, short = run.parts[part]["rows"], part != "text" and run.parts[part]["training"]["tokens_to_learn"] is None
+        rows, short = run.parts[part]["rows"], not probe_learnt(run, part)
         figure.add_scatter(
             x=[row[x] for row in rows],
             y=[row[y] for row in rows],

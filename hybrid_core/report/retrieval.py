@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from hybrid_core.report import units
+from hybrid_core.retrieval.options import NiahOptions
 from hybrid_core.retrieval.scores import scores
 from hybrid_core.runs.store import Run
 
-SAME = ("budget_s", "d_model", "trained_len", "device")  # options that must agree before rows are compared
+PROBES = {"recall": "Associative recall", "copying": "Selective copying"}
 
 
 def learnt(run: Run) -> bool:
@@ -18,19 +19,34 @@ def learnt(run: Run) -> bool:
     return training is None or training["tokens_to_learn"] is not None
 
 
+def probe_learnt(run: Run, part: str) -> bool:
+    """Whether a probe's proxy learnt its task; a text is not learnt or not, its loss falls."""
+    return part not in PROBES or run.parts[part]["training"]["tokens_to_learn"] is not None
+
+
 def reading(run: Run) -> str | None:
-    """What a map may be taken for: the verdict, or how far a run came that was stopped before it. None while it runs."""
+    """What a result may be taken for: the verdict, or how far a run came that was stopped before it. None where nothing is to be said."""
     if verdict := run.parts.get("verdict"):
         return str(verdict["text"])
-    training = run.parts.get("training")
-    if run.active or not training:
-        return None
-    reached = (
-        f"{training['accuracy']:.0%} recalled at {training['length']:,} tokens after {units.count(training['tokens'])} training tokens"
-    )
+    if training := run.parts.get("training"):
+        return None if run.active else _stopped(run, training)
+    short = [
+        f"{name} was not learnt: {_reached(run.parts[part]['training'])}"
+        for part, name in PROBES.items()
+        if part in run.parts and not probe_learnt(run, part)
+    ]
+    return f"{'; '.join(short)}. No finding about the design; give it a larger budget." if short else None
+
+
+def _stopped(run: Run, training: dict[str, Any]) -> str:
     cells = len(run.parts.get("map", {}).get("cells", ()))
     state = "It had learnt its trained length" if learnt(run) else "It had not learnt its trained length, so the map is no finding"
-    return f"Stopped with {cells} finished cells. {state}: {reached}."
+    return f"Stopped with {cells} finished cells. {state}: {_reached(training)}."
+
+
+def _reached(training: dict[str, Any]) -> str:
+    tokens = units.count(training["tokens"])
+    return f"{training['accuracy']:.0%} recalled at {training['length']:,} tokens after {tokens} training tokens"
 
 
 def score_row(run: Run) -> dict[str, Any]:
@@ -57,9 +73,18 @@ def _scores_so_far(run: Run) -> dict[str, Any]:
 
 
 def unlike(runs: Sequence[Run]) -> list[str]:
-    """Options in which the runs differ, though rows are comparable only where they agree: `trained_len 256, 512`."""
-    given = {name: sorted({str(run.options.get(name) or "default") for run in runs}) for name in SAME}
-    return [f"{name} {', '.join(values)}" for name, values in given.items() if len(values) > 1]
+    """In what the runs differ, though rows are comparable only where they agree: `trained length 256, 512 tokens`."""
+    asked = [_asked(run) for run in runs]
+    values = {what: sorted({one[what] for one in asked}) for one in asked[:1] for what in one}
+    return [what.format(", ".join(map(str, found))) for what, found in values.items() if len(found) > 1]
+
+
+def _asked(run: Run) -> dict[str, Any]:
+    """What decides how much a run may learn, defaults filled in."""
+    options = NiahOptions.make(**run.options)
+    scale = options.scale(run.device.split(":")[0])
+    found = {"budget {} s": round(options.budget_s), "d_model {}": scale.d_model, "trained length {} tokens": scale.trained_len}
+    return found | {"device {}": run.device}
 
 
 def latest_of_each(runs: Sequence[Run]) -> list[Run]:

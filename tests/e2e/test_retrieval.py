@@ -20,9 +20,9 @@ def server(tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def cells(page: Page) -> int:
-    """How many cells of the map of the run on show are drawn."""
-    return page.get_by_test_id("stPlotlyChart").first.locator(".heatmap-label").count()
+def cells(page: Page, run: int) -> int:
+    """How many cells of a run's map are drawn."""
+    return page.locator(f".st-key-map-{run} .heatmap-label").count()
 
 
 def fill(page: Page, label: str, value: int) -> None:
@@ -32,13 +32,13 @@ def fill(page: Page, label: str, value: int) -> None:
     field.press("Enter")
 
 
-def until_cells(page: Page, more_than: int) -> int:
-    """Wait until the map has more cells; how many it has then."""
+def until_cells(page: Page, run: int, more_than: int) -> int:
+    """Wait until a run's map has more cells; how many it has then."""
     for _ in range(300):
-        if (n := cells(page)) > more_than:
+        if (n := cells(page, run)) > more_than:
             return n
         page.wait_for_timeout(100)
-    raise AssertionError(f"the map stays at {cells(page)} cells")
+    raise AssertionError(f"the map of run {run} stays at {cells(page, run)} cells")
 
 
 def start(page: Page, run: int) -> None:
@@ -58,19 +58,19 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: 
     for label, value in {"Time budget (s)": 5, "d_model of the proxy": 32, "Trained length (tokens)": 256, "Trials a cell": 500}.items():
         fill(page, label, value)
     start(page, 2)
-    first = until_cells(page, 0)
+    first = until_cells(page, 2, 0)
     assert first < ROW * CONTEXTS
-    assert until_cells(page, first) > first
+    assert until_cells(page, 2, first) > first
     expect(page.get_by_role("heading", name="Run 2: one layer, done")).to_be_visible()
     expect(page.get_by_text("an unfinished proxy, not a finding")).to_be_visible()
     expect(page.get_by_text("#2 one layer: needles recalled, not learnt").first).to_be_visible()
-    assert cells(page) == ROW * CONTEXTS
+    assert cells(page, 2) == ROW * CONTEXTS
 
     fill(page, "Trials a cell", 3000)
     start(page, 3)
-    until_cells(page, 0)
+    until_cells(page, 3, 0)
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("heading", name="Run 3: one layer, cancelled")).to_be_visible()
-    kept = cells(page)
+    kept = cells(page, 3)
     assert kept in (ROW, 2 * ROW)
     expect(page.get_by_text(f"Stopped with {kept} finished cells. It had not learnt its trained length")).to_be_visible()
