@@ -13,7 +13,7 @@ from hybrid_core.runs import Run, open_store
 from hybrid_core.spec import ArchSpec
 from pages.parts import design, jobs, layout
 
-FIELD, HALF = 180, layout.CHART + 120
+FIELD = 180
 TASKS = {"niah_single": "one needle", "niah_multikey": "one needle among three others"}
 
 
@@ -63,7 +63,7 @@ def needle_result(run: Run) -> None:
         (st.success if learnt(run) else st.warning)(design.plain(text))
     if "map" in run.parts:
         scores(score_row(run))
-    left, right = layout.cells(2, HALF)
+    left, right = layout.cells(2, layout.WIDE)
     with left:
         if "map" in run.parts:
             st.plotly_chart(figures.retrieval_map(run), key=f"map-{run.id}")
@@ -184,7 +184,7 @@ def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
 def charts(run: Run) -> None:
     """A chart for each probe that has begun."""
     drawn = figures.retrieval([run])
-    for index, (place, chart) in enumerate(zip(layout.cells(len(drawn), HALF), drawn, strict=True)):
+    for index, (place, chart) in enumerate(zip(layout.cells(len(drawn), layout.WIDE), drawn, strict=True)):
         place.plotly_chart(chart, key=f"probe-{run.id}-{index}")
 
 

@@ -61,7 +61,7 @@ def compare(ids: list[int]) -> None:
         st.plotly_chart(figures.generation(measured), key="runs.generation")
         st.plotly_chart(figures.live_cache(measured), key="runs.cache")
     charts = figures.retrieval(runs)
-    for index, (place, chart) in enumerate(zip(layout.cells(len(charts), layout.CHART), charts, strict=True)):
+    for index, (place, chart) in enumerate(zip(layout.cells(len(charts), layout.WIDE), charts, strict=True)):
         place.plotly_chart(chart, key=f"runs.retrieval-{index}")
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from hybrid_core import presets
 from hybrid_core.report import figures
+from hybrid_core.report.compare import facts
 from hybrid_core.report.html import report
 from hybrid_core.report.retrieval import latest_of_each, learnt, reading, score_row, unlike
 from hybrid_core.retrieval import texts
@@ -101,6 +102,11 @@ def test_runs_that_were_not_asked_alike_are_named() -> None:
 def test_the_latest_run_of_each_design_is_compared() -> None:
     first, second, third = niah(LEARNT), niah(LEARNT, pattern="A"), niah(LEARNT)
     assert [run.id for run in latest_of_each([first, second, third])] == [third.id, second.id]
+
+
+def test_the_proxys_width_is_not_taken_for_the_designs() -> None:
+    found = facts(niah(LEARNT, d_model=64))
+    assert (found["d_model"], found["d_model of the proxy"]) == ("32", "64")
 
 
 def test_a_report_says_what_a_map_may_be_taken_for() -> None:
