@@ -108,8 +108,7 @@ def beside_the_map(run: Run) -> None:
 
 def side_by_side() -> None:
     """Maps of several designs on one colour scale, and a row of scores each."""
-    store = open_store()
-    runs = [run for run in store.list() if run.kind == "niah" and run.parts.get("map", {}).get("cells")]
+    runs = [run for run in open_store().list(kind="niah") if run.parts.get("map", {}).get("cells")]
     if len(runs) < 2:
         return
     st.subheader("Designs side by side")
