@@ -64,15 +64,14 @@ def needle_result(run: Run) -> None:
     if "map" in run.parts:
         scores(score_row(run))
     left, right = layout.cells(2, layout.WIDE)
-    with left:
-        if "map" in run.parts:
-            st.plotly_chart(figures.retrieval_map(run), key=f"map-{run.id}")
-        elif run.active:
-            st.info("The map fills in here once the proxy is trained.")
     with right:
         beside_the_map(run)
-        if "training" in run.parts:
-            st.plotly_chart(figures.training_curve(run), key=f"training-{run.id}")
+    if "map" in run.parts:
+        left.plotly_chart(figures.retrieval_map(run), key=f"map-{run.id}")
+    elif run.active:
+        left.info("The map fills in here once the proxy is trained.")
+    if "training" in run.parts:
+        (right if "map" in run.parts else left).plotly_chart(figures.training_curve(run), key=f"training-{run.id}")
 
 
 def scores(row: dict[str, Any]) -> None:

@@ -92,6 +92,11 @@ def test_a_stopped_run_says_how_far_it_came() -> None:
     assert said and "4 finished cells" in said and "not learnt" in said and "25% recalled at 64 tokens after 50K" in said
 
 
+def test_a_run_that_was_stopped_in_training_speaks_of_no_map() -> None:
+    said = reading(niah({"map": {"cells": []}}, status="cancelled"))
+    assert said == "Stopped before the first cell of its map: 25% recalled at 64 tokens after 50K training tokens."
+
+
 def test_runs_that_were_not_asked_alike_are_named() -> None:
     runs = [niah(LEARNT, budget_s=60.0), niah(LEARNT, budget_s=300.0), niah(LEARNT, budget_s=60.0, seed=1)]
     assert unlike(runs) == ["budget 60, 300 s"]

@@ -39,9 +39,11 @@ def reading(run: Run) -> str | None:
 
 
 def _stopped(run: Run, training: dict[str, Any]) -> str:
-    cells = len(run.parts.get("map", {}).get("cells", ()))
+    cells = run.parts.get("map", {}).get("cells")
+    if not cells:
+        return f"Stopped before the first cell of its map: {_reached(training)}."
     state = "It had learnt its trained length" if learnt(run) else "It had not learnt its trained length, so the map is no finding"
-    return f"Stopped with {cells} finished cells. {state}: {_reached(training)}."
+    return f"Stopped with {len(cells)} finished cells. {state}: {_reached(training)}."
 
 
 def _reached(training: dict[str, Any]) -> str:
