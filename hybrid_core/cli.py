@@ -157,6 +157,7 @@ def _small_training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     sub.add_argument("--budget", type=float, default=300.0, help="seconds for training and evaluation (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
+    sub.add_argument("--d-model", type=int, help="width of the proxy (default: 64 on a CPU, 256 on a GPU)")
     sub.add_argument("--trained-len", type=int, help="tokens of context to train at (default: by device)")
     sub.add_argument("--trials", type=int, help="trials per cell (default: 50 on a CPU, 100 on a GPU or a checkpoint)")
 
@@ -239,7 +240,9 @@ def _profile(arguments: argparse.Namespace) -> int:
 
 
 def _proxy_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {"budget_s": arguments.budget} | {name: getattr(arguments, name) for name in ("device", "seed", "trained_len", "trials")}
+    return {"budget_s": arguments.budget} | {
+        name: getattr(arguments, name) for name in ("device", "seed", "d_model", "trained_len", "trials")
+    }
 
 
 def _niah(arguments: argparse.Namespace) -> int:
