@@ -65,7 +65,8 @@ def _few_heads(log_decay: Tensor, inflow: Tensor, g: int) -> Iterator[tuple[Tens
 
 
 def _within(scores: Tensor, log_decay: Tensor, inflow: Tensor) -> Tensor:
-    """scores [b, g, 1, l, l], zero for what comes later, weighted by the decay between positions, times the inflow of those heads: [b, g, heads, l, p]."""
+    """scores [b, g, 1, l, l], zero for what comes later, weighted by the decay between positions, times the inflow of those heads:
+    [b, g, heads, l, p]."""
     between = log_decay[..., :, None] - log_decay[..., None, :]
     decay = between.clamp_(FORGOTTEN, -FORGOTTEN).exp_()  # finite where the score is zero, too
     return (scores * decay).to(inflow.dtype) @ inflow
