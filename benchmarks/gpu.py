@@ -188,13 +188,13 @@ def main() -> None:
     record["operations"] = operations.compare()
     record["transformers"] = {name: against_transformers(model, device) for name, model in transformers_models(device).items()}
     for name, found in record["transformers"].items():
-        print(
-            f"{name}: decode {found['decode_times_as_fast']:.2f}, prefill {found['prefill_times_as_fast']:.2f} times as fast as transformers"
-        )
+        decode, prefill = found["decode_times_as_fast"], found["prefill_times_as_fast"]
+        print(f"{name}: decode {decode:.2f}, prefill {prefill:.2f} times transformers' speed")
     free_memory(device)
     record["designs"] = designs(device, [presets.get(name).spec for name in presets.TABLE2], until)
     name = re.sub(r"[^a-z0-9]+", "_", record["environment"]["name"].lower()).strip("_")
     path = arguments.out or MEASURED / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(f"written to {path}")
 
