@@ -16,7 +16,7 @@ class DiffAttentionCosts(AttentionCosts):
 
     def params(self) -> dict[str, int]:
         s = self.spec
-        own = {"norm": self.d_out if s.norm == "group" else 0, "scalar": 4 * s.head_dim if s.scalar == "diff_t" else 0}
+        own = {"norm": (s.pair_width if s.shared_norm else self.d_out) if s.norm == "group" else 0, "scalar": 4 * s.head_dim if s.scalar == "diff_t" else 0}
         return super().params() | own
 
     def _pair_flops(self) -> int:
