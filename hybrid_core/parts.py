@@ -289,7 +289,8 @@ class DiffMamba2Mixer(Mamba2Mixer):
 class Mamba1Fields(Frozen):
     """What a Mamba-1 layer and the section `ssm` have in common. `dt_rank` is d_model / 16 in the published models.
 
-    `dt_bc_norm`: RMSNorm of dt (at its rank), B and C, as in Jamba; `dt_bc_weight` False: without weights, as in Falcon-Mamba.
+    `dt_bc_norm`: RMSNorm of dt (at its rank), B and C, as in Jamba; `dt_bc_weight` False: without weights, and with an epsilon of its
+    own, as in Falcon-Mamba.
     `n_heads`: channels in that many heads, each with its own dt, B and C, as in Zamba.
     """
 
@@ -299,6 +300,7 @@ class Mamba1Fields(Frozen):
     dt_rank: Dim
     dt_bc_norm: bool = False
     dt_bc_weight: bool = quiet(True)
+    dt_bc_eps: Positive | None = quiet(None)
     n_heads: Dim = quiet(1)
     conv_bias: bool = quiet(True)
     proj_bias: bool = quiet(False)
