@@ -72,7 +72,7 @@ def rotates_pairs(key: str, head_dim: int, rope_fraction: float) -> None:
 
 
 class Mixer(Frozen):
-    """What mixes tokens in one layer. `kind` names it in YAML, `letter` in a pattern (placement.py) or, for kinds without one, in figures."""
+    """What mixes tokens in one layer. `kind` names it in YAML, `letter` in a pattern (placement.py), in figures alone where it has none."""
 
     kind: ClassVar[str]
     letter: ClassVar[str]
@@ -420,9 +420,9 @@ class GatedMemoryMixer(Mixer):
 class DeclaredMixer(Mixer):
     """A mixer known by its sizes alone, for what has no formula here yet.
 
-    Parameters: `matrix_params` in products with every token, `other_params` in none, and a depthwise convolution of `conv_channels` over
-    `d_conv` inputs. Cache in elements of one sequence: `state`, the convolution's inputs, `kv_per_token`. FLOPs beside the products: `flops_per_token`, and
-    `flops_per_pair` of positions.
+    Parameters: `matrix_params` in products with every token, `other_params` in none, and a depthwise convolution of `conv_channels`
+    over `d_conv` inputs. Cache in elements of one sequence: `state`, the convolution's inputs, `kv_per_token`. FLOPs beside the
+    products: `flops_per_token`, and `flops_per_pair` of positions.
     """
 
     kind: ClassVar[str] = "declared"

@@ -4,7 +4,6 @@ The YAML sections (`attention`, `swa`, `ssm`, `intra`, `diff`, `ffn`) are what a
 `ffns` give further letters to mixers and feed-forwards that a design spells out whole. What one layer is: parts.py.
 """
 
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from hybrid_core.parts import (
     MAX_DIM,
     MAX_LAYERS,
     MIXER,
+    Activation,
     AnyFfn,
     AttentionFields,
     AttentionMixer,
@@ -50,8 +50,8 @@ from hybrid_core.parts import (
     RgLruMixer,
     RopeScaling,
     Scalar,
-    SharedBlockMixer,
     Share,
+    SharedBlockMixer,
     ShortConvMixer,
     SideBySideMixer,
     Size,
@@ -72,6 +72,7 @@ __all__ = [
     "MAX_DIM",
     "MAX_LAYERS",
     "SECTIONS",
+    "Activation",
     "AnyFfn",
     "ArchSpec",
     "AttentionMixer",
@@ -397,7 +398,8 @@ class ArchSpec(Frozen):
     @cached_property
     def stack(self) -> tuple[Layer, ...]:
         """The layers as built, first to last."""
-        mixers = {letter: self._mixer(letter) for letter in set(self._letters)}
+        known = {"-": NoMixer()} | dict(self.mixers)
+        mixers: dict[str, Mixer] = {letter: known.get(letter) or self._mixer(letter) for letter in set(self._letters)}
         feeds: dict[str, AnyFfn | None] = {"-": None, "F": self.ffn} | dict(self.ffns)
         pairs = zip(self._letters, self._feeds, strict=True)
         return tuple(Layer(mixers[letter].letter, mixers[letter], feeds[feed]) for letter, feed in pairs)
@@ -412,10 +414,6 @@ class ArchSpec(Frozen):
 
     def _mixer(self, letter: str) -> Mixer:
         """The mixer of a layer of kind `letter`; validation has made sure that its sections are there."""
-        if letter in self.mixers:
-            return self.mixers[letter]
-        if letter == "-":
-            return NoMixer()
         if letter == "M":
             assert self.ssm
             return self.ssm.mixer()
@@ -478,5 +476,3 @@ class ArchSpec(Frozen):
         sections = {key: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value for key, value in changes.items()}
         kept = {key: value for key, value in self.model_dump(exclude_none=True).items() if key not in sections}
         return ArchSpec.from_mapping(kept | {key: value for key, value in sections.items() if value is not None})
-
-

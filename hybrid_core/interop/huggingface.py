@@ -27,6 +27,8 @@ ACTIVATIONS = {
     "relu2": "relu2",
 }
 
+NOPE: dict[str, Any] = {"position": "nope"}
+
 # ---------------------------------------------------------------- what families share
 
 
@@ -57,7 +59,7 @@ def _attention(c: Fields, n_kv_heads: int | None = None, rope_fraction: float | 
         "qkv_bias": biased,
         "out_bias": biased,
     }
-    return section | ({"position": "nope"} if rope_fraction is None else _rope(c, rope_fraction))
+    return section | (NOPE if rope_fraction is None else _rope(c, rope_fraction))
 
 
 def _rope(c: Fields, fraction: float, theta: float = 10_000.0) -> dict[str, Any]:
@@ -65,10 +67,11 @@ def _rope(c: Fields, fraction: float, theta: float = 10_000.0) -> dict[str, Any]
     fraction = c.number("partial_rotary_factor", fraction)
     new, old = c.section("rope_parameters"), c.section("rope_scaling")
     rope = old or new  # as transformers prefers
-    section = {
+    section: dict[str, Any] = {
         "rope_theta": rope.number("rope_theta", c.number("rope_theta", theta)),
         "rope_fraction": rope.number("partial_rotary_factor", fraction),
     }
+    elsewhere = ("rope_theta", "partial_rotary_factor")
     kind = rope.take("rope_type", None) or rope.take("type", None) or "default"
     rope.ignore("type rope_type")
     if kind == "llama3":
@@ -79,7 +82,8 @@ def _rope(c: Fields, fraction: float, theta: float = 10_000.0) -> dict[str, Any]
             "original_context_len": rope.count("original_max_position_embeddings"),
         }
     elif kind in ("linear", "dynamic", "yarn", "longrope", "mrope", "ntk"):
-        c.constants["rope_scaling"] = dict(c.take("rope_scaling", None) or c.take("rope_parameters"))
+        kept = c.take("rope_scaling", None) or c.take("rope_parameters")
+        c.constants["rope_scaling"] = {key: value for key, value in kept.items() if key not in elsewhere}
         return section
     elif kind != "default":
         raise rope.refuse("rope_type" if "rope_type" in rope else "type", "unknown way to scale RoPE")
@@ -98,18 +102,18 @@ def _unlimited_dt(c: Fields) -> None:
         raise c.refuse("time_step_limit", "dt must be unlimited: [0, Infinity]")
 
 
-def _mamba1(c: Fields, expand: str = "mamba_expand", prefix: str = "mamba_d_", biases: tuple[str, str] = ("mamba_proj_bias", "mamba_conv_bias")) -> dict[str, Any]:
+def _mamba1(c: Fields) -> dict[str, Any]:
     """The Mamba-1 of Jamba, Zamba, Hymba and Phi-4-mini-flash."""
     d_model = c.count("hidden_size")
     rank = c.take("mamba_dt_rank", "auto")
     return {
         "kind": "mamba1",
-        "d_ssm": c.count(expand, 2) * d_model,
-        "d_state": c.count(f"{prefix}state", 16),
-        "d_conv": c.count(f"{prefix}conv", 4),
+        "d_ssm": c.count("mamba_expand", 2) * d_model,
+        "d_state": c.count("mamba_d_state", 16),
+        "d_conv": c.count("mamba_d_conv", 4),
         "dt_rank": ceil(d_model / 16) if rank == "auto" else c.count("mamba_dt_rank", ceil(d_model / 16)),
-        "proj_bias": c.flag(biases[0]),
-        "conv_bias": c.flag(biases[1], True),
+        "proj_bias": c.flag("mamba_proj_bias"),
+        "conv_bias": c.flag("mamba_conv_bias", True),
     }
 
 
@@ -161,7 +165,7 @@ def _gemma3(c: Fields) -> dict[str, Any]:
     design = _model(c, "rms_norm_eps", 1e-6, tied=True)
     new = c.section("rope_parameters")
     thetas = {"full_attention": c.number("rope_theta", 1e6), "sliding_attention": c.number("rope_local_base_freq", 1e4)}
-    for layers, theta in thetas.items():
+    for layers, theta in tuple(thetas.items()):
         own = new.section(layers)
         thetas[layers] = own.number("rope_theta", theta)
         own.constant("rope_type", "default")
@@ -351,8 +355,8 @@ def _mamba_ssm(c: Fields) -> dict[str, Any]:
         rotated = a.count("rotary_emb_dim", 0, least=0)
         section = {"n_heads": heads, "n_kv_heads": a.count("num_heads_kv", heads), "head_dim": head_dim}
         section |= {"qkv_bias": a.flag("qkv_proj_bias", True), "out_bias": a.flag("out_proj_bias", True)}
-        rope = {"rope_theta": a.number("rotary_emb_base", 10_000.0), "rope_fraction": rotated / head_dim} if rotated else {"position": "nope"}
-        design["attention"] = section | rope
+        theta = a.number("rotary_emb_base", 10_000.0)
+        design["attention"] = section | ({"rope_theta": theta, "rope_fraction": rotated / head_dim} if rotated else NOPE)
         a.close()
     return design | {"layers": {"pattern": at(n, attention_at, "A", "M")}}
 
@@ -425,7 +429,7 @@ def _zamba(c: Fields) -> dict[str, Any]:
     pattern = c.kinds("layers_block_type", n, HYBRID) or c.kinds("layer_types", n, HYBRID) or default
     ffn = _gated(c) | {"activation": c.word("hidden_act", ACTIVATIONS, "gelu")}
     ssm |= {"n_heads": c.count("n_mamba_heads", 2)}
-    return _shared_blocks(c, design, pattern, ssm, ffn, n_blocks=1, rope={"position": "nope"})
+    return _shared_blocks(c, design, pattern, ssm, ffn, n_blocks=1, rope=NOPE)
 
 
 def _zamba2(c: Fields) -> dict[str, Any]:
@@ -454,8 +458,8 @@ def _zamba2(c: Fields) -> dict[str, Any]:
     c.ignore("mamba_headdim kv_channels num_query_groups use_mem_eff_path state_size ft_lora lora_rank layers mamba_num_heads")
     c.constant("use_long_context", False)
     ffn = {"kind": "swiglu", "d_ff": width, "activation": c.word("hidden_act", ACTIVATIONS, "gelu"), "bias": biased}
-    rope = _rope(c, 1.0) if c.flag("use_mem_rope") else {"position": "nope"}
-    if rope == {"position": "nope"}:
+    rope = _rope(c, 1.0) if c.flag("use_mem_rope") else NOPE
+    if rope == NOPE:
         c.ignore("rope_theta rope_scaling rope_parameters")
     adapters = {"adapter_rank": c.count("adapter_rank", 128, least=0), "attention_adapters": c.flag("use_shared_attention_adapter")}
     return _shared_blocks(c, design, pattern, ssm, ffn, n_blocks=c.count("num_mem_blocks", 1), rope=rope, **adapters)
@@ -615,7 +619,13 @@ def _hymba(c: Fields) -> dict[str, Any]:
     n, d = design["n_layers"], design["d_model"]
     heads = c.count("num_attention_heads")
     _silu(c)
-    neutral = {"kv_weight_reuse": False, "memory_tokens_interspersed_every": 0, "num_mamba": 1, "num_experts": 1, "kq_norm": "none"}
+    neutral: dict[str, Any] = {
+        "kv_weight_reuse": False,
+        "memory_tokens_interspersed_every": 0,
+        "num_mamba": 1,
+        "num_experts": 1,
+        "kq_norm": "none",
+    }
     for key, value in (neutral | {"attn_hidden_size": -1, "kq_head_dim": -1, "kv_reuse_every_i_layer": -1}).items():
         c.must(key, value)
     c.must("mamba_proj_bias", False)
@@ -626,14 +636,15 @@ def _hymba(c: Fields) -> dict[str, Any]:
     attention["v_head_dim"] = ssm["d_ssm"] // heads
     c.must("v_head_dim", attention["v_head_dim"])
     meta = c.count("num_memory_tokens", 0, least=0)
-    attention |= {"rope_theta": c.number("rope_theta", 1e4)} if c.flag("rope", True) else {"position": "nope"}
+    attention |= {"rope_theta": c.number("rope_theta", 1e4)} if c.flag("rope", True) else NOPE
     if c.word("rope_type", {"ntk": "ntk", "default": "default"}, "default") == "ntk":
-        c.constants["rope_scaling"] = {"rope_type": "ntk", "original_max_position_embeddings": c.count("orig_max_position_embeddings", 2048)}
+        trained = c.count("orig_max_position_embeddings", 2048)
+        c.constants["rope_scaling"] = {"rope_type": "ntk", "original_max_position_embeddings": trained}
     c.ignore("orig_max_position_embeddings rope_theta")
     everywhere, window = c.indices("global_attn_idx", n), c.count("sliding_window")
     reusing = _reusing(c, n)
     axes = {"norm": "group", "scalar": "none", "fusion": "add", "value": "separate", "out": "joint", "whole_norm": True}
-    kinds = {
+    kinds: dict[str, dict[str, Any]] = {
         "G": {"kind": "attention"},
         "W": {"kind": "swa", "window": window, "sink": meta},
         "g": {"kind": "attention", "reuse_kv": True},
@@ -755,13 +766,9 @@ def _qwen3_next(c: Fields) -> dict[str, Any]:
         "layers": {"pattern": pattern, "ffns": feeds},
         "attention": attention,
         "mixers": {"R": delta} if "R" in pattern else {},
-        "ffn": _gated(c) if "F" in feeds else _ignored(c, "intermediate_size hidden_act mlp_bias"),
+        "ffn": _gated(c),
         "ffns": {"E": moe} if "E" in feeds else {},
     }
-
-
-def _ignored(c: Fields, names: str) -> None:
-    c.ignore(names)
 
 
 def _kimi_linear(c: Fields) -> dict[str, Any]:
@@ -807,7 +814,8 @@ def _kimi_linear(c: Fields) -> dict[str, Any]:
     for key, neutral in (("num_expert_group", 1), ("topk_group", 1), ("mla_use_nope", True), ("rope_scaling", None)):
         c.constant(key, neutral)
     c.must("num_nextn_predict_layers", 0)
-    c.ignore("q_lora_rank head_dim qk_head_dim model_max_length num_key_value_heads num_experts_per_tok use_grouped_topk rope_theta rope_parameters")
+    c.ignore("q_lora_rank head_dim qk_head_dim model_max_length num_key_value_heads num_experts_per_tok use_grouped_topk")
+    c.ignore("rope_theta rope_parameters")
     letters = {"A": "L", "R": "R"}  # A is the section's
     return design | {
         "layers": {"pattern": "".join(letters[x] for x in pattern), "ffns": feeds},
@@ -823,7 +831,8 @@ def _lfm2(c: Fields) -> dict[str, Any]:
     n, d = design["n_layers"], design["d_model"]
     c.must("attention_bias", False)
     heads = c.count("num_attention_heads")
-    attention = {"n_heads": heads, "n_kv_heads": c.count("num_key_value_heads", 8), "head_dim": c.count("head_dim", d // heads), "qk_norm": True}
+    attention: dict[str, Any] = {"n_heads": heads, "n_kv_heads": c.count("num_key_value_heads", 8), "qk_norm": True}
+    attention |= {"head_dim": c.count("head_dim", d // heads)}
     attention |= _rope(c, 1.0, theta=1e6)
     full = c.indices("full_attn_idxs", n) if "full_attn_idxs" in c else list(range(n))
     pattern = c.kinds("layer_types", n, LINEAR) or at(n, full, "A", "R")
@@ -832,8 +841,8 @@ def _lfm2(c: Fields) -> dict[str, Any]:
         multiple = c.count("block_multiple_of", 256)
         width = ceil(int(c.number("block_ffn_dim_multiplier", 1.0) * (2 * width // 3)) / multiple) * multiple
     c.ignore("intermediate_size block_multiple_of block_ffn_dim_multiplier full_attn_idxs rope_theta")
-    c.ignore("block_dim block_mlp_init_scale block_norm_eps block_out_init_scale block_use_swiglu block_use_xavier_init conv_dim conv_dim_out")
-    c.ignore("conv_use_xavier_init num_heads use_pos_enc")
+    c.ignore("block_dim block_mlp_init_scale block_norm_eps block_out_init_scale block_use_swiglu block_use_xavier_init")
+    c.ignore("conv_dim conv_dim_out conv_use_xavier_init num_heads use_pos_enc")
     conv = {"kind": "short_conv", "d_conv": c.count("conv_L_cache", 3), "bias": c.flag("conv_bias")}
     return design | {
         "layers": {"pattern": pattern},
@@ -850,13 +859,19 @@ def _recurrent_gemma(c: Fields) -> dict[str, Any]:
     biased = c.flag("attention_bias")
     window = c.count("attention_window_size", 2048)
     rope = _rope(c, 0.5)
-    attention = {"kind": "swa", "n_heads": heads, "n_kv_heads": c.count("num_key_value_heads", heads), "head_dim": d // heads}
+    attention: dict[str, Any] = {
+        "kind": "swa",
+        "n_heads": heads,
+        "n_kv_heads": c.count("num_key_value_heads", heads),
+        "head_dim": d // heads,
+    }
     attention |= {"qkv_bias": biased, "out_bias": True, "window": window, "sink": 0} | rope
     types = c.take("block_types", ["recurrent", "recurrent", "attention"])
     if not isinstance(types, list | tuple) or not types or not set(types) <= {"recurrent", "attention"}:
         raise c.refuse("block_types", "must be a list of 'recurrent' and 'attention'")
     pattern = "".join({"recurrent": "R", "attention": "W"}[kind] for kind in types) * n
-    mixers = {"W": attention, "R": {"kind": "rg_lru", "width": c.count("lru_width", d), "n_blocks": heads, "d_conv": c.count("conv1d_width", 4)}}
+    lru = {"kind": "rg_lru", "width": c.count("lru_width", d), "n_blocks": heads, "d_conv": c.count("conv1d_width", 4)}
+    mixers = {"W": attention, "R": lru}
     width = c.count("intermediate_size", 3 * d) // 2
     c.constant("logits_soft_cap", None)
     c.constants |= {"norm_offset": 1, "embedding_multiplier": d**0.5}

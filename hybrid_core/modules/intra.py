@@ -8,7 +8,7 @@ from hybrid_core.modules.cache import BranchCache, CacheDtypes, KVCache
 from hybrid_core.modules.diff_lambda import DiffLambda
 from hybrid_core.modules.mamba2 import Mamba2Heads
 from hybrid_core.modules.norm import RMSNorm
-from hybrid_core.spec import IntraMixer
+from hybrid_core.spec import IntraMixer, Mamba2Mixer
 
 
 class Scale(nn.Module):
@@ -59,6 +59,7 @@ class IntraHybrid(nn.Module):
     def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
         super().__init__()
         self.spec = spec
+        assert isinstance(spec.ssm, Mamba2Mixer)
         d_a, d_s = spec.d_attention, spec.ssm.d_ssm
         self.attention = AttentionHeads(spec.attention, d_model)
         self.ssm = Mamba2Heads(spec.ssm, d_model, own_x=spec.value == "separate")

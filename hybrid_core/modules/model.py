@@ -8,14 +8,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_core.built import require_built
 from hybrid_core.modules.cache import Cache, CacheDtypes
-from hybrid_core.modules.ffn import GatedFFN
+from hybrid_core.modules.ffn import GatedFFN, PlainFFN
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.registry import kind_of
-from hybrid_core.spec import ArchSpec, Layer, SwiGLU
+from hybrid_core.spec import AnyFfn, ArchSpec, Layer, MoE, SwiGLU
 
 INIT_STD = 0.02
+
+
+def feed_forward(ffn: AnyFfn, d_model: int) -> nn.Module:
+    """The module of a feed-forward."""
+    if isinstance(ffn, MoE):
+        return MixtureOfExperts(ffn, d_model)
+    return GatedFFN(ffn, d_model) if isinstance(ffn, SwiGLU) else PlainFFN(ffn, d_model)
 
 
 class Block(nn.Module):
@@ -27,7 +35,7 @@ class Block(nn.Module):
         self.mixer = kind_of(layer.mixer).load_module()(layer.mixer, d_model, index)
         if layer.ffn is not None:
             self.ffn_norm = RMSNorm(d_model)
-            self.ffn = GatedFFN(layer.ffn, d_model) if isinstance(layer.ffn, SwiGLU) else MixtureOfExperts(layer.ffn, d_model)
+            self.ffn = feed_forward(layer.ffn, d_model)
         self.has_ffn = layer.ffn is not None
 
     def forward(self, x: Tensor, cache: object, start: int) -> Tensor:
@@ -112,7 +120,9 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def build(spec: ArchSpec, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> HybridLM:
-    """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no data."""
+    """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no data. Raises SpecError for a design
+    that is costed and not built."""
+    require_built(spec)
     with torch.device("meta"), _default_dtype(dtype):
         model = HybridLM(spec)
     if torch.device(device).type == "meta":

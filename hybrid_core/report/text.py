@@ -7,8 +7,10 @@ from typing import Any
 
 from hybrid_core.advice import Advice
 from hybrid_core.baselines import COUNTS, TABLES
+from hybrid_core.costs.model import Params
 from hybrid_core.hardware import Hardware
 from hybrid_core.paper_check import Cell
+from hybrid_core.presets import Model
 from hybrid_core.report import units
 from hybrid_core.runs.store import Run
 
@@ -43,6 +45,27 @@ def cost_table(record: dict[str, Any]) -> str:
         (f"decode, {speed['basis']}", units.rate(speed["decode_tokens_per_s"]), "predicted"),
     ]
     return f"{record['name']}: {kinds}\n{record['pattern']}\n{asked}\n\n{_table(rows)}"
+
+
+def models_table(models: dict[str, Model]) -> str:
+    """Published models: quoted figures beside those computed here."""
+    rows = [("published model", "layers", "parameters", "active", "cache at 8K", "computed", "level")]
+    for name, model in models.items():
+        quoted, kinds = model.quoted, Counter(layer.letter for layer in model.spec.stack)
+        figures = (units.count(quoted["total"]), units.count(quoted["active"]), units.n_bytes(quoted["cache_8k"]))
+        differs = [f"{key} {value:,}" for key, value in model.computed.items() if value != quoted[key]]
+        layers = " ".join(f"{n}{letter}" for letter, n in kinds.items())
+        level = f"costed ({model.not_built})" if model.not_built else "built"
+        rows.append((name, layers, *figures, ", ".join(differs) or "the same", level))
+    return _table(rows)
+
+
+def imported_line(name: str, params: Params, cache: int, not_built: str | None) -> str:
+    """What `import` says beside the YAML."""
+    level = f"costed, not built ({not_built})" if not_built else "built"
+    total, active, inner = (units.count(n) for n in (params.total, params.active, params.non_embedding))
+    counts = f"{total} parameters, {active} active, {inner} without embedding"
+    return f"{name}: {counts}; cache at 8K {units.n_bytes(cache)} (two bytes an element); {level}"
 
 
 def quality_lines(found: dict[str, Any]) -> str:

@@ -1,0 +1,62 @@
+"""Two levels of knowing a design: *costed* (parameters, FLOPs and cache exact) and *built* (our modules compute it too).
+
+A mixer without a module is costed only, and so is any `quiet` option that differs from its default, unless BUILT names it.
+"""
+
+from collections.abc import Iterator
+
+from hybrid_core.parts import Frozen
+from hybrid_core.registry import KINDS, kind_of
+from hybrid_core.spec import ArchSpec, Mixer, SpecError, short
+
+# class -> the options beyond its defaults that its module computes.
+BUILT: dict[str, set[str]] = {}
+
+# Constants that weights can absorb: scaling a projection's rows is scaling what it puts out. A model made from a checkpoint has them
+# in its weights (interop/weights.py); one that starts fresh is the same family of functions without them.
+ABSORBED = frozenset(
+    """
+    embedding_multiplier residual_multiplier logits_scaling lm_head_multiplier key_multiplier attention_in_multiplier
+    attention_out_multiplier ssm_in_multiplier ssm_out_multiplier ssm_multipliers mlp_multipliers
+    """.split()
+)
+
+
+def not_built(spec: ArchSpec) -> str | None:
+    """The first thing about a design that our modules do not compute, or None where they compute all of it."""
+    return next(_reasons(spec), None)
+
+
+def require_built(spec: ArchSpec) -> None:
+    """Raise SpecError, with the reason, for a design that is costed and not built."""
+    if reason := not_built(spec):
+        raise SpecError(f"{reason} - costed, not built: parameters, FLOPs and cache are known, but our modules do not compute it")
+
+
+def _reasons(spec: ArchSpec) -> Iterator[str]:
+    for layer in dict.fromkeys(spec.stack):
+        yield from _of_mixer(layer.mixer)
+        if layer.ffn is not None:
+            yield from _options(layer.ffn, "ffn")
+    yield from _options(spec, "")
+    for key, value in spec.constants.items():
+        if key not in ABSORBED:
+            yield f"constants.{key}: {short(value)}"
+
+
+def _of_mixer(mixer: Mixer) -> Iterator[str]:
+    kind = kind_of(mixer)
+    if kind.module is None:
+        yield kind.label
+    else:
+        yield from _options(mixer, kind.name)
+
+
+def _options(part: Frozen, name: str) -> Iterator[str]:
+    known = BUILT.get(type(part).__name__, set()) | {"mixers", "ffns", "constants"}
+    for key, field in type(part).model_fields.items():
+        value = getattr(part, key)
+        if isinstance(value, Frozen) and type(value) in KINDS:
+            yield from _options(value, f"{name}.{key}")
+        if field.exclude_if is not None and key not in known and value != field.get_default():
+            yield f"{name}.{key}: {short(value)}".removeprefix(".")
