@@ -212,20 +212,24 @@ class SwaSection(Frozen):
     rope_theta: Positive = 10_000.0
 
 
-class Mamba2Section(Mamba2Fields):
-    """Mamba-2; state, convolution and (unless it says otherwise) head width also serve the intra-hybrid block's Mamba branch."""
-
+class _KindMamba2(Frozen):
     kind: Literal["mamba2"] = "mamba2"
+
+
+class _KindMamba1(Frozen):
+    kind: Literal["mamba1"] = "mamba1"
+
+
+class Mamba2Section(Mamba2Fields, _KindMamba2):
+    """Mamba-2; state, convolution and (unless it says otherwise) head width also serve the intra-hybrid block's Mamba branch."""
 
     def mixer(self) -> Mamba2Mixer:
         """A layer of kind M."""
         return Mamba2Mixer(**self.model_dump(exclude={"kind"}))
 
 
-class Mamba1Section(Mamba1Fields):
+class Mamba1Section(Mamba1Fields, _KindMamba1):
     """Mamba-1 in place of Mamba-2."""
-
-    kind: Literal["mamba1"] = "mamba1"
 
     def mixer(self) -> Mamba1Mixer:
         """A layer of kind M."""

@@ -64,7 +64,7 @@ def _attention(c: Fields, n_kv_heads: int | None = None, rope_fraction: float | 
 
 def _rope(c: Fields, fraction: float, theta: float = 10_000.0) -> dict[str, Any]:
     """transformers 5 writes all of it into `rope_parameters`; before, theta stood outside and `rope_scaling` held the rest."""
-    fraction = c.number("partial_rotary_factor", fraction)
+    c.must("partial_rotary_factor", fraction)
     new, old = c.section("rope_parameters"), c.section("rope_scaling")
     rope = old or new  # as transformers prefers
     section: dict[str, Any] = {
@@ -736,7 +736,7 @@ def _qwen3_next(c: Fields) -> dict[str, Any]:
     design, n = _model(c, "rms_norm_eps", 1e-6), c.count("num_hidden_layers")
     c.must("attention_bias", False)
     c.must("mlp_bias", False)
-    attention = _attention(c, n_kv_heads=2, rope_fraction=0.25) | {"qk_norm": True, "output_gate": True}
+    attention = _attention(c, n_kv_heads=2, rope_fraction=c.number("partial_rotary_factor", 0.25)) | {"qk_norm": True, "output_gate": True}
     period = c.count("full_attention_interval", 4)
     pattern = c.kinds("layer_types", n, LINEAR) or every(n, period, period - 1, "A", "R")
     delta = {
@@ -858,7 +858,7 @@ def _recurrent_gemma(c: Fields) -> dict[str, Any]:
     n, d, heads = design["n_layers"], design["d_model"], c.count("num_attention_heads")
     biased = c.flag("attention_bias")
     window = c.count("attention_window_size", 2048)
-    rope = _rope(c, 0.5)
+    rope = _rope(c, c.number("partial_rotary_factor", 0.5))
     attention: dict[str, Any] = {
         "kind": "swa",
         "n_heads": heads,
