@@ -13,6 +13,7 @@ from hybrid_core.advice import SCENARIOS, advise
 from hybrid_core.built import not_built, require_built
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.summary import summary
+from hybrid_core.interop.export import FORMATS, export
 from hybrid_core.interop.huggingface import read_config, spec_from_config
 from hybrid_core.paper_check import check_all, throughput_ratios
 from hybrid_core.profiling.options import ProfileOptions
@@ -88,6 +89,11 @@ def _add_costs(command: Command) -> None:
     sub.add_argument("config", metavar="CONFIG.json", type=Path, help="as Hugging Face, mamba_ssm or Samba publish it")
     sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write the YAML (default: standard output)")
     sub.add_argument("--name", help="what to call the design (default: the file's name)")
+
+    sub = command("export", _export, "A design for another framework; what the format cannot say is an error that names it")
+    _spec(sub)
+    sub.add_argument("--to", required=True, choices=list(FORMATS), help="the format")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="a folder to write into; made where there is none")
 
     sub = command("cost", _cost, "Every cost of a design, from closed forms, at once", as_json=True)
     _spec(sub)
@@ -210,6 +216,17 @@ def _import(arguments: argparse.Namespace) -> None:
     if not arguments.output:
         print(spec.to_yaml(), end="")
     print(imported_line(spec.name, costs.params(), int(costs.cache_bytes(8192, "paper")), reason), file=sys.stderr)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    files = export(presets.resolve(arguments.spec), arguments.to)
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"output: {arguments.output} - {error.strerror or error}") from None
+    for name, text in files.items():
+        _write(arguments.output / name, text)
+        print(arguments.output / name)
 
 
 def _write(path: Path, text: str) -> None:

@@ -762,11 +762,13 @@ def _qwen3_next(c: Fields) -> dict[str, Any]:
         "norm_top_k": c.flag("norm_topk_prob", True),
     }
     c.constants["norm_offset"] = 1
+    dense_ffn = _gated(c) if "F" in feeds else None
+    c.ignore("intermediate_size hidden_act")
     return design | {
         "layers": {"pattern": pattern, "ffns": feeds},
         "attention": attention,
         "mixers": {"R": delta} if "R" in pattern else {},
-        "ffn": _gated(c),
+        "ffn": dense_ffn,
         "ffns": {"E": moe} if "E" in feeds else {},
     }
 
