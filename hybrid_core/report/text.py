@@ -27,6 +27,7 @@ def cost_table(record: dict[str, Any]) -> str:
     memory, speed, work = record["memory_bytes"], record["predicted"], record["workload"]
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(layer["kind"] for layer in record["layers"]).items())
     asked = f"batch {work['batch_size']}, context {work['context_len']:,}, prompt {work['prompt_len']:,}, weights {work['weight_dtype']}"
+    fits = [(view, record["engine"][view]) for view in ("ideal", "paged")]
     rows = [
         ("parameters", units.count(params["total"]), "exact"),
         ("  without embedding", units.count(params["non_embedding"]), "exact"),
@@ -37,6 +38,9 @@ def cost_table(record: dict[str, Any]) -> str:
         ("decode, per token", units.flops(record["decode_flops_per_token"]), "exact"),
         ("cache per sequence, bf16", units.n_bytes(cache["paper"]), "paper"),
         (f"cache per sequence, {work['kv_cache_dtype']}, state {work['state_dtype']}", units.n_bytes(cache["exact"]), "exact"),
+        ("cache per sequence in vLLM's pages", units.n_bytes(cache["paged"]), f"paged: {_blocks(record['engine'])}"),
+        *((f"most sequences of {work['context_len']:,} tokens", f"{fit['batch_size']:,}", view) for view, fit in fits),
+        *((f"longest context at batch {work['batch_size']}", f"{fit['context_len']:,}", view) for view, fit in fits),
         ("memory: weights", units.n_bytes(memory["weights"]), "exact"),
         ("memory: cache, whole batch", units.n_bytes(memory["cache"]), "exact"),
         ("memory: activations of the prefill", units.n_bytes(memory["activations"]), "exact"),
@@ -44,7 +48,14 @@ def cost_table(record: dict[str, Any]) -> str:
         (f"prefill, {speed['basis']}", units.rate(speed["prefill_tokens_per_s"]), "predicted"),
         (f"decode, {speed['basis']}", units.rate(speed["decode_tokens_per_s"]), "predicted"),
     ]
-    return f"{record['name']}: {kinds}\n{record['pattern']}\n{asked}\n\n{_table(rows)}"
+    level = f"\ncosted, not built: {record['not_built']}" if record["not_built"] else ""
+    return f"{record['name']}: {kinds}\n{record['pattern']}{level}\n{asked}\n\n{_table(rows)}"
+
+
+def _blocks(engine: dict[str, Any]) -> str:
+    """What a page holds."""
+    page = units.n_bytes(engine["page_bytes"])
+    return f"pages of {page}" + (f", {engine['block_tokens']:,} tokens of attention" if engine["block_tokens"] else "")
 
 
 def models_table(models: dict[str, Model]) -> str:
