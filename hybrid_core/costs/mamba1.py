@@ -20,6 +20,11 @@ class Mamba1HeadsCosts:
     d_model: int
 
     @property
+    def d_in_proj(self) -> int:
+        """x and z."""
+        return 2 * self.spec.d_ssm
+
+    @property
     def d_x_proj(self) -> int:
         """dt at its rank, B, C."""
         return self.spec.dt_rank + 2 * self.spec.d_state

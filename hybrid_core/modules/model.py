@@ -39,8 +39,12 @@ class Block(nn.Module):
         self.has_ffn = layer.ffn is not None
 
     def forward(self, x: Tensor, cache: object, start: int) -> Tensor:
-        x = x + self.mixer(self.mixer_norm(x), cache, start)
-        return x + self.ffn(self.ffn_norm(x)) if self.has_ffn else x
+        mixed: Tensor
+        if not self.has_ffn:
+            mixed = x + self.mixer(self.mixer_norm(x), cache, start)
+            return mixed
+        normed, mixed = self.ffn_norm.add(self.mixer(self.mixer_norm(x), cache, start), x)
+        return mixed + self.ffn(normed)
 
 
 class HybridLM(nn.Module):
