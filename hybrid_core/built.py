@@ -7,10 +7,20 @@ from collections.abc import Iterator
 
 from hybrid_core.parts import Frozen
 from hybrid_core.registry import KINDS, kind_of
-from hybrid_core.spec import ArchSpec, Mixer, SpecError, short
+from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, Mixer, SpecError, short
 
 # class -> the options beyond its defaults that its module computes.
-BUILT: dict[str, set[str]] = {}
+_ATTENTION = {"qkv_bias", "out_bias", "qk_norm", "softmax_scale"}
+BUILT: dict[str, set[str]] = {
+    "AttentionMixer": _ATTENTION,
+    "SwaMixer": _ATTENTION,
+    "Mamba2Mixer": {"gated_norm", "norm_first", "in_bias", "out_bias"},
+    "Mamba1Mixer": {"dt_bc_weight", "dt_bc_eps", "n_heads", "proj_bias"},
+    "IntraMixer": {"ssm_norm"},
+    "SwiGLU": {"activation", "bias"},
+    "Mlp": {"bias"},
+    "MoE": {"d_shared", "score", "norm_top_k", "scale"},
+}
 
 # Constants that weights can absorb: scaling a projection's rows is scaling what it puts out. A model made from a checkpoint has them
 # in its weights (interop/weights.py); one that starts fresh is the same family of functions without them.
@@ -50,6 +60,8 @@ def _of_mixer(mixer: Mixer) -> Iterator[str]:
         yield kind.label
     else:
         yield from _options(mixer, kind.name)
+    if isinstance(mixer, IntraMixer):
+        yield from (f"intra: {part.kind}" for part in (mixer.attention, mixer.ssm) if type(part) not in (AttentionMixer, Mamba2Mixer))
 
 
 def _options(part: Frozen, name: str) -> Iterator[str]:

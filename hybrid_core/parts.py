@@ -447,7 +447,7 @@ class NoMixer(Mixer):
 
 # ---------------------------------------------------------------- feed-forward
 
-Activation = Literal["silu", "gelu", "gelu_tanh", "relu2", "clamped_swiglu"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
 
 
 class SwiGLU(Frozen):
@@ -484,7 +484,7 @@ class MoE(Frozen):
     d_shared: Dim | None = quiet(None)
     shared_gate: bool = quiet(False)
     gated: bool = quiet(True)
-    activation: Activation = quiet("silu")
+    activation: Activation | Literal["clamped_swiglu"] = quiet("silu")
     bias: bool = quiet(False)
     score: Literal["sigmoid", "softmax"] = quiet("sigmoid")
     norm_top_k: bool = quiet(False)

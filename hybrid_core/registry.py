@@ -84,7 +84,7 @@ KINDS: dict[type[Mixer], Kind] = {
     ShortConvMixer: Kind("short_conv", "Short convolution", sized_costs, None, "#88CCEE"),
     GatedMemoryMixer: Kind("gated_memory", "Gated memory unit", sized_costs, None, "#AAAA00"),
     DeclaredMixer: Kind("declared", "Declared sizes", sized_costs, None, "#999999"),
-    NoMixer: Kind("none", "Feed-forward alone", sized_costs, None, "#BBBBBB"),
+    NoMixer: Kind("none", "Feed-forward alone", sized_costs, "hybrid_core.modules.no_mixer:NoMixer", "#BBBBBB"),
 }
 
 

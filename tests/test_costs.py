@@ -39,6 +39,18 @@ DESIGNS: dict[str, ArchSpec] = {
     "Mamba-1": design("MA", ssm=MAMBA1),
     "Mamba-1 with norms": design("M", ssm=MAMBA1 | {"dt_bc_norm": True, "d_conv": 1}),
     "differential with norms": design("DN", diff={"norm": "group", "fusion": "add"}, ssm={"n_groups": 2}, intra=None),
+    "heads with biases and norms": design("AS", attention={"qkv_bias": True, "out_bias": True, "qk_norm": True, "softmax_scale": 0.3}),
+    "Mamba-2 without norm": design("MH", ssm={"gated_norm": False, "in_bias": True, "out_bias": True}),
+    "Mamba-2 with its norm first": design("M", ssm={"norm_first": True, "n_groups": 2}, intra=None),
+    "Mamba-1 in heads": design("M", ssm=MAMBA1 | {"n_heads": 2, "proj_bias": True, "dt_bc_norm": True, "dt_bc_weight": False}),
+    "mixers and feed-forwards apart": design(
+        "M-A-", layers={"pattern": "M-A-", "ffns": "-F-E"}, ffn={"kind": "mlp", "d_ff": 24, "bias": True}, ffns={"E": MOE}
+    ),
+    "intra with a gated norm": design(
+        "H", intra={"norm": "none", "fusion": "add", "ssm_norm": True}, attention={"out_bias": True}, ssm={"out_bias": True}
+    ),
+    "softmax experts": design("AM", ffn=MOE | {"score": "softmax", "norm_top_k": True, "d_shared": 12, "scale": 2.0}),
+    "biased GELU": design("A", ffn={"kind": "swiglu", "d_ff": 40, "activation": "gelu", "bias": True}),
     "differential without lambda": design("DN", diff={"scalar": "none"}, attention={"position": "nope"}),
 }
 LENGTHS = (1, 5, 23)  # 23 is no multiple of the chunk (8), nor within window and sinks (6)

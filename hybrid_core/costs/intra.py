@@ -44,14 +44,16 @@ class IntraCosts:
         attention, ssm = self.branches
         scalar = {"none": 0, "scale": self._d_both, "gate": self.d_model * self._n_gates, "diff_t": 4 * self.spec.attention.head_dim}
         own = {"norm": self._d_both if self.spec.norm == "group" else 0, "scalar": scalar[self.spec.scalar]}
-        if self.spec.ssm_norm:
+        if self.spec.ssm_norm and getattr(self.spec.ssm, "gated_norm", True):
             own["ssm_norm"] = self.spec.ssm.d_ssm
         return attention.params() | ssm.params() | own | {"out": self._d_out * self.d_model, "out_bias": self._out_biases * self.d_model}
 
     @property
     def _out_biases(self) -> int:
+        """Of the two output projections, or of the one."""
         ssm = self.spec.ssm
-        return self.spec.attention.out_bias + (ssm.proj_bias if isinstance(ssm, Mamba1Mixer) else ssm.out_bias)
+        biases = (self.spec.attention.out_bias, ssm.proj_bias if isinstance(ssm, Mamba1Mixer) else ssm.out_bias)
+        return sum(biases) if self.spec.out == "separate" else any(biases)
 
     def forward_flops(self, seq_len: Num) -> dict[str, Num]:
         attention, ssm = self.branches

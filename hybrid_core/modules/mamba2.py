@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.modules.cache import CacheDtypes, SSMCache
-from hybrid_core.modules.norm import GatedRMSNorm
+from hybrid_core.modules.norm import GatedRMSNorm, NormThenGate
 from hybrid_core.modules.ssm import initialise_conv, initialise_dt_bias, scan_dtype
 from hybrid_core.spec import Mamba2Mixer
 from kernels.causal_conv1d import causal_conv1d
@@ -26,7 +26,7 @@ class Mamba2Heads(nn.Module):
         self.spec = spec
         d_bc = 2 * spec.n_groups * spec.d_state
         self.widths = [spec.d_ssm, (spec.d_ssm if own_x else 0) + d_bc, spec.n_heads]
-        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=spec.in_bias)
         self.conv_weight = nn.Parameter(torch.empty(spec.d_xbc, spec.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(spec.d_xbc))
         self.A_log = nn.Parameter(torch.empty(spec.n_heads))
@@ -81,14 +81,21 @@ class Mamba2Heads(nn.Module):
         return SSMCache(state, torch.zeros(batch, s.d_conv - 1, s.d_xbc, dtype=dtypes.conv, device=device))
 
 
+def gated_norm(spec: Mamba2Mixer) -> GatedRMSNorm | None:
+    """The norm of a scan's output with its gate, per group, before or after it; None where there is the gate alone."""
+    if not spec.gated_norm:
+        return None
+    return (NormThenGate if spec.norm_first else GatedRMSNorm)(spec.d_ssm, spec.d_ssm // spec.n_groups)
+
+
 class Mamba2(Mamba2Heads):
     """x [B, T, d_model] -> [B, T, d_model]: heads, gated RMSNorm per group, output projection."""
 
     def __init__(self, spec: Mamba2Mixer, d_model: int, layer_index: int) -> None:
         super().__init__(spec, d_model)
-        self.norm = GatedRMSNorm(spec.d_ssm, spec.d_ssm // spec.n_groups)
-        self.out = nn.Linear(spec.d_ssm, d_model, bias=False)
+        self.norm = gated_norm(spec)
+        self.out = nn.Linear(spec.d_ssm, d_model, bias=spec.out_bias)
 
     def forward(self, x: Tensor, cache: SSMCache | None = None, start: int = 0) -> Tensor:
-        out: Tensor = self.out(self.norm(*self.scan(x, cache)))
+        out: Tensor = self.out(self.norm(*self.scan(x, cache)) if self.norm is not None else self.gated(x, cache))
         return out

@@ -14,7 +14,7 @@ from hybrid_core.modules.ffn import GatedFFN, PlainFFN
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.registry import kind_of
-from hybrid_core.spec import AnyFfn, ArchSpec, Layer, MoE, SwiGLU
+from hybrid_core.spec import AnyFfn, ArchSpec, Layer, MoE, NoMixer, SwiGLU
 
 INIT_STD = 0.02
 
@@ -27,11 +27,13 @@ def feed_forward(ffn: AnyFfn, d_model: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + ffn(norm(x))."""
+    """x + mixer(norm(x)), then x + ffn(norm(x)); either may be missing."""
 
     def __init__(self, layer: Layer, d_model: int, index: int) -> None:
         super().__init__()
-        self.mixer_norm = RMSNorm(d_model)
+        self.has_mixer = not isinstance(layer.mixer, NoMixer)
+        if self.has_mixer:
+            self.mixer_norm = RMSNorm(d_model)
         self.mixer = kind_of(layer.mixer).load_module()(layer.mixer, d_model, index)
         if layer.ffn is not None:
             self.ffn_norm = RMSNorm(d_model)
@@ -39,12 +41,15 @@ class Block(nn.Module):
         self.has_ffn = layer.ffn is not None
 
     def forward(self, x: Tensor, cache: object, start: int) -> Tensor:
-        mixed: Tensor
-        if not self.has_ffn:
-            mixed = x + self.mixer(self.mixer_norm(x), cache, start)
-            return mixed
-        normed, mixed = self.ffn_norm.add(self.mixer(self.mixer_norm(x), cache, start), x)
-        return mixed + self.ffn(normed)
+        out: Tensor = x
+        if not self.has_mixer:
+            out = x + self.ffn(self.ffn_norm(x))
+        elif not self.has_ffn:
+            out = x + self.mixer(self.mixer_norm(x), cache, start)
+        else:
+            normed, mixed = self.ffn_norm.add(self.mixer(self.mixer_norm(x), cache, start), x)
+            out = mixed + self.ffn(normed)
+        return out
 
 
 class HybridLM(nn.Module):
@@ -96,6 +101,8 @@ class HybridLM(nn.Module):
                 _normal(parameter, residual_std)
             elif last == "vectors":  # lambda of the Differential Transformer
                 _normal(parameter, 0.1)
+            elif last == "bias":  # those of scans are drawn by their own modules
+                parameter.zero_()
             elif parameter.ndim > 1 and last != "conv_weight":
                 _normal(parameter, INIT_STD)
         for module in self.modules():

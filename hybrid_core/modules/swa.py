@@ -21,7 +21,7 @@ class SlidingWindowAttention(Attention):
             window = sink = 0  # all that the cache holds may be seen
         elif cache is not None:
             k, v, gap = cache.append(k, v, start)
-        return attention(q, k, v, window=window, sink=sink, gap=gap).flatten(2)
+        return attention(q, k, v, window=window, sink=sink, gap=gap, scale=self.spec.softmax_scale).flatten(2)
 
     def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> WindowCache:  # type: ignore[override]
         slots = min(capacity, self.spec.window + self.spec.sink)
