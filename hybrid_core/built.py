@@ -14,7 +14,7 @@ _ATTENTION = {"qkv_bias", "out_bias", "qk_norm", "softmax_scale"}
 BUILT: dict[str, set[str]] = {
     "AttentionMixer": _ATTENTION,
     "SwaMixer": _ATTENTION,
-    "Mamba2Mixer": {"gated_norm", "norm_first", "in_bias", "out_bias"},
+    "Mamba2Mixer": {"gated_norm", "norm_first", "in_bias", "out_bias", "dt_min"},
     "Mamba1Mixer": {"dt_bc_weight", "dt_bc_eps", "n_heads", "proj_bias"},
     "IntraMixer": {"ssm_norm"},
     "SwiGLU": {"activation", "bias"},

@@ -237,7 +237,7 @@ class Mamba2Fields(Frozen):
     """What a Mamba-2 layer and the section `ssm` have in common.
 
     `gated_norm`: the RMSNorm after the gate. `norm_first`: it stands before the gate. `in_bias`, `out_bias`, `conv_bias`: of the
-    projections and the convolution.
+    projections and the convolution. `dt_min`: dt is no smaller (Nemotron-H).
     """
 
     d_ssm: Dim
@@ -251,6 +251,7 @@ class Mamba2Fields(Frozen):
     conv_bias: bool = quiet(True)
     in_bias: bool = quiet(False)
     out_bias: bool = quiet(False)
+    dt_min: Positive | None = quiet(None)
 
     @model_validator(mode="after")
     def _rules(self) -> Self:

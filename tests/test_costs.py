@@ -41,7 +41,7 @@ DESIGNS: dict[str, ArchSpec] = {
     "differential with norms": design("DN", diff={"norm": "group", "fusion": "add"}, ssm={"n_groups": 2}, intra=None),
     "heads with biases and norms": design("AS", attention={"qkv_bias": True, "out_bias": True, "qk_norm": True, "softmax_scale": 0.3}),
     "Mamba-2 without norm": design("MH", ssm={"gated_norm": False, "in_bias": True, "out_bias": True}),
-    "Mamba-2 with its norm first": design("M", ssm={"norm_first": True, "n_groups": 2}, intra=None),
+    "Mamba-2 with its norm first": design("M", ssm={"norm_first": True, "dt_min": 0.01, "n_groups": 2}, intra=None),
     "Mamba-1 in heads": design("M", ssm=MAMBA1 | {"n_heads": 2, "proj_bias": True, "dt_bc_norm": True, "dt_bc_weight": False}),
     "mixers and feed-forwards apart": design(
         "M-A-", layers={"pattern": "M-A-", "ffns": "-F-E"}, ffn={"kind": "mlp", "d_ff": 24, "bias": True}, ffns={"E": MOE}

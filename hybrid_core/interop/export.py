@@ -315,6 +315,7 @@ FAMILIES: dict[str, _Family] = {
                 "n_groups": "n_groups",
                 "chunk_size": "chunk_size",
                 "use_bias": "in_bias",
+                "time_step_min": "dt_min",
                 "use_conv_bias": "conv_bias",
             },
             Mlp: {"intermediate_size": "d_ff", "mlp_hidden_act": ACT, "mlp_bias": "bias"},

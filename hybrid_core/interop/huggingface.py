@@ -537,6 +537,7 @@ def _nemotron_h(c: Fields) -> dict[str, Any]:
         "conv_bias": c.flag("use_conv_bias", c.flag("mamba_conv_bias", True)),
         "in_bias": biased,
         "out_bias": biased,
+        "dt_min": c.number("time_step_min", c.number("mamba_dt_min", 0.001)),
     }
     mlp_bias, act = c.flag("mlp_bias"), c.word("mlp_hidden_act", ACTIVATIONS, "relu2")
     design: dict[str, Any] = {

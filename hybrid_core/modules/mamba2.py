@@ -10,7 +10,7 @@ from hybrid_core.modules.ssm import initialise_conv, initialise_dt_bias, scan_dt
 from hybrid_core.spec import Mamba2Mixer
 from kernels.causal_conv1d import causal_conv1d
 from kernels.mamba2_step import mamba2_step
-from kernels.ssd import ssd
+from kernels.ssd import ssd, ssd_step
 
 A_RANGE = (0.01, 2.0)  # the paper's (Appendix E)
 
@@ -45,7 +45,8 @@ class Mamba2Heads(nn.Module):
         """hidden [B, T, d_model], and x [B, T, d_ssm] when it is shared -> (y, z), both [B, T, d_ssm]."""
         s, projected = self.spec, self.in_proj(hidden)
         z, xbc, dt = projected.split(self.widths, -1)
-        if cache is not None and hidden.shape[1] == 1:
+        one = cache is not None and hidden.shape[1] == 1
+        if cache is not None and one and s.dt_min is None:
             return self._step(projected[:, 0], cache, None if shared_x is None else shared_x[:, 0])[:, None], z
         if shared_x is not None:
             xbc = torch.cat([shared_x, xbc], -1)
@@ -55,10 +56,14 @@ class Mamba2Heads(nn.Module):
         B, C = (v.unflatten(-1, (s.n_groups, s.d_state)) for v in (B, C))
         exact = scan_dtype(dt.dtype)
         dt = F.softplus(dt.to(exact) + self.dt_bias.to(exact))
+        if s.dt_min is not None:
+            dt = dt.clamp(min=s.dt_min)
         A = -torch.exp(self.A_log.to(exact))
         if cache is None:
             return ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size)[0].flatten(2), z
         cache.conv.copy_(conv_state)
+        if one:  # the fused step knows no smallest dt
+            return ssd_step(x, dt, A, B, C, self.D, cache.state).flatten(2), z
         y, state = ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size, state=cache.state.to(exact))
         cache.state.copy_(state)
         return y.flatten(2), z
