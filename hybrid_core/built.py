@@ -3,11 +3,11 @@
 A mixer without a module is costed only, and so is any `quiet` option that differs from its default, unless BUILT names it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 
 from hybrid_core.parts import Frozen
 from hybrid_core.registry import KINDS, kind_of
-from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, Mixer, SpecError, short
+from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, Mixer, SharedBlockMixer, SpecError, SwiGLU, short
 
 # class -> the options beyond its defaults that its module computes.
 _ATTENTION = {"qkv_bias", "out_bias", "qk_norm", "softmax_scale"}
@@ -17,6 +17,7 @@ BUILT: dict[str, set[str]] = {
     "Mamba2Mixer": {"gated_norm", "norm_first", "in_bias", "out_bias", "dt_min"},
     "Mamba1Mixer": {"dt_bc_weight", "dt_bc_eps", "n_heads", "proj_bias"},
     "IntraMixer": {"ssm_norm"},
+    "SharedBlockMixer": {"adapter_rank", "attention_adapters"},
     "SwiGLU": {"activation", "bias"},
     "Mlp": {"bias"},
     "MoE": {"d_shared", "score", "norm_top_k", "scale"},
@@ -60,15 +61,21 @@ def _of_mixer(mixer: Mixer) -> Iterator[str]:
         yield kind.label
     else:
         yield from _options(mixer, kind.name)
+    if isinstance(mixer, SharedBlockMixer):
+        yield from _options(mixer.ffn, "shared_block.ffn")
+        if not isinstance(mixer.ffn, SwiGLU):
+            yield f"shared_block.ffn: {mixer.ffn.kind}"
     if isinstance(mixer, IntraMixer):
         yield from (f"intra: {part.kind}" for part in (mixer.attention, mixer.ssm) if type(part) not in (AttentionMixer, Mamba2Mixer))
 
 
-def _options(part: Frozen, name: str) -> Iterator[str]:
-    known = BUILT.get(type(part).__name__, set()) | {"mixers", "ffns", "constants"}
+def _options(part: Frozen, name: str, also: Set[str] = frozenset()) -> Iterator[str]:
+    """Options of one part and of mixers inside it that are not BUILT; `also` are built in this place alone."""
+    known = BUILT.get(type(part).__name__, set()) | {"mixers", "ffns", "constants"} | also
     for key, field in type(part).model_fields.items():
         value = getattr(part, key)
         if isinstance(value, Frozen) and type(value) in KINDS:
-            yield from _options(value, f"{name}.{key}")
+            reads = {"d_input"} if isinstance(part, SharedBlockMixer) else set()
+            yield from _options(value, f"{name}.{key}", reads)
         if field.exclude_if is not None and key not in known and value != field.get_default():
             yield f"{name}.{key}: {short(value)}".removeprefix(".")

@@ -75,7 +75,9 @@ KINDS: dict[type[Mixer], Kind] = {
         "diff_attention", "Differential attention", DiffAttentionCosts, "hybrid_core.modules.diff_attention:DiffAttention", "#CC79A7"
     ),
     DiffMamba2Mixer: Kind("diff_mamba2", "Differential Mamba-2", DiffMamba2Costs, "hybrid_core.modules.diff_mamba2:DiffMamba2", "#F0E442"),
-    SharedBlockMixer: Kind("shared_block", "Shared block and SSM", SharedBlockCosts, None, "#8C564B"),
+    SharedBlockMixer: Kind(
+        "shared_block", "Shared block and SSM", SharedBlockCosts, "hybrid_core.modules.shared_block:SharedBlock", "#8C564B"
+    ),
     SideBySideMixer: Kind("side_by_side", "Mixers side by side", partial(SideBySideCosts, of=costs_of), None, "#117733"),
     LatentAttentionMixer: Kind("mla", "Latent attention", sized_costs, None, "#B35806"),
     GatedDeltaNetMixer: Kind("gated_deltanet", "Gated DeltaNet", sized_costs, None, "#44AA99"),

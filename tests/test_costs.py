@@ -24,8 +24,16 @@ from hybrid_core.spec import ArchSpec, MoE, SpecError
 from hybrid_core.workload import Workload
 from kernels.selective_scan import eager as selective_scan
 from kernels.ssd import eager as ssd
-from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, axes_id, design, intra_design, valid_designs, widened
+from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, SECTIONS, axes_id, design, intra_design, valid_designs, widened
 
+SHARED_BLOCK = {
+    "kind": "shared_block",
+    "attention": {"kind": "attention", "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_input": 64},
+    "ffn": {"kind": "swiglu", "d_ff": 24, "activation": "gelu"},
+    "ssm": {"kind": "mamba2"} | SECTIONS["ssm"],
+    "adapter_rank": 3,
+    "attention_adapters": True,
+}
 DESIGNS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
     "no FFN": design("AMSH", ffn=None),
@@ -51,6 +59,13 @@ DESIGNS: dict[str, ArchSpec] = {
     ),
     "softmax experts": design("AM", ffn=MOE | {"score": "softmax", "norm_top_k": True, "d_shared": 12, "scale": 2.0}),
     "biased GELU": design("A", ffn={"kind": "swiglu", "d_ff": 40, "activation": "gelu", "bias": True}),
+    "shared blocks": design(
+        "M010",
+        layers={"pattern": "M010", "ffns": "----"},
+        mixers={str(i): SHARED_BLOCK | {"block": i} for i in range(2)},
+        swa=None,
+        intra=None,
+    ),
     "differential without lambda": design("DN", diff={"scalar": "none"}, attention={"position": "nope"}),
 }
 LENGTHS = (1, 5, 23)  # 23 is no multiple of the chunk (8), nor within window and sinks (6)

@@ -52,6 +52,10 @@ GRANITE = {
 GRANITE |= {"mamba_chunk_size": 8, "mamba_d_head": "auto", "embedding_multiplier": 3.0, "residual_multiplier": 0.6, "logits_scaling": 0.4}
 GRANITE |= {"attention_multiplier": 0.4, "shared_intermediate_size": 48, "pad_token_id": 0}
 
+ZAMBA = {"tie_word_embeddings": True, "num_key_value_heads": 4, "pad_token_id": 0, "num_hidden_layers": 3}
+ZAMBA |= {"layers_block_type": ["hybrid", "mamba", "hybrid"]}
+ZAMBA2 = ZAMBA | {"n_mamba_heads": 8, "mamba_d_state": 16, "mamba_ngroups": 2, "chunk_size": 8, "adapter_rank": 6, "num_mem_blocks": 2}
+
 # Epsilons far from the default, so that one that is not passed on shows.
 CONFIGS: dict[str, dict[str, Any]] = {
     "llama": DECODER | {"model_type": "llama", "rms_norm_eps": 1e-2},
@@ -79,6 +83,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "granitemoehybrid-dense": DECODER
     | GRANITE
     | {"model_type": "granitemoehybrid", "num_local_experts": 0, "position_embedding_type": "rope", "attention_bias": True},
+    "zamba": DECODER | MAMBA1 | ZAMBA | {"model_type": "zamba", "n_mamba_heads": 2, "rms_norm_eps": 1e-2},
+    "zamba2": DECODER | ZAMBA2 | {"model_type": "zamba2", "use_mem_rope": True, "num_mem_blocks": 1},
+    "zamba2-adapters": DECODER | ZAMBA2 | {"model_type": "zamba2", "use_shared_attention_adapter": True},
     "bamba": DECODER | BAMBA | {"model_type": "bamba", "mamba_chunk_size": 8, "rms_norm_eps": 1e-2},
 }
 LENGTHS = (1, 3, 37)  # none but 1 divides the chunk (8) or the window (5)
@@ -92,7 +99,7 @@ def theirs(name: str) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[fields.pop("model_type")](**fields)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+            parameter.add_(torch.randn_like(parameter), alpha=0.18 if name.startswith("zamba") else 0.2)  # their float32 is the limit
     model.generation_config.eos_token_id = None  # generate all that is asked for
     return model
 

@@ -283,6 +283,7 @@ FAMILIES: dict[str, _Family] = {
                 "mamba_ngroups": "n_groups",
                 "chunk_size": "chunk_size",
                 "add_bias_linear": "in_bias",
+                "time_step_min": "dt_min",
             },
             SharedBlockMixer: {key: f"attention.{ours}" for key, ours in HEADS.items()}
             | {key: f"ffn.{ours}" for key, ours in GATED.items()}
@@ -412,7 +413,7 @@ FAMILIES: dict[str, _Family] = {
     ),
 }
 # Constants that a reader makes itself, from the family.
-IMPLIED = ("norm_offset",)
+IMPLIED = ("norm_offset", "gated_norm_eps")
 
 
 def hf_config(spec: ArchSpec) -> dict[str, Any]:

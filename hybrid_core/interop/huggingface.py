@@ -419,6 +419,7 @@ def _shared_blocks(c: Fields, design: dict[str, Any], pattern: str, ssm: dict[st
 
 
 def _zamba(c: Fields) -> dict[str, Any]:
+    c.must("tie_word_embeddings", True)  # transformers ties the blocks together with the embeddings, or neither
     design, ssm = _model(c, "rms_norm_eps", tied=True), _mamba1(c)
     _silu(c, "hidden_mamba_act")
     c.must("sliding_window", None)
@@ -432,7 +433,11 @@ def _zamba(c: Fields) -> dict[str, Any]:
     return _shared_blocks(c, design, pattern, ssm, ffn, n_blocks=1, rope=NOPE)
 
 
+ZAMBA2_GATED_EPS = 1e-5  # of Mamba-2's norm, whatever the config's epsilon is
+
+
 def _zamba2(c: Fields) -> dict[str, Any]:
+    c.must("tie_word_embeddings", True)
     design = _model(c, "rms_norm_eps", tied=True)
     n, d = design["n_layers"], design["d_model"]
     heads, d_ssm, biased = c.count("n_mamba_heads", 8), c.count("mamba_expand", 2) * d, c.flag("add_bias_linear")
@@ -448,7 +453,10 @@ def _zamba2(c: Fields) -> dict[str, Any]:
         "in_bias": biased,
         "out_bias": biased,
         "conv_bias": c.flag("use_conv_bias", True),
+        "dt_min": c.number("time_step_min", 0.001),
     }
+    if design["norm_eps"] != ZAMBA2_GATED_EPS:
+        c.constants["gated_norm_eps"] = ZAMBA2_GATED_EPS
     hybrid = c.indices("hybrid_layer_ids", n)
     pattern = c.kinds("layers_block_type", n, HYBRID) or c.kinds("layer_types", n, HYBRID) or at(n, hybrid, "Z", "M")
     if hybrid and pattern != at(n, hybrid, "Z", "M"):

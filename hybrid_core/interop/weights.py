@@ -18,7 +18,7 @@ from torch import Tensor
 from hybrid_core.interop.export import hf_config
 from hybrid_core.interop.huggingface import read_config, spec_from_config
 from hybrid_core.modules import HybridLM, build
-from hybrid_core.spec import ArchSpec, Mamba1Mixer, Mamba2Mixer, MoE, SpecError
+from hybrid_core.spec import ArchSpec, Mamba1Mixer, Mamba2Mixer, MoE, SharedBlockMixer, SpecError
 
 
 class WeightsError(SpecError):
@@ -55,6 +55,13 @@ def _norms(mixer: str, ffn: str | None = None) -> Names:
     return {"mixer_norm.weight": [f"{mixer}.weight"]} | ({"ffn_norm.weight": [f"{ffn}.weight"]} if ffn else {})
 
 
+def first_layer(spec: ArchSpec, index: int) -> int:
+    """The first layer that holds the shared block of layer `index`; a checkpoint may name any of them."""
+    block = spec.stack[index].mixer
+    assert isinstance(block, SharedBlockMixer)
+    return next(i for i, other in enumerate(spec.stack) if isinstance(other.mixer, SharedBlockMixer) and other.mixer.block == block.block)
+
+
 class Family(NamedTuple):
     """The names of one family: of the embedding, the last norm, the list of blocks, and inside a block by the letter of its layer.
     `in_memory`: transformers' names in a live model, as patterns -> the published ones."""
@@ -77,11 +84,14 @@ class Family(NamedTuple):
         theirs = table[name.removesuffix(".bias") + ".weight" if biased else name]
         if biased:
             theirs = [part.removesuffix(".weight") + ".bias" for part in theirs]
+        hybrid = sum(other.letter == "Z" for other in spec.stack[: int(index)])
+        theirs = [part.replace("{hybrid}", str(hybrid)) for part in theirs]
         n_experts = layer.ffn.n_routed if isinstance(layer.ffn, MoE) else 0
         repeated = [part.format(e=e) for e in range(n_experts) for part in theirs] if "{e}" in theirs[0] else theirs
-        return [f"{self.blocks}.{index}.{part}" for part in repeated]
+        return [f"{self.blocks}.{first_layer(spec, int(index)) if part.startswith(SHARED) else index}.{part}" for part in repeated]
 
 
+SHARED = ("shared_transf.", "shared_transformer.")  # of Zamba and Zamba2
 HEAD = "lm_head.weight"
 MAMBA1 = ("x_proj.weight", "dt_proj.weight", "dt_proj.bias")
 MAMBA2 = ("dt_bias", "norm.weight")
@@ -119,6 +129,34 @@ FALCON_H1 = (
 )
 EXPERTS = (r"(.*)\.block_sparse_moe\.experts\.gate_up_proj", r"\1.block_sparse_moe.input_linear.weight")
 
+
+def _shared(block: str, ssm: Names, ffn: Names) -> Names:
+    """Zamba's hybrid layer: the shared block, its projection, and the SSM one level further down."""
+    inside = _qkv(f"{block}.self_attn", "mixer.block.attention") | {
+        "mixer.block.attention.out.weight": [f"{block}.self_attn.o_proj.weight"]
+    }
+    inside |= {f"mixer.block.{key}": [f"{block}.feed_forward.{part}" for part in parts] for key, parts in ffn.items()}
+    inside |= {"mixer.block.norm.weight": [f"{block}.input_layernorm.weight"], "mixer.linear.weight": ["linear.weight"]}
+    inside |= {"mixer.block.ffn_norm.weight": [f"{block}.pre_ff_layernorm.weight"]} | _norms("mamba_decoder.input_layernorm")
+    return inside | {key.replace("mixer.", "mixer.ssm."): parts for key, parts in ssm.items()}
+
+
+def _adapters(block: str) -> Names:
+    """Zamba2's, which a list keeps by the number of the hybrid layer, {hybrid}."""
+    attention, ffn = f"{block}.self_attn.linear_", f"{block}.feed_forward.gate_up_proj_adapter_list"
+    names = {f"mixer.qkv_adapters.{i}.": f"{attention}{part}_adapter_list" for i, part in enumerate("qkv")}
+    names |= {"mixer.ffn_adapter.": ffn}
+    return {
+        f"{key}{part}.weight": [f"{theirs}.{{hybrid}}.{i}.weight"]
+        for key, theirs in names.items()
+        for i, part in enumerate(("narrow", "wide"))
+    }
+
+
+ZAMBA = {"x_proj.weight": "x_proj_weight", "dt_proj.weight": "dt_proj_weight", "dt_proj.bias": "dt_proj_bias"}
+ZAMBA_FFN = {"ffn.gate_up.weight": ["gate_proj.weight", "up_proj.weight"], "ffn.down.weight": ["down_proj.weight"]}
+ZAMBA2_FFN = {"ffn.gate_up.weight": ["gate_up_proj.weight"], "ffn.down.weight": ["down_proj.weight"]}
+
 FAMILIES: dict[str, Family] = {
     "llama": Family(*MODEL, {"A": LLAMA_BLOCK}),
     "mistral": Family(*MODEL, {"A": LLAMA_BLOCK, "S": LLAMA_BLOCK}),
@@ -127,6 +165,20 @@ FAMILIES: dict[str, Family] = {
     "mamba2": Family(*BACKBONE, {"M": _ssm("mixer", *MAMBA2) | _norms("norm")}),
     "bamba": Family(*FINAL, {"A": _attention("self_attn") | PRE_FF, "M": _ssm("mamba", *MAMBA2) | PRE_FF}),
     "jamba": Family(*FINAL, {"A": _attention("self_attn") | JAMBA_REST, "M": _ssm("mamba", *MAMBA1, **JAMBA_NORMS) | JAMBA_REST}),
+    "zamba": Family(
+        *FINAL,
+        {
+            "M": _ssm("mamba", **ZAMBA) | _norms("input_layernorm"),
+            "Z": _shared("shared_transf", _ssm("mamba_decoder.mamba", **ZAMBA), ZAMBA_FFN),
+        },
+    ),
+    "zamba2": Family(
+        *FINAL,
+        {
+            "M": _ssm("mamba", *MAMBA2) | _norms("input_layernorm"),
+            "Z": _shared("shared_transformer", _ssm("mamba_decoder.mamba", *MAMBA2), ZAMBA2_FFN) | _adapters("shared_transformer"),
+        },
+    ),
     "falcon_h1": Family(*FINAL, {"H": FALCON_H1}),
     "nemotron_h": Family(
         *BACKBONE,
@@ -203,15 +255,19 @@ def _family(config: Mapping[str, Any]) -> Family:
 
 def _ours(model: HybridLM, family: Family, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our state dict. Every tensor of theirs is used once."""
-    left = {_published(name, family): tensor for name, tensor in state.items() if not name.endswith("rotary_emb.inv_freq")}
+    left = {_published(name, family, model.spec): tensor for name, tensor in state.items() if not name.endswith("rotary_emb.inv_freq")}
     _split_experts(left, family)
-    embedding, ours = left.get(family.embed), {}
+    embedding, shared = left.get(family.embed), _shared_keys(model)
+    ours: dict[str, Tensor] = {}
     for key, target in model.state_dict().items():
+        if first := shared.get(key):
+            ours[key] = ours[first]
+            continue
         if _is_own(key):
             ours[key] = torch.zeros(target.shape, dtype=target.dtype)
             continue
         pieces = list(_pieces(model, family, key, target))
-        parts = [_take(left, piece) * piece.factor if _scales(piece.factor) else _take(left, piece) for piece in pieces]
+        parts = [piece.into(_take(left, piece)) for piece in pieces]
         ours[key] = (torch.cat(parts) if len(parts) > 1 else parts[0]).reshape(target.shape)
     if model.head is None and HEAD in left and not torch.equal(left.pop(HEAD), embedding):  # type: ignore[arg-type]
         raise WeightsError(f"{HEAD}: differs from the embedding, though the config ties them")
@@ -222,8 +278,10 @@ def _ours(model: HybridLM, family: Family, state: Mapping[str, Tensor]) -> dict[
 
 def _theirs(model: HybridLM, family: Family) -> dict[str, Tensor]:
     """Their tensors, of ours taken apart."""
-    theirs = {}
+    theirs, shared = {}, _shared_keys(model)
     for key, tensor in model.state_dict().items():
+        if key in shared:
+            continue
         if _is_own(key):
             if bool(tensor.any()):
                 raise WeightsError(f"{key}: not zero - a checkpoint of this family has no balancing bias")
@@ -231,8 +289,16 @@ def _theirs(model: HybridLM, family: Family) -> dict[str, Tensor]:
         pieces = list(_pieces(model, family, key, tensor))
         rows = tensor.reshape(sum(piece.rows for piece in pieces), *pieces[0].rest)
         for piece, part in zip(pieces, rows.split([piece.rows for piece in pieces]), strict=True):
-            theirs[piece.name] = (part / piece.factor if _scales(piece.factor) else part).reshape(piece.shape)
+            theirs[piece.name] = piece.out_of(part).reshape(piece.shape)
     return theirs
+
+
+def _shared_keys(model: HybridLM) -> dict[str, str]:
+    """Tensors that an earlier layer holds too, with their name there."""
+    first: dict[int, str] = {}
+    return {
+        key: seen for key, tensor in model.named_parameters(remove_duplicate=False) if (seen := first.setdefault(id(tensor), key)) != key
+    }
 
 
 def _is_own(key: str) -> bool:
@@ -240,11 +306,17 @@ def _is_own(key: str) -> bool:
     return key.endswith("ffn.bias")
 
 
-def _published(name: str, family: Family) -> str:
+def _published(name: str, family: Family, spec: ArchSpec) -> str:
+    """The published name of a tensor, under the first of the layers that share it."""
     for pattern, published in family.in_memory:
         if re.fullmatch(pattern, name):
             return re.sub(pattern, published, name)
-    return name
+    parts = name.split(".")
+    if len(parts) > 3 and f"{parts[3]}." in SHARED and parts[2].isdecimal():
+        index = int(parts[2])
+        if index < spec.n_layers and spec.stack[index].letter == "Z":
+            parts[2] = str(first_layer(spec, index))
+    return ".".join(parts)
 
 
 def _split_experts(left: dict[str, Tensor], family: Family) -> None:
@@ -259,13 +331,25 @@ def _split_experts(left: dict[str, Tensor], family: Family) -> None:
 
 
 class Piece(NamedTuple):
-    """One of their tensors behind one of ours: its name and shape, how many rows of ours it fills, and what it is multiplied by."""
+    """One of their tensors behind one of ours: its name and shape, how many rows of ours it fills, what it is multiplied by, and
+    whether its rows alternate between two halves of ours."""
 
     name: str
     shape: list[int]
     rows: int
     rest: tuple[int, ...]
     factor: float | Tensor
+    alternating: bool
+
+    def into(self, theirs: Tensor) -> Tensor:
+        """Our rows of their tensor."""
+        rows = torch.cat([theirs[0::2], theirs[1::2]]) if self.alternating else theirs
+        return rows * self.factor if _scales(self.factor) else rows
+
+    def out_of(self, ours: Tensor) -> Tensor:
+        """Their tensor of our rows."""
+        rows = ours / self.factor if _scales(self.factor) else ours
+        return torch.stack(rows.chunk(2), 1).flatten(0, 1) if self.alternating else rows
 
 
 def _pieces(model: HybridLM, family: Family, key: str, target: Tensor) -> Iterator[Piece]:
@@ -279,7 +363,10 @@ def _pieces(model: HybridLM, family: Family, key: str, target: Tensor) -> Iterat
         rows = model.get_submodule(key.rsplit(".", 1)[0].removesuffix(".qkv")).widths  # type: ignore[assignment]
     for i, (name, n) in enumerate(zip(names, rows, strict=True)):
         shape = [n, 1, *flat] if name.endswith("conv1d.weight") else [n, *flat]
-        yield Piece(name, _heads_apart(model.spec, key, name, shape), n, tuple(flat), _factor(model.spec, key, i, n))
+        heads = _mamba1_heads(model.spec, key)
+        if heads > 1 and name.endswith(("_proj_weight", "_proj_bias", "A_log", ".D")):
+            shape = [heads, shape[0] // heads, *shape[1:]]
+        yield Piece(name, shape, n, tuple(flat), _factor(model.spec, key, i, n), heads > 1 and ".in_proj." in name)
 
 
 def _known(family: Family, key: str, spec: ArchSpec) -> bool:
@@ -289,15 +376,11 @@ def _known(family: Family, key: str, spec: ArchSpec) -> bool:
         return False
 
 
-def _heads_apart(spec: ArchSpec, key: str, name: str, shape: list[int]) -> list[int]:
-    """Zamba's Mamba-1 keeps an axis for its heads."""
-    if not key.startswith("layers."):
-        return shape
-    mixer = spec.stack[int(key.split(".")[1])].mixer
+def _mamba1_heads(spec: ArchSpec, key: str) -> int:
+    """Heads of a layer's Mamba-1: where there are several (Zamba), their tensors have an axis for them, and x and z alternate."""
+    mixer = spec.stack[int(key.split(".")[1])].mixer if key.startswith("layers.") else None
     ssm = getattr(mixer, "ssm", mixer)
-    if isinstance(ssm, Mamba1Mixer) and ssm.n_heads > 1 and name.endswith(("_proj_weight", "_proj_bias", "A_log", ".D")):
-        return [ssm.n_heads, shape[0] // ssm.n_heads, *shape[1:]]
-    return shape
+    return ssm.n_heads if isinstance(ssm, Mamba1Mixer) else 1
 
 
 def _take(left: dict[str, Tensor], piece: Piece) -> Tensor:

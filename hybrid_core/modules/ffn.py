@@ -24,8 +24,11 @@ class GatedFFN(nn.Module):
         self.gate_up = nn.Linear(d_model, 2 * spec.d_ff, bias=spec.bias)
         self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, -1)
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """`extra` is added to gate and up: an adapter's share."""
+        widened = self.gate_up(x) if extra is None else self.gate_up(x) + extra
+        gate, up = widened.chunk(2, -1)
+        del widened
         out: Tensor = self.down(activate(gate, self.activation) * up)
         return out
 

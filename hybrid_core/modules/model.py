@@ -13,6 +13,7 @@ from hybrid_core.modules.cache import Cache, CacheDtypes
 from hybrid_core.modules.ffn import GatedFFN, PlainFFN
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
+from hybrid_core.modules.shared_block import SharedBlock
 from hybrid_core.registry import kind_of
 from hybrid_core.spec import AnyFfn, ArchSpec, Layer, MoE, NoMixer, SwiGLU
 
@@ -40,9 +41,11 @@ class Block(nn.Module):
             self.ffn = feed_forward(layer.ffn, d_model)
         self.has_ffn = layer.ffn is not None
 
-    def forward(self, x: Tensor, cache: object, start: int) -> Tensor:
+    def forward(self, x: Tensor, cache: Any, start: int, embedded: Tensor | None = None) -> Tensor:
         out: Tensor = x
-        if not self.has_mixer:
+        if embedded is not None and isinstance(self.mixer, SharedBlock):
+            out = x + self.mixer(self.mixer_norm(x + self.mixer.before(x, embedded, cache, start)), cache, start)
+        elif not self.has_mixer:
             out = x + self.ffn(self.ffn_norm(x))
         elif not self.has_ffn:
             out = x + self.mixer(self.mixer_norm(x), cache, start)
@@ -62,9 +65,19 @@ class HybridLM(nn.Module):
         self.layers = nn.ModuleList(Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack))
         self.norm = RMSNorm(spec.d_model)
         self.head = None if spec.tie_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+        self.reads_embedding = self._share_blocks()
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.eps = spec.norm_eps
+
+    def _share_blocks(self) -> bool:
+        """Give layers with the same shared block the same module; whether there are any."""
+        shared: dict[int, nn.Module] = {}
+        for layer in self.layers:
+            mixer: Any = layer.mixer
+            if isinstance(mixer, SharedBlock):
+                mixer.block = shared.setdefault(mixer.spec.block, mixer.block)  # type: ignore[assignment]
+        return bool(shared)
 
     def forward(self, tokens: Tensor, cache: Cache | None = None, last_only: bool = False) -> Tensor:
         """Continue from `cache`, if given, and fill it. `last_only`: logits of the last position alone, [B, 1, vocab_size]."""
@@ -73,8 +86,9 @@ class HybridLM(nn.Module):
             cache.room_for(tokens.shape[1])
             start = cache.length
         x = self.embed(tokens)
+        embedded = x if self.reads_embedding else None
         for i, layer in enumerate(self.layers):
-            x = layer(x, cache.layers[i] if cache is not None else None, start)
+            x = layer(x, cache.layers[i] if cache is not None else None, start, embedded)
         if cache is not None:
             cache.length += tokens.shape[1]
         x = self.norm(x[:, -1:] if last_only else x)
