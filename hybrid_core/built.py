@@ -44,6 +44,14 @@ def require_built(spec: ArchSpec) -> None:
         raise SpecError(f"{reason} - costed, not built: parameters, FLOPs and cache are known, but our modules do not compute it")
 
 
+def options(spec: ArchSpec) -> set[str]:
+    """Every option of a design that differs from its default, built or not, as `name: value`."""
+    mixers = [layer.mixer for layer in spec.stack]
+    inside = [getattr(mixer, key, None) for mixer in mixers for key in ("attention", "ssm")]
+    parts = {part for part in (*mixers, *inside, *(layer.ffn for layer in spec.stack), spec) if isinstance(part, Frozen)}
+    return {line for part in parts for line in _differing(part, {"mixers", "ffns"})}
+
+
 def _reasons(spec: ArchSpec) -> Iterator[str]:
     for layer in dict.fromkeys(spec.stack):
         yield from _of_mixer(layer.mixer)
@@ -72,10 +80,16 @@ def _of_mixer(mixer: Mixer) -> Iterator[str]:
 def _options(part: Frozen, name: str, also: Set[str] = frozenset()) -> Iterator[str]:
     """Options of one part and of mixers inside it that are not BUILT; `also` are built in this place alone."""
     known = BUILT.get(type(part).__name__, set()) | {"mixers", "ffns", "constants"} | also
-    for key, field in type(part).model_fields.items():
+    for key in type(part).model_fields:
         value = getattr(part, key)
         if isinstance(value, Frozen) and type(value) in KINDS:
             reads = {"d_input"} if isinstance(part, SharedBlockMixer) else set()
             yield from _options(value, f"{name}.{key}", reads)
+    yield from (f"{name}.{line}".removeprefix(".") for line in _differing(part, known))
+
+
+def _differing(part: Frozen, known: Set[str]) -> Iterator[str]:
+    for key, field in type(part).model_fields.items():
+        value = getattr(part, key)
         if field.exclude_if is not None and key not in known and value != field.get_default():
-            yield f"{name}.{key}: {short(value)}".removeprefix(".")
+            yield f"{key}: {short(value)}"

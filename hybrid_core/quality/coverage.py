@@ -4,6 +4,7 @@ from functools import cache
 from typing import Any
 
 from hybrid_core import baselines, presets
+from hybrid_core.built import options
 from hybrid_core.costs.model import model_costs
 from hybrid_core.quality.ablations import AXES
 from hybrid_core.quality.mixture import mixture
@@ -86,7 +87,7 @@ def _traits(spec: ArchSpec) -> set[tuple[str, Any]]:
         found.add(("share of expensive blocks", float(mixed.share)))
     for layer in set(spec.stack):
         found |= _layer_traits(layer, spec.d_model)
-    return found
+    return found | {("option", line) for line in options(spec)}
 
 
 def _layer_traits(layer: Layer, d_model: int) -> set[tuple[str, Any]]:
