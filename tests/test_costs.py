@@ -24,7 +24,19 @@ from hybrid_core.spec import ArchSpec, MoE, SpecError
 from hybrid_core.workload import Workload
 from kernels.selective_scan import eager as selective_scan
 from kernels.ssd import eager as ssd
-from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, SECTIONS, axes_id, design, intra_design, valid_designs, widened
+from tests.designs import (
+    INTRA_COMBINATIONS,
+    MAMBA1,
+    MOE,
+    PATTERNS,
+    SECTIONS,
+    axes_id,
+    design,
+    intra_design,
+    optional_designs,
+    valid_designs,
+    widened,
+)
 
 SHARED_BLOCK = {
     "kind": "shared_block",
@@ -148,6 +160,20 @@ def any_design_agrees(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> No
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(1, 40), DTYPES)
 def test_parameters_cache_and_flops_of_any_design_are_those_of_the_live_model(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+    any_design_agrees(spec, length, dtypes)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(optional_designs(), st.integers(1, 40), DTYPES)
+def test_so_are_those_of_any_design_with_options_of_published_models(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+    any_design_agrees(spec, length, dtypes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(optional_designs(), st.integers(1, 40), DTYPES)
+def test_three_hundred_random_designs_with_options_agree(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
     any_design_agrees(spec, length, dtypes)
 
 

@@ -42,17 +42,20 @@ class Block(nn.Module):
         self.has_ffn = layer.ffn is not None
 
     def forward(self, x: Tensor, cache: Any, start: int, embedded: Tensor | None = None) -> Tensor:
-        out: Tensor = x
-        if embedded is not None and isinstance(self.mixer, SharedBlock):
-            out = x + self.mixer(self.mixer_norm(x + self.mixer.before(x, embedded, cache, start)), cache, start)
-        elif not self.has_mixer:
+        out: Tensor
+        if not self.has_mixer:
             out = x + self.ffn(self.ffn_norm(x))
-        elif not self.has_ffn:
-            out = x + self.mixer(self.mixer_norm(x), cache, start)
-        else:
-            normed, mixed = self.ffn_norm.add(self.mixer(self.mixer_norm(x), cache, start), x)
-            out = mixed + self.ffn(normed)
-        return out
+            return out
+        read = x
+        if embedded is not None and isinstance(self.mixer, SharedBlock):
+            read = x + self.mixer.before(x, embedded, cache, start)
+        mixed = self.mixer(self.mixer_norm(read), cache, start)
+        del read
+        if not self.has_ffn:
+            out = x + mixed
+            return out
+        normed, out = self.ffn_norm.add(mixed, x)
+        return out + self.ffn(normed)
 
 
 class HybridLM(nn.Module):
