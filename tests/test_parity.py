@@ -8,19 +8,21 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.interop.weights import FAMILIES, WeightsError, from_transformers, load_folder, save_folder
-from hybrid_core.modules import generate
+from hybrid_core.modules import build, generate
 from hybrid_core.spec import SpecError
 from kernels.selective_scan import reference as scan_reference
 from kernels.selective_scan import selective_scan, selective_scan_step
 from kernels.ssd import reference as ssd_reference
 from kernels.ssd import ssd, ssd_step
 from tests.conftest import assert_close
+from tests.designs import design
 
 TINY = {"vocab_size": 97, "hidden_size": 64, "tie_word_embeddings": False}
 DECODER = TINY | {"intermediate_size": 72, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
@@ -138,6 +140,36 @@ def test_a_folder_in_hugging_faces_format_goes_both_ways(name: str, tmp_path: Pa
         expected = model(tokens).logits
         assert (ours(tokens) - expected).abs().max() < TOLERANCE
         assert (again(tokens).logits - expected).abs().max() < TOLERANCE
+
+
+def test_a_folder_that_lies_is_refused_with_the_first_difference(tmp_path: Path) -> None:
+    model = theirs("jamba")
+    model.save_pretrained(tmp_path)
+    file, tensors = tmp_path / "model.safetensors", load_file(tmp_path / "model.safetensors")
+
+    def complaint(changed: dict[str, Tensor]) -> str:
+        save_file(changed, file)
+        with pytest.raises(WeightsError) as error:
+            load_folder(tmp_path)
+        assert len(str(error.value).splitlines()) == 1
+        return str(error.value)
+
+    expert = "model.layers.1.feed_forward.experts.2.up_proj.weight"
+    assert complaint({name: tensor for name, tensor in tensors.items() if name != expert}) == f"{expert}: missing"
+    assert complaint(tensors | {expert: tensors[expert].T.contiguous()}) == f"{expert}: [64, 72] - must be [72, 64]"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match=r"^model\.safetensors: "):
+        load_folder(tmp_path)
+    file.unlink()
+    with pytest.raises(WeightsError, match=r"no \*\.safetensors$"):
+        load_folder(tmp_path)
+
+
+def test_a_design_that_no_class_of_transformers_says_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"^hf: layer 1: intra"):
+        save_folder(build(design("H")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_family_is_tested() -> None:
