@@ -207,3 +207,18 @@ def test_presets_show_quoted_beside_computed(capsys: pytest.CaptureFixture[str])
     assert records["Zamba-7B-v1"]["source"].startswith("huggingface.co/Zyphra")
     assert main(["presets"]) == 0
     assert "Hymba-1.5B-Base" in capsys.readouterr().out
+
+
+ODD_VALUES: list[Any] = [-1, 0, 3, True, 2.5, 10**30, 1e30, float("nan"), None, "x", [], [1], ["x"], [None], [[]], {}, {"a": 1}]
+
+
+def test_any_value_of_any_field_is_taken_or_refused_in_one_line() -> None:
+    configs = [read_config(path) for path in sorted(MODELS.glob("*.json"))]
+    configs += [{"model_type": name.split("-", maxsplit=1)[0]} | fields for name, fields in UNSEEN.items()]
+    for config in configs:
+        for key in config:
+            for value in ODD_VALUES:
+                try:
+                    spec_from_config(config | {key: value})
+                except SpecError as error:
+                    assert len(str(error).splitlines()) == 1, (key, value)

@@ -55,7 +55,8 @@ class Block(nn.Module):
             out = x + mixed
             return out
         normed, out = self.ffn_norm.add(mixed, x)
-        return out + self.ffn(normed)
+        out = out + self.ffn(normed)
+        return out
 
 
 class HybridLM(nn.Module):
