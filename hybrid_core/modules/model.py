@@ -49,12 +49,10 @@ class Block(nn.Module):
         read = x
         if embedded is not None and isinstance(self.mixer, SharedBlock):
             read = x + self.mixer.before(x, embedded, cache, start)
-        mixed = self.mixer(self.mixer_norm(read), cache, start)
-        del read
         if not self.has_ffn:
-            out = x + mixed
+            out = x + self.mixer(self.mixer_norm(read), cache, start)
             return out
-        normed, out = self.ffn_norm.add(mixed, x)
+        normed, out = self.ffn_norm.add(self.mixer(self.mixer_norm(read), cache, start), x)
         out = out + self.ffn(normed)
         return out
 
