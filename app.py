@@ -8,6 +8,7 @@ st.navigation(
     [
         st.Page("pages/compose.py", title="Compose", icon=":material/stacks:", default=True),
         st.Page("pages/profile.py", title="Profile", icon=":material/speed:"),
+        st.Page("pages/retrieval.py", title="Retrieval", icon=":material/search:"),
         st.Page("pages/paper.py", title="Paper", icon=":material/article:"),
         st.Page("pages/runs.py", title="Runs", icon=":material/history:"),
     ],

@@ -33,6 +33,7 @@ class Operation(NamedTuple):
 MODULES = {"eager": "eager", "triton": "triton_kernel", "mamba_ssm": "mamba_ssm_kernel"}
 OPERATIONS = {
     "attention": Operation("attention", "torch scaled_dot_product_attention"),
+    "attention_step": Operation("attention", "torch scaled_dot_product_attention", trains=("eager",)),
     "branch_fusion": Operation("branch_fusion", "eager torch"),
     "causal_conv1d": Operation("causal_conv1d", "eager torch"),
     "gated_rms_norm": Operation("gated_rms_norm", "eager torch"),

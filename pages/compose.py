@@ -9,6 +9,7 @@ from hybrid_core.costs.model import fit_depth, model_costs
 from hybrid_core.costs.summary import summary
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures, units
+from hybrid_core.retrieval.options import NiahOptions
 from hybrid_core.runs import submit
 from hybrid_core.spec import ArchSpec, LayersSection, SpecError
 from hybrid_core.workload import DTYPE_BYTES, Workload
@@ -151,11 +152,14 @@ def findings(spec: ArchSpec, context_len: int) -> None:
 
 
 def buttons(spec: ArchSpec) -> None:
-    """Profile and YAML; the link is the page's own address."""
+    """Profile, retrieval and YAML; the link is the page's own address."""
     row = st.container(horizontal=True)
     if row.button("Profile this design", type="primary", icon=":material/speed:"):
         st.session_state["profile.run"] = submit(spec, ProfileOptions())
         st.switch_page("pages/profile.py")
+    if row.button("Test retrieval", icon=":material/search:", help="Trains a small proxy for about five minutes and asks it for needles"):
+        st.session_state["niah.run"] = submit(spec, NiahOptions())
+        st.switch_page("pages/retrieval.py")
     row.download_button("Download YAML", spec.to_yaml(), "design.yaml", "application/yaml", icon=":material/download:")
 
 

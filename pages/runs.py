@@ -5,10 +5,10 @@ import streamlit as st
 
 from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
-from hybrid_core.report.html import report
+from hybrid_core.report.html import TITLES, report
 from hybrid_core.runs import open_store
 from hybrid_core.runs.jobs import bury_the_dead
-from pages.parts import design
+from pages.parts import design, layout
 
 
 def pick(runs: list) -> list[int]:
@@ -16,6 +16,7 @@ def pick(runs: list) -> list[int]:
     frame = pd.DataFrame(
         {
             "run": [run.id for run in runs],
+            "kind": [TITLES[run.kind] for run in runs],
             "status": [run.status for run in runs],
             "design": [run.name for run in runs],
             "layers": [run.spec.pattern for run in runs],
@@ -51,7 +52,7 @@ def actions(ids: list[int]) -> None:
 
 
 def compare(ids: list[int]) -> None:
-    """Differences first, then the curves."""
+    """Differences first, then curves and maps."""
     runs = [open_store().get(run_id) for run_id in ids]
     st.subheader("Comparison" if len(runs) > 1 else f"Run {runs[0].id}")
     st.dataframe(differences(runs))
@@ -59,13 +60,16 @@ def compare(ids: list[int]) -> None:
     if measured:
         st.plotly_chart(figures.generation(measured), key="runs.generation")
         st.plotly_chart(figures.live_cache(measured), key="runs.cache")
+    charts = figures.retrieval(runs)
+    for index, (place, chart) in enumerate(zip(layout.cells(len(charts), layout.WIDE), charts, strict=True)):
+        place.plotly_chart(chart, key=f"runs.retrieval-{index}")
 
 
 st.title("Runs")
 bury_the_dead(open_store())
 runs = open_store().list(with_parts=False)
 if not runs:
-    st.info("No runs yet. Compose a design and press “Profile this design”.")
+    st.info("No runs yet. Compose a design and press “Profile this design” or “Test retrieval”.")
     st.stop()
 st.caption("Select rows to compare them, to save a report, or to delete them.")
 ids = pick(runs)

@@ -1,13 +1,29 @@
 """Grouped-query attention. B sequences, T tokens, H heads, G key/value heads, D head width. Costs: costs/attention.py."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from hybrid_core.modules.cache import CacheDtypes, KVCache
+from hybrid_core.modules.cache import CacheDtypes, KVCache, Position, WindowCache
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.modules.rope import Rope
 from hybrid_core.spec import AttentionMixer
-from kernels.attention import attention
+from kernels.attention import attention, attention_step
+
+
+def remember(
+    k: Tensor, v: Tensor, cache: KVCache | WindowCache | None, start: Position
+) -> tuple[Tensor, Tensor, Callable[[Tensor, Tensor, Tensor], Tensor]]:
+    """Store k and v from position `start`; the keys and values that queries then see, and the operation that lets them."""
+    if cache is None:
+        return k, v, attention
+    if isinstance(start, Tensor):
+        k, v, length = cache.append_at(k, v, start)
+        return k, v, partial(attention_step, length=length)
+    assert isinstance(cache, KVCache)
+    return *cache.append(k, v, start), attention
 
 
 class AttentionHeads(nn.Module):
@@ -21,7 +37,7 @@ class AttentionHeads(nn.Module):
         self.q_norm, self.k_norm = (RMSNorm(spec.head_dim) if spec.qk_norm else None for _ in range(2))
         self.rope = Rope.shared(spec.rope_dim, spec.rope_theta, spec.rope_scaling) if spec.position == "rope" else None
 
-    def project(self, x: Tensor, start: int, extra: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    def project(self, x: Tensor, start: Position, extra: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """q [B, T, H, Dqk], k [B, T, G, Dqk], v [B, T, G, Dv], the first two rotated from position `start`. `extra` is added to all
         three before: an adapter's share."""
         s = self.spec
@@ -34,13 +50,14 @@ class AttentionHeads(nn.Module):
         )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
+        if s.softmax_scale is not None:  # the operations scale by head_dim^-0.5
+            q = q * (s.softmax_scale * s.head_dim**0.5)
         return (self.rope(q, start), self.rope(k, start), v) if self.rope else (q, k, v)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, start: int) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, start: Position) -> Tensor:
         """Heads [B, T, H * Dv] after storing k and v."""
-        if cache is not None:
-            k, v = cache.append(k, v, start)
-        return attention(q, k, v, scale=self.spec.softmax_scale).flatten(2)
+        k, v, attend = remember(k, v, cache, start)
+        return attend(q, k, v).flatten(2)
 
     def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> KVCache:
         return KVCache(*self._slots(batch, capacity, dtypes, device))
@@ -58,6 +75,6 @@ class Attention(AttentionHeads):
         super().__init__(spec, d_model)
         self.out = nn.Linear(spec.n_heads * spec.v_head_dim, d_model, bias=spec.out_bias)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, start: int = 0, extra: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: KVCache | None = None, start: Position = 0, extra: Tensor | None = None) -> Tensor:
         out: Tensor = self.out(self.attend(*self.project(x, start, extra), cache, start))
         return out

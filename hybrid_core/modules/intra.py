@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.modules.attention import AttentionHeads
-from hybrid_core.modules.cache import BranchCache, CacheDtypes, KVCache
+from hybrid_core.modules.cache import BranchCache, CacheDtypes, KVCache, Position
 from hybrid_core.modules.diff_lambda import DiffLambda
 from hybrid_core.modules.mamba2 import Mamba2Heads, gated_norm
 from hybrid_core.modules.norm import RMSNorm
@@ -83,7 +83,7 @@ class IntraHybrid(nn.Module):
             biased = spec.attention.out_bias or spec.ssm.out_bias
             self.out = nn.Linear(d_a + d_s if spec.fusion == "concat" else d_a, d_model, bias=biased)
 
-    def forward(self, x: Tensor, cache: BranchCache | None = None, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: BranchCache | None = None, start: Position = 0) -> Tensor:
         attention, values = self._attend(x, cache.attention if cache else None, start)
         y, z = self.ssm.scan(x, cache.ssm if cache else None, values)
         if self.fused:
@@ -106,7 +106,7 @@ class IntraHybrid(nn.Module):
         scales = (self.scalar.attention, self.scalar.ssm) if isinstance(self.scalar, Scale) else None
         return {"attention_weight": a.weight, "ssm_weight": s.weight, "eps": a.eps, "groups": (a.group, s.group), "scales": scales}
 
-    def _attend(self, x: Tensor, cache: KVCache | None, start: int) -> tuple[Tensor, Tensor | None]:
+    def _attend(self, x: Tensor, cache: KVCache | None, start: Position) -> tuple[Tensor, Tensor | None]:
         """The attention branch's heads, and its values, one per query head, where the other branch reads them."""
         q, k, v = self.attention.project(x, start)
         values = v.repeat_interleave(q.shape[2] // v.shape[2], 2).flatten(2) if self.spec.value == "shared" else None

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_core.modules.cache import CacheDtypes, SSMCache
+from hybrid_core.modules.cache import CacheDtypes, Position, SSMCache
 from hybrid_core.modules.norm import GatedRMSNorm, NormThenGate
 from hybrid_core.modules.ssm import initialise_conv, initialise_dt_bias, scan_dtype
 from hybrid_core.spec import Mamba2Mixer
@@ -101,6 +101,6 @@ class Mamba2(Mamba2Heads):
         self.norm = gated_norm(spec)
         self.out = nn.Linear(spec.d_ssm, d_model, bias=spec.out_bias)
 
-    def forward(self, x: Tensor, cache: SSMCache | None = None, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: SSMCache | None = None, start: Position = 0) -> Tensor:
         out: Tensor = self.out(self.norm(*self.scan(x, cache)) if self.norm is not None else self.gated(x, cache))
         return out

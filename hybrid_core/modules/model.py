@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.built import require_built
-from hybrid_core.modules.cache import Cache, CacheDtypes
+from hybrid_core.modules.cache import Cache, CacheDtypes, Position
 from hybrid_core.modules.ffn import GatedFFN, PlainFFN
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
@@ -41,7 +41,7 @@ class Block(nn.Module):
             self.ffn = feed_forward(layer.ffn, d_model)
         self.has_ffn = layer.ffn is not None
 
-    def forward(self, x: Tensor, cache: Any, start: int, embedded: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: Any, start: Position, embedded: Tensor | None = None) -> Tensor:
         out: Tensor
         if not self.has_mixer:
             out = x + self.ffn(self.ffn_norm(x))
@@ -87,14 +87,20 @@ class HybridLM(nn.Module):
         if cache is not None:
             cache.room_for(tokens.shape[1])
             start = cache.length
+        logits = self.continue_from(tokens, cache, start, last_only)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        return logits
+
+    def continue_from(self, tokens: Tensor, cache: Cache | None, start: Position, last_only: bool = False) -> Tensor:
+        """`forward` from position `start`, whatever the cache says of its length, which stays as it is."""
         x = self.embed(tokens)
         embedded = x if self.reads_embedding else None
         for i, layer in enumerate(self.layers):
             x = layer(x, cache.layers[i] if cache is not None else None, start, embedded)
-        if cache is not None:
-            cache.length += tokens.shape[1]
         x = self.norm(x[:, -1:] if last_only else x)
-        return F.linear(x, self.embed.weight) if self.head is None else self.head(x)
+        logits: Tensor = F.linear(x, self.embed.weight) if self.head is None else self.head(x)
+        return logits
 
     def new_cache(
         self, batch_size: int, capacity: int, kv_dtype: torch.dtype | None = None, state_dtype: torch.dtype = torch.float32

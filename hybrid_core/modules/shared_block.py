@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_core.modules.attention import Attention
-from hybrid_core.modules.cache import BranchCache, CacheDtypes
+from hybrid_core.modules.cache import BranchCache, CacheDtypes, Position
 from hybrid_core.modules.ffn import GatedFFN
 from hybrid_core.modules.mamba1 import Mamba1
 from hybrid_core.modules.mamba2 import Mamba2
@@ -55,7 +55,7 @@ class SharedBlock(nn.Module):
         d_input, adapted = attention.qkv.in_features, rank and spec.attention_adapters
         self.qkv_adapters = nn.ModuleList(Adapter(d_input, rank, width) for width in attention.widths) if adapted else None
 
-    def before(self, x: Tensor, embedded: Tensor, cache: BranchCache | None, start: int) -> Tensor:
+    def before(self, x: Tensor, embedded: Tensor, cache: BranchCache | None, start: Position) -> Tensor:
         """x and the embeddings of the same tokens [B, T, d_model] -> what is added to x."""
         doubled = self.block.norm(torch.cat([x, embedded], -1))
         extra = None if self.qkv_adapters is None else torch.cat([adapter(doubled) for adapter in self.qkv_adapters], -1)
@@ -63,7 +63,7 @@ class SharedBlock(nn.Module):
         out: Tensor = self.linear(self.block.ffn(hidden, None if self.ffn_adapter is None else self.ffn_adapter(hidden)))
         return out
 
-    def forward(self, x: Tensor, cache: BranchCache | None = None, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: BranchCache | None = None, start: Position = 0) -> Tensor:
         out: Tensor = self.ssm(x, cache.ssm if cache else None, start)
         return out
 

@@ -120,7 +120,7 @@ def test_the_paper_page_shows_table_2_and_its_figures(page: Page, server: str) -
 
 def test_every_page_fits_800_pixels(page: Page, server: str) -> None:
     page.set_viewport_size({"width": 800, "height": 1000})
-    for path in ("", "profile", "paper", "runs"):
+    for path in ("", "profile", "retrieval", "paper", "runs"):
         page.goto(f"{server}/{path}")
         expect(page.get_by_role("heading").first).to_be_visible()
         page.wait_for_timeout(1500)
