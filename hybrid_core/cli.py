@@ -10,13 +10,19 @@ from typing import Any
 
 from hybrid_core import __version__, hardware, presets, quality
 from hybrid_core.advice import SCENARIOS, advise
+from hybrid_core.built import not_built, require_built
+from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.summary import summary
+from hybrid_core.interop.export import FORMATS, export
+from hybrid_core.interop.huggingface import read_config, spec_from_config
 from hybrid_core.paper_check import check_all, throughput_ratios
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report.text import (
     advice_lines,
     calibration_table,
     cost_table,
+    imported_line,
+    models_table,
     paper_check_table,
     quality_lines,
     quality_table,
@@ -78,6 +84,16 @@ def _add_costs(command: Command) -> None:
     """What needs nothing but the design."""
     sub = command("presets", _presets, "List the named designs, or print one as YAML", as_json=True)
     sub.add_argument("--show", metavar="NAME", help="print this design's YAML")
+
+    sub = command("import", _import, "A published config.json as a design", as_json=True)
+    sub.add_argument("config", metavar="CONFIG.json", type=Path, help="as Hugging Face, mamba_ssm or Samba publish it")
+    sub.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write the YAML (default: standard output)")
+    sub.add_argument("--name", help="what to call the design (default: the file's name)")
+
+    sub = command("export", _export, "A design for another framework; what the format cannot say is an error that names it")
+    _spec(sub)
+    sub.add_argument("--to", required=True, choices=list(FORMATS), help="the format")
+    sub.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="a folder to write into; made where there is none")
 
     sub = command("cost", _cost, "Every cost of a design, from closed forms, at once", as_json=True)
     _spec(sub)
@@ -172,14 +188,54 @@ def _print_json(data: Any) -> None:
 
 def _presets(arguments: argparse.Namespace) -> None:
     if arguments.show:
-        print(presets.get(arguments.show).spec.to_yaml(), end="")
+        print(presets.resolve(arguments.show).to_yaml(), end="")
         return
-    found = [presets.get(name) for name in presets.names()]
+    found, models = [presets.get(name) for name in presets.names()], presets.models()
     if arguments.json:
-        _print_json([{"name": p.spec.name, "pattern": p.spec.pattern, "source": p.source} for p in found])
+        records = [{"name": p.spec.name, "pattern": p.spec.pattern, "source": p.source} for p in found]
+        _print_json(records + [_model_record(name, model) for name, model in models.items()])
         return
     for preset in found:
         print(f"{preset.spec.name:20} {preset.spec.pattern:30} {preset.source}")
+    print("\n" + models_table(models))
+
+
+def _model_record(name: str, model: presets.Model) -> dict[str, Any]:
+    spec, rest = model.spec, model._asdict()
+    return {"name": name, "pattern": spec.pattern} | {key: value for key, value in rest.items() if key != "spec"}
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    spec = spec_from_config(read_config(arguments.config), arguments.name or presets.config_name(arguments.config))
+    costs, reason = model_costs(spec), not_built(spec)
+    if arguments.output:
+        _write(arguments.output, spec.to_yaml())
+    if arguments.json:
+        record = {"name": spec.name, "pattern": spec.pattern, "params": costs.params()._asdict(), "not_built": reason}
+        record["cache_bytes_8k"] = {key: int(costs.cache_bytes(8192, key)) for key in ("paper", "exact")}
+        _print_json(record | {"level": "costed" if reason else "built", "yaml": spec.to_yaml()})
+        return
+    if not arguments.output:
+        print(spec.to_yaml(), end="")
+    print(imported_line(spec.name, costs.params(), int(costs.cache_bytes(8192, "paper")), reason), file=sys.stderr)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    files = export(presets.resolve(arguments.spec), arguments.to)
+    try:
+        arguments.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"output: {arguments.output} - {error.strerror or error}") from None
+    for name, text in files.items():
+        _write(arguments.output / name, text)
+        print(arguments.output / name)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, "utf-8")
+    except OSError as error:
+        raise SpecError(f"output: {path} - {error.strerror or error}") from None
 
 
 def _cost(arguments: argparse.Namespace) -> None:
@@ -273,6 +329,7 @@ def _job(spec: ArchSpec, options: Options, as_json: bool) -> int:
     """Run a job, following its progress, and print what it found; 0 when it is done."""
     from hybrid_core.runs import cancel, open_store, submit
 
+    require_built(spec)
     store = open_store()
     run_id = submit(spec, options, store)
     try:

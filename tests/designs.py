@@ -134,6 +134,39 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
     return ArchSpec.from_mapping({key: value for key, value in ({"schema": 1} | changes).items() if value is not None})
 
 
+@st.composite
+def optional_designs(draw: st.DrawFn) -> ArchSpec:
+    """Any valid design with any of the options that published models have and our modules build: biases, norms, Mamba-1 in heads,
+    feed-forwards of all kinds, mixers and feed-forwards in layers of their own, Zamba's shared blocks."""
+    flag = st.booleans()
+    data = draw(valid_designs()).model_dump(exclude_none=True, by_alias=True)
+    plain = not set("DN") & set(data["layers"].get("pattern") or "")  # the differential mixers know no options
+    if plain:
+        data["attention"] |= {key: draw(flag) for key in ("qkv_bias", "out_bias", "qk_norm")}
+        biases = ("proj_bias",) if data["ssm"].get("kind") == "mamba1" else ("in_bias", "out_bias", "gated_norm", "norm_first")
+        data["ssm"] |= {key: draw(flag) for key in biases}
+        if data["ssm"].get("kind") == "mamba1":
+            data["ssm"] |= {"n_heads": draw(st.sampled_from([n for n in (1, 2, 3) if data["ssm"]["d_ssm"] % n == 0]))}
+            data["ssm"] |= {"dt_bc_weight": draw(flag)}
+        data["intra"] |= {"ssm_norm": draw(flag) and data["intra"]["norm"] == "none"}
+    data["ffns"] = {
+        "G": {"kind": "swiglu", "d_ff": 6, "activation": "gelu", "bias": draw(flag)},
+        "P": {"kind": "mlp", "d_ff": 5, "bias": draw(flag)},
+        "E": MOE | {"score": "softmax", "norm_top_k": draw(flag), "d_shared": 7, "scale": 2.0},
+    }
+    n_layers = data["n_layers"]
+    layers, heads = data["layers"], {"kind": "attention", "n_heads": 2, "n_kv_heads": 1, "head_dim": 4, "d_input": 2 * data["d_model"]}
+    layers["ffns"] = draw(st.text("GPE-", min_size=n_layers, max_size=n_layers))
+    if layers["strategy"] == "custom":
+        block = {"kind": "shared_block", "attention": heads, "ffn": data["ffns"]["G"], "ssm": {"kind": "mamba2"} | SECTIONS["ssm"]}
+        block |= {"adapter_rank": draw(st.integers(0, 3)), "attention_adapters": draw(flag)}
+        data["mixers"] = {str(i): block | {"block": i} for i in range(2)}
+        instead = draw(st.text("01-.", min_size=n_layers, max_size=n_layers))
+        layers["pattern"] = "".join(a if b == "." else b for a, b in zip(layers["pattern"], instead, strict=True))
+        layers["ffns"] = "".join("P" if a == "-" else b for a, b in zip(layers["pattern"], layers["ffns"], strict=True))
+    return ArchSpec.from_mapping(data)
+
+
 def widened(spec: ArchSpec, times: int) -> ArchSpec:
     """The same design with every width `times` as wide; numbers of heads, groups, experts and layers stay."""
     widths = {"d_model", "head_dim", "window", "d_ssm", "d_state", "chunk_size", "dt_rank", "qk_head_dim", "v_head_dim", "ssm_head_dim"}

@@ -24,8 +24,28 @@ from hybrid_core.spec import ArchSpec, MoE, SpecError
 from hybrid_core.workload import Workload
 from kernels.selective_scan import eager as selective_scan
 from kernels.ssd import eager as ssd
-from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, axes_id, design, intra_design, valid_designs, widened
+from tests.designs import (
+    INTRA_COMBINATIONS,
+    MAMBA1,
+    MOE,
+    PATTERNS,
+    SECTIONS,
+    axes_id,
+    design,
+    intra_design,
+    optional_designs,
+    valid_designs,
+    widened,
+)
 
+SHARED_BLOCK = {
+    "kind": "shared_block",
+    "attention": {"kind": "attention", "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_input": 64},
+    "ffn": {"kind": "swiglu", "d_ff": 24, "activation": "gelu"},
+    "ssm": {"kind": "mamba2"} | SECTIONS["ssm"],
+    "adapter_rank": 3,
+    "attention_adapters": True,
+}
 DESIGNS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
     "no FFN": design("AMSH", ffn=None),
@@ -39,6 +59,25 @@ DESIGNS: dict[str, ArchSpec] = {
     "Mamba-1": design("MA", ssm=MAMBA1),
     "Mamba-1 with norms": design("M", ssm=MAMBA1 | {"dt_bc_norm": True, "d_conv": 1}),
     "differential with norms": design("DN", diff={"norm": "group", "fusion": "add"}, ssm={"n_groups": 2}, intra=None),
+    "heads with biases and norms": design("AS", attention={"qkv_bias": True, "out_bias": True, "qk_norm": True, "softmax_scale": 0.3}),
+    "Mamba-2 without norm": design("MH", ssm={"gated_norm": False, "in_bias": True, "out_bias": True}),
+    "Mamba-2 with its norm first": design("M", ssm={"norm_first": True, "dt_min": 0.01, "n_groups": 2}, intra=None),
+    "Mamba-1 in heads": design("M", ssm=MAMBA1 | {"n_heads": 2, "proj_bias": True, "dt_bc_norm": True, "dt_bc_weight": False}),
+    "mixers and feed-forwards apart": design(
+        "M-A-", layers={"pattern": "M-A-", "ffns": "-F-E"}, ffn={"kind": "mlp", "d_ff": 24, "bias": True}, ffns={"E": MOE}
+    ),
+    "intra with a gated norm": design(
+        "H", intra={"norm": "none", "fusion": "add", "ssm_norm": True}, attention={"out_bias": True}, ssm={"out_bias": True}
+    ),
+    "softmax experts": design("AM", ffn=MOE | {"score": "softmax", "norm_top_k": True, "d_shared": 12, "scale": 2.0}),
+    "biased GELU": design("A", ffn={"kind": "swiglu", "d_ff": 40, "activation": "gelu", "bias": True}),
+    "shared blocks": design(
+        "M010",
+        layers={"pattern": "M010", "ffns": "----"},
+        mixers={str(i): SHARED_BLOCK | {"block": i} for i in range(2)},
+        swa=None,
+        intra=None,
+    ),
     "differential without lambda": design("DN", diff={"scalar": "none"}, attention={"position": "nope"}),
 }
 LENGTHS = (1, 5, 23)  # 23 is no multiple of the chunk (8), nor within window and sinks (6)
@@ -121,6 +160,20 @@ def any_design_agrees(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> No
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(1, 40), DTYPES)
 def test_parameters_cache_and_flops_of_any_design_are_those_of_the_live_model(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+    any_design_agrees(spec, length, dtypes)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(optional_designs(), st.integers(1, 40), DTYPES)
+def test_so_are_those_of_any_design_with_options_of_published_models(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+    any_design_agrees(spec, length, dtypes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(optional_designs(), st.integers(1, 40), DTYPES)
+def test_three_hundred_random_designs_with_options_agree(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
     any_design_agrees(spec, length, dtypes)
 
 

@@ -1,31 +1,62 @@
 """Against independent implementations: transformers' models with the same weights, and mamba-ssm's references."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hybrid_core.interop.huggingface import FAMILIES, spec_from_config
-from hybrid_core.interop.weights import WeightsError, from_transformers
-from hybrid_core.modules import generate
+from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.interop.weights import FAMILIES, WeightsError, from_transformers, load_folder, save_folder
+from hybrid_core.modules import build, generate
 from hybrid_core.spec import SpecError
 from kernels.selective_scan import reference as scan_reference
 from kernels.selective_scan import selective_scan, selective_scan_step
 from kernels.ssd import reference as ssd_reference
 from kernels.ssd import ssd, ssd_step
 from tests.conftest import assert_close
+from tests.designs import design
 
 TINY = {"vocab_size": 97, "hidden_size": 64, "tie_word_embeddings": False}
 DECODER = TINY | {"intermediate_size": 72, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
 LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 MAMBA2 = {"state_size": 16, "num_hidden_layers": 2, "head_dim": 16, "num_heads": 8, "n_groups": 2, "chunk_size": 8}
 BAMBA = {"num_hidden_layers": 3, "attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_n_groups": 2, "mamba_d_state": 16}
+
+MAMBA1 = {"mamba_d_state": 8, "mamba_dt_rank": 5, "pad_token_id": 0}
+JAMBA = MAMBA1 | {"num_hidden_layers": 4, "attn_layer_period": 4, "attn_layer_offset": 2, "num_experts": 4, "num_experts_per_tok": 2}
+FALCON_H1 = {"mamba_d_ssm": 96, "mamba_n_heads": 6, "mamba_d_head": 16, "mamba_n_groups": 2, "mamba_d_state": 16, "mamba_chunk_size": 8}
+FALCON_H1 |= {"mlp_multipliers": [0.7, 1.4], "ssm_multipliers": [0.5, 1.2, 0.8, 1.5, 0.6], "key_multiplier": 0.6, "lm_head_multiplier": 0.8}
+FALCON_H1 |= {"attention_in_multiplier": 1.3, "attention_out_multiplier": 0.9, "ssm_in_multiplier": 1.2, "ssm_out_multiplier": 0.7}
+NEMOTRON = {
+    "ssm_state_size": 16,
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 16,
+    "n_groups": 2,
+    "chunk_size": 8,
+    "head_dim": 24,
+    "pad_token_id": 0,
+}
+GRANITE = {
+    "num_hidden_layers": 3,
+    "layer_types": ["mamba", "attention", "mamba"],
+    "mamba_n_heads": 8,
+    "mamba_n_groups": 2,
+    "mamba_d_state": 16,
+}
+GRANITE |= {"mamba_chunk_size": 8, "mamba_d_head": "auto", "embedding_multiplier": 3.0, "residual_multiplier": 0.6, "logits_scaling": 0.4}
+GRANITE |= {"attention_multiplier": 0.4, "shared_intermediate_size": 48, "pad_token_id": 0}
+
+ZAMBA = {"tie_word_embeddings": True, "num_key_value_heads": 4, "pad_token_id": 0, "num_hidden_layers": 3}
+ZAMBA |= {"layers_block_type": ["hybrid", "mamba", "hybrid"]}
+ZAMBA2 = ZAMBA | {"n_mamba_heads": 8, "mamba_d_state": 16, "mamba_ngroups": 2, "chunk_size": 8, "adapter_rank": 6, "num_mem_blocks": 2}
 
 # Epsilons far from the default, so that one that is not passed on shows.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -36,6 +67,27 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "mamba": TINY | {"model_type": "mamba", "state_size": 8, "num_hidden_layers": 2, "layer_norm_epsilon": 1e-2},
     "mamba-wide": TINY | {"model_type": "mamba", "num_hidden_layers": 2, "expand": 3, "time_step_rank": 5, "conv_kernel": 3},
     "mamba2": TINY | MAMBA2 | {"model_type": "mamba2", "layer_norm_epsilon": 1e-2},
+    "falcon_mamba": TINY
+    | {"model_type": "falcon_mamba", "state_size": 8, "num_hidden_layers": 2, "mixer_rms_eps": 1e-2, "pad_token_id": 0},
+    "jamba": DECODER | JAMBA | {"model_type": "jamba", "rms_norm_eps": 1e-2},
+    "jamba-dense": DECODER | JAMBA | {"model_type": "jamba", "num_experts": 1, "mamba_proj_bias": True},
+    "falcon_h1": DECODER | FALCON_H1 | {"model_type": "falcon_h1", "embedding_multiplier": 2.0, "pad_token_id": 0},
+    "falcon_h1-norm": DECODER
+    | FALCON_H1
+    | {"model_type": "falcon_h1", "mamba_rms_norm": True, "mamba_norm_before_gate": False, "attention_bias": True, "pad_token_id": 0},
+    "falcon_h1-norm-first": DECODER
+    | FALCON_H1
+    | {"model_type": "falcon_h1", "mamba_rms_norm": True, "mamba_proj_bias": True, "projectors_bias": True, "pad_token_id": 0},
+    "nemotron_h": DECODER
+    | NEMOTRON
+    | {"model_type": "nemotron_h", "hybrid_override_pattern": "M-*M-", "num_hidden_layers": 5, "use_bias": True},
+    "granitemoehybrid": DECODER | GRANITE | {"model_type": "granitemoehybrid", "num_local_experts": 4, "tie_word_embeddings": True},
+    "granitemoehybrid-dense": DECODER
+    | GRANITE
+    | {"model_type": "granitemoehybrid", "num_local_experts": 0, "position_embedding_type": "rope", "attention_bias": True},
+    "zamba": DECODER | MAMBA1 | ZAMBA | {"model_type": "zamba", "n_mamba_heads": 2, "rms_norm_eps": 1e-2},
+    "zamba2": DECODER | ZAMBA2 | {"model_type": "zamba2", "use_mem_rope": True, "num_mem_blocks": 1},
+    "zamba2-adapters": DECODER | ZAMBA2 | {"model_type": "zamba2", "use_shared_attention_adapter": True},
     "bamba": DECODER | BAMBA | {"model_type": "bamba", "mamba_chunk_size": 8, "rms_norm_eps": 1e-2},
 }
 LENGTHS = (1, 3, 37)  # none but 1 divides the chunk (8) or the window (5)
@@ -49,7 +101,7 @@ def theirs(name: str) -> PreTrainedModel:
     model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[fields.pop("model_type")](**fields)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter), alpha=0.2)
+            parameter.add_(torch.randn_like(parameter), alpha=0.18 if name.startswith("zamba") else 0.2)  # their float32 is the limit
     model.generation_config.eos_token_id = None  # generate all that is asked for
     return model
 
@@ -72,7 +124,52 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(name: str) -> None:
             assert (ours(tokens) - expected).abs().max() < TOLERANCE, length
     continued = model.generate(tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=64, do_sample=False, pad_token_id=0)
     assert torch.equal(generate(ours, tokens, 64), continued[:, length:])
-    assert len(continued[:, length:].unique()) > 30  # and so that the tokens do: no loop of a few
+    assert len(continued[:, length:].unique()) > 20  # and so that the tokens do: no loop of a few
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_folder_in_hugging_faces_format_goes_both_ways(name: str, tmp_path: Path) -> None:
+    """What transformers saves, under its published names, loads here; what is saved here loads there."""
+    model = theirs(name)
+    model.save_pretrained(tmp_path / "theirs")
+    ours = load_folder(tmp_path / "theirs")
+    save_folder(ours, tmp_path / "ours")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    tokens = torch.randint(97, (2, 11), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        expected = model(tokens).logits
+        assert (ours(tokens) - expected).abs().max() < TOLERANCE
+        assert (again(tokens).logits - expected).abs().max() < TOLERANCE
+
+
+def test_a_folder_that_lies_is_refused_with_the_first_difference(tmp_path: Path) -> None:
+    model = theirs("jamba")
+    model.save_pretrained(tmp_path)
+    file, tensors = tmp_path / "model.safetensors", load_file(tmp_path / "model.safetensors")
+
+    def complaint(changed: dict[str, Tensor]) -> str:
+        save_file(changed, file)
+        with pytest.raises(WeightsError) as error:
+            load_folder(tmp_path)
+        assert len(str(error.value).splitlines()) == 1
+        return str(error.value)
+
+    expert = "model.layers.1.feed_forward.experts.2.up_proj.weight"
+    assert complaint({name: tensor for name, tensor in tensors.items() if name != expert}) == f"{expert}: missing"
+    assert complaint(tensors | {expert: tensors[expert].T.contiguous()}) == f"{expert}: [64, 72] - must be [72, 64]"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(WeightsError, match=r"^model\.safetensors: "):
+        load_folder(tmp_path)
+    file.unlink()
+    with pytest.raises(WeightsError, match=r"no \*\.safetensors$"):
+        load_folder(tmp_path)
+
+
+def test_a_design_that_no_class_of_transformers_says_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"^hf: layer 1: intra"):
+        save_folder(build(design("H")), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_family_is_tested() -> None:
@@ -97,11 +194,8 @@ def test_a_config_from_before_transformers_5_means_the_same() -> None:
 
 # A config with one field changed, and the line that refuses it.
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("llama", {"attention_bias": True}, "attention_bias: True - must be False"),
-    ("llama", {"mlp_bias": True}, "mlp_bias: True - must be False"),
-    ("llama", {"hidden_act": "gelu"}, "hidden_act: 'gelu' - must be 'silu'"),
-    ("llama", {"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling.rope_type: 'yarn' - must be 'default' or 'llama3'"),
-    ("llama", {"rope_scaling": {"type": "linear"}}, "rope_scaling.type: 'linear' - must be 'default' or 'llama3'"),
+    ("llama", {"hidden_act": "relu"}, "hidden_act: 'relu' - must be 'silu' or "),
+    ("llama", {"rope_scaling": {"rope_type": "su"}}, "rope_scaling.rope_type: 'su' - unknown way to scale RoPE"),
     ("llama", {"rope_scaling": "llama3"}, "rope_scaling: 'llama3' - must be a mapping"),
     ("llama", {"rope_parameters": LLAMA3 | {"mscale": 2}}, "rope_parameters.mscale: 2 - unknown field, which may change"),
     ("llama", {"quantization_config": {"bits": 4}}, "quantization_config: {'bits': 4} - unknown field, which may change"),
@@ -109,11 +203,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"num_key_value_heads": 3}, "attention.n_heads: 4 - must be divisible by n_kv_heads (3)"),
     ("llama", {"model_type": "gpt2"}, "model_type: 'gpt2' - must be 'llama' or "),
     ("mistral", {"rope_parameters": LLAMA3}, "sliding_window: 5 - must be null where RoPE is scaled"),
-    ("mamba", {"use_conv_bias": False}, "use_conv_bias: False - must be True"),
-    ("mamba2", {"use_bias": True}, "use_bias: True - must be False"),
     ("mamba2", {"time_step_limit": [0.001, 0.1]}, "time_step_limit: [0.001, 0.1] - dt must be unlimited"),
     ("mamba2", {"expand": 4}, "expand: 4 - must be 2.0"),
-    ("bamba", {"mamba_proj_bias": True}, "mamba_proj_bias: True - must be False"),
     ("bamba", {"partial_rotary_factor": 0.25}, "partial_rotary_factor: 0.25 - must be 0.5"),
     ("bamba", {"attn_layer_indices": 1}, "attn_layer_indices: 1 - must be a list"),
 ]

@@ -92,7 +92,7 @@ BAD = [
     Bad("sum of two widths", "d_ssm: 48", "out: joint, d_ssm: 64", "intra.d_ssm", "64", "n_heads * v_head_dim (48)"),
     Bad("concat of two outputs", "d_ssm: 48", "fusion: concat, d_ssm: 48", "intra.fusion", "'concat'", "needs out 'joint'"),
     Bad("unknown ssm", "d_ssm: 64", "kind: mamba3, d_ssm: 64", "ssm.kind", "'mamba3'", "must be 'mamba2' or 'mamba1'"),
-    Bad("unknown ffn", "kind: swiglu", "kind: mlp", "ffn.kind", "'mlp'", "must be 'swiglu' or 'moe'"),
+    Bad("unknown ffn", "kind: swiglu", "kind: dense", "ffn.kind", "'dense'", "must be 'swiglu' or 'mlp' or 'moe'"),
     Bad("key of Mamba-2 in Mamba-1", SSM, "{kind: mamba1, d_ssm: 9, dt_rank: 2, head_dim: 3}", "ssm.head_dim", "3", "unknown key"),
     Bad("intra of Mamba-1", SSM, MAMBA1, "ssm.kind", "'mamba1'", "kind H has Mamba-2 branches: it needs ssm.kind 'mamba2'"),
     Bad("unknown norm", "d_ssm: 48", "norm: layer, d_ssm: 48", "intra.norm", "'layer'", "must be 'group' or 'none'"),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from hybrid_core.costs.terms import CacheTensor, Num, linear, visible_pairs, widest
+from hybrid_core.costs.terms import CacheTensor, Num, least, linear, visible_pairs, widest
 from hybrid_core.spec import AttentionMixer
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
@@ -15,9 +15,18 @@ class AttentionHeadsCosts:
     d_model: int
 
     @property
-    def d_qkv(self) -> int:
+    def d_in(self) -> int:
+        return self.spec.d_input or self.d_model
+
+    @property
+    def d_kv(self) -> int:
+        """Width of the keys and values that this layer makes, and keeps."""
         s = self.spec
-        return s.n_heads * s.head_dim + s.n_kv_heads * (s.head_dim + s.v_head_dim)
+        return 0 if s.reuse_kv else s.n_kv_heads * (s.head_dim + s.v_head_dim)
+
+    @property
+    def d_qkv(self) -> int:
+        return self.spec.n_heads * self.spec.head_dim + self.d_kv
 
     @property
     def d_out(self) -> int:
@@ -31,32 +40,44 @@ class AttentionHeadsCosts:
     @property
     def span(self) -> int | None:
         """How many tokens a query may see; None = all before it."""
-        return None
+        window = getattr(self.spec, "window", None)
+        return None if window is None else window + getattr(self.spec, "sink", 0)
 
     def tokens_kept(self, context_len: Num) -> Num:
-        return context_len
+        return context_len if self.span is None else least(context_len, self.span)
 
     def params(self) -> dict[str, int]:
-        return {"qkv": self.d_model * self.d_qkv}
+        s = self.spec
+        own = {
+            "qkv_bias": self.d_qkv if s.qkv_bias else 0,
+            "qk_norm": (1 if s.reuse_kv else 2) * s.head_dim if s.qk_norm else 0,
+            "output_gate": self.d_in * self._d_gate,
+            "sink_logits": s.n_heads if s.sink_logits else 0,
+        }
+        return {"qkv": self.d_in * self.d_qkv} | {part: n for part, n in own.items() if n}
+
+    @property
+    def _d_gate(self) -> int:
+        return self.d_out if self.spec.output_gate else 0
+
+    def _projections(self, tokens: Num) -> dict[str, Num]:
+        gate = {"output_gate": linear(tokens, self.d_in, self._d_gate)} if self._d_gate else {}
+        return {"qkv": linear(tokens, self.d_in, self.d_qkv)} | gate
 
     def _pair_flops(self) -> int:
         """One query-key product and one value sum, over all heads."""
         return 2 * self.spec.n_heads * (self.spec.head_dim + self.spec.v_head_dim)
 
     def forward_flops(self, seq_len: Num) -> dict[str, Num]:
-        return {
-            "qkv": linear(seq_len, self.d_model, self.d_qkv),
-            "attention": visible_pairs(seq_len, self.span) * self._pair_flops(),
-        }
+        return self._projections(seq_len) | {"attention": visible_pairs(seq_len, self.span) * self._pair_flops()}
 
     def decode_flops(self, context_len: Num) -> dict[str, Num]:
-        return {
-            "qkv": linear(1, self.d_model, self.d_qkv),
-            "attention": self.tokens_kept(context_len) * self._pair_flops(),
-        }
+        return self._projections(1) | {"attention": self.tokens_kept(context_len) * self._pair_flops()}
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
         kept, s = self.tokens_kept(context_len), self.spec
+        if s.reuse_kv:
+            return []
         return [
             CacheTensor("k", kept * s.n_kv_heads * s.head_dim, "kv"),
             CacheTensor("v", kept * s.n_kv_heads * s.v_head_dim, "kv"),
@@ -68,8 +89,7 @@ class AttentionHeadsCosts:
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
         """2 (d_k + d_v) n_kv * tokens (Appendix C)."""
-        s = self.spec
-        return 2 * (s.head_dim + s.v_head_dim) * s.n_kv_heads * self.tokens_kept(context_len)
+        return 2 * self.d_kv * self.tokens_kept(context_len)
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Projections; rotation of queries, then of keys; the kernel; the output projection."""
@@ -110,7 +130,8 @@ class AttentionCosts(AttentionHeadsCosts):
     """The heads plus the output projection: Table 1's 2 d_model^2 + 2 d_model head_dim n_kv at n_heads * head_dim = d_model."""
 
     def params(self) -> dict[str, int]:
-        return super().params() | {"out": self.d_out * self.d_model}
+        bias = {"out_bias": self.d_model} if self.spec.out_bias else {}
+        return super().params() | {"out": self.d_out * self.d_model} | bias
 
     def forward_flops(self, seq_len: Num) -> dict[str, Num]:
         return super().forward_flops(seq_len) | {"out": linear(seq_len, self.d_out, self.d_model)}

@@ -16,7 +16,8 @@ class DiffAttentionCosts(AttentionCosts):
 
     def params(self) -> dict[str, int]:
         s = self.spec
-        own = {"norm": self.d_out if s.norm == "group" else 0, "scalar": 4 * s.head_dim if s.scalar == "diff_t" else 0}
+        weights = s.pair_width if s.shared_norm else self.d_out
+        own = {"norm": weights if s.norm == "group" else 0, "scalar": 4 * s.head_dim if s.scalar == "diff_t" else 0}
         return super().params() | own
 
     def _pair_flops(self) -> int:

@@ -1,48 +1,97 @@
-"""Costs of the feed-forward parts: gated (SwiGLU) and mixture of experts. Twin of modules/ffn.py and modules/moe.py."""
+"""Costs of the feed-forward parts: gated (SwiGLU), plain (MLP) and mixture of experts. Twin of modules/ffn.py and modules/moe.py."""
+
+from typing import NamedTuple
 
 from hybrid_core.costs.terms import Num, linear
-from hybrid_core.spec import MoE, SwiGLU
+from hybrid_core.spec import AnyFfn, Mlp, MoE, SwiGLU
 
 
-def _gated(d_model: int, d_ff: int) -> int:
-    return 3 * d_model * d_ff
+class Sizes(NamedTuple):
+    """Parameters of a feed-forward: matrices and vectors (biases, gates of one column are matrices) that every token uses, and those
+    of one routed expert, of which `top_k` of `n_routed` are used."""
+
+    matrices: int
+    vectors: int = 0
+    expert_matrices: int = 0
+    expert_vectors: int = 0
+    n_routed: int = 0
+    top_k: int = 0
+
+    @property
+    def expert(self) -> int:
+        return self.expert_matrices + self.expert_vectors
+
+    @property
+    def total(self) -> int:
+        return self.matrices + self.vectors + self.n_routed * self.expert
 
 
-def params(ffn: SwiGLU | MoE | None, d_model: int) -> int:
-    """All parameters: 3 d_model d_ff, or router (with its balancing bias a buffer, not a parameter) and every expert."""
+def sizes(ffn: AnyFfn | None, d_model: int) -> Sizes:
+    """What a feed-forward is made of. The paper's balancing bias is a buffer, not a parameter, unless `score_bias` makes it one."""
     if ffn is None:
-        return 0
-    if isinstance(ffn, SwiGLU):
-        return _gated(d_model, ffn.d_ff)
-    return d_model * ffn.n_routed + (ffn.n_routed + ffn.n_shared) * _gated(d_model, ffn.d_expert)
-
-
-def active_params(ffn: SwiGLU | MoE | None, d_model: int) -> int:
-    """The parameters that one token uses."""
-    idle = (ffn.n_routed - ffn.top_k) * _gated(d_model, ffn.d_expert) if isinstance(ffn, MoE) else 0
-    return params(ffn, d_model) - idle
-
-
-def forward_flops(ffn: SwiGLU | MoE | None, d_model: int, tokens: Num) -> Num:
-    """2 FLOPs per active parameter and token: every one of them is in a matrix product."""
-    return linear(tokens, 1, active_params(ffn, d_model))
-
-
-def params_read(ffn: SwiGLU | MoE | None, d_model: int, tokens: Num) -> Num:
-    """Parameters that a step over `tokens` tokens reads: of n experts, n (1 - (1 - k/n)^tokens) are expected to be chosen."""
+        return Sizes(0)
     if not isinstance(ffn, MoE):
-        return params(ffn, d_model)
-    expected = ffn.n_routed * (1 - (1 - ffn.top_k / ffn.n_routed) ** tokens)
-    return params(ffn, d_model) - (ffn.n_routed - expected) * _gated(d_model, ffn.d_expert)
+        return Sizes(_matrices(d_model, ffn.d_ff, isinstance(ffn, SwiGLU)), ffn.bias * _biases(d_model, ffn.d_ff, isinstance(ffn, SwiGLU)))
+    width = ffn.d_latent or d_model
+    return Sizes(
+        matrices=d_model * ffn.n_routed
+        + _matrices(d_model, ffn.shared_width, ffn.gated)
+        + (d_model if ffn.shared_gate else 0)
+        + 2 * d_model * (ffn.d_latent or 0),
+        vectors=ffn.n_routed * (ffn.bias + ffn.score_bias),
+        expert_matrices=_matrices(width, ffn.d_expert, ffn.gated),
+        expert_vectors=ffn.bias * _biases(width, ffn.d_expert, ffn.gated),
+        n_routed=ffn.n_routed,
+        top_k=ffn.top_k,
+    )
 
 
-def workspace(ffn: SwiGLU | MoE | None, d_model: int, tokens: Num, width: int) -> Num:
+def _matrices(d_model: int, d_ff: int, gated: bool) -> int:
+    return (3 if gated else 2) * d_model * d_ff
+
+
+def _biases(d_model: int, d_ff: int, gated: bool) -> int:
+    return (2 if gated else 1) * d_ff + d_model
+
+
+def params(ffn: AnyFfn | None, d_model: int) -> int:
+    """All parameters: 3 d_model d_ff of a gated feed-forward, or router and every expert."""
+    return sizes(ffn, d_model).total
+
+
+def active_params(ffn: AnyFfn | None, d_model: int) -> int:
+    """The parameters that one token uses."""
+    s = sizes(ffn, d_model)
+    return s.total - (s.n_routed - s.top_k) * s.expert
+
+
+def forward_flops(ffn: AnyFfn | None, d_model: int, tokens: Num) -> Num:
+    """2 FLOPs per active element of a matrix and token."""
+    s = sizes(ffn, d_model)
+    return linear(tokens, 1, s.matrices + s.top_k * s.expert_matrices)
+
+
+def params_read(ffn: AnyFfn | None, d_model: int, tokens: Num) -> Num:
+    """Parameters that a step over `tokens` tokens reads: of n experts, n (1 - (1 - k/n)^tokens) are expected to be chosen."""
+    s = sizes(ffn, d_model)
+    if not s.n_routed:
+        return s.total
+    expected = s.n_routed * (1 - (1 - s.top_k / s.n_routed) ** tokens)
+    return s.total - (s.n_routed - expected) * s.expert
+
+
+def workspace(ffn: AnyFfn | None, d_model: int, tokens: Num, width: int) -> Num:
     """Bytes at the widest moment, beside the block's input and its norm; `width` bytes an element."""
     if ffn is None:
         return 0
-    if isinstance(ffn, SwiGLU):
-        return width * tokens * _gated_workspace(d_model, ffn.d_ff)
-    return width * tokens * _routed_workspace(ffn, d_model) + tokens * (24 * ffn.top_k + 4 * ffn.n_routed)
+    if isinstance(ffn, MoE):
+        return width * tokens * _routed_workspace(ffn, d_model) + tokens * (24 * ffn.top_k + 4 * ffn.n_routed)
+    return width * tokens * (_plain_workspace if isinstance(ffn, Mlp) else _gated_workspace)(d_model, ffn.d_ff)
+
+
+def _plain_workspace(d_model: int, d_ff: int) -> int:
+    """Elements per token: what is widened and its activation; or that and the output."""
+    return max(2 * d_ff, d_ff + d_model)
 
 
 def _gated_workspace(d_model: int, d_ff: int) -> int:
@@ -60,5 +109,5 @@ def _routed_workspace(moe: MoE, d_model: int) -> int:
         4 * inside,
         3 * inside + 2 * chosen,
         held + chosen + 2 * d_model,
-        held + d_model + _gated_workspace(d_model, moe.n_shared * moe.d_expert) if moe.n_shared else 0,
+        held + d_model + _gated_workspace(d_model, moe.shared_width) if moe.shared_width else 0,
     )

@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from hybrid_core.costs.attention import AttentionHeadsCosts
+from hybrid_core.costs.mamba1 import Mamba1HeadsCosts
 from hybrid_core.costs.mamba2 import Mamba2HeadsCosts
 from hybrid_core.costs.terms import CacheTensor, Num, linear, widest
-from hybrid_core.spec import IntraMixer
+from hybrid_core.spec import IntraMixer, Mamba1Mixer
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
 
@@ -18,9 +19,11 @@ class IntraCosts:
     d_model: int
 
     @cached_property
-    def branches(self) -> tuple[AttentionHeadsCosts, Mamba2HeadsCosts]:
-        s = self.spec
-        return AttentionHeadsCosts(s.attention, self.d_model), Mamba2HeadsCosts(s.ssm, self.d_model, own_x=s.value == "separate")
+    def branches(self) -> tuple[AttentionHeadsCosts, Mamba2HeadsCosts | Mamba1HeadsCosts]:
+        s, attention = self.spec, AttentionHeadsCosts(self.spec.attention, self.d_model)
+        if isinstance(s.ssm, Mamba1Mixer):
+            return attention, Mamba1HeadsCosts(s.ssm, self.d_model)
+        return attention, Mamba2HeadsCosts(s.ssm, self.d_model, own_x=s.value == "separate")
 
     @property
     def _d_both(self) -> int:
@@ -41,7 +44,16 @@ class IntraCosts:
         attention, ssm = self.branches
         scalar = {"none": 0, "scale": self._d_both, "gate": self.d_model * self._n_gates, "diff_t": 4 * self.spec.attention.head_dim}
         own = {"norm": self._d_both if self.spec.norm == "group" else 0, "scalar": scalar[self.spec.scalar]}
-        return attention.params() | ssm.params() | own | {"out": self._d_out * self.d_model}
+        if self.spec.ssm_norm and getattr(self.spec.ssm, "gated_norm", True):
+            own["ssm_norm"] = self.spec.ssm.d_ssm
+        return attention.params() | ssm.params() | own | {"out": self._d_out * self.d_model, "out_bias": self._out_biases * self.d_model}
+
+    @property
+    def _out_biases(self) -> int:
+        """Of the two output projections, or of the one."""
+        ssm = self.spec.ssm
+        biases = (self.spec.attention.out_bias, ssm.proj_bias if isinstance(ssm, Mamba1Mixer) else ssm.out_bias)
+        return sum(biases) if self.spec.out == "separate" else any(biases)
 
     def forward_flops(self, seq_len: Num) -> dict[str, Num]:
         attention, ssm = self.branches
@@ -63,7 +75,7 @@ class IntraCosts:
         (attention, ssm), s = self.branches, self.spec
         rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
         d_a, d_s = s.d_attention, s.ssm.d_ssm
-        values = 0 if ssm.own_x else d_a
+        values = d_a if s.value == "shared" else 0
         # The scan's output and the projection that its gate is part of stay until both norms are there.
         norm = ssm.d_in_proj + d_s + widest(3 * d_a, 2 * d_a + 3 * d_s) if s.norm == "group" else 0
         scaled = {"none": 0, "scale": 2 * self._d_both, "gate": 2 * self._d_both, "diff_t": self._d_both + d_s}[s.scalar]

@@ -13,11 +13,16 @@ PIECE, LANES, CACHED = 256, 16, 2**18
 
 
 @dataclass(frozen=True)
-class Mamba1Costs:
-    """Projection to x and z, convolution, projections to dt, B, C, selective scan, gate, output projection."""
+class Mamba1HeadsCosts:
+    """Projection to x and z, convolution, projections to dt, B, C, selective scan and gate, without the output projection."""
 
     spec: Mamba1Mixer
     d_model: int
+
+    @property
+    def d_in_proj(self) -> int:
+        """x and z."""
+        return 2 * self.spec.d_ssm
 
     @property
     def d_x_proj(self) -> int:
@@ -28,12 +33,12 @@ class Mamba1Costs:
         s = self.spec
         return {
             "in_proj": self.d_model * 2 * s.d_ssm,
-            "conv": s.d_ssm * s.d_conv + s.d_ssm,
+            "conv": s.d_ssm * s.d_conv + s.d_ssm * s.conv_bias,
             "x_proj": s.d_ssm * self.d_x_proj,
             "dt_proj": s.dt_rank * s.d_ssm + s.d_ssm,
             "A, D": s.d_ssm * s.d_state + s.d_ssm,
-            "norm": self.d_x_proj if s.dt_bc_norm else 0,
-            "out": s.d_ssm * self.d_model,
+            "dt_bc_norm": self.d_x_proj if s.dt_bc_norm and s.dt_bc_weight else 0,
+            "in_bias": 2 * s.d_ssm * s.proj_bias,
         }
 
     def forward_flops(self, seq_len: Num) -> dict[str, Num]:
@@ -45,7 +50,6 @@ class Mamba1Costs:
             "x_proj": linear(seq_len, s.d_ssm, self.d_x_proj),
             "dt_proj": linear(seq_len, s.dt_rank, s.d_ssm),
             "scan": 5 * seq_len * s.d_ssm * s.d_state,
-            "out": linear(seq_len, s.d_ssm, self.d_model),
         }
 
     def decode_flops(self, context_len: Num) -> dict[str, Num]:
@@ -68,9 +72,9 @@ class Mamba1Costs:
         s = self.spec
         return 2 * (s.d_ssm * s.d_state + s.d_conv * s.d_ssm)
 
-    def workspace(self, seq_len: Num, workload: Workload) -> Num:
+    def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Beside the projection to x and z: the convolution (padded input, two partial sums); dt in float32; the scan's
-        pieces, then y in float32, by pieces, joined and rounded; the gate; the output projection."""
+        pieces, then y in float32, by pieces, joined and rounded; the gate."""
         s, width = self.spec, DTYPE_BYTES[workload.weight_dtype]
         rows, exact = seq_len * width, 4 * seq_len
         narrow = rows * self.d_x_proj * (2 if s.dt_bc_norm else 1)
@@ -81,7 +85,6 @@ class Mamba1Costs:
             + narrow
             + exact * s.d_ssm
             + widest(self._pieces_workspace(seq_len, workload.batch_size), (2 * exact + rows) * s.d_ssm),
-            rows * (s.d_ssm + self.d_model),
         )
 
     def _pieces_workspace(self, seq_len: Num, batch_size: int) -> Num:
@@ -100,3 +103,19 @@ class Mamba1Costs:
         if lanes == 1:
             return widest(3 * length + 4 * states, 4 * length + states)
         return widest(6 * length + 4 * states, 8 * length + 2 * states)
+
+
+@dataclass(frozen=True)
+class Mamba1Costs(Mamba1HeadsCosts):
+    """The heads plus the output projection."""
+
+    def params(self) -> dict[str, int]:
+        return super().params() | {"out": self.spec.d_ssm * self.d_model, "out_bias": self.d_model * self.spec.proj_bias}
+
+    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+        return super().forward_flops(seq_len) | {"out": linear(seq_len, self.spec.d_ssm, self.d_model)}
+
+    def workspace(self, seq_len: Num, workload: Workload) -> Num:
+        """The gated scan; the output projection beside the projection to x and z."""
+        rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
+        return widest(self.gated_workspace(seq_len, workload), rows * (3 * self.spec.d_ssm + self.d_model))

@@ -29,9 +29,9 @@ class Mamba2HeadsCosts:
         s = self.spec
         return {
             "in_proj": self.d_model * self.d_in_proj,
-            "conv": s.d_xbc * s.d_conv + s.d_xbc,
+            "conv": s.d_xbc * s.d_conv + s.d_xbc * s.conv_bias,
             "A, D, dt_bias": 3 * s.n_heads,
-        }
+        } | ({"in_bias": self.d_in_proj} if s.in_bias else {})
 
     def _chunk_flops(self, length: Num) -> Num:
         """One chunk of the SSD scan: C B^T per group, then per head the masked product with x, the chunk's state, the part
@@ -121,7 +121,9 @@ class Mamba2Costs(Mamba2HeadsCosts):
     """The heads plus gated norm and output projection."""
 
     def params(self) -> dict[str, int]:
-        return super().params() | {"norm": self.spec.d_ssm, "out": self.spec.d_ssm * self.d_model}
+        s = self.spec
+        own = {"norm": s.d_ssm * s.gated_norm, "out": s.d_ssm * self.d_model, "out_bias": self.d_model * s.out_bias}
+        return super().params() | {part: n for part, n in own.items() if n}
 
     def forward_flops(self, seq_len: Num) -> dict[str, Num]:
         return super().forward_flops(seq_len) | {"out": linear(seq_len, self.spec.d_ssm, self.d_model)}

@@ -79,14 +79,14 @@ def refusal(spec: ArchSpec, workload: Workload, available_bytes: int) -> Refusal
 
     if needed({}) <= available_bytes:
         return None
-    batch = _largest(workload.batch_size, lambda n: needed({"batch_size": n}) <= available_bytes)
-    context = _largest(workload.context_len, lambda n: needed({"context_len": n}) <= available_bytes)
+    batch = largest(workload.batch_size, lambda n: needed({"batch_size": n}) <= available_bytes)
+    context = largest(workload.context_len, lambda n: needed({"context_len": n}) <= available_bytes)
     half = {"weight_dtype": "bf16", "kv_cache_dtype": "bf16"}
     dtype = "bf16" if workload.weight_dtype == "fp32" and needed(dict(half)) <= available_bytes else None
     return Refusal(needed({}), available_bytes, batch, context, dtype)
 
 
-def _largest(limit: int, fits: Callable[[int], bool]) -> int | None:
+def largest(limit: int, fits: Callable[[int], bool]) -> int | None:
     """The largest n in 1..limit with fits(n), assuming that it fits below and not above; None if not even 1 fits."""
     low, high = 0, limit
     while low < high:

@@ -7,14 +7,14 @@ dtype. Causal attention counts the pairs that the mask lets through. `paper` is 
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from hybrid_core.costs import ffn
 from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, lengths, linear
-from hybrid_core.registry import Kind, kind_of
-from hybrid_core.spec import MAX_LAYERS, ArchSpec, Layer
+from hybrid_core.registry import Kind, costs_of, kind_of
+from hybrid_core.spec import MAX_LAYERS, ArchSpec, Layer, NoMixer
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
 Convention = Literal["paper", "exact"]
@@ -35,6 +35,8 @@ class LayerCosts(NamedTuple):
     layer: Layer
     mixer: MixerCosts
     d_model: int
+    norm_params: int = 0  # of the norms around mixer and feed-forward
+    meta_tokens: int = 0  # learnt tokens that stand before every sequence
 
     @property
     def kind(self) -> Kind:
@@ -45,20 +47,29 @@ class LayerCosts(NamedTuple):
         return seq_len > getattr(self.layer.mixer, "window", np.inf)
 
     def params(self) -> int:
-        norms = self.d_model * (2 if self.layer.ffn else 1)
-        return sum(self.mixer.params().values()) + ffn.params(self.layer.ffn, self.d_model) + norms
+        return sum(self.mixer.params().values()) + ffn.params(self.layer.ffn, self.d_model) + self.norm_params
+
+    def shared_params(self) -> dict[Any, int]:
+        """Those among `params` that layers with the same key have in common."""
+        shared: dict[Any, int] = getattr(self.mixer, "shared_params", dict)()
+        return shared
 
     def idle_params(self) -> int:
         return ffn.params(self.layer.ffn, self.d_model) - ffn.active_params(self.layer.ffn, self.d_model)
 
     def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+        seq_len = seq_len + self.meta_tokens
         return self.mixer.forward_flops(seq_len) | {"ffn": ffn.forward_flops(self.layer.ffn, self.d_model, seq_len)}
 
     def decode_flops(self, context_len: Num) -> dict[str, Num]:
-        return self.mixer.decode_flops(context_len) | {"ffn": ffn.forward_flops(self.layer.ffn, self.d_model, 1)}
+        return self.mixer.decode_flops(context_len + self.meta_tokens) | {"ffn": ffn.forward_flops(self.layer.ffn, self.d_model, 1)}
 
     def cache_bytes(self, context_len: Num, workload: Workload) -> Num:
-        return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.cache(context_len))
+        return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.cache(context_len + self.meta_tokens))
+
+    def paper_cache_bytes(self, context_len: Num) -> Num:
+        """The paper's convention: every element two bytes."""
+        return self.mixer.paper_cache_bytes(context_len + self.meta_tokens)
 
     def state_bytes(self, workload: Workload) -> Num:
         """The part of the cache that each step rewrites whole."""
@@ -76,11 +87,19 @@ class ModelCosts:
 
     def __init__(self, spec: ArchSpec) -> None:
         self.spec = spec
-        distinct = {
-            layer: LayerCosts(layer, kind_of(layer.mixer).costs(layer.mixer, spec.d_model), spec.d_model) for layer in set(spec.stack)
-        }
+        distinct = {layer: self._layer(layer) for layer in set(spec.stack)}
         self.layers: tuple[LayerCosts, ...] = tuple(distinct[layer] for layer in spec.stack)
         self._counts = [(distinct[layer], n) for layer, n in Counter(spec.stack).items()]
+
+    def _layer(self, layer: Layer) -> LayerCosts:
+        spec, parts = self.spec, (layer.mixer != NoMixer()) + (layer.ffn is not None)
+        norms = self._norm * parts * (2 if spec.post_norm else 1)
+        return LayerCosts(layer, costs_of(layer.mixer, spec.d_model), spec.d_model, norms, spec.meta_tokens)
+
+    @property
+    def _norm(self) -> int:
+        """Parameters of one norm over the residual stream: a weight, and a bias in a LayerNorm."""
+        return self.spec.d_model * (2 if self.spec.norm == "layer" else 1)
 
     def _sum(self, question: Callable[[LayerCosts], Num]) -> Num:
         return sum(n * question(layer) for layer, n in self._counts)
@@ -93,9 +112,15 @@ class ModelCosts:
         """Exact counts; `non_embedding` includes every norm."""
         table = self.spec.vocab_size * self.spec.d_model
         embedding = table * (1 if self.spec.tie_embeddings else 2)
-        layers = int(self._sum(LayerCosts.params)) + self.spec.d_model
+        layers = int(self._sum(LayerCosts.params)) - self._repeated() + self._norm
+        layers += self.spec.meta_tokens * self.spec.d_model + self.spec.outside_params
         idle = int(self._sum(LayerCosts.idle_params))
         return Params(layers + embedding, embedding, layers, layers + embedding - idle)
+
+    def _repeated(self) -> int:
+        """Parameters that the layers' own counts hold more than once, because layers share them."""
+        shared = [item for layer, n in self._counts for item in layer.shared_params().items() for _ in range(n)]
+        return sum(n for _, n in shared) - sum(dict(shared).values())
 
     def head_flops(self, tokens: Num) -> Num:
         """The product with the vocabulary."""
@@ -124,7 +149,7 @@ class ModelCosts:
         """Bytes of one sequence's cache; `paper` is always bf16, `exact` follows the workload's dtypes."""
         context_len = lengths(context_len)
         if convention == "paper":
-            return self._sum(lambda layer: layer.mixer.paper_cache_bytes(context_len))
+            return self._sum(lambda layer: layer.paper_cache_bytes(context_len))
         return self._sum(lambda layer: layer.cache_bytes(context_len, workload or Workload()))
 
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from hybrid_core.built import not_built
+from hybrid_core.costs.engine import engine_view
 from hybrid_core.costs.memory import memory
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
@@ -16,11 +18,13 @@ SCHEMA = 1
 def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str, Any]:
     """A JSON-ready record. Cache bytes are per sequence, memory bytes for the whole batch; FLOPs per token unless named otherwise.
 
-    `paper`: Table 1 and Appendix C; `exact`: what the modules do; `predicted`: the roofline ceiling of `hardware`.
+    `paper`: Table 1 and Appendix C; `exact`: what the modules do; `paged`: in vLLM's equal pages (costs/engine.py), and beside it the
+    largest batch and context that fit in either view; `predicted`: the roofline ceiling of `hardware`. `not_built`: why our modules do
+    not compute the design, so that its figures are costed only; null where they do.
     """
     costs, context = model_costs(spec), workload.context_len
     train = {convention: costs.train_flops_per_token(context, convention) for convention in ("paper", "exact")}
-    used = memory(spec, workload)
+    used, engine = memory(spec, workload), engine_view(spec, workload, hardware)
     speed = predict(spec, workload, hardware)
     return {
         "schema": SCHEMA,
@@ -35,7 +39,15 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
         "cache_bytes": {
             "paper": int(costs.cache_bytes(context, "paper")),
             "exact": int(costs.cache_bytes(context, "exact", workload)),
+            "paged": engine.paged_bytes,
         },
+        "engine": {
+            "page_bytes": engine.pages.page_bytes,
+            "block_tokens": engine.pages.block_tokens,
+            "ideal": engine.ideal._asdict(),
+            "paged": engine.paged._asdict(),
+        },
+        "not_built": not_built(spec),
         "memory_bytes": {key: int(value) for key, value in used._asdict().items()} | {"total": int(used.total)},
         "predicted": {
             "basis": hardware.basis,

@@ -16,15 +16,8 @@ class SwaCosts(AttentionCosts):
     spec: SwaMixer
 
     @property
-    def span(self) -> int:
-        return self.spec.window + self.spec.sink
-
-    @property
     def reads_back(self) -> bool:
         return False  # what falls out of the window is in the prompt alone
-
-    def tokens_kept(self, context_len: Num) -> Num:
-        return least(context_len, self.span)
 
     def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
         """Beyond the window: the blocks' outputs and their join, or all but one block and that block's keys, values and mask."""

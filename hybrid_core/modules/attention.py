@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hybrid_core.modules.cache import CacheDtypes, KVCache, Position, WindowCache
+from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.modules.rope import Rope
 from hybrid_core.spec import AttentionMixer
 from kernels.attention import attention, attention_step
@@ -32,18 +33,25 @@ class AttentionHeads(nn.Module):
         super().__init__()
         self.spec = spec
         self.widths = [spec.n_heads * spec.head_dim, spec.n_kv_heads * spec.head_dim, spec.n_kv_heads * spec.v_head_dim]
-        self.qkv = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.qkv = nn.Linear(spec.d_input or d_model, sum(self.widths), bias=spec.qkv_bias)
+        self.q_norm, self.k_norm = (RMSNorm(spec.head_dim) if spec.qk_norm else None for _ in range(2))
         self.rope = Rope.shared(spec.rope_dim, spec.rope_theta, spec.rope_scaling) if spec.position == "rope" else None
 
-    def project(self, x: Tensor, start: Position) -> tuple[Tensor, Tensor, Tensor]:
-        """q [B, T, H, Dqk], k [B, T, G, Dqk], v [B, T, G, Dv], the first two rotated from position `start`."""
+    def project(self, x: Tensor, start: Position, extra: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """q [B, T, H, Dqk], k [B, T, G, Dqk], v [B, T, G, Dv], the first two rotated from position `start`. `extra` is added to all
+        three before: an adapter's share."""
         s = self.spec
-        q, k, v = self.qkv(x).split(self.widths, -1)
+        qkv = self.qkv(x) if extra is None else self.qkv(x) + extra
+        q, k, v = qkv.split(self.widths, -1)
         q, k, v = (
             q.unflatten(-1, (s.n_heads, s.head_dim)),
             k.unflatten(-1, (s.n_kv_heads, s.head_dim)),
             v.unflatten(-1, (s.n_kv_heads, s.v_head_dim)),
         )
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if s.softmax_scale is not None:  # the operations scale by head_dim^-0.5
+            q = q * (s.softmax_scale * s.head_dim**0.5)
         return (self.rope(q, start), self.rope(k, start), v) if self.rope else (q, k, v)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, start: Position) -> Tensor:
@@ -65,8 +73,8 @@ class Attention(AttentionHeads):
 
     def __init__(self, spec: AttentionMixer, d_model: int, layer_index: int) -> None:
         super().__init__(spec, d_model)
-        self.out = nn.Linear(spec.n_heads * spec.v_head_dim, d_model, bias=False)
+        self.out = nn.Linear(spec.n_heads * spec.v_head_dim, d_model, bias=spec.out_bias)
 
-    def forward(self, x: Tensor, cache: KVCache | None = None, start: Position = 0) -> Tensor:
-        out: Tensor = self.out(self.attend(*self.project(x, start), cache, start))
+    def forward(self, x: Tensor, cache: KVCache | None = None, start: Position = 0, extra: Tensor | None = None) -> Tensor:
+        out: Tensor = self.out(self.attend(*self.project(x, start, extra), cache, start))
         return out

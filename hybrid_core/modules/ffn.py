@@ -1,20 +1,47 @@
-"""The gated feed-forward (SwiGLU). Costs: costs/ffn.py."""
+"""The feed-forwards without experts, gated and plain. Costs: costs/ffn.py."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_core.spec import SwiGLU
+from hybrid_core.spec import Activation, Mlp, SwiGLU
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """One of the activations that our modules know."""
+    if activation == "relu2":
+        return F.relu(x).square()
+    if activation == "silu":
+        return F.silu(x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
 class GatedFFN(nn.Module):
-    """x [B, T, d_model] -> [B, T, d_model]: down(silu(gate(x)) * up(x))."""
+    """x [B, T, d_model] -> [B, T, d_model]: down(activation(gate(x)) * up(x))."""
 
     def __init__(self, spec: SwiGLU, d_model: int) -> None:
         super().__init__()
-        self.gate_up = nn.Linear(d_model, 2 * spec.d_ff, bias=False)
-        self.down = nn.Linear(spec.d_ff, d_model, bias=False)
+        self.activation = spec.activation
+        self.gate_up = nn.Linear(d_model, 2 * spec.d_ff, bias=spec.bias)
+        self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
+
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """`extra` is added to gate and up: an adapter's share."""
+        widened = self.gate_up(x) if extra is None else self.gate_up(x) + extra
+        gate, up = widened.chunk(2, -1)
+        del widened
+        out: Tensor = self.down(activate(gate, self.activation) * up)
+        return out
+
+
+class PlainFFN(nn.Module):
+    """x [B, T, d_model] -> [B, T, d_model]: down(activation(up(x)))."""
+
+    def __init__(self, spec: Mlp, d_model: int) -> None:
+        super().__init__()
+        self.activation = spec.activation
+        self.up = nn.Linear(d_model, spec.d_ff, bias=spec.bias)
+        self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = self.gate_up(x).chunk(2, -1)
-        out: Tensor = self.down(F.silu(gate) * up)
+        out: Tensor = self.down(activate(self.up(x), self.activation))
         return out

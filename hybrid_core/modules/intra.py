@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from hybrid_core.modules.attention import AttentionHeads
 from hybrid_core.modules.cache import BranchCache, CacheDtypes, KVCache, Position
 from hybrid_core.modules.diff_lambda import DiffLambda
-from hybrid_core.modules.mamba2 import Mamba2Heads
+from hybrid_core.modules.mamba2 import Mamba2Heads, gated_norm
 from hybrid_core.modules.norm import RMSNorm
-from hybrid_core.spec import IntraMixer
+from hybrid_core.spec import IntraMixer, Mamba2Mixer
 from kernels.branch_fusion import FUSIONS, branch_fusion, fused_branches
 
 
@@ -63,29 +63,35 @@ class IntraHybrid(nn.Module):
     def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
         super().__init__()
         self.spec = spec
+        assert isinstance(spec.ssm, Mamba2Mixer)
         d_a, d_s = spec.d_attention, spec.ssm.d_ssm
         self.attention = AttentionHeads(spec.attention, d_model)
         self.ssm = Mamba2Heads(spec.ssm, d_model, own_x=spec.value == "separate")
         grouped = spec.norm == "group"
         self.attention_norm = RMSNorm(d_a, spec.attention.v_head_dim) if grouped else None
         self.ssm_norm = RMSNorm(d_s, spec.ssm.head_dim) if grouped else None
+        self.gate_norm = gated_norm(spec.ssm) if spec.ssm_norm else None
         scalar = SCALARS[spec.scalar]
         self.scalar = scalar(spec, d_model, layer_index) if scalar else None
         # A learnt scale after a norm is one with the norm's weight.
         self.scalar_after_norm = self.scalar is not None and not (grouped and spec.scalar == "scale")
         self.fused = grouped and not self.scalar_after_norm and spec.out == "joint" and spec.fusion in FUSIONS
         if spec.out == "separate":
-            self.attention_out = nn.Linear(d_a, d_model, bias=False)
-            self.ssm_out = nn.Linear(d_s, d_model, bias=False)
+            self.attention_out = nn.Linear(d_a, d_model, bias=spec.attention.out_bias)
+            self.ssm_out = nn.Linear(d_s, d_model, bias=spec.ssm.out_bias)
         else:
-            self.out = nn.Linear(d_a + d_s if spec.fusion == "concat" else d_a, d_model, bias=False)
+            biased = spec.attention.out_bias or spec.ssm.out_bias
+            self.out = nn.Linear(d_a + d_s if spec.fusion == "concat" else d_a, d_model, bias=biased)
 
     def forward(self, x: Tensor, cache: BranchCache | None = None, start: Position = 0) -> Tensor:
         attention, values = self._attend(x, cache.attention if cache else None, start)
         y, z = self.ssm.scan(x, cache.ssm if cache else None, values)
         if self.fused:
             return self.out(fused_branches(attention, y, z, **self._norms(), fusion=self.spec.fusion))  # type: ignore[no-any-return]
-        attention, ssm = branch_fusion(attention, y, z, **self._norms()) if self.attention_norm else (attention, y * F.silu(z))
+        if self.attention_norm is not None:
+            attention, ssm = branch_fusion(attention, y, z, **self._norms())
+        else:
+            ssm = y * F.silu(z) if self.gate_norm is None else self.gate_norm(y, z)
         del y, z
         if self.scalar is not None and self.scalar_after_norm:
             attention, ssm = self.scalar(x, attention, ssm)

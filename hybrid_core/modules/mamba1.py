@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.modules.cache import CacheDtypes, Position, SSMCache
-from hybrid_core.modules.norm import RMSNorm
+from hybrid_core.modules.norm import BareRMSNorm, RMSNorm
 from hybrid_core.modules.ssm import initialise_conv, initialise_dt_bias, scan_dtype
 from hybrid_core.spec import Mamba1Mixer
 from kernels.causal_conv1d import causal_conv1d
@@ -19,15 +19,20 @@ class Mamba1(nn.Module):
         super().__init__()
         self.spec = spec
         self.widths = [spec.dt_rank, spec.d_state, spec.d_state]
-        self.in_proj = nn.Linear(d_model, 2 * spec.d_ssm, bias=False)
+        self.in_proj = nn.Linear(d_model, 2 * spec.d_ssm, bias=spec.proj_bias)
         self.conv_weight = nn.Parameter(torch.empty(spec.d_ssm, spec.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(spec.d_ssm))
-        self.x_proj = nn.Linear(spec.d_ssm, sum(self.widths), bias=False)
+        self.x_proj = nn.Linear(spec.d_ssm // spec.n_heads, spec.n_heads * sum(self.widths), bias=False)
         self.dt_proj = nn.Linear(spec.dt_rank, spec.d_ssm)
         self.A_log = nn.Parameter(torch.empty(spec.d_ssm, spec.d_state))
         self.D = nn.Parameter(torch.empty(spec.d_ssm))
-        self.dt_norm, self.B_norm, self.C_norm = (RMSNorm(width) if spec.dt_bc_norm else nn.Identity() for width in self.widths)
-        self.out = nn.Linear(spec.d_ssm, d_model, bias=False)
+        self.dt_norm, self.B_norm, self.C_norm = (self._norm(width) for width in self.widths)
+        self.out = nn.Linear(spec.d_ssm, d_model, bias=spec.proj_bias)
+
+    def _norm(self, width: int) -> nn.Module:
+        if not self.spec.dt_bc_norm:
+            return nn.Identity()
+        return RMSNorm(width) if self.spec.dt_bc_weight else BareRMSNorm(self.spec.dt_bc_eps or RMSNorm.eps)
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -48,18 +53,30 @@ class Mamba1(nn.Module):
         return out
 
     def _scan(self, x: Tensor, cache: SSMCache | None) -> Tensor:
-        """x after the convolution [B, T, E] -> y [B, T, E]."""
-        dt, B, C = self.x_proj(x).split(self.widths, -1)
+        """x after the convolution [B, T, E] -> y [B, T, E], head by head, each with its own dt, B and C."""
+        n, state = self.spec.n_heads, None if cache is None else cache.state
+        if n == 1:
+            return self._scan_head(x, self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, self.A_log, self.D, state)
+        weights = (self.x_proj.weight, self.dt_proj.weight, self.dt_proj.bias, self.A_log, self.D)
+        states = [None] * n if state is None else state.chunk(n, 1)
+        heads = zip(x.chunk(n, -1), *(weight.chunk(n) for weight in weights), states, strict=True)
+        return torch.cat([self._scan_head(*head) for head in heads], -1)
+
+    def _scan_head(
+        self, x: Tensor, x_proj: Tensor, dt_proj: Tensor, dt_bias: Tensor, A_log: Tensor, D: Tensor, held: Tensor | None
+    ) -> Tensor:
+        """The scan of the channels that share dt, B and C; `held` is their state, written in place."""
+        dt, B, C = F.linear(x, x_proj).split(self.widths, -1)
         dt, B, C = self.dt_norm(dt), self.B_norm(B), self.C_norm(C)
         exact = scan_dtype(x.dtype)
-        dt = F.softplus(F.linear(dt, self.dt_proj.weight).to(exact) + self.dt_proj.bias.to(exact))
-        A = -torch.exp(self.A_log.to(exact))
-        if cache is None:
-            return selective_scan(x, dt, A, B, C, self.D)[0]
+        dt = F.softplus(F.linear(dt, dt_proj).to(exact) + dt_bias.to(exact))
+        A = -torch.exp(A_log.to(exact))
+        if held is None:
+            return selective_scan(x, dt, A, B, C, D)[0]
         if x.shape[1] == 1:
-            return selective_scan_step(x, dt, A, B, C, self.D, cache.state)
-        y, state = selective_scan(x, dt, A, B, C, self.D, state=cache.state.to(exact))
-        cache.state.copy_(state)
+            return selective_scan_step(x, dt, A, B, C, D, held)
+        y, state = selective_scan(x, dt, A, B, C, D, state=held.to(exact))
+        held.copy_(state)
         return y
 
     def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> SSMCache:

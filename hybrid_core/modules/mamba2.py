@@ -5,12 +5,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.modules.cache import CacheDtypes, Position, SSMCache
-from hybrid_core.modules.norm import GatedRMSNorm
+from hybrid_core.modules.norm import GatedRMSNorm, NormThenGate
 from hybrid_core.modules.ssm import initialise_conv, initialise_dt_bias, scan_dtype
 from hybrid_core.spec import Mamba2Mixer
 from kernels.causal_conv1d import causal_conv1d
 from kernels.mamba2_step import mamba2_step
-from kernels.ssd import ssd
+from kernels.ssd import ssd, ssd_step
 
 A_RANGE = (0.01, 2.0)  # the paper's (Appendix E)
 
@@ -26,7 +26,7 @@ class Mamba2Heads(nn.Module):
         self.spec = spec
         d_bc = 2 * spec.n_groups * spec.d_state
         self.widths = [spec.d_ssm, (spec.d_ssm if own_x else 0) + d_bc, spec.n_heads]
-        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=False)
+        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=spec.in_bias)
         self.conv_weight = nn.Parameter(torch.empty(spec.d_xbc, spec.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(spec.d_xbc))
         self.A_log = nn.Parameter(torch.empty(spec.n_heads))
@@ -45,7 +45,8 @@ class Mamba2Heads(nn.Module):
         """hidden [B, T, d_model], and x [B, T, d_ssm] when it is shared -> (y, z), both [B, T, d_ssm]."""
         s, projected = self.spec, self.in_proj(hidden)
         z, xbc, dt = projected.split(self.widths, -1)
-        if cache is not None and hidden.shape[1] == 1:
+        one = cache is not None and hidden.shape[1] == 1
+        if cache is not None and one and s.dt_min is None:
             return self._step(projected[:, 0], cache, None if shared_x is None else shared_x[:, 0])[:, None], z
         if shared_x is not None:
             xbc = torch.cat([shared_x, xbc], -1)
@@ -55,10 +56,14 @@ class Mamba2Heads(nn.Module):
         B, C = (v.unflatten(-1, (s.n_groups, s.d_state)) for v in (B, C))
         exact = scan_dtype(dt.dtype)
         dt = F.softplus(dt.to(exact) + self.dt_bias.to(exact))
+        if s.dt_min is not None:
+            dt = dt.clamp(min=s.dt_min)
         A = -torch.exp(self.A_log.to(exact))
         if cache is None:
             return ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size)[0].flatten(2), z
         cache.conv.copy_(conv_state)
+        if one:  # the fused step knows no smallest dt
+            return ssd_step(x, dt, A, B, C, self.D, cache.state).flatten(2), z
         y, state = ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size, state=cache.state.to(exact))
         cache.state.copy_(state)
         return y.flatten(2), z
@@ -81,14 +86,21 @@ class Mamba2Heads(nn.Module):
         return SSMCache(state, torch.zeros(batch, s.d_conv - 1, s.d_xbc, dtype=dtypes.conv, device=device))
 
 
+def gated_norm(spec: Mamba2Mixer) -> GatedRMSNorm | None:
+    """The norm of a scan's output with its gate, per group, before or after it; None where there is the gate alone."""
+    if not spec.gated_norm:
+        return None
+    return (NormThenGate if spec.norm_first else GatedRMSNorm)(spec.d_ssm, spec.d_ssm // spec.n_groups)
+
+
 class Mamba2(Mamba2Heads):
     """x [B, T, d_model] -> [B, T, d_model]: heads, gated RMSNorm per group, output projection."""
 
     def __init__(self, spec: Mamba2Mixer, d_model: int, layer_index: int) -> None:
         super().__init__(spec, d_model)
-        self.norm = GatedRMSNorm(spec.d_ssm, spec.d_ssm // spec.n_groups)
-        self.out = nn.Linear(spec.d_ssm, d_model, bias=False)
+        self.norm = gated_norm(spec)
+        self.out = nn.Linear(spec.d_ssm, d_model, bias=spec.out_bias)
 
     def forward(self, x: Tensor, cache: SSMCache | None = None, start: Position = 0) -> Tensor:
-        out: Tensor = self.out(self.norm(*self.scan(x, cache)))
+        out: Tensor = self.out(self.norm(*self.scan(x, cache)) if self.norm is not None else self.gated(x, cache))
         return out

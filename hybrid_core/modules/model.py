@@ -8,36 +8,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybrid_core.built import require_built
 from hybrid_core.modules.cache import Cache, CacheDtypes, Position
-from hybrid_core.modules.ffn import GatedFFN
+from hybrid_core.modules.ffn import GatedFFN, PlainFFN
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
+from hybrid_core.modules.shared_block import SharedBlock
 from hybrid_core.registry import kind_of
-from hybrid_core.spec import ArchSpec, Layer, SwiGLU
+from hybrid_core.spec import AnyFfn, ArchSpec, Layer, MoE, NoMixer, SwiGLU
 
 INIT_STD = 0.02
 
 
+def feed_forward(ffn: AnyFfn, d_model: int) -> nn.Module:
+    """The module of a feed-forward."""
+    if isinstance(ffn, MoE):
+        return MixtureOfExperts(ffn, d_model)
+    return GatedFFN(ffn, d_model) if isinstance(ffn, SwiGLU) else PlainFFN(ffn, d_model)
+
+
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + ffn(norm(x))."""
+    """x + mixer(norm(x)), then x + ffn(norm(x)); either may be missing."""
 
     def __init__(self, layer: Layer, d_model: int, index: int) -> None:
         super().__init__()
-        self.mixer_norm = RMSNorm(d_model)
+        self.has_mixer = not isinstance(layer.mixer, NoMixer)
+        if self.has_mixer:
+            self.mixer_norm = RMSNorm(d_model)
         self.mixer = kind_of(layer.mixer).load_module()(layer.mixer, d_model, index)
         if layer.ffn is not None:
             self.ffn_norm = RMSNorm(d_model)
-            self.ffn = GatedFFN(layer.ffn, d_model) if isinstance(layer.ffn, SwiGLU) else MixtureOfExperts(layer.ffn, d_model)
+            self.ffn = feed_forward(layer.ffn, d_model)
         self.has_ffn = layer.ffn is not None
 
-    def forward(self, x: Tensor, cache: object, start: Position) -> Tensor:
-        mixed: Tensor
+    def forward(self, x: Tensor, cache: Any, start: Position, embedded: Tensor | None = None) -> Tensor:
+        out: Tensor
+        if not self.has_mixer:
+            out = x + self.ffn(self.ffn_norm(x))
+            return out
+        read = x
+        if embedded is not None and isinstance(self.mixer, SharedBlock):
+            read = x + self.mixer.before(x, embedded, cache, start)
         if not self.has_ffn:
-            mixed = x + self.mixer(self.mixer_norm(x), cache, start)
-            return mixed
-        normed, mixed = self.ffn_norm.add(self.mixer(self.mixer_norm(x), cache, start), x)
-        mixed = mixed + self.ffn(normed)
-        return mixed
+            out = x + self.mixer(self.mixer_norm(read), cache, start)
+            return out
+        normed, out = self.ffn_norm.add(self.mixer(self.mixer_norm(read), cache, start), x)
+        out = out + self.ffn(normed)
+        return out
 
 
 class HybridLM(nn.Module):
@@ -50,9 +67,19 @@ class HybridLM(nn.Module):
         self.layers = nn.ModuleList(Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack))
         self.norm = RMSNorm(spec.d_model)
         self.head = None if spec.tie_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+        self.reads_embedding = self._share_blocks()
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.eps = spec.norm_eps
+
+    def _share_blocks(self) -> bool:
+        """Give layers with the same shared block the same module; whether there are any."""
+        shared: dict[int, nn.Module] = {}
+        for layer in self.layers:
+            mixer: Any = layer.mixer
+            if isinstance(mixer, SharedBlock):
+                mixer.block = shared.setdefault(mixer.spec.block, mixer.block)  # type: ignore[assignment]
+        return bool(shared)
 
     def forward(self, tokens: Tensor, cache: Cache | None = None, last_only: bool = False) -> Tensor:
         """Continue from `cache`, if given, and fill it. `last_only`: logits of the last position alone, [B, 1, vocab_size]."""
@@ -68,8 +95,9 @@ class HybridLM(nn.Module):
     def continue_from(self, tokens: Tensor, cache: Cache | None, start: Position, last_only: bool = False) -> Tensor:
         """`forward` from position `start`, whatever the cache says of its length, which stays as it is."""
         x = self.embed(tokens)
+        embedded = x if self.reads_embedding else None
         for i, layer in enumerate(self.layers):
-            x = layer(x, cache.layers[i] if cache is not None else None, start)
+            x = layer(x, cache.layers[i] if cache is not None else None, start, embedded)
         x = self.norm(x[:, -1:] if last_only else x)
         logits: Tensor = F.linear(x, self.embed.weight) if self.head is None else self.head(x)
         return logits
@@ -95,6 +123,8 @@ class HybridLM(nn.Module):
                 _normal(parameter, residual_std)
             elif last == "vectors":  # lambda of the Differential Transformer
                 _normal(parameter, 0.1)
+            elif last == "bias":  # those of scans are drawn by their own modules
+                parameter.zero_()
             elif parameter.ndim > 1 and last != "conv_weight":
                 _normal(parameter, INIT_STD)
         for module in self.modules():
@@ -123,7 +153,9 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def build(spec: ArchSpec, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> HybridLM:
-    """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no data."""
+    """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no data. Raises SpecError for a design
+    that is costed and not built."""
+    require_built(spec)
     with torch.device("meta"), _default_dtype(dtype):
         model = HybridLM(spec)
     if torch.device(device).type == "meta":

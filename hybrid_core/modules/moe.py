@@ -1,4 +1,4 @@
-"""Mixture of experts: sigmoid router, token choice, balanced by a bias instead of a loss (paper, Appendix L). Costs: costs/ffn.py."""
+"""Mixture of experts: token choice, balanced by a bias instead of a loss (paper, Appendix L). Costs: costs/ffn.py."""
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +23,7 @@ class MixtureOfExperts(nn.Module):
         self.router = nn.Linear(d_model, spec.n_routed, bias=False)
         self.gate_up = nn.Parameter(torch.empty(spec.n_routed, 2 * spec.d_expert, d_model))
         self.down = nn.Parameter(torch.empty(spec.n_routed, d_model, spec.d_expert))
-        self.shared = GatedFFN(SwiGLU(d_ff=spec.n_shared * spec.d_expert), d_model) if spec.n_shared else None
+        self.shared = GatedFFN(SwiGLU(d_ff=spec.shared_width), d_model) if spec.shared_width else None
         # float32 whatever the weights are: steps of 1e-3 and counts of tokens are lost in half precision.
         self.register_buffer("bias", torch.zeros(spec.n_routed, dtype=torch.float32))
         self.register_buffer("load", torch.zeros(spec.n_routed, dtype=torch.float32), persistent=False)
@@ -38,7 +38,8 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
-        scores = torch.sigmoid(self.router(rows).float())
+        logits = self.router(rows).float()
+        scores = torch.sigmoid(logits) if self.spec.score == "sigmoid" else torch.softmax(logits, -1)
         chosen = torch.topk(scores + self.bias, self.spec.top_k, sorted=False).indices  # [rows, k]
         flat = chosen.flatten()
         order = torch.argsort(flat, stable=True)
@@ -48,10 +49,16 @@ class MixtureOfExperts(nn.Module):
         source = order // self.spec.top_k
         gate, up = grouped_linear(rows[source], self.gate_up, counts).chunk(2, -1)
         expert_out = grouped_linear(F.silu(gate) * up, self.down, counts)
-        weight = scores.gather(1, chosen).flatten()[order].to(x.dtype)
+        weight = self._weights(scores.gather(1, chosen)).flatten()[order].to(x.dtype)
         out = torch.zeros_like(rows).index_add(0, source, expert_out * weight[:, None])
         out = out.view_as(x)
         return out if self.shared is None else out + self.shared(x)
+
+    def _weights(self, scores: Tensor) -> Tensor:
+        """Of the chosen experts [rows, k]: their scores, which may be made to sum to 1 and scaled."""
+        if self.spec.norm_top_k:
+            scores = scores / (scores.sum(-1, keepdim=True) + 1e-20)
+        return scores if self.spec.scale == 1 else scores * self.spec.scale
 
     @torch.no_grad()
     def update_balance(self) -> None:

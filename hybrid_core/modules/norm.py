@@ -1,6 +1,7 @@
 """RMSNorm over groups of channels, alone or after a SiLU gate."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kernels.gated_rms_norm import gated_rms_norm
@@ -36,3 +37,21 @@ class GatedRMSNorm(RMSNorm):
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         return gated_rms_norm(y, z, self.weight, self.eps, self.group)
+
+
+class NormThenGate(GatedRMSNorm):
+    """RMSNorm of y, then times silu(z), as Falcon-H1 may."""
+
+    def forward(self, y: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
+        return group_rms_norm(y, self.weight, self.eps, self.group) * F.silu(z)
+
+
+class BareRMSNorm(nn.Module):
+    """x / rms(x) without a weight, with an epsilon of its own, as Falcon-Mamba norms dt, B and C."""
+
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.eps).to(x.dtype)

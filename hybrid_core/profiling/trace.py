@@ -20,8 +20,8 @@ from hybrid_core.spec import ArchSpec
 from kernels.counting import fvcore_handles
 
 # Operations without a matrix product or scan. Not counted, by convention.
-_ELEMENTWISE = """add add_ addcmul cos div exp eq floor_divide ge gt le lt masked_fill mul neg pow rsqrt rsub sigmoid silu sin softmax
-    _softmax softplus sub where"""
+_ELEMENTWISE = """add add_ addcmul clamp clamp_min cos div exp eq floor_divide ge gelu gt le lt masked_fill mul neg pow relu rsqrt rsub
+    sigmoid silu sin softmax _softmax softplus square sub where"""
 _REDUCTIONS = "argsort cumsum linalg_vector_norm max mean _fused_rms_norm native_rms_norm one_hot rms_norm sort sum topk"
 _MOVES = """alias arange as_strided cat chunk clone contiguous copy copy_ detach embedding empty empty_like expand fill_ flatten full gather
     index index_add index_select lift_fresh new_empty new_zeros numel ones permute repeat_interleave reshape scalar_tensor scatter scatter_

@@ -4,11 +4,12 @@ from functools import cache
 from typing import Any
 
 from hybrid_core import baselines, presets
+from hybrid_core.built import options
 from hybrid_core.costs.model import model_costs
 from hybrid_core.quality.ablations import AXES
 from hybrid_core.quality.mixture import mixture
 from hybrid_core.quality.scaling import active_params, scaling_rows
-from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Layer, Mamba2Mixer, Mixer, MoE, SwaMixer, SwiGLU
+from hybrid_core.spec import AnyFfn, ArchSpec, AttentionMixer, IntraMixer, Layer, Mamba2Mixer, Mixer, MoE, SwaMixer, SwiGLU
 
 PAPER_CONTEXT = 8192
 
@@ -86,7 +87,7 @@ def _traits(spec: ArchSpec) -> set[tuple[str, Any]]:
         found.add(("share of expensive blocks", float(mixed.share)))
     for layer in set(spec.stack):
         found |= _layer_traits(layer, spec.d_model)
-    return found
+    return found | {("option", line) for line in options(spec)}
 
 
 def _layer_traits(layer: Layer, d_model: int) -> set[tuple[str, Any]]:
@@ -110,9 +111,9 @@ def _mixer_traits(mixer: Mixer, d_model: int) -> set[tuple[str, Any]]:
     return found
 
 
-def _ffn_traits(ffn: SwiGLU | MoE | None, d_model: int) -> set[tuple[str, Any]]:
+def _ffn_traits(ffn: AnyFfn | None, d_model: int) -> set[tuple[str, Any]]:
     if isinstance(ffn, SwiGLU):
         return {("ffn.d_ff / d_model", ffn.d_ff / d_model)}
     if isinstance(ffn, MoE):
         return {("experts", f"{ffn.n_shared} shared, {ffn.top_k} of {ffn.n_routed}"), ("ffn.d_expert / d_model", ffn.d_expert / d_model)}
-    return {("ffn", "none")}
+    return {("ffn", ffn.kind if ffn else "none")}

@@ -7,8 +7,10 @@ from typing import Any
 
 from hybrid_core.advice import Advice
 from hybrid_core.baselines import COUNTS, TABLES
+from hybrid_core.costs.model import Params
 from hybrid_core.hardware import Hardware
 from hybrid_core.paper_check import Cell
+from hybrid_core.presets import Model
 from hybrid_core.report import units
 from hybrid_core.runs.store import Run
 
@@ -25,6 +27,7 @@ def cost_table(record: dict[str, Any]) -> str:
     memory, speed, work = record["memory_bytes"], record["predicted"], record["workload"]
     kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(layer["kind"] for layer in record["layers"]).items())
     asked = f"batch {work['batch_size']}, context {work['context_len']:,}, prompt {work['prompt_len']:,}, weights {work['weight_dtype']}"
+    fits = [(view, record["engine"][view]) for view in ("ideal", "paged")]
     rows = [
         ("parameters", units.count(params["total"]), "exact"),
         ("  without embedding", units.count(params["non_embedding"]), "exact"),
@@ -35,6 +38,9 @@ def cost_table(record: dict[str, Any]) -> str:
         ("decode, per token", units.flops(record["decode_flops_per_token"]), "exact"),
         ("cache per sequence, bf16", units.n_bytes(cache["paper"]), "paper"),
         (f"cache per sequence, {work['kv_cache_dtype']}, state {work['state_dtype']}", units.n_bytes(cache["exact"]), "exact"),
+        ("cache per sequence in vLLM's pages", units.n_bytes(cache["paged"]), f"paged: {_blocks(record['engine'])}"),
+        *((f"most sequences of {work['context_len']:,} tokens", f"{fit['batch_size']:,}", view) for view, fit in fits),
+        *((f"longest context at batch {work['batch_size']}", f"{fit['context_len']:,}", view) for view, fit in fits),
         ("memory: weights", units.n_bytes(memory["weights"]), "exact"),
         ("memory: cache, whole batch", units.n_bytes(memory["cache"]), "exact"),
         ("memory: activations of the prefill", units.n_bytes(memory["activations"]), "exact"),
@@ -42,7 +48,35 @@ def cost_table(record: dict[str, Any]) -> str:
         (f"prefill, {speed['basis']}", units.rate(speed["prefill_tokens_per_s"]), "predicted"),
         (f"decode, {speed['basis']}", units.rate(speed["decode_tokens_per_s"]), "predicted"),
     ]
-    return f"{record['name']}: {kinds}\n{record['pattern']}\n{asked}\n\n{_table(rows)}"
+    level = f"\ncosted, not built: {record['not_built']}" if record["not_built"] else ""
+    return f"{record['name']}: {kinds}\n{record['pattern']}{level}\n{asked}\n\n{_table(rows)}"
+
+
+def _blocks(engine: dict[str, Any]) -> str:
+    """What a page holds."""
+    page = units.n_bytes(engine["page_bytes"])
+    return f"pages of {page}" + (f", {engine['block_tokens']:,} tokens of attention" if engine["block_tokens"] else "")
+
+
+def models_table(models: dict[str, Model]) -> str:
+    """Published models: quoted figures beside those computed here."""
+    rows = [("published model", "layers", "parameters", "active", "cache at 8K", "computed", "level")]
+    for name, model in models.items():
+        quoted, kinds = model.quoted, Counter(layer.letter for layer in model.spec.stack)
+        figures = (units.count(quoted["total"]), units.count(quoted["active"]), units.n_bytes(quoted["cache_8k"]))
+        differs = [f"{key} {value:,}" for key, value in model.computed.items() if value != quoted[key]]
+        layers = " ".join(f"{n}{letter}" for letter, n in kinds.items())
+        level = f"costed ({model.not_built})" if model.not_built else "built"
+        rows.append((name, layers, *figures, ", ".join(differs) or "the same", level))
+    return _table(rows)
+
+
+def imported_line(name: str, params: Params, cache: int, not_built: str | None) -> str:
+    """What `import` says beside the YAML."""
+    level = f"costed, not built ({not_built})" if not_built else "built"
+    total, active, inner = (units.count(n) for n in (params.total, params.active, params.non_embedding))
+    counts = f"{total} parameters, {active} active, {inner} without embedding"
+    return f"{name}: {counts}; cache at 8K {units.n_bytes(cache)} (two bytes an element); {level}"
 
 
 def quality_lines(found: dict[str, Any]) -> str:

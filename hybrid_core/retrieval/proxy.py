@@ -13,7 +13,7 @@
 from collections import Counter
 from typing import Any
 
-from hybrid_core.spec import ArchSpec, AttentionSection, IntraSection, LayersSection, Mamba1Section, Mamba2Section, MoE, SwaSection, SwiGLU
+from hybrid_core.spec import AnyFfn, ArchSpec, AttentionSection, IntraSection, LayersSection, Mamba1Section, Mamba2Section, MoE, SwaSection
 
 PAPER_LEN = 8192
 HEAD_DIM = 16
@@ -139,8 +139,8 @@ def _intra(section: IntraSection | None, d_model: int, width: float) -> dict[str
     return data | heads | {"qk_head_dim": qk, "v_head_dim": v_head_dim, "d_ssm": d_ssm, "ssm_head_dim": SSM_HEAD_DIM}
 
 
-def _ffn(section: SwiGLU | MoE | None, width: float) -> dict[str, Any] | None:
+def _ffn(section: AnyFfn | None, width: float) -> dict[str, Any] | None:
     if section is None:
         return None
-    key = "d_ff" if isinstance(section, SwiGLU) else "d_expert"
+    key = "d_expert" if isinstance(section, MoE) else "d_ff"
     return section.model_dump() | {key: _scaled(getattr(section, key), width, 8)}

@@ -1,0 +1,120 @@
+"""What a serving engine's pages make of the cache: vLLM's one pool of equal pages, into which every layer's cache has to fit.
+
+As in vLLM v1 (kv_cache_utils.py and the hybrid models' config): attention keeps a block of tokens in a page; where there are states
+too, the block grows in steps of 16 tokens until its page holds the largest state, and states are padded to that page. Layers of one
+kind are split into groups of equal size, the last one padded; a block of a group takes one page in each of its layers.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import NamedTuple
+
+from hybrid_core.costs.memory import largest
+from hybrid_core.costs.model import LayerCosts, model_costs, tensor_bytes
+from hybrid_core.hardware import Hardware
+from hybrid_core.spec import ArchSpec
+from hybrid_core.workload import DTYPE_BYTES, Workload
+
+BLOCK_TOKENS = 16  # the smallest block, and the step in which it grows
+MEMORY_SHARE = 0.9  # of the device that vLLM uses unless told otherwise
+MAX_CONTEXT = 2**24
+SPLIT = 1.25  # kinds whose numbers of layers differ by less share one group size
+
+
+class Holder(NamedTuple):
+    """What one layer keeps, of one kind: `token_bytes` for each of at most `window` tokens, or `state_bytes` for the sequence."""
+
+    token_bytes: int = 0
+    window: int | None = None
+    state_bytes: int = 0
+
+
+class Pages(NamedTuple):
+    """One page's bytes, the tokens of an attention block (0 without attention), layers in a group, and groups of each kind of holder."""
+
+    page_bytes: int
+    block_tokens: int
+    group_size: int
+    groups: tuple[tuple[Holder, int], ...]
+
+    def sequence_bytes(self, context_len: int) -> int:
+        """Bytes of the pages that one sequence of `context_len` tokens occupies."""
+        return self.page_bytes * self.group_size * sum(n * self._blocks(holder, context_len) for holder, n in self.groups)
+
+    def _blocks(self, holder: Holder, context_len: int) -> int:
+        if not holder.token_bytes:
+            return 1
+        block = self.page_bytes // holder.token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
+        needed = _up(context_len, block)
+        return needed if holder.window is None else min(needed, _up(holder.window - 1, block) + 1)
+
+
+def pages(spec: ArchSpec, workload: Workload) -> Pages:
+    """The pages of a design in the workload's dtypes."""
+    costs = model_costs(spec)
+    counts: Counter[Holder] = Counter()
+    for layer, n in costs.distinct():
+        for holder in _holders(layer, workload):
+            counts[holder] += n
+    per_token = [holder.token_bytes for holder in counts if holder.token_bytes]
+    least = max(BLOCK_TOKENS * max(per_token, default=0), *(holder.state_bytes for holder in counts))
+    if not per_token:
+        return Pages(least, 0, 1, tuple(counts.items()))
+    page = max(unit * _up(least, unit) for unit in (BLOCK_TOKENS * n for n in per_token))
+    sizes = counts.values()
+    group = max(sizes) if max(sizes) < SPLIT * min(sizes) else min(sizes)
+    block = page // max(per_token) // BLOCK_TOKENS * BLOCK_TOKENS
+    return Pages(page, block, group, tuple((holder, _up(n, group)) for holder, n in counts.items()))
+
+
+def _holders(layer: LayerCosts, workload: Workload) -> list[Holder]:
+    """The layer's keys and values, and its states with the inputs of their convolutions, as far as it has either."""
+
+    def kv_bytes(context_len: int) -> int:
+        return sum(int(tensor_bytes(tensor, workload)) for tensor in layer.mixer.cache(context_len) if tensor.kind == "kv")
+
+    per_token, state = kv_bytes(1), int(layer.state_bytes(workload))
+    kept = kv_bytes(MAX_CONTEXT) // per_token if per_token else 0
+    found = [Holder(per_token, kept if kept < MAX_CONTEXT else None)] if per_token else []
+    return found + ([Holder(state_bytes=state)] if state else [])
+
+
+def _up(n: int, unit: int) -> int:
+    """n / unit, rounded up."""
+    return -(-n // unit)
+
+
+class Fit(NamedTuple):
+    """The most sequences of the asked context, and the longest context of the asked batch, that fit; 0 where not even one does."""
+
+    batch_size: int
+    context_len: int
+
+
+class EngineView(NamedTuple):
+    """The cache of one sequence in bytes, ideal and in pages, and what fits the accelerator in each view."""
+
+    ideal_bytes: int
+    paged_bytes: int
+    pages: Pages
+    ideal: Fit
+    paged: Fit
+
+
+def engine_view(spec: ArchSpec, workload: Workload, hardware: Hardware) -> EngineView:
+    """Both views of a design's cache on `hardware`: MEMORY_SHARE of its memory less the weights is for the cache."""
+    costs, laid_out = model_costs(spec), pages(spec, workload)
+    free = int(hardware.memory_bytes * MEMORY_SHARE) - costs.params().total * DTYPE_BYTES[workload.weight_dtype]
+
+    def ideal(context_len: int) -> int:
+        return int(costs.cache_bytes(context_len, "exact", workload))
+
+    def paged(context_len: int) -> int:
+        return laid_out.sequence_bytes(context_len + spec.meta_tokens)
+
+    def fit(sequence_bytes: Callable[[int], int]) -> Fit:
+        longest = largest(MAX_CONTEXT, lambda n: workload.batch_size * sequence_bytes(n) <= free)
+        return Fit(max(0, free // max(1, sequence_bytes(workload.context_len))), longest or 0)
+
+    context = workload.context_len
+    return EngineView(ideal(context), paged(context), laid_out, fit(ideal), fit(paged))

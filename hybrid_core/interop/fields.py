@@ -1,0 +1,149 @@
+"""A published config, read field by field: what is not understood is refused by name."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+from hybrid_core.spec import SpecError, short
+
+# Fields that change no number: the library's own, those of training and generation, choices among equal implementations, and those
+# that no class here reads (Mamba-2 has no rank, its norm follows the gate whatever the field says).
+_NO_EFFECT = """
+    architectures attn_implementation auto_map chunk_size_feed_forward dtype id2label is_encoder_decoder label2id output_attentions
+    output_hidden_states problem_type return_dict tokenizer_class torch_dtype transformers_version use_cache
+    attention_dropout initializer_range rescale_prenorm_residual z_loss_coefficient output_router_logits router_aux_loss_coef
+    time_step_floor time_step_init_scheme time_step_max time_step_min time_step_scale
+    bos_token_id eos_token_id pad_token_id unk_token_id max_position_embeddings num_logits_to_keep
+    pretraining_tp residual_in_fp32 use_associative_scan use_mamba_kernels use_mambapy
+    mamba_dt_rank norm_before_gate time_step_rank
+"""
+NO_EFFECT = frozenset(_NO_EFFECT.split())
+REQUIRED = object()
+MAX_COUNT = 10_000_000
+
+
+class Fields:
+    """A config's fields, of which a family takes those that it understands; `close` refuses what is left.
+
+    `constants` collects fields that change what is computed but no cost (ArchSpec.constants).
+    """
+
+    def __init__(self, fields: Mapping[str, Any], prefix: str = "") -> None:
+        self._fields = fields
+        self._prefix = prefix
+        self._taken: set[str] = set()
+        self.constants: dict[str, Any] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._fields)
+
+    def __contains__(self, key: str) -> bool:
+        return self._fields.get(key) is not None
+
+    def refuse(self, key: str, rule: str) -> SpecError:
+        """The error to raise: key, value, rule."""
+        value = short(self._fields[key]) if key in self._fields else "missing"
+        return SpecError(f"{self._prefix}{key}: {value} - {rule}")
+
+    def take(self, key: str, default: Any = REQUIRED) -> Any:
+        """The field's value, or the default where there is none."""
+        self._taken.add(key)
+        value = self._fields.get(key, default)
+        if value is REQUIRED:
+            raise self.refuse(key, "this field is required")
+        return value
+
+    def count(self, key: str, default: Any = REQUIRED, least: int = 1) -> int:
+        """A whole number from `least` to ten million; null means the default."""
+        value = self.take(key, default)
+        if value is None and default is not REQUIRED:
+            value = default
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_COUNT:
+            rule = "a positive whole number" if least else "a whole number, not negative"
+            raise self.refuse(key, f"must be {rule}" + (f" up to {MAX_COUNT:,}" if isinstance(value, int) and value > MAX_COUNT else ""))
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        """A finite number above 0; null means the default."""
+        value = self.take(key, default)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value <= 0:
+            raise self.refuse(key, "must be a finite number above 0")
+        return float(value)
+
+    def flag(self, key: str, default: bool = False) -> bool:
+        """True or false; null means the default."""
+        value = self.take(key, default)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise self.refuse(key, "must be true or false")
+        return value
+
+    def word(self, key: str, names: Mapping[str, str], default: str) -> str:
+        """What one of `names` stands for."""
+        value = self.take(key, default)
+        if not isinstance(value, str) or value not in names:
+            raise self.refuse(key, f"must be {' or '.join(map(repr, names))}")
+        return names[value]
+
+    def must(self, key: str, *allowed: Any) -> None:
+        """Refuse all values but those allowed; the first of them is also transformers' default."""
+        if self.take(key, allowed[0]) not in allowed:
+            raise self.refuse(key, f"must be {' or '.join(map(repr, allowed))}")
+
+    def indices(self, key: str, n_layers: int, first: int = 0) -> list[int]:
+        """Layers by number, none of them outside; nothing where the field is absent or null."""
+        value = self.take(key, None) or []
+        if not isinstance(value, list) or not all(isinstance(i, int) and not isinstance(i, bool) for i in value):
+            raise self.refuse(key, "must be a list of layer numbers" if isinstance(value, list) else "must be a list")
+        outside = [i for i in value if not first <= i < n_layers + first]
+        if outside:
+            raise self.refuse(key, f"layer {outside[0]} is none of {first} to {n_layers - 1 + first}")
+        return value
+
+    def kinds(self, key: str, n_layers: int, names: Mapping[str, str], of: str = "num_hidden_layers") -> str | None:
+        """A letter per layer from a list of names (or a text of letters); None where the field is absent."""
+        value = self.take(key, None)
+        if value is None:
+            return None
+        if not isinstance(value, list | str):
+            raise self.refuse(key, "must be a list of one name a layer")
+        if len(value) != n_layers:
+            raise self.refuse(key, f"has {len(value)} entries, must have {of} ({n_layers})")
+        unknown = next((name for name in value if not isinstance(name, str) or name not in names), None)
+        if unknown is not None:
+            raise self.refuse(key, f"{short(unknown)} is none of {', '.join(names)}")
+        return "".join(names[name] for name in value)
+
+    def constant(self, key: str, *neutral: Any) -> None:
+        """Keep a field that changes what is computed but no cost, unless it is null or `neutral` (the first is the default)."""
+        value = self.take(key, neutral[0] if neutral else None)
+        if value is not None and value not in neutral:
+            self.constants[self._prefix + key] = value
+
+    def ignore(self, names: str) -> None:
+        """Fields of this family that change nothing."""
+        self._taken |= set(names.split())
+
+    def section(self, key: str) -> "Fields":
+        """The fields of a field that is a mapping; none where it is absent or null."""
+        fields = self.take(key, None)
+        if not isinstance(fields, Mapping | None):
+            raise self.refuse(key, "must be a mapping")
+        return Fields(fields or {}, f"{self._prefix}{key}.")
+
+    def close(self) -> None:
+        """Refuse a field that nobody took, unless it is known to change nothing. Names that start with _ are the library's own."""
+        for key in self._fields:
+            if key not in self._taken | NO_EFFECT and not key.startswith("_"):
+                raise self.refuse(key, "unknown field, which may change what the model computes")
+
+
+def every(n_layers: int, period: int, offset: int, there: str, elsewhere: str) -> str:
+    """A letter per layer: `there` at every `period`-th layer from `offset`."""
+    return "".join(there if i % period == offset else elsewhere for i in range(n_layers))
+
+
+def at(n_layers: int, chosen: Sequence[int], there: str, elsewhere: str) -> str:
+    """A letter per layer: `there` at those chosen."""
+    return "".join(there if i in chosen else elsewhere for i in range(n_layers))
