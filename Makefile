@@ -22,7 +22,7 @@ check: setup-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest -m "not slow and not e2e"
+	$(VENV)/bin/pytest -m "not slow and not e2e" -n 2 --dist worksteal
 
 setup: $(VENV)/.app
 setup-dev: $(VENV)/.dev
