@@ -10,7 +10,7 @@ from hybrid_core.modules.ssm import initialise_conv, initialise_dt_bias, scan_dt
 from hybrid_core.spec import Mamba2Mixer
 from kernels.causal_conv1d import causal_conv1d
 from kernels.mamba2_step import mamba2_step
-from kernels.ssd import ssd, ssd_step
+from kernels.ssd import ssd
 
 A_RANGE = (0.01, 2.0)  # the paper's (Appendix E)
 
@@ -45,8 +45,7 @@ class Mamba2Heads(nn.Module):
         """hidden [B, T, d_model], and x [B, T, d_ssm] when it is shared -> (y, z), both [B, T, d_ssm]."""
         s, projected = self.spec, self.in_proj(hidden)
         z, xbc, dt = projected.split(self.widths, -1)
-        one = cache is not None and hidden.shape[1] == 1
-        if cache is not None and one and s.dt_min is None:
+        if cache is not None and hidden.shape[1] == 1:
             return self._step(projected[:, 0], cache, None if shared_x is None else shared_x[:, 0])[:, None], z
         if shared_x is not None:
             xbc = torch.cat([shared_x, xbc], -1)
@@ -62,8 +61,6 @@ class Mamba2Heads(nn.Module):
         if cache is None:
             return ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size)[0].flatten(2), z
         cache.conv.copy_(conv_state)
-        if one:  # the fused step knows no smallest dt
-            return ssd_step(x, dt, A, B, C, self.D, cache.state).flatten(2), z
         y, state = ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size, state=cache.state.to(exact))
         cache.state.copy_(state)
         return y.flatten(2), z
@@ -72,7 +69,7 @@ class Mamba2Heads(nn.Module):
         """One token from the input projection on: y [B, d_ssm]."""
         return mamba2_step(
             projected, cache.conv, cache.state, self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D,
-            n_groups=self.spec.n_groups, shared_x=shared_x, gated=False,
+            n_groups=self.spec.n_groups, shared_x=shared_x, gated=False, dt_min=self.spec.dt_min or 0.0,
         )  # fmt: skip
 
     def gated(self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None) -> Tensor:

@@ -21,10 +21,11 @@ def mamba2_step(
     n_groups: int,
     shared_x: Tensor | None = None,
     gated: bool = True,
+    dt_min: float = 0.0,
 ) -> Tensor:
     """y = (ssd step of x, B, C = silu(conv(x B C)), dt = softplus(dt + dt_bias), A = -exp(A_log), with D) * silu(z), before any norm.
 
-    Without the last factor unless `gated`, for a norm that gates.
+    Without the last factor unless `gated`, for a norm that gates. dt is at least `dt_min`.
 
     zxbcdt [b, H*P + (H*P + 2*G*N) + H], one token; conv_state [b, W-1, channels] and ssm_state [b, H, P, N], both updated in place;
     conv_weight [channels, W]; conv_bias [channels]; dt_bias, A_log, D [H] -> [b, H*P]. channels = H*P + 2*G*N. With `shared_x`
@@ -32,8 +33,9 @@ def mamba2_step(
     """
     _check(zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D, n_groups, shared_x)
     y: Tensor = dispatch.run(
-        "mamba2_step", _mamba2_step, zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D, n_groups, shared_x, gated
-    )
+        "mamba2_step", _mamba2_step, zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D, n_groups, shared_x, gated,
+        dt_min,
+    )  # fmt: skip
     return y
 
 
@@ -65,15 +67,15 @@ def _check(
 @torch.library.custom_op("hybrid::mamba2_step", mutates_args=("conv_state", "ssm_state"))
 def _mamba2_step(
     zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool,
+    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool, dt_min: float,
 ) -> Tensor:  # fmt: skip
-    return eager.mamba2_step(zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D, n_groups, shared_x, gated)
+    return eager.mamba2_step(zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D, n_groups, shared_x, gated, dt_min)
 
 
 @_mamba2_step.register_fake
 def _(
     zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool,
+    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool, dt_min: float,
 ) -> Tensor:  # fmt: skip
     b, h, p, _ = ssm_state.shape
     return zxbcdt.new_empty(b, h * p)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 def mamba2_step(
     zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool,
+    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool, dt_min: float,
 ) -> Tensor:  # fmt: skip
     """See `kernels.mamba2_step`."""
     (b, h, p, n), g = ssm_state.shape, n_groups
@@ -17,6 +17,8 @@ def mamba2_step(
     exact = torch.promote_types(zxbcdt.dtype, torch.float32)
     x, B, C = _convolved(xbc, conv_state, conv_weight, conv_bias).to(exact).split([h * p, g * n, g * n], -1)
     step = F.softplus(dt.to(exact) + dt_bias)
+    if dt_min:
+        step = step.clamp(min=dt_min)
     decay = torch.exp(step * -torch.exp(A_log.to(exact)))
     heads = x.reshape(b, h, p)
     state = ssm_state.view(b, g, h // g, p, n)

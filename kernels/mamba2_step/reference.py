@@ -7,7 +7,7 @@ from torch import Tensor
 
 def mamba2_step(
     zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, *, n_groups: int, shared_x: Tensor | None = None, gated: bool = True,
+    D: Tensor, *, n_groups: int, shared_x: Tensor | None = None, gated: bool = True, dt_min: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """Same arguments as `kernels.mamba2_step`; float64 out."""
     row, weight, bias, dt_bias, A_log, D = (v.double() for v in (zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D))
@@ -23,7 +23,7 @@ def mamba2_step(
     out = z.new_empty(b, h, p)
     for head in range(h):
         B, C = bc[:, :, head // (h // n_groups)].unbind(1)
-        step = torch.log1p(torch.exp(dt[:, head] + dt_bias[head]))
+        step = torch.log1p(torch.exp(dt[:, head] + dt_bias[head])).clamp(min=dt_min)
         decay = torch.exp(-step * torch.exp(A_log[head]))
         state = ssm_state[:, head].double() * decay[:, None, None] + step[:, None, None] * x[:, head, :, None] * B[:, None, :]
         ssm_state[:, head] = state.to(ssm_state.dtype)

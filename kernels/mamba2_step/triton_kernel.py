@@ -14,7 +14,7 @@ from kernels.tiles import block, rows, silu, softplus
 
 @triton.jit
 def _scan_step(
-    xbc, z, dt, dt_bias, A_log, D, state, y, H, per_group, C, z_b, s_b, s_h, s_p,
+    xbc, z, dt, dt_bias, A_log, D, state, y, dt_min, H, per_group, C, z_b, s_b, s_h, s_p,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     """A block of P channels of one head: dt, state, D and gate. xbc [b, C] after the convolution; z and dt in rows z_b apart."""
@@ -25,6 +25,7 @@ def _scan_step(
     B_n = tl.load(xbc + batch * C + H * P + head // per_group * N + n, mask=n < N, other=0.0)
     C_n = tl.load(xbc + batch * C + H * P + (H // per_group + head // per_group) * N + n, mask=n < N, other=0.0)
     step = softplus(tl.load(dt + batch * z_b + head).to(tl.float32) + tl.load(dt_bias + head).to(tl.float32))
+    step = tl.maximum(step, dt_min)
     at, there = batch * s_b + head * s_h + p[:, None] * s_p + n[None, :], (p < P)[:, None] & (n < N)[None, :]
     out = advance(state, at, there, x_p, step, -tl.exp(tl.load(A_log + head).to(tl.float32)), B_n, C_n)
     out += tl.load(D + head).to(tl.float32) * x_p
@@ -42,7 +43,7 @@ def mamba2_step_limit(zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, con
 
 def mamba2_step(
     zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool,
+    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool, dt_min: float,
 ) -> Tensor:  # fmt: skip
     """See `kernels.mamba2_step`."""
     (b, h, p, n), (channels, w) = ssm_state.shape, conv_weight.shape
@@ -57,7 +58,7 @@ def mamba2_step(
     y = row.new_empty(b, h * p)
     block_p = block(p, least=4, most=32)
     _scan_step[triton.cdiv(p, block_p), b * h](
-        xbc, row, row[:, -h:], dt_bias, A_log, D, ssm_state, y, h, h // n_groups, channels, row.stride(0), *ssm_state.stride()[:3],
+        xbc, row, row[:, -h:], dt_bias, A_log, D, ssm_state, y, dt_min, h, h // n_groups, channels, row.stride(0), *ssm_state.stride()[:3],
         P=p, N=n, BLOCK_P=block_p, BLOCK_N=block(n), GATED=gated, num_warps=4,
     )  # fmt: skip
     return y

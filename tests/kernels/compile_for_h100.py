@@ -87,7 +87,7 @@ def _mamba2_step(b: int, h: int, p: int, n: int) -> Call:
     c = h * p + 2 * n
     return lambda make: (
         *(make(b, h * p + c + h), make(b, 3, c), make(b, h, p, n, dtype=torch.float32), make(c, 4), make(c)),
-        *(make(h), make(h), make(h), 1, None, True),
+        *(make(h), make(h), make(h), 1, None, True, 0.0),
     )
 
 

@@ -24,6 +24,7 @@ class Case(NamedTuple):
     w: int = 4
     shared: bool = False
     gated: bool = True
+    dt_min: float = 0.0
     held: torch.dtype = torch.float32
 
     def __str__(self) -> str:
@@ -47,13 +48,15 @@ CASES = [
     Case(g=2, shared=True),
     Case(held=torch.bfloat16),
     Case(gated=False),
+    Case(dt_min=0.7),
 ]
 
 
 def stepped(f: object, case: Case, tensors: list[Tensor], rows: list[Tensor], shared: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
     """Several tokens on copies of the states: outputs and both states."""
     conv, ssm = (state.clone() for state in tensors[1:3])
-    ys = [f(row, conv, ssm, *tensors[3:], n_groups=case.g, shared_x=x, gated=case.gated) for row, x in zip(rows, shared, strict=True)]  # type: ignore[operator]
+    options = {"n_groups": case.g, "gated": case.gated, "dt_min": case.dt_min}
+    ys = [f(row, conv, ssm, *tensors[3:], shared_x=x, **options) for row, x in zip(rows, shared, strict=True)]  # type: ignore[operator]
     return torch.stack(ys), conv, ssm
 
 
@@ -101,5 +104,5 @@ def test_flops_are_those_of_the_convolution_and_of_the_scan(rng: torch.Generator
     with FlopCounterMode(display=False) as counter:
         y = mamba2_step(*tensors, n_groups=1)
     expected = 2 * (2 * 4 * 26 + 5 * 4 * 5 * 3)
-    assert counter.get_total_flops() == expected == FORMULAS["hybrid::mamba2_step"](*(x.shape for x in tensors), 1, None, True)
+    assert counter.get_total_flops() == expected == FORMULAS["hybrid::mamba2_step"](*(x.shape for x in tensors), 1, None, True, 0.0)
     assert y.shape == (2, 20)
