@@ -38,9 +38,7 @@ def actions(ids: list[int]) -> None:
         name = f"report-{'-'.join(str(run.id) for run in finished[:6])}.html"
         row.download_button("Save report", lambda: report(finished), name, "text/html", type="primary", icon=":material/description:")
     if len(selected) == 1 and row.button("Open in Compose", icon=":material/stacks:"):
-        for key in [key for key in st.session_state if str(key).startswith("form.")]:
-            del st.session_state[key]
-        design.keep(selected[0].spec)
+        design.open_in_compose(selected[0].spec)
         st.switch_page("pages/compose.py")
     with row.popover("Delete", icon=":material/delete:", disabled=any(run.active for run in selected)):
         st.write(f"Delete {len(selected)} run{'s' if len(selected) > 1 else ''} for good?")

@@ -3,13 +3,15 @@
 A chart is computed from closed forms, from the paper's tables or from stored runs; nothing is measured here.
 """
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from hybrid_core import baselines, presets
@@ -24,7 +26,7 @@ from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 
 # Okabe and Ito's colours, for designs side by side.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 CONTEXTS = 2 ** np.arange(11, 21)  # 2K to 1M
 LENGTH_TICKS = {"tickvals": [int(c) for c in CONTEXTS], "ticktext": [units.length(int(c)) for c in CONTEXTS]}
 MODEL_COLOUR = {"llama": "#D55E00", "swa": "#E69F00", "mamba": "#0072B2", "inter": "#CC79A7", "intra": "#009E73"}
@@ -196,7 +198,7 @@ def flops_by_part(spec: ArchSpec, workload: Workload) -> go.Figure:
     }
     names |= {"out": "output projections", "gate": "gates", "ffn": "feed-forward", "head": "vocabulary head"}
     for (part, part_label), colour in zip(
-        names.items(), ("#D55E00", "#8C3A00", "#0072B2", "#56B4E9", "#003D5C", "#CC79A7", "#000000", "#999999", "#F0E442"), strict=True
+        names.items(), ("#D55E00", "#8C3A00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#666666", "#999999", "#F0E442"), strict=True
     ):
         if forward[part] or step[part]:
             figure.add_bar(
@@ -213,33 +215,60 @@ def flops_by_part(spec: ArchSpec, workload: Workload) -> go.Figure:
     return _room(figure)
 
 
+ROW, MAX_STACK = 24, 1_300  # pixels of a layer, and of all layers of a deep stack
+
+
 def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
-    """The layers from the first (top) to the last, coloured by kind; the bar is the layer's share of the stack's FLOPs."""
+    """The layers, first on top, coloured by kind; beside each its share of the stack's parameters and FLOPs. A point's y is its layer."""
     figure = _figure(
-        "The stack, with each layer's share of FLOPs",
-        f"exact: forward pass over {units.length(workload.context_len)} tokens, without embedding and head; first layer on top",
-        "share of FLOPs (%)",
-        "layer",
-        height=max(240, 110 + 24 * spec.n_layers),
+        "The stack: what each layer is, and its share",
+        f"exact: parameters, and FLOPs of a forward pass over {units.length(workload.context_len)} tokens; both without embedding and head",
+        "",
+        "",
+        height=max(170, 110 + min(ROW * spec.n_layers, MAX_STACK)),
     )
     costs = model_costs(spec)
-    flops = [float(sum(layer.forward_flops(workload.context_len).values())) for layer in costs.layers]
-    params = [layer.params() for layer in costs.layers]
+    flops = np.array([float(sum(layer.forward_flops(workload.context_len).values())) for layer in costs.layers])
+    params = np.array([float(layer.params()) for layer in costs.layers])
+    shares = {"x2": ("parameters", 100 * params / params.sum()), "x3": ("FLOPs", 100 * flops / flops.sum())}
     kinds = [kind_of(layer.mixer) for layer in spec.stack]
+    written = spec.n_layers <= MAX_STACK // 14
     for kind in KINDS.values():
         rows = [i for i, found in enumerate(kinds) if found == kind]
-        if rows:
+        if not rows:
+            continue
+        usual = {"y": [i + 1 for i in rows], "orientation": "h", "width": 0.85 if written else 1}
+        usual |= {"marker_color": kind.colour, "legendgroup": kind.name}
+        figure.add_bar(
+            x=[1] * len(rows),
+            text=kind.label if written else None,
+            textposition="inside",
+            insidetextanchor="middle",
+            textfont_color="#000" if kind.light else "#fff",
+            name=f"{kind.label} ({len(rows)})",
+            customdata=[(units.count(params[i]), units.flops(flops[i])) for i in rows],
+            hovertemplate=f"layer %{{y}}: {kind.label}, %{{customdata[0]}} parameters, %{{customdata[1]}}<extra></extra>",
+            **usual,
+        )
+        for axis, (what, share) in shares.items():
             figure.add_bar(
-                y=[i + 1 for i in rows],
-                x=[100 * flops[i] / sum(flops) for i in rows],
-                customdata=[(kind.label, units.count(params[i]), units.flops(flops[i])) for i in rows],
-                name=f"{kind.label} ({len(rows)})",
-                orientation="h",
-                marker_color=kind.colour,
-                hovertemplate="layer %{y}: %{customdata[0]}, %{customdata[1]} parameters, %{customdata[2]}<extra></extra>",
+                x=share[rows],
+                xaxis=axis,
+                showlegend=False,
+                name=f"{kind.label}, {what}",
+                hovertemplate=f"layer %{{y}}: %{{x:.2f}} % of the {what}<extra></extra>",
+                **usual,
             )
-    figure.update_yaxes(autorange="reversed", dtick=1 if spec.n_layers <= 32 else 8)
-    figure.update_layout(bargap=0.15)
+    shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 4}
+    figure.update_layout(
+        xaxis={"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True, "title_standoff": 40},
+        xaxis2={"domain": [0.48, 0.72], "title": "parameters", "fixedrange": True} | shown,
+        xaxis3={"domain": [0.76, 1], "title": "FLOPs", "fixedrange": True} | shown,
+        yaxis={"autorange": "reversed", "dtick": 1 if spec.n_layers <= 40 else 10, "fixedrange": True, "showgrid": False},
+        barmode="overlay",
+        margin_b=figure.layout.margin.b + 24,
+        meta={"width": 380},
+    )
     return _room(figure)
 
 
@@ -307,7 +336,7 @@ def retrieval_map(run: Run) -> go.Figure:
     )
     figure.update_yaxes(autorange="reversed")
     if found["trained_len"] in found["lengths"]:
-        figure.add_vline(x=found["lengths"].index(found["trained_len"]) + 0.5, line_dash="dash", line_color="#000")
+        figure.add_vline(x=found["lengths"].index(found["trained_len"]) + 0.5, line_dash="dash", line_color="#808080")
     return _room(figure)
 
 
@@ -471,3 +500,43 @@ def _colour_of(run: Run) -> str:
     if "S" in letters:
         return MODEL_COLOUR["swa"]
     return MODEL_COLOUR["inter" if "A" in letters else "mamba"]
+
+
+# ---------------------------------------------------------------- a chart without looking at it
+
+
+def data(figure: go.Figure) -> pd.DataFrame:
+    """What a chart shows, one row a point, under the titles of its axes."""
+    frames = [
+        pd.DataFrame({"series": trace.name or "", "x": _column(trace.x), "y": _column(trace.y)})
+        for trace in figure.data
+        if trace.x is not None
+    ]
+    names = {"x": _words(figure.layout.xaxis.title.text) or "x", "y": _words(figure.layout.yaxis.title.text) or "y"}
+    return pd.concat(frames, ignore_index=True).rename(columns=names) if frames else pd.DataFrame()
+
+
+def told(figure: go.Figure) -> str:
+    """A chart in words, for who cannot see it: its title, and where each series starts and ends."""
+    lines = [_words(figure.layout.title.text)]
+    for trace in figure.data:
+        xs, ys = _column(trace.x), _column(trace.y)
+        if trace.showlegend is not False and len(ys):
+            if trace.orientation == "h":
+                lines.append(f"{trace.name}: " + ", ".join(f"{y} {_said(x)}" for x, y in zip(xs[:8], ys[:8], strict=True)))
+            else:
+                lines.append(f"{trace.name}: {_said(ys[0])} at {_said(xs[0])}, {_said(ys[-1])} at {_said(xs[-1])}")
+    return ". ".join(line for line in lines if line)
+
+
+def _column(values: Any) -> list[Any]:
+    return [] if values is None else list(values)
+
+
+def _words(html: str | None) -> str:
+    """Text without markup; of an axis title its first line, above the foot."""
+    return re.sub(r"<[^>]+>", "", re.split(r"<br><span", (html or ""))[0].replace("<br>", " ")).strip()
+
+
+def _said(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, (int, float, np.number)) else str(value)
