@@ -6,22 +6,9 @@ import streamlit as st
 from hybrid_core.costs.summary import layers
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures, units
-from hybrid_core.report.html import report
-from hybrid_core.runs import Run, cancel, open_store, submit
-from hybrid_core.runs.devices import devices
-from hybrid_core.runs.jobs import bury_the_dead
-from hybrid_core.runs.store import now
-from hybrid_core.spec import SpecError
+from hybrid_core.runs import Run
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
-from pages.parts import design, layout
-
-STATUS_ICON = {
-    "queued": ":material/hourglass_empty:",
-    "running": ":material/play_circle:",
-    "done": ":material/check_circle:",
-    "failed": ":material/error:",
-    "cancelled": ":material/cancel:",
-}
+from pages.parts import design, jobs, layout
 
 
 def start() -> None:
@@ -30,9 +17,8 @@ def start() -> None:
     st.markdown(
         f"**{design.plain(spec.name)}** `{spec.pattern}` is built in a process of its own and measured. Change it on the Compose page."
     )
-    known = {device.key: f"{device.name} ({units.n_bytes(device.memory_bytes)})" for device in devices()}
     columns = list(layout.cells(5, 180))
-    device = columns[0].selectbox("Device", list(known), format_func=known.get)
+    device = jobs.device_choice(columns[0], "profile.device")
     budget = columns[1].number_input(
         "Time budget (s)", min_value=5, max_value=3600, value=60, step=30, help="Shorter budgets mean fewer repeats"
     )
@@ -42,62 +28,14 @@ def start() -> None:
         "Prompt (tokens)", min_value=1, max_value=32768, value=PAPER_PROMPT, step=128, help="512 in the paper's protocol"
     )
     if st.button("Start profile", type="primary", icon=":material/play_arrow:"):
-        try:
-            options = ProfileOptions.make(device=device, budget_s=float(budget), dtype=dtype, batch_size=int(batch), prompt_len=int(prompt))
-        except SpecError as error:
-            st.error(design.plain(str(error)))
-            return
-        st.session_state["profile.run"] = submit(spec, options)
-
-
-@st.fragment(run_every=1.0)
-def queue() -> None:
-    """Running and waiting jobs, refreshed every second; the page follows when one ends."""
-    store = open_store()
-    bury_the_dead(store)
-    active = store.list(with_parts=False, statuses=("queued", "running"))
-    for run in reversed(active):
-        text, stop = st.columns([5, 1], vertical_alignment="center")
-        doing = f"{run.message or 'starting'}{_time_left(run)}"
-        text.progress(
-            run.fraction,
-            f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}: {doing}",
-        )
-        if stop.button("Cancel", key=f"cancel-{run.id}", width="stretch"):
-            cancel(run.id, store)
-            st.rerun()
-    state = {(run.id, run.message) for run in active}
-    if st.session_state.get("profile.state", state) != state:
-        st.session_state["profile.state"] = state
-        st.rerun()  # a part is known, or a job has ended: the results below follow
-    st.session_state["profile.state"] = state
-    if not active:
-        st.caption("No job is running or waiting.")
-
-
-def _time_left(run: Run) -> str:
-    if run.status != "running" or run.started_at is None or "budget_s" not in run.options:
-        return ""
-    gone = (now() - run.started_at).total_seconds()
-    return f", about {units.seconds(max(0.0, run.options['budget_s'] - gone))} left of the budget"
+        asked = {"device": device, "budget_s": float(budget), "dtype": dtype, "batch_size": int(batch), "prompt_len": int(prompt)}
+        jobs.start(lambda: (spec, ProfileOptions.make(**asked)))
 
 
 def result(run: Run) -> None:
     """Everything that is known of one run."""
-    st.subheader(f"{STATUS_ICON[run.status]} Run {run.id}: {design.plain(run.name)}, {run.status}")
-    if run.status in ("failed", "cancelled"):
-        st.error(design.plain(run.error or run.status))
-        if tail := run.log_tail():
-            with st.expander("Last lines of its log"):
-                st.code(tail, language=None)
+    jobs.headline(run)
     parts = run.parts
-    if parts:
-        name = f"report-{run.id}.html"
-        st.download_button("Save report", lambda: report([run]), name, "text/html", icon=":material/description:")
-    if found := parts.get("environment"):
-        st.caption(
-            f"{found['name']}; torch {found['packages']['torch']}, {found['threads']} threads; started {run.started_at:%Y-%m-%d %H:%M} UTC"
-        )
     speeds(parts)
     if "generation" in parts:
         st.plotly_chart(figures.generation([run]), key=f"generation-{run.id}")
@@ -170,14 +108,8 @@ def layer_table(run: Run) -> None:
 
 st.title("Profile")
 start()
-queue()
-runs = [run for run in open_store().list(with_parts=False) if run.kind == "profile"]
-if runs:
-    ids = [run.id for run in runs]
-    labels = {run.id: f"{run.id}: {run.name} on {run.device}, {run.status}, {run.created_at:%Y-%m-%d %H:%M} UTC" for run in runs}
-    wanted = st.session_state.pop("profile.run", None)
-    if wanted in ids:
-        st.session_state["profile.shown"] = wanted
-    result(open_store().get(st.selectbox("Result", ids, format_func=labels.get, key="profile.shown")))
+jobs.queue()
+if run := jobs.pick("profile"):
+    result(run)
 else:
     st.info("No profile yet. Start one above: a 1B design takes about three minutes on two CPU cores.")
