@@ -8,12 +8,13 @@ from hybrid_core.costs.memory import refusal
 from hybrid_core.costs.model import fit_depth, model_costs
 from hybrid_core.costs.summary import summary
 from hybrid_core.glossary import explain
+from hybrid_core.link import MAX_COMPARED
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures
 from hybrid_core.runs import submit
 from hybrid_core.spec import ArchSpec, IntraMixer, LayersSection, SpecError
 from hybrid_core.workload import Workload
-from pages.parts import chart, design, form, layout, notes, numbers, share, stack, work
+from pages.parts import chart, design, form, guide, jobs, layout, notes, numbers, share, stack, work
 
 SAME_SIZE, PINNED = "Llama of the same size", "pinned: "
 
@@ -36,12 +37,21 @@ def pick_reference(pinned: ArchSpec | None) -> ArchSpec | None:
     return None if chosen == SAME_SIZE else pinned if chosen == own else presets.get(chosen).spec
 
 
-def actions(spec: ArchSpec) -> None:
+def keep_for_comparison(spec: ArchSpec) -> None:
+    """Let it stand beside what is composed from here on; the oldest makes room."""
+    design.change(compared=(*design.view().compared, spec)[-MAX_COMPARED:])
+    st.toast(f"{design.plain(spec.name)} is kept for the Compare page.")
+
+
+def buttons(spec: ArchSpec) -> None:
     """Profile, take away, and the way back."""
     row = st.container(horizontal=True)
     if row.button("Profile this design", type="primary", icon=":material/speed:"):
         st.session_state["profile.run"] = submit(spec, ProfileOptions())
         st.switch_page("pages/profile.py")
+    if row.button("Guided start", icon=":material/explore:"):
+        guide.ask()
+    row.button("Keep for comparison", icon=":material/compare_arrows:", on_click=keep_for_comparison, args=(spec,))
     with row:
         share.draw(spec)
     for label, by, icon in (("Undo", -1, ":material/undo:"), ("Redo", 1, ":material/redo:")):
@@ -56,12 +66,14 @@ def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware
         stack.draw(spec, workload)
     with right:
         chart.show(figures.memory_by_part(pair, workload, device), "memory")
-        chart.show(figures.flops_by_part(spec, workload), "flops")
+        chart.show(figures.flops_by_part(pair[:1], workload), "flops")
     left, right = layout.cells(2, layout.CHART)
     with left:
         chart.show(figures.cache_by_context(pair, workload), "cache")
+        chart.show(figures.memory_by_context(pair, workload, device), "memory-context")
     with right:
         chart.show(figures.decode_by_context(pair, workload, device), "decode")
+        chart.show(figures.longest_context(pair, workload), "longest")
 
 
 def findings(spec: ArchSpec) -> None:
@@ -113,9 +125,10 @@ with st.sidebar:
     work.draw()
 
 st.title(design.plain(spec.name))
+jobs.strip()
 if problem:
     st.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
-actions(spec)
+buttons(spec)
 chosen = pick_reference(view.reference)
 design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or same_size_llama(spec)

@@ -86,6 +86,19 @@ def refusal(spec: ArchSpec, workload: Workload, available_bytes: int) -> Refusal
     return Refusal(needed({}), available_bytes, batch, context, dtype)
 
 
+MAX_CONTEXT = 2**24
+
+
+def room_for(spec: ArchSpec, workload: Workload, available_bytes: int) -> int:
+    """The longest context, up to 16M tokens in steps of 1K, whose weights and cache fit for the whole batch; 0 if none does."""
+
+    def fits(n: int) -> bool:
+        used = memory(spec, workload, n * 1024)
+        return bool(used.weights + used.cache <= available_bytes)
+
+    return 1024 * (_largest(MAX_CONTEXT // 1024, fits) or 0)
+
+
 def _largest(limit: int, fits: Callable[[int], bool]) -> int | None:
     """The largest n in 1..limit with fits(n), assuming that it fits below and not above; None if not even 1 fits."""
     low, high = 0, limit

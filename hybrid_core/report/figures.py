@@ -15,10 +15,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from hybrid_core import baselines, presets
-from hybrid_core.costs.memory import memory
+from hybrid_core.costs.memory import memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
-from hybrid_core.hardware import Hardware
+from hybrid_core.hardware import Hardware, catalogue
 from hybrid_core.registry import KINDS, kind_of
 from hybrid_core.report import units
 from hybrid_core.runs.store import Run
@@ -78,7 +78,9 @@ def _room(figure: go.Figure) -> go.Figure:
     """Make room above the plot for the title and for as many rows of legend as the names need."""
     shown = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
     longest = max((len(name) for name in shown), default=0)
-    per_row = max(1, (figure.layout.meta["width"] - 80) // (7 * longest + 44))
+    words = [part for trace in figure.data if trace.orientation == "h" for y in trace.y for part in str(y).split("<br>")]
+    left = max([64, *(6 * len(word) for word in words)])
+    per_row = max(1, (figure.layout.meta["width"] - left - 16) // (7 * longest + 44))
     rows = -(-len(shown) // per_row) if len(shown) > 1 else 0
     top = 34 + 18 * (figure.layout.title.text.count("<br>")) + 20 * rows
     figure.update_layout(margin_t=top, height=figure.layout.height + top - 40, showlegend=len(shown) > 1)
@@ -173,45 +175,111 @@ def memory_by_part(designs: Sequence[Named], workload: Workload, hardware: Hardw
     return _room(figure)
 
 
-def flops_by_part(spec: ArchSpec, workload: Workload) -> go.Figure:
-    """Shares of a forward pass and of a decode step, part by part."""
-    context = workload.context_len
-    figure = _figure(
-        f"Where the FLOPs go at {units.length(context)} tokens",
-        "exact: every matrix product and scan of the forward pass; training is three times the forward",
-        "share of FLOPs (%)",
-        "",
-        height=230,
-    )
+# part of a forward pass -> (its name, colour)
+PARTS = {
+    "qkv": ("attention projections", "#D55E00"),
+    "attention": ("attention", "#8C3A00"),
+    "in_proj": ("Mamba projections", "#0072B2"),
+    "conv": ("convolution", "#56B4E9"),
+    "scan": ("scan", "#009E73"),
+    "out": ("output projections", "#CC79A7"),
+    "gate": ("gates", "#666666"),
+    "ffn": ("feed-forward", "#999999"),
+    "head": ("vocabulary head", "#F0E442"),
+}
+
+
+def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
+    """FLOPs per token by part: of training (three forward passes) and of a decode step."""
     costs = model_costs(spec)
     forward, step = Counter({"head": costs.head_flops(context)}), Counter({"head": costs.head_flops(1)})
     for layer, n in costs.distinct():
         for total, parts in ((forward, layer.forward_flops(context)), (step, layer.decode_flops(context))):
             for part, value in parts.items():
                 total[part] += int(n * value)
-    names = {
-        "qkv": "attention projections",
-        "attention": "attention",
-        "in_proj": "Mamba projections",
-        "conv": "convolution",
-        "scan": "scan",
+    return {"training": Counter({part: 3 * value / context for part, value in forward.items()}), "decode": step}
+
+
+def flops_by_part(designs: Sequence[Named], workload: Workload) -> go.Figure:
+    """FLOPs per token of training and of decoding, part by part."""
+    context = workload.context_len
+    figure = _figure(
+        f"Where the FLOPs go, per token at {units.length(context)}",
+        "exact: every matrix product and scan; training is three times the forward pass",
+        "GFLOPs per token",
+        "",
+        height=150 + 64 * len(designs),
+    )
+    rows = {
+        (what if len(designs) == 1 else f"{escape(design.label)}<br>{what}"): parts
+        for design in designs
+        for what, parts in _parts(design.spec, context).items()
     }
-    names |= {"out": "output projections", "gate": "gates", "ffn": "feed-forward", "head": "vocabulary head"}
-    for (part, part_label), colour in zip(
-        names.items(), ("#D55E00", "#8C3A00", "#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#666666", "#999999", "#F0E442"), strict=True
-    ):
-        if forward[part] or step[part]:
+    for part, (name, colour) in PARTS.items():
+        if any(parts[part] for parts in rows.values()):
             figure.add_bar(
-                y=["forward", "decode step"],
-                x=[100 * forward[part] / forward.total(), 100 * step[part] / step.total()],
-                customdata=[units.flops(forward[part]), units.flops(step[part])],
-                name=part_label,
+                y=list(rows),
+                x=[parts[part] / 1e9 for parts in rows.values()],
+                customdata=[100 * parts[part] / parts.total() for parts in rows.values()],
+                name=name,
                 orientation="h",
                 marker_color=colour,
-                hovertemplate=part_label + ": %{x:.1f} % (%{customdata})",
+                hovertemplate=f"%{{y}}, {name}: %{{x:.3f}} GFLOPs (%{{customdata:.1f}} %)<extra></extra>",
             )
     figure.update_layout(barmode="stack")
     figure.update_yaxes(autorange="reversed")
+    return _room(figure)
+
+
+def memory_by_context(designs: Sequence[Named], workload: Workload, hardware: Hardware) -> go.Figure:
+    """Memory of the whole workload against context, beside what the device has."""
+    figure = _figure(
+        f"Memory against context, batch {workload.batch_size}",
+        f"exact: weights, cache, activations of the prefill (eager); dashed: {hardware.name}, {units.n_bytes(hardware.memory_bytes)}",
+        "context length (tokens)",
+        "memory (GiB)",
+    )
+    used = [np.broadcast_to(memory(d.spec, workload, CONTEXTS).total, CONTEXTS.shape) / 2**30 for d in designs]
+    _lines(figure, designs, used, "%{x:,} tokens: %{y:,.2f} GiB")
+    figure.add_hline(y=hardware.memory_bytes / 2**30, line={"color": "#B00020", "width": 2, "dash": "dash"})
+    _log(figure, "y")
+    _lengths(figure)
+    return _room(figure)
+
+
+def _sizes() -> dict[int, str]:
+    """Bytes of memory of the known GPUs, with the names of those that have as much."""
+    found: dict[int, list[str]] = {}
+    for device in catalogue().values():
+        if device.kind == "gpu":
+            found.setdefault(device.memory_bytes, []).append(device.key.replace("_", " ").upper())
+    return {size: f"{size / 2**30:.0f} GiB: " + "<br>".join(textwrap.wrap(", ".join(found[size]), 24)) for size in sorted(found)}
+
+
+def longest_context(designs: Sequence[Named], workload: Workload) -> go.Figure:
+    """The longest context that each size of device memory has room for: weights and cache, as in decoding."""
+    sizes = _sizes()
+    figure = _figure(
+        f"Where each accelerator runs out, batch {workload.batch_size}",
+        "exact: the longest context (up to 16M) whose weights and cache fit, as in decoding; activations of a long prompt come on top",
+        "longest context (tokens)",
+        "",
+        height=110 + (20 + 12 * len(designs)) * len(sizes),
+    )
+    for design, colour in zip(designs, _cycle(len(designs)), strict=True):
+        longest = [room_for(design.spec, workload, size) for size in sizes]
+        figure.add_bar(
+            y=list(sizes.values()),
+            x=[n or None for n in longest],
+            text=[units.length(n) if n else "weights do not fit" for n in longest],
+            name=escape(design.label),
+            orientation="h",
+            marker_color=colour,
+            hovertemplate="%{y}: %{x:,} tokens",
+        )
+    ticks = [2**k for k in range(10, 25, 2)]
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[units.length(n) for n in ticks], range=[3, 7.8])
+    figure.update_yaxes(autorange="reversed", tickfont_size=10)
     return _room(figure)
 
 
@@ -523,7 +591,7 @@ def told(figure: go.Figure) -> str:
         xs, ys = _column(trace.x), _column(trace.y)
         if trace.showlegend is not False and len(ys):
             if trace.orientation == "h":
-                lines.append(f"{trace.name}: " + ", ".join(f"{y} {_said(x)}" for x, y in zip(xs[:8], ys[:8], strict=True)))
+                lines.append(f"{trace.name}: " + ", ".join(f"{_words(str(y))} {_said(x)}" for x, y in zip(xs[:8], ys[:8], strict=True)))
             else:
                 lines.append(f"{trace.name}: {_said(ys[0])} at {_said(xs[0])}, {_said(ys[-1])} at {_said(xs[-1])}")
     return ". ".join(line for line in lines if line)

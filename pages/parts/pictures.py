@@ -3,11 +3,16 @@
 import base64
 from html import escape
 
-from hybrid_core.registry import KINDS
-from hybrid_core.spec import AttentionMixer, IntraMixer, Mamba2Mixer, SwaMixer
+from hybrid_core.registry import KINDS, kind_of
+from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, SwaMixer
 
 # Of the letters that strategies place; M is Mamba-2 here, whichever Mamba it stands for.
 COLOURS = {letter: KINDS[mixer].colour for letter, mixer in zip("ASMH", (AttentionMixer, SwaMixer, Mamba2Mixer, IntraMixer), strict=True)}
+
+
+def colours(spec: ArchSpec) -> dict[str, str]:
+    """The colour of each of a design's letters."""
+    return {layer.letter: kind_of(layer.mixer).colour for layer in spec.stack}
 
 
 def strip(pattern: str, colours: dict[str, str]) -> str:

@@ -7,11 +7,11 @@ from hybrid_core.spec import ArchSpec
 from pages.parts import design
 
 
-def draw(spec: ArchSpec) -> None:
-    """One menu."""
+def draw(spec: ArchSpec, page: str = "") -> None:
+    """One menu; the link opens `page`."""
     with st.popover("Share", icon=":material/share:"):
         st.markdown("**Link to this view** (the button at its right copies it)")
-        st.code(design.address(), language=None, wrap_lines=True)
+        st.code(design.address(page), language=None, wrap_lines=True)
         st.download_button(
             "Download YAML", spec.to_yaml(), "design.yaml", "application/yaml", icon=":material/download:", on_click="ignore"
         )

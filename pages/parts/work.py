@@ -13,11 +13,11 @@ CONTEXTS = tuple(2**k for k in range(10, 21))
 FIELDS = ("context_len", "batch_size", "weight_dtype", "kv_cache_dtype", "state_dtype")
 
 
-def load(view: View) -> None:
-    """Fill the controls that hold nothing, or that Streamlit forgot while another page was shown."""
-    for field in FIELDS:
-        st.session_state.setdefault(f"work.{field}", getattr(view.workload, field))
-    st.session_state.setdefault("work.hardware", view.hardware)
+def load(view: View, anew: bool = False) -> None:
+    """Fill the controls that hold nothing, as when Streamlit forgot them while another page was shown; `anew`: all of them."""
+    for key, item in {**{field: getattr(view.workload, field) for field in FIELDS}, "hardware": view.hardware}.items():
+        if anew or f"work.{key}" not in st.session_state:
+            st.session_state[f"work.{key}"] = item
 
 
 def current() -> tuple[Workload, str]:
