@@ -7,6 +7,7 @@ import base64
 import binascii
 import zlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from hybrid_core import hardware, presets
@@ -88,6 +89,7 @@ def _number(key: str, text: str) -> int:
     return int(text)
 
 
+@lru_cache(maxsize=256)
 def encode(spec: ArchSpec) -> str:
     """The name of the preset that the design is, else its YAML, deflated, in the URL-safe alphabet, behind the version of this form."""
     if spec.name in presets.names() and presets.get(spec.name).spec == spec:

@@ -79,12 +79,12 @@ def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware
 def findings(spec: ArchSpec) -> None:
     """The loss that the paper's rows suggest, and the rows closest to the design."""
     st.subheader("What the paper says")
-    found = quality.record(spec)
-    if estimate := found["estimate"]:
-        interval = f"{estimate['low']:.3f} to {estimate['high']:.3f} in {estimate['coverage']:.0%} of cases"
-        st.markdown(f"NLL on DCLM **{estimate['nll']:.3f}** nats per token at 60B tokens ({interval}): estimated from {estimate['basis']}.")
+    found = quality.estimate(spec)
+    if isinstance(found, quality.Estimate):
+        interval = f"{found.low:.3f} to {found.high:.3f} in {quality.COVERAGE:.0%} of cases"
+        st.markdown(f"NLL on DCLM **{found.nll:.3f}** nats per token at 60B tokens ({interval}): estimated from {found.basis}.")
     else:
-        st.markdown(f"No estimate of the loss, outside the paper's range: {design.plain(found['outside_the_papers_range'])}.")
+        st.markdown(f"No estimate of the loss, outside the paper's range: {design.plain(found.reason)}.")
     st.markdown("**Nearest rows**")
     rows = baselines.nearest(spec)
     st.dataframe(

@@ -58,14 +58,14 @@ def test_a_point_of_the_stack_is_its_layer() -> None:
 
 def test_the_longest_context_fits_and_a_longer_one_does_not() -> None:
     spec, size = PAIR[0].spec, DEVICE.memory_bytes
-    longest = room_for(spec, WORK, size)
+    (longest,) = room_for(spec, WORK, [size])
 
     def needed(context_len: int) -> int:
         used = memory(spec, WORK, context_len)
         return int(used.weights + used.cache)
 
     assert needed(longest) <= size < needed(longest + 1024)
-    assert room_for(spec, WORK, 2**30) == 0
+    assert room_for(spec, WORK, [2**30]) == [0]
 
 
 def test_designs_side_by_side_put_what_differs_first() -> None:

@@ -1,7 +1,9 @@
 """Device memory of a workload: weights, cache and activations, and what would fit where it does not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from hybrid_core.costs import ffn
 from hybrid_core.costs.model import ModelCosts, model_costs
@@ -86,17 +88,15 @@ def refusal(spec: ArchSpec, workload: Workload, available_bytes: int) -> Refusal
     return Refusal(needed({}), available_bytes, batch, context, dtype)
 
 
-MAX_CONTEXT = 2**24
+CONTEXTS = 1024 * np.arange(1, 2**14 + 1)  # up to 16M tokens
 
 
-def room_for(spec: ArchSpec, workload: Workload, available_bytes: int) -> int:
-    """The longest context, up to 16M tokens in steps of 1K, whose weights and cache fit for the whole batch; 0 if none does."""
-
-    def fits(n: int) -> bool:
-        used = memory(spec, workload, n * 1024)
-        return bool(used.weights + used.cache <= available_bytes)
-
-    return 1024 * (_largest(MAX_CONTEXT // 1024, fits) or 0)
+def room_for(spec: ArchSpec, workload: Workload, available_bytes: Sequence[int]) -> list[int]:
+    """For each size of memory the longest of CONTEXTS whose weights and cache fit for the whole batch; 0 if none does."""
+    used = memory(spec, workload, CONTEXTS)
+    needed = np.broadcast_to(used.weights + used.cache, CONTEXTS.shape)
+    fitting = np.searchsorted(needed, available_bytes, side="right")
+    return [int(CONTEXTS[n - 1]) if n else 0 for n in fitting]
 
 
 def _largest(limit: int, fits: Callable[[int], bool]) -> int | None:
