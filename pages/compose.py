@@ -58,27 +58,35 @@ def buttons(spec: ArchSpec) -> None:
         row.button(label, icon=icon, disabled=not design.can_step(by), on_click=lambda by=by: form.load(design.step(by)))
 
 
+AGAINST, LIMITS, PAPER = "Against context", "Memory limits", "What the paper says"
+
+
 def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware.Hardware) -> None:
-    """Stack, FLOPs, memory, cache and decode speed."""
+    """The stack with its FLOPs and memory, and one further view; what is not looked at is not drawn, which keeps changes quick."""
     pair = [figures.Named(spec.name, spec), figures.Named(other.name, other)]
     left, right = layout.cells(2, layout.CHART)
     with left:
         stack.draw(spec, workload)
     with right:
-        chart.show(figures.memory_by_part(pair, workload, device), "memory")
         chart.show(figures.flops_by_part(pair[:1], workload), "flops")
-    left, right = layout.cells(2, layout.CHART)
-    with left:
-        chart.show(figures.cache_by_context(pair, workload), "cache")
-        chart.show(figures.memory_by_context(pair, workload, device), "memory-context")
-    with right:
-        chart.show(figures.decode_by_context(pair, workload, device), "decode")
-        chart.show(figures.longest_context(pair, workload), "longest")
+        chart.show(figures.memory_by_part(pair, workload, device), "memory")
+    shown = st.segmented_control(
+        "Look at", [AGAINST, LIMITS, PAPER], default=AGAINST, required=True, key="compose.look", label_visibility="collapsed"
+    )
+    if shown == PAPER:
+        findings(spec)
+        return
+    drawn = {
+        AGAINST: {"cache": figures.cache_by_context, "decode": figures.decode_by_context},
+        LIMITS: {"memory-context": figures.memory_by_context, "longest": figures.longest_context},
+    }[shown]
+    for cell, (key, draw) in zip(layout.cells(2, layout.CHART), drawn.items(), strict=True):
+        with cell:
+            chart.show(draw(pair, workload, device), key)
 
 
 def findings(spec: ArchSpec) -> None:
     """The loss that the paper's rows suggest, and the rows closest to the design."""
-    st.subheader("What the paper says")
     found = quality.estimate(spec)
     if isinstance(found, quality.Estimate):
         interval = f"{found.low:.3f} to {found.high:.3f} in {quality.COVERAGE:.0%} of cases"
@@ -139,6 +147,5 @@ intra = next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, Int
 if intra:
     form.draw_intra(intra, said)
 charts(spec, reference, workload, device)
-findings(spec)
 with st.expander("YAML"):
     st.code(spec.to_yaml(), language="yaml")

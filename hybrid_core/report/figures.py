@@ -100,8 +100,8 @@ def _lines(figure: go.Figure, designs: Sequence[Named], values: Sequence[np.ndar
         )
 
 
-def cache_by_context(designs: Sequence[Named], workload: Workload) -> go.Figure:
-    """Exact cache of one sequence against its length."""
+def cache_by_context(designs: Sequence[Named], workload: Workload, hardware: Hardware | None = None) -> go.Figure:
+    """Exact cache of one sequence against its length, on any device."""
     figure = _figure(
         "Cache of one sequence against context",
         f"exact: tensor shapes and dtypes (keys and values {workload.kv_cache_dtype}, state {workload.state_dtype})",
@@ -254,7 +254,7 @@ def _sizes() -> dict[int, str]:
     return {size: f"{size / 2**30:.0f} GiB: " + "<br>".join(textwrap.wrap(", ".join(found[size]), 24)) for size in sorted(found)}
 
 
-def longest_context(designs: Sequence[Named], workload: Workload) -> go.Figure:
+def longest_context(designs: Sequence[Named], workload: Workload, hardware: Hardware | None = None) -> go.Figure:
     """The longest context that each size of device memory has room for: weights and cache, as in decoding."""
     sizes = _sizes()
     figure = _figure(
@@ -298,7 +298,7 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
     params = np.array([float(layer.params()) for layer in costs.layers])
     shares = {"x2": ("parameters", 100 * params / params.sum()), "x3": ("FLOPs", 100 * flops / flops.sum())}
     kinds = [kind_of(layer.mixer) for layer in spec.stack]
-    written = spec.n_layers <= MAX_STACK // 14
+    written = spec.n_layers <= 40  # words of more layers are too small to read, and slow to draw
     for kind in KINDS.values():
         rows = [i for i, found in enumerate(kinds) if found == kind]
         if not rows:
