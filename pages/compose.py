@@ -5,26 +5,18 @@ import streamlit as st
 from hybrid_core import baselines, hardware, presets, quality
 from hybrid_core.advice import advise
 from hybrid_core.costs.memory import refusal
-from hybrid_core.costs.model import fit_depth, model_costs
+from hybrid_core.costs.model import SAME_SIZE, same_size_llama
 from hybrid_core.costs.summary import summary
 from hybrid_core.glossary import explain
 from hybrid_core.link import MAX_COMPARED
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures
 from hybrid_core.runs import submit
-from hybrid_core.spec import ArchSpec, IntraMixer, LayersSection, SpecError
+from hybrid_core.spec import ArchSpec, IntraMixer, SpecError
 from hybrid_core.workload import Workload
 from pages.parts import chart, design, form, guide, jobs, layout, notes, numbers, share, stack, work
 
-SAME_SIZE, PINNED = "Llama of the same size", "pinned: "
-
-
-def same_size_llama(spec: ArchSpec) -> ArchSpec:
-    """A Transformer of the design's width with as many parameters."""
-    if spec.attention is None:
-        return presets.get("llama-1b").spec
-    llama = spec.replace(name=SAME_SIZE, layers=LayersSection(strategy="transformer"))
-    return fit_depth(llama, model_costs(spec).params().non_embedding)
+PINNED = "pinned: "
 
 
 def pick_reference(pinned: ArchSpec | None) -> ArchSpec | None:
@@ -139,7 +131,7 @@ if problem:
 buttons(spec)
 chosen = pick_reference(view.reference)
 design.change(workload=workload, hardware=key, reference=chosen)
-reference = chosen or same_size_llama(spec)
+reference = chosen or (same_size_llama(spec) if spec.attention else presets.get("llama-1b").spec)
 numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name)
 if too_big := refusal(spec, workload, device.memory_bytes):
     st.warning(f"Does not fit {device.name}: {too_big}.")

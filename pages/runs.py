@@ -1,5 +1,7 @@
 """Runs: what was measured so far; compare, report, delete."""
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -8,7 +10,7 @@ from hybrid_core.report.compare import differences
 from hybrid_core.report.html import report
 from hybrid_core.runs import open_store
 from hybrid_core.runs.jobs import bury_the_dead
-from pages.parts import design
+from pages.parts import chart, design, jobs
 
 
 def pick(runs: list) -> list[int]:
@@ -36,7 +38,8 @@ def actions(ids: list[int]) -> None:
     row = st.container(horizontal=True)
     if finished:
         name = f"report-{'-'.join(str(run.id) for run in finished[:6])}.html"
-        row.download_button("Save report", lambda: report(finished), name, "text/html", type="primary", icon=":material/description:")
+        made = partial(report, finished, design.home())
+        row.download_button("Save report", made, name, "text/html", type="primary", icon=":material/description:")
     if len(selected) == 1 and row.button("Open in Compose", icon=":material/stacks:"):
         design.open_in_compose(selected[0].spec)
         st.switch_page("pages/compose.py")
@@ -55,11 +58,13 @@ def compare(ids: list[int]) -> None:
     st.dataframe(differences(runs))
     measured = [run for run in runs if "generation" in run.parts]
     if measured:
-        st.plotly_chart(figures.generation(measured), key="runs.generation")
-        st.plotly_chart(figures.live_cache(measured), key="runs.cache")
+        chart.show(figures.generation(measured), "runs-generation")
+        chart.show(figures.live_cache(measured), "runs-cache")
 
 
 st.title("Runs")
+design.view()
+jobs.strip()
 bury_the_dead(open_store())
 runs = open_store().list(with_parts=False)
 if not runs:

@@ -7,6 +7,7 @@ from urllib.parse import urlencode, urlsplit
 import streamlit as st
 
 from hybrid_core import link, presets
+from hybrid_core.report.html import HOME
 from hybrid_core.spec import ArchSpec, SpecError
 
 VIEW, HISTORY, AT = "view", "view.history", "view.at"
@@ -74,10 +75,15 @@ def _write_address() -> None:
         st.query_params.from_dict(wanted)
 
 
+def home() -> str:
+    """The server's address as the browser sees it."""
+    base = urlsplit(st.context.url or HOME)
+    return f"{base.scheme}://{base.netloc}"
+
+
 def address(page: str = "") -> str:
-    """The link to the view, on the server that the browser sees."""
-    base = urlsplit(st.context.url or "http://localhost:8501/")
-    return f"{base.scheme}://{base.netloc}/{page}?{urlencode(link.to_query(view()), doseq=True)}"
+    """The link to the view."""
+    return f"{home()}/{page}?{urlencode(link.to_query(view()), doseq=True)}"
 
 
 def plain(text: str) -> str:

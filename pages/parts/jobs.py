@@ -1,6 +1,7 @@
 """Jobs on a page: start one, watch what runs and waits, choose which result is shown."""
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -120,7 +121,7 @@ def headline(run: Run) -> None:
                 st.code(tail, language=None)
     if run.parts:
         name = f"report-{run.id}.html"
-        st.download_button("Save report", lambda: report([run]), name, "text/html", icon=":material/description:")
+        st.download_button("Save report", partial(report, [run], design.home()), name, "text/html", icon=":material/description:")
     if found := run.parts.get("environment"):
         st.caption(
             f"{found['name']}; torch {found['packages']['torch']}, {found['threads']} threads; started {run.started_at:%Y-%m-%d %H:%M} UTC"
