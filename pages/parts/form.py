@@ -61,20 +61,24 @@ def _layers_state(spec: ArchSpec) -> dict[str, Any]:
     """Strategy, ratio and placement controls. Indices as printed show as placement `custom` with the ratio that makes as many."""
     layers = spec.layers
     a, b = placement.parse_ratio(layers.ratio) if layers.ratio else (1, 5)
-    expensive = placement.MIXTURES.get(layers.strategy, ("A", "M"))[0]
-    indices = [i for i, letter in enumerate(spec.pattern, start=1) if letter == expensive]
     if layers.indices is not None:
         a, b = next(
-            ((1, b) for b in (0, 1, 3, 5, 12, *range(1, 64)) if placement.n_expensive(spec.n_layers, (1, b)) == len(indices)), (1, 5)
+            ((1, b) for b in (0, 1, 3, 5, 12, *range(1, 64)) if placement.n_expensive(spec.n_layers, (1, b)) == len(layers.indices)), (1, 5)
         )
     return {
         "layers.strategy": layers.strategy,
         "layers.a": a,
         "layers.b": b,
         "layers.placement": "custom" if layers.indices is not None else layers.placement or "middle",
-        "layers.indices": ", ".join(map(str, indices)),
+        "layers.indices": _expensive(spec),
         "layers.pattern": spec.pattern,
     }
+
+
+def _expensive(spec: ArchSpec) -> str:
+    """The indices of the expensive kind, as the control shows them."""
+    letter = placement.MIXTURES.get(spec.layers.strategy, ("A", "M"))[0]
+    return ", ".join(str(i) for i, kind in enumerate(spec.pattern, start=1) if kind == letter)
 
 
 def draft() -> ArchSpec:
@@ -91,8 +95,10 @@ def draft() -> ArchSpec:
 
 
 def follow(spec: ArchSpec) -> None:
-    """A custom stack starts from the stack that was there."""
+    """A custom stack, and layers named one by one, start from the stack that was there."""
     st.session_state[_field("layers.pattern")] = spec.pattern
+    if value("layers.placement") != "custom":
+        st.session_state[_field("layers.indices")] = _expensive(spec)
 
 
 def _layers() -> dict[str, Any]:
