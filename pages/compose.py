@@ -8,7 +8,7 @@ from hybrid_core.costs.memory import refusal
 from hybrid_core.costs.model import SAME_SIZE, same_size_llama
 from hybrid_core.costs.summary import summary
 from hybrid_core.glossary import explain
-from hybrid_core.link import MAX_COMPARED
+from hybrid_core.link import MAX_COMPARED, View
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures
 from hybrid_core.runs import submit
@@ -16,17 +16,17 @@ from hybrid_core.spec import ArchSpec, IntraMixer, SpecError
 from hybrid_core.workload import Workload
 from pages.parts import chart, design, form, guide, jobs, layout, notes, numbers, share, stack, work
 
-PINNED = "pinned: "
 
-
-def pick_reference(pinned: ArchSpec | None) -> ArchSpec | None:
-    """The design that differences are taken against; None: the Llama of the same size."""
-    own = PINNED + pinned.name if pinned and pinned.name not in presets.names() else None
-    options = [SAME_SIZE, *([own] if own else []), *presets.ordered()]
+def pick_reference(view: View) -> ArchSpec | None:
+    """The design that differences are taken against: a preset, one kept for comparison, or None: the Llama of the same size."""
+    own = [*view.compared, *([view.reference] if view.reference else [])]
+    kept = {f"kept: {spec.name}": spec for spec in own if spec.name not in presets.names()}
+    options = [SAME_SIZE, *kept, *presets.ordered()]
     if st.session_state.get("form.reference") not in options:
-        st.session_state["form.reference"] = own or (pinned.name if pinned else SAME_SIZE)
+        name = view.reference.name if view.reference else SAME_SIZE
+        st.session_state["form.reference"] = name if name in options else f"kept: {name}"
     chosen = st.selectbox("Differences against", options, key="form.reference", help=explain("reference"), width=420)
-    return None if chosen == SAME_SIZE else pinned if chosen == own else presets.get(chosen).spec
+    return None if chosen == SAME_SIZE else kept.get(chosen) or presets.get(chosen).spec
 
 
 def keep_for_comparison(spec: ArchSpec) -> None:
@@ -126,18 +126,20 @@ with st.sidebar:
 
 st.title(design.plain(spec.name))
 jobs.strip()
-if problem:
-    st.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
+with st.container():  # always there, so that what follows keeps its place and is not drawn anew
+    if problem:
+        st.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
 buttons(spec)
-chosen = pick_reference(view.reference)
+chosen = pick_reference(design.view())
 design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or (same_size_llama(spec) if spec.attention else presets.get("llama-1b").spec)
 numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name)
-if too_big := refusal(spec, workload, device.memory_bytes):
-    st.warning(f"Does not fit {device.name}: {too_big}.")
-intra = next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None)
-if intra:
-    form.draw_intra(intra, said)
+with st.container():
+    if too_big := refusal(spec, workload, device.memory_bytes):
+        st.warning(f"Does not fit {device.name}: {too_big}.")
+with st.container():
+    if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):
+        form.draw_intra(intra, said)
 charts(spec, reference, workload, device)
 with st.expander("YAML"):
     st.code(spec.to_yaml(), language="yaml")

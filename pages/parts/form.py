@@ -257,15 +257,15 @@ def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
     st.subheader("Layers")
     choice("Strategy", "layers.strategy", placement.STRATEGIES)
     strategy = value("layers.strategy")
-    if strategy == "custom" and "form.strategy_before" in st.session_state:
-        st.button(f"Back to {st.session_state['form.strategy_before'][0]}", on_click=back, icon=":material/undo:", key="form.back")
     notes.show(said, "strategy")
-    if strategy in placement.UNIFORM or strategy == "custom":
-        return
-    _draw_ratio(spec)
-    notes.show(said, "ratio")
-    _draw_placement(strategy)
-    notes.show(said, "placement")
+    with st.container():
+        if strategy == "custom" and "form.strategy_before" in st.session_state:
+            st.button(f"Back to {st.session_state['form.strategy_before'][0]}", on_click=back, icon=":material/undo:", key="form.back")
+        elif strategy not in placement.UNIFORM and strategy != "custom":
+            _draw_ratio(spec)
+            notes.show(said, "ratio")
+            _draw_placement(strategy)
+            notes.show(said, "placement")
 
 
 def _draw_ratio(spec: ArchSpec) -> None:
