@@ -141,5 +141,6 @@ with st.container():
     if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):
         form.draw_intra(intra, said)
 charts(spec, reference, workload, device)
-with st.expander("YAML"):
-    st.code(spec.to_yaml(), language="yaml")
+yaml = st.expander("YAML", key="compose.yaml", on_change="rerun")
+if yaml.open:
+    yaml.code(spec.to_yaml(), language="yaml")

@@ -1,6 +1,7 @@
 """The controls of Compose, in the order people think. They hold a draft; `draft()` says what it describes."""
 
 from collections import Counter
+from collections.abc import Callable
 from math import ceil
 from typing import Any
 
@@ -176,23 +177,28 @@ def draw(spec: ArchSpec, said: notes.Notes) -> None:
     _draw_start()
     _draw_size()
     _draw_layers(spec, said)
-    with st.expander("Attention", expanded=False):
-        _draw_attention()
-    with st.expander("Sliding window", expanded="S" in letters):
-        _number("window (tokens)", "swa.window")
-        _number("sink (tokens)", "swa.sink", least=0)
-        st.number_input("RoPE theta of the window", min_value=1.0, key=_field("swa.rope_theta"), help=explain("swa.rope_theta"))
-        notes.show(said, "swa.window")
-    with st.expander("Mamba", expanded=False):
-        _draw_ssm()
-    with st.expander("Intra-hybrid block: sizes", expanded=False):
-        _draw_intra_sizes()
-        notes.show(said, "intra.qk_head_dim")
-    with st.expander("Differential layers", expanded=bool(letters & set("DN"))):
-        _draw_diff()
-    with st.expander("Feed-forward", expanded=False):
-        _draw_ffn()
+    _fold("Attention", _draw_attention)
+    _fold("Sliding window", lambda: _draw_window(said), unfolded="S" in letters)
+    _fold("Mamba", _draw_ssm)
+    _fold("Intra-hybrid block: sizes", lambda: _draw_intra_sizes(said))
+    _fold("Differential layers", _draw_diff, unfolded=bool(letters & set("DN")))
+    _fold("Feed-forward", _draw_ffn)
     notes.show(said, "ffn")
+
+
+def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> None:
+    """Controls behind their title, drawn once it is opened: what is not seen costs no time."""
+    folder = st.expander(title, expanded=unfolded, key=f"fold-{title}-{unfolded}", on_change="rerun")
+    if folder.open:
+        with folder:
+            content()
+
+
+def _draw_window(said: notes.Notes) -> None:
+    _number("window (tokens)", "swa.window")
+    _number("sink (tokens)", "swa.sink", least=0)
+    st.number_input("RoPE theta of the window", min_value=1.0, key=_field("swa.rope_theta"), help=explain("swa.rope_theta"))
+    notes.show(said, "swa.window")
 
 
 def _draw_start() -> None:
@@ -367,13 +373,14 @@ def _draw_diff() -> None:
     choice("Fusion ", "diff.fusion", ("diff", "add"))
 
 
-def _draw_intra_sizes() -> None:
+def _draw_intra_sizes(said: notes.Notes) -> None:
     _number("Attention heads", "intra.n_heads")
     _number("Key/value heads ", "intra.n_kv_heads")
     _number("Query/key head_dim", "intra.qk_head_dim", step=8)
     _number("Value head_dim", "intra.v_head_dim", step=8)
     _number("d_ssm of the Mamba branch", "intra.d_ssm", step=128)
     _number("SSM head_dim (0 = as Mamba-2)", "intra.ssm_head_dim", least=0, step=16)
+    notes.show(said, "intra.qk_head_dim")
 
 
 INTRA_AXES: dict[str, tuple[str, tuple[str, ...]]] = {

@@ -9,7 +9,10 @@ from pages.parts import design
 
 def draw(spec: ArchSpec, page: str = "") -> None:
     """One menu; the link opens `page`."""
-    with st.popover("Share", icon=":material/share:"):
+    menu = st.popover("Share", icon=":material/share:", key="share", on_change="rerun")
+    if not menu.open:
+        return
+    with menu:
         st.markdown("**Link to this view** (the button at its right copies it)")
         st.code(design.address(page), language=None, wrap_lines=True)
         st.download_button(
