@@ -9,6 +9,7 @@ import argparse
 import copy
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForC
 from hybrid_core import presets
 from hybrid_core.interop.weights import from_transformers
 from hybrid_core.modules import HybridLM, build
+from hybrid_core.modules.decode import decoder
 from hybrid_core.profiling.device import describe
 
 Work = Callable[[], object]
@@ -116,34 +118,40 @@ def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
     return work
 
 
+def stepper(model: HybridLM, prompt: Tensor, path: str) -> Callable[[Tensor], Tensor]:
+    """A decode step after the prompt, by one of the paths of `decoder`; every call is the first one after it."""
+    cache = model.new_cache(1, 4096)
+    model(prompt, cache, last_only=True)
+    step = decoder(model, cache, path)
+
+    def work(token: Tensor) -> Tensor:
+        cache.length = prompt.shape[1]
+        return step(token)
+
+    return work
+
+
 @torch.inference_mode()
 def decode(name: str, ours: HybridLM, theirs: nn.Module) -> None:
     """One step after a prompt of 64, batch 1."""
     prompt = torch.randint(SIZE["vocab_size"], (1, 64))
-    cache = ours.new_cache(1, 4096)
-    first = ours(prompt, cache, last_only=True)
     out = theirs(prompt, use_cache=True)
-    same(first[:, -1], out.logits[:, -1], f"{name}, prefill")
-    token = first[:, -1:].argmax(-1)
-    held = out.cache_params if hasattr(out, "cache_params") else out.past_key_values
-    given = {"cache_params": held} if hasattr(out, "cache_params") else {"past_key_values": held}
-
-    def step() -> None:
-        cache.length = 64
-        ours(token, cache)
-
+    same(ours(prompt)[:, -1], out.logits[:, -1], f"{name}, prefill")
+    token = out.logits[:, -1:].argmax(-1)
+    held = {key: out[key] for key in ("cache_params", "past_key_values") if key in out}
     half = build_half(ours)
-    half_cache = half.new_cache(1, 4096)
-
-    def half_step() -> None:
-        half_cache.length = 64
-        half(token, half_cache)
-
-    works = {
-        "ours": step,
-        "transformers": lambda: theirs(token, use_cache=True, **given),
+    steps = {
+        "ours": stepper(ours, prompt, "eager"),
+        "ours compiled": stepper(ours, prompt, "compiled"),
+        "ours bf16": stepper(half, prompt, "eager"),
+        "ours bf16 compiled": stepper(half, prompt, "compiled"),
+    }
+    expected = theirs(token, use_cache=True, **held).logits
+    for path in ("ours", "ours compiled"):
+        same(steps[path](token), expected, f"{name}, {path}, one step")
+    works: dict[str, Work] = {path: partial(step, token) for path, step in steps.items()} | {
+        "transformers": lambda: theirs(token, use_cache=True, **held),
         "weights read once": products(matrices(ours), 1),
-        "ours bf16": half_step,
         "weights read once bf16": products(matrices(half), 1),
     }
     table(f"{name}: one decode step, batch 1", best(works, 10), "weights read once")

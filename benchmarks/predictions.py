@@ -13,6 +13,7 @@ from hybrid_core.costs.roofline import predict
 from hybrid_core.hardware import Hardware
 from hybrid_core.modules import HybridLM, build
 from hybrid_core.modules.cache import TORCH_DTYPES
+from hybrid_core.modules.decode import decoder
 from hybrid_core.profiling import throughput
 from hybrid_core.profiling.calibrate import Calibration
 from hybrid_core.profiling.device import resolve
@@ -32,7 +33,7 @@ def cases(model: HybridLM, dtype: str, device: Hardware) -> Iterator[tuple[str, 
     for batch, context in DECODES:
         work = Workload(batch_size=batch, context_len=context, weight_dtype=dtype, kv_cache_dtype=dtype)
         cache = throughput.filled_cache(model, batch, context, dtype, "fp32")
-        measured = statistics.median(throughput.decode_steps(model, cache, context, 1.5).seconds)
+        measured = statistics.median(throughput.decode_steps(decoder(model, cache), cache, context, 1.5).seconds)
         yield "decode", batch, context, measured, float(predict(model.spec, work, device).decode_step_s)
 
 

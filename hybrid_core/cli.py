@@ -116,6 +116,7 @@ def _add_measurements(command: Command) -> None:
     sub.add_argument("--state-dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
     sub.add_argument("--batch-size", type=int, default=4, help="sequences (default: %(default)s, the paper's)")
     sub.add_argument("--prompt-len", type=int, default=512, help="tokens of the prompt (default: %(default)s, the paper's)")
+    sub.add_argument("--decode", default="auto", help="auto, eager, graph (CUDA) or compiled (C++ compiler) (default: %(default)s)")
 
     text = (
         "Ask for needles at every depth and length: of a small proxy of a design, trained for it, or of a checkpoint (the paper's protocol)"
@@ -156,6 +157,7 @@ def _small_training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
     sub.add_argument("--budget", type=float, default=300.0, help="seconds for training and evaluation (default: %(default)s)")
     sub.add_argument("--seed", type=int, default=0, help="of weights and data (default: %(default)s)")
+    sub.add_argument("--d-model", type=int, help="width of the proxy (default: 64 on a CPU, 256 on a GPU)")
     sub.add_argument("--trained-len", type=int, help="tokens of context to train at (default: by device)")
     sub.add_argument("--trials", type=int, help="trials per cell (default: 50 on a CPU, 100 on a GPU or a checkpoint)")
 
@@ -232,13 +234,15 @@ def _paper_check(arguments: argparse.Namespace) -> int:
 
 def _profile(arguments: argparse.Namespace) -> int:
     spec = presets.resolve(arguments.spec)
-    names = ("device", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len")
+    names = ("device", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len", "decode")
     options = ProfileOptions.make(budget_s=arguments.budget, **{name: getattr(arguments, name) for name in names})
     return _job(spec, options, arguments.json)
 
 
 def _proxy_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {"budget_s": arguments.budget} | {name: getattr(arguments, name) for name in ("device", "seed", "trained_len", "trials")}
+    return {"budget_s": arguments.budget} | {
+        name: getattr(arguments, name) for name in ("device", "seed", "d_model", "trained_len", "trials")
+    }
 
 
 def _niah(arguments: argparse.Namespace) -> int:

@@ -33,6 +33,7 @@ class Operation(NamedTuple):
 MODULES = {"eager": "eager", "triton": "triton_kernel", "mamba_ssm": "mamba_ssm_kernel"}
 OPERATIONS = {
     "attention": Operation("attention", "torch scaled_dot_product_attention"),
+    "attention_step": Operation("attention", "torch scaled_dot_product_attention", trains=("eager",)),
     "branch_fusion": Operation("branch_fusion", "eager torch"),
     "causal_conv1d": Operation("causal_conv1d", "eager torch"),
     "gated_rms_norm": Operation("gated_rms_norm", "eager torch"),
@@ -47,7 +48,7 @@ OPERATIONS = {
 
 _forced: dict[str, str] = {}
 _loaded: dict[tuple[str, str], tuple[Callable[..., Any], Callable[..., str | None] | None]] = {}
-_ran: dict[str, set[str]] = {}
+_ran: set[tuple[str, str]] = set()
 
 
 def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
@@ -55,10 +56,13 @@ def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
 
     The first argument is a tensor and decides device and dtype. Raises RuntimeError where a forced implementation cannot run.
     """
-    if args[0].device.type == "meta":
+    if args[0].is_meta:
         return counted(*args)
+    if args[0].is_cpu and operation not in _forced:  # the shortest way: a decode step on a CPU makes hundreds of these calls
+        _ran.add((operation, "eager"))
+        return _load(operation, "eager")[0](*args)
     name, reason = _choose(operation, args)
-    _ran.setdefault(operation, set()).add(f"{name} ({reason})" if reason else name)
+    _ran.add((operation, f"{name} ({reason})" if reason else name))
     implementation, _ = _load(operation, name)
     if args[0].device.type == "cuda" and name != "eager":
         with torch.cuda.device(args[0].device):  # Triton launches on the current device, whatever the tensors' is
@@ -83,7 +87,7 @@ def use(operation: str, implementation: str) -> Iterator[None]:
 
 def ran() -> dict[str, str]:
     """What each operation has run since `forget`, and why it was eager where Triton was due: {"ssd": "triton", "attention": "eager"}."""
-    return {operation: ", ".join(sorted(names)) for operation, names in sorted(_ran.items())}
+    return {operation: ", ".join(sorted(words for name, words in _ran if name == operation)) for operation in sorted({o for o, _ in _ran})}
 
 
 def forget() -> None:
@@ -153,16 +157,17 @@ def _limit(operation: str, implementation: str, args: tuple[Any, ...]) -> str | 
 
 def _load(operation: str, implementation: str) -> tuple[Callable[..., Any], Callable[..., str | None] | None]:
     """An implementation and its limit."""
+    if (loaded := _loaded.get((operation, implementation))) is not None:
+        return loaded
     _imported(operation, implementation)
     return _loaded[operation, implementation]
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # imports cannot be traced
 def _imported(operation: str, implementation: str) -> bool:
-    """Put an implementation in `_loaded`, unless it is there."""
-    if (operation, implementation) not in _loaded:
-        module = importlib.import_module(f"kernels.{OPERATIONS[operation].folder}.{MODULES[implementation]}")
-        _loaded[operation, implementation] = getattr(module, operation), getattr(module, f"{operation}_limit", None)
+    """Put an implementation in `_loaded`."""
+    module = importlib.import_module(f"kernels.{OPERATIONS[operation].folder}.{MODULES[implementation]}")
+    _loaded[operation, implementation] = getattr(module, operation), getattr(module, f"{operation}_limit", None)
     return True
 
 

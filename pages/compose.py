@@ -11,6 +11,7 @@ from hybrid_core.glossary import explain
 from hybrid_core.link import MAX_COMPARED, View
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures
+from hybrid_core.retrieval.options import NiahOptions
 from hybrid_core.runs import submit
 from hybrid_core.spec import ArchSpec, IntraMixer, SpecError
 from hybrid_core.workload import Workload
@@ -41,6 +42,9 @@ def buttons(spec: ArchSpec) -> None:
     if row.button("Profile this design", type="primary", icon=":material/speed:"):
         st.session_state["profile.run"] = submit(spec, ProfileOptions())
         st.switch_page("pages/profile.py")
+    if row.button("Test retrieval", icon=":material/search:", help="Trains a small proxy for about five minutes and asks it for needles"):
+        st.session_state["niah.run"] = submit(spec, NiahOptions())
+        st.switch_page("pages/retrieval.py")
     if row.button("Guided start", icon=":material/explore:"):
         guide.ask()
     row.button("Keep for comparison", icon=":material/compare_arrows:", on_click=keep_for_comparison, args=(spec,))

@@ -7,10 +7,10 @@ import streamlit as st
 
 from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
-from hybrid_core.report.html import report
+from hybrid_core.report.html import TITLES, report
 from hybrid_core.runs import open_store
 from hybrid_core.runs.jobs import bury_the_dead
-from pages.parts import chart, design, jobs
+from pages.parts import chart, design, jobs, layout
 
 
 def pick(runs: list) -> list[int]:
@@ -18,6 +18,7 @@ def pick(runs: list) -> list[int]:
     frame = pd.DataFrame(
         {
             "run": [run.id for run in runs],
+            "kind": [TITLES[run.kind] for run in runs],
             "status": [run.status for run in runs],
             "design": [run.name for run in runs],
             "layers": [run.spec.pattern for run in runs],
@@ -52,7 +53,7 @@ def actions(ids: list[int]) -> None:
 
 
 def compare(ids: list[int]) -> None:
-    """Differences first, then the curves."""
+    """Differences first, then curves and maps."""
     runs = [open_store().get(run_id) for run_id in ids]
     st.subheader("Comparison" if len(runs) > 1 else f"Run {runs[0].id}")
     st.dataframe(differences(runs))
@@ -60,6 +61,10 @@ def compare(ids: list[int]) -> None:
     if measured:
         chart.show(figures.generation(measured), "runs-generation")
         chart.show(figures.live_cache(measured), "runs-cache")
+    maps = figures.retrieval(runs)
+    for index, (place, figure) in enumerate(zip(layout.cells(len(maps), layout.WIDE), maps, strict=True)):
+        with place:
+            chart.show(figure, f"runs-retrieval-{index}")
 
 
 st.title("Runs")
@@ -68,7 +73,7 @@ jobs.strip()
 bury_the_dead(open_store())
 runs = open_store().list(with_parts=False)
 if not runs:
-    st.info("No runs yet. Compose a design and press “Profile this design”.")
+    st.info("No runs yet. Compose a design and press “Profile this design” or “Test retrieval”.")
     st.stop()
 st.caption("Select rows to compare them, to save a report, or to delete them.")
 ids = pick(runs)

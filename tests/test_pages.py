@@ -9,7 +9,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from hybrid_core import link, presets
-from hybrid_core.retrieval.options import CheckpointOptions
+from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
+from hybrid_core.retrieval.scores import cell
 from hybrid_core.runs.store import now, open_store
 from hybrid_core.spec import ArchSpec
 
@@ -38,7 +39,7 @@ def shown(page: AppTest) -> ArchSpec:
     return page.session_state["view"].design
 
 
-def press(page: AppTest, label: str) -> AppTest:
+def pressed(page: AppTest, label: str) -> AppTest:
     return next(button for button in page.button if button.label == label).click().run()
 
 
@@ -53,7 +54,7 @@ def test_a_stack_written_as_letters_is_custom_and_one_click_from_its_strategy(pa
     page.text_input(key="stack.letters").set_value("mmmhmmmammmmm").run()
     assert shown(page).pattern == "MMMHMMMAMMMMM"
     assert page.selectbox(key="form.layers.strategy").value == "custom"
-    press(page, "Back to inter")
+    pressed(page, "Back to inter")
     assert shown(page) == before
 
 
@@ -70,9 +71,9 @@ def test_undo_and_redo_walk_the_designs(page: AppTest) -> None:
     page.select_slider(key="form.ratio").set_value("1:3").run()
     second = shown(page)
     assert second.layers.ratio == "1:3"
-    assert shown(press(page, "Undo")) == first
-    assert shown(press(page, "Redo")) == second
-    press(page, "Undo")
+    assert shown(pressed(page, "Undo")) == first
+    assert shown(pressed(page, "Redo")) == second
+    pressed(page, "Undo")
     page.number_input(key="form.d_model").set_value(1024).run()
     assert next(button for button in page.button if button.label == "Redo").disabled
 
@@ -121,3 +122,61 @@ def test_the_profile_page_queues_jobs_of_other_kinds_and_shows_profiles_alone(tm
     page = AppTest.from_file(str(ROOT / "pages" / "profile.py"), default_timeout=60).run()
     assert not page.exception
     assert any("No profile yet" in info.value for info in page.info)
+
+
+def retrieval(tab: str) -> AppTest:
+    page = AppTest.from_file(str(ROOT / "pages" / "retrieval.py"), default_timeout=60)
+    page.session_state["retrieval.tab"] = tab
+    return page.run()
+
+
+def press(page: AppTest, button: str) -> str:
+    """Press a button; the error that the page then shows."""
+    next(found for found in page.button if found.label == button).click().run()
+    assert not page.exception
+    return "".join(error.value for error in page.error)
+
+
+def test_bad_input_of_the_retrieval_page_is_said_and_nothing_is_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    page = retrieval("Needle in a haystack")
+    page.number_input("niah.cpu.length").set_value(130)
+    assert "trained\\_len" in press(page, "Start needle test")
+    page = retrieval("Probes")
+    page.text_area("probes.pasted").set_value("too short")
+    assert "9 bytes" in press(page, "Start probes")
+    page = retrieval("Checkpoint")
+    page.text_input[0].set_value(str(tmp_path))
+    page.run()
+    assert "no config" in press(page, "Start checkpoint test")
+    assert open_store().list() == []
+
+
+def test_the_retrieval_page_draws_what_the_store_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    store, spec = open_store(), presets.get("mamba-1b").spec
+    found = {"depths": [0.0, 1.0], "lengths": [128], "trained_len": None, "trials": 4, "cells": [cell(128, d, 1, 4) for d in (0.0, 1.0)]}
+    curve = [{"tokens": 10, "accuracy": 0.1, "length": 24, "stage": "echoes", "loss": 4.0, "seconds": 1.0}]
+    training = {"tokens": 10, "accuracy": 0.1, "length": 24, "tokens_to_learn": None, "curve": curve, "ended": "time"}
+    rows = [{"n_pairs": 2, "accuracy": 0.5, "answers": 8}]
+    stored = {
+        "niah": (NiahOptions(), {"training": training, "map": found | {"trained_len": 128}}),
+        "probes": (ProbeOptions(), {"recall": {"trained_pairs": 2, "rows": rows, "training": training}}),
+        "checkpoint": (CheckpointOptions(path="m"), {"checkpoint": {"not_run": [{"context_len": 960, "why": "too long"}]}, "map": found}),
+    }
+    for kind, (options, parts) in stored.items():
+        for status in ("cancelled", "failed"):
+            run_id = store.create(kind, spec, options.model_dump(mode="json"), "cpu")
+            for name, data in parts.items():
+                store.put_part(run_id, name, data)
+            store.finish(run_id, status, "out of memory: try a smaller batch" if status == "failed" else None)
+    for tab, n_charts, said in (
+        ("Needle in a haystack", 3, "not learnt"),
+        ("Probes", 1, "not learnt"),
+        ("Checkpoint", 1, "960 tokens not run"),
+    ):
+        page = retrieval(tab)
+        assert not page.exception
+        assert "out of memory" in page.error[0].value
+        assert said in page.warning[0].value
+        assert len(page.get("plotly_chart")) == n_charts

@@ -123,6 +123,20 @@ def test_cancel_keeps_what_was_found(store: Any) -> None:
     assert run.status == "cancelled" and run.parts["training"]["curve"]
 
 
+def test_cancel_during_the_map_keeps_the_finished_cells(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # trains so small a proxy fastest
+    slow_map = NiahOptions(device="cpu", budget_s=5, d_model=32, trained_len=256, trials=5000)
+    run = until(store, submit(design("A"), slow_map, store), lambda run: run.parts.get("map", {}).get("cells"))
+    assert cancel(run.id, store)
+    kept = store.get(run.id)
+    assert kept.status == "cancelled" and "verdict" not in kept.parts
+    cells = kept.parts["map"]["cells"]
+    assert cells[: len(run.parts["map"]["cells"])] == run.parts["map"]["cells"]
+    asked = {c["context_len"] for c in cells}
+    assert {(c["context_len"], c["depth"]) for c in cells} == {(n, d / 10) for n in asked for d in range(11)}  # whole rows
+    assert all(c["trials"] == 5000 for c in cells)
+
+
 def test_recall_asks_every_pair_again_and_copying_keeps_the_order() -> None:
     generator = torch.Generator().manual_seed(0)
     sample = pairs(6, 2400, generator)
@@ -175,7 +189,7 @@ def test_a_report_holds_the_map_and_the_command_that_repeats_it(store: Any, tmp_
     assert main(["report", str(run_id), "-o", str(tmp_path / "r.html")]) == 0
     page = (tmp_path / "r.html").read_text()
     assert f"python -m hybrid_core {kind} design.yaml --device cpu --budget 3.0 --seed 0 --trained-len 128 --trials 2" in page
-    assert ("Needles recalled" in page) == bool(store.get(run_id).parts.get("map", {}).get("cells"))
+    assert ("depth of the needle" in page) == bool(store.get(run_id).parts.get("map", {}).get("cells"))
 
 
 def test_the_command_that_repeats_a_run_asks_what_the_run_asked(store: Any, tmp_path: Any) -> None:

@@ -56,6 +56,12 @@ def test_a_run_is_read_back_as_it_was_written(store: RunStore) -> None:
     assert ProfileOptions.make(**run.options) == QUICK
 
 
+def test_runs_are_listed_newest_first_all_or_of_one_kind(store: RunStore) -> None:
+    made = [store.create(kind, design("A"), {}, "cpu") for kind in ("profile", "niah", "profile")]
+    assert [run.id for run in store.list()] == made[::-1]
+    assert [run.id for run in store.list(kind="profile")] == [made[2], made[0]]
+
+
 def test_an_ended_run_stays_as_it_ended(store: RunStore) -> None:
     run_id = store.create("profile", design("A"), {}, "cpu")
     assert store.finish(run_id, "cancelled", "by the user")

@@ -64,7 +64,8 @@ class IntraCosts:
         rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
         d_a, d_s = s.d_attention, s.ssm.d_ssm
         values = 0 if ssm.own_x else d_a
-        norm = 2 * d_a + 3 * d_s if s.norm == "group" else 0
+        # The scan's output and the projection that its gate is part of stay until both norms are there.
+        norm = ssm.d_in_proj + d_s + widest(3 * d_a, 2 * d_a + 3 * d_s) if s.norm == "group" else 0
         scaled = {"none": 0, "scale": 2 * self._d_both, "gate": 2 * self._d_both, "diff_t": self._d_both + d_s}[s.scalar]
         fused = 3 * self.d_model if s.out == "separate" else self._d_out + self.d_model
         return widest(

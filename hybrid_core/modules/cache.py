@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+# Where the next token stands: a number, or an integer tensor without axes, for a step that is captured or compiled once for all.
+Position = int | Tensor
+
 TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.float8_e4m3fn}
 
 
@@ -42,6 +45,20 @@ class KVCache:
             out.append(held[:, :end].to(new.dtype))
         return out[0], out[1]
 
+    def append_at(self, k: Tensor, v: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Store the token at `position`; return all slots as they are held, and how many of them hold tokens."""
+        _put(self.k, k, position)
+        _put(self.v, v, position)
+        return self.k, self.v, position + 1
+
+
+def _put(held: Tensor, new: Tensor, slot: Tensor) -> None:
+    """Write one token into `slot`, wherever that is."""
+    new = new.to(held.dtype)
+    if held.itemsize == 1:  # few operations know float8
+        held, new = held.view(torch.uint8), new.view(torch.uint8)
+    held.index_copy_(1, slot.view(1), new)
+
 
 @dataclass
 class WindowCache:
@@ -65,6 +82,13 @@ class WindowCache:
             held[:, slot : slot + 1] = new.to(held.dtype)
             out.append(held[:, :kept].to(new.dtype))
         return out[0], out[1]
+
+    def append_at(self, k: Tensor, v: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Store the token at `position`; return all slots as they are held, and how many of them hold tokens."""
+        slot = torch.where(position < self.sink, position, self.sink + (position - self.sink) % self.window)
+        _put(self.k, k, slot)
+        _put(self.v, v, slot)
+        return self.k, self.v, (position + 1).clamp(max=self.k.shape[1])
 
     def append(self, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor, int]:
         """Store new tokens; return sinks, kept window and new tokens in order, and how many positions are missing after the sinks."""
@@ -139,6 +163,13 @@ class Cache:
     def tensors(self) -> Iterator[Tensor]:
         for layer in self.layers:
             yield from layer.tensors()
+
+    def recurrent(self) -> Iterator[Tensor]:
+        """The tensors that every step overwrites; slots of keys and values are written once."""
+        for layer in self.layers:
+            part = layer.ssm if isinstance(layer, BranchCache) else layer
+            if isinstance(part, SSMCache):
+                yield from part.tensors()
 
     @property
     def nbytes(self) -> int:

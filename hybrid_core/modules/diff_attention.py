@@ -2,12 +2,11 @@
 
 from torch import Tensor
 
-from hybrid_core.modules.attention import Attention
-from hybrid_core.modules.cache import KVCache
+from hybrid_core.modules.attention import Attention, remember
+from hybrid_core.modules.cache import KVCache, Position
 from hybrid_core.modules.diff_lambda import DiffLambda
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.spec import DiffAttentionMixer
-from kernels.attention import attention
 
 
 class DiffAttention(Attention):
@@ -24,11 +23,10 @@ class DiffAttention(Attention):
         self.scalar = DiffLambda(spec.head_dim, layer_index) if spec.scalar == "diff_t" else None
         self.norm = RMSNorm(spec.n_heads * spec.v_head_dim, spec.pair_width) if spec.norm == "group" else None
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, start: int) -> Tensor:
-        if cache is not None:
-            k, v = cache.append(k, v, start)
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, start: Position) -> Tensor:
+        k, v, attend = remember(k, v, cache, start)
         v = v.flatten(2).unflatten(-1, (-1, self.spec.pair_width))  # [B, S, G/2, 2D]
-        first, second = (attention(*maps, v) for maps in zip(q.chunk(2, 2), k.chunk(2, 2), strict=True))
+        first, second = (attend(*maps, v) for maps in zip(q.chunk(2, 2), k.chunk(2, 2), strict=True))
         if self.scalar is not None:
             second = second * self.scalar.factor(second.dtype)
         return self._normed((first - second if self.spec.fusion == "diff" else first + second).flatten(2))

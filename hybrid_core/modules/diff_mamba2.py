@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from hybrid_core.modules.cache import SSMCache
+from hybrid_core.modules.cache import Position, SSMCache
 from hybrid_core.modules.diff_lambda import DiffLambda
 from hybrid_core.modules.mamba2 import Mamba2Heads
 from hybrid_core.modules.norm import RMSNorm
@@ -25,7 +25,7 @@ class DiffMamba2(Mamba2Heads):
         self.scalar = DiffLambda(spec.d_state, layer_index) if spec.scalar == "diff_t" else None
         self.out = nn.Linear(spec.d_ssm, d_model, bias=False)
 
-    def forward(self, x: Tensor, cache: SSMCache | None = None, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: SSMCache | None = None, start: Position = 0) -> Tensor:
         first, second = self.norm(self.gated(x, cache)).chunk(2, -1)
         if self.scalar is not None:
             second = second * self.scalar.factor(second.dtype)

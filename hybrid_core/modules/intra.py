@@ -1,14 +1,18 @@
 """The intra-hybrid block: attention heads and Mamba-2 heads on the same input, fused (paper, Appendix D). Costs: costs/intra.py."""
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.modules.attention import AttentionHeads
-from hybrid_core.modules.cache import BranchCache, CacheDtypes, KVCache
+from hybrid_core.modules.cache import BranchCache, CacheDtypes, KVCache, Position
 from hybrid_core.modules.diff_lambda import DiffLambda
 from hybrid_core.modules.mamba2 import Mamba2Heads
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.spec import IntraMixer
+from kernels.branch_fusion import FUSIONS, branch_fusion, fused_branches
 
 
 class Scale(nn.Module):
@@ -63,28 +67,40 @@ class IntraHybrid(nn.Module):
         self.attention = AttentionHeads(spec.attention, d_model)
         self.ssm = Mamba2Heads(spec.ssm, d_model, own_x=spec.value == "separate")
         grouped = spec.norm == "group"
-        self.attention_norm = RMSNorm(d_a, spec.attention.v_head_dim) if grouped else nn.Identity()
-        self.ssm_norm = RMSNorm(d_s, spec.ssm.head_dim) if grouped else nn.Identity()
+        self.attention_norm = RMSNorm(d_a, spec.attention.v_head_dim) if grouped else None
+        self.ssm_norm = RMSNorm(d_s, spec.ssm.head_dim) if grouped else None
         scalar = SCALARS[spec.scalar]
         self.scalar = scalar(spec, d_model, layer_index) if scalar else None
+        # A learnt scale after a norm is one with the norm's weight.
+        self.scalar_after_norm = self.scalar is not None and not (grouped and spec.scalar == "scale")
+        self.fused = grouped and not self.scalar_after_norm and spec.out == "joint" and spec.fusion in FUSIONS
         if spec.out == "separate":
             self.attention_out = nn.Linear(d_a, d_model, bias=False)
             self.ssm_out = nn.Linear(d_s, d_model, bias=False)
         else:
             self.out = nn.Linear(d_a + d_s if spec.fusion == "concat" else d_a, d_model, bias=False)
 
-    def forward(self, x: Tensor, cache: BranchCache | None = None, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: BranchCache | None = None, start: Position = 0) -> Tensor:
         attention, values = self._attend(x, cache.attention if cache else None, start)
-        ssm = self.ssm.gated(x, cache.ssm if cache else None, values)
-        attention, ssm = self.attention_norm(attention), self.ssm_norm(ssm)
-        if self.scalar is not None:
+        y, z = self.ssm.scan(x, cache.ssm if cache else None, values)
+        if self.fused:
+            return self.out(fused_branches(attention, y, z, **self._norms(), fusion=self.spec.fusion))  # type: ignore[no-any-return]
+        attention, ssm = branch_fusion(attention, y, z, **self._norms()) if self.attention_norm else (attention, y * F.silu(z))
+        del y, z
+        if self.scalar is not None and self.scalar_after_norm:
             attention, ssm = self.scalar(x, attention, ssm)
         if self.spec.out == "separate":
             return self._fuse(self.attention_out(attention), self.ssm_out(ssm))
-        out: Tensor = self.out(self._fuse(attention, ssm))
-        return out
+        return self.out(self._fuse(attention, ssm))  # type: ignore[no-any-return]
 
-    def _attend(self, x: Tensor, cache: KVCache | None, start: int) -> tuple[Tensor, Tensor | None]:
+    def _norms(self) -> dict[str, Any]:
+        """How both branches are normalised, for the operations that do so."""
+        a, s = self.attention_norm, self.ssm_norm
+        assert a is not None and s is not None
+        scales = (self.scalar.attention, self.scalar.ssm) if isinstance(self.scalar, Scale) else None
+        return {"attention_weight": a.weight, "ssm_weight": s.weight, "eps": a.eps, "groups": (a.group, s.group), "scales": scales}
+
+    def _attend(self, x: Tensor, cache: KVCache | None, start: Position) -> tuple[Tensor, Tensor | None]:
         """The attention branch's heads, and its values, one per query head, where the other branch reads them."""
         q, k, v = self.attention.project(x, start)
         values = v.repeat_interleave(q.shape[2] // v.shape[2], 2).flatten(2) if self.spec.value == "shared" else None

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_core.modules.cache import CacheDtypes, SSMCache
+from hybrid_core.modules.cache import CacheDtypes, Position, SSMCache
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.modules.ssm import initialise_conv, initialise_dt_bias, scan_dtype
 from hybrid_core.spec import Mamba1Mixer
@@ -39,7 +39,7 @@ class Mamba1(nn.Module):
         self.A_log.copy_(torch.arange(1, self.spec.d_state + 1, device=self.A_log.device).log().expand_as(self.A_log))
         self.D.fill_(1.0)
 
-    def forward(self, x: Tensor, cache: SSMCache | None = None, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: SSMCache | None = None, start: Position = 0) -> Tensor:
         x, z = self.in_proj(x).chunk(2, -1)
         x, conv_state = causal_conv1d(x, self.conv_weight, self.conv_bias, None if cache is None else cache.conv)
         if cache is not None:

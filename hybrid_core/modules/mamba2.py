@@ -4,12 +4,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_core.modules.cache import CacheDtypes, SSMCache
+from hybrid_core.modules.cache import CacheDtypes, Position, SSMCache
 from hybrid_core.modules.norm import GatedRMSNorm
 from hybrid_core.modules.ssm import initialise_conv, initialise_dt_bias, scan_dtype
 from hybrid_core.spec import Mamba2Mixer
 from kernels.causal_conv1d import causal_conv1d
-from kernels.ssd import ssd, ssd_step
+from kernels.mamba2_step import mamba2_step
+from kernels.ssd import ssd
 
 A_RANGE = (0.01, 2.0)  # the paper's (Appendix E)
 
@@ -42,8 +43,10 @@ class Mamba2Heads(nn.Module):
 
     def scan(self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """hidden [B, T, d_model], and x [B, T, d_ssm] when it is shared -> (y, z), both [B, T, d_ssm]."""
-        s = self.spec
-        z, xbc, dt = self.in_proj(hidden).split(self.widths, -1)
+        s, projected = self.spec, self.in_proj(hidden)
+        z, xbc, dt = projected.split(self.widths, -1)
+        if cache is not None and hidden.shape[1] == 1:
+            return self._step(projected[:, 0], cache, None if shared_x is None else shared_x[:, 0])[:, None], z
         if shared_x is not None:
             xbc = torch.cat([shared_x, xbc], -1)
         xbc, conv_state = causal_conv1d(xbc, self.conv_weight, self.conv_bias, None if cache is None else cache.conv)
@@ -56,11 +59,16 @@ class Mamba2Heads(nn.Module):
         if cache is None:
             return ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size)[0].flatten(2), z
         cache.conv.copy_(conv_state)
-        if hidden.shape[1] == 1:
-            return ssd_step(x, dt, A, B, C, self.D, cache.state).flatten(2), z
         y, state = ssd(x, dt, A, B, C, self.D, chunk_size=s.chunk_size, state=cache.state.to(exact))
         cache.state.copy_(state)
         return y.flatten(2), z
+
+    def _step(self, projected: Tensor, cache: SSMCache, shared_x: Tensor | None) -> Tensor:
+        """One token from the input projection on: y [B, d_ssm]."""
+        return mamba2_step(
+            projected, cache.conv, cache.state, self.conv_weight, self.conv_bias, self.dt_bias, self.A_log, self.D,
+            n_groups=self.spec.n_groups, shared_x=shared_x, gated=False,
+        )  # fmt: skip
 
     def gated(self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None) -> Tensor:
         """y * silu(z) of `scan`, for blocks whose norm stands elsewhere."""
@@ -81,6 +89,6 @@ class Mamba2(Mamba2Heads):
         self.norm = GatedRMSNorm(spec.d_ssm, spec.d_ssm // spec.n_groups)
         self.out = nn.Linear(spec.d_ssm, d_model, bias=False)
 
-    def forward(self, x: Tensor, cache: SSMCache | None = None, start: int = 0) -> Tensor:
+    def forward(self, x: Tensor, cache: SSMCache | None = None, start: Position = 0) -> Tensor:
         out: Tensor = self.out(self.norm(*self.scan(x, cache)))
         return out

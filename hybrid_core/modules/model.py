@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_core.modules.cache import Cache, CacheDtypes
+from hybrid_core.modules.cache import Cache, CacheDtypes, Position
 from hybrid_core.modules.ffn import GatedFFN
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
@@ -30,9 +30,14 @@ class Block(nn.Module):
             self.ffn = GatedFFN(layer.ffn, d_model) if isinstance(layer.ffn, SwiGLU) else MixtureOfExperts(layer.ffn, d_model)
         self.has_ffn = layer.ffn is not None
 
-    def forward(self, x: Tensor, cache: object, start: int) -> Tensor:
-        x = x + self.mixer(self.mixer_norm(x), cache, start)
-        return x + self.ffn(self.ffn_norm(x)) if self.has_ffn else x
+    def forward(self, x: Tensor, cache: object, start: Position) -> Tensor:
+        mixed: Tensor
+        if not self.has_ffn:
+            mixed = x + self.mixer(self.mixer_norm(x), cache, start)
+            return mixed
+        normed, mixed = self.ffn_norm.add(self.mixer(self.mixer_norm(x), cache, start), x)
+        mixed = mixed + self.ffn(normed)
+        return mixed
 
 
 class HybridLM(nn.Module):
@@ -55,13 +60,19 @@ class HybridLM(nn.Module):
         if cache is not None:
             cache.room_for(tokens.shape[1])
             start = cache.length
+        logits = self.continue_from(tokens, cache, start, last_only)
+        if cache is not None:
+            cache.length += tokens.shape[1]
+        return logits
+
+    def continue_from(self, tokens: Tensor, cache: Cache | None, start: Position, last_only: bool = False) -> Tensor:
+        """`forward` from position `start`, whatever the cache says of its length, which stays as it is."""
         x = self.embed(tokens)
         for i, layer in enumerate(self.layers):
             x = layer(x, cache.layers[i] if cache is not None else None, start)
-        if cache is not None:
-            cache.length += tokens.shape[1]
         x = self.norm(x[:, -1:] if last_only else x)
-        return F.linear(x, self.embed.weight) if self.head is None else self.head(x)
+        logits: Tensor = F.linear(x, self.embed.weight) if self.head is None else self.head(x)
+        return logits
 
     def new_cache(
         self, batch_size: int, capacity: int, kv_dtype: torch.dtype | None = None, state_dtype: torch.dtype = torch.float32

@@ -1,10 +1,11 @@
 """RMSNorm over groups of channels, alone or after a SiLU gate."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kernels.gated_rms_norm import gated_rms_norm
 from kernels.gated_rms_norm.eager import group_rms_norm
+from kernels.rms_norm import rms_norm
 
 
 class RMSNorm(nn.Module):
@@ -21,11 +22,17 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.group == x.shape[-1]:
+            return self.add(x, None)[0]
         return group_rms_norm(x, self.weight, self.eps, self.group)
+
+    def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The norm of x + residual over all channels, and that sum."""
+        return rms_norm(x, self.weight, self.eps, residual)
 
 
 class GatedRMSNorm(RMSNorm):
     """RMSNorm of y * silu(z), as in Mamba-2."""
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(y * F.silu(z))
+        return gated_rms_norm(y, z, self.weight, self.eps, self.group)

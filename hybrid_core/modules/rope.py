@@ -10,6 +10,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from hybrid_core.modules.cache import Position
 from hybrid_core.spec import RopeScaling
 
 
@@ -47,15 +48,24 @@ class Rope:
         self.inv_freq = inverse_frequencies(dim, theta, scaling)
         self._cos = self._sin = torch.empty(0, 1, dim, device="cpu")
 
-    def __call__(self, x: Tensor, start: int) -> Tensor:
-        end = start + x.shape[1]
-        if self._cos.shape[0] < end or self._cos.device != x.device or self._cos.dtype != x.dtype:
-            enough = self._cos.shape[0]
-            self._grow(enough if enough >= end else max(end, 2 * enough), x)
-        dim = self._cos.shape[-1]
+    def reserve(self, length: int, like: Tensor) -> None:
+        """Make the tables long enough for `length` positions of tensors like this one."""
+        enough = self._cos.shape[0]
+        if enough < length or self._cos.device != like.device or self._cos.dtype != like.dtype:
+            self._grow(enough if enough >= length else max(length, 2 * enough), like)
+
+    def __call__(self, x: Tensor, start: Position) -> Tensor:
+        """With a position in a tensor, one token, whose row must have been reserved before."""
+        if isinstance(start, Tensor):
+            cos, sin = self._cos.index_select(0, start.view(1)), self._sin.index_select(0, start.view(1))
+        else:
+            end = start + x.shape[1]
+            self.reserve(end, x)
+            cos, sin = self._cos[start:end], self._sin[start:end]
+        dim = cos.shape[-1]
         turned, kept = x[..., :dim], x[..., dim:]
         rotated = torch.cat([turned[..., dim // 2 :], turned[..., : dim // 2]], -1)
-        turned = torch.addcmul(turned * self._cos[start:end], rotated, self._sin[start:end])
+        turned = torch.addcmul(turned * cos, rotated, sin)
         return torch.cat([turned, kept], -1) if kept.shape[-1] else turned
 
     def _grow(self, length: int, like: Tensor) -> None:

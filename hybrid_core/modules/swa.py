@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from hybrid_core.modules.attention import Attention
-from hybrid_core.modules.cache import CacheDtypes, WindowCache
+from hybrid_core.modules.attention import Attention, remember
+from hybrid_core.modules.cache import CacheDtypes, Position, WindowCache
 from hybrid_core.spec import SwaMixer
 from kernels.attention import attention
 
@@ -14,7 +14,10 @@ class SlidingWindowAttention(Attention):
 
     spec: SwaMixer
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: WindowCache | None, start: int) -> Tensor:  # type: ignore[override]
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: WindowCache | None, start: Position) -> Tensor:  # type: ignore[override]
+        if isinstance(start, Tensor):
+            k, v, attend = remember(k, v, cache, start)
+            return attend(q, k, v).flatten(2)
         window, sink, gap = self.spec.window, self.spec.sink, 0
         if cache is not None and q.shape[1] == 1:
             k, v = cache.append_one(k, v, start)

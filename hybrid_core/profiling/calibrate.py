@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from hybrid_core import presets
 from hybrid_core.hardware import Hardware, PeakFlops, Rates, Source, calibration_key
 from hybrid_core.modules.cache import TORCH_DTYPES
+from hybrid_core.modules.decode import decoder
 from hybrid_core.modules.model import build
 from hybrid_core.placement import LETTERS
 from hybrid_core.profiling.device import describe, free_memory
@@ -110,7 +111,8 @@ class Calibration:
 
     def _step_s(self, spec: ArchSpec) -> float:
         model = build(spec, self.device, self.dtype)
-        return min(decode_steps(model, filled_cache(model, 1, 8, "bf16", "fp32"), 8, 0.5).seconds)
+        cache = filled_cache(model, 1, 8, "bf16", "fp32")
+        return min(decode_steps(decoder(model, cache), cache, 8, 0.5).seconds)
 
     def run(self, report: Callable[[str], None] = lambda message: None) -> Hardware:
         """All rates, as a device that the roofline takes."""

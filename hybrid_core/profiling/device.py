@@ -52,7 +52,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """What a job's result rests on: `describe`, and the implementation of each operation on this device."""
-    return describe(device) | {"kernels": explain(device.type), "graph_capture": False}
+    return describe(device) | {"kernels": explain(device.type)}
 
 
 def _cpu_name() -> str:

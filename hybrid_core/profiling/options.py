@@ -12,7 +12,10 @@ PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
 
 
 class ProfileOptions(Frozen):
-    """The paper's protocol (Appendix J: batch 4, prompt 512, totals 2K to 32K), a device, dtypes and a time budget in seconds."""
+    """The paper's protocol (Appendix J: batch 4, prompt 512, totals 2K to 32K), a device, dtypes and a time budget in seconds.
+
+    `decode`: how steps are called: "eager", a CUDA "graph", "compiled" by torch (a second per layer, and a C++ compiler), or "auto": a
+    graph on CUDA and eager elsewhere."""
 
     device: DeviceName = "auto"
     budget_s: Annotated[float, Field(ge=5, le=86_400)] = 60.0
@@ -22,6 +25,7 @@ class ProfileOptions(Frozen):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = PAPER_BATCH
     prompt_len: Annotated[int, Field(ge=1, le=2**20)] = PAPER_PROMPT
     totals: Annotated[tuple[Annotated[int, Field(ge=2, le=2**22)], ...], Field(strict=False, min_length=1)] = PAPER_TOTALS
+    decode: Literal["auto", "eager", "graph", "compiled"] = "auto"
     seed: int = 0
 
     def workload(self, context_len: int, batch_size: int | None = None, prompt_len: int | None = None) -> Workload:

@@ -5,14 +5,19 @@ Parts: `environment`, `trace` (traced), `ceilings` (measured), `cache` (measured
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from hybrid_core import baselines, hardware
 from hybrid_core.costs.memory import memory, refusal
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import generation_tokens_per_s, predict
 from hybrid_core.hardware import Hardware
-from hybrid_core.modules.cache import TORCH_DTYPES
+from hybrid_core.modules.cache import TORCH_DTYPES, Cache
+from hybrid_core.modules.decode import decoder, resolve
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device, throughput
 from hybrid_core.profiling.calibrate import Calibration, as_hardware
@@ -67,7 +72,7 @@ class Profile:
             self._prefill(model)
         with device.energy(self.device) as decode_energy:
             self._decode(model)
-        self.store("environment", environment | {"kernels_ran": ran()})
+        self.store("environment", environment | {"kernels_ran": ran(), "decode": resolve(self.options.decode, self.device.type)})
         self._generation()
         self._memory(peak, build_s)
         self._energy({"prefill": prefill_energy, "decode": decode_energy})
@@ -148,6 +153,8 @@ class Profile:
         options = self.options
         self.report(0.45, f"Filling a cache of {longest:,} tokens")
         cache = throughput.filled_cache(model, self.batch, longest, options.kv_cache_dtype, options.state_dtype)
+        path = resolve(options.decode, self.device.type)
+        step = self._decoder(model, cache, path)
         end = time.monotonic() + self.left_s * DECODE_SHARE
         rows: list[dict[str, Any]] = []
         # Ends first: a budget that runs out still leaves the whole range, with fewer points inside it.
@@ -157,12 +164,23 @@ class Profile:
             if index >= 2 and left < 4 * max(row["median_s"] for row in rows):
                 break
             self.report(0.5 + 0.45 * index / len(order), f"Measuring decode at {context:,} tokens")
-            timing = throughput.decode_steps(model, cache, context, max(0.0, left) / (len(order) - index))
+            timing = throughput.decode_steps(step, cache, context, max(0.0, left) / (len(order) - index))
             predicted = predict(self.spec, options.workload(context), self._hardware)
             row = {"context_len": context, "tokens_per_s": self.batch / timing.median_s, **timing.as_dict()}
             rows.append(row | {"predicted_tokens_per_s": float(predicted.decode_tokens_per_s)})
             self.points.append((context, timing.median_s))
-            self.store("decode", {"convention": "measured", "batch_size": self.batch, "rows": sorted(rows, key=lambda r: r["context_len"])})
+            measured = {"convention": "measured", "batch_size": self.batch, "path": path}
+            self.store("decode", measured | {"rows": sorted(rows, key=lambda r: r["context_len"])})
+
+    def _decoder(self, model: HybridLM, cache: Cache, path: str) -> Callable[[Tensor], Tensor]:
+        """What makes a step; compiled at the first call, which is made here."""
+        cache.length = cache.capacity - 1
+        with torch.inference_mode():
+            step = decoder(model, cache, path)
+            if path == "compiled":
+                self.report(0.47, "Compiling the decode step")
+                step(torch.zeros(self.batch, 1, dtype=torch.long, device=self.device))
+        return step
 
     def _generation(self) -> None:
         """The paper's figure: tokens/s from the prompt to each total length, beside the ceiling and Table 13."""
@@ -184,7 +202,7 @@ class Profile:
                 "convention": "measured",
                 "protocol": f"batch {self.batch}, prompt {self.prompt}"
                 + (" (the paper's, Appendix J)" if paper_protocol else "")
-                + f"; steps timed at {len(self.points)} contexts and integrated",
+                + f"; steps ({resolve(self.options.decode, self.device.type)}) timed at {len(self.points)} contexts and integrated",
                 "paper_source": quoted.source if quoted else None,
                 "rows": rows,
                 "not_measured": self._not_measured(fitting),

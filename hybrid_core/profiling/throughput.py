@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hybrid_core.modules.cache import TORCH_DTYPES, Cache
 from hybrid_core.modules.model import HybridLM
@@ -68,19 +69,19 @@ def filled_cache(model: HybridLM, batch: int, capacity: int, kv: str, state: str
 
 
 @torch.inference_mode()
-def decode_steps(model: HybridLM, cache: Cache, context_len: int, budget_s: float) -> Timing:
-    """Steps of one token per sequence whose new token is number `context_len`. One warm-up step, then at least two are timed."""
-    device = model.embed.weight.device
-    batch = next(cache.tensors()).shape[0]
-    token = torch.zeros(batch, 1, dtype=torch.long, device=device)
+def decode_steps(step_from: Callable[[Tensor], Tensor], cache: Cache, context_len: int, budget_s: float) -> Timing:
+    """Steps of one token per sequence whose new token is number `context_len`, by a `modules.decode.decoder` over `cache`. One warm-up
+    step, then at least two are timed."""
+    held = next(cache.tensors())
+    token = torch.zeros(held.shape[0], 1, dtype=torch.long, device=held.device)
 
     def step() -> None:
         nonlocal token
         cache.length = context_len - 1
-        token = model(token, cache)[:, -1].argmax(-1, keepdim=True)
+        token = step_from(token)[:, -1].argmax(-1, keepdim=True)
 
     step()
-    return repeat(step, device, budget_s, most=50, least=2)
+    return repeat(step, held.device, budget_s, most=50, least=2)
 
 
 def generation(points: list[tuple[int, float]], prompt_len: int, total_len: int, batch: int) -> dict[str, float]:

@@ -23,7 +23,8 @@ def facts(run: Run) -> dict[str, str]:
     """Every comparable figure of a run, each name ending in its convention."""
     spec, parts, options = run.spec, run.parts, run.options
     found = {"layers": spec.pattern, "d_model": str(spec.d_model), "device": run.device, "status": run.status}
-    found |= {key: str(value) for key, value in options.items() if key != "device" and value is not None and not isinstance(value, list)}
+    asked = {key: value for key, value in options.items() if key != "device" and value is not None and not isinstance(value, list)}
+    found |= {"d_model of the proxy" if key == "d_model" else key: str(value) for key, value in asked.items()}
     if part := parts.get("environment"):
         found |= {"hardware": part["name"], "torch": part["packages"]["torch"]}
         found["kernels"] = "; ".join(f"{name}: {path}" for name, path in part["kernels"].items())
@@ -38,6 +39,8 @@ def facts(run: Run) -> dict[str, str]:
         found["prefill batch x prompt"] = f"{part['batch_size']} x {part['prompt_len']}"
         found["prefill (measured)"] = units.rate(part["tokens_per_s"])
         found["prefill (predicted)"] = units.rate(part["predicted_tokens_per_s"])
+    if (part := parts.get("decode")) and "path" in part:
+        found["decode steps"] = part["path"]
     for row in parts.get("generation", {}).get("rows", []):
         name = f"generation to {row['total_len']:,}"
         found[f"{name} (measured)"] = units.rate(row["tokens_per_s"])

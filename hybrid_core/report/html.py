@@ -18,6 +18,7 @@ from hybrid_core.costs.summary import summary
 from hybrid_core.registry import kind_of
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import differences, label
+from hybrid_core.report.retrieval import reading
 from hybrid_core.runs.store import Run
 from hybrid_core.workload import Workload
 
@@ -39,7 +40,7 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
     costs = {run.id: summary(run.spec, workload, hardware.get(REFERENCE)) for run in runs}
     measured = [run for run in runs if "generation" in run.parts]
     charts = [figures.generation(measured), figures.live_cache(measured)] if measured else []
-    charts += [figures.retrieval_map(run) for run in runs if run.parts.get("map", {}).get("cells")]
+    charts += figures.retrieval(runs)
     designs = [figures.Named(label(run), run.spec) for run in runs]
     charts += [figures.cache_by_context(designs, workload), figures.memory_by_part(designs, workload, hardware.get(REFERENCE))]
     return _TEMPLATES.get_template("report.html.jinja").render(
@@ -51,6 +52,7 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
         nearest={run.id: baselines.nearest(run.spec, 3).to_dict("records") for run in runs},
         charts=[_div(chart, f"chart-{index}") for index, chart in enumerate(charts)],
         stacks={run.id: _div(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs},
+        readings={run.id: reading(run) for run in runs},
         commands={run.id: command(run) for run in runs},
         links={run.id: f"{home}/?{urlencode({'design': link.encode(run.spec)})}" for run in runs},
         short={run.id: in_short(run, costs[run.id]) for run in runs},
@@ -96,9 +98,9 @@ def _div(chart: go.Figure, name: str) -> str:
 
 
 FLAGS = {
-    "profile": ("device", "budget_s", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len"),
-    "niah": ("device", "budget_s", "seed", "trained_len", "trials"),
-    "probes": ("device", "budget_s", "seed", "trained_len", "trials", "text_path"),
+    "profile": ("device", "budget_s", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len", "decode"),
+    "niah": ("device", "budget_s", "seed", "d_model", "trained_len", "trials"),
+    "probes": ("device", "budget_s", "seed", "d_model", "trained_len", "trials", "text_path"),
     "checkpoint": ("device", "task", "haystack_path", "lengths", "trials", "batch_size", "dtype", "seed"),
 }
 

@@ -14,14 +14,13 @@ from hybrid_core.profiling import device
 from hybrid_core.profiling.job import DoesNotFit, Report, Store
 from hybrid_core.retrieval import task
 from hybrid_core.retrieval.evaluate import evaluate
-from hybrid_core.retrieval.options import CONTEXTS, DEPTHS, NiahOptions
+from hybrid_core.retrieval.options import CONTEXTS, DEPTHS, NOTE, NiahOptions
 from hybrid_core.retrieval.proxy import proxy
 from hybrid_core.retrieval.scores import GOOD, scores
 from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 
-NOTE = "A probe of the architecture at small scale, not a forecast of a trained model."
 ENOUGH_TOKENS = 1_500_000  # of training; with fewer no design solves the trained length
 TRAIN_SHARE = 0.85  # of the budget; the rest is for the map
 EVAL_TOKENS = 16_384  # of haystack in memory at a time, on a CPU

@@ -13,6 +13,7 @@ from hybrid_core.workload import ComputeDtype, Workload
 
 DEPTHS = tuple(i / 10 for i in range(11))  # the paper's eleven (Appendix K)
 PAPER_LENGTHS = tuple(range(960, 16_321, 1024))  # of Appendix K, in tokens
+NOTE = "A probe of the architecture at small scale, not a forecast of a trained model."
 CONTEXTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the trained length
 
 
@@ -45,6 +46,11 @@ class NiahOptions(Frozen):
         """The scale of the run on "cpu" or "cuda"."""
         given = {key: value for key in ("d_model", "trained_len", "trials") if (value := getattr(self, key)) is not None}
         return (GPU if device_type == "cuda" else CPU).model_copy(update=given)
+
+
+def least_text_bytes(trained_len: int) -> int:
+    """Of a text for the loss by position: nine tenths to train on, the rest to read at twice the trained length."""
+    return 20 * trained_len
 
 
 class ProbeOptions(NiahOptions):

@@ -20,8 +20,7 @@ from torch import Tensor
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device
 from hybrid_core.profiling.job import Report, Store
-from hybrid_core.retrieval.niah import NOTE
-from hybrid_core.retrieval.options import CONTEXTS, ProbeOptions
+from hybrid_core.retrieval.options import CONTEXTS, NOTE, ProbeOptions, least_text_bytes
 from hybrid_core.retrieval.proxy import proxy
 from hybrid_core.retrieval.scores import wilson
 from hybrid_core.retrieval.task import FIRST_KEY, N_NOISE, QUERY, VOCAB_SIZE, Sample, Stage, distinct, echo_stages, spread
@@ -158,7 +157,7 @@ class Probes:
 
     def _text(self) -> None:
         trained = self.scale.trained_len
-        text = read_bytes(str(self.options.text_path), 20 * trained)
+        text = read_bytes(str(self.options.text_path), least_text_bytes(trained))
         cut = len(text) * 9 // 10
         stage = Stage("text", trained, partial(excerpts, text[:cut], trained), 1.0)
         model, training = self._train("Text", [stage], BYTES)

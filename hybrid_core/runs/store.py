@@ -131,10 +131,11 @@ class RunStore:
                 raise UnknownRun(f"run {run_id} - there is no such run; `python -m hybrid_core runs` lists them")
             return _run(session, row)
 
-    def list(self, *, with_parts: bool = True, statuses: tuple[Status, ...] = STATUSES) -> list[Run]:
-        """Runs, newest first."""
+    def list(self, *, with_parts: bool = True, statuses: tuple[Status, ...] = STATUSES, kind: str | None = None) -> list[Run]:
+        """Runs, of one kind or of all, newest first."""
+        wanted = select(_RunRow).where(_RunRow.status.in_(statuses)).order_by(_RunRow.id.desc())
         with self._session() as session:
-            rows = session.scalars(select(_RunRow).where(_RunRow.status.in_(statuses)).order_by(_RunRow.id.desc()))
+            rows = session.scalars(wanted.where(_RunRow.kind == kind) if kind else wanted)
             return [_run(session, row, with_parts) for row in rows]
 
     def change(self, run_id: int, only_if: tuple[Status, ...] = STATUSES, **values: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Causal attention with grouped queries, optionally over a window with sinks."""
+"""Causal attention with grouped queries, optionally over a window with sinks, and a query over a cache of fixed size."""
 
 import torch
 from torch import Tensor
@@ -18,6 +18,23 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, window: int = 0, sink: int = 0
     _check(q, k, v, window, gap)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     out: Tensor = dispatch.run("attention", _attention, q, k, v, window, sink, gap, scale)
+    return out
+
+
+def attention_step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, *, scale: float | None = None) -> Tensor:
+    """Attention of one query over the first `length` slots of a cache.
+
+    q [B, 1, H, Dqk]; k [B, S, G, Dqk] and v [B, S, G, Dv], also of a narrower dtype; length: an integer tensor without axes, at most S
+    -> [B, 1, H, Dv]. Nothing depends on the value of `length` but the result, so that one CUDA graph, or one compiled step, serves every
+    length. Raises ValueError where the shapes do not fit.
+    """
+    _check(q, k, v, 0, 0)
+    if q.shape[1] != 1 or length.shape != () or length.is_floating_point():
+        raise ValueError(f"attention_step: q {tuple(q.shape)}, length {tuple(length.shape)} - one query, and a length that is one integer")
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if torch.compiler.is_compiling():  # one call that is not looked into, as the length decides what is read
+        return _attention_step(q, k, v, length, scale)  # type: ignore[no-any-return]
+    out: Tensor = dispatch.run("attention_step", _attention_step, q, k, v, length, scale)
     return out
 
 
@@ -52,3 +69,17 @@ def _flops(q, k, v, window, sink, gap, scale):  # type: ignore[no-untyped-def]
 
 
 counted(_attention, _flops)
+
+
+@torch.library.custom_op("hybrid::attention_step", mutates_args=())
+def _attention_step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float) -> Tensor:
+    return eager.attention_step(q, k, v, length, scale)
+
+
+@_attention_step.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float) -> Tensor:
+    return q.new_empty(*q.shape[:3], v.shape[-1])
+
+
+# Every slot, as the length is not known beforehand.
+counted(_attention_step, lambda q, k, v, length, scale: q[0] * q[2] * k[1] * 2 * (q[3] + v[3]))

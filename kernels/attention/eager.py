@@ -18,6 +18,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int,
     return out[..., :d_v]
 
 
+def attention_step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float) -> Tensor:
+    """See `kernels.attention.attention_step`. On a CPU slots beyond the length are not read."""
+    d_v, mask = v.shape[-1], None
+    if length.is_cpu:
+        k, v = k[:, : int(length)], v[:, : int(length)]
+    else:
+        mask = torch.arange(k.shape[1], device=k.device) < length
+    return _one_query(*_same_width(q, k.to(q.dtype), v.to(q.dtype)), scale, mask)[..., :d_v].contiguous()
+
+
 def _same_width(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Zero-pad the narrower of keys and values: the fused CPU and GPU paths want one width, and zeros change nothing."""
     d_k, d_v = k.shape[-1], v.shape[-1]
@@ -33,11 +43,11 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None) ->
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped).transpose(1, 2)
 
 
-def _one_query(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """A single query sees every key, so the queries of a group stand in the length axis and no key is copied."""
+def _one_query(q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
+    """A single query sees every key (of the mask), so the queries of a group stand in the length axis and no key is copied."""
     b, _, h, d = q.shape
     grouped = q.view(b, k.shape[2], h // k.shape[2], d)
-    out = F.scaled_dot_product_attention(grouped, k.transpose(1, 2), v.transpose(1, 2), scale=scale)
+    out = F.scaled_dot_product_attention(grouped, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask, scale=scale)
     return out.reshape(b, 1, h, d)
 
 

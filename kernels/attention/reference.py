@@ -1,4 +1,4 @@
-"""The truth: one query at a time, in float64."""
+"""The truth: one query at a time, in float64. `attention_step` is `attention` over the slots that count."""
 
 import torch
 from torch import Tensor

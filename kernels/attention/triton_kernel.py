@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.dispatch import TRITON_DTYPES
 from kernels.tiles import LOG2E, block, dot, processors, rows
 
 WIDEST = 256  # channels of a head
@@ -50,7 +51,7 @@ def _over(
     d_k, d_v = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_V)
     for left in range(begin, end, BLOCK_S):
         j = tl.arange(0, BLOCK_S)
-        score = dot(q, tl.trans(_keys(k, k_start, left, j, d_k, S, k_t, DK))) * scale
+        score = dot(q, tl.trans(_keys(k, k_start, left, j, d_k, S, k_t, DK).to(q.dtype))) * scale
         seen = _seen(token, left + j, T, S, first, window, sink, gap) & (left + j < end)[None, :]
         score = tl.where(seen, score, float("-inf"))
         now = tl.maximum(most, tl.max(score, 1))
@@ -58,7 +59,7 @@ def _over(
         weight = tl.exp2(score - base[:, None])
         kept = tl.exp2(most - base)
         mass = mass * kept + tl.sum(weight, 1)
-        values = _keys(v, v_start, left, j, d_v, S, v_t, DV)
+        values = _keys(v, v_start, left, j, d_v, S, v_t, DV).to(q.dtype)
         total = total * kept[:, None] + dot(weight.to(values.dtype), values)
         most = now
     return total, most, mass
@@ -66,11 +67,17 @@ def _over(
 
 @triton.jit
 def _forward(
-    q, k, v, out, mass_log, T, S, G, heads, first, window, sink, gap, scale,
+    q, k, v, length, out, mass_log, T, S, G, heads, first, window, sink, gap, scale,
     q_b, q_t, q_h, k_b, k_t, k_h, v_b, v_t, v_h, o_s, o_b, o_t, o_h,
     DK: tl.constexpr, DV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr,
+    STEP: tl.constexpr,
 ):  # fmt: skip
-    """A tile of rows of one group and one split of its keys: out [splits, b, T, H, DV], mass_log [splits, b, G, T * heads] in base 2."""
+    """A tile of rows of one group and one split of its keys: out [splits, b, T, H, DV], mass_log [splits, b, G, T * heads] in base 2.
+
+    With STEP the number of keys lies at `length`, so that a graph that was captured once serves every length."""
+    if STEP:
+        S = tl.load(length).to(tl.int32)
+        first = S - T
     split, bg = tl.program_id(1), tl.program_id(2)
     batch, group = (bg // G).to(tl.int64), bg % G
     r, d_k, d_v = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_V)
@@ -215,6 +222,18 @@ def attention(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int,
     return _attend(q, k, v, mask, scale, _splits(q, k))[0]
 
 
+attention_step_limit = attention_limit
+
+
+def attention_step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float) -> Tensor:
+    """See `kernels.attention.attention_step`. Splits are those of a full cache; each takes its share of the keys that there are.
+
+    A cache in bf16 or fp16 is read as it is, one in float8 is converted first."""
+    q = rows(q)
+    k, v = (rows(x if x.dtype in TRITON_DTYPES else x.to(q.dtype)) for x in (k, v))
+    return _attend(q, k, v, (k.shape[1], 0, 0), scale, _splits(q, k), length)[0]
+
+
 def _sizes(q: Tensor, v: Tensor, heads: int) -> dict[str, int]:
     """Widths and tiles."""
     d_k, d_v = q.shape[-1], v.shape[-1]
@@ -238,15 +257,18 @@ def _problem(q: Tensor, k: Tensor, mask: tuple[int, int, int], scale: float) -> 
     return t, s, g, h // g, s + mask[2] - t, *mask, scale
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, mask: tuple[int, int, int], scale: float, splits: int) -> tuple[Tensor, Tensor]:
+def _attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: tuple[int, int, int], scale: float, splits: int, length: Tensor | None = None
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """The output, and for each split, group and row the logarithm of its sum of weights in base 2."""
     (b, t, h, _), g, d_v = q.shape, k.shape[2], v.shape[-1]
     sizes, whole = _sizes(q, v, h // g), q.new_empty(b, t, h, d_v)
     parts = whole[None] if splits == 1 else q.new_empty(splits, b, t, h, d_v, dtype=torch.float32)
     mass_log = q.new_empty(splits, b, g, t * h // g, dtype=torch.float32)
     _forward[triton.cdiv(t * h // g, sizes["BLOCK_M"]), splits, b * g](
-        q, k, v, parts, mass_log, *_problem(q, k, mask, scale), *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *parts.stride()[:4],
-        **sizes, num_warps=8 if sizes["BLOCK_M"] == 128 else 4, num_stages=2,
+        q, k, v, length, parts, mass_log, *_problem(q, k, mask, scale),
+        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *parts.stride()[:4],
+        **sizes, STEP=length is not None, num_warps=8 if sizes["BLOCK_M"] == 128 else 4, num_stages=2,
     )  # fmt: skip
     if splits > 1:
         _join[(b * t * h,)](parts, mass_log, whole, splits, t, g, h // g, DV=d_v, BLOCK_V=sizes["BLOCK_V"], BLOCK_N=block(splits))

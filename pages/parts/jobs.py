@@ -91,18 +91,22 @@ def _strip() -> None:
 
 
 def _time_left(run: Run) -> str:
-    if run.status != "running" or run.started_at is None or "budget_s" not in run.options:
+    """Of the budget, or, where a job has none, at the pace so far."""
+    if run.status != "running" or run.started_at is None:
         return ""
-    left = run.options["budget_s"] - (now() - run.started_at).total_seconds()
-    return f", about {units.seconds(left)} left of the budget" if left > 0 else ", the budget is used up"
+    gone = (now() - run.started_at).total_seconds()
+    if "budget_s" in run.options:
+        left = run.options["budget_s"] - gone
+        return f", about {units.seconds(left)} left of the budget" if left > 0 else ", the budget is used up"
+    return f", about {units.seconds(gone * (1 / run.fraction - 1))} left" if run.fraction > 0.02 else ""
 
 
 def pick(kind: str) -> Run | None:
     """The run to show: the one just started, or what the user chooses; None where there is none of this kind."""
-    runs = [run for run in open_store().list(with_parts=False) if run.kind == kind]
+    runs = open_store().list(with_parts=False, kind=kind)
     if not runs:
         return None
-    labels = {run.id: f"{run.id}: {run.name} on {run.device}, {run.status}, {run.created_at:%Y-%m-%d %H:%M} UTC" for run in runs}
+    labels = {run.id: f"{run.id}: {run.name} on {run.device}, {run.created_at:%Y-%m-%d %H:%M} UTC" for run in runs}
     wanted = st.session_state.pop(f"{kind}.run", None)
     if wanted in labels:
         st.session_state[f"{kind}.shown"] = wanted

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-CARD, CHART = 222, 476  # pixels: four cards or two charts beside the sidebar at 1440, two or one at 800
+# Pixels. Beside the sidebar at 1440 there are four cards or two charts, without it two wide charts or three maps; at 800 half as many.
+CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 
 
 def cells(n: int, width: int) -> Iterator[DeltaGenerator]:

@@ -192,7 +192,7 @@ def test_the_paper_page_shows_table_2_and_its_figures(page: Page, server: str) -
 
 def test_every_page_fits_800_pixels(page: Page, server: str) -> None:
     page.set_viewport_size({"width": 800, "height": 1000})
-    for path in ("", "compare?with=llama-1b&with=intra-1to5-1b", "profile", "paper", "runs", "glossary"):
+    for path in ("", "compare?with=llama-1b&with=intra-1to5-1b", "profile", "retrieval", "paper", "runs", "glossary"):
         page.goto(f"{server}/{path}")
         expect(page.get_by_role("heading").first).to_be_visible()
         page.wait_for_timeout(1500)

@@ -107,6 +107,10 @@ def _attention(t: int, s: int, h: int, g: int, d: int, d_v: int, window: int = 0
     return lambda make: (make(1, t, h, d), make(1, s, g, d), make(1, s, g, d_v), window, sink, 0, 0.1)
 
 
+def _attention_step(s: int, h: int, g: int, d: int) -> Call:
+    return lambda make: (make(1, 1, h, d), make(1, s, g, d), make(1, s, g, d), torch.ones((), dtype=torch.long), 0.1)
+
+
 def _selective_scan(t: int, e: int, n: int) -> Call:
     f32 = torch.float32
     return lambda make: (
@@ -132,6 +136,7 @@ CALLS = {
         *(_attention(512, 512, 8, 2, 64, 64, 64, 4), _attention(512, 512, 8, 2, 128, 128), _attention(256, 256, 8, 2, 72, 128)),
         *(_attention(1, 4096, 8, 2, 64, 64), _attention(1, 1, 1, 1, 1, 1, 1, 1)),
     ],
+    "attention_step": [_attention_step(4096, 8, 2, 64), _attention_step(1, 1, 1, 1)],
     "selective_scan": [_selective_scan(1024, 1024, 16), _selective_scan(1, 1, 1)],
     "selective_scan_step": [_selective_scan(1, 1024, 16), _selective_scan(1, 1, 1)],
     "grouped_linear": [_grouped_linear(16, 8, 1024, 512), _grouped_linear(2048, 8, 1024, 512), _grouped_linear(1, 1, 1, 1)],

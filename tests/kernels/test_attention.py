@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels.attention import attention, reference
+from kernels.attention import attention, attention_step, reference
 from kernels.counting import FORMULAS
 from tests.conftest import DTYPES, TOLERANCE, assert_close, assert_same_gradients, case_id
 
@@ -106,6 +106,28 @@ def test_two_calls_continue_each_other(split: int, mask: dict[str, int], rng: to
     q, k, v = Case(63, 63).tensors(rng, torch.float64)
     parts = [attention(q[:, :split], k[:, :split], v[:, :split], **mask), attention(q[:, split:], k, v, **mask)]
     assert_close("out", torch.cat(parts, 1), reference.attention(q, k, v, **mask), 1e-11)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("length", [1, 20, 33])
+@pytest.mark.parametrize("case", [Case(1, 33), Case(1, 33, h=6, g=3, d_v=10), Case(1, 33, d=12)], ids=str)
+def test_a_step_sees_the_slots_that_hold_tokens_and_no_other(case: Case, length: int, dtype: torch.dtype, rng: torch.Generator) -> None:
+    q, k, v = case.tensors(rng, dtype)
+    expected = reference.attention(q, k[:, :length], v[:, :length])
+    assert_close("out", attention_step(q, k, v, torch.tensor(length)), expected, TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(("t", "length"), [(2, torch.tensor(2)), (1, torch.tensor([2])), (1, torch.tensor(2.0))])
+def test_a_step_is_one_query_and_one_length(t: int, length: Tensor, rng: torch.Generator) -> None:
+    with pytest.raises(ValueError, match=r"^attention_step: .* one query"):
+        attention_step(*Case(t, 5).tensors(rng, torch.float32), length)
+
+
+def test_flops_of_a_step_are_those_of_a_full_cache() -> None:
+    q, k, v = Case(1, 33, h=6, g=3, d_v=10).tensors(torch.Generator(), torch.float32)
+    with FlopCounterMode(display=False) as counter:
+        attention_step(q.to("meta"), k.to("meta"), v.to("meta"), torch.tensor(3, device="meta"))
+    assert counter.get_total_flops() == 2 * 6 * 33 * 2 * (8 + 10)
 
 
 def test_scale_replaces_the_default(rng: torch.Generator) -> None:

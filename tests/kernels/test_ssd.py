@@ -70,6 +70,16 @@ def test_equals_the_recurrence(case: Case, dtype: torch.dtype, rng: torch.Genera
     assert_close("state", state, true_state, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_decays_too_strong_for_the_number_format_are_no_decays_too_many(dtype: torch.dtype, rng: torch.Generator) -> None:
+    """exp(-24 t) leaves the range of float32 after four tokens."""
+    case = Case(63, 16, state=True)
+    tensors = case.tensors(rng, dtype)
+    tensors[1], tensors[2] = torch.ones_like(tensors[1]), torch.tensor([-24.0, -1.0, -0.01, -200.0], dtype=tensors[2].dtype)
+    for name, actual, expected in zip(("y", "state"), run(case, tensors), truth(case, tensors), strict=True):
+        assert_close(name, actual, expected, TOLERANCE[dtype])
+
+
 def test_is_near_the_recurrence_in_bfloat16_and_keeps_a_float32_state(rng: torch.Generator) -> None:
     case = CASES[5]
     tensors = case.tensors(rng, torch.bfloat16)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from kernels import use
-from kernels.attention import attention, reference
+from kernels.attention import attention, attention_step, reference
 from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, on_device
 from tests.kernels.test_attention import GAP, Case
 
@@ -69,6 +69,30 @@ def test_is_near_the_gradients_of_the_reference_in_bfloat16(rng: torch.Generator
     case = CASES[7]
     tensors = on_device(case.tensors(rng, torch.bfloat16))
     assert_gradients_agree("q k v", lambda *x: run(case, *x), lambda *x: reference.attention(*x, **case.mask), tensors, rng, 2e-2)
+
+
+@pytest.mark.parametrize("length", [1, 20, 300])
+@pytest.mark.parametrize("splits", [1, 5])
+def test_a_step_sees_the_slots_that_hold_tokens_and_no_other(length: int, splits: int, rng: torch.Generator) -> None:
+    from kernels.attention.triton_kernel import _attend
+
+    q, k, v = on_device(Case(1, 300, h=6, d_v=10).tensors(rng, torch.float32))
+    held = torch.tensor(length, device=q.device)
+    expected = reference.attention(q, k[:, :length], v[:, :length])
+    out, _ = _attend(q, k, v, (300, 0, 0), 8**-0.5, splits, held)
+    assert_agree("out", out, expected, TOLERANCE[torch.float32])
+    with use("attention_step", "triton"):
+        assert_agree("out", attention_step(q, k, v, held), expected, TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float8_e4m3fn])
+def test_a_step_reads_a_narrower_cache(narrow: torch.dtype, rng: torch.Generator) -> None:
+    q, k, v = on_device(Case(1, 40, h=6, d_v=10).tensors(rng, torch.float32))
+    k, v = k.to(narrow), v.to(narrow)
+    for implementation in ("triton", "eager"):
+        with use("attention_step", implementation):
+            out = attention_step(q, k, v, torch.tensor(33, device=q.device))
+        assert_agree("out", out, reference.attention(q, k[:, :33].float(), v[:, :33].float()), TOLERANCE[torch.float32])
 
 
 def test_reads_a_cache_in_place(rng: torch.Generator) -> None:

@@ -1,0 +1,100 @@
+"""Decode without overhead: one step whose tensors stay in place, captured as a CUDA graph or compiled.
+
+Token and position are tensors that every step overwrites, so that nothing in the step depends on how many tokens came before.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hybrid_core.modules.cache import Cache
+from hybrid_core.modules.model import HybridLM
+
+WARM_UPS = 3
+
+
+def decoder(model: HybridLM, cache: Cache, path: str = "auto") -> Callable[[Tensor], Tensor]:
+    """token [B, 1] -> logits [B, 1, vocab_size], each call one token further in `cache`.
+
+    `path`: "eager" calls the model; "graph" replays a CUDA graph; "compiled" runs what torch.compile makes of the step, which takes
+    about a second per layer and a C++ compiler; "auto" is a graph on CUDA and eager elsewhere. The logits of a graph are overwritten by
+    the next call. Raises ValueError for a path that the device does not have.
+    """
+    device = model.embed.weight.device.type
+    path = resolve(path, device)
+    if path == "eager":
+        return lambda token: model(token, cache)
+    return StaticStep(model, cache, _captured if path == "graph" else _compiled)
+
+
+def resolve(path: str, device_type: str) -> str:
+    """The path that "auto" stands for on a device, or `path` itself where the device has it. Raises ValueError."""
+    if path not in ("auto", "eager", "graph", "compiled"):
+        raise ValueError(f"decode: {path!r} - must be auto, eager, graph or compiled")
+    if path == "auto":
+        return "graph" if device_type == "cuda" else "eager"
+    if path == "graph" and device_type != "cuda":
+        raise ValueError(f"decode: graph - CUDA graphs need a CUDA device, this is {device_type}")
+    return path
+
+
+class StaticStep:
+    """One decode step over tensors that stay in place."""
+
+    def __init__(self, model: HybridLM, cache: Cache, make: Callable[["StaticStep"], Callable[[], Tensor]]) -> None:
+        weight = model.embed.weight
+        for module in model.modules():
+            rope: Any = getattr(module, "rope", None)
+            if rope is not None:
+                rope.reserve(cache.capacity, weight)
+        self.model, self.cache = model, cache
+        self.token = torch.zeros(next(cache.tensors()).shape[0], 1, dtype=torch.long, device=weight.device)
+        self.position = torch.zeros((), dtype=torch.long, device=weight.device)
+        self.run = make(self)
+
+    def __call__(self, token: Tensor) -> Tensor:
+        self.cache.room_for(1)
+        self.token.copy_(token)
+        self.position.fill_(self.cache.length)
+        logits = self.run()
+        self.cache.length += 1
+        return logits
+
+    def step(self) -> Tensor:
+        """The work of one call, on `token` and `position` as they are."""
+        return self.model.continue_from(self.token, self.cache, self.position)
+
+    def warm_up(self) -> None:
+        """Steps where the cache stands, which leave in it nothing that a later step reads: kernels compile, libraries choose."""
+        self.cache.room_for(1)
+        self.position.fill_(self.cache.length)
+        held = [(tensor, tensor.clone()) for tensor in self.cache.recurrent()]
+        for _ in range(WARM_UPS):
+            self.step()
+        for tensor, before in held:
+            tensor.copy_(before)
+
+
+def _compiled(static: StaticStep) -> Callable[[], Tensor]:
+    static.warm_up()
+    run: Callable[[], Tensor] = torch.compile(static.step, dynamic=False, fullgraph=True)
+    return run
+
+
+def _captured(static: StaticStep) -> Callable[[], Tensor]:
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        static.warm_up()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        logits = static.step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return logits
+
+    return replay

@@ -1,0 +1,228 @@
+"""Retrieval: what a design can find in its context, as a small proxy of it shows, or a trained checkpoint."""
+
+from typing import Any
+
+import pandas as pd
+import streamlit as st
+
+from hybrid_core.report import figures, units
+from hybrid_core.report.retrieval import latest_of_each, learnt, reading, score_row, unlike
+from hybrid_core.retrieval import finding, texts
+from hybrid_core.retrieval.options import NOTE, PAPER_LENGTHS, CheckpointOptions, NiahOptions, ProbeOptions, least_text_bytes
+from hybrid_core.runs import Run, open_store
+from hybrid_core.spec import ArchSpec
+from pages.parts import design, jobs, layout
+
+FIELD = 180
+TASKS = {"niah_single": "one needle", "niah_multikey": "one needle among three others"}
+
+
+def proxy_controls(kind: str) -> dict[str, Any]:
+    """Device, budget and seed of a proxy's training; the rest follows the device unless it is changed."""
+    columns = list(layout.cells(3, FIELD))
+    device = jobs.device_choice(columns[0], f"{kind}.device")
+    help_budget = "For training and questions together. 300 s let most designs learn on two CPU cores"
+    budget = columns[1].number_input("Time budget (s)", 5, 86_400, 300, step=60, key=f"{kind}.budget", help=help_budget)
+    seed = columns[2].number_input("Seed", 0, 2**31 - 1, 0, key=f"{kind}.seed", help="Of weights and data")
+    usual = NiahOptions().scale(device.split(":")[0])
+    with st.expander("Size of the proxy, trials"):
+        columns = list(layout.cells(3, FIELD))
+        key = f"{kind}.{device}"
+        width = columns[0].number_input("d_model of the proxy", 32, 4096, usual.d_model, step=32, key=f"{key}.width")
+        length = columns[1].number_input("Trained length (tokens)", 128, 2**20, usual.trained_len, step=128, key=f"{key}.length")
+        trials = columns[2].number_input("Trials a cell", 1, 10_000, usual.trials, step=50, key=f"{key}.trials")
+        st.caption("Compare designs at the same size, budget and seed.")
+    return {"device": device, "budget_s": float(budget), "seed": seed, "d_model": width, "trained_len": length, "trials": trials}
+
+
+# ---------------------------------------------------------------- needles
+
+
+def needles() -> None:
+    """The quick needle-in-a-haystack run: ask, watch, read, compare."""
+    spec = design.current()
+    st.markdown(
+        f"A small proxy of **{design.plain(spec.name)}** `{spec.pattern}` is trained to look up needles in noise, then asked for them at "
+        f"every depth and context. {NOTE}"
+    )
+    asked = proxy_controls("niah")
+    if st.button("Start needle test", type="primary", icon=":material/play_arrow:"):
+        jobs.start(lambda: (spec, NiahOptions.make(**asked)))
+    jobs.queue()
+    if run := jobs.pick("niah"):
+        needle_result(run)
+        side_by_side()
+    else:
+        st.info("No needle test yet. Start one above: with the default budget it takes about five minutes on two CPU cores.")
+
+
+def needle_result(run: Run) -> None:
+    """Verdict and scores, the map, and beside it what it may be taken for."""
+    jobs.headline(run)
+    if text := reading(run):
+        (st.success if learnt(run) else st.warning)(design.plain(text))
+    if "map" in run.parts:
+        scores(score_row(run))
+    left, right = layout.cells(2, layout.WIDE)
+    with right:
+        beside_the_map(run)
+    if "map" in run.parts:
+        left.plotly_chart(figures.retrieval_map(run), key=f"map-{run.id}")
+    elif run.active:
+        left.info("The map fills in here once the proxy is trained.")
+    if "training" in run.parts:
+        (right if "map" in run.parts else left).plotly_chart(figures.training_curve(run), key=f"training-{run.id}")
+
+
+def scores(row: dict[str, Any]) -> None:
+    """The numbers that compare designs."""
+    trained, reach, tokens = row["trained_len"], row["effective_context"], row["tokens_to_learn"]
+    shown = [
+        (f"Recalled at {trained:,} tokens", _share(row["at_trained_len"]), "the trained length, mean over all depths"),
+        (f"Recalled at {trained * 3 // 2:,} tokens", _share(row["at_1_5x"]), "1.5 times the trained length"),
+        ("Effective context", f"{reach:,} tokens" if reach else "none", "up to here at least 90 % recalled"),
+        (
+            "Training tokens to 90 %",
+            units.count(tokens) if tokens else "not reached",
+            "fewer: learns sooner",
+        ),
+    ]
+    for cell, (label, value, meaning) in zip(layout.cells(len(shown), layout.CARD + 30), shown, strict=True):
+        cell.metric(label, value)
+        cell.caption(f"measured, proxy; {meaning}")
+
+
+def _share(value: float | None) -> str:
+    return "not asked" if value is None else f"{value:.0%}"
+
+
+def beside_the_map(run: Run) -> None:
+    """What was trained, and what the paper found for such designs."""
+    if proxy := run.parts.get("proxy"):
+        layers = f"layers `{proxy['pattern']}` for the design's `{proxy['design_pattern']}`"
+        size = f"{units.count(proxy['params'])} parameters, trained at {proxy['trained_len']:,} tokens"
+        st.markdown(f"**{proxy['note']}** The proxy: {layers}, {size}, {proxy['n_needles']} needles a context.")
+    st.markdown(f"**The paper:** {finding.finding(run.spec)} *{finding.SOURCE}*")
+
+
+def side_by_side() -> None:
+    """Maps of several designs on one colour scale, and a row of scores each."""
+    runs = [run for run in open_store().list(kind="niah") if run.parts.get("map", {}).get("cells")]
+    if len(runs) < 2:
+        return
+    st.subheader("Designs side by side")
+    labels = {run.id: f"{run.id}: {run.name}, seed {run.options['seed']}" for run in runs}
+    default = [run.id for run in latest_of_each(runs)][:6]
+    chosen = st.multiselect("Needle tests", list(labels), default=default, format_func=labels.get, key="niah.compared")
+    by_id = {run.id: run for run in runs}
+    compared = [by_id[run_id] for run_id in chosen]
+    if differing := unlike(compared):
+        st.warning(f"These runs are not like for like: {design.plain('; '.join(differing))}.")
+    score_table(compared)
+    for place, run in zip(layout.cells(len(compared), layout.MAP), compared, strict=True):
+        place.plotly_chart(figures.retrieval_map(run, layout.MAP), key=f"compared-{run.id}")
+
+
+def score_table(runs: list[Run]) -> None:
+    """One row a design; shares in percent."""
+    frame = pd.DataFrame([score_row(run) for run in runs])
+    if frame.empty:
+        return
+    frame[["at_trained_len", "at_1_5x"]] *= 100
+    share = {"format": "%.0f %%", "help": "measured on the proxy, mean over all depths"}
+    st.dataframe(
+        frame,
+        hide_index=True,
+        column_config={
+            "proxy": "layers of the proxy",
+            "at_trained_len": st.column_config.NumberColumn("recalled at trained length", **share),
+            "at_1_5x": st.column_config.NumberColumn("at 1.5 times", **share),
+            "effective_context": st.column_config.NumberColumn("effective context (tokens)", help="at least 90 % recalled up to here"),
+            "tokens_to_learn": st.column_config.NumberColumn("training tokens to 90 %", format="compact"),
+            "trained_len": st.column_config.NumberColumn("trained length (tokens)"),
+        },
+    )
+
+
+# ---------------------------------------------------------------- probes
+
+
+def probes() -> None:
+    """Associative recall, selective copying, loss by position."""
+    spec = design.current()
+    st.markdown(
+        f"Three more questions to small proxies of **{design.plain(spec.name)}** `{spec.pattern}`: how many pairs of key and value it "
+        "keeps (associative recall), whether it picks symbols out of noise (selective copying), and how its loss falls along a text of "
+        f"yours. {NOTE}"
+    )
+    asked = proxy_controls("probes")
+    with st.expander("A text for the loss by position (without one that probe is left out)"):
+        upload = st.file_uploader("A text file", type=["txt", "md"], key="probes.upload")
+        pasted = st.text_area("or paste a text", key="probes.pasted")
+        st.caption(f"At least {least_text_bytes(asked['trained_len']):,} bytes for this trained length. It stays in your data folder.")
+    if st.button("Start probes", type="primary", icon=":material/play_arrow:"):
+        text = upload.getvalue() if upload else pasted.encode()
+        jobs.start(lambda: (spec, probe_options(text, asked)))
+    jobs.queue()
+    if run := jobs.pick("probes"):
+        jobs.headline(run)
+        if text := reading(run):
+            st.warning(design.plain(text))
+        charts(run)
+    else:
+        st.info("No probes yet. Start them above: the budget is shared out among them.")
+
+
+def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
+    """The options, with the text kept in the data folder."""
+    path = str(texts.keep(text, least_text_bytes(asked["trained_len"]))) if text else None
+    return ProbeOptions.make(text_path=path, **asked)
+
+
+def charts(run: Run) -> None:
+    """A chart for each probe that has begun."""
+    drawn = figures.retrieval([run])
+    for index, (place, chart) in enumerate(zip(layout.cells(len(drawn), layout.WIDE), drawn, strict=True)):
+        place.plotly_chart(chart, key=f"probe-{run.id}-{index}")
+
+
+# ---------------------------------------------------------------- checkpoints
+
+
+def checkpoints() -> None:
+    """The paper's own protocol on a trained model."""
+    st.markdown(
+        "The paper's protocol (Appendix K) on a trained model: a folder on this machine in Hugging Face format, its tokenizer included. "
+        "A magic number is hidden in a text at eleven depths and asked for."
+    )
+    columns = list(layout.cells(3, FIELD + 60))
+    device = jobs.device_choice(columns[0], "checkpoint.device")
+    task = columns[1].selectbox("Task", list(TASKS), format_func=lambda name: f"{name}: {TASKS[name]}")
+    trials = columns[2].number_input("Trials a cell", 1, 10_000, 100, step=50, key="checkpoint.trials", help="100 in the paper")
+    path = st.text_input("Folder of the checkpoint", placeholder="/home/me/models/my-hybrid-1b")
+    lengths = st.multiselect("Contexts (tokens)", PAPER_LENGTHS, default=PAPER_LENGTHS, help="The paper's; longer ones take longer")
+    if st.button("Start checkpoint test", type="primary", icon=":material/play_arrow:", disabled=not path):
+        jobs.start(lambda: checkpoint_job(path=path, device=device, task=task, trials=trials, lengths=sorted(lengths)))
+    jobs.queue()
+    if run := jobs.pick("checkpoint"):
+        jobs.headline(run)
+        for row in run.parts.get("checkpoint", {}).get("not_run", []):
+            st.warning(f"{row['context_len']:,} tokens not run: {row['why']}")
+        if "map" in run.parts:
+            st.plotly_chart(figures.retrieval_map(run, figures.FULL), key=f"map-{run.id}")
+    else:
+        st.info("No checkpoint tested yet.")
+
+
+def checkpoint_job(**asked: Any) -> tuple[ArchSpec, CheckpointOptions]:
+    """The design that the folder describes, and what to ask. Raises SpecError with one line."""
+    options = CheckpointOptions.make(**asked)
+    return options.design(), options
+
+
+st.title("Retrieval")
+views = {"Needle in a haystack": needles, "Probes": probes, "Checkpoint": checkpoints}
+for tab, draw in zip(st.tabs(list(views), key="retrieval.tab", on_change="rerun"), views.values(), strict=True):
+    if tab.open:
+        with tab:
+            draw()
