@@ -7,10 +7,12 @@ st.set_page_config(page_title="Hybrid architecture explorer", page_icon=":materi
 st.navigation(
     [
         st.Page("pages/compose.py", title="Compose", icon=":material/stacks:", default=True),
+        st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
         st.Page("pages/profile.py", title="Profile", icon=":material/speed:"),
         st.Page("pages/retrieval.py", title="Retrieval", icon=":material/search:"),
         st.Page("pages/paper.py", title="Paper", icon=":material/article:"),
         st.Page("pages/runs.py", title="Runs", icon=":material/history:"),
+        st.Page("pages/glossary.py", title="Glossary", icon=":material/dictionary:"),
     ],
     position="top",
 ).run()

@@ -1,11 +1,15 @@
 """How fast the app answers: `python -m benchmarks.app`. Needs Chromium and the packages of requirements-dev.txt.
 
-Prints: seconds from starting the server to the first page with numbers and charts; milliseconds from a widget change to new numbers in
-the browser (median and p95 of 20); microseconds for one `cost` (closed forms only, nothing remembered).
+Prints: seconds from a ready server to the first page with numbers and with charts; milliseconds from a widget change of a 100-layer design
+to new numbers and to a new stack in the browser (median and p95 of 20); seconds that each change takes while 20 visitors make one every
+five seconds (without their browsers, which would share this machine's cores); microseconds for one `cost` (closed forms only, nothing
+remembered); whether the server ever loaded torch.
 """
 
+import asyncio
 import json
 import os
+import random
 import shutil
 import statistics
 import subprocess
@@ -13,19 +17,28 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import websockets
 from playwright.sync_api import Page, sync_playwright
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 
-from hybrid_core import hardware, presets
+from hybrid_core import hardware, link, presets
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.summary import summary
+from hybrid_core.spec import LayersSection
 from hybrid_core.workload import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
-PORT = 8599
+PORT = int(os.environ.get("PORT", "8599"))
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 VALUE = "[data-testid=stMetric]:has-text('Parameters without embedding') [data-testid=stMetricValue]"
+DEEP = presets.get(presets.FIRST).spec.replace(name="deep", n_layers=100, layers=LayersSection(strategy="inter", ratio="1:5"))
+VISITORS, CHANGES, PAUSE_S = 20, 6, 5.0
 
 
 def cost_us() -> float:
@@ -41,28 +54,85 @@ def cost_us() -> float:
     return statistics.median(seconds) * 1e6
 
 
-def changes_ms(page: Page) -> list[float]:
-    """Twenty changes of the number of layers by keyboard; each until the number on the page has changed."""
+def changes_ms(page: Page) -> tuple[list[float], list[float]]:
+    """Twenty changes of the number of layers by keyboard; each until a number on the page, and until the stack's picture, has changed."""
     field = page.get_by_label("Layers", exact=True)
-    times = []
+    numbers, charts = [], []
     for i in range(20):
         before = page.locator(VALUE).inner_text()
-        field.fill(str(14 + i))
+        field.fill(str(DEEP.n_layers + 1 + i))
         started = time.perf_counter()
         field.press("Enter")
         page.wait_for_function("before => document.querySelector('[data-testid=stMetricValue]').innerText != before", arg=before)
-        times.append((time.perf_counter() - started) * 1e3)
+        numbers.append((time.perf_counter() - started) * 1e3)
+        page.wait_for_function(
+            "n => [...document.querySelector('.js-plotly-plot').data].filter(t => !t.xaxis || t.xaxis == 'x')"
+            ".reduce((sum, t) => sum + t.y.length, 0) == n",
+            arg=DEEP.n_layers + 1 + i,
+        )
+        charts.append((time.perf_counter() - started) * 1e3)
         page.wait_for_timeout(700)
-    return times
+    return numbers, charts
 
 
-def main() -> None:
-    """Start the app as `make app` does, drive it, print JSON."""
-    chromium = next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
-    with tempfile.TemporaryDirectory() as data, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+def spread(values: list[float], digits: int = 0) -> dict[str, float]:
+    """Median and 95th percentile."""
+    ordered = sorted(values)
+    p95 = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)) - 1)]
+    return {"median": round(statistics.median(values), digits), "p95": round(p95, digits), "n": len(values)}
+
+
+class Visitor:
+    """A browser's side of Streamlit's protocol: asks for a page, changes one control, waits until the script has finished."""
+
+    def __init__(self, socket: websockets.ClientConnection, query: str) -> None:
+        self.socket, self.query, self.field = socket, query, ""
+
+    async def rerun(self, **states: int) -> float:
+        """Seconds until everything for the page has arrived; remembers the control called Layers."""
         started = time.perf_counter()
+        message = BackMsg()
+        message.rerun_script.query_string = self.query
+        message.rerun_script.widget_states.widgets.extend(WidgetState(id=key, double_value=n) for key, n in states.items())
+        await self.socket.send(message.SerializeToString())
+        while True:
+            answer = ForwardMsg.FromString(await self.socket.recv())
+            element = answer.delta.new_element
+            if element.WhichOneof("type") == "number_input" and element.number_input.label == "Layers":
+                self.field = element.number_input.id
+            if answer.WhichOneof("type") == "script_finished":
+                return time.perf_counter() - started
+
+
+async def visit(number: int) -> list[float]:
+    """One visitor who thinks between changes; the first page is not counted."""
+    random.seed(number)
+    await asyncio.sleep(random.uniform(0, PAUSE_S))
+    seconds = []
+    query = f"design={link.encode(DEEP)}"
+    async with websockets.connect(f"ws://localhost:{PORT}/_stcore/stream", subprotocols=["streamlit"], max_size=None) as socket:  # type: ignore[list-item]
+        visitor = Visitor(socket, query)
+        await visitor.rerun()
+        for change in range(CHANGES):
+            await asyncio.sleep(random.uniform(0.8, 1.2) * PAUSE_S)
+            seconds.append(await visitor.rerun(**{visitor.field: 101 + number + change}))
+    return seconds
+
+
+async def visits() -> list[float]:
+    """All visitors at once."""
+    return [second for found in await asyncio.gather(*map(visit, range(VISITORS))) for second in found]
+
+
+def loads_torch(pid: int) -> bool:
+    """Whether a process has torch's library mapped."""
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
+
+
+@contextmanager
+def served() -> Iterator[subprocess.Popen[bytes]]:
+    """The app as `make app` starts it, ready, with a data folder of its own."""
+    with tempfile.TemporaryDirectory() as data:
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(PORT)]
         server = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"HYBRID_DATA_DIR": data}, stdout=subprocess.DEVNULL)
         try:
@@ -72,23 +142,41 @@ def main() -> None:
                     break
                 except OSError:
                     time.sleep(0.02)
-            ready = time.perf_counter() - started
+            yield server
+        finally:
+            server.terminate()
+            server.wait(10)
+
+
+def main() -> None:
+    """Start the app, drive it, print JSON."""
+    chromium = next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        with served() as server:
+            started = time.perf_counter()
             page.goto(f"http://localhost:{PORT}")
             page.locator(VALUE).wait_for()
             numbers = time.perf_counter() - started
             page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 5")
             charts = time.perf_counter() - started
-            page.wait_for_timeout(1000)
-            times = changes_ms(page)
-        finally:
-            server.terminate()
+            page.goto(f"http://localhost:{PORT}/?design={link.encode(DEEP)}")
+            page.get_by_role("heading", name="deep").wait_for()
+            page.wait_for_timeout(3000)
+            changed = changes_ms(page)
             browser.close()
+            torch = loads_torch(server.pid)
+    with served():
+        visited = asyncio.run(visits())
     result = {
-        "server_ready_s": round(ready, 2),
         "first_page_with_numbers_s": round(numbers, 2),
         "first_page_with_charts_s": round(charts, 2),
-        "change_to_numbers_ms": {"median": round(statistics.median(times)), "p95": round(sorted(times)[18]), "n": len(times)},
+        "change_to_numbers_ms": spread(changed[0]),
+        "change_to_charts_ms": spread(changed[1]),
+        f"change_with_{VISITORS}_visitors_s": spread(visited, 2),
         "one_cost_us": round(cost_us()),
+        "server_loads_torch": torch,
     }
     print(json.dumps(result, indent=2))
 

@@ -1,32 +1,118 @@
-"""A design as a short text for a URL, and back."""
+"""A view as a short text for a URL, and back: the design on screen, what it is asked about, and what it is compared with.
+
+A design is a preset's name, or its YAML deflated behind the version of this form. Whatever comes in is validated like any other input.
+"""
 
 import base64
 import binascii
 import zlib
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
 
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core import hardware, presets
+from hybrid_core.spec import ArchSpec, Frozen, SpecError, short
+from hybrid_core.workload import Workload
 
-VERSION = "1"
+VERSION = "2"
 MAX_LINK = 8_000
 MAX_YAML = 20_000
+MAX_COMPARED = 3  # beside the design itself
+# What designs mostly say, so that a link holds what is particular to one. Part of the form: a change of it is a new version.
+_USUAL = (
+    b"schema: 1\nname: intra-1to5-1b\nvocab_size: 128256\ntie_embeddings: true\nnorm_eps: 1.0e-05\nd_model: 2048\nn_layers: 13\n"
+    b"layers: {strategy: custom, pattern: MMMAMMMAMMMMM}\nlayers: {strategy: inter, ratio: '1:5', placement: middle}\n"
+    b"attention: {n_heads: 32, n_kv_heads: 8, head_dim: 64, position: rope, rope_theta: 500000.0, rope_fraction: 1.0, "
+    b"rope_scaling: {factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context_len: 8192}}\n"
+    b"swa: {window: 512, sink: 64, rope_theta: 10000.0}\n"
+    b"ssm: {kind: mamba2, d_ssm: 4096, head_dim: 128, d_state: 128, d_conv: 4, n_groups: 1, chunk_size: 128}\n"
+    b"intra: {n_heads: 16, n_kv_heads: 4, qk_head_dim: 72, v_head_dim: 128, d_ssm: 2304, norm: group, scalar: none, fusion: diff, "
+    b"value: separate, out: separate}\nffn: {kind: swiglu, d_ff: 8192}\n"
+)
+_DICTIONARY = {"1": b"", VERSION: _USUAL}
 
 
+class View(Frozen):
+    """What a link carries. `reference` None: the Llama of the design's size."""
+
+    design: ArchSpec
+    workload: Workload = Workload()
+    hardware: str = "h100_sxm"
+    reference: ArchSpec | None = None
+    compared: tuple[ArchSpec, ...] = ()
+
+
+_WORKLOAD_KEYS = {
+    "context": "context_len",
+    "batch": "batch_size",
+    "weights": "weight_dtype",
+    "cache": "kv_cache_dtype",
+    "state": "state_dtype",
+}
+
+
+def to_query(view: View) -> dict[str, str | list[str]]:
+    """The view as parameters of a URL; what has its usual value is left out."""
+    usual = Workload()
+    query: dict[str, str | list[str]] = {"design": encode(view.design)}
+    for key, field in _WORKLOAD_KEYS.items():
+        if (value := getattr(view.workload, field)) != getattr(usual, field):
+            query[key] = str(value)
+    if view.hardware != View.model_fields["hardware"].default:
+        query["device"] = view.hardware
+    if view.reference:
+        query["reference"] = encode(view.reference)
+    if view.compared:
+        query["with"] = [encode(spec) for spec in view.compared]
+    return query
+
+
+def from_query(query: Mapping[str, Sequence[str]]) -> View:
+    """The view of a link's parameters, each a list of values; unknown ones are other people's. Raises SpecError with one line."""
+    given = {key: values[-1] for key, values in query.items() if values}
+    fields: dict[str, Any] = {"design": decode(given["design"])} if "design" in given else {"design": presets.get(presets.FIRST).spec}
+    asked = {field: _number(key, given[key]) if field in ("context_len", "batch_size") else given[key]
+             for key, field in _WORKLOAD_KEYS.items() if key in given}  # fmt: skip
+    fields["workload"] = Workload.make(**asked)
+    if "device" in given:
+        fields["hardware"] = hardware.get(given["device"][:100]).key
+    if "reference" in given:
+        fields["reference"] = decode(given["reference"])
+    if len(compared := query.get("with", ())) > MAX_COMPARED:
+        raise SpecError(f"with: {len(compared)} designs - at most {MAX_COMPARED} stand beside the first")
+    return View(**fields, compared=tuple(map(decode, compared)))
+
+
+def _number(key: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise SpecError(f"{key}: {short(text)} - must be a whole number")
+    return int(text)
+
+
+@lru_cache(maxsize=256)
 def encode(spec: ArchSpec) -> str:
-    """The design's YAML, deflated, in the URL-safe alphabet, behind the version of this form."""
-    packed = base64.urlsafe_b64encode(zlib.compress(spec.to_yaml().encode(), 9)).decode()
-    return f"{VERSION}.{packed.rstrip('=')}"
+    """The name of the preset that the design is, else its YAML, deflated, in the URL-safe alphabet, behind the version of this form."""
+    if spec.name in presets.names() and presets.get(spec.name).spec == spec:
+        return spec.name
+    deflate = zlib.compressobj(9, zdict=_DICTIONARY[VERSION])
+    packed = deflate.compress(spec.to_yaml().encode()) + deflate.flush()
+    return f"{VERSION}.{base64.urlsafe_b64encode(packed).decode().rstrip('=')}"
 
 
 def decode(text: str) -> ArchSpec:
-    """The design of a link. Raises SpecError with one line for a link that is cut, forged, too large or of another version."""
+    """The design of a link. Raises SpecError with one line for a link that is cut, forged, too large or of a newer version."""
+    if text in presets.names():
+        return presets.get(text).spec
     version, _, packed = text.partition(".")
-    if version != VERSION or not packed:
-        raise SpecError(f"link: {text[:20]!r} - is not a design link of version {VERSION}")
+    if version.isascii() and version.isdigit() and len(version) < 4 and version not in _DICTIONARY:
+        raise SpecError(f"link: version {version} - was made by a newer explorer; this one reads up to {VERSION}")
+    if version not in _DICTIONARY or not packed:
+        raise SpecError(f"link: {text[:20]!r} - is neither a preset's name nor a design link")
     if len(packed) > MAX_LINK:
         raise SpecError(f"link: {len(packed):,} characters - may have at most {MAX_LINK:,}")
     try:
         raw = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
-        unpacker = zlib.decompressobj()
+        unpacker = zlib.decompressobj(zdict=_DICTIONARY[version])
         yaml = unpacker.decompress(raw, MAX_YAML)
     except (binascii.Error, ValueError, zlib.error):
         raise SpecError("link: cut or damaged - copy the whole link again") from None

@@ -50,6 +50,12 @@ class Kind(NamedTuple):
     module: str | None
     colour: str
 
+    @property
+    def light(self) -> bool:
+        """Whether dark words are easier to read on the colour."""
+        red, green, blue = (int(self.colour[i : i + 2], 16) for i in (1, 3, 5))
+        return 0.299 * red + 0.587 * green + 0.114 * blue > 140
+
     def load_module(self) -> type[Any]:
         """The torch class, imported now."""
         assert self.module, f"{self.name} is costed, not built"

@@ -6,8 +6,11 @@ from hybrid_core import baselines, presets
 from hybrid_core.paper_check import throughput_ratios
 from hybrid_core.report import figures, units
 from hybrid_core.runs import open_store
+from pages.parts import chart, design, jobs
 
+design.view()
 st.title("The paper")
+jobs.strip()
 st.markdown(
     "Every figure here is **quoted** from [Bae et al., arXiv 2510.04800v3](https://arxiv.org/abs/2510.04800v3) (CC BY 4.0), as printed. "
     "Your own runs can be laid over; they keep their own device and protocol, so compare shapes, not heights, across machines."
@@ -42,9 +45,9 @@ st.dataframe(
 st.caption(f"quoted: {baselines.CITATION}, Tables 2, 9 and 13; parameters without embedding")
 
 total = st.segmented_control("Total length of Figure 1b", list(baselines.TOTALS.values()), default=8192, format_func=units.length) or 8192
-st.plotly_chart(figures.quality_throughput(total, runs), key="figure1b")
-st.plotly_chart(figures.paper_throughput(runs), key="figure3a")
-st.plotly_chart(figures.paper_cache(runs), key="figure3b")
+chart.show(figures.quality_throughput(total, runs), "figure1b")
+chart.show(figures.paper_throughput(runs), "figure3a")
+chart.show(figures.paper_cache(runs), "figure3b")
 
 st.subheader("Table 13 beside the ceiling of its device")
 st.dataframe(

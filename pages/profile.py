@@ -8,7 +8,7 @@ from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures, units
 from hybrid_core.runs import Run
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
-from pages.parts import design, jobs, layout
+from pages.parts import chart, design, jobs, layout
 
 
 def start() -> None:
@@ -38,12 +38,13 @@ def result(run: Run) -> None:
     parts = run.parts
     speeds(parts)
     if "generation" in parts:
-        st.plotly_chart(figures.generation([run]), key=f"generation-{run.id}")
+        chart.show(figures.generation([run]), f"generation-{run.id}")
         for row in parts["generation"]["not_measured"]:
             st.warning(f"{row['total_len']:,} tokens not measured: {row['why']}")
     left, right = layout.cells(2, layout.CHART + 80)
     if "cache" in parts:
-        left.plotly_chart(figures.live_cache([run]), key=f"cache-{run.id}")
+        with left:
+            chart.show(figures.live_cache([run]), f"cache-{run.id}")
     with right:
         traced(parts)
         layer_table(run)

@@ -1,5 +1,7 @@
 """Runs: what was measured so far; compare, report, delete."""
 
+from functools import partial
+
 import pandas as pd
 import streamlit as st
 
@@ -8,7 +10,7 @@ from hybrid_core.report.compare import differences
 from hybrid_core.report.html import TITLES, report
 from hybrid_core.runs import open_store
 from hybrid_core.runs.jobs import bury_the_dead
-from pages.parts import design, layout
+from pages.parts import chart, design, jobs, layout
 
 
 def pick(runs: list) -> list[int]:
@@ -37,11 +39,10 @@ def actions(ids: list[int]) -> None:
     row = st.container(horizontal=True)
     if finished:
         name = f"report-{'-'.join(str(run.id) for run in finished[:6])}.html"
-        row.download_button("Save report", lambda: report(finished), name, "text/html", type="primary", icon=":material/description:")
+        made = partial(report, finished, design.home())
+        row.download_button("Save report", made, name, "text/html", type="primary", icon=":material/description:")
     if len(selected) == 1 and row.button("Open in Compose", icon=":material/stacks:"):
-        for key in [key for key in st.session_state if str(key).startswith("form.")]:
-            del st.session_state[key]
-        design.keep(selected[0].spec)
+        design.open_in_compose(selected[0].spec)
         st.switch_page("pages/compose.py")
     with row.popover("Delete", icon=":material/delete:", disabled=any(run.active for run in selected)):
         st.write(f"Delete {len(selected)} run{'s' if len(selected) > 1 else ''} for good?")
@@ -58,14 +59,17 @@ def compare(ids: list[int]) -> None:
     st.dataframe(differences(runs))
     measured = [run for run in runs if "generation" in run.parts]
     if measured:
-        st.plotly_chart(figures.generation(measured), key="runs.generation")
-        st.plotly_chart(figures.live_cache(measured), key="runs.cache")
-    charts = figures.retrieval(runs)
-    for index, (place, chart) in enumerate(zip(layout.cells(len(charts), layout.WIDE), charts, strict=True)):
-        place.plotly_chart(chart, key=f"runs.retrieval-{index}")
+        chart.show(figures.generation(measured), "runs-generation")
+        chart.show(figures.live_cache(measured), "runs-cache")
+    maps = figures.retrieval(runs)
+    for index, (place, figure) in enumerate(zip(layout.cells(len(maps), layout.WIDE), maps, strict=True)):
+        with place:
+            chart.show(figure, f"runs-retrieval-{index}")
 
 
 st.title("Runs")
+design.view()
+jobs.strip()
 bury_the_dead(open_store())
 runs = open_store().list(with_parts=False)
 if not runs:

@@ -30,7 +30,74 @@ def test_a_design_survives_the_form_whole(name: str, tmp_path: Path, monkeypatch
     spec = presets.get(name).spec.replace(name="opened", norm_eps=1e-6)
     page = compose(spec)
     assert not page.exception and not page.error
-    assert page.session_state["design"] == spec
+    assert shown(page) == spec
+
+
+def shown(page: AppTest) -> ArchSpec:
+    """The design on screen."""
+    assert not page.exception
+    return page.session_state["view"].design
+
+
+def pressed(page: AppTest, label: str) -> AppTest:
+    return next(button for button in page.button if button.label == label).click().run()
+
+
+@pytest.fixture
+def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    return compose(presets.get(presets.FIRST).spec)
+
+
+def test_a_stack_written_as_letters_is_custom_and_one_click_from_its_strategy(page: AppTest) -> None:
+    before = shown(page)
+    page.text_input(key="stack.letters").set_value("mmmhmmmammmmm").run()
+    assert shown(page).pattern == "MMMHMMMAMMMMM"
+    assert page.selectbox(key="form.layers.strategy").value == "custom"
+    pressed(page, "Back to inter")
+    assert shown(page) == before
+
+
+def test_letters_that_break_a_rule_are_said_and_change_nothing(page: AppTest) -> None:
+    before = shown(page)
+    page.text_input(key="stack.letters").set_value("MMXM").run()
+    assert "may hold only" in page.error[0].value
+    assert shown(page) == before
+    assert page.selectbox(key="form.layers.strategy").value == "inter"
+
+
+def test_undo_and_redo_walk_the_designs(page: AppTest) -> None:
+    first = shown(page)
+    page.select_slider(key="form.ratio").set_value("1:3").run()
+    second = shown(page)
+    assert second.layers.ratio == "1:3"
+    assert shown(pressed(page, "Undo")) == first
+    assert shown(pressed(page, "Redo")) == second
+    pressed(page, "Undo")
+    page.number_input(key="form.d_model").set_value(1024).run()
+    assert next(button for button in page.button if button.label == "Redo").disabled
+
+
+def test_depth_and_strategy_follow_one_another(page: AppTest) -> None:
+    page.text_input(key="stack.letters").set_value("AMAM").run()
+    page.number_input(key="form.n_layers").set_value(6).run()
+    assert shown(page).pattern == "AMAMMM"
+    page.selectbox(key="form.layers.strategy").select("transformer").run()
+    page.selectbox(key="form.layers.strategy").select("custom").run()
+    assert shown(page).pattern == "AAAAAA"
+
+
+def test_the_link_carries_the_whole_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    page = AppTest.from_file(str(ROOT / "pages" / "compose.py"), default_timeout=60)
+    page.query_params.update({"design": "intra-1to5-1b", "context": "32768", "device": "rtx_4090", "reference": "mamba-1b"})
+    page.run()
+    assert (shown(page).name, page.session_state["view"].reference.name) == ("intra-1to5-1b", "mamba-1b")
+    assert page.session_state["work.context_len"] == 32768
+    assert "".join(page.query_params["device"]) == "rtx_4090"
+    page.session_state["work.context_len"] = 65536
+    page.run()
+    assert "".join(page.query_params["context"]) == "65536"
 
 
 def test_no_page_needs_torch(tmp_path: Path) -> None:

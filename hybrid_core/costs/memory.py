@@ -1,7 +1,9 @@
 """Device memory of a workload: weights, cache and activations, and what would fit where it does not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from hybrid_core.costs import ffn
 from hybrid_core.costs.model import ModelCosts, model_costs
@@ -84,6 +86,17 @@ def refusal(spec: ArchSpec, workload: Workload, available_bytes: int) -> Refusal
     half = {"weight_dtype": "bf16", "kv_cache_dtype": "bf16"}
     dtype = "bf16" if workload.weight_dtype == "fp32" and needed(dict(half)) <= available_bytes else None
     return Refusal(needed({}), available_bytes, batch, context, dtype)
+
+
+CONTEXTS = 1024 * np.arange(1, 2**14 + 1)  # up to 16M tokens
+
+
+def room_for(spec: ArchSpec, workload: Workload, available_bytes: Sequence[int]) -> list[int]:
+    """For each size of memory the longest of CONTEXTS whose weights and cache fit for the whole batch; 0 if none does."""
+    used = memory(spec, workload, CONTEXTS)
+    needed = np.broadcast_to(used.weights + used.cache, CONTEXTS.shape)
+    fitting = np.searchsorted(needed, available_bytes, side="right")
+    return [int(CONTEXTS[n - 1]) if n else 0 for n in fitting]
 
 
 def largest(limit: int, fits: Callable[[int], bool]) -> int | None:

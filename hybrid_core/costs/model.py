@@ -14,7 +14,7 @@ import numpy as np
 from hybrid_core.costs import ffn
 from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, lengths, linear
 from hybrid_core.registry import Kind, costs_of, kind_of
-from hybrid_core.spec import MAX_LAYERS, ArchSpec, Layer, NoMixer
+from hybrid_core.spec import MAX_LAYERS, ArchSpec, Layer, LayersSection, NoMixer
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
 Convention = Literal["paper", "exact"]
@@ -157,6 +157,15 @@ class ModelCosts:
 def model_costs(spec: ArchSpec) -> ModelCosts:
     """`ModelCosts`, remembered per design."""
     return ModelCosts(spec)
+
+
+SAME_SIZE = "Llama of the same size"
+
+
+def same_size_llama(spec: ArchSpec) -> ArchSpec:
+    """A Transformer of the design's own widths with as many parameters. Needs the section `attention`."""
+    llama = spec.replace(name=SAME_SIZE, layers=LayersSection(strategy="transformer"))
+    return fit_depth(llama, model_costs(spec).params().non_embedding)
 
 
 def fit_depth(spec: ArchSpec, target_params: float) -> ArchSpec:

@@ -13,6 +13,7 @@ from hybrid_core.built import require_built
 from hybrid_core.interop import frameworks
 from hybrid_core.interop.frameworks import first_of
 from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.interop.snippet import snippet
 from hybrid_core.spec import (
     AnyFfn,
     ArchSpec,
@@ -529,20 +530,7 @@ def _torchtitan(spec: ArchSpec) -> Files:
 
 def _python(spec: ArchSpec) -> Files:
     require_built(spec)
-    lines = [
-        f'"""{spec.name.replace(chr(92), "/").replace(chr(34), chr(39))}: builds the model with the hybrid architecture explorer."""',
-        "",
-        "import torch",
-        "",
-        "from hybrid_core.modules import build",
-        "from hybrid_core.spec import ArchSpec",
-        "",
-        f"SPEC = ArchSpec.from_yaml({spec.to_yaml()!r})",
-        "",
-        'model = build(SPEC, device="cuda" if torch.cuda.is_available() else "cpu", dtype=torch.bfloat16)',
-        "print(sum(parameter.numel() for parameter in model.parameters()))",
-    ]
-    return {"model.py": "\n".join(lines) + "\n"}
+    return {"model.py": snippet(spec)}
 
 
 def _same(spec: ArchSpec, design: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from hybrid_core.quality.mixture import Mixture, mixture
 from hybrid_core.quality.scaling import COVERAGE, laws, optima, slopes
 from hybrid_core.spec import ArchSpec
 
-__all__ = ["PAPER_TOKENS", "Estimate", "Mixture", "OutOfRange", "accuracy", "effects", "estimate", "leave_one_out"]
+__all__ = ["COVERAGE", "PAPER_TOKENS", "Estimate", "Mixture", "OutOfRange", "accuracy", "effects", "estimate", "leave_one_out"]
 __all__ += ["coefficients", "laws", "mixture", "optima", "record", "report", "slopes"]
 
 

@@ -1,11 +1,17 @@
-"""Runs side by side: one table, what differs first."""
+"""Runs and designs side by side: one table, what differs first."""
 
+import difflib
 from collections.abc import Sequence
 
 import pandas as pd
 
+from hybrid_core import quality
+from hybrid_core.costs.summary import summary
+from hybrid_core.hardware import Hardware
 from hybrid_core.report import units
 from hybrid_core.runs.store import Run
+from hybrid_core.spec import ArchSpec
+from hybrid_core.workload import Workload
 
 
 def label(run: Run) -> str:
@@ -57,10 +63,46 @@ def facts(run: Run) -> dict[str, str]:
     return found
 
 
+def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str, str]:
+    """Every comparable figure of a design: what it is, and what it costs in a workload, each name ending in its convention."""
+    costs = summary(spec, workload, hardware)
+    at, predicted = units.length(workload.context_len), f"(predicted, {hardware.name})"
+    found = {"layers": spec.pattern}
+    for key, value in spec.model_dump(mode="json", exclude_none=True, exclude={"schema_", "name", "layers"}).items():
+        found |= {f"{key}.{name}": str(item) for name, item in value.items()} if isinstance(value, dict) else {key: str(value)}
+    return found | {
+        "parameters without embedding (exact)": units.count(costs["params"]["non_embedding"]),
+        "parameters in all (exact)": units.count(costs["params"]["total"]),
+        f"training FLOPs per token at {at} (paper)": units.flops(costs["train_flops"]["paper"]["per_token"]),
+        f"decode FLOPs per token at {at} (exact)": units.flops(costs["decode_flops_per_token"]),
+        f"cache of a sequence at {at} (exact)": units.n_bytes(costs["cache_bytes"]["exact"]),
+        f"memory, batch {workload.batch_size} (exact)": units.n_bytes(costs["memory_bytes"]["total"]),
+        f"prefill {predicted}": units.rate(costs["predicted"]["prefill_tokens_per_s"]),
+        f"decode {predicted}": units.rate(costs["predicted"]["decode_tokens_per_s"]),
+        "NLL on DCLM at 60B tokens": _loss(spec),
+    }
+
+
+def _loss(spec: ArchSpec) -> str:
+    found = quality.estimate(spec)
+    return f"{found.nll:.3f} ({found.low:.3f} to {found.high:.3f}, estimated)" if isinstance(found, quality.Estimate) else "no estimate"
+
+
+def yaml_diff(first: ArchSpec, second: ArchSpec) -> str:
+    """What to change in the first design's YAML to have the second's, as a unified diff; the rest of the file is left out."""
+    before, after = (spec.to_yaml().splitlines() for spec in (first, second))
+    return "\n".join(difflib.unified_diff(before, after, first.name, second.name, n=0, lineterm=""))
+
+
 def differences(runs: Sequence[Run]) -> pd.DataFrame:
     """Figures as rows, runs as columns; rows in which the runs differ come first."""
-    frame = pd.DataFrame({label(run): facts(run) for run in runs}).fillna("")
-    names = list(dict.fromkeys(name for run in runs for name in facts(run)))
-    frame = frame.reindex(names)
+    return side_by_side([label(run) for run in runs], [facts(run) for run in runs])
+
+
+def side_by_side(names: Sequence[str], columns: Sequence[dict[str, str]]) -> pd.DataFrame:
+    """Figures as rows, one column each; rows in which the columns differ come first."""
+    order = list(dict.fromkeys(key for column in columns for key in column))
+    frame = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in zip(names, columns, strict=True)})
+    frame = frame.reindex(order).fillna("")
     differs = frame.nunique(axis=1) > 1
     return pd.concat([frame[differs], frame[~differs]])

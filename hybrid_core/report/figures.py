@@ -3,6 +3,7 @@
 A chart is computed from closed forms, from the paper's tables or from stored runs; nothing is measured here.
 """
 
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -10,13 +11,14 @@ from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import plotly.graph_objects as go
 
 from hybrid_core import baselines, presets
-from hybrid_core.costs.memory import memory
+from hybrid_core.costs.memory import memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
-from hybrid_core.hardware import Hardware
+from hybrid_core.hardware import Hardware, catalogue
 from hybrid_core.registry import KINDS, kind_of
 from hybrid_core.report import units
 from hybrid_core.report.retrieval import learnt, probe_learnt
@@ -25,7 +27,7 @@ from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 
 # Okabe and Ito's colours, for designs side by side.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 CONTEXTS = 2 ** np.arange(11, 21)  # 2K to 1M
 LENGTH_TICKS = {"tickvals": [int(c) for c in CONTEXTS], "ticktext": [units.length(int(c)) for c in CONTEXTS]}
 MODEL_COLOUR = {"llama": "#D55E00", "swa": "#E69F00", "mamba": "#0072B2", "inter": "#CC79A7", "intra": "#009E73"}
@@ -50,35 +52,34 @@ HALF, FULL = 470, 1000  # nominal widths in pixels, for wrapping and for the roo
 def _figure(title: str, source: str, x: str, y: str, height: int = 340, width: int = HALF) -> go.Figure:
     """An empty chart in the house style: title above the legend, source below the axis."""
     foot = "<br>".join(textwrap.wrap(source, (width - 80) // 6))
-    heading = textwrap.wrap(title, width // 8)
-    figure = go.Figure()
-    figure.update_layout(
-        title={
-            "text": "<br>".join(heading),
-            "x": 0,
-            "xanchor": "left",
+    lines = textwrap.wrap(title, width // 8)
+    heading = {"text": "<br>".join(lines), "x": 0, "xanchor": "left", "font": {"size": 15}}
+    layout = {  # given whole: each later update of a layout takes plotly ten milliseconds
+        "title": heading
+        | {
             "y": 1,
             "yanchor": "top",
             "yref": "container",
-        },
-        title_font_size=15,
-        title_pad={"t": 8 if len(heading) == 1 else 20, "l": 4},  # of several lines plotly would cut the first
-        height=height,
-        margin={"l": 64, "r": 16, "b": 64 + 15 * foot.count("<br>")},
-        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        xaxis_title={"text": f"{x}<br><span style='font-size:11px'>{foot}</span>", "standoff": 8},
-        yaxis_title=y,
-        hovermode="closest",
-        meta={"width": width},
-    )
-    return figure
+            "pad": {"t": 8 if len(lines) == 1 else 20, "l": 4},
+        },  # of several lines plotly would cut the first
+        "height": height,
+        "margin": {"l": 64, "r": 16, "b": 64 + 15 * foot.count("<br>")},
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        "xaxis": {"title": {"text": f"{x}<br><span style='font-size:11px'>{foot}</span>", "standoff": 8}},
+        "yaxis": {"title": {"text": y}},
+        "hovermode": "closest",
+        "meta": {"width": width},
+    }
+    return go.Figure(layout=layout)
 
 
 def _room(figure: go.Figure) -> go.Figure:
     """Make room above the plot for the title and for as many rows of legend as the names need."""
     shown = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
     longest = max((len(name) for name in shown), default=0)
-    per_row = max(1, (figure.layout.meta["width"] - 80) // (7 * longest + 44))
+    words = [part for trace in figure.data if trace.type == "bar" for y in trace.y for part in str(y).split("<br>")]
+    left = max([64, *(6 * len(word) for word in words)])
+    per_row = max(1, (figure.layout.meta["width"] - left - 16) // (7 * longest + 44))
     rows = -(-len(shown) // per_row) if len(shown) > 1 else 0
     top = 26 + figure.layout.title.pad.t + 18 * figure.layout.title.text.count("<br>") + 20 * rows
     figure.update_layout(margin_t=top, height=figure.layout.height + top - 40, showlegend=len(shown) > 1)
@@ -107,8 +108,8 @@ def _lines(figure: go.Figure, designs: Sequence[Named], values: Sequence[np.ndar
         )
 
 
-def cache_by_context(designs: Sequence[Named], workload: Workload) -> go.Figure:
-    """Exact cache of one sequence against its length."""
+def cache_by_context(designs: Sequence[Named], workload: Workload, hardware: Hardware | None = None) -> go.Figure:
+    """Exact cache of one sequence against its length, on any device."""
     figure = _figure(
         "Cache of one sequence against context",
         f"exact: tensor shapes and dtypes (keys and values {workload.kv_cache_dtype}, state {workload.state_dtype})",
@@ -173,75 +174,175 @@ def memory_by_part(designs: Sequence[Named], workload: Workload, hardware: Hardw
     return _room(figure)
 
 
-def flops_by_part(spec: ArchSpec, workload: Workload) -> go.Figure:
-    """Shares of a forward pass and of a decode step, part by part."""
-    context = workload.context_len
-    figure = _figure(
-        f"Where the FLOPs go at {units.length(context)} tokens",
-        "exact: every matrix product and scan of the forward pass; training is three times the forward",
-        "share of FLOPs (%)",
-        "",
-        height=230,
-    )
+# part of a forward pass -> (its name, colour)
+PARTS = {
+    "qkv": ("attention projections", "#D55E00"),
+    "attention": ("attention", "#8C3A00"),
+    "in_proj": ("Mamba projections", "#0072B2"),
+    "conv": ("convolution", "#56B4E9"),
+    "scan": ("scan", "#009E73"),
+    "out": ("output projections", "#CC79A7"),
+    "gate": ("gates", "#666666"),
+    "ffn": ("feed-forward", "#999999"),
+    "head": ("vocabulary head", "#F0E442"),
+}
+
+
+def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
+    """FLOPs per token by part: of training (three forward passes) and of a decode step."""
     costs = model_costs(spec)
     forward, step = Counter({"head": costs.head_flops(context)}), Counter({"head": costs.head_flops(1)})
     for layer, n in costs.distinct():
         for total, parts in ((forward, layer.forward_flops(context)), (step, layer.decode_flops(context))):
             for part, value in parts.items():
                 total[part] += int(n * value)
-    names = {
-        "qkv": "attention projections",
-        "attention": "attention",
-        "in_proj": "Mamba projections",
-        "conv": "convolution",
-        "scan": "scan",
+    return {"training": Counter({part: 3 * value / context for part, value in forward.items()}), "decode": step}
+
+
+def flops_by_part(designs: Sequence[Named], workload: Workload) -> go.Figure:
+    """FLOPs per token of training and of decoding, part by part."""
+    context = workload.context_len
+    figure = _figure(
+        f"Where the FLOPs go, per token at {units.length(context)}",
+        "exact: every matrix product and scan; training is three times the forward pass",
+        "GFLOPs per token",
+        "",
+        height=150 + 64 * len(designs),
+    )
+    rows = {
+        (what if len(designs) == 1 else f"{escape(design.label)}<br>{what}"): parts
+        for design in designs
+        for what, parts in _parts(design.spec, context).items()
     }
-    names |= {"out": "output projections", "gate": "gates", "ffn": "feed-forward", "head": "vocabulary head"}
-    for (part, part_label), colour in zip(
-        names.items(), ("#D55E00", "#8C3A00", "#0072B2", "#56B4E9", "#003D5C", "#CC79A7", "#000000", "#999999", "#F0E442"), strict=True
-    ):
-        if forward[part] or step[part]:
+    for part, (name, colour) in PARTS.items():
+        if any(parts[part] for parts in rows.values()):
             figure.add_bar(
-                y=["forward", "decode step"],
-                x=[100 * forward[part] / forward.total(), 100 * step[part] / step.total()],
-                customdata=[units.flops(forward[part]), units.flops(step[part])],
-                name=part_label,
+                y=list(rows),
+                x=[parts[part] / 1e9 for parts in rows.values()],
+                customdata=[100 * parts[part] / parts.total() for parts in rows.values()],
+                name=name,
                 orientation="h",
                 marker_color=colour,
-                hovertemplate=part_label + ": %{x:.1f} % (%{customdata})",
+                hovertemplate=f"%{{y}}, {name}: %{{x:.3f}} GFLOPs (%{{customdata:.1f}} %)<extra></extra>",
             )
     figure.update_layout(barmode="stack")
     figure.update_yaxes(autorange="reversed")
     return _room(figure)
 
 
-def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
-    """The layers from the first (top) to the last, coloured by kind; the bar is the layer's share of the stack's FLOPs."""
+def memory_by_context(designs: Sequence[Named], workload: Workload, hardware: Hardware) -> go.Figure:
+    """Memory of the whole workload against context, beside what the device has."""
     figure = _figure(
-        "The stack, with each layer's share of FLOPs",
-        f"exact: forward pass over {units.length(workload.context_len)} tokens, without embedding and head; first layer on top",
-        "share of FLOPs (%)",
-        "layer",
-        height=max(240, 110 + 24 * spec.n_layers),
+        f"Memory against context, batch {workload.batch_size}",
+        f"exact: weights, cache, activations of the prefill (eager); dashed: {hardware.name}, {units.n_bytes(hardware.memory_bytes)}",
+        "context length (tokens)",
+        "memory (GiB)",
+    )
+    used = [np.broadcast_to(memory(d.spec, workload, CONTEXTS).total, CONTEXTS.shape) / 2**30 for d in designs]
+    _lines(figure, designs, used, "%{x:,} tokens: %{y:,.2f} GiB")
+    figure.add_scatter(
+        x=CONTEXTS[[0, -1]],
+        y=[hardware.memory_bytes / 2**30] * 2,
+        mode="lines",
+        name=hardware.name,
+        line={"color": "#D00020", "width": 2, "dash": "dash"},
+        showlegend=False,
+    )
+    _log(figure, "y")
+    _lengths(figure)
+    return _room(figure)
+
+
+def _sizes() -> dict[int, str]:
+    """Bytes of memory of the known GPUs, with the names of those that have as much."""
+    found: dict[int, list[str]] = {}
+    for device in catalogue().values():
+        if device.kind == "gpu":
+            found.setdefault(device.memory_bytes, []).append(device.key.replace("_", " ").upper())
+    return {size: f"{size / 2**30:.0f} GiB: " + "<br>".join(textwrap.wrap(", ".join(found[size]), 24)) for size in sorted(found)}
+
+
+def longest_context(designs: Sequence[Named], workload: Workload, hardware: Hardware | None = None) -> go.Figure:
+    """The longest context that each size of device memory has room for: weights and cache, as in decoding."""
+    sizes = _sizes()
+    figure = _figure(
+        f"Where each accelerator runs out, batch {workload.batch_size}",
+        "exact: the longest context (up to 16M) whose weights and cache fit, as in decoding; activations of a long prompt come on top",
+        "longest context (tokens)",
+        "",
+        height=110 + (20 + 12 * len(designs)) * len(sizes),
+    )
+    for design, colour in zip(designs, _cycle(len(designs)), strict=True):
+        longest = room_for(design.spec, workload, list(sizes))
+        figure.add_bar(
+            y=list(sizes.values()),
+            x=[n or None for n in longest],
+            text=[units.length(n) if n else "weights do not fit" for n in longest],
+            name=escape(design.label),
+            orientation="h",
+            marker_color=colour,
+            hovertemplate="%{y}: %{x:,} tokens",
+        )
+    ticks = [2**k for k in range(10, 25, 2)]
+    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[units.length(n) for n in ticks], range=[3, 7.8])
+    figure.update_yaxes(autorange="reversed", tickfont_size=10)
+    return _room(figure)
+
+
+ROW, MAX_STACK = 24, 1_300  # pixels of a layer, and of all layers of a deep stack
+
+
+def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
+    """The layers, first on top, coloured by kind; beside each its share of the stack's parameters and FLOPs. A point's y is its layer."""
+    figure = _figure(
+        "The stack: what each layer is, and its share",
+        f"exact: parameters, and FLOPs of a forward pass over {units.length(workload.context_len)} tokens; both without embedding and head",
+        "",
+        "",
+        height=max(170, 110 + min(ROW * spec.n_layers, MAX_STACK)),
     )
     costs = model_costs(spec)
-    flops = [float(sum(layer.forward_flops(workload.context_len).values())) for layer in costs.layers]
-    params = [layer.params() for layer in costs.layers]
+    flops = np.array([float(sum(layer.forward_flops(workload.context_len).values())) for layer in costs.layers])
+    params = np.array([float(layer.params()) for layer in costs.layers])
+    shares = {"x2": ("parameters", 100 * params / params.sum()), "x3": ("FLOPs", 100 * flops / flops.sum())}
     kinds = [kind_of(layer.mixer) for layer in spec.stack]
+    written = spec.n_layers <= 40  # words of more layers are too small to read, and slow to draw
     for kind in KINDS.values():
         rows = [i for i, found in enumerate(kinds) if found == kind]
-        if rows:
+        if not rows:
+            continue
+        usual = {"y": [i + 1 for i in rows], "orientation": "h", "width": 0.85 if written else 1}
+        usual |= {"marker_color": kind.colour, "legendgroup": kind.name}
+        figure.add_bar(
+            x=[1] * len(rows),
+            text=kind.label if written else None,
+            textposition="inside",
+            insidetextanchor="middle",
+            textfont_color="#000" if kind.light else "#fff",
+            name=f"{kind.label} ({len(rows)})",
+            customdata=[(units.count(params[i]), units.flops(flops[i])) for i in rows],
+            hovertemplate=f"layer %{{y}}: {kind.label}, %{{customdata[0]}} parameters, %{{customdata[1]}}<extra></extra>",
+            **usual,
+        )
+        for axis, (what, share) in shares.items():
             figure.add_bar(
-                y=[i + 1 for i in rows],
-                x=[100 * flops[i] / sum(flops) for i in rows],
-                customdata=[(kind.label, units.count(params[i]), units.flops(flops[i])) for i in rows],
-                name=f"{kind.label} ({len(rows)})",
-                orientation="h",
-                marker_color=kind.colour,
-                hovertemplate="layer %{y}: %{customdata[0]}, %{customdata[1]} parameters, %{customdata[2]}<extra></extra>",
+                x=share[rows],
+                xaxis=axis,
+                showlegend=False,
+                name=f"{kind.label}, {what}",
+                hovertemplate=f"layer %{{y}}: %{{x:.2f}} % of the {what}<extra></extra>",
+                **usual,
             )
-    figure.update_yaxes(autorange="reversed", dtick=1 if spec.n_layers <= 32 else 8)
-    figure.update_layout(bargap=0.15)
+    shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 4}
+    figure.update_layout(
+        xaxis={"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True, "title_standoff": 40},
+        xaxis2={"domain": [0.48, 0.72], "title": "parameters", "fixedrange": True} | shown,
+        xaxis3={"domain": [0.76, 1], "title": "FLOPs", "fixedrange": True} | shown,
+        yaxis={"autorange": "reversed", "dtick": 1 if spec.n_layers <= 40 else 10, "fixedrange": True, "showgrid": False},
+        barmode="overlay",
+        margin_b=figure.layout.margin.b + 24,
+        meta={"width": 380},
+    )
     return _room(figure)
 
 
@@ -304,7 +405,7 @@ def retrieval_map(run: Run, width: int = HALF) -> go.Figure:
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     if found["trained_len"] in found["lengths"]:
-        figure.add_vline(x=found["lengths"].index(found["trained_len"]) + 0.5, line_dash="dash")
+        figure.add_vline(x=found["lengths"].index(found["trained_len"]) + 0.5, line_dash="dash", line_color="#808080")
     return _room(figure)
 
 
@@ -587,3 +688,46 @@ def _colour_of(run: Run) -> str:
     if "S" in letters:
         return MODEL_COLOUR["swa"]
     return MODEL_COLOUR["inter" if "A" in letters else "mamba"]
+
+
+# ---------------------------------------------------------------- a chart without looking at it
+
+
+def data(figure: go.Figure) -> pd.DataFrame:
+    """What a chart shows, one row a point, under the titles of its axes."""
+    frames = [
+        pd.DataFrame({"series": trace.name or "", "x": _column(trace.x), "y": _column(trace.y)})
+        for trace in figure.data
+        if trace.x is not None
+    ]
+    names = {"x": _words(figure.layout.xaxis.title.text) or "x", "y": _words(figure.layout.yaxis.title.text) or "y"}
+    return pd.concat(frames, ignore_index=True).rename(columns=names) if frames else pd.DataFrame()
+
+
+def told(figure: go.Figure) -> str:
+    """A chart in words, for who cannot see it: its title, and where each series starts and ends."""
+    lines = [_words(figure.layout.title.text)]
+    for trace in figure.data:
+        xs, ys = _column(trace.x), _column(trace.y)
+        if trace.showlegend is not False and len(ys):
+            if trace.type == "heatmap":
+                cells = [cell for row in trace.z for cell in row if cell is not None]
+                lines.append(f"{len(cells)} cells, from {_said(min(cells))} to {_said(max(cells))}" if cells else "no cell yet")
+            elif trace.type == "bar":
+                lines.append(f"{trace.name}: " + ", ".join(f"{_words(str(y))} {_said(x)}" for x, y in zip(xs[:8], ys[:8], strict=True)))
+            else:
+                lines.append(f"{trace.name}: {_said(ys[0])} at {_said(xs[0])}, {_said(ys[-1])} at {_said(xs[-1])}")
+    return ". ".join(line for line in lines if line)
+
+
+def _column(values: Any) -> list[Any]:
+    return [] if values is None else list(values)
+
+
+def _words(html: str | None) -> str:
+    """Text without markup; of an axis title its first line, above the foot."""
+    return re.sub(r"<[^>]+>", "", re.split(r"<br><span", (html or ""))[0].replace("<br>", " ")).strip()
+
+
+def _said(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, (int, float, np.number)) else str(value)

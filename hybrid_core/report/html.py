@@ -2,16 +2,20 @@
 
 import datetime as dt
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
-from hybrid_core import __version__, baselines, hardware
+from hybrid_core import __version__, baselines, hardware, link, quality
+from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.costs.summary import summary
+from hybrid_core.registry import kind_of
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import differences, label
 from hybrid_core.report.retrieval import reading
@@ -27,8 +31,11 @@ REFERENCE = "h100_sxm"
 TITLES = {"profile": "Profile", "niah": "Retrieval", "probes": "Recall and state", "checkpoint": "Retrieval"}
 
 
-def report(runs: Sequence[Run]) -> str:
-    """The file's text. Everything that came from a user is escaped; plotly's script stands inside the file."""
+HOME = "http://localhost:8501"  # where `make app` serves the explorer
+
+
+def report(runs: Sequence[Run], home: str = HOME) -> str:
+    """The file's text. Everything that came from a user is escaped; plotly's script stands inside the file; links lead to `home`."""
     workload = Workload()
     costs = {run.id: summary(run.spec, workload, hardware.get(REFERENCE)) for run in runs}
     measured = [run for run in runs if "generation" in run.parts]
@@ -47,6 +54,8 @@ def report(runs: Sequence[Run]) -> str:
         stacks={run.id: _div(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs},
         readings={run.id: reading(run) for run in runs},
         commands={run.id: command(run) for run in runs},
+        links={run.id: f"{home}/?{urlencode({'design': link.encode(run.spec)})}" for run in runs},
+        short={run.id: in_short(run, costs[run.id]) for run in runs},
         reference=hardware.get(REFERENCE),
         workload=workload,
         plotly=get_plotlyjs(),
@@ -54,6 +63,32 @@ def report(runs: Sequence[Run]) -> str:
         version=__version__,
         citation=baselines.CITATION,
     )
+
+
+def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
+    """What a colleague should know of a run after half a minute, a sentence each with its convention."""
+    kinds = Counter(kind_of(layer.mixer).label for layer in run.spec.stack)
+    made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
+    size = units.count(cost["params"]["non_embedding"])
+    said = [f"{made} layers, {size} parameters without embedding (exact)."]
+    if run.spec.attention:
+        llama = same_size_llama(run.spec)
+        base = int(model_costs(llama).cache_bytes(cost["workload"]["context_len"], "exact"))
+        own = cost["cache_bytes"]["exact"]
+        said.append(
+            f"At {units.length(cost['workload']['context_len'])} a sequence keeps {units.n_bytes(own)} of cache, "
+            f"{100 * (own / base - 1):+.0f} % beside a Llama of the same size (exact)."
+        )
+    if rows := run.parts.get("generation", {}).get("rows"):
+        row = rows[-1]
+        said.append(
+            f"On {run.device} it generated {units.rate(row['tokens_per_s'])} up to {units.length(row['total_len'])} (measured), "
+            f"{row['tokens_per_s'] / row['predicted_tokens_per_s']:.0%} of what was predicted."
+        )
+    found = quality.estimate(run.spec)
+    if isinstance(found, quality.Estimate):
+        said.append(f"NLL on DCLM at 60B tokens: {found.nll:.3f}, {found.low:.3f} to {found.high:.3f} (estimated from the paper's rows).")
+    return said
 
 
 def _div(chart: go.Figure, name: str) -> str:

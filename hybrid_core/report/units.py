@@ -50,6 +50,6 @@ def seconds(value: float) -> str:
 
 def length(tokens: int) -> str:
     """A context length: 8192 -> `8K`."""
-    if tokens >= 2**20 and tokens % 2**20 == 0:
-        return f"{tokens // 2**20}M"
+    if tokens >= 2**20 and tokens % 1024 == 0:
+        return f"{tokens / 2**20:.3g}M"
     return f"{tokens // 1024}K" if tokens % 1024 == 0 else f"{tokens:,}"

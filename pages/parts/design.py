@@ -1,32 +1,89 @@
-"""The design on screen: kept in the session, carried in the link."""
+"""The view on screen: the design with its history, its workload, what it is compared with. Kept in the session, carried in the link."""
 
 import re
+from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
 
 from hybrid_core import link, presets
+from hybrid_core.report.html import HOME
 from hybrid_core.spec import ArchSpec, SpecError
 
-KEY = "design"
+VIEW, HISTORY, AT = "view", "view.history", "view.at"
+MAX_HISTORY = 200
+
+
+def view() -> link.View:
+    """The session's view, else the link's, else the worked example; the address follows. A bad link is said and not followed."""
+    if VIEW not in st.session_state:
+        shown = link.View(design=presets.get(presets.FIRST).spec)
+        try:
+            shown = link.from_query({key: st.query_params.get_all(key) for key in st.query_params})
+        except SpecError as error:
+            st.error(f"This link cannot be opened; the worked example is shown instead. {plain(str(error))}")
+        st.session_state.update({VIEW: shown, HISTORY: [shown.design], AT: 0})
+    _write_address()
+    found: link.View = st.session_state[VIEW]
+    return found
 
 
 def current() -> ArchSpec:
-    """The last good design: the session's, else the link's, else the worked example. A bad link is said and not followed."""
-    if KEY not in st.session_state:
-        st.session_state[KEY] = presets.get(presets.FIRST).spec
-        if text := st.query_params.get(KEY):
-            try:
-                st.session_state[KEY] = link.decode(text)
-            except SpecError as error:
-                st.error(f"This link cannot be opened; the worked example is shown instead. {error}")
-    design: ArchSpec = st.session_state[KEY]
-    return design
+    """The last good design."""
+    return view().design
+
+
+def change(**fields: Any) -> None:
+    """Other fields of the view; a new design becomes a step of the history."""
+    before = view()
+    st.session_state[VIEW] = before.model_copy(update=fields)
+    if fields.get("design", before.design) != before.design:
+        steps = st.session_state[HISTORY][: st.session_state[AT] + 1]
+        st.session_state[HISTORY] = [*steps, fields["design"]][-MAX_HISTORY:]
+        st.session_state[AT] = len(st.session_state[HISTORY]) - 1
+    _write_address()
 
 
 def keep(spec: ArchSpec) -> None:
     """Make `spec` the design on screen and in the address bar."""
-    st.session_state[KEY] = spec
-    st.query_params[KEY] = link.encode(spec)
+    change(design=spec)
+
+
+def open_in_compose(spec: ArchSpec) -> None:
+    """Make `spec` the design on screen and let the controls of Compose take it over."""
+    keep(spec)
+    for key in [key for key in st.session_state if str(key).startswith("form.")]:
+        del st.session_state[key]
+
+
+def can_step(by: int) -> bool:
+    """Whether there is a design `by` steps on in the history."""
+    return 0 <= st.session_state[AT] + by < len(st.session_state[HISTORY])
+
+
+def step(by: int) -> ArchSpec:
+    """Move in the history and return the design found there."""
+    st.session_state[AT] += by
+    found: ArchSpec = st.session_state[HISTORY][st.session_state[AT]]
+    st.session_state[VIEW] = view().model_copy(update={"design": found})
+    return found
+
+
+def _write_address() -> None:
+    wanted = link.to_query(st.session_state[VIEW])
+    if {key: st.query_params.get_all(key) for key in st.query_params} != {k: v if isinstance(v, list) else [v] for k, v in wanted.items()}:
+        st.query_params.from_dict(wanted)
+
+
+def home() -> str:
+    """The server's address as the browser sees it."""
+    base = urlsplit(st.context.url or HOME)
+    return f"{base.scheme}://{base.netloc}"
+
+
+def address(page: str = "") -> str:
+    """The link to the view."""
+    return f"{home()}/{page}?{urlencode(link.to_query(view()), doseq=True)}"
 
 
 def plain(text: str) -> str:

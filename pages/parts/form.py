@@ -1,5 +1,7 @@
 """The controls of Compose, in the order people think. They hold a draft; `draft()` says what it describes."""
 
+from collections import Counter
+from collections.abc import Callable
 from math import ceil
 from typing import Any
 
@@ -7,21 +9,17 @@ import streamlit as st
 
 from hybrid_core import placement, presets
 from hybrid_core.costs.model import fit_depth
+from hybrid_core.glossary import explain
 from hybrid_core.spec import SECTIONS as NEEDED
-from hybrid_core.spec import ArchSpec, Mamba1Section, Mamba2Section, SpecError
+from hybrid_core.spec import ArchSpec, IntraMixer, Mamba1Section, Mamba2Section, SpecError
+from pages.parts import notes, pictures
 
 PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
 SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
+BUTTONS = ("form.fit", "form.upload", "form.back")  # what Streamlit lets nobody set
 SSM_KINDS = {"mamba2": Mamba2Section, "mamba1": Mamba1Section}
 STRATEGY_LETTERS = {"transformer": "A", "swa": "AS", "mamba": "M", "inter": "AM", "intra": "HM"}
-STRATEGY_HELP = (
-    "transformer: all attention. swa: global attention among sliding windows. mamba: all Mamba. "
-    "inter: attention blocks among Mamba blocks. intra: intra-hybrid blocks among Mamba blocks. custom: a kind per layer."
-)
-PLACEMENT_HELP = (
-    "middle (scatter): evenly. front / end: the first / last of them moved to the ends. cluster: side by side in the centre. "
-    "sandwich: first and last layer, the rest evenly. custom: the layers you name."
-)
+PAPER_RATIOS = ("0:1", "1:12", "1:5", "1:3", "1:1", "1:0")
 
 
 def _field(path: str) -> str:
@@ -31,6 +29,12 @@ def _field(path: str) -> str:
 def value(path: str) -> Any:
     """What a control holds."""
     return st.session_state[_field(path)]
+
+
+def remember() -> None:
+    """Keep what the controls hold that this page does not draw now; Streamlit forgets a control that is not drawn."""
+    for key in [key for key in st.session_state if str(key).startswith("form.") and key not in BUTTONS]:
+        st.session_state[key] = st.session_state[key]
 
 
 def load(spec: ArchSpec) -> None:
@@ -49,6 +53,7 @@ def load(spec: ArchSpec) -> None:
     state |= _layers_state(spec)
     for path, item in state.items():
         st.session_state[_field(path)] = item
+    st.session_state.pop("form.strategy_before", None)
     st.session_state["form.sections"] = {section for section in SECTIONS if getattr(spec, section)}
     st.session_state["form.scaling"] = scaling.model_dump() if scaling else None
 
@@ -57,20 +62,24 @@ def _layers_state(spec: ArchSpec) -> dict[str, Any]:
     """Strategy, ratio and placement controls. Indices as printed show as placement `custom` with the ratio that makes as many."""
     layers = spec.layers
     a, b = placement.parse_ratio(layers.ratio) if layers.ratio else (1, 5)
-    expensive = placement.MIXTURES.get(layers.strategy, ("A", "M"))[0]
-    indices = [i for i, letter in enumerate(spec.pattern, start=1) if letter == expensive]
     if layers.indices is not None:
         a, b = next(
-            ((1, b) for b in (0, 1, 3, 5, 12, *range(1, 64)) if placement.n_expensive(spec.n_layers, (1, b)) == len(indices)), (1, 5)
+            ((1, b) for b in (0, 1, 3, 5, 12, *range(1, 64)) if placement.n_expensive(spec.n_layers, (1, b)) == len(layers.indices)), (1, 5)
         )
     return {
         "layers.strategy": layers.strategy,
         "layers.a": a,
         "layers.b": b,
         "layers.placement": "custom" if layers.indices is not None else layers.placement or "middle",
-        "layers.indices": ", ".join(map(str, indices)),
+        "layers.indices": _expensive(spec),
         "layers.pattern": spec.pattern,
     }
+
+
+def _expensive(spec: ArchSpec) -> str:
+    """The indices of the expensive kind, as the control shows them."""
+    letter = placement.MIXTURES.get(spec.layers.strategy, ("A", "M"))[0]
+    return ", ".join(str(i) for i, kind in enumerate(spec.pattern, start=1) if kind == letter)
 
 
 def draft() -> ArchSpec:
@@ -86,6 +95,13 @@ def draft() -> ArchSpec:
     return ArchSpec.from_mapping({key: item for key, item in data.items() if item is not None})
 
 
+def follow(spec: ArchSpec) -> None:
+    """A custom stack, and layers named one by one, start from the stack that was there."""
+    st.session_state[_field("layers.pattern")] = spec.pattern
+    if value("layers.placement") != "custom":
+        st.session_state[_field("layers.indices")] = _expensive(spec)
+
+
 def _layers() -> dict[str, Any]:
     strategy = value("layers.strategy")
     if strategy == "custom":
@@ -95,6 +111,26 @@ def _layers() -> dict[str, Any]:
     if value("layers.placement") == "custom":
         return {"strategy": strategy, "indices": _indices(value("layers.indices"))}
     return {"strategy": strategy, "ratio": f"{value('layers.a')}:{value('layers.b')}", "placement": value("layers.placement")}
+
+
+def set_kinds(pattern: str) -> None:
+    """Make the stack these letters, the strategy custom; what breaks a rule is said and changes nothing."""
+    before = {key: value(key) for key in ("layers.strategy", "layers.pattern", "n_layers")}
+    changed = {"layers.strategy": "custom", "layers.pattern": pattern, "n_layers": max(1, len(pattern))}
+    st.session_state.update({_field(key): item for key, item in changed.items()})
+    try:
+        draft()
+    except SpecError as error:
+        st.session_state.update({_field(key): item for key, item in before.items()} | {"form.problem": str(error)})
+        return
+    if before["layers.strategy"] != "custom":
+        st.session_state["form.strategy_before"] = (before["layers.strategy"], before["n_layers"])
+
+
+def back() -> None:
+    """Leave the custom stack for the strategy that it was made from; ratio and placement are as they were."""
+    strategy, n_layers = st.session_state.pop("form.strategy_before")
+    st.session_state.update({_field("layers.strategy"): strategy, _field("n_layers"): n_layers})
 
 
 def _indices(text: str) -> list[int]:
@@ -126,39 +162,54 @@ def _ffn() -> dict[str, Any] | None:
 # ---------------------------------------------------------------- drawing
 
 
-def _number(label: str, path: str, least: int = 1, step: int = 1, help: str | None = None) -> None:
-    st.number_input(label, min_value=least, step=step, key=_field(path), help=help)
+def _number(label: str, path: str, least: int = 1, step: int = 1) -> None:
+    st.number_input(label, min_value=least, step=step, key=_field(path), help=explain(path))
 
 
-def _choice(label: str, path: str, options: tuple[str, ...], help: str | None = None) -> None:
-    st.selectbox(label, options, key=_field(path), help=help)
+def choice(label: str, path: str, options: tuple[str, ...]) -> None:
+    """A select box for one of the form's values."""
+    st.selectbox(label, options, key=_field(path), help=explain(path))
 
 
-def draw() -> None:
-    """All controls, in the sidebar."""
-    _draw_start()
+def draw(spec: ArchSpec, said: notes.Notes) -> None:
+    """All controls, in the sidebar; `spec` is the last good design, `said` the advice on it."""
     letters = set(STRATEGY_LETTERS.get(value("layers.strategy"), value("layers.pattern").upper()))
+    _draw_start()
     _draw_size()
-    _draw_layers()
-    with st.expander("Attention", expanded=False):
-        _draw_attention()
-    with st.expander("Sliding window", expanded="S" in letters):
-        _number("window (tokens)", "swa.window", help="A query sees this many last positions, itself included")
-        _number("sink (tokens)", "swa.sink", least=0, help="… and this many first positions")
-        st.number_input("RoPE theta of the window", min_value=1.0, key=_field("swa.rope_theta"))
-    with st.expander("Mamba", expanded=False):
-        _draw_ssm()
-    with st.expander("Intra-hybrid block", expanded="H" in letters):
-        _draw_intra()
-    with st.expander("Differential layers", expanded=bool(letters & set("DN"))):
-        _draw_diff()
-    with st.expander("Feed-forward", expanded=False):
-        _draw_ffn()
+    _draw_layers(spec, said)
+    _fold("Attention", _draw_attention)
+    _fold("Sliding window", lambda: _draw_window(said), unfolded="S" in letters)
+    _fold("Mamba", _draw_ssm)
+    _fold("Intra-hybrid block: sizes", lambda: _draw_intra_sizes(said))
+    _fold("Differential layers", _draw_diff, unfolded=bool(letters & set("DN")))
+    _fold("Feed-forward", _draw_ffn)
+    notes.show(said, "ffn")
+
+
+def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> None:
+    """Controls behind their title, drawn once it is opened: what is not seen costs no time."""
+    folder = st.expander(title, expanded=unfolded, key=f"fold-{title}-{unfolded}", on_change="rerun")
+    if folder.open:
+        with folder:
+            content()
+
+
+def _draw_window(said: notes.Notes) -> None:
+    _number("window (tokens)", "swa.window")
+    _number("sink (tokens)", "swa.sink", least=0)
+    st.number_input("RoPE theta of the window", min_value=1.0, key=_field("swa.rope_theta"), help=explain("swa.rope_theta"))
+    notes.show(said, "swa.window")
 
 
 def _draw_start() -> None:
     st.selectbox(
-        "Start from", presets.ordered(), index=None, placeholder="a preset of the paper", key="form.preset", on_change=_open_preset
+        "Start from",
+        presets.ordered(),
+        index=None,
+        placeholder="a preset of the paper",
+        key="form.preset",
+        on_change=_open_preset,
+        help=explain("preset"),
     )
     st.file_uploader("or open a YAML file", key="form.upload", on_change=_open_upload)
 
@@ -181,18 +232,24 @@ def _open_upload() -> None:
 
 def _draw_size() -> None:
     st.subheader("Size")
-    st.text_input("Name", key=_field("name"), max_chars=100)
+    st.text_input("Name", key=_field("name"), max_chars=100, help=explain("name"))
     left, right = st.columns(2)
     with left:
         _number("d_model", "d_model", step=128)
         _number("Vocabulary", "vocab_size", step=1024)
     with right:
-        _number("Layers", "n_layers")
-    st.toggle("Head shares the embedding", key=_field("tie_embeddings"))
-    target = st.number_input(
-        "Parameters to fit (millions, without embedding)", min_value=1.0, value=973.0, step=10.0, help="973M is the paper's Llama at 1B"
-    )
-    st.button("Fit depth", on_click=_fit, args=(target * 1e6,), help="The number of layers that comes closest, at this ratio and placement")
+        st.number_input("Layers", min_value=1, key=_field("n_layers"), help=explain("n_layers"), on_change=_as_many_kinds)
+    st.toggle("Head shares the embedding", key=_field("tie_embeddings"), help=explain("tie_embeddings"))
+    with st.popover("Fit depth", icon=":material/straighten:", help=explain("fit_depth")):
+        target = st.number_input("Parameters without embedding (millions)", min_value=1.0, value=973.0, step=10.0)
+        st.caption("973M is the paper's Llama at 1B")
+        st.button("Fit", on_click=_fit, args=(target * 1e6,), key="form.fit")
+
+
+def _as_many_kinds() -> None:
+    """A custom stack grows by its last kind, or loses its last layers."""
+    pattern, n_layers = value("layers.pattern"), value("n_layers")
+    st.session_state[_field("layers.pattern")] = (pattern + pattern[-1:] * n_layers)[:n_layers]
 
 
 def _fit(target: float) -> None:
@@ -202,51 +259,103 @@ def _fit(target: float) -> None:
         st.session_state["form.problem"] = str(error)
 
 
-def _draw_layers() -> None:
+def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
     st.subheader("Layers")
-    _choice("Strategy", "layers.strategy", placement.STRATEGIES, STRATEGY_HELP)
+    choice("Strategy", "layers.strategy", placement.STRATEGIES)
     strategy = value("layers.strategy")
-    if strategy == "custom":
-        st.text_input("One letter per layer", key=_field("layers.pattern"), help=placement.LEGEND)
-    elif strategy not in placement.UNIFORM:
-        _choice("Placement", "layers.placement", (*placement.PLACEMENTS, "custom"), PLACEMENT_HELP)
-        if value("layers.placement") == "custom":
-            st.text_input("Layers of the expensive kind", key=_field("layers.indices"), help="Counted from 1, e.g. 4, 8")
-        else:
-            left, right = st.columns(2)
-            with left:
-                _number(
-                    "Ratio: expensive",
-                    "layers.a",
-                    least=0,
-                    help="Attention or intra-hybrid blocks; the paper uses 1:0, 1:1, 1:3, 1:5, 1:12, 0:1",
-                )
-            with right:
-                _number("to cheap", "layers.b", least=0, help="Mamba or window blocks")
+    notes.show(said, "strategy")
+    with st.container():
+        if strategy == "custom" and "form.strategy_before" in st.session_state:
+            st.button(f"Back to {st.session_state['form.strategy_before'][0]}", on_click=back, icon=":material/undo:", key="form.back")
+        elif strategy not in placement.UNIFORM and strategy != "custom":
+            _draw_ratio(spec)
+            notes.show(said, "ratio")
+            _draw_placement(strategy)
+            notes.show(said, "placement")
+
+
+def _draw_ratio(spec: ArchSpec) -> None:
+    a, b = value("layers.a"), value("layers.b")
+    now = f"{a}:{b}"
+    st.session_state["form.ratio"] = now
+    options = sorted({*PAPER_RATIOS, now}, key=_share)
+    st.select_slider("Ratio, expensive to cheap", options, key="form.ratio", on_change=_slide, help=explain("ratio"))
+    left, right = st.columns(2)
+    left.number_input("expensive", min_value=0, max_value=1024, key=_field("layers.a"), on_change=_place_by_rule)
+    right.number_input("cheap", min_value=0, max_value=1024, key=_field("layers.b"), on_change=_place_by_rule)
+    counted = Counter(layer.letter for layer in spec.stack)
+    made = " + ".join(f"{n} {placement.LETTERS[letter]}" for letter, n in counted.items())
+    st.caption(f"{made} = {spec.n_layers} layers{'' if now in PAPER_RATIOS else '; the paper has no such ratio'}")
+
+
+def _share(ratio: str) -> float:
+    a, b = placement.parse_ratio(ratio) if ratio != "0:0" else (0, 1)
+    return a / (a + b)
+
+
+def _slide() -> None:
+    a, b = placement.parse_ratio(st.session_state["form.ratio"])
+    st.session_state.update({_field("layers.a"): a, _field("layers.b"): b})
+    _place_by_rule()
+
+
+def _place_by_rule() -> None:
+    """Named layers are of one ratio; another ratio is placed by a rule again."""
+    if value("layers.placement") == "custom":
+        st.session_state[_field("layers.placement")] = "middle"
+
+
+def _draw_placement(strategy: placement.Strategy) -> None:
+    """Every rule as a picture of the stack it makes; `scatter` is another name of `middle`."""
+    shown = [name for name in placement.PLACEMENTS if name != "scatter" or value("layers.placement") == "scatter"]
+    n_layers, expensive = value("n_layers"), placement.MIXTURES[strategy][0]
+    k = placement.n_expensive(n_layers, (value("layers.a"), value("layers.b"))) if value("layers.a") + value("layers.b") else 0
+
+    def picture(name: placement.Placement) -> str:
+        if name == "custom":
+            return "custom: the layers you name"
+        pattern = placement.pattern(strategy, n_layers, placement.place(k, n_layers, name))
+        return f"{pictures.strip(pattern, pictures.COLOURS)} {name}"
+
+    st.radio(
+        "Placement, first layer at the left",
+        [*shown, "custom"],
+        format_func=picture,
+        key=_field("layers.placement"),
+        help=explain("placement"),
+    )
+    if value("layers.placement") == "custom":
+        st.text_input(f"Layers of kind {placement.LETTERS[expensive]}", key=_field("layers.indices"), help=explain("indices"))
 
 
 def _draw_attention() -> None:
     _number("Query heads", "attention.n_heads")
-    _number("Key/value heads", "attention.n_kv_heads", help="Must divide the query heads; fewer make a smaller cache")
+    _number("Key/value heads", "attention.n_kv_heads")
     _number("head_dim", "attention.head_dim", step=8)
-    _choice("Position", "attention.position", ("rope", "nope"), "rope: rotary. nope: none")
-    st.number_input("RoPE theta", min_value=1.0, key=_field("attention.rope_theta"))
-    st.toggle("Llama-3 frequency scaling", key=_field("attention.rope_scaling"))
-    st.number_input("Scaling factor", min_value=1.0, key=_field("attention.rope_factor"), disabled=not value("attention.rope_scaling"))
+    choice("Position", "attention.position", ("rope", "nope"))
+    st.number_input("RoPE theta", min_value=1.0, key=_field("attention.rope_theta"), help=explain("rope_theta"))
+    st.toggle("Llama-3 frequency scaling", key=_field("attention.rope_scaling"), help=explain("rope_scaling"))
+    st.number_input(
+        "Scaling factor",
+        min_value=1.0,
+        key=_field("attention.rope_factor"),
+        disabled=not value("attention.rope_scaling"),
+        help=explain("rope_factor"),
+    )
 
 
 def _draw_ssm() -> None:
-    st.selectbox("Kind ", tuple(SSM_KINDS), key=_field("ssm.kind"), on_change=_new_ssm_kind, help="What the layers M are")
+    st.selectbox("Kind ", tuple(SSM_KINDS), key=_field("ssm.kind"), on_change=_new_ssm_kind, help=explain("ssm.kind"))
     _number("d_ssm (inner width)", "ssm.d_ssm", step=128)
-    _number("d_state", "ssm.d_state", step=16, help="State per channel; decides how much a layer can remember")
+    _number("d_state", "ssm.d_state", step=16)
     _number("d_conv", "ssm.d_conv")
     if value("ssm.kind") == "mamba1":
-        _number("dt_rank", "ssm.dt_rank", help="Rank of dt; d_model / 16 in the published models")
-        st.toggle("Norms of dt, B and C", key=_field("ssm.dt_bc_norm"), help="As in Jamba and Falcon-Mamba")
+        _number("dt_rank", "ssm.dt_rank")
+        st.toggle("Norms of dt, B and C", key=_field("ssm.dt_bc_norm"), help=explain("dt_bc_norm"))
     else:
         _number("head_dim", "ssm.head_dim", step=16)
-        _number("n_groups", "ssm.n_groups", help="Heads of a group share B and C")
-        _number("chunk_size", "ssm.chunk_size", step=64, help="How the scan is cut; changes FLOPs, not results")
+        _number("n_groups", "ssm.n_groups")
+        _number("chunk_size", "ssm.chunk_size", step=64)
 
 
 def _new_ssm_kind() -> None:
@@ -258,33 +367,46 @@ def _new_ssm_kind() -> None:
 
 
 def _draw_diff() -> None:
-    st.caption("Kinds D and N of a custom pattern: two softmax maps, or two Mamba-2 branches, one minus lambda times the other")
-    _choice("Norm ", "diff.norm", ("none", "group"), "group: RMS over each head")
-    _choice("Scalar ", "diff.scalar", ("diff_t", "none"), "diff_t: lambda on the second")
-    _choice("Fusion ", "diff.fusion", ("diff", "add"), "diff: first minus second")
+    st.caption(explain("diff"))
+    choice("Norm ", "diff.norm", ("none", "group"))
+    choice("Scalar ", "diff.scalar", ("diff_t", "none"))
+    choice("Fusion ", "diff.fusion", ("diff", "add"))
 
 
-def _draw_intra() -> None:
+def _draw_intra_sizes(said: notes.Notes) -> None:
     _number("Attention heads", "intra.n_heads")
     _number("Key/value heads ", "intra.n_kv_heads")
     _number("Query/key head_dim", "intra.qk_head_dim", step=8)
-    _number("Value head_dim", "intra.v_head_dim", step=8, help="The paper: heads * this = d_model")
+    _number("Value head_dim", "intra.v_head_dim", step=8)
     _number("d_ssm of the Mamba branch", "intra.d_ssm", step=128)
     _number("SSM head_dim (0 = as Mamba-2)", "intra.ssm_head_dim", least=0, step=16)
-    _choice("Norm", "intra.norm", ("group", "none"), "group: RMS over each head of each branch")
-    _choice(
-        "Scalar",
-        "intra.scalar",
-        ("none", "scale", "gate", "diff_t"),
-        "scale: a learnt vector per branch. gate: a sigmoid per head. diff_t: lambda on the Mamba branch",
-    )
-    _choice("Fusion", "intra.fusion", ("add", "diff", "concat"), "diff: attention minus Mamba, the paper's best")
-    _choice("Value", "intra.value", ("separate", "shared"), "shared: Mamba reads the attention's values")
-    _choice("Output projection", "intra.out", ("separate", "joint"), "separate: one per branch, before fusion")
+    notes.show(said, "intra.qk_head_dim")
+
+
+INTRA_AXES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "norm": ("Norm", ("group", "none")),
+    "scalar": ("Scalar", ("none", "scale", "gate", "diff_t")),
+    "fusion": ("Fusion", ("add", "diff", "concat")),
+    "value": ("Value", ("separate", "shared")),
+    "out": ("Output projection", ("separate", "joint")),
+}
+
+
+def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
+    """The intra-hybrid block, drawn, with a control per axis and what the paper says about it."""
+    st.subheader("Inside an intra-hybrid block")
+    says = ", ".join(f"{axis} {getattr(mixer, axis)}" for axis in INTRA_AXES)
+    ink = "#FAFAFA" if st.context.theme.type == "dark" else "#31333F"
+    st.image(pictures.intra_block(mixer, ink), alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {says}")
+    with st.container(horizontal=True, gap="medium"):
+        for axis, (label, options) in INTRA_AXES.items():
+            with st.container(width=172):
+                choice(label, f"intra.{axis}", options)
+                notes.show(said, f"intra.{axis}")
 
 
 def _draw_ffn() -> None:
-    _choice("Kind", "ffn.kind", ("swiglu", "moe", "none"), "moe: mixture of experts, sigmoid router")
+    choice("Kind", "ffn.kind", ("swiglu", "moe", "none"))
     if value("ffn.kind") == "swiglu":
         _number("d_ff", "ffn.d_ff", step=128)
     elif value("ffn.kind") == "moe":

@@ -1,6 +1,7 @@
 """Jobs on a page: start one, watch what runs and waits, choose which result is shown."""
 
 from collections.abc import Callable
+from functools import partial
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -11,7 +12,7 @@ from hybrid_core.runs import Run, cancel, open_store, submit
 from hybrid_core.runs.devices import devices
 from hybrid_core.runs.jobs import bury_the_dead
 from hybrid_core.runs.kinds import Options, kind_of
-from hybrid_core.runs.store import now
+from hybrid_core.runs.store import ACTIVE, now
 from hybrid_core.spec import ArchSpec, SpecError
 from pages.parts import design
 
@@ -43,9 +44,21 @@ def start(make: Callable[[], tuple[ArchSpec, Options]]) -> None:
 @st.fragment(run_every=1.0)
 def queue() -> None:
     """Running and waiting jobs, refreshed every second; the page follows when one has something new or ends."""
+    active = _active_rows()
+    state = {(run.id, run.message) for run in active}
+    if st.session_state.get("jobs.state", state) != state:
+        st.session_state["jobs.state"] = state
+        st.rerun()  # a part is known, or a job has ended: the results below follow
+    st.session_state["jobs.state"] = state
+    if not active:
+        st.caption("No job is running or waiting.")
+
+
+def _active_rows() -> list[Run]:
+    """Draw a row with a bar and a button for each job that runs or waits, and return the jobs."""
     store = open_store()
     bury_the_dead(store)
-    active = store.list(with_parts=False, statuses=("queued", "running"))
+    active = store.list(with_parts=False, statuses=ACTIVE)
     for run in reversed(active):
         text, stop = st.columns([5, 1], vertical_alignment="center")
         doing = f"{run.message or 'starting'}{_time_left(run)}"
@@ -56,13 +69,25 @@ def queue() -> None:
         if stop.button("Cancel", key=f"cancel-{run.id}", width="stretch"):
             cancel(run.id, store)
             st.rerun()
-    state = {(run.id, run.message) for run in active}
-    if st.session_state.get("jobs.state", state) != state:
-        st.session_state["jobs.state"] = state
-        st.rerun()  # a part is known, or a job has ended: the results below follow
-    st.session_state["jobs.state"] = state
-    if not active:
-        st.caption("No job is running or waiting.")
+    return active
+
+
+def strip() -> None:
+    """The queue on pages of other things: what runs and waits, nothing when there is nothing."""
+    active = bool(open_store().list(with_parts=False, statuses=ACTIVE))
+    st.fragment(_strip, run_every=1.0 if active else 5.0)()
+
+
+def _strip() -> None:
+    active = _active_rows()
+    state = {run.id for run in active}
+    if st.session_state.setdefault("jobs.strip", state) != state:
+        ended = st.session_state["jobs.strip"] - state
+        st.session_state["jobs.strip"] = state
+        for run_id in ended:
+            run = open_store().get(run_id)
+            st.toast(f"Run {run_id}, {design.plain(run.name)}: {run.status}", icon=STATUS_ICON[run.status])
+        st.rerun()
 
 
 def _time_left(run: Run) -> str:
@@ -100,7 +125,7 @@ def headline(run: Run) -> None:
                 st.code(tail, language=None)
     if run.parts:
         name = f"report-{run.id}.html"
-        st.download_button("Save report", lambda: report([run]), name, "text/html", icon=":material/description:")
+        st.download_button("Save report", partial(report, [run], design.home()), name, "text/html", icon=":material/description:")
     if found := run.parts.get("environment"):
         st.caption(
             f"{found['name']}; torch {found['packages']['torch']}, {found['threads']} threads; started {run.started_at:%Y-%m-%d %H:%M} UTC"

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from playwright.sync_api import Page, expect
+import pytest
+from playwright.sync_api import Browser, Page, expect
 
 from hybrid_core import link, presets
 from hybrid_core.costs.model import model_costs
@@ -32,25 +33,77 @@ def save(page: Page, button: str, to: Path) -> Path:
     return to
 
 
-def test_opens_on_the_papers_inter_hybrid_with_its_numbers(page: Page, server: str) -> None:
+def click_layer(page: Page, layer: int) -> None:
+    """Click a layer in the picture of the stack, at its number's height."""
+    chart = page.locator(".js-plotly-plot").first
+    chart.scroll_into_view_if_needed()
+    number = chart.locator(".ytick").get_by_text(str(layer), exact=True).bounding_box()
+    assert number
+    page.mouse.click(number["x"] + 80, number["y"] + number["height"] / 2)
+
+
+def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(page: Page, server: str) -> None:
     page.goto(server)
     expect(page.get_by_role("heading", name="inter-1to5-1b")).to_be_visible()
     assert metric(page, "Parameters without embedding") == "959M"
     assert metric(page, "Cache per sequence") == "54.3 MiB"
     expect(page.get_by_text("Cache of one sequence against context")).to_be_visible()
-    assert page.locator(".js-plotly-plot").count() >= 5
+    stack = page.get_by_role("textbox", name="The same as letters")
+    click_layer(page, 4)  # from attention to Mamba
+    expect(stack).to_have_value("MMMMMMMAMMMMM")
+    click_layer(page, 3)  # from Mamba to intra-hybrid
+    expect(stack).to_have_value("MMHMMMMAMMMMM")
+    expect(page.get_by_role("heading", name="Inside an intra-hybrid block")).to_be_visible()
+    page.get_by_role("button", name="Back to inter").click()
+    expect(stack).to_have_value("MMMAMMMAMMMMM")
+    page.get_by_role("button", name="Undo").click()
+    expect(stack).to_have_value("MMHMMMMAMMMMM")
 
 
-def test_numbers_follow_a_change_and_bad_input_keeps_the_last_good_design(page: Page, server: str) -> None:
+def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(page: Page, server: str) -> None:
     page.goto(server)
-    layers = page.get_by_role("textbox", name="Layers of the expensive kind")
-    layers.fill("1, 4, 8")
-    layers.press("Enter")
+    page.get_by_role("slider", name="Ratio").press("ArrowRight")  # from 1:5 to 1:3
+    expect(page.get_by_text("10 Mamba + 3 attention = 13 layers")).to_be_visible()
     expect(page.get_by_test_id("stMetricValue").filter(has_text="944M")).to_be_visible()
+    page.get_by_role("radio", name="custom: the layers you name").press("Space")
+    layers = page.get_by_role("textbox", name="Layers of kind attention")
     layers.fill("4, 99")
     layers.press("Enter")
     expect(page.get_by_text("layers.indices: 99 - must be from 1 to n_layers (13)")).to_be_visible()
     assert metric(page, "Parameters without embedding") == "944M"
+
+
+def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: str, browser: Browser) -> None:
+    page.goto(f"{server}/?context=32768&device=rtx_4090")
+    page.get_by_role("button", name="Guided start").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("NLL 2.712 against Llama's 2.750, accuracy 54.9 against 52.0 %")).to_be_visible()
+    speed = dialog.get_by_role("spinbutton", name="At least")
+    speed.fill("380")
+    speed.press("Enter")
+    expect(dialog.get_by_text("intra-1to0-1b")).to_have_count(0)
+    dialog.get_by_role("button", name="Open this design").first.click()
+    expect(dialog).to_have_count(0)
+    name = page.get_by_role("heading", level=1).inner_text()
+    assert name.startswith(("inter", "intra"))
+
+    page.get_by_role("button", name="Keep for comparison").click()
+    expect(page.get_by_text("is kept for the Compare page")).to_be_visible()
+    choose(page, "Strategy", "mamba")
+    expect(page.get_by_role("textbox", name="The same as letters")).to_have_value("M" * 13)
+    page.get_by_role("link", name="Compare").click()
+    expect(page.get_by_text("Rows that differ come first. Batch 1, 32,768 tokens")).to_be_visible()
+    page.get_by_role("button", name="Share", exact=True).click()
+    address = page.get_by_test_id("stCode").filter(has_text="/compare?").inner_text().strip()
+    assert len(address) < 400
+
+    other = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
+    other.goto(address)
+    expect(other.get_by_role("heading", name="Compare")).to_be_visible()
+    expect(other.get_by_text("Rows that differ come first. Batch 1, 32,768 tokens")).to_be_visible()
+    expect(other.get_by_text("-layers: {strategy: mamba}")).to_be_visible()
+    expect(other.get_by_text(f"+++ {name}")).to_be_visible()
+    other.context.close()
 
 
 def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, tmp_path: Path) -> None:
@@ -60,12 +113,22 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, tmp_pat
     small = presets.get("inter-1to5-100m").spec
     assert metric(page, "Parameters without embedding") == units.count(model_costs(small).params().non_embedding)
 
+    page.get_by_role("button", name="Share", exact=True).click()
     yaml = save(page, "Download YAML", tmp_path / "design.yaml")
     assert ArchSpec.load(yaml) == small
+    assert "build(ArchSpec.from_yaml" in save(page, "Download Python", tmp_path / "design.py").read_text()
+    page.keyboard.press("Escape")
 
-    page.get_by_role("button", name="Profile this design").click()
-    expect(page.get_by_role("heading", name="Profile", exact=True)).to_be_visible()
+    page.get_by_role("link", name="Profile").click()
+    budget = page.get_by_role("spinbutton", name="Time budget")
+    budget.fill("5")
+    budget.press("Tab")
+    page.get_by_role("button", name="Start profile").click()
     expect(page.get_by_role("progressbar")).to_be_visible()
+    page.get_by_role("link", name="Glossary").click()  # the queue is on every page
+    expect(page.get_by_role("heading", name="Glossary")).to_be_visible()
+    expect(page.get_by_role("progressbar")).to_be_visible()
+    page.get_by_role("link", name="Profile").click()
     expect(page.get_by_role("heading", name="inter-1to5-100m, done")).to_be_visible(timeout=3 * MINUTES)
     expect(page.get_by_text("traced and exact agree to the last FLOP")).to_be_visible()
     assert "tokens/s" in metric(page, "Prefill")
@@ -77,6 +140,7 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, tmp_pat
     expect(page.get_by_text("Generation speed: predicted, measured, paper")).to_be_visible()
     expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
     expect(page.get_by_text("layers: {strategy: inter")).to_be_visible()
+    expect(page.get_by_role("link", name="Open this design in the explorer")).to_have_attribute("href", f"{server}/?design=inter-1to5-100m")
 
 
 def test_a_running_profile_can_be_cancelled(page: Page, server: str) -> None:
@@ -100,9 +164,17 @@ def test_upload_of_a_design_and_of_nonsense(page: Page, server: str, tmp_path: P
     expect(page.get_by_role("heading", name="mine <script>alert(1)</script>")).to_be_visible()
 
 
-def test_a_damaged_link_is_said_and_the_example_shown(page: Page, server: str) -> None:
-    page.goto(f"{server}/?design=1.{'A' * 50}")
-    expect(page.get_by_text("This link cannot be opened")).to_be_visible()
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        (f"design=2.{'A' * 50}", "cut or damaged"),
+        ("design=9.abc", "newer explorer"),
+        ("device=<b>1</b>", "must be one of"),
+    ],
+)
+def test_a_bad_link_is_said_in_one_line_and_the_example_shown(page: Page, server: str, query: str, says: str) -> None:
+    page.goto(f"{server}/?{query}")
+    expect(page.get_by_text("This link cannot be opened").filter(has_text=says)).to_be_visible()
     expect(page.get_by_role("heading", name="inter-1to5-1b")).to_be_visible()
 
 
@@ -120,7 +192,7 @@ def test_the_paper_page_shows_table_2_and_its_figures(page: Page, server: str) -
 
 def test_every_page_fits_800_pixels(page: Page, server: str) -> None:
     page.set_viewport_size({"width": 800, "height": 1000})
-    for path in ("", "profile", "retrieval", "paper", "runs"):
+    for path in ("", "compare?with=llama-1b&with=intra-1to5-1b", "profile", "retrieval", "paper", "runs", "glossary"):
         page.goto(f"{server}/{path}")
         expect(page.get_by_role("heading").first).to_be_visible()
         page.wait_for_timeout(1500)

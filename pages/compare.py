@@ -1,0 +1,103 @@
+"""Compare: up to four designs side by side, what differs first."""
+
+from collections import Counter
+
+import streamlit as st
+
+from hybrid_core import hardware, presets
+from hybrid_core.link import MAX_COMPARED
+from hybrid_core.report import compare, figures
+from hybrid_core.spec import ArchSpec
+from pages.parts import chart, design, jobs, layout, pictures, share
+
+
+def named(specs: list[ArchSpec]) -> list[figures.Named]:
+    """The designs, those of equal name told apart by a number."""
+    seen: Counter[str] = Counter()
+    labels = []
+    for spec in specs:
+        seen[spec.name] += 1
+        labels.append(f"{spec.name} ({seen[spec.name]})" if seen[spec.name] > 1 else spec.name)
+    return [figures.Named(label, spec) for label, spec in zip(labels, specs, strict=True)]
+
+
+def cards(designs: list[figures.Named]) -> None:
+    """One card a design, the first being the one on Compose."""
+    for index, (cell, (label, spec)) in enumerate(zip(layout.cells(len(designs), layout.CARD + 40), designs, strict=True)):
+        with cell.container(border=True):
+            st.markdown(f"**{design.plain(label)}**")
+            st.markdown(f"{pictures.strip(spec.pattern, pictures.colours(spec))}")
+            st.caption(f"{spec.n_layers} layers, d_model {spec.d_model}")
+            if index == 0:
+                if st.button("Change in Compose"):
+                    st.switch_page("pages/compose.py")
+                continue
+            row = st.container(horizontal=True)
+            row.button("Remove", key=f"remove-{index}", on_click=remove, args=(index - 1,), help="Take it away")
+            row.button(
+                "Make first",
+                key=f"first-{index}",
+                on_click=make_first,
+                args=(index - 1,),
+                help="It changes places with the design on Compose",
+            )
+
+
+def remove(index: int) -> None:
+    """Take a design away."""
+    others = design.view().compared
+    design.change(compared=others[:index] + others[index + 1 :])
+
+
+def make_first(index: int) -> None:
+    """Let a design change places with the one on Compose."""
+    view = design.view()
+    others = list(view.compared)
+    first, others[index] = others[index], view.design
+    design.change(compared=tuple(others))
+    design.open_in_compose(first)
+
+
+def add() -> None:
+    """A preset from the list."""
+    if name := st.session_state["compare.add"]:
+        design.change(compared=(*design.view().compared, presets.get(name).spec))
+        st.session_state["compare.add"] = None
+
+
+view = design.view()
+designs = named([view.design, *view.compared])
+device = hardware.get(view.hardware)
+st.title("Compare")
+jobs.strip()
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    st.selectbox(
+        "Add a design of the paper",
+        presets.ordered(),
+        index=None,
+        key="compare.add",
+        on_change=add,
+        disabled=len(view.compared) >= MAX_COMPARED,
+        help=f"Up to {MAX_COMPARED} beside the first. Your own: “Keep for comparison” on Compose",
+        width=360,
+    )
+    share.draw(view.design, "compare")
+cards(designs)
+if not view.compared:
+    st.info("One design alone differs from nothing. Add one above, or press “Keep for comparison” on Compose and change the design there.")
+    st.stop()
+columns = [compare.design_facts(item.spec, view.workload, device) for item in designs]
+st.dataframe(compare.side_by_side([item.label for item in designs], columns), height=420)
+st.caption(f"Rows that differ come first. Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose.")
+drawn = {
+    "cache": figures.cache_by_context(designs, view.workload),
+    "decode": figures.decode_by_context(designs, view.workload, device),
+    "memory-context": figures.memory_by_context(designs, view.workload, device),
+    "flops": figures.flops_by_part(designs, view.workload),
+}
+for cell, (key, figure) in zip(layout.cells(len(drawn), layout.CHART), drawn.items(), strict=True):
+    with cell:
+        chart.show(figure, f"compare-{key}")
+st.subheader(f"What to change in the YAML of {design.plain(designs[0].label)}")
+for tab, (label, spec) in zip(st.tabs([f"to have {item.label}" for item in designs[1:]]), designs[1:], strict=True):
+    tab.code(compare.yaml_diff(view.design, spec) or f"Nothing: {label} is the same design.", language="diff")

@@ -1,0 +1,21 @@
+"""Glossary: every term of the explorer in one line."""
+
+import streamlit as st
+
+from hybrid_core import glossary
+from pages.parts import design, jobs
+
+design.view()
+st.title("Glossary")
+jobs.strip()
+st.markdown("The same lines stand behind the question marks beside the controls.")
+wanted = st.text_input("Find", placeholder="a term or a word of its explanation").strip().casefold()
+found = False
+for group, terms in glossary.groups().items():
+    rows = [{"term": f"`{term}`", "meaning": design.plain(line)} for term, line in terms.items() if wanted in f"{term} {line}".casefold()]
+    if rows:
+        found = True
+        st.subheader(group)
+        st.table(rows, hide_index=True)
+if not found:
+    st.info(f"No term has “{design.plain(wanted)}” in it.")

@@ -1,0 +1,59 @@
+"""The controls of the workload and the accelerator."""
+
+import streamlit as st
+
+from hybrid_core import hardware
+from hybrid_core.advice import SCENARIOS, Scenario, scenario
+from hybrid_core.glossary import explain
+from hybrid_core.link import View
+from hybrid_core.report import units
+from hybrid_core.workload import DTYPE_BYTES, Workload
+
+CONTEXTS = tuple(2**k for k in range(10, 21))
+FIELDS = ("context_len", "batch_size", "weight_dtype", "kv_cache_dtype", "state_dtype")
+
+
+def load(view: View, anew: bool = False) -> None:
+    """Fill the controls that hold nothing, as when Streamlit forgot them while another page was shown; `anew`: all of them."""
+    for key, item in {**{field: getattr(view.workload, field) for field in FIELDS}, "hardware": view.hardware}.items():
+        if anew or f"work.{key}" not in st.session_state:
+            st.session_state[f"work.{key}"] = item
+
+
+def current() -> tuple[Workload, str]:
+    """What the controls hold: the workload and the key of the accelerator."""
+    return Workload(**{field: st.session_state[f"work.{field}"] for field in FIELDS}), st.session_state["work.hardware"]
+
+
+def draw() -> None:
+    """Context, batch, dtypes and device, in the sidebar."""
+    st.subheader("Workload and hardware")
+    contexts = sorted({*CONTEXTS, st.session_state["work.context_len"]})
+    st.select_slider("Context (tokens)", contexts, format_func=units.length, key="work.context_len", help=explain("context"))
+    st.number_input("Batch size", min_value=1, max_value=65536, key="work.batch_size", help=explain("batch"))
+    left, right = st.columns(2)
+    left.selectbox("Weights", ["bf16", "fp16", "fp32"], key="work.weight_dtype", help=explain("weight_dtype"))
+    right.selectbox("KV cache", list(DTYPE_BYTES), key="work.kv_cache_dtype", help=explain("kv_cache_dtype"))
+    left.selectbox("Scan state", ["fp32", "bf16", "fp16"], key="work.state_dtype", help=explain("state_dtype"))
+    known = hardware.devices()
+    st.selectbox("Accelerator", list(known), format_func=lambda key: known[key].name, key="work.hardware", help=explain("accelerator"))
+    _draw_use()
+
+
+def advised_use() -> Scenario | None:
+    """The scenario that advice is weighed for: the context's own until another is picked."""
+    given = scenario(st.session_state["work.context_len"])
+    picked: Scenario | None = st.session_state.get(f"use-{given}", given)
+    return picked
+
+
+def _draw_use() -> None:
+    given = scenario(st.session_state["work.context_len"])
+    st.segmented_control(
+        "Advice for a context",
+        list(SCENARIOS),
+        default=given,
+        format_func=SCENARIOS.__getitem__,
+        key=f"use-{given}",
+        help=explain("advice_for"),
+    )

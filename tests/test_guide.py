@@ -1,0 +1,59 @@
+"""The guided start, against what a reader of the paper's tables would propose."""
+
+import pytest
+
+from hybrid_core.guide import Need, candidates, propose
+
+
+def names(**answers: object) -> list[tuple[str, str]]:
+    need = Need(**{"context_len": 8192, "hardware": "h100_sxm"} | answers)  # type: ignore[arg-type]
+    return [(proposal.role, proposal.candidate.spec.name) for proposal in propose(need)]
+
+
+def test_best_quality_has_the_lowest_loss_of_table_9_and_comes_first() -> None:
+    # Table 9, 60B tokens: intra 1:0 has 2.712, the lowest of all.
+    assert names()[0] == ("Best quality", "intra-1to0-1b")
+    # Table 14, 3B at 4e20 FLOPs: inter 2.672, intra 2.676.
+    assert names(size="3B")[0] == ("Best quality", "inter-1to5-3b")
+
+
+def test_the_fastest_at_a_million_tokens_is_the_one_with_the_smallest_cache() -> None:
+    # Table 9: intra 1:12 keeps 23 MiB at 8K, less than any other hybrid.
+    assert names(context_len=2**20, hardware="h200_sxm", wish="speed")[0] == ("Fastest", "intra-1to12-1b")
+
+
+def test_three_different_designs_lie_between_quality_and_speed() -> None:
+    need = Need(context_len=32768, hardware="rtx_4090", wish="balance", min_tokens_per_s=100)
+    found = propose(need)
+    assert [proposal.role for proposal in found] == ["Balanced", "Best quality", "Fastest"]
+    assert len({proposal.candidate.spec.name for proposal in found}) == 3
+    nll = {proposal.role: proposal.candidate.nll for proposal in found}
+    speed = {proposal.role: proposal.candidate.tokens_per_s for proposal in found}
+    assert nll["Best quality"] < nll["Balanced"] < nll["Fastest"]
+    assert speed["Best quality"] < speed["Balanced"] < speed["Fastest"]
+    assert min(speed.values()) >= 100
+
+
+def test_each_proposal_quotes_the_paper() -> None:
+    for proposal in propose(Need(context_len=16384, hardware="h200_sxm", wish="speed")):
+        assert any("against Llama's 2.750" in line and "Table 9" in line for line in proposal.trade_offs)
+        assert all("Table" in line or "exact" in line or "Section" in line for line in proposal.trade_offs)
+
+
+def test_what_recalls_badly_over_the_context_is_not_proposed() -> None:
+    kept = {candidate.spec.name for candidate in candidates(Need(context_len=65536, hardware="h200_sxm"))}
+    assert kept
+    assert not {name for name in kept if name.startswith(("mamba", "swa", "llama"))}
+
+
+@pytest.mark.parametrize(
+    ("answers", "says"),
+    [
+        ({"context_len": 2**22, "hardware": "rtx_4090", "batch_size": 8}, "does not fit"),
+        ({"min_tokens_per_s": 1e6}, "are asked for"),
+    ],
+)
+def test_where_nothing_meets_the_need_the_nearest_miss_says_why(answers: dict[str, object], says: str) -> None:
+    (only,) = propose(Need(**{"context_len": 8192, "hardware": "h100_sxm"} | answers))  # type: ignore[arg-type]
+    assert only.role == "Nearest miss"
+    assert says in (only.candidate.problem or "")

@@ -1,0 +1,95 @@
+"""What charts and comparisons say, without looking at them."""
+
+import pytest
+
+from hybrid_core import glossary, hardware, presets
+from hybrid_core.costs.memory import memory, room_for
+from hybrid_core.costs.model import model_costs
+from hybrid_core.interop.snippet import snippet
+from hybrid_core.report import compare, figures
+from hybrid_core.spec import ArchSpec
+from hybrid_core.workload import Workload
+from tests.designs import mapping
+
+PAIR = [figures.Named(name, presets.get(name).spec) for name in ("inter-1to5-1b", "llama-1b")]
+WORK, DEVICE = Workload(), hardware.get("rtx_4090")
+DRAWN = {
+    "cache": figures.cache_by_context(PAIR, WORK),
+    "decode": figures.decode_by_context(PAIR, WORK, DEVICE),
+    "memory": figures.memory_by_context(PAIR, WORK, DEVICE),
+    "parts": figures.memory_by_part(PAIR, WORK, DEVICE),
+    "longest": figures.longest_context(PAIR, WORK),
+    "flops": figures.flops_by_part(PAIR, WORK),
+    "stack": figures.stack(PAIR[0].spec, WORK),
+}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_chart_has_data_a_title_and_words(name: str) -> None:
+    figure = DRAWN[name]
+    frame, words = figures.data(figure), figures.told(figure)
+    assert len(frame) > 3 and frame.iloc[:, 1:].notna().any().all()
+    assert words.startswith(figure.layout.title.text.replace("<br>", " "))
+    assert "<" not in words
+
+
+def test_the_csv_has_the_caches_of_the_closed_form() -> None:
+    frame = figures.data(DRAWN["cache"])
+    row = frame[(frame["series"] == "llama-1b") & (frame["context length (tokens)"] == 8192)]
+    assert row["cache (MiB)"].item() == 256.0
+
+
+def test_flops_by_part_add_up_to_training_and_decoding() -> None:
+    spec = PAIR[0].spec
+    frame = figures.data(figures.flops_by_part(PAIR[:1], WORK))
+    sums = frame.groupby("y")["GFLOPs per token"].sum()
+    costs = model_costs(spec)
+    assert sums["training"] * 1e9 == pytest.approx(costs.train_flops_per_token(8192, "exact"))
+    assert sums["decode"] * 1e9 == pytest.approx(costs.decode_flops(8192))
+
+
+def test_a_point_of_the_stack_is_its_layer() -> None:
+    spec = presets.get("intra-1to5-1b").spec
+    bars = [bar for bar in figures.stack(spec, WORK).data if bar.showlegend is not False]
+    assert {y: bar.name.split(" (")[0] for bar in bars for y in bar.y} == {
+        i: "Intra-hybrid" if letter == "H" else "Mamba-2" for i, letter in enumerate(spec.pattern, start=1)
+    }
+
+
+def test_the_longest_context_fits_and_a_longer_one_does_not() -> None:
+    spec, size = PAIR[0].spec, DEVICE.memory_bytes
+    (longest,) = room_for(spec, WORK, [size])
+
+    def needed(context_len: int) -> int:
+        used = memory(spec, WORK, context_len)
+        return int(used.weights + used.cache)
+
+    assert needed(longest) <= size < needed(longest + 1024)
+    assert room_for(spec, WORK, [2**30]) == [0]
+
+
+def test_designs_side_by_side_put_what_differs_first() -> None:
+    specs = [PAIR[0].spec, PAIR[1].spec]
+    frame = compare.side_by_side(["a", "b"], [compare.design_facts(spec, WORK, DEVICE) for spec in specs])
+    differs = (frame["a"] != frame["b"]).tolist()
+    assert differs == sorted(differs, reverse=True)
+    assert frame.loc["layers", "a"] == specs[0].pattern
+    assert frame.loc["d_model"].tolist() == ["2048", "2048"]
+
+
+def test_the_yaml_diff_names_what_to_change() -> None:
+    diff = compare.yaml_diff(PAIR[0].spec, PAIR[1].spec)
+    assert "-n_layers: 13" in diff and "+n_layers: 16" in diff
+    assert compare.yaml_diff(PAIR[0].spec, PAIR[0].spec) == ""
+
+
+def test_every_field_of_a_design_has_a_line_in_the_glossary() -> None:
+    for section in ("attention", "swa", "ssm", "intra", "ffn"):
+        for field in getattr(presets.get("intra-1to5-1b").spec, section).model_dump():
+            assert "\n" not in glossary.explain(f"{section}.{field}")
+
+
+def test_the_python_file_builds_the_model(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = ArchSpec.from_mapping(mapping("AMH") | {"name": "it's \"quoted\" \\ and ''' more"})
+    exec(compile(snippet(spec), "snippet", "exec"), {})
+    assert f"{model_costs(spec).params().total:,} parameters" in capsys.readouterr().out
