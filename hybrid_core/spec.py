@@ -348,7 +348,7 @@ class ArchSpec(Frozen):
     @model_validator(mode="after")
     def _rules(self) -> "ArchSpec":
         self._check_letters()
-        for letter in sorted(set(self._letters) - set(self.mixers)):
+        for letter in sorted(set(self.letters) - set(self.mixers)):
             for section in SECTIONS[letter]:
                 if getattr(self, section) is None:
                     raise ValueError(f"{section}: missing - the layers hold kind {letter}, which needs the section {section!r}")
@@ -362,22 +362,22 @@ class ArchSpec(Frozen):
             divides("intra.d_ssm / head_dim", self.intra.d_ssm // head_dim, "ssm.n_groups", self.ssm.n_groups)
         if self.intra is not None and self.attention is not None and self.attention.position == "rope":
             rotates_pairs("intra.qk_head_dim", self.intra.qk_head_dim, self.attention.rope_fraction)
-        if "D" in self._letters and self.attention is not None:
+        if "D" in self.letters and self.attention is not None:
             for key in ("n_heads", "n_kv_heads"):
                 divides(f"attention.{key}", getattr(self.attention, key), "2, for the pairs of kind D", 2)
-        if "N" in self._letters and isinstance(self.ssm, Mamba2Section):
+        if "N" in self.letters and isinstance(self.ssm, Mamba2Section):
             heads = self.ssm.d_ssm // self.ssm.head_dim
             divides("ssm.d_ssm / head_dim", heads, "2 * n_groups, for the two branches of kind N", 2 * self.ssm.n_groups)
         if any(layer.mixer == NoMixer() and layer.ffn is None for layer in self.stack):
-            raise ValueError(f"layers.pattern: {self._letters!r} - a layer without mixer (-) needs a feed-forward")
+            raise ValueError(f"layers.pattern: {self.letters!r} - a layer without mixer (-) needs a feed-forward")
         return self
 
     def _check_letters(self) -> None:
         """Raise unless every letter of the two patterns stands for something."""
         known = {**layout.LETTERS, "-": "none"} | {letter: mixer.kind for letter, mixer in self.mixers.items()}
-        if not set(self._letters) <= set(known):
+        if not set(self.letters) <= set(known):
             legend = ", ".join(f"{letter} ({name})" for letter, name in known.items())
-            raise ValueError(f"layers.pattern: {short(self._letters)} - may hold only {legend}")
+            raise ValueError(f"layers.pattern: {short(self.letters)} - may hold only {legend}")
         feeds = self._feeds
         if len(feeds) != self.n_layers:
             raise ValueError(f"layers.ffns: {short(feeds)} - has {len(feeds)} letters, must have n_layers ({self.n_layers})")
@@ -385,7 +385,7 @@ class ArchSpec(Frozen):
             raise ValueError(f"layers.ffns: {short(feeds)} - may hold only F (the section ffn), - (none), {', '.join(self.ffns) or 'ffns'}")
 
     @cached_property
-    def _letters(self) -> str:
+    def letters(self) -> str:
         """The letters of the mixers as written, `mixers`' own among them."""
         return self.layers.resolve(self.n_layers)
 
@@ -403,9 +403,9 @@ class ArchSpec(Frozen):
     def stack(self) -> tuple[Layer, ...]:
         """The layers as built, first to last."""
         known = {"-": NoMixer()} | dict(self.mixers)
-        mixers: dict[str, Mixer] = {letter: known.get(letter) or self._mixer(letter) for letter in set(self._letters)}
+        mixers: dict[str, Mixer] = {letter: known.get(letter) or self._mixer(letter) for letter in set(self.letters)}
         feeds: dict[str, AnyFfn | None] = {"-": None, "F": self.ffn} | dict(self.ffns)
-        pairs = zip(self._letters, self._feeds, strict=True)
+        pairs = zip(self.letters, self._feeds, strict=True)
         return tuple(Layer(mixers[letter].letter, mixers[letter], feeds[feed]) for letter, feed in pairs)
 
     def same_model(self, other: "ArchSpec") -> bool:

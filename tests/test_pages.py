@@ -24,10 +24,10 @@ def compose(design: ArchSpec) -> AppTest:
     return page.run()
 
 
-@pytest.mark.parametrize("name", OPENED)
+@pytest.mark.parametrize("name", [*OPENED, *presets.models()])
 def test_a_design_survives_the_form_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
-    spec = presets.get(name).spec.replace(name="opened", norm_eps=1e-6)
+    spec = presets.resolve(name).replace(name="opened", norm_eps=1e-6)
     page = compose(spec)
     assert not page.exception and not page.error
     assert shown(page) == spec

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -10,13 +11,16 @@ import streamlit as st
 from hybrid_core import placement, presets
 from hybrid_core.costs.model import fit_depth
 from hybrid_core.glossary import explain
+from hybrid_core.interop.huggingface import parse_config, spec_from_config
 from hybrid_core.spec import SECTIONS as NEEDED
-from hybrid_core.spec import ArchSpec, IntraMixer, Mamba1Section, Mamba2Section, SpecError
+from hybrid_core.spec import ArchSpec, Frozen, IntraMixer, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU
 from pages.parts import notes, pictures
 
 PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
+KEPT = ("mixers", "ffns", "post_norm", "norm", "meta_tokens", "outside_params", "constants")  # of published models: no control, kept as is
 SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
-BUTTONS = ("form.fit", "form.upload", "form.back")  # what Streamlit lets nobody set
+BUTTONS = ("form.fit", "form.upload", "form.back", "form.paste")  # what Streamlit lets nobody set
+FFN_KINDS: dict[str, type[Frozen]] = {"swiglu": SwiGLU, "mlp": Mlp, "moe": MoE}
 SSM_KINDS = {"mamba2": Mamba2Section, "mamba1": Mamba1Section}
 STRATEGY_LETTERS = {"transformer": "A", "swa": "AS", "mamba": "M", "inter": "AM", "intra": "HM"}
 PAPER_RATIOS = ("0:1", "1:12", "1:5", "1:3", "1:1", "1:0")
@@ -56,6 +60,8 @@ def load(spec: ArchSpec) -> None:
     st.session_state.pop("form.strategy_before", None)
     st.session_state["form.sections"] = {section for section in SECTIONS if getattr(spec, section)}
     st.session_state["form.scaling"] = scaling.model_dump() if scaling else None
+    st.session_state["form.kept"] = {key: item for key, item in spec.model_dump(mode="json", exclude_none=True).items() if key in KEPT}
+    st.session_state["form.ffns"] = spec.layers.ffns
 
 
 def _layers_state(spec: ArchSpec) -> dict[str, Any]:
@@ -72,32 +78,33 @@ def _layers_state(spec: ArchSpec) -> dict[str, Any]:
         "layers.b": b,
         "layers.placement": "custom" if layers.indices is not None else layers.placement or "middle",
         "layers.indices": _expensive(spec),
-        "layers.pattern": spec.pattern,
+        "layers.pattern": spec.letters,
     }
 
 
 def _expensive(spec: ArchSpec) -> str:
     """The indices of the expensive kind, as the control shows them."""
     letter = placement.MIXTURES.get(spec.layers.strategy, ("A", "M"))[0]
-    return ", ".join(str(i) for i, kind in enumerate(spec.pattern, start=1) if kind == letter)
+    return ", ".join(str(i) for i, kind in enumerate(spec.letters, start=1) if kind == letter)
 
 
 def draft() -> ArchSpec:
     """The design that the controls describe. Raises SpecError with one line."""
     data: dict[str, Any] = {"schema": 1} | {key: value(key) for key in PLAIN}
     data["layers"] = _layers()
-    letters = value("layers.pattern").upper() if value("layers.strategy") == "custom" else STRATEGY_LETTERS[value("layers.strategy")]
+    letters = _letters() if value("layers.strategy") == "custom" else STRATEGY_LETTERS[value("layers.strategy")]
     needed = set().union(*(NEEDED.get(letter, ()) for letter in letters)) | st.session_state["form.sections"]
     for section in SECTIONS:
         if section in needed:
             data[section] = _section(section)
     data["ffn"] = _ffn()
+    data |= st.session_state["form.kept"]
     return ArchSpec.from_mapping({key: item for key, item in data.items() if item is not None})
 
 
 def follow(spec: ArchSpec) -> None:
     """A custom stack, and layers named one by one, start from the stack that was there."""
-    st.session_state[_field("layers.pattern")] = spec.pattern
+    st.session_state[_field("layers.pattern")] = spec.letters
     if value("layers.placement") != "custom":
         st.session_state[_field("layers.indices")] = _expensive(spec)
 
@@ -105,16 +112,33 @@ def follow(spec: ArchSpec) -> None:
 def _layers() -> dict[str, Any]:
     strategy = value("layers.strategy")
     if strategy == "custom":
-        return {"pattern": value("layers.pattern").strip().upper()}
+        return {"pattern": _letters()} | _ffns()
     if strategy in placement.UNIFORM:
-        return {"strategy": strategy}
+        return {"strategy": strategy} | _ffns()
     if value("layers.placement") == "custom":
-        return {"strategy": strategy, "indices": _indices(value("layers.indices"))}
-    return {"strategy": strategy, "ratio": f"{value('layers.a')}:{value('layers.b')}", "placement": value("layers.placement")}
+        return {"strategy": strategy, "indices": _indices(value("layers.indices"))} | _ffns()
+    return {"strategy": strategy, "ratio": f"{value('layers.a')}:{value('layers.b')}", "placement": value("layers.placement")} | _ffns()
+
+
+def _letters() -> str:
+    """Of a custom stack."""
+    return _capitals(value("layers.pattern"))
+
+
+def _capitals(letters: str) -> str:
+    """Those of the usual kinds are capitals; a published model's own may be of either case."""
+    return letters.strip() if "mixers" in st.session_state["form.kept"] else letters.strip().upper()
+
+
+def _ffns() -> dict[str, str]:
+    """The feed-forward of each layer, where a published model's differ; as many as there are layers."""
+    feeds = st.session_state["form.ffns"]
+    return {"ffns": (feeds + feeds[-1:] * value("n_layers"))[: value("n_layers")]} if feeds else {}
 
 
 def set_kinds(pattern: str) -> None:
     """Make the stack these letters, the strategy custom; what breaks a rule is said and changes nothing."""
+    pattern = _capitals(pattern)
     before = {key: value(key) for key in ("layers.strategy", "layers.pattern", "n_layers")}
     changed = {"layers.strategy": "custom", "layers.pattern": pattern, "n_layers": max(1, len(pattern))}
     st.session_state.update({_field(key): item for key, item in changed.items()})
@@ -155,8 +179,11 @@ def _section(name: str) -> dict[str, Any]:
 
 
 def _ffn() -> dict[str, Any] | None:
-    keys = {"none": (), "swiglu": ("d_ff",), "moe": ("n_routed", "top_k", "n_shared", "d_expert")}[value("ffn.kind")]
-    return {"kind": value("ffn.kind")} | {key: value(f"ffn.{key}") for key in keys} if keys else None
+    kind = value("ffn.kind")
+    if kind == "none":
+        return None
+    held = ((key, st.session_state.get(_field(f"ffn.{key}"))) for key in FFN_KINDS[kind].model_fields)
+    return {key: item for key, item in held if item is not None}
 
 
 # ---------------------------------------------------------------- drawing
@@ -173,7 +200,7 @@ def choice(label: str, path: str, options: tuple[str, ...]) -> None:
 
 def draw(spec: ArchSpec, said: notes.Notes) -> None:
     """All controls, in the sidebar; `spec` is the last good design, `said` the advice on it."""
-    letters = set(STRATEGY_LETTERS.get(value("layers.strategy"), value("layers.pattern").upper()))
+    letters = set(STRATEGY_LETTERS.get(value("layers.strategy"), _letters()))
     _draw_start()
     _draw_size()
     _draw_layers(spec, said)
@@ -204,19 +231,22 @@ def _draw_window(said: notes.Notes) -> None:
 def _draw_start() -> None:
     st.selectbox(
         "Start from",
-        presets.ordered(),
+        [*presets.ordered(), *presets.models()],
         index=None,
-        placeholder="a preset of the paper",
+        placeholder="the paper's or a published model",
         key="form.preset",
         on_change=_open_preset,
         help=explain("preset"),
     )
-    st.file_uploader("or open a YAML file", key="form.upload", on_change=_open_upload)
+    st.file_uploader("or open a YAML file, or a published config.json", key="form.upload", on_change=_open_upload)
+    with st.popover("Paste a config.json", icon=":material/content_paste:"):
+        st.text_area("As Hugging Face publishes it", key="form.pasted", height=200, placeholder='{"model_type": "jamba", ...}')
+        st.button("Open config", key="form.paste", on_click=_open_pasted)
 
 
 def _open_preset() -> None:
     if name := st.session_state["form.preset"]:
-        load(presets.get(name).spec)
+        load(presets.resolve(name))
         st.session_state["form.preset"] = None
 
 
@@ -224,10 +254,25 @@ def _open_upload() -> None:
     upload = st.session_state["form.upload"]
     if upload is None:
         return
+    if upload.name.endswith(".json"):
+        _open_config(upload.getvalue(), presets.config_name(Path(upload.name)), upload.name)
+        return
     try:
         load(ArchSpec.from_yaml(upload.getvalue()))
     except SpecError as error:
         st.session_state["form.problem"] = f"{upload.name}: {error}"
+
+
+def _open_pasted() -> None:
+    _open_config(st.session_state["form.pasted"], "pasted", "pasted config")
+
+
+def _open_config(text: str | bytes, name: str, source: str) -> None:
+    """A published config as the design; what is wrong with it is said in one line."""
+    try:
+        load(spec_from_config(parse_config(text), name))
+    except SpecError as error:
+        st.session_state["form.problem"] = f"{source}: {error}"
 
 
 def _draw_size() -> None:
@@ -406,8 +451,8 @@ def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
 
 
 def _draw_ffn() -> None:
-    choice("Kind", "ffn.kind", ("swiglu", "moe", "none"))
-    if value("ffn.kind") == "swiglu":
+    choice("Kind", "ffn.kind", (*FFN_KINDS, "none"))
+    if value("ffn.kind") in ("swiglu", "mlp"):
         _number("d_ff", "ffn.d_ff", step=128)
     elif value("ffn.kind") == "moe":
         _number("Routed experts", "ffn.n_routed")

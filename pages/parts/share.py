@@ -1,10 +1,18 @@
-"""What a visitor takes away: the link to the view, the design as YAML, and a Python file that builds the model."""
+"""What a visitor takes away: the link to the view, and the design as YAML, as Python or as another framework's config."""
 
 import streamlit as st
 
-from hybrid_core.interop.snippet import snippet
-from hybrid_core.spec import ArchSpec
+from hybrid_core.interop.export import export
+from hybrid_core.spec import ArchSpec, SpecError
 from pages.parts import design
+
+FRAMEWORKS = {
+    "python": ("Python", "text/x-python"),
+    "hf": ("for Hugging Face", "application/json"),
+    "megatron": ("for Megatron", "text/plain"),
+    "fla": ("for FLA", "application/json"),
+    "torchtitan": ("for torchtitan", "text/x-python"),
+}
 
 
 def draw(spec: ArchSpec, page: str = "") -> None:
@@ -18,4 +26,16 @@ def draw(spec: ArchSpec, page: str = "") -> None:
         st.download_button(
             "Download YAML", spec.to_yaml(), "design.yaml", "application/yaml", icon=":material/download:", on_click="ignore"
         )
-        st.download_button("Download Python", snippet(spec), "build_design.py", "text/x-python", icon=":material/code:", on_click="ignore")
+        st.markdown("**For another framework**")
+        for to, (label, kind) in FRAMEWORKS.items():
+            _download(spec, to, label, kind)
+
+
+def _download(spec: ArchSpec, to: str, label: str, kind: str) -> None:
+    """The one file of a format, or the reason why it cannot say this design."""
+    try:
+        ((name, text),) = export(spec, to).items()
+    except SpecError as error:
+        st.caption(f"{label}: not possible. {design.plain(str(error).removeprefix(f'{to}: '))}")
+        return
+    st.download_button(f"Download {label}", text, name, kind, icon=":material/code:", on_click="ignore", key=f"share.{to}")

@@ -23,16 +23,16 @@ def draw(spec: ArchSpec, workload: Workload) -> None:
     st.plotly_chart(
         figure,
         key=key,
-        on_select=lambda: _clicked(key, spec.pattern),
+        on_select=lambda: _clicked(key, spec.letters),
         selection_mode="points",
         config={"displayModeBar": False},
         alt=figures.told(figure),
     )
-    st.session_state["stack.letters"] = spec.pattern
+    st.session_state["stack.letters"] = spec.letters
     st.text_input(
         "The same as letters, first layer at the left",
         key="stack.letters",
-        on_change=lambda: form.set_kinds(st.session_state["stack.letters"].strip().upper()),
+        on_change=lambda: form.set_kinds(st.session_state["stack.letters"]),
         help=explain("pattern"),
     )
 

@@ -1,5 +1,6 @@
 """The main job in a real browser, as a person does it."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hybrid_core.report import units
 from hybrid_core.spec import ArchSpec
 
 MINUTES = 60_000
+MODELS = Path(__file__).parents[2] / "profiles" / "models" / "configs"
 
 
 def choose(page: Page, label: str, option: str) -> None:
@@ -150,6 +152,25 @@ def test_a_running_profile_can_be_cancelled(page: Page, server: str) -> None:
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("heading", name="mamba-100m, cancelled")).to_be_visible()
     expect(page.get_by_text("No job is running or waiting.")).to_be_visible()
+
+
+def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(page: Page, server: str, tmp_path: Path) -> None:
+    page.goto(server)
+    page.get_by_role("button", name="Paste a config.json").click()
+    page.get_by_role("textbox", name="As Hugging Face publishes it").fill((MODELS / "Jamba-v0.1.json").read_text())
+    page.get_by_role("button", name="Open config").click()
+    expect(page.get_by_role("heading", name="pasted")).to_be_visible()
+    expect(page.get_by_test_id("stMetricValue").filter(has_text="51.")).to_be_visible()  # billions
+    page.keyboard.press("Escape")
+    stack = page.get_by_role("textbox", name="The same as letters")
+    expect(stack).to_have_value("MMMMAMMM" * 4)
+    stack.fill("MMMMMAMM" * 4)
+    stack.press("Enter")
+    expect(stack).to_have_value("MMMMMAMM" * 4)
+    page.get_by_role("button", name="Share", exact=True).click()
+    expect(page.get_by_text("for Megatron: not possible. layer 1: mamba1")).to_be_visible()
+    config = json.loads(save(page, "Download for Hugging Face", tmp_path / "config.json").read_text())
+    assert (config["model_type"], config["attn_layer_period"], config["attn_layer_offset"]) == ("jamba", 8, 5)
 
 
 def test_upload_of_a_design_and_of_nonsense(page: Page, server: str, tmp_path: Path) -> None:
