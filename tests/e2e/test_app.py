@@ -113,7 +113,7 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, tmp_pat
     choose(page, "Start from", "inter-1to5-100m")
     expect(page.get_by_role("heading", name="inter-1to5-100m")).to_be_visible()
     small = presets.get("inter-1to5-100m").spec
-    assert metric(page, "Parameters without embedding") == units.count(model_costs(small).params().non_embedding)
+    expect(page.get_by_test_id("stMetricValue").filter(has_text=units.count(model_costs(small).params().non_embedding))).to_be_visible()
 
     page.get_by_role("button", name="Share", exact=True).click()
     yaml = save(page, "Download YAML", tmp_path / "design.yaml")
