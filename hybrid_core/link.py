@@ -1,6 +1,7 @@
 """A view as a short text for a URL, and back: the design on screen, what it is asked about, and what it is compared with.
 
-A design is a preset's name, or its YAML deflated behind the version of this form. Whatever comes in is validated like any other input.
+A design is the name of a preset or of a published model, or its YAML deflated behind the version of this form. Whatever comes in is
+validated like any other input.
 """
 
 import base64
@@ -89,10 +90,16 @@ def _number(key: str, text: str) -> int:
     return int(text)
 
 
+def _named(name: str) -> ArchSpec | None:
+    """The preset or published model of that name."""
+    return presets.resolve(name) if name in presets.names() or name in presets.models() else None
+
+
 @lru_cache(maxsize=256)
 def encode(spec: ArchSpec) -> str:
-    """The name of the preset that the design is, else its YAML, deflated, in the URL-safe alphabet, behind the version of this form."""
-    if spec.name in presets.names() and presets.get(spec.name).spec == spec:
+    """The name of the preset or published model that the design is, else its YAML, deflated, in the URL-safe alphabet, behind the version
+    of this form."""
+    if _named(spec.name) == spec:
         return spec.name
     deflate = zlib.compressobj(9, zdict=_DICTIONARY[VERSION])
     packed = deflate.compress(spec.to_yaml().encode()) + deflate.flush()
@@ -101,8 +108,8 @@ def encode(spec: ArchSpec) -> str:
 
 def decode(text: str) -> ArchSpec:
     """The design of a link. Raises SpecError with one line for a link that is cut, forged, too large or of a newer version."""
-    if text in presets.names():
-        return presets.get(text).spec
+    if (named := _named(text)) is not None:
+        return named
     version, _, packed = text.partition(".")
     if version.isascii() and version.isdigit() and len(version) < 4 and version not in _DICTIONARY:
         raise SpecError(f"link: version {version} - was made by a newer explorer; this one reads up to {VERSION}")

@@ -26,7 +26,7 @@ class DiffAttentionCosts(AttentionCosts):
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Plain attention's, whose kernel is called for one map and then, beside its output, for the other; then lambda, fusion, norm."""
         rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
-        outputs = 5 if self.spec.norm == "group" else 3
+        outputs = 4 + (self.spec.n_heads > 2) if self.spec.norm == "group" else 3  # the norm of a single pair is one operation
         return widest(super().workspace(seq_len, workload), rows * (self._operands(workload) + outputs * self.d_out))
 
     def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
