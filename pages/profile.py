@@ -4,11 +4,16 @@ import pandas as pd
 import streamlit as st
 
 from hybrid_core.costs.summary import layers
-from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.profiling.options import DECODE_PATHS, ProfileOptions
 from hybrid_core.report import figures, units
 from hybrid_core.runs import Run
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
 from pages.parts import chart, design, jobs, layout
+
+DECODE_HELP = (
+    "Auto: one captured graph per step on CUDA, eager calls on a CPU. Compiled: torch compiles the step first, about a second per layer, "
+    "and needs a C++ compiler; small models gain most."
+)
 
 
 def start() -> None:
@@ -17,7 +22,7 @@ def start() -> None:
     st.markdown(
         f"**{design.plain(spec.name)}** `{spec.pattern}` is built in a process of its own and measured. Change it on the Compose page."
     )
-    columns = list(layout.cells(5, 180))
+    columns = list(layout.cells(6, 180))
     device = jobs.device_choice(columns[0], "profile.device")
     budget = columns[1].number_input(
         "Time budget (s)", min_value=5, max_value=3600, value=60, step=30, help="Shorter budgets mean fewer repeats"
@@ -27,8 +32,10 @@ def start() -> None:
     prompt = columns[4].number_input(
         "Prompt (tokens)", min_value=1, max_value=32768, value=PAPER_PROMPT, step=128, help="512 in the paper's protocol"
     )
+    decode = columns[5].selectbox("Decode steps", DECODE_PATHS, format_func=str.capitalize, help=DECODE_HELP)
     if st.button("Start profile", type="primary", icon=":material/play_arrow:"):
         asked = {"device": device, "budget_s": float(budget), "dtype": dtype, "batch_size": int(batch), "prompt_len": int(prompt)}
+        asked["decode"] = decode
         jobs.start(lambda: (spec, ProfileOptions.make(**asked)))
 
 

@@ -1,6 +1,6 @@
 """What a profile is asked to do. No torch: pages make these."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
@@ -8,6 +8,8 @@ from hybrid_core.spec import Frozen
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, ComputeDtype, Dtype, Workload
 
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+DecodePath = Literal["auto", "eager", "graph", "compiled"]
+DECODE_PATHS: tuple[DecodePath, ...] = get_args(DecodePath)
 PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
 
 
@@ -25,7 +27,7 @@ class ProfileOptions(Frozen):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = PAPER_BATCH
     prompt_len: Annotated[int, Field(ge=1, le=2**20)] = PAPER_PROMPT
     totals: Annotated[tuple[Annotated[int, Field(ge=2, le=2**22)], ...], Field(strict=False, min_length=1)] = PAPER_TOTALS
-    decode: Literal["auto", "eager", "graph", "compiled"] = "auto"
+    decode: DecodePath = "auto"
     seed: int = 0
 
     def workload(self, context_len: int, batch_size: int | None = None, prompt_len: int | None = None) -> Workload:
