@@ -66,7 +66,7 @@ def changes_ms(page: Page) -> tuple[list[float], list[float]]:
         page.wait_for_function("before => document.querySelector('[data-testid=stMetricValue]').innerText != before", arg=before)
         numbers.append((time.perf_counter() - started) * 1e3)
         page.wait_for_function(
-            "n => [...document.querySelector('.js-plotly-plot').data].filter(t => !t.xaxis || t.xaxis == 'x')"
+            "n => [...(document.querySelector('.js-plotly-plot')?.data ?? [])].filter(t => !t.xaxis || t.xaxis == 'x')"
             ".reduce((sum, t) => sum + t.y.length, 0) == n",
             arg=DEEP.n_layers + 1 + i,
         )
