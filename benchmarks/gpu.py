@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM
 
 from benchmarks import operations
-from benchmarks.cpu import best
+from benchmarks.cpu import best, same
 from hybrid_core import presets
 from hybrid_core.costs.model import model_costs
 from hybrid_core.interop.weights import from_transformers
@@ -45,10 +45,7 @@ def same_decode(spec: ArchSpec, device: torch.device) -> float:
     model = build(spec, device, torch.bfloat16)
     tokens = torch.randint(spec.vocab_size, (PAPER_BATCH, 40), device=device)
     eager, captured = (logits_by(model, tokens, path) for path in ("eager", "auto"))
-    error = float((eager - captured).abs().max() / eager.abs().max())
-    if error > 0.03:
-        sys.exit(f"{spec.name}: decode paths differ by {error:.1e}, nothing measured")
-    return error
+    return same(captured, eager, f"{spec.name}, both decode paths", tolerance=0.03)
 
 
 @torch.inference_mode()
@@ -124,9 +121,7 @@ def against_transformers(theirs: Any, device: torch.device) -> Record:
     tokens = torch.randint(32_000, (PAPER_BATCH, 2048), device=device)
     cache = ours.new_cache(PAPER_BATCH, 4096)
     first, out = ours(tokens, cache, last_only=True), theirs(tokens, use_cache=True, logits_to_keep=1)
-    error = float((first[:, -1].float() - out.logits[:, -1].float()).abs().max() / out.logits.float().abs().max())
-    if error > 0.05:
-        sys.exit(f"{theirs.config.model_type}: differs from transformers by {error:.1e}, nothing measured")
+    error = same(first[:, -1], out.logits[:, -1], f"{theirs.config.model_type} and transformers'", tolerance=0.05)
     token, step = first[:, -1:].argmax(-1), decoder(ours, cache)
     held = {key: out[key] for key in ("cache_params", "past_key_values") if key in out}
 

@@ -42,6 +42,7 @@ class Profile:
         self.spec, self.options, self.store, self.report = spec, options, store, report
         self.started = time.monotonic()
         self.device = device.resolve(options.device)
+        self.decode_path = resolve(options.decode, self.device.type)
         self.batch, self.prompt = options.batch_size, options.prompt_len
         self.hardware: Hardware | None = None
         self.points: list[tuple[int, float]] = []
@@ -72,7 +73,7 @@ class Profile:
             self._prefill(model)
         with device.energy(self.device) as decode_energy:
             self._decode(model)
-        self.store("environment", environment | {"kernels_ran": ran(), "decode": resolve(self.options.decode, self.device.type)})
+        self.store("environment", environment | {"kernels_ran": ran(), "decode": self.decode_path})
         self._generation()
         self._memory(peak, build_s)
         self._energy({"prefill": prefill_energy, "decode": decode_energy})
@@ -153,8 +154,7 @@ class Profile:
         options = self.options
         self.report(0.45, f"Filling a cache of {longest:,} tokens")
         cache = throughput.filled_cache(model, self.batch, longest, options.kv_cache_dtype, options.state_dtype)
-        path = resolve(options.decode, self.device.type)
-        step = self._decoder(model, cache, path)
+        step = self._decoder(model, cache)
         end = time.monotonic() + self.left_s * DECODE_SHARE
         rows: list[dict[str, Any]] = []
         # Ends first: a budget that runs out still leaves the whole range, with fewer points inside it.
@@ -169,15 +169,15 @@ class Profile:
             row = {"context_len": context, "tokens_per_s": self.batch / timing.median_s, **timing.as_dict()}
             rows.append(row | {"predicted_tokens_per_s": float(predicted.decode_tokens_per_s)})
             self.points.append((context, timing.median_s))
-            measured = {"convention": "measured", "batch_size": self.batch, "path": path}
+            measured = {"convention": "measured", "batch_size": self.batch, "path": self.decode_path}
             self.store("decode", measured | {"rows": sorted(rows, key=lambda r: r["context_len"])})
 
-    def _decoder(self, model: HybridLM, cache: Cache, path: str) -> Callable[[Tensor], Tensor]:
+    def _decoder(self, model: HybridLM, cache: Cache) -> Callable[[Tensor], Tensor]:
         """What makes a step; compiled at the first call, which is made here."""
         cache.length = cache.capacity - 1
         with torch.inference_mode():
-            step = decoder(model, cache, path)
-            if path == "compiled":
+            step = decoder(model, cache, self.decode_path)
+            if self.decode_path == "compiled":
                 self.report(0.47, "Compiling the decode step")
                 step(torch.zeros(self.batch, 1, dtype=torch.long, device=self.device))
         return step
@@ -202,7 +202,7 @@ class Profile:
                 "convention": "measured",
                 "protocol": f"batch {self.batch}, prompt {self.prompt}"
                 + (" (the paper's, Appendix J)" if paper_protocol else "")
-                + f"; steps ({resolve(self.options.decode, self.device.type)}) timed at {len(self.points)} contexts and integrated",
+                + f"; steps ({self.decode_path}) timed at {len(self.points)} contexts and integrated",
                 "paper_source": quoted.source if quoted else None,
                 "rows": rows,
                 "not_measured": self._not_measured(fitting),

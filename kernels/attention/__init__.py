@@ -32,8 +32,12 @@ def attention_step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, *, scale: fl
     if q.shape[1] != 1 or length.shape != () or length.is_floating_point():
         raise ValueError(f"attention_step: q {tuple(q.shape)}, length {tuple(length.shape)} - one query, and a length that is one integer")
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if torch.compiler.is_compiling():  # one call that is not looked into, as the length decides what is read
-        return _attention_step(q, k, v, length, scale)  # type: ignore[no-any-return]
+    # The compiler does not look into this call, as the length decides what is read.
+    out: Tensor = _attention_step(q, k, v, length, scale) if torch.compiler.is_compiling() else _step(q, k, v, length, scale)
+    return out
+
+
+def _step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float) -> Tensor:
     out: Tensor = dispatch.run("attention_step", _attention_step, q, k, v, length, scale)
     return out
 
@@ -73,7 +77,7 @@ counted(_attention, _flops)
 
 @torch.library.custom_op("hybrid::attention_step", mutates_args=())
 def _attention_step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float) -> Tensor:
-    return eager.attention_step(q, k, v, length, scale)
+    return _step(q, k, v, length, scale)
 
 
 @_attention_step.register_fake
