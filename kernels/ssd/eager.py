@@ -5,6 +5,7 @@ tall matrix and every product with it is a single matrix product per group. Deca
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,12 +20,88 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk
     exact = torch.promote_types(x.dtype, torch.float32)
     dt, A = dt.to(exact), A.to(exact)
     state = x.new_zeros(b, h, p, B.shape[-1], dtype=exact) if state is None else state.to(exact)
+    inputs = (x, dt, A, B, C, D, state)
+    if x.dtype == exact and torch.is_grad_enabled() and any(v.requires_grad for v in inputs):  # rounded outputs would spoil dt's gradient
+        return _Differentiable.apply(*inputs, chunk_size)  # type: ignore[no-any-return]
     ys = []
-    for start in range(0, t, chunk_size):
-        piece = slice(start, min(start + chunk_size, t))
+    for piece in _pieces(t, chunk_size):
         y, state = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, state)
         ys.append(y)
-    return ys[0] if len(ys) == 1 else torch.cat(ys, 1), state
+    return _joined(ys), state
+
+
+def _pieces(length: int, chunk_size: int) -> list[slice]:
+    return [slice(start, min(start + chunk_size, length)) for start in range(0, length, chunk_size)]
+
+
+def _joined(pieces: list[Tensor]) -> Tensor:
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+
+
+class _Differentiable(torch.autograd.Function):
+    """The same with its gradient in closed form, which keeps one state per chunk and takes half the time of autograd's.
+
+    A decay stands between every pair of positions. Its logarithm's gradient, summed over the pairs that end in i, is dy_i . (y_i - D x_i);
+    over those that begin in j, u_j . du_j with u = dt x; so no product of pairs is formed for it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor, chunk_size: int) -> Any:
+        ys, states = [], [state]
+        for piece in _pieces(x.shape[1], chunk_size):
+            y, after = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, states[-1])
+            ys.append(y)
+            states.append(after)
+        y, ctx.chunk_size = _joined(ys), chunk_size
+        ctx.save_for_backward(x, dt, A, B, C, D, y, *states)
+        return y, states[-1].clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, d_y: Tensor, d_state: Tensor) -> Any:
+        x, dt, A, B, C, D, y, *states = ctx.saved_tensors
+        u, log = x * dt[..., None], dt * A
+        d_u, d_B, d_C = torch.empty_like(x), torch.empty_like(B), torch.empty_like(C)
+        d_yx = (d_y * x).sum(-1)
+        d_log = (d_y * y).sum(-1) - d_yx * D  # of the decays since the chunk's beginning; what begins in a token is taken off below
+        pieces = _pieces(x.shape[1], ctx.chunk_size)
+        for i, piece in reversed(list(enumerate(pieces))):
+            d_log[:, piece.stop - 1] += (d_state * states[i + 1]).sum((-1, -2))
+            chunk = (u[:, piece], log[:, piece], B[:, piece], C[:, piece], states[i])
+            d_u[:, piece], d_B[:, piece], d_C[:, piece], d_state = _chunk_backward(*chunk, d_y[:, piece], d_state)
+        d_ux = (d_u * x).sum(-1)
+        d_log -= d_ux * dt
+        d_logs = _joined([d_log[:, piece].flip(1).cumsum(1).flip(1) for piece in pieces])
+        d_dt, d_A = torch.addcmul(d_ux, d_logs, A), (d_logs * dt).sum((0, 1))
+        d_x = torch.addcmul(d_u.mul_(dt[..., None]), d_y, D[:, None])
+        return d_x, d_dt, d_A, d_B, d_C, d_yx.sum((0, 1)), d_state, None
+
+
+def _chunk_backward(
+    u: Tensor, log: Tensor, B: Tensor, C: Tensor, state: Tensor, d_y: Tensor, d_after: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of u [b, l, h, p], B and C [b, l, g, n] and of the state before a chunk, from those of its outputs and the state after it."""
+    (b, length, h, p), (g, n) = u.shape, B.shape[2:]
+    log_decay = log.transpose(1, 2).cumsum(-1)  # [b, h, l]
+    B_g, C_g = B.transpose(1, 2), C.transpose(1, 2)  # [b, g, l, n]
+    scores, d_scores = (C_g @ B_g.transpose(-1, -2)).tril_().unsqueeze(2), u.new_zeros(b, g, length, length)
+    d_us = []
+    for part, u_part, d_y_part in _few_heads(log_decay, g, u.transpose(1, 2), d_y.transpose(1, 2)):
+        decay = _between(part)
+        d_us.append((scores * decay).transpose(-1, -2) @ d_y_part)
+        d_scores += (d_y_part @ u_part.transpose(-1, -2)).mul_(decay).sum(2)
+    d_scores.tril_()
+
+    tall, d_tall = state.view(b, g, h // g * p, n), d_after.reshape(b, g, h // g * p, n)
+    since, to_end = (_decay(v).transpose(1, 2)[..., None] for v in (log_decay, log_decay[..., -1:] - log_decay))  # [b, l, h, 1]
+    by_group = [v.reshape(b, length, g, h // g * p).transpose(1, 2) for v in (d_y * since, u * to_end)]
+    d_C = d_scores @ B_g + by_group[0] @ tall
+    d_B = d_scores.transpose(-1, -2) @ C_g + by_group[1] @ d_tall
+    carried = (B_g @ d_tall.transpose(-1, -2)).transpose(1, 2).reshape(b, length, h, p)
+    d_u = torch.addcmul(torch.cat(d_us, 2).view(b, h, length, p).transpose(1, 2), carried, to_end)
+    d_state = (by_group[0].transpose(-1, -2) @ C_g).view(b, h, p, n)
+    d_state = torch.addcmul(d_state, d_after, _decay(log_decay[..., -1])[..., None, None])
+    return d_u, d_B.transpose(1, 2), d_C.transpose(1, 2), d_state
 
 
 def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -37,7 +114,7 @@ def _chunk(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, st
 
     # Within the chunk: y_i += sum_{j <= i} (C_i . B_j) exp(decay from j to i) dt_j x_j
     scores = (C_g @ B_g.transpose(-1, -2)).tril_().unsqueeze(2)
-    within = (_within(scores, part, x_part) for part, x_part in _few_heads(log_decay, inflow, g))
+    within = ((scores * _between(part)).to(x.dtype) @ u for part, u in _few_heads(log_decay, g, inflow))
     y = torch.cat(list(within), 2).view(b, h, length, p)
 
     # From the state before the chunk, and on to the state after it
@@ -56,20 +133,19 @@ def _decay(log: Tensor) -> Tensor:
     return log.clamp(min=FORGOTTEN).exp_()
 
 
-def _few_heads(log_decay: Tensor, inflow: Tensor, g: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both by groups, [b, g, heads, l] and [b, g, heads, l, p], as many heads at once as a cache can hold the pairs of positions of."""
+def _few_heads(log_decay: Tensor, g: int, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """log_decay [b, h, l] and others [b, h, l, p] by groups, [b, g, heads, l] and [b, g, heads, l, p]: as many heads at once as a cache
+    can hold the pairs of positions of."""
     b, h, length = log_decay.shape
     at_once = h // g if log_decay.device.type == "cuda" else max(1, CACHED // (b * g * length**2))
-    log_decay, inflow = log_decay.view(b, g, h // g, length), inflow.reshape(b, g, h // g, length, -1)
-    yield from zip(log_decay.split(at_once, 2), inflow.split(at_once, 2), strict=True)
+    grouped = (v.reshape(b, g, h // g, *v.shape[2:]) for v in (log_decay, *others))
+    yield from zip(*(v.split(at_once, 2) for v in grouped), strict=True)
 
 
-def _within(scores: Tensor, log_decay: Tensor, inflow: Tensor) -> Tensor:
-    """scores [b, g, 1, l, l], zero for what comes later, weighted by the decay between positions, times the inflow of those heads:
-    [b, g, heads, l, p]."""
+def _between(log_decay: Tensor) -> Tensor:
+    """The decay from j to i for all pairs [..., i, j]; finite, and without meaning, for what comes later."""
     between = log_decay[..., :, None] - log_decay[..., None, :]
-    decay = between.clamp_(FORGOTTEN, -FORGOTTEN).exp_()  # finite where the score is zero, too
-    return (scores * decay).to(inflow.dtype) @ inflow
+    return between.clamp_(FORGOTTEN, -FORGOTTEN).exp_()
 
 
 def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
