@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 MAX_DIM = 131_072
 MAX_LAYERS = 1_024
@@ -26,7 +26,15 @@ def exact_int(value: Any) -> Any:
     return value
 
 
+def power_of_two(value: int) -> int:
+    """Raises ValueError for any other number."""
+    if value & (value - 1):
+        raise ValueError("must be a power of two, such as 128")
+    return value
+
+
 Dim = Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=MAX_DIM)]
+PowerOfTwo = Annotated[Dim, AfterValidator(power_of_two)]
 Count = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=MAX_DIM)]
 Length = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=2**30)]
 Size = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=10**13)]
@@ -245,7 +253,7 @@ class Mamba2Fields(Frozen):
     d_state: Dim = 128
     d_conv: Dim = 4
     n_groups: Dim = 1
-    chunk_size: Dim = 128
+    chunk_size: PowerOfTwo = 128
     gated_norm: bool = quiet(True)
     norm_first: bool = quiet(False)
     conv_bias: bool = quiet(True)

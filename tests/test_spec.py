@@ -65,6 +65,7 @@ BAD = [
     Bad("intra kv heads", "n_kv_heads: 2, qk", "n_kv_heads: 3, qk", "intra.n_heads", "4", "divisible by n_kv_heads (3)"),
     Bad("ssm heads", "head_dim: 16, d_state", "head_dim: 24, d_state", "ssm.d_ssm", "64", "divisible by head_dim (24)"),
     Bad("intra ssm heads", "ssm_head_dim: 16", "ssm_head_dim: 20", "intra.d_ssm", "48", "divisible by the SSM's head_dim (20)"),
+    Bad("chunk", "chunk_size: 8", "chunk_size: 96", "ssm.chunk_size", "96", "must be a power of two"),
     Bad("groups", "chunk_size: 8", "n_groups: 3", "ssm.d_ssm / head_dim", "4", "divisible by n_groups (3)"),
     Bad("intra groups", "chunk_size: 8", "n_groups: 2", "intra.d_ssm / head_dim", "3", "divisible by ssm.n_groups (2)"),
     Bad("odd head for rope", "head_dim: 8}", "head_dim: 7}", "attention.head_dim", "7", "divisible by 2, for RoPE"),

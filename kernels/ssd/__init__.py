@@ -15,11 +15,11 @@ def ssd(
 
     x [b, T, H, P]; dt [b, T, H], positive, float32; A [H], negative; B, C [b, T, G, N] with G dividing H; D [H];
     state [b, H, P, N] float32 (zeros unless given) -> (y [b, T, H, P] in x's dtype, state after x, float32).
-    Raises ValueError where the shapes do not fit.
+    chunk_size is a power of two. Raises ValueError for another, and where the shapes do not fit.
     """
     _check(x, dt, A, B, C, D, state)
-    if chunk_size < 1:
-        raise ValueError(f"ssd: chunk_size {chunk_size} - must be positive")
+    if chunk_size < 1 or chunk_size & (chunk_size - 1):
+        raise ValueError(f"ssd: chunk_size {chunk_size} - must be a power of two")
     y, after = dispatch.run("ssd", _ssd, x, dt, A, B, C, D, chunk_size, state)
     return y, after
 

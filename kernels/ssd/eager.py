@@ -22,7 +22,8 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk
     state = x.new_zeros(b, h, p, B.shape[-1], dtype=exact) if state is None else state.to(exact)
     inputs = (x, dt, A, B, C, D, state)
     if x.dtype == exact and torch.is_grad_enabled() and any(v.requires_grad for v in inputs):  # rounded outputs would spoil dt's gradient
-        return _Differentiable.apply(*inputs, chunk_size)  # type: ignore[no-any-return]
+        out: tuple[Tensor, Tensor] = _Differentiable.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
+        return out
     ys = []
     for piece in _pieces(t, chunk_size):
         y, state = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, state)
@@ -80,7 +81,7 @@ class _Differentiable(torch.autograd.Function):
 def _chunk_backward(
     u: Tensor, log: Tensor, B: Tensor, C: Tensor, state: Tensor, d_y: Tensor, d_after: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of u [b, l, h, p], B and C [b, l, g, n] and of the state before a chunk, from those of its outputs and the state after it."""
+    """Gradients of u [b, l, h, p], of B and C [b, l, g, n] and of the state before a chunk, from those of its y and the state after it."""
     (b, length, h, p), (g, n) = u.shape, B.shape[2:]
     log_decay = log.transpose(1, 2).cumsum(-1)  # [b, h, l]
     B_g, C_g = B.transpose(1, 2), C.transpose(1, 2)  # [b, g, l, n]

@@ -31,8 +31,8 @@ def operation(module: str, name: str) -> Callable[..., Any]:
 
 def ssd_limit(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk_size: int, state: Tensor | None) -> str | None:
     """Why these arguments are not for mamba-ssm, if so."""
-    if chunk_size & (chunk_size - 1) or chunk_size < 16:
-        return f"chunk size {chunk_size} - mamba_ssm takes powers of two from 16"
+    if chunk_size < 16:
+        return f"chunk size {chunk_size} - mamba_ssm takes 16 and more"
     return None
 
 

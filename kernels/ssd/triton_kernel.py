@@ -263,9 +263,8 @@ class _Tiles:
     def __init__(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> None:
         self.b, self.t, self.h, self.p = x.shape
         self.g, self.n = B.shape[2:]
-        largest = 1 << (chunk_size.bit_length() - 1)  # power of two within chunk_size
         tile = TILE if x.element_size() == 2 else TILE // 2  # float32 needs twice the registers and memory
-        self.q = block(self.t, most=max(16, min(tile, largest)))
+        self.q = block(self.t, most=max(16, min(tile, chunk_size)))
         self.n_chunks = triton.cdiv(self.t, self.q)
         block_n = block(self.n)
         self.block_p = block(self.p, most=64 if block_n * x.element_size() <= 256 else 32)

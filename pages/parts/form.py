@@ -12,8 +12,8 @@ from hybrid_core import placement, presets
 from hybrid_core.costs.model import fit_depth
 from hybrid_core.glossary import explain
 from hybrid_core.interop.huggingface import parse_config, spec_from_config
+from hybrid_core.spec import MAX_DIM, ArchSpec, Frozen, IntraMixer, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU
 from hybrid_core.spec import SECTIONS as NEEDED
-from hybrid_core.spec import ArchSpec, Frozen, IntraMixer, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU
 from pages.parts import notes, pictures
 
 PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
@@ -23,6 +23,7 @@ BUTTONS = ("form.fit", "form.upload", "form.back", "form.paste")  # what Streaml
 FFN_KINDS: dict[str, type[Frozen]] = {"swiglu": SwiGLU, "mlp": Mlp, "moe": MoE}
 SSM_KINDS = {"mamba2": Mamba2Section, "mamba1": Mamba1Section}
 STRATEGY_LETTERS = {"transformer": "A", "swa": "AS", "mamba": "M", "inter": "AM", "intra": "HM"}
+CHUNKS = tuple(2**i for i in range(MAX_DIM.bit_length()))
 PAPER_RATIOS = ("0:1", "1:12", "1:5", "1:3", "1:1", "1:0")
 
 
@@ -400,7 +401,7 @@ def _draw_ssm() -> None:
     else:
         _number("head_dim", "ssm.head_dim", step=16)
         _number("n_groups", "ssm.n_groups")
-        _number("chunk_size", "ssm.chunk_size", step=64)
+        st.selectbox("chunk_size", CHUNKS, key=_field("ssm.chunk_size"), help=explain("ssm.chunk_size"))
 
 
 def _new_ssm_kind() -> None:

