@@ -124,10 +124,6 @@ spec = design.current()
 workload, key = work.current()
 device = hardware.get(key)
 said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
-with st.sidebar:
-    form.draw(spec, said)
-    work.draw()
-
 st.title(design.plain(spec.name))
 jobs.strip()
 with st.container():  # always there, so that what follows keeps its place and is not drawn anew
@@ -138,6 +134,9 @@ chosen = pick_reference(design.view())
 design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or (same_size_llama(spec) if spec.attention else presets.get("llama-1b").spec)
 numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name)
+with st.sidebar:  # after the numbers, which are what a change is made for
+    form.draw(spec, said)
+    work.draw()
 with st.container():
     if too_big := refusal(spec, workload, device.memory_bytes):
         st.warning(f"Does not fit {device.name}: {too_big}.")

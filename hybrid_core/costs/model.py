@@ -162,6 +162,7 @@ def model_costs(spec: ArchSpec) -> ModelCosts:
 SAME_SIZE = "Llama of the same size"
 
 
+@lru_cache(maxsize=256)
 def same_size_llama(spec: ArchSpec) -> ArchSpec:
     """A Transformer of the design's own widths with as many parameters. Needs the section `attention`."""
     llama = spec.replace(name=SAME_SIZE, layers=LayersSection(strategy="transformer"))

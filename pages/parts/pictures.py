@@ -1,13 +1,17 @@
 """Small drawings in SVG: where a placement puts its blocks, and what happens inside an intra-hybrid block."""
 
 import base64
+from collections.abc import Iterator
 from html import escape
+from itertools import groupby
 
 from hybrid_core.registry import KINDS, kind_of
 from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, SwaMixer
 
 # Of the letters that strategies place; M is Mamba-2 here, whichever Mamba it stands for.
 COLOURS = {letter: KINDS[mixer].colour for letter, mixer in zip("ASMH", (AttentionMixer, SwaMixer, Mamba2Mixer, IntraMixer), strict=True)}
+
+FEW = 40  # layers; the cells of more stand side by side without a gap
 
 
 def colours(spec: ArchSpec) -> dict[str, str]:
@@ -16,17 +20,28 @@ def colours(spec: ArchSpec) -> dict[str, str]:
 
 
 def strip(pattern: str, colours: dict[str, str]) -> str:
-    """A row of cells, one per layer, as an image of Markdown, which shows it as high as a line of text."""
-    cells = "".join(
-        f'<rect x="{10 * i}" width="{9 if len(pattern) <= 40 else 10}" height="16" rx="1.5" fill="{colours[letter]}"/>'
-        for i, letter in enumerate(pattern)
-    )
+    """A row of cells, one per layer, as an image of Markdown, which shows it as high as a line of text.
+
+    One line per kind, so that it is short: a page sends it anew with every change of a deep stack.
+    """
+    lines: dict[str, str] = {}
+    for letter, cells in _runs(pattern):
+        lines[colours[letter]] = lines.get(colours[letter], "") + f"M{10 * cells.start} 8h{10 * len(cells) - (len(pattern) <= FEW)}"
+    drawn = "".join(f'<path stroke="{colour}" stroke-width="16" d="{line}"/>' for colour, line in lines.items())
     width = 10 * len(pattern)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{min(width, 130)}" height="16" viewBox="0 0 {width} 16" '
-        f'preserveAspectRatio="none">{cells}</svg>'
+        f'preserveAspectRatio="none">{drawn}</svg>'
     )
     return f"![{pattern}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
+
+
+def _runs(pattern: str) -> Iterator[tuple[str, range]]:
+    """Letters and the layers, from 0, that they stand for in a row; one by one in a stack of few, whose cells stand apart."""
+    cells = enumerate(pattern)
+    for (letter, _), run in groupby(cells, lambda cell: (cell[1], cell[0] if len(pattern) <= FEW else None)):
+        layers = [i for i, _ in run]
+        yield letter, range(layers[0], layers[-1] + 1)
 
 
 # What each branch is multiplied by: attention, Mamba.
