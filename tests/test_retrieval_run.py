@@ -33,7 +33,7 @@ QUICK = NiahOptions(device="cpu", budget_s=3, trials=2, trained_len=128)
 
 def trained(seed: int, stages: list[task.Stage], tokens: int, pattern: str = "MA") -> tuple[HybridLM, Training]:
     model = build(proxy(design(pattern), 32, 128, task.VOCAB_SIZE), seed=seed)
-    return model, Trainer(model, stages, 512, tokens, seed, time.monotonic() + 60, lambda _: None).run()
+    return model, Trainer(model, stages, lambda _: 512, tokens, seed, time.monotonic() + 60, lambda _: None).run()
 
 
 def test_a_seed_fixes_the_proxy() -> None:
@@ -57,7 +57,7 @@ def test_a_solved_task_ends_early_and_says_when_it_was_learnt() -> None:
 
 def test_the_clock_cuts_training() -> None:
     model = build(proxy(design("A"), 32, 128, task.VOCAB_SIZE))
-    state = Trainer(model, task.curriculum(128, 11), 512, 10**9, 0, time.monotonic(), lambda _: None).run()
+    state = Trainer(model, task.curriculum(128, 11), lambda _: 512, 10**9, 0, time.monotonic(), lambda _: None).run()
     assert (state.ended, state.steps) == ("time", 1)
     assert not model.training
 
@@ -175,7 +175,7 @@ def test_probes_run_and_a_short_text_is_refused(tmp_path: Any) -> None:
 @pytest.mark.slow
 def test_a_hybrid_learns_its_trained_length() -> None:
     parts = run_parts(NiahOptions(device="cpu", budget_s=300), presets.get("inter-1to5-1b").spec)
-    assert parts["verdict"]["learnt"] and parts["scores"]["at_trained_len"] >= 0.9
+    assert parts["verdict"]["learnt"] and parts["scores"]["at_trained_len"] >= 0.95
 
 
 @pytest.mark.parametrize("kind", ["niah", "probes"])

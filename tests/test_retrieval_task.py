@@ -29,6 +29,7 @@ def test_positions_cover_the_haystack_evenly() -> None:
     first = task.spread(20_000, 1, 8, 108, generator()).flatten()
     assert (int(first.min()), int(first.max())) == (0, 100)
     assert first.float().mean() == pytest.approx(50, abs=1)
+    assert [float((first == end).float().mean()) for end in (0, 100)] == pytest.approx([0.05, 0.05], abs=0.01)  # (0.05 + 0.005) / 1.1
 
 
 def test_answers_are_the_symbols_of_queried_values() -> None:

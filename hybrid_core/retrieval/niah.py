@@ -21,7 +21,7 @@ from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 
-ENOUGH_TOKENS = 1_500_000  # of training; with fewer no design solves the trained length
+ENOUGH_TOKENS = 1_000_000  # of training; with fewer no design solves the trained length
 TRAIN_SHARE = 0.85  # of the budget; the rest is for the map
 EVAL_TOKENS = 16_384  # of haystack in memory at a time, on a CPU
 TRAIN_BYTES_PER_ACTIVATION = 8  # a step keeps what its backward needs: several times the forward's widest moment
@@ -58,7 +58,7 @@ class Niah:
     def _refuse_what_cannot_fit(self) -> None:
         """The longest context of the map, one sequence, and a training step, by the closed forms."""
         free = device.available_bytes(self.device)
-        longest, rows = max(self.lengths) + task.QUERY_LEN, max(1, self.scale.tokens_per_step // self.scale.trained_len)
+        longest, rows = max(self.lengths) + task.QUERY_LEN, self.scale.contexts_per_step
         for batch, length in ((1, longest), (rows, self.scale.trained_len)):
             asked = Workload(batch_size=batch, context_len=length, weight_dtype="fp32", kv_cache_dtype="fp32")
             problem = refusal(self.proxy, asked, free // TRAIN_BYTES_PER_ACTIVATION if batch > 1 else free)
@@ -90,7 +90,7 @@ class Niah:
         planned = round(self.scale.tokens_per_s * self.options.budget_s)
         stages = task.curriculum(self.scale.trained_len, len(DEPTHS))
         deadline = self.started + budget
-        return Trainer(model, stages, self.scale.tokens_per_step, planned, self.options.seed, deadline, progress).run()
+        return Trainer(model, stages, self.scale.step_tokens, planned, self.options.seed, deadline, progress).run()
 
     def _asked(self, training: Training) -> tuple[int, ...]:
         """All lengths, but of an unfinished proxy none beyond where its training has got to."""

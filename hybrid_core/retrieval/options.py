@@ -24,12 +24,17 @@ class Scale(Frozen):
     d_model: int
     trained_len: int
     trials: int
-    tokens_per_step: int
+    contexts_per_step: int
+    least_step_tokens: int
     tokens_per_s: int
 
+    def step_tokens(self, length: int) -> int:
+        """Of a training step on contexts of `length` tokens: small while they are short, since what is learnt there takes many steps."""
+        return max(self.least_step_tokens, self.contexts_per_step * length)
 
-CPU = Scale(d_model=64, trained_len=512, trials=50, tokens_per_step=2048, tokens_per_s=7_000)
-GPU = Scale(d_model=256, trained_len=2048, trials=100, tokens_per_step=32_768, tokens_per_s=200_000)
+
+CPU = Scale(d_model=64, trained_len=512, trials=50, contexts_per_step=4, least_step_tokens=512, tokens_per_s=4_000)
+GPU = Scale(d_model=256, trained_len=2048, trials=100, contexts_per_step=16, least_step_tokens=8192, tokens_per_s=200_000)
 
 
 class NiahOptions(Frozen):

@@ -134,14 +134,14 @@ class Probes:
             self.report((self._done + TRAIN_SHARE * done) / len(self.tasks), f"{what}: {state.tokens / 1e6:.2f}M tokens")
 
         planned, deadline = round(self.scale.tokens_per_s * share), time.monotonic() + TRAIN_SHARE * share
-        return model, Trainer(model, stages, self.scale.tokens_per_step, planned, self.options.seed, deadline, progress).run()
+        return model, Trainer(model, stages, self.scale.step_tokens, planned, self.options.seed, deadline, progress).run()
 
     def _recall(self) -> None:
         trained = min(KEYS, self.scale.trained_len // 8)
         model, training = self._train("Associative recall", recall_stages(trained), 4 * KEYS)
         rows = []
         for n in sorted({trained * k // 8 for k in (1, 2, 4, 8, 12, 16)}):
-            right, of = accuracy(model, pairs(n, 4 * n * self.scale.trials, self.generator), self.scale.tokens_per_step)
+            right, of = accuracy(model, pairs(n, 4 * n * self.scale.trials, self.generator), self.scale.step_tokens(self.scale.trained_len))
             rows.append({"n_pairs": n, "accuracy": right / of, "answers": of})
             self.store("recall", {"trained_pairs": trained, "rows": rows, "training": training.record(), "note": NOTE})
 
@@ -151,7 +151,7 @@ class Probes:
         rows = []
         for length in (round(c * trained) for c in CONTEXTS):
             sample = scattered(length, COPIED, (length + 1 + COPIED) * self.scale.trials, self.generator)
-            right, of = accuracy(model, sample, self.scale.tokens_per_step)
+            right, of = accuracy(model, sample, self.scale.step_tokens(self.scale.trained_len))
             rows.append({"context_len": length, **wilson(right, of)._asdict(), "trials": of})
             self.store("copying", {"trained_len": trained, "n_symbols": COPIED, "rows": rows, "training": training.record(), "note": NOTE})
 

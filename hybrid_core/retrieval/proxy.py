@@ -3,14 +3,16 @@
 - **Widths** shrink by d_model / the design's d_model: d_ssm, d_ff, experts, the widths of the intra-hybrid block's branches. Heads become
   fewer, not narrower than HEAD_DIM, in the same ratio of query to key/value heads.
 - **Lengths** shrink by trained_len / 8192, the length that the paper's models are trained at: window, sinks, RoPE's theta (a wavelength,
-  counted in tokens) and the original length of its scaling. The state, too: d_state vectors are what a layer can keep of
-  the context, so a state of 128 for 8,192 tokens becomes one of 4 for 256, and the ratio of state to key/value cache stays.
+  counted in tokens) and the original length of its scaling.
+- **State**: d_state shrinks by the square root of that. d_state vectors are what a layer can keep of a context, which shrinks, but also of
+  a needle, which does not: a state of 128 for 8,192 tokens becomes one of 32 for 512.
 - **Layers**: the same pattern with fewer layers, never fewer than MIN_LAYERS: the smallest depth at which the share of each kind stays
   within SHARE_TOLERANCE. Ratio and placement compile anew at that depth; indices and patterns are thinned, order and ends kept.
 - Position encoding, kinds of mixers, the axes of fusion, experts and top-k stay as they are.
 """
 
 from collections import Counter
+from math import sqrt
 from typing import Any
 
 from hybrid_core.spec import AnyFfn, ArchSpec, AttentionSection, IntraSection, LayersSection, Mamba1Section, Mamba2Section, MoE, SwaSection
@@ -117,7 +119,7 @@ def _ssm(section: Mamba2Section | Mamba1Section | None, width: float, length: fl
     if section is None:
         return None
     data = section.model_dump(exclude_none=True)
-    data["d_state"] = _scaled(section.d_state, length)
+    data["d_state"] = _scaled(section.d_state, sqrt(length))
     if isinstance(section, Mamba1Section):
         return data | {"d_ssm": _scaled(section.d_ssm, width, 16), "dt_rank": _scaled(section.dt_rank, width, 1, 4)}
     d_ssm = _scaled(section.d_ssm, width, 2 * SSM_HEAD_DIM)

@@ -27,6 +27,7 @@ FIRST_SYMBOL = N_NOISE
 FIRST_KEY = FIRST_SYMBOL + N_SYMBOLS
 QUERY = FIRST_KEY + N_KEYS
 VOCAB_SIZE = QUERY + 1
+BEYOND = 0.05  # share of the free room on either side
 MAX_NEEDLES = N_SYMBOLS // VALUE_LEN
 
 
@@ -61,9 +62,11 @@ def distinct(batch: int, n: int, among: int, generator: torch.Generator) -> Tens
 
 
 def spread(batch: int, n: int, width: int, length: int, generator: torch.Generator) -> Tensor:
-    """[batch, n]: where n things of `width` tokens begin in `length` tokens, ascending, none on another."""
+    """[batch, n]: where n things of `width` tokens begin in `length` tokens, ascending, none on another. One that would fall beyond an
+    end stands at it: nothing else trains what begins or ends a text."""
     slack = length - n * width
-    gaps = (torch.rand(batch, n, generator=generator) * (slack + 1)).long().sort(1).values
+    drawn = torch.rand(batch, n, generator=generator) * (1 + 2 * BEYOND) - BEYOND
+    gaps = (drawn * slack).round().long().clamp(0, slack).sort(1).values
     return gaps + torch.arange(n) * width
 
 

@@ -25,6 +25,7 @@ FLOOR = 0.05
 MEMORY = 0.1  # how much of the running accuracy a new step replaces
 SOLVED = 0.98  # at the trained length: from here on the rates fall, and training ends
 SHORT_COOLDOWN = 0.08  # of the planned tokens, once solved
+DOOR = 0.8  # whole answers of a stage, to go on to the next
 SETTLE_STEPS = 10  # in a stage before its running accuracy counts
 REHEARSAL = 0.4  # how often a step on the current stage is preceded by one on an earlier one, so that nothing is unlearnt
 DISCOUNT = 0.8  # of the running accuracy at the door of the next stage
@@ -82,19 +83,20 @@ class Optimiser:
 
 
 class Trainer:
-    """Trains a model in place through `stages`. `progress(training)` is called every few steps; `deadline` is a time.monotonic()."""
+    """Trains a model in place through `stages`. `step_tokens(length)` says how many tokens a step on contexts of a length has;
+    `progress(training)` is called every few steps; `deadline` is a time.monotonic()."""
 
     def __init__(
         self,
         model: HybridLM,
         stages: list[Stage],
-        tokens_per_step: int,
+        step_tokens: Callable[[int], int],
         planned_tokens: int,
         seed: int,
         deadline: float,
         progress: Callable[[Training], None],
     ) -> None:
-        self.model, self.stages, self.tokens_per_step = model, stages, tokens_per_step
+        self.model, self.stages, self.step_tokens = model, stages, step_tokens
         self.deadline, self.progress = deadline, progress
         self.device = next(model.parameters()).device
         self.optimiser = Optimiser(model)
@@ -116,10 +118,10 @@ class Trainer:
             steps += 1
             state.accuracy += MEMORY * (accuracy - state.accuracy)
             state.stage, state.length, state.seconds = stage.name, stage.length, time.monotonic() - started
-            learnt = steps > SETTLE_STEPS and state.accuracy > GOOD
+            settled = steps > SETTLE_STEPS
             if at == len(self.stages) - 1:
-                self._watch_the_end(learnt, steps)
-            elif learnt or state.tokens - began > stage.max_share * state.planned_tokens:
+                self._watch_the_end(settled)
+            elif (settled and state.accuracy > DOOR) or state.tokens - began > stage.max_share * state.planned_tokens:
                 at, began, steps = at + 1, state.tokens, 0
                 state.accuracy *= DISCOUNT
             if time.monotonic() > self.deadline:
@@ -130,12 +132,12 @@ class Trainer:
         self.model.eval()
         return state
 
-    def _watch_the_end(self, learnt: bool, steps: int) -> None:
+    def _watch_the_end(self, settled: bool) -> None:
         """In the last stage: note when it is learnt; once solved, let the rates fall at once, and stop when they have."""
         state = self.training
-        if learnt and state.tokens_to_learn is None:
+        if settled and state.accuracy > GOOD and state.tokens_to_learn is None:
             state.tokens_to_learn = state.tokens
-        if steps > SETTLE_STEPS and state.accuracy > SOLVED and state.tokens < self.cooldown_from:
+        if settled and state.accuracy > SOLVED and state.tokens < self.cooldown_from:
             self.cooldown_from, self.cooldown_to = state.tokens, state.tokens + round(state.planned_tokens * SHORT_COOLDOWN)
         if state.tokens >= self.cooldown_to:
             state.ended = "solved" if state.accuracy > SOLVED else "planned tokens used"
@@ -151,7 +153,7 @@ class Trainer:
 
     def _step(self, stage: Stage) -> tuple[Tensor, float]:
         """One optimiser step on fresh data; the loss and the share of whole answers that were right."""
-        drawn = stage.draw(self.tokens_per_step, self.generator)
+        drawn = stage.draw(self.step_tokens(stage.length), self.generator)
         tokens, answers = drawn.tokens.to(self.device), drawn.answers.to(self.device)[:, 1:]
         said, right = self.model(tokens[:, :-1])[answers], tokens[:, 1:][answers]
         loss = F.cross_entropy(said, right)
