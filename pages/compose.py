@@ -143,6 +143,7 @@ with st.container():
 with st.container():
     if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):
         form.draw_intra(intra, said)
+layout.paint()
 charts(spec, reference, workload, device)
 yaml = st.expander("YAML", key="compose.yaml", on_change="rerun")
 if yaml.open:

@@ -307,38 +307,46 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
     shares = {"x2": ("parameters", 100 * params / params.sum()), "x3": ("FLOPs", 100 * flops / flops.sum())}
     kinds = [kind_of(layer.mixer) for layer in spec.stack]
     written = spec.n_layers <= 40  # words of more layers are too small to read, and slow to draw
+    high = 0.85 if written else 1
     for kind in KINDS.values():
         rows = [i for i, found in enumerate(kinds) if found == kind]
         if not rows:
             continue
-        usual = {"y": [i + 1 for i in rows], "orientation": "h", "width": 0.85 if written else 1}
-        usual |= {"marker_color": kind.colour, "legendgroup": kind.name}
         figure.add_bar(
             x=[1] * len(rows),
+            y=[i + 1 for i in rows],
+            orientation="h",
+            width=high,
+            marker_color=kind.colour,
+            legendgroup=kind.name,
             text=kind.label if written else None,
             textposition="inside",
             insidetextanchor="middle",
             textfont_color="#000" if kind.light else "#fff",
             name=f"{kind.label} ({len(rows)})",
-            customdata=[(units.count(params[i]), units.flops(flops[i])) for i in rows],
-            hovertemplate=f"layer %{{y}}: {kind.label}, %{{customdata[0]}} parameters, %{{customdata[1]}}<extra></extra>",
-            **usual,
+            customdata=[(units.count(params[i]), units.flops(flops[i]), *(share[i] for _, share in shares.values())) for i in rows],
+            hovertemplate=f"layer %{{y}}: {kind.label}, %{{customdata[0]}} parameters (%{{customdata[2]:.2f}} %), "
+            "%{customdata[1]} (%{customdata[3]:.2f} %)<extra></extra>",
         )
-        for axis, (what, share) in shares.items():
-            figure.add_bar(
-                x=share[rows],
+        for axis, (what, share) in shares.items():  # all of a kind in one outline: a deep stack's bars one by one are slow to draw
+            figure.add_scatter(
+                x=[x for i in rows for x in (0, share[i], share[i], 0, None)],
+                y=[y for i in rows for y in (*[i + 1 - high / 2] * 2, *[i + 1 + high / 2] * 2, None)],
                 xaxis=axis,
+                mode="none",
+                fill="toself",
+                fillcolor=kind.colour,
+                hoverinfo="skip",
+                legendgroup=kind.name,
                 showlegend=False,
                 name=f"{kind.label}, {what}",
-                hovertemplate=f"layer %{{y}}: %{{x:.2f}} % of the {what}<extra></extra>",
-                **usual,
             )
     shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 4}
     figure.update_layout(
         xaxis={"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True, "title_standoff": 40},
         xaxis2={"domain": [0.48, 0.72], "title": "parameters", "fixedrange": True} | shown,
         xaxis3={"domain": [0.76, 1], "title": "FLOPs", "fixedrange": True} | shown,
-        yaxis={"autorange": "reversed", "dtick": 1 if spec.n_layers <= 40 else 10, "fixedrange": True, "showgrid": False},
+        yaxis={"range": [spec.n_layers + 0.5, 0.5], "dtick": 1 if spec.n_layers <= 40 else 10, "fixedrange": True, "showgrid": False},
         barmode="overlay",
         margin_b=figure.layout.margin.b + 24,
         meta={"width": 380},

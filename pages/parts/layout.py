@@ -1,5 +1,6 @@
 """Rows that wrap: side by side on a wide screen, one below the other on a narrow one."""
 
+import time
 from collections.abc import Iterator
 
 import streamlit as st
@@ -7,6 +8,11 @@ from streamlit.delta_generator import DeltaGenerator
 
 # Pixels. Beside the sidebar at 1440 there are four cards or two charts, without it two wide charts or three maps; at 800 half as many.
 CARD, CHART, WIDE, MAP = 222, 476, 596, 350
+
+
+def paint() -> None:
+    """Let the browser draw what it has: numbers stand in half the time if charts do not arrive together with them."""
+    time.sleep(0.05)
 
 
 def cells(n: int, width: int) -> Iterator[DeltaGenerator]:
