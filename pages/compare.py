@@ -26,7 +26,7 @@ def cards(designs: list[figures.Named]) -> None:
     for index, (cell, (label, spec)) in enumerate(zip(layout.cells(len(designs), layout.CARD + 40), designs, strict=True)):
         with cell.container(border=True):
             st.markdown(f"**{design.plain(label)}**")
-            st.markdown(f"{pictures.strip(spec.pattern, pictures.colours(spec))}")
+            st.markdown(f"{pictures.strip(spec.letters, pictures.colours(spec))}")
             st.caption(f"{spec.n_layers} layers, d_model {spec.d_model}")
             if index == 0:
                 if st.button("Change in Compose"):
@@ -59,9 +59,9 @@ def make_first(index: int) -> None:
 
 
 def add() -> None:
-    """A preset from the list."""
+    """What was picked from the list."""
     if name := st.session_state["compare.add"]:
-        design.change(compared=(*design.view().compared, presets.get(name).spec))
+        design.change(compared=(*design.view().compared, presets.resolve(name)))
         st.session_state["compare.add"] = None
 
 
@@ -72,8 +72,8 @@ st.title("Compare")
 jobs.strip()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.selectbox(
-        "Add a design of the paper",
-        presets.ordered(),
+        "Add a design of the paper or a published model",
+        [*presets.ordered(), *presets.models()],
         index=None,
         key="compare.add",
         on_change=add,

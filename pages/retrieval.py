@@ -11,7 +11,7 @@ from hybrid_core.retrieval import finding, texts
 from hybrid_core.retrieval.options import NOTE, PAPER_LENGTHS, CheckpointOptions, NiahOptions, ProbeOptions, least_text_bytes
 from hybrid_core.runs import Run, open_store
 from hybrid_core.spec import ArchSpec
-from pages.parts import design, jobs, layout
+from pages.parts import chart, design, jobs, layout
 
 FIELD = 180
 TASKS = {"niah_single": "one needle", "niah_multikey": "one needle among three others"}
@@ -67,11 +67,13 @@ def needle_result(run: Run) -> None:
     with right:
         beside_the_map(run)
     if "map" in run.parts:
-        left.plotly_chart(figures.retrieval_map(run), key=f"map-{run.id}")
+        with left:
+            chart.show(figures.retrieval_map(run), f"map-{run.id}")
     elif run.active:
         left.info("The map fills in here once the proxy is trained.")
     if "training" in run.parts:
-        (right if "map" in run.parts else left).plotly_chart(figures.training_curve(run), key=f"training-{run.id}")
+        with right if "map" in run.parts else left:
+            chart.show(figures.training_curve(run), f"training-{run.id}")
 
 
 def scores(row: dict[str, Any]) -> None:
@@ -120,7 +122,8 @@ def side_by_side() -> None:
         st.warning(f"These runs are not like for like: {design.plain('; '.join(differing))}.")
     score_table(compared)
     for place, run in zip(layout.cells(len(compared), layout.MAP), compared, strict=True):
-        place.plotly_chart(figures.retrieval_map(run, layout.MAP), key=f"compared-{run.id}")
+        with place:
+            chart.show(figures.retrieval_map(run, layout.MAP), f"compared-{run.id}")
 
 
 def score_table(runs: list[Run]) -> None:
@@ -182,8 +185,9 @@ def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
 def charts(run: Run) -> None:
     """A chart for each probe that has begun."""
     drawn = figures.retrieval([run])
-    for index, (place, chart) in enumerate(zip(layout.cells(len(drawn), layout.WIDE), drawn, strict=True)):
-        place.plotly_chart(chart, key=f"probe-{run.id}-{index}")
+    for index, (place, figure) in enumerate(zip(layout.cells(len(drawn), layout.WIDE), drawn, strict=True)):
+        with place:
+            chart.show(figure, f"probe-{run.id}-{index}")
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -209,7 +213,7 @@ def checkpoints() -> None:
         for row in run.parts.get("checkpoint", {}).get("not_run", []):
             st.warning(f"{row['context_len']:,} tokens not run: {row['why']}")
         if "map" in run.parts:
-            st.plotly_chart(figures.retrieval_map(run, figures.FULL), key=f"map-{run.id}")
+            chart.show(figures.retrieval_map(run, figures.FULL), f"map-{run.id}")
     else:
         st.info("No checkpoint tested yet.")
 

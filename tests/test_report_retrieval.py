@@ -72,6 +72,13 @@ def test_a_map_shows_every_cell_where_it_belongs_and_leaves_the_rest_empty() -> 
     assert (chart.zmin, chart.zmax) == (0, 1)
 
 
+def test_the_csv_of_a_map_has_a_row_per_cell() -> None:
+    frame = figures.data(figures.retrieval_map(niah(LEARNT)))
+    assert list(frame.columns) == ["context (tokens)", "depth of the needle", "share"]
+    assert frame.loc[(frame.iloc[:, 0] == "192") & (frame.iloc[:, 1] == "100%"), "share"].item() == 0.2
+    assert len(frame) == 6 and frame["share"].isna().sum() == 2
+
+
 def test_a_checkpoint_has_no_training_and_its_map_stands() -> None:
     found = {"depths": [0.0], "lengths": [960], "trained_len": None, "trials": 4, "cells": [cell(960, 0.0, 1, 4)]}
     store = open_store()

@@ -80,9 +80,10 @@ def _room(figure: go.Figure) -> go.Figure:
     words = [part for trace in figure.data if trace.type == "bar" for y in trace.y for part in str(y).split("<br>")]
     left = max([64, *(6 * len(word) for word in words)])
     per_row = max(1, (figure.layout.meta["width"] - left - 16) // (7 * longest + 44))
-    rows = -(-len(shown) // per_row) if len(shown) > 1 else 0
+    legend = len(shown) > 1 and "named" not in figure.layout.meta
+    rows = -(-len(shown) // per_row) if legend else 0
     top = 26 + figure.layout.title.pad.t + 18 * figure.layout.title.text.count("<br>") + 20 * rows
-    figure.update_layout(margin_t=top, height=figure.layout.height + top - 40, showlegend=len(shown) > 1)
+    figure.update_layout(margin_t=top, height=figure.layout.height + top - 40, showlegend=legend)
     return figure
 
 
@@ -97,15 +98,46 @@ def _lengths(figure: go.Figure) -> None:
     figure.update_xaxes(type="log", **LENGTH_TICKS)
 
 
-def _lines(figure: go.Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str) -> None:
-    for design, ys, colour in zip(designs, values, _cycle(len(designs)), strict=True):
-        figure.add_scatter(
-            x=CONTEXTS,
-            y=np.broadcast_to(ys, CONTEXTS.shape),
-            name=escape(design.label),
-            line={"color": colour, "width": 2.5},
-            hovertemplate=hover,
+def _lines(figure: go.Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str, log: bool = True) -> None:
+    """A line per design, named where it ends, over a logarithmic or a linear y axis."""
+    lines = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
+    for design, ys, colour in zip(designs, lines, _cycle(len(designs)), strict=True):
+        figure.add_scatter(x=CONTEXTS, y=ys, name=escape(design.label), line={"color": colour, "width": 2.5}, hovertemplate=hover)
+    _name_ends(figure, [design.label for design in designs], lines, log)
+    if log:
+        _log(figure, "y")
+    _lengths(figure)
+
+
+ROOM_FOR_LINES, LABEL = 235, 15  # pixels: height of a plot of lines, and of a label
+
+
+def _name_ends(figure: go.Figure, names: Sequence[str], lines: Sequence[np.ndarray], log: bool) -> None:
+    """Write each line's name at its end, above one that rises and below one that falls, and no name on another: needs no legend."""
+    scale: Any = np.log10 if log else np.asarray
+    known = np.concatenate([scale(ys[np.isfinite(ys)]) for ys in lines])
+    if not known.size:
+        return
+    low, high = (known.min() if log else 0.0), known.max()
+    pixels = ROOM_FOR_LINES / ((high - low) or 1.0)
+    ends = [(int(np.isfinite(ys).nonzero()[0][-1]), i) for i, ys in enumerate(lines) if np.isfinite(ys).any()]
+    free = np.inf  # the highest place, in pixels from below, that no label has taken
+    for last, i in sorted(ends, key=lambda end: -lines[end[1]][end[0]]):
+        y = float(scale(lines[i][last]))
+        at = (y - low) * pixels
+        falls = last > 0 and lines[i][last] < lines[i][last - 1]
+        placed = min(at + (-0.9 if falls else 0.7) * LABEL, free)
+        free = placed - LABEL
+        figure.add_annotation(
+            x=float(np.log10(CONTEXTS[last])),
+            y=y,
+            yshift=placed - at,
+            text=escape(textwrap.shorten(names[i], 44, placeholder="...")),
+            xanchor="right" if last > 2 else "left",
+            showarrow=False,
+            font={"color": _cycle(len(lines))[i], "size": 12},
         )
+    figure.layout.meta = figure.layout.meta | {"named": True}
 
 
 def cache_by_context(designs: Sequence[Named], workload: Workload, hardware: Hardware | None = None) -> go.Figure:
@@ -118,8 +150,6 @@ def cache_by_context(designs: Sequence[Named], workload: Workload, hardware: Har
     )
     sizes = [model_costs(d.spec).cache_bytes(CONTEXTS, "exact", workload) / 2**20 for d in designs]
     _lines(figure, designs, sizes, "%{x:,} tokens: %{y:,.1f} MiB")
-    _log(figure, "y")
-    _lengths(figure)
     return _room(figure)
 
 
@@ -136,9 +166,8 @@ def decode_by_context(designs: Sequence[Named], workload: Workload, hardware: Ha
         speed = np.broadcast_to(predict(design.spec, workload, hardware, CONTEXTS).decode_tokens_per_s, CONTEXTS.shape)
         used = _serving_bytes(design.spec, workload)
         speeds.append(np.where(used <= hardware.memory_bytes, speed, np.nan))
-    _lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s")
+    _lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s", log=False)
     figure.update_yaxes(rangemode="tozero")
-    _lengths(figure)
     return _room(figure)
 
 
@@ -248,8 +277,6 @@ def memory_by_context(designs: Sequence[Named], workload: Workload, hardware: Ha
         line={"color": "#D00020", "width": 2, "dash": "dash"},
         showlegend=False,
     )
-    _log(figure, "y")
-    _lengths(figure)
     return _room(figure)
 
 
@@ -341,7 +368,7 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
                 showlegend=False,
                 name=f"{kind.label}, {what}",
             )
-    shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 4}
+    shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 3}
     figure.update_layout(
         xaxis={"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True, "title_standoff": 40},
         xaxis2={"domain": [0.48, 0.72], "title": "parameters", "fixedrange": True} | shown,
@@ -702,14 +729,17 @@ def _colour_of(run: Run) -> str:
 
 
 def data(figure: go.Figure) -> pd.DataFrame:
-    """What a chart shows, one row a point, under the titles of its axes."""
-    frames = [
-        pd.DataFrame({"series": trace.name or "", "x": _column(trace.x), "y": _column(trace.y)})
-        for trace in figure.data
-        if trace.x is not None
-    ]
+    """What a chart shows, one row a point or cell, under the titles of its axes."""
+    frames = [_points(trace) for trace in figure.data if trace.x is not None]
     names = {"x": _words(figure.layout.xaxis.title.text) or "x", "y": _words(figure.layout.yaxis.title.text) or "y"}
     return pd.concat(frames, ignore_index=True).rename(columns=names) if frames else pd.DataFrame()
+
+
+def _points(trace: Any) -> pd.DataFrame:
+    if trace.type == "heatmap":
+        cells = [(x, y, cell) for y, row in zip(trace.y, trace.z, strict=True) for x, cell in zip(trace.x, row, strict=True)]
+        return pd.DataFrame(cells, columns=["x", "y", "share"])
+    return pd.DataFrame({"series": trace.name or "", "x": _column(trace.x), "y": _column(trace.y)})
 
 
 def told(figure: go.Figure) -> str:
