@@ -38,7 +38,7 @@ def test_every_chart_has_data_a_title_and_words(name: str) -> None:
 def test_lines_are_named_at_their_ends_and_no_name_lies_on_another() -> None:
     twins = [figures.Named(name, PAIR[0].spec) for name in ("one", "two", "three")]
     notes = figures.cache_by_context([*twins, PAIR[1]], WORK).layout.annotations
-    assert [note.text for note in notes] == ["llama-1b", "one", "two", "three"]  # from the top
+    assert [note.text.split("</span> ")[1] for note in notes] == ["llama-1b", "one", "two", "three"]  # from the top
     heights = [note.yshift for note in notes[1:]]  # all three lines end in the same point
     assert all(above - below >= 15 for above, below in pairwise(heights))
     assert not figures.cache_by_context(twins, WORK).layout.showlegend

@@ -132,10 +132,10 @@ def _name_ends(figure: go.Figure, names: Sequence[str], lines: Sequence[np.ndarr
             x=float(np.log10(CONTEXTS[last])),
             y=y,
             yshift=placed - at,
-            text=escape(textwrap.shorten(names[i], 44, placeholder="...")),
+            text=f'<span style="color:{_cycle(len(lines))[i]}">■</span> {escape(textwrap.shorten(names[i], 44, placeholder="..."))}',
             xanchor="right" if last > 2 else "left",
             showarrow=False,
-            font={"color": _cycle(len(lines))[i], "size": 12},
+            font_size=12,  # words in a line's own colour would be too pale to read
         )
     figure.layout.meta = figure.layout.meta | {"named": True}
 
