@@ -4,12 +4,14 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from hybrid_core.report import figures
+from pages.parts import layout
 
 CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
 
 
 def show(figure: go.Figure, key: str) -> None:
     """Draw it; the camera above it saves an SVG, the button below it the data."""
+    figure.layout.font.color = layout.ink()  # of what is written at points; Streamlit's own grey is too pale for it
     with st.container(gap=None):
         st.plotly_chart(
             figure, key=key, config=CONFIG | {"toImageButtonOptions": {"format": "svg", "filename": key}}, alt=figures.told(figure)

@@ -14,7 +14,7 @@ from hybrid_core.glossary import explain
 from hybrid_core.interop.huggingface import parse_config, spec_from_config
 from hybrid_core.spec import MAX_DIM, ArchSpec, Frozen, IntraMixer, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU
 from hybrid_core.spec import SECTIONS as NEEDED
-from pages.parts import notes, pictures
+from pages.parts import layout, notes, pictures
 
 PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
 KEPT = ("mixers", "ffns", "post_norm", "norm", "meta_tokens", "outside_params", "constants")  # of published models: no control, kept as is
@@ -442,8 +442,7 @@ def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
     """The intra-hybrid block, drawn, with a control per axis and what the paper says about it."""
     st.subheader("Inside an intra-hybrid block")
     says = ", ".join(f"{axis} {getattr(mixer, axis)}" for axis in INTRA_AXES)
-    ink = "#FAFAFA" if st.context.theme.type == "dark" else "#31333F"
-    st.image(pictures.intra_block(mixer, ink), alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {says}")
+    st.image(pictures.intra_block(mixer, layout.ink()), alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {says}")
     with st.container(horizontal=True, gap="medium"):
         for axis, (label, options) in INTRA_AXES.items():
             with st.container(width=172):

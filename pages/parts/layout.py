@@ -10,6 +10,11 @@ from streamlit.delta_generator import DeltaGenerator
 CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 
 
+def ink() -> str:
+    """The colour of words, in the theme on screen."""
+    return "#FAFAFA" if st.context.theme.type == "dark" else "#141414"
+
+
 def paint() -> None:
     """Let the browser draw what it has: numbers stand in half the time if charts do not arrive together with them."""
     time.sleep(0.05)
