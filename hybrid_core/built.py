@@ -7,7 +7,7 @@ from collections.abc import Iterator, Set
 
 from hybrid_core.parts import Frozen
 from hybrid_core.registry import KINDS, kind_of
-from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, Mixer, SharedBlockMixer, SpecError, SwiGLU, short
+from hybrid_core.spec import AnyFfn, ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, Mixer, SharedBlockMixer, SpecError, SwiGLU, short
 
 # class -> the options beyond its defaults that its module computes.
 _ATTENTION = {"qkv_bias", "out_bias", "qk_norm", "softmax_scale"}
@@ -20,7 +20,7 @@ BUILT: dict[str, set[str]] = {
     "SharedBlockMixer": {"adapter_rank", "attention_adapters"},
     "SwiGLU": {"activation", "bias"},
     "Mlp": {"bias"},
-    "MoE": {"d_shared", "score", "norm_top_k", "scale"},
+    "MoE": {"d_shared", "score", "norm_top_k", "scale", "gated", "activation", "d_latent"},
 }
 
 # Constants that weights can absorb: scaling a projection's rows is scaling what it puts out. A model made from a checkpoint has them
@@ -56,7 +56,7 @@ def _reasons(spec: ArchSpec) -> Iterator[str]:
     for layer in dict.fromkeys(spec.stack):
         yield from _of_mixer(layer.mixer)
         if layer.ffn is not None:
-            yield from _options(layer.ffn, "ffn")
+            yield from _of_ffn(layer.ffn)
     yield from _options(spec, "")
     for key, value in spec.constants.items():
         if key not in ABSORBED:
@@ -75,6 +75,12 @@ def _of_mixer(mixer: Mixer) -> Iterator[str]:
             yield f"shared_block.ffn: {mixer.ffn.kind}"
     if isinstance(mixer, IntraMixer):
         yield from (f"intra: {part.kind}" for part in (mixer.attention, mixer.ssm) if type(part) not in (AttentionMixer, Mamba2Mixer))
+
+
+def _of_ffn(ffn: AnyFfn) -> Iterator[str]:
+    yield from _options(ffn, "ffn")
+    if ffn.activation == "clamped_swiglu":
+        yield f"ffn.activation: {ffn.activation}"
 
 
 def _options(part: Frozen, name: str, also: Set[str] = frozenset()) -> Iterator[str]:

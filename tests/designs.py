@@ -153,10 +153,11 @@ def optional_designs(draw: st.DrawFn) -> ArchSpec:
         "G": {"kind": "swiglu", "d_ff": 6, "activation": "gelu", "bias": draw(flag)},
         "P": {"kind": "mlp", "d_ff": 5, "bias": draw(flag)},
         "E": MOE | {"score": "softmax", "norm_top_k": draw(flag), "d_shared": 7, "scale": 2.0},
+        "L": MOE | {"gated": False, "activation": "relu2", "d_latent": 6},
     }
     n_layers = data["n_layers"]
     layers, heads = data["layers"], {"kind": "attention", "n_heads": 2, "n_kv_heads": 1, "head_dim": 4, "d_input": 2 * data["d_model"]}
-    layers["ffns"] = draw(st.text("GPE-", min_size=n_layers, max_size=n_layers))
+    layers["ffns"] = draw(st.text("GPEL-", min_size=n_layers, max_size=n_layers))
     if layers["strategy"] == "custom":
         block = {"kind": "shared_block", "attention": heads, "ffn": data["ffns"]["G"], "ssm": {"kind": "mamba2"} | SECTIONS["ssm"]}
         block |= {"adapter_rank": draw(st.integers(0, 3)), "attention_adapters": draw(flag)}

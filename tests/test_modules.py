@@ -27,6 +27,7 @@ RAGGED = (1, 5, 3, 9, 1, 4)  # pieces of LENGTH, some longer than the window and
 VARIANTS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
     "MoE": design("AM", ffn=MOE),
+    "plain experts behind a latent": design("AM", ffn=MOE | {"gated": False, "activation": "relu2", "d_latent": 12, "d_shared": 24}),
     "no FFN, untied": design("MA", ffn=None, tie_embeddings=False),
     "two groups, conv of one": design("MH", ssm={"n_groups": 2, "d_conv": 1}, intra={"d_ssm": 64}),
     "no RoPE": design("AH", attention={"position": "nope"}),
