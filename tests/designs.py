@@ -27,6 +27,23 @@ MIXER_SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
 MAMBA1 = {"kind": "mamba1", "d_ssm": 48, "d_state": 5, "d_conv": 4, "dt_rank": 3}
 MOE = {"kind": "moe", "n_routed": 4, "top_k": 2, "n_shared": 1, "d_expert": 20}
 
+# Layers behind A and S of the sections above that take their keys and values.
+REUSING = {
+    "x": {"kind": "attention", "reuse_kv": True, "qk_norm": True, **SECTIONS["attention"]},
+    "y": {"kind": "swa", "reuse_kv": True, **SECTIONS["attention"], **SECTIONS["swa"]},
+}
+
+# Hymba in small: windows whose sinks are the meta tokens, layers that reuse keys and values, Mamba-1 beside the attention.
+TINY_HYMBA: dict[str, Any] = {"model_type": "hymba", "vocab_size": 50, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 6}
+TINY_HYMBA |= {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "sliding_window": 4,
+    "num_memory_tokens": 3,
+    "global_attn_idx": [0, 4, 5],
+}
+TINY_HYMBA |= {"kv_reuse_group": [[1, 2, 3], [4, 5]], "mamba_d_state": 5, "mamba_dt_rank": 3, "mlp_hidden_act": "silu", "rope_type": "ntk"}
+
 # Every kind alone, kinds in both orders, and all of them in one stack.
 PATTERNS = ("A", "S", "M", "H", "D", "N", "AM", "SA", "AMSH", "HSMA", "NADM")
 

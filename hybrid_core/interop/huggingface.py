@@ -645,11 +645,14 @@ def _hymba(c: Fields) -> dict[str, Any]:
     attention["v_head_dim"] = ssm["d_ssm"] // heads
     c.must("v_head_dim", attention["v_head_dim"])
     meta = c.count("num_memory_tokens", 0, least=0)
-    attention |= {"rope_theta": c.number("rope_theta", 1e4)} if c.flag("rope", True) else NOPE
-    if c.word("rope_type", {"ntk": "ntk", "default": "default"}, "default") == "ntk":
-        trained = c.count("orig_max_position_embeddings", 2048)
-        c.constants["rope_scaling"] = {"rope_type": "ntk", "original_max_position_embeddings": trained}
-    c.ignore("orig_max_position_embeddings rope_theta")
+    theta = c.number("rope_theta", 1e4)
+    if c.word("rope_type", {"ntk": "ntk", "default": "default"}, "default") == "ntk":  # a larger theta, once for all lengths
+        longer = 2 * c.count("max_position_embeddings", 8192) / c.count("orig_max_position_embeddings", 2048) - 1
+        if longer <= 0 or attention["head_dim"] <= 2:
+            raise c.refuse("rope_type", "needs max_position_embeddings above half of orig_max_position_embeddings, and heads wider than 2")
+        theta *= longer ** (attention["head_dim"] / (attention["head_dim"] - 2))
+    attention |= {"rope_theta": theta} if c.flag("rope", True) else NOPE
+    c.ignore("orig_max_position_embeddings")
     everywhere, window = c.indices("global_attn_idx", n), c.count("sliding_window")
     reusing = _reusing(c, n)
     axes = {"norm": "group", "scalar": "none", "fusion": "add", "value": "separate", "out": "joint", "whole_norm": True}
@@ -677,6 +680,8 @@ def _reusing(c: Fields, n_layers: int) -> set[int]:
     layers = [i for group in groups for i in group]
     if not all(isinstance(i, int) and 0 <= i < n_layers for i in layers) or len(set(layers)) < len(layers):
         raise c.refuse("kv_reuse_group", f"must name layers from 0 to {n_layers - 1}, each once")
+    if any(group != list(range(group[0], group[0] + len(group))) for group in groups if group):
+        raise c.refuse("kv_reuse_group", "must be groups of consecutive layers: keys and values are those of the last layer that made some")
     return {i for group in groups for i in group[1:]}
 
 

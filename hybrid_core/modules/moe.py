@@ -18,6 +18,9 @@ class MixtureOfExperts(nn.Module):
     of x, and `out` brings their sum back.
     """
 
+    gate_up: Tensor  # of gated experts
+    up: Tensor  # of plain ones
+
     def __init__(self, spec: MoE, d_model: int) -> None:
         super().__init__()
         self.spec = spec
