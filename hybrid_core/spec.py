@@ -69,7 +69,7 @@ from hybrid_core.parts import (
     rotates_pairs,
     short,
 )
-from hybrid_core.yaml_io import YamlError, dump, read_text, safe_mapping
+from hybrid_core.yaml_io import TextError, dump, read_text, safe_mapping
 
 __all__ = [
     "MAX_DIM",
@@ -459,7 +459,7 @@ class ArchSpec(Frozen):
         """Read a design from YAML text. Raises SpecError with one line."""
         try:
             return cls.from_mapping(safe_mapping(text))
-        except YamlError as error:
+        except TextError as error:
             raise SpecError(str(error)) from None
 
     @classmethod
@@ -467,7 +467,7 @@ class ArchSpec(Frozen):
         """Read a design from a YAML file. Raises SpecError with one line."""
         try:
             return cls.from_yaml(read_text(Path(path)))
-        except YamlError as error:
+        except TextError as error:
             raise SpecError(str(error)) from None
 
     def to_yaml(self) -> str:
