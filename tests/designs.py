@@ -44,6 +44,10 @@ TINY_HYMBA |= {
 }
 TINY_HYMBA |= {"kv_reuse_group": [[1, 2, 3], [4, 5]], "mamba_d_state": 5, "mamba_dt_rank": 3, "mlp_hidden_act": "silu", "rope_type": "ntk"}
 
+TINY_SAMBA: dict[str, Any] = {"n_layer": 4, "n_embd": 32, "n_head": 4, "n_query_groups": 2, "mb_per_layer": 2, "local_window": 4}
+TINY_SAMBA |= {"vocab_size": 50, "padding_multiple": 10, "intermediate_size": 40, "bias": False, "parallel_residual": False}
+TINY_SAMBA |= {"_mlp_class": "LLaMAMLP", "_norm_class": "RMSNorm"}
+
 # Every kind alone, kinds in both orders, and all of them in one stack.
 PATTERNS = ("A", "S", "M", "H", "D", "N", "AM", "SA", "AMSH", "HSMA", "NADM")
 

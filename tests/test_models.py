@@ -37,6 +37,24 @@ def test_a_published_model_adds_up_to_what_the_reference_table_says(name: str) -
     assert costs.cache_bytes(8192, "exact", work) == model.quoted["cache_8k"] - 2 * conv // (D_CONV - 1)
 
 
+BUILT = [name for name, model in presets.models().items() if model.not_built is None]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_built_model_lives_with_the_parameters_and_the_cache_that_are_costed(name: str) -> None:
+    from hybrid_core.modules import build
+
+    spec = presets.models()[name].spec
+    model = build(spec, "meta", torch.bfloat16)
+    costs, work = model_costs(spec), Workload(context_len=8192)
+    assert sum(parameter.numel() for parameter in model.parameters()) == costs.params().total
+    assert model.new_cache(1, 8192).nbytes == costs.cache_bytes(8192, "exact", work)
+
+
+def test_what_is_costed_only_is_none_of_the_systems_that_are_promised() -> None:
+    assert set(presets.models()) - set(BUILT) == {"Gemma-3-1b", "gpt-oss-20b", "Qwen3-Next-80B-A3B", "Vamba-Qwen2-VL-7B"}
+
+
 @pytest.mark.parametrize("name", presets.models())
 def test_a_published_model_survives_yaml(name: str) -> None:
     spec = presets.models()[name].spec

@@ -19,7 +19,7 @@ from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.modules.rope import Rope, inverse_frequencies
 from hybrid_core.spec import ArchSpec, MoE, RopeScaling, SpecError
 from tests.conftest import assert_close
-from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, REUSING, TINY_HYMBA, axes_id, design, intra_design
+from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, REUSING, TINY_HYMBA, TINY_SAMBA, axes_id, design, intra_design
 
 pytestmark = pytest.mark.usefixtures("nan_filled")
 LENGTH = 23
@@ -37,6 +37,7 @@ VARIANTS: dict[str, ArchSpec] = {
     "differential with norms": design("DN", diff={"norm": "group", "fusion": "add"}, ssm={"n_groups": 2}, intra=None),
     "differential without lambda": design("DN", diff={"scalar": "none"}, attention={"position": "nope"}),
     "Hymba": spec_from_config(TINY_HYMBA),
+    "Samba": spec_from_config(TINY_SAMBA),
     "reused keys and values": design("AxSyM", mixers=REUSING, attention={"qk_norm": True}, layers={"pattern": "AxSyM"}),
     **{f"window {w}, sink {s}": design("S", swa={"window": w, "sink": s}) for w, s in ((1, 0), (3, 0), (2, 1), (5, 9), (3, 30), (30, 2))},
 }

@@ -791,6 +791,7 @@ def _qwen3_next(c: Fields) -> dict[str, Any]:
 
 
 def _kimi_linear(c: Fields) -> dict[str, Any]:
+    c.must("tie_word_embeddings", False)  # transformers ties nothing here, whatever the field says
     design, n = _model(c, "rms_norm_eps"), c.count("num_hidden_layers")
     linear = c.section("linear_attn_config")
     full = linear.indices("full_attn_layers", n, first=1)
