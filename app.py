@@ -13,6 +13,7 @@ st.navigation(
         st.Page("pages/profile.py", title="Profile", icon=":material/speed:"),
         st.Page("pages/retrieval.py", title="Retrieval", icon=":material/search:"),
         st.Page("pages/paper.py", title="Paper", icon=":material/article:"),
+        st.Page("pages/models.py", title="Models", icon=":material/library_books:"),
         st.Page("pages/runs.py", title="Runs", icon=":material/history:"),
         st.Page("pages/glossary.py", title="Glossary", icon=":material/dictionary:"),
     ],

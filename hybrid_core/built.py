@@ -7,21 +7,37 @@ from collections.abc import Iterator, Set
 
 from hybrid_core.parts import Frozen
 from hybrid_core.registry import KINDS, kind_of
-from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, Mixer, SharedBlockMixer, SpecError, SwiGLU, short
+from hybrid_core.spec import (
+    AnyFfn,
+    ArchSpec,
+    AttentionMixer,
+    IntraMixer,
+    Mamba1Mixer,
+    Mamba2Mixer,
+    Mixer,
+    SharedBlockMixer,
+    SpecError,
+    SwaMixer,
+    SwiGLU,
+    short,
+)
 
 # class -> the options beyond its defaults that its module computes.
-_ATTENTION = {"qkv_bias", "out_bias", "qk_norm", "softmax_scale"}
+_ATTENTION = {"qkv_bias", "out_bias", "qk_norm", "softmax_scale", "reuse_kv"}
 BUILT: dict[str, set[str]] = {
     "AttentionMixer": _ATTENTION,
     "SwaMixer": _ATTENTION,
     "Mamba2Mixer": {"gated_norm", "norm_first", "in_bias", "out_bias", "dt_min"},
     "Mamba1Mixer": {"dt_bc_weight", "dt_bc_eps", "n_heads", "proj_bias"},
-    "IntraMixer": {"ssm_norm"},
+    "IntraMixer": {"ssm_norm", "whole_norm"},
     "SharedBlockMixer": {"adapter_rank", "attention_adapters"},
     "SwiGLU": {"activation", "bias"},
     "Mlp": {"bias"},
-    "MoE": {"d_shared", "score", "norm_top_k", "scale"},
+    "ArchSpec": {"meta_tokens"},
+    "MoE": {"d_shared", "score", "norm_top_k", "scale", "gated", "activation", "d_latent"},
 }
+
+_BRANCHES = (AttentionMixer, SwaMixer, Mamba1Mixer, Mamba2Mixer)  # of an intra-hybrid block
 
 # Constants that weights can absorb: scaling a projection's rows is scaling what it puts out. A model made from a checkpoint has them
 # in its weights (interop/weights.py); one that starts fresh is the same family of functions without them.
@@ -56,7 +72,7 @@ def _reasons(spec: ArchSpec) -> Iterator[str]:
     for layer in dict.fromkeys(spec.stack):
         yield from _of_mixer(layer.mixer)
         if layer.ffn is not None:
-            yield from _options(layer.ffn, "ffn")
+            yield from _of_ffn(layer.ffn)
     yield from _options(spec, "")
     for key, value in spec.constants.items():
         if key not in ABSORBED:
@@ -73,8 +89,16 @@ def _of_mixer(mixer: Mixer) -> Iterator[str]:
         yield from _options(mixer.ffn, "shared_block.ffn")
         if not isinstance(mixer.ffn, SwiGLU):
             yield f"shared_block.ffn: {mixer.ffn.kind}"
+        if mixer.attention.reuse_kv:
+            yield "shared_block.attention.reuse_kv: True"
     if isinstance(mixer, IntraMixer):
-        yield from (f"intra: {part.kind}" for part in (mixer.attention, mixer.ssm) if type(part) not in (AttentionMixer, Mamba2Mixer))
+        yield from (f"intra: {part.kind}" for part in (mixer.attention, mixer.ssm) if type(part) not in _BRANCHES)
+
+
+def _of_ffn(ffn: AnyFfn) -> Iterator[str]:
+    yield from _options(ffn, "ffn")
+    if ffn.activation == "clamped_swiglu":
+        yield f"ffn.activation: {ffn.activation}"
 
 
 def _options(part: Frozen, name: str, also: Set[str] = frozenset()) -> Iterator[str]:

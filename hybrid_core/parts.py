@@ -137,7 +137,7 @@ class AttentionFields(Frozen):
     """What an attention layer and the section `attention` have in common.
 
     `qk_norm`: RMSNorm of each query and key head. `output_gate`: a sigmoid gate of the input on every channel of the output.
-    `sink_logits`: a learnt logit per head in the softmax. `reuse_kv`: keys and values are those of an earlier layer.
+    `sink_logits`: a learnt logit per head in the softmax. `reuse_kv`: keys and values are those of the last layer before that made some.
     `d_input`: width that the projections read, where it is not d_model. `softmax_scale`: instead of head_dim^-0.5.
     """
 
@@ -335,6 +335,16 @@ Value = Literal["separate", "shared"]
 Out = Literal["separate", "joint"]
 
 
+def fusible(fusion: Fusion, value: Value, out: Out, d_ssm: int, width: int) -> None:
+    """Raise unless the axes go together, where the attention branch is `width` wide."""
+    if fusion == "concat" and out == "separate":
+        raise ValueError("fusion: 'concat' - needs out 'joint': two outputs of width d_model cannot be concatenated into one")
+    joint_sum = out == "joint" and fusion != "concat"
+    if (value == "shared" or joint_sum) and d_ssm != width:
+        why = "value 'shared'" if value == "shared" else f"fusion {fusion!r} before a joint projection"
+        raise ValueError(f"d_ssm: {d_ssm} - {why} needs d_ssm equal to n_heads * v_head_dim ({width})")
+
+
 class IntraMixer(Mixer):
     """Attention heads and SSM heads side by side in one block, fused along five axes (paper, Appendix D).
 
@@ -353,6 +363,16 @@ class IntraMixer(Mixer):
     out: Out
     ssm_norm: bool = quiet(False)
     whole_norm: bool = quiet(False)
+
+    @model_validator(mode="after")
+    def _rules(self) -> "IntraMixer":
+        fusible(self.fusion, self.value, self.out, self.ssm.d_ssm, self.d_attention)
+        if isinstance(self.ssm, Mamba1Mixer):
+            if self.value == "shared":
+                raise ValueError("value: 'shared' - needs a Mamba-2 branch: Mamba-1 makes dt, B and C from its own values")
+            if self.ssm_norm:
+                raise ValueError("ssm_norm: True - needs a Mamba-2 branch: Mamba-1 has no gated norm")
+        return self
 
     @property
     def rope(self) -> tuple[int, float, RopeScaling | None] | None:
@@ -546,6 +566,27 @@ class Layer(NamedTuple):
     letter: str
     mixer: Mixer
     ffn: AnyFfn | None
+
+
+def key_value_heads(layer: Layer) -> AttentionMixer | None:
+    """The heads of a layer whose keys and values later layers may reuse, or that reuses an earlier one's; None where it has none."""
+    mixer = layer.mixer.attention if isinstance(layer.mixer, IntraMixer) else layer.mixer
+    return mixer if isinstance(mixer, AttentionMixer) else None
+
+
+def check_reuse(stack: tuple[Layer, ...]) -> None:
+    """Raise unless every layer that reuses keys and values has an earlier one that made them, with the same heads and window."""
+    made: tuple[Any, ...] | None = None
+    for number, layer in enumerate(stack, start=1):
+        heads = key_value_heads(layer)
+        if heads is None:
+            continue
+        own = (heads.n_kv_heads, heads.head_dim, heads.v_head_dim, getattr(heads, "window", None), getattr(heads, "sink", 0))
+        if not heads.reuse_kv:
+            made = own
+        elif made != own:
+            last = "no layer before it made any" if made is None else "the last ones made before it have other heads or another window"
+            raise ValueError(f"reuse_kv: True - layer {number} needs keys and values of an earlier layer like itself, and {last}")
 
 
 # ---------------------------------------------------------------- messages

@@ -59,14 +59,17 @@ from hybrid_core.parts import (
     SwaMixer,
     SwiGLU,
     Value,
+    check_reuse,
     divides,
     exact_int,
     first_line,
+    fusible,
+    key_value_heads,
     quiet,
     rotates_pairs,
     short,
 )
-from hybrid_core.yaml_io import YamlError, dump, read_text, safe_mapping
+from hybrid_core.yaml_io import TextError, dump, read_text, safe_mapping
 
 __all__ = [
     "MAX_DIM",
@@ -121,6 +124,7 @@ __all__ = [
     "Value",
     "divides",
     "first_line",
+    "key_value_heads",
     "rotates_pairs",
     "short",
 ]
@@ -262,13 +266,7 @@ class IntraSection(Frozen):
     @model_validator(mode="after")
     def _rules(self) -> "IntraSection":
         divides("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads)
-        width = self.n_heads * self.v_head_dim
-        if self.fusion == "concat" and self.out == "separate":
-            raise ValueError("fusion: 'concat' - needs out 'joint': two outputs of width d_model cannot be concatenated into one")
-        joint_sum = self.out == "joint" and self.fusion != "concat"
-        if (self.value == "shared" or joint_sum) and self.d_ssm != width:
-            why = "value 'shared'" if self.value == "shared" else f"fusion {self.fusion!r} before a joint projection"
-            raise ValueError(f"d_ssm: {self.d_ssm} - {why} needs d_ssm equal to n_heads * v_head_dim ({width})")
+        fusible(self.fusion, self.value, self.out, self.d_ssm, self.n_heads * self.v_head_dim)
         return self
 
 
@@ -370,6 +368,7 @@ class ArchSpec(Frozen):
             divides("ssm.d_ssm / head_dim", heads, "2 * n_groups, for the two branches of kind N", 2 * self.ssm.n_groups)
         if any(layer.mixer == NoMixer() and layer.ffn is None for layer in self.stack):
             raise ValueError(f"layers.pattern: {self.letters!r} - a layer without mixer (-) needs a feed-forward")
+        check_reuse(self.stack)
         return self
 
     def _check_letters(self) -> None:
@@ -460,7 +459,7 @@ class ArchSpec(Frozen):
         """Read a design from YAML text. Raises SpecError with one line."""
         try:
             return cls.from_mapping(safe_mapping(text))
-        except YamlError as error:
+        except TextError as error:
             raise SpecError(str(error)) from None
 
     @classmethod
@@ -468,7 +467,7 @@ class ArchSpec(Frozen):
         """Read a design from a YAML file. Raises SpecError with one line."""
         try:
             return cls.from_yaml(read_text(Path(path)))
-        except YamlError as error:
+        except TextError as error:
             raise SpecError(str(error)) from None
 
     def to_yaml(self) -> str:

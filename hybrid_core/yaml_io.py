@@ -11,8 +11,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 20
 
 
-class YamlError(ValueError):
-    """Text that is not a plain YAML mapping: one line."""
+class TextError(ValueError):
+    """A file or text that is not what it should be: one line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -22,10 +22,10 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise YamlError(f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design")  # type: ignore[no-untyped-call]
+            raise TextError(f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design")  # type: ignore[no-untyped-call]
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise YamlError(f"nested deeper than {MAX_DEPTH} levels")
+            raise TextError(f"nested deeper than {MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -36,7 +36,7 @@ class _Loader(yaml.SafeLoader):
             key = getattr(key_node, "value", None)
             if isinstance(key, str):
                 if key in seen:
-                    raise YamlError(f"{' '.join(key.split())[:60]}: given twice (line {key_node.start_mark.line + 1})")
+                    raise TextError(f"{' '.join(key.split())[:60]}: given twice (line {key_node.start_mark.line + 1})")
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -51,43 +51,48 @@ for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
-def read_text(path: Path) -> bytes:
-    """The bytes of a small file. Raises YamlError when it is missing, a folder, unreadable or too large, before reading it."""
+def read_text(path: Path, what: str = "design") -> bytes:
+    """The bytes of a small file. Raises TextError when it is missing, a folder, unreadable or too large, before reading it."""
     try:
         size = path.stat().st_size
         if not path.is_file():
-            raise YamlError(f"{path}: not a file")
+            raise TextError(f"{path}: not a file")
         if size > MAX_BYTES:
-            raise YamlError(f"{path}: {size:,} bytes - a design may have at most {MAX_BYTES:,}")
+            raise TextError(f"{path}: {too_long(size, what)}")
         return path.read_bytes()
     except OSError as error:
-        raise YamlError(f"{path}: {error.strerror or error}") from None
+        raise TextError(f"{path}: {error.strerror or error}") from None
+
+
+def too_long(size: int, what: str) -> str:
+    """The line that refuses text from strangers."""
+    return f"{size:,} bytes - a {what} may have at most {MAX_BYTES:,}"
 
 
 def safe_mapping(text: str | bytes) -> dict[str, Any]:
-    """Parse YAML into a mapping with text keys. Raises YamlError (one line) on anything else."""
+    """Parse YAML into a mapping with text keys. Raises TextError (one line) on anything else."""
     if len(text) > MAX_BYTES:
-        raise YamlError(f"{len(text):,} bytes - a design may have at most {MAX_BYTES:,}")
+        raise TextError(too_long(len(text), "design"))
     try:
         plain = text.decode("utf-8") if isinstance(text, bytes) else text
         data = yaml.load(plain, _Loader)
     except UnicodeDecodeError as error:
-        raise YamlError(f"not UTF-8 text (byte {error.start})") from None
-    except YamlError:
+        raise TextError(f"not UTF-8 text (byte {error.start})") from None
+    except TextError:
         raise
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise YamlError(f"not YAML - {line}{(error.problem or 'cannot be read')}".replace("\n", " ")) from None
+        raise TextError(f"not YAML - {line}{(error.problem or 'cannot be read')}".replace("\n", " ")) from None
     except ValueError:  # int() refuses thousands of digits
-        raise YamlError("not YAML - a number has thousands of digits") from None
+        raise TextError("not YAML - a number has thousands of digits") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise YamlError(f"not YAML - {str(error).splitlines()[0][:120]}") from None
+        raise TextError(f"not YAML - {str(error).splitlines()[0][:120]}") from None
     if not isinstance(data, dict):
         kind = "empty" if data is None else f"a {type(data).__name__}"
-        raise YamlError(f"{kind} - a design is a mapping of keys to values, starting with 'schema: 1'")
+        raise TextError(f"{kind} - a design is a mapping of keys to values, starting with 'schema: 1'")
     odd = next((key for key in data if not isinstance(key, str)), None)
     if odd is not None:
-        raise YamlError(f"{odd!r}: a key must be text")
+        raise TextError(f"{odd!r}: a key must be text")
     return data
 
 

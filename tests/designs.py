@@ -27,6 +27,27 @@ MIXER_SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
 MAMBA1 = {"kind": "mamba1", "d_ssm": 48, "d_state": 5, "d_conv": 4, "dt_rank": 3}
 MOE = {"kind": "moe", "n_routed": 4, "top_k": 2, "n_shared": 1, "d_expert": 20}
 
+# Layers behind A and S of the sections above that take their keys and values.
+REUSING = {
+    "x": {"kind": "attention", "reuse_kv": True, "qk_norm": True, **SECTIONS["attention"]},
+    "y": {"kind": "swa", "reuse_kv": True, **SECTIONS["attention"], **SECTIONS["swa"]},
+}
+
+# Hymba in small: windows whose sinks are the meta tokens, layers that reuse keys and values, Mamba-1 beside the attention.
+TINY_HYMBA: dict[str, Any] = {"model_type": "hymba", "vocab_size": 50, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 6}
+TINY_HYMBA |= {
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "sliding_window": 4,
+    "num_memory_tokens": 3,
+    "global_attn_idx": [0, 4, 5],
+}
+TINY_HYMBA |= {"kv_reuse_group": [[1, 2, 3], [4, 5]], "mamba_d_state": 5, "mamba_dt_rank": 3, "mlp_hidden_act": "silu", "rope_type": "ntk"}
+
+TINY_SAMBA: dict[str, Any] = {"n_layer": 4, "n_embd": 32, "n_head": 4, "n_query_groups": 2, "mb_per_layer": 2, "local_window": 4}
+TINY_SAMBA |= {"vocab_size": 50, "padding_multiple": 10, "intermediate_size": 40, "bias": False, "parallel_residual": False}
+TINY_SAMBA |= {"_mlp_class": "LLaMAMLP", "_norm_class": "RMSNorm"}
+
 # Every kind alone, kinds in both orders, and all of them in one stack.
 PATTERNS = ("A", "S", "M", "H", "D", "N", "AM", "SA", "AMSH", "HSMA", "NADM")
 
@@ -153,10 +174,11 @@ def optional_designs(draw: st.DrawFn) -> ArchSpec:
         "G": {"kind": "swiglu", "d_ff": 6, "activation": "gelu", "bias": draw(flag)},
         "P": {"kind": "mlp", "d_ff": 5, "bias": draw(flag)},
         "E": MOE | {"score": "softmax", "norm_top_k": draw(flag), "d_shared": 7, "scale": 2.0},
+        "L": MOE | {"gated": False, "activation": "relu2", "d_latent": 6},
     }
     n_layers = data["n_layers"]
     layers, heads = data["layers"], {"kind": "attention", "n_heads": 2, "n_kv_heads": 1, "head_dim": 4, "d_input": 2 * data["d_model"]}
-    layers["ffns"] = draw(st.text("GPE-", min_size=n_layers, max_size=n_layers))
+    layers["ffns"] = draw(st.text("GPEL-", min_size=n_layers, max_size=n_layers))
     if layers["strategy"] == "custom":
         block = {"kind": "shared_block", "attention": heads, "ffn": data["ffns"]["G"], "ssm": {"kind": "mamba2"} | SECTIONS["ssm"]}
         block |= {"adapter_rank": draw(st.integers(0, 3)), "attention_adapters": draw(flag)}

@@ -15,6 +15,7 @@ from hybrid_core.costs.model import fit_depth, model_costs
 from hybrid_core.costs.roofline import generation_tokens_per_s, predict
 from hybrid_core.costs.summary import summary
 from hybrid_core.hardware import Hardware, PeakFlops, catalogue
+from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.modules import build
 from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.modules.rope import Rope
@@ -29,7 +30,9 @@ from tests.designs import (
     MAMBA1,
     MOE,
     PATTERNS,
+    REUSING,
     SECTIONS,
+    TINY_HYMBA,
     axes_id,
     design,
     intra_design,
@@ -69,6 +72,9 @@ DESIGNS: dict[str, ArchSpec] = {
     "intra with a gated norm": design(
         "H", intra={"norm": "none", "fusion": "add", "ssm_norm": True}, attention={"out_bias": True}, ssm={"out_bias": True}
     ),
+    "Hymba": spec_from_config(TINY_HYMBA),
+    "reused keys and values": design("AxSyM", mixers=REUSING, layers={"pattern": "AxSyM"}),
+    "plain experts behind a latent": design("AM", ffn=MOE | {"gated": False, "activation": "relu2", "d_latent": 12}),
     "softmax experts": design("AM", ffn=MOE | {"score": "softmax", "norm_top_k": True, "d_shared": 12, "scale": 2.0}),
     "biased GELU": design("A", ffn={"kind": "swiglu", "d_ff": 40, "activation": "gelu", "bias": True}),
     "shared blocks": design(

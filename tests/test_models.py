@@ -1,6 +1,7 @@
 """Published models in: every figure against the reference table, every family against transformers, bad configs in one line."""
 
 import json
+import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,10 @@ from hybrid_core.built import not_built
 from hybrid_core.cli import main
 from hybrid_core.costs.model import model_costs
 from hybrid_core.data import PROFILES
-from hybrid_core.interop.huggingface import FAMILIES, MAX_BYTES, parse_config, read_config, spec_from_config
+from hybrid_core.interop.huggingface import FAMILIES, parse_config, read_config, spec_from_config
 from hybrid_core.spec import ArchSpec, SpecError
 from hybrid_core.workload import Workload
+from hybrid_core.yaml_io import MAX_BYTES
 
 # ---------------------------------------------------------------- the reference table
 
@@ -33,6 +35,24 @@ def test_a_published_model_adds_up_to_what_the_reference_table_says(name: str) -
     conv = sum(tensor.elements for layer in costs.layers for tensor in layer.mixer.cache(1) if tensor.kind == "conv")
     assert conv % (D_CONV - 1) == 0
     assert costs.cache_bytes(8192, "exact", work) == model.quoted["cache_8k"] - 2 * conv // (D_CONV - 1)
+
+
+BUILT = [name for name, model in presets.models().items() if model.not_built is None]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_built_model_lives_with_the_parameters_and_the_cache_that_are_costed(name: str) -> None:
+    from hybrid_core.modules import build
+
+    spec = presets.models()[name].spec
+    model = build(spec, "meta", torch.bfloat16)
+    costs, work = model_costs(spec), Workload(context_len=8192)
+    assert sum(parameter.numel() for parameter in model.parameters()) == costs.params().total
+    assert model.new_cache(1, 8192).nbytes == costs.cache_bytes(8192, "exact", work)
+
+
+def test_what_is_costed_only_is_none_of_the_systems_that_are_promised() -> None:
+    assert set(presets.models()) - set(BUILT) == {"Gemma-3-1b", "gpt-oss-20b", "Qwen3-Next-80B-A3B", "Vamba-Qwen2-VL-7B"}
 
 
 @pytest.mark.parametrize("name", presets.models())
@@ -70,6 +90,49 @@ def test_parameters_are_those_of_transformers_on_the_meta_device(name: str) -> N
     expected = sum(parameter.numel() for parameter in model.parameters())
     for config in ({"model_type": family} | UNSEEN[name], json.loads(model.config.to_json_string())):
         assert model_costs(spec_from_config(config)).params().total == expected
+
+
+# Fields that any of those families may have, and values that fit all of them: sizes, biases and ties as nobody wrote them by hand.
+_VARIED: list[tuple[str, tuple[Any, ...]]] = [
+    ("hidden_size", (64, 96, 128)),
+    ("vocab_size", (64, 101)),
+    ("intermediate_size moe_intermediate_size shared_intermediate_size", (32, 52, 88)),
+    ("state_size mamba_d_state ssm_state_size", (4, 12, 16)),
+    ("conv_kernel mamba_d_conv conv1d_width linear_conv_kernel_dim conv_L_cache", (2, 3, 4)),
+    ("num_experts num_local_experts n_routed_experts", (4, 6)),
+    ("num_experts_per_tok num_key_value_heads", (1, 2, 4)),
+    ("attention_bias mlp_bias use_bias use_conv_bias mamba_conv_bias mamba_proj_bias conv_bias", (True, False)),
+    ("tie_word_embeddings use_shared_attention_adapter mamba_rms_norm", (True, False)),
+]
+VARIED = {key: values for keys, values in _VARIED for key in keys.split()}
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_so_are_those_of_configs_drawn_at_random(name: str) -> None:
+    """Every field of the config that is listed above, and others that transformers has for the family, varied at once. A config that
+    either side refuses is drawn again; one that both take has the same parameters."""
+    from transformers import AutoModelForCausalLM
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    family, rng, agreed = name.split("-", maxsplit=1)[0], random.Random(name), 0
+    for _ in range(12):
+        known = {*UNSEEN[name], *json.loads(CONFIG_MAPPING[family]().to_json_string())}
+        changed = {key: rng.choice(values) for key, values in VARIED.items() if key in known and rng.random() < 0.5}
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            try:
+                spec = spec_from_config({"model_type": family} | UNSEEN[name] | changed)
+            except SpecError:
+                continue
+            try:
+                model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**UNSEEN[name] | changed))
+            except Exception:  # theirs are of many types
+                continue
+        assert model_costs(spec).params().total == sum(parameter.numel() for parameter in model.parameters()), changed
+        agreed += 1
+        if agreed == 3:
+            return
+    assert agreed, "no config that both sides take"
 
 
 def test_every_family_that_transformers_has_is_among_them() -> None:

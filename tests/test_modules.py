@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import kernels.attention.reference
 import kernels.causal_conv1d.reference
 import kernels.ssd.reference
+from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.modules import HybridLM, build, generate
 from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.modules.intra import IntraHybrid, ScaledSsm
@@ -16,9 +17,9 @@ from hybrid_core.modules.mamba2 import Mamba2Heads
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.modules.rope import Rope, inverse_frequencies
-from hybrid_core.spec import ArchSpec, MoE, RopeScaling
+from hybrid_core.spec import ArchSpec, MoE, RopeScaling, SpecError
 from tests.conftest import assert_close
-from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, axes_id, design, intra_design
+from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, REUSING, TINY_HYMBA, TINY_SAMBA, axes_id, design, intra_design
 
 pytestmark = pytest.mark.usefixtures("nan_filled")
 LENGTH = 23
@@ -27,6 +28,7 @@ RAGGED = (1, 5, 3, 9, 1, 4)  # pieces of LENGTH, some longer than the window and
 VARIANTS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
     "MoE": design("AM", ffn=MOE),
+    "plain experts behind a latent": design("AM", ffn=MOE | {"gated": False, "activation": "relu2", "d_latent": 12, "d_shared": 24}),
     "no FFN, untied": design("MA", ffn=None, tie_embeddings=False),
     "two groups, conv of one": design("MH", ssm={"n_groups": 2, "d_conv": 1}, intra={"d_ssm": 64}),
     "no RoPE": design("AH", attention={"position": "nope"}),
@@ -34,6 +36,9 @@ VARIANTS: dict[str, ArchSpec] = {
     "Mamba-1 with norms, conv of one": design("M", ssm=MAMBA1 | {"dt_bc_norm": True, "d_conv": 1}),
     "differential with norms": design("DN", diff={"norm": "group", "fusion": "add"}, ssm={"n_groups": 2}, intra=None),
     "differential without lambda": design("DN", diff={"scalar": "none"}, attention={"position": "nope"}),
+    "Hymba": spec_from_config(TINY_HYMBA),
+    "Samba": spec_from_config(TINY_SAMBA),
+    "reused keys and values": design("AxSyM", mixers=REUSING, attention={"qk_norm": True}, layers={"pattern": "AxSyM"}),
     **{f"window {w}, sink {s}": design("S", swa={"window": w, "sink": s}) for w, s in ((1, 0), (3, 0), (2, 1), (5, 9), (3, 30), (30, 2))},
 }
 
@@ -241,6 +246,66 @@ def test_lambda_of_the_first_layer_starts_at_a_fifth() -> None:
     assert lambdas[0](x, x, x)[1][0, 0, 0] == pytest.approx(0.2)
     assert lambdas[1](x, x, x)[1][0, 0, 0] == pytest.approx(0.8 - 0.6 * math.exp(-0.3))
     assert torch.equal(lambdas[0](x, x, x)[0], x)
+
+
+# ---------------------------------------------------------------- Hymba, which transformers does not have
+
+
+def whole_rms(x: Tensor, norm: nn.Module) -> Tensor:
+    return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight
+
+
+def turned_by_position(heads: Tensor) -> Tensor:
+    """[positions, heads, 8], the pair i of halves turned by position * theta^(-i/4), with the theta that NTK scaling by 4 makes."""
+    theta = 1e4 * (2 * 8192 / 2048 - 1) ** (8 / 6)
+    angle = torch.arange(len(heads), dtype=torch.float64)[:, None, None] * theta ** (-torch.arange(4, dtype=torch.float64) / 4)
+    a, b = heads.chunk(2, -1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+
+def naive_mamba1(ssm: nn.Module, x: Tensor) -> Tensor:
+    """One token after the other, one position of the convolution after the other."""
+    (inner, z), out = (x @ ssm.in_proj.weight.T).chunk(2, -1), []
+    state = torch.zeros(64, 5, dtype=torch.float64)
+    for t in range(len(x)):
+        taps = [inner[t - 3 + tap] * ssm.conv_weight[:, tap] for tap in range(4) if t - 3 + tap >= 0]
+        u = F.silu(sum(taps) + ssm.conv_bias)
+        dt, B, C = (ssm.x_proj.weight @ u).split([3, 5, 5])
+        dt = F.softplus(ssm.dt_proj.weight @ whole_rms(dt, ssm.dt_norm) + ssm.dt_proj.bias)[:, None]
+        state = torch.exp(-dt * ssm.A_log.exp()) * state + dt * whole_rms(B, ssm.B_norm) * u[:, None]
+        out.append((state @ whole_rms(C, ssm.C_norm) + ssm.D * u) * F.silu(z[t]))
+    return torch.stack(out)
+
+
+@torch.no_grad()
+def test_hymba_is_what_its_config_says_step_by_step() -> None:
+    """Everything but the weights is read from the config here: layers 1 to 3 and 4 to 5 share keys and values, three meta tokens are
+    before all others and never fall out of a window of 4."""
+    model, tokens = lively(spec_from_config(TINY_HYMBA)), some_tokens(12, 1)
+    x = torch.cat([model.meta, model.embed.weight[tokens[0]]])
+    near = torch.tensor([[j <= i and (i - j < 4 or j < 3) for j in range(15)] for i in range(15)])
+    for i, layer in enumerate(model.layers):
+        block, normed = layer.mixer, whole_rms(x, layer.mixer_norm)
+        qkv = normed @ block.attention.qkv.weight.T
+        q = turned_by_position(qkv[:, :32].unflatten(-1, (4, 8)))
+        if i not in (2, 3, 5):
+            k = turned_by_position(qkv[:, 32:48].unflatten(-1, (2, 8))).repeat_interleave(2, 1)
+            v = qkv[:, 48:].unflatten(-1, (2, 16)).repeat_interleave(2, 1)
+        mask = near if i in (1, 2, 3) else torch.ones(15, 15, dtype=torch.bool).tril()
+        scores = torch.einsum("ihd,jhd->hij", q, k).div(8**0.5).masked_fill(~mask, -math.inf).softmax(-1)
+        attention = torch.einsum("hij,jhd->ihd", scores, v).flatten(1)
+        fused = whole_rms(attention, block.attention_norm) + whole_rms(naive_mamba1(block.ssm, normed), block.ssm_norm)
+        x = x + fused @ block.out.weight.T
+        gate, up = (whole_rms(x, layer.ffn_norm) @ layer.ffn.gate_up.weight.T).chunk(2, -1)
+        x = x + F.silu(gate) * up @ layer.ffn.down.weight.T
+    logits = whole_rms(x[3:], model.norm) @ model.embed.weight.T
+    assert_close("logits", model(tokens)[0], logits, 1e-5)  # our rotations are float32
+
+
+def test_keys_and_values_are_reused_only_from_a_layer_alike() -> None:
+    for pattern, why in (("xA", "no layer before it made any"), ("Sx", "other heads or another window")):
+        with pytest.raises(SpecError, match=rf"^reuse_kv: True - layer \d needs .* {why}$"):
+            design(pattern, mixers=REUSING, layers={"pattern": pattern})
 
 
 # ---------------------------------------------------------------- mixture of experts

@@ -81,6 +81,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "nemotron_h": DECODER
     | NEMOTRON
     | {"model_type": "nemotron_h", "hybrid_override_pattern": "M-*M-", "num_hidden_layers": 5, "use_bias": True},
+    "nemotron_h-experts": DECODER
+    | NEMOTRON
+    | {"model_type": "nemotron_h", "hybrid_override_pattern": "ME*-", "num_hidden_layers": 4, "n_routed_experts": 4}
+    | {"moe_intermediate_size": 20, "moe_shared_expert_intermediate_size": 28, "moe_latent_size": 48, "routed_scaling_factor": 1.5},
     "granitemoehybrid": DECODER | GRANITE | {"model_type": "granitemoehybrid", "num_local_experts": 4, "tie_word_embeddings": True},
     "granitemoehybrid-dense": DECODER
     | GRANITE

@@ -101,13 +101,16 @@ def _gated_workspace(d_model: int, d_ff: int) -> int:
 
 def _routed_workspace(moe: MoE, d_model: int) -> int:
     """Elements per token: chosen rows, each expert's output and their join; the same of the projection back; weighting and adding up;
-    the shared experts."""
-    inside, chosen = moe.top_k * moe.d_expert, moe.top_k * d_model
-    held = 2 * inside + chosen + moe.top_k
-    return max(
-        chosen + 4 * inside,
-        4 * inside,
-        3 * inside + 2 * chosen,
-        held + chosen + 2 * d_model,
-        held + d_model + _gated_workspace(d_model, moe.shared_width) if moe.shared_width else 0,
+    the shared experts. A latent stays beside all of it until its sum is projected back."""
+    width, gated = moe.d_latent or d_model, 2 if moe.gated else 1
+    inside, chosen = moe.top_k * moe.d_expert, moe.top_k * width
+    held = chosen + moe.top_k  # outputs and their weights
+    shared = (_gated_workspace if moe.gated else _plain_workspace)(d_model, moe.shared_width)
+    return (moe.d_latent or 0) + max(
+        chosen + 2 * gated * inside,
+        2 * gated * inside,
+        (gated + 1) * inside + 2 * chosen,
+        held + chosen + 2 * width,
+        held + width + d_model if moe.d_latent else 0,
+        held + d_model + shared if moe.shared_width else 0,
     )

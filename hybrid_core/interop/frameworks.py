@@ -35,7 +35,8 @@ def megatron_pattern(spec: ArchSpec) -> str:
 def _symbols(index: int, layer: Layer) -> str:
     mixers: dict[type[Any], str] = {Mamba2Mixer: "M", AttentionMixer: "*", NoMixer: ""}
     if type(layer.mixer) not in mixers:
-        raise SpecError(f"layer {index}: {layer.mixer.kind} - Megatron's hybrid pattern has no symbol for it")
+        known = " and ".join(kind.kind for kind, symbol in mixers.items() if symbol)
+        raise SpecError(f"layer {index}: {layer.mixer.kind} - Megatron's hybrid pattern has no symbol for it; it has them for {known}")
     return mixers[type(layer.mixer)] + ("" if layer.ffn is None else "E" if isinstance(layer.ffn, MoE) else "-")
 
 

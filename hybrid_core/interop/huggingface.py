@@ -15,9 +15,8 @@ from typing import Any
 
 from hybrid_core.interop.fields import Fields, at, every
 from hybrid_core.spec import ArchSpec, SpecError, short
+from hybrid_core.yaml_io import MAX_BYTES, MAX_DEPTH, TextError, read_text, too_long
 
-MAX_BYTES = 1_000_000
-MAX_DEPTH = 20
 ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
@@ -452,9 +451,9 @@ def _zamba2(c: Fields) -> dict[str, Any]:
         "chunk_size": c.count("chunk_size", 256),
         "in_bias": biased,
         "out_bias": biased,
-        "conv_bias": c.flag("use_conv_bias", True),
         "dt_min": c.number("time_step_min", 0.001),
     }
+    c.must("use_conv_bias", True)  # transformers has the bias, whatever the field says
     if design["norm_eps"] != ZAMBA2_GATED_EPS:
         c.constants["gated_norm_eps"] = ZAMBA2_GATED_EPS
     hybrid = c.indices("hybrid_layer_ids", n)
@@ -470,6 +469,9 @@ def _zamba2(c: Fields) -> dict[str, Any]:
     if rope == NOPE:
         c.ignore("rope_theta rope_scaling rope_parameters")
     adapters = {"adapter_rank": c.count("adapter_rank", 128, least=0), "attention_adapters": c.flag("use_shared_attention_adapter")}
+    heads = c.count("num_attention_heads")
+    if adapters["attention_adapters"] and c.count("num_key_value_heads", heads) != heads:  # theirs are as wide as all heads
+        raise c.refuse("num_key_value_heads", f"must be num_attention_heads ({heads}) with use_shared_attention_adapter")
     return _shared_blocks(c, design, pattern, ssm, ffn, n_blocks=c.count("num_mem_blocks", 1), rope=rope, **adapters)
 
 
@@ -531,6 +533,7 @@ def _nemotron_h(c: Fields) -> dict[str, Any]:
     _unlimited_dt(c)
     c.must("sliding_window", None)
     c.must("mamba_proj_bias", False)
+    c.must("tie_word_embeddings", False)  # transformers ties nothing here, whatever the field says
     heads = c.count("num_attention_heads", 32)
     attention = {"n_heads": heads, "n_kv_heads": c.count("num_key_value_heads", 8), "position": "nope"}
     attention |= {"head_dim": c.count("head_dim", c.count("attention_head_dim", 128))}
@@ -550,7 +553,7 @@ def _nemotron_h(c: Fields) -> dict[str, Any]:
     mlp_bias, act = c.flag("mlp_bias"), c.word("mlp_hidden_act", ACTIVATIONS, "relu2")
     design: dict[str, Any] = {
         "vocab_size": c.count("vocab_size"),
-        "tie_embeddings": c.flag("tie_word_embeddings"),
+        "tie_embeddings": False,
         "norm_eps": c.number("layer_norm_epsilon", c.number("rms_norm_eps", c.number("norm_eps", 1e-5))),
         "d_model": c.count("hidden_size"),
         "n_layers": n,
@@ -645,11 +648,14 @@ def _hymba(c: Fields) -> dict[str, Any]:
     attention["v_head_dim"] = ssm["d_ssm"] // heads
     c.must("v_head_dim", attention["v_head_dim"])
     meta = c.count("num_memory_tokens", 0, least=0)
-    attention |= {"rope_theta": c.number("rope_theta", 1e4)} if c.flag("rope", True) else NOPE
-    if c.word("rope_type", {"ntk": "ntk", "default": "default"}, "default") == "ntk":
-        trained = c.count("orig_max_position_embeddings", 2048)
-        c.constants["rope_scaling"] = {"rope_type": "ntk", "original_max_position_embeddings": trained}
-    c.ignore("orig_max_position_embeddings rope_theta")
+    theta = c.number("rope_theta", 1e4)
+    if c.word("rope_type", {"ntk": "ntk", "default": "default"}, "default") == "ntk":  # a larger theta, once for all lengths
+        longer = 2 * c.count("max_position_embeddings", 8192) / c.count("orig_max_position_embeddings", 2048) - 1
+        if longer <= 0 or attention["head_dim"] <= 2:
+            raise c.refuse("rope_type", "needs max_position_embeddings above half of orig_max_position_embeddings, and heads wider than 2")
+        theta *= longer ** (attention["head_dim"] / (attention["head_dim"] - 2))
+    attention |= {"rope_theta": theta} if c.flag("rope", True) else NOPE
+    c.ignore("orig_max_position_embeddings")
     everywhere, window = c.indices("global_attn_idx", n), c.count("sliding_window")
     reusing = _reusing(c, n)
     axes = {"norm": "group", "scalar": "none", "fusion": "add", "value": "separate", "out": "joint", "whole_norm": True}
@@ -677,6 +683,8 @@ def _reusing(c: Fields, n_layers: int) -> set[int]:
     layers = [i for group in groups for i in group]
     if not all(isinstance(i, int) and 0 <= i < n_layers for i in layers) or len(set(layers)) < len(layers):
         raise c.refuse("kv_reuse_group", f"must name layers from 0 to {n_layers - 1}, each once")
+    if any(group != list(range(group[0], group[0] + len(group))) for group in groups if group):
+        raise c.refuse("kv_reuse_group", "must be groups of consecutive layers: keys and values are those of the last layer that made some")
     return {i for group in groups for i in group[1:]}
 
 
@@ -783,6 +791,7 @@ def _qwen3_next(c: Fields) -> dict[str, Any]:
 
 
 def _kimi_linear(c: Fields) -> dict[str, Any]:
+    c.must("tie_word_embeddings", False)  # transformers ties nothing here, whatever the field says
     design, n = _model(c, "rms_norm_eps"), c.count("num_hidden_layers")
     linear = c.section("linear_attn_config")
     full = linear.indices("full_attn_layers", n, first=1)
@@ -955,19 +964,15 @@ def _family(fields: Fields) -> tuple[str, Callable[[Fields], dict[str, Any]]]:
 def read_config(path: Path) -> dict[str, Any]:
     """The fields of a config.json. Raises SpecError with one line where it is missing, too large, no JSON or no config."""
     try:
-        if not path.is_file():
-            raise SpecError(f"{path}: not a file")
-        if path.stat().st_size > MAX_BYTES:
-            raise SpecError(f"{path}: {path.stat().st_size:,} bytes - a config may have at most {MAX_BYTES:,}")
-        return parse_config(path.read_bytes())
-    except OSError as error:
-        raise SpecError(f"{path}: {error.strerror or error}") from None
+        return parse_config(read_text(path, "config"))
+    except TextError as error:
+        raise SpecError(str(error)) from None
 
 
 def parse_config(text: str | bytes) -> dict[str, Any]:
     """The fields of a config as text. Raises SpecError with one line."""
     if len(text) > MAX_BYTES:
-        raise SpecError(f"{len(text):,} bytes - a config may have at most {MAX_BYTES:,}")
+        raise SpecError(too_long(len(text), "config"))
     try:
         data = json.loads(text)
     except UnicodeDecodeError as error:

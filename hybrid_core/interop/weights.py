@@ -119,6 +119,14 @@ NEMOTRON_FFN = {
     "ffn_norm.weight": ["norm.weight"],
     "ffn.up.weight": ["mixer.up_proj.weight"],
     "ffn.down.weight": ["mixer.down_proj.weight"],
+    "ffn.router.weight": ["mixer.gate.weight"],
+    "ffn.bias": ["mixer.gate.e_score_correction_bias"],
+    "ffn.up": ["mixer.experts.{e}.up_proj.weight"],
+    "ffn.down": ["mixer.experts.{e}.down_proj.weight"],
+    "ffn.latent.weight": ["mixer.fc1_latent_proj.weight"],
+    "ffn.out.weight": ["mixer.fc2_latent_proj.weight"],
+    "ffn.shared.up.weight": ["mixer.shared_experts.up_proj.weight"],
+    "ffn.shared.down.weight": ["mixer.shared_experts.down_proj.weight"],
 }
 FALCON_H1 = (
     _qkv("self_attn", "mixer.attention")
@@ -263,7 +271,7 @@ def _ours(model: HybridLM, family: Family, state: Mapping[str, Tensor]) -> dict[
         if first := shared.get(key):
             ours[key] = ours[first]
             continue
-        if _is_own(key):
+        if _is_own(family, key, model.spec):
             ours[key] = torch.zeros(target.shape, dtype=target.dtype)
             continue
         pieces = list(_pieces(model, family, key, target))
@@ -282,7 +290,7 @@ def _theirs(model: HybridLM, family: Family) -> dict[str, Tensor]:
     for key, tensor in model.state_dict().items():
         if key in shared:
             continue
-        if _is_own(key):
+        if _is_own(family, key, model.spec):
             if bool(tensor.any()):
                 raise WeightsError(f"{key}: not zero - a checkpoint of this family has no balancing bias")
             continue
@@ -301,9 +309,9 @@ def _shared_keys(model: HybridLM) -> dict[str, str]:
     }
 
 
-def _is_own(key: str) -> bool:
-    """Whether a tensor is our router's balancing bias, which no checkpoint has."""
-    return key.endswith("ffn.bias")
+def _is_own(family: Family, key: str, spec: ArchSpec) -> bool:
+    """Whether a tensor is our router's balancing bias, and the family's checkpoints have none."""
+    return key.endswith("ffn.bias") and not _known(family, key, spec)
 
 
 def _published(name: str, family: Family, spec: ArchSpec) -> str:
@@ -320,14 +328,14 @@ def _published(name: str, family: Family, spec: ArchSpec) -> str:
 
 
 def _split_experts(left: dict[str, Tensor], family: Family) -> None:
-    """transformers holds Jamba's experts stacked in memory, gate over up; a checkpoint has them one by one."""
-    if "ffn.down" not in family.inside.get("M", {}) or "{e}" not in family.inside["M"]["ffn.down"][0]:
+    """Where checkpoints have experts one by one, transformers holds them stacked in memory, and a gate over its up."""
+    if not any("{e}" in name for table in family.inside.values() for name in table.get("ffn.down", [])):
         return
-    for name in [name for name in left if name.endswith(("experts.gate_up_proj", "experts.down_proj"))]:
+    for name in [name for name in left if re.search(r"experts\.(gate_up|up|down)_proj$", name)]:
         stem, stacked = name.rsplit(".", 1)
+        parts = ("gate_proj", "up_proj") if stacked == "gate_up_proj" else (stacked,)
         for e, expert in enumerate(left.pop(name)):
-            parts = zip(("gate_proj", "up_proj"), expert.chunk(2), strict=True) if stacked == "gate_up_proj" else [("down_proj", expert)]
-            left |= {f"{stem}.{e}.{part}.weight": tensor for part, tensor in parts}
+            left |= {f"{stem}.{e}.{part}.weight": rows for part, rows in zip(parts, expert.chunk(len(parts)), strict=True)}
 
 
 class Piece(NamedTuple):

@@ -48,7 +48,7 @@ class StaticStep:
         for module in model.modules():
             rope: Any = getattr(module, "rope", None)
             if rope is not None:
-                rope.reserve(cache.capacity, weight)
+                rope.reserve(cache.capacity + model.spec.meta_tokens, weight)
         self.model, self.cache = model, cache
         self.token = torch.zeros(next(cache.tensors()).shape[0], 1, dtype=torch.long, device=weight.device)
         self.position = torch.zeros((), dtype=torch.long, device=weight.device)

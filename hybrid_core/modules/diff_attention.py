@@ -2,8 +2,7 @@
 
 from torch import Tensor
 
-from hybrid_core.modules.attention import Attention, remember
-from hybrid_core.modules.cache import KVCache, Position
+from hybrid_core.modules.attention import Attention, Seen
 from hybrid_core.modules.diff_lambda import DiffLambda
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.spec import DiffAttentionMixer
@@ -23,8 +22,8 @@ class DiffAttention(Attention):
         self.scalar = DiffLambda(spec.head_dim, layer_index) if spec.scalar == "diff_t" else None
         self.norm = RMSNorm(spec.n_heads * spec.v_head_dim, spec.pair_width) if spec.norm == "group" else None
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, start: Position) -> Tensor:
-        k, v, attend = remember(k, v, cache, start)
+    def look(self, q: Tensor, seen: Seen) -> Tensor:
+        k, v, attend = seen
         v = v.flatten(2).unflatten(-1, (-1, self.spec.pair_width))  # [B, S, G/2, 2D]
         first, second = (attend(*maps, v) for maps in zip(q.chunk(2, 2), k.chunk(2, 2), strict=True))
         if self.scalar is not None:

@@ -1,4 +1,4 @@
-"""The intra-hybrid block: attention heads and Mamba-2 heads on the same input, fused (paper, Appendix D). Costs: costs/intra.py."""
+"""The intra-hybrid block: attention heads and Mamba heads on the same input, fused (paper, Appendix D). Costs: costs/intra.py."""
 
 from typing import Any
 
@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hybrid_core.modules.attention import AttentionHeads
+from hybrid_core.modules.attention import AttentionHeads, Seen
 from hybrid_core.modules.cache import BranchCache, CacheDtypes, KVCache, Position
 from hybrid_core.modules.diff_lambda import DiffLambda
+from hybrid_core.modules.mamba1 import Mamba1Heads
 from hybrid_core.modules.mamba2 import Mamba2Heads, gated_norm
 from hybrid_core.modules.norm import RMSNorm
-from hybrid_core.spec import IntraMixer, Mamba2Mixer
+from hybrid_core.modules.swa import WindowHeads
+from hybrid_core.spec import IntraMixer, Mamba1Mixer, SwaMixer
 from kernels.branch_fusion import FUSIONS, branch_fusion, fused_branches
 
 
@@ -63,14 +65,18 @@ class IntraHybrid(nn.Module):
     def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
         super().__init__()
         self.spec = spec
-        assert isinstance(spec.ssm, Mamba2Mixer)
         d_a, d_s = spec.d_attention, spec.ssm.d_ssm
-        self.attention = AttentionHeads(spec.attention, d_model)
-        self.ssm = Mamba2Heads(spec.ssm, d_model, own_x=spec.value == "separate")
+        self.attention = (WindowHeads if isinstance(spec.attention, SwaMixer) else AttentionHeads)(spec.attention, d_model)
+        self.ssm: Mamba1Heads | Mamba2Heads
+        self.gate_norm = None
+        if isinstance(spec.ssm, Mamba1Mixer):
+            self.ssm, ssm_bias = Mamba1Heads(spec.ssm, d_model), spec.ssm.proj_bias
+        else:
+            self.ssm, ssm_bias = Mamba2Heads(spec.ssm, d_model, own_x=spec.value == "separate"), spec.ssm.out_bias
+            self.gate_norm = gated_norm(spec.ssm) if spec.ssm_norm else None
         grouped = spec.norm == "group"
-        self.attention_norm = RMSNorm(d_a, spec.attention.v_head_dim) if grouped else None
-        self.ssm_norm = RMSNorm(d_s, spec.ssm.head_dim) if grouped else None
-        self.gate_norm = gated_norm(spec.ssm) if spec.ssm_norm else None
+        self.attention_norm = RMSNorm(d_a, None if spec.whole_norm else spec.attention.v_head_dim) if grouped else None
+        self.ssm_norm = RMSNorm(d_s, None if spec.whole_norm else d_s // spec.ssm.n_heads) if grouped else None
         scalar = SCALARS[spec.scalar]
         self.scalar = scalar(spec, d_model, layer_index) if scalar else None
         # A learnt scale after a norm is one with the norm's weight.
@@ -78,14 +84,16 @@ class IntraHybrid(nn.Module):
         self.fused = grouped and not self.scalar_after_norm and spec.out == "joint" and spec.fusion in FUSIONS
         if spec.out == "separate":
             self.attention_out = nn.Linear(d_a, d_model, bias=spec.attention.out_bias)
-            self.ssm_out = nn.Linear(d_s, d_model, bias=spec.ssm.out_bias)
+            self.ssm_out = nn.Linear(d_s, d_model, bias=ssm_bias)
         else:
-            biased = spec.attention.out_bias or spec.ssm.out_bias
+            biased = spec.attention.out_bias or ssm_bias
             self.out = nn.Linear(d_a + d_s if spec.fusion == "concat" else d_a, d_model, bias=biased)
 
-    def forward(self, x: Tensor, cache: BranchCache | None = None, start: Position = 0) -> Tensor:
-        attention, values = self._attend(x, cache.attention if cache else None, start)
-        y, z = self.ssm.scan(x, cache.ssm if cache else None, values)
+    def forward(self, x: Tensor, cache: BranchCache | None = None, start: Position = 0, kept: list[Seen] | None = None) -> Tensor:
+        """`kept`: see `AttentionHeads.attend`."""
+        attention, values = self._attend(x, cache.attention if cache else None, start, kept)
+        state = cache.ssm if cache else None
+        y, z = self.ssm.scan(x, state, values) if isinstance(self.ssm, Mamba2Heads) else self.ssm.scan(x, state)
         if self.fused:
             return self.out(fused_branches(attention, y, z, **self._norms(), fusion=self.spec.fusion))  # type: ignore[no-any-return]
         if self.attention_norm is not None:
@@ -106,11 +114,11 @@ class IntraHybrid(nn.Module):
         scales = (self.scalar.attention, self.scalar.ssm) if isinstance(self.scalar, Scale) else None
         return {"attention_weight": a.weight, "ssm_weight": s.weight, "eps": a.eps, "groups": (a.group, s.group), "scales": scales}
 
-    def _attend(self, x: Tensor, cache: KVCache | None, start: Position) -> tuple[Tensor, Tensor | None]:
+    def _attend(self, x: Tensor, cache: KVCache | None, start: Position, kept: list[Seen] | None) -> tuple[Tensor, Tensor | None]:
         """The attention branch's heads, and its values, one per query head, where the other branch reads them."""
         q, k, v = self.attention.project(x, start)
         values = v.repeat_interleave(q.shape[2] // v.shape[2], 2).flatten(2) if self.spec.value == "shared" else None
-        return self.attention.attend(q, k, v, cache, start), values
+        return self.attention.attend(q, k, v, cache, start, kept), values
 
     def _fuse(self, attention: Tensor, ssm: Tensor) -> Tensor:
         if self.spec.fusion == "concat":

@@ -12,10 +12,10 @@ from kernels.causal_conv1d import causal_conv1d
 from kernels.selective_scan import selective_scan, selective_scan_step
 
 
-class Mamba1(nn.Module):
-    """x [B, T, d_model] -> [B, T, d_model]: projection to x and z, convolution, dt, B and C from x, selective scan, gate silu(z), out."""
+class Mamba1Heads(nn.Module):
+    """Projection to x and z, convolution, dt, B and C from x, and selective scan, without gate and output projection."""
 
-    def __init__(self, spec: Mamba1Mixer, d_model: int, layer_index: int) -> None:
+    def __init__(self, spec: Mamba1Mixer, d_model: int) -> None:
         super().__init__()
         self.spec = spec
         self.widths = [spec.dt_rank, spec.d_state, spec.d_state]
@@ -27,7 +27,6 @@ class Mamba1(nn.Module):
         self.A_log = nn.Parameter(torch.empty(spec.d_ssm, spec.d_state))
         self.D = nn.Parameter(torch.empty(spec.d_ssm))
         self.dt_norm, self.B_norm, self.C_norm = (self._norm(width) for width in self.widths)
-        self.out = nn.Linear(spec.d_ssm, d_model, bias=spec.proj_bias)
 
     def _norm(self, width: int) -> nn.Module:
         if not self.spec.dt_bc_norm:
@@ -44,13 +43,13 @@ class Mamba1(nn.Module):
         self.A_log.copy_(torch.arange(1, self.spec.d_state + 1, device=self.A_log.device).log().expand_as(self.A_log))
         self.D.fill_(1.0)
 
-    def forward(self, x: Tensor, cache: SSMCache | None = None, start: Position = 0) -> Tensor:
-        x, z = self.in_proj(x).chunk(2, -1)
+    def scan(self, hidden: Tensor, cache: SSMCache | None) -> tuple[Tensor, Tensor]:
+        """hidden [B, T, d_model] -> (y, z), both [B, T, d_ssm]."""
+        x, z = self.in_proj(hidden).chunk(2, -1)
         x, conv_state = causal_conv1d(x, self.conv_weight, self.conv_bias, None if cache is None else cache.conv)
         if cache is not None:
             cache.conv.copy_(conv_state)
-        out: Tensor = self.out(self._scan(x, cache) * F.silu(z))
-        return out
+        return self._scan(x, cache), z
 
     def _scan(self, x: Tensor, cache: SSMCache | None) -> Tensor:
         """x after the convolution [B, T, E] -> y [B, T, E], head by head, each with its own dt, B and C."""
@@ -83,3 +82,16 @@ class Mamba1(nn.Module):
         s = self.spec
         state = torch.zeros(batch, s.d_ssm, s.d_state, dtype=dtypes.state, device=device)
         return SSMCache(state, torch.zeros(batch, s.d_conv - 1, s.d_ssm, dtype=dtypes.conv, device=device))
+
+
+class Mamba1(Mamba1Heads):
+    """x [B, T, d_model] -> [B, T, d_model]: heads, gate silu(z), output projection."""
+
+    def __init__(self, spec: Mamba1Mixer, d_model: int, layer_index: int) -> None:
+        super().__init__(spec, d_model)
+        self.out = nn.Linear(spec.d_ssm, d_model, bias=spec.proj_bias)
+
+    def forward(self, x: Tensor, cache: SSMCache | None = None, start: Position = 0) -> Tensor:
+        y, z = self.scan(x, cache)
+        out: Tensor = self.out(y * F.silu(z))
+        return out

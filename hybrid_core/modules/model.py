@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hybrid_core.built import require_built
+from hybrid_core.modules.attention import Attention, Seen
 from hybrid_core.modules.cache import Cache, CacheDtypes, Position
 from hybrid_core.modules.ffn import GatedFFN, PlainFFN
+from hybrid_core.modules.intra import IntraHybrid
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.modules.shared_block import SharedBlock
 from hybrid_core.registry import kind_of
-from hybrid_core.spec import AnyFfn, ArchSpec, Layer, MoE, NoMixer, SwiGLU
+from hybrid_core.spec import AnyFfn, ArchSpec, Layer, MoE, NoMixer, SwiGLU, key_value_heads
 
 INIT_STD = 0.02
 
@@ -40,9 +42,11 @@ class Block(nn.Module):
             self.ffn_norm = RMSNorm(d_model)
             self.ffn = feed_forward(layer.ffn, d_model)
         self.has_ffn = layer.ffn is not None
+        self.has_keys = isinstance(self.mixer, Attention | IntraHybrid)
 
-    def forward(self, x: Tensor, cache: Any, start: Position, embedded: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, cache: Any, start: Position, embedded: Tensor | None = None, kept: list[Seen] | None = None) -> Tensor:
         out: Tensor
+        own = {"kept": kept} if self.has_keys else {}
         if not self.has_mixer:
             out = x + self.ffn(self.ffn_norm(x))
             return out
@@ -50,9 +54,9 @@ class Block(nn.Module):
         if embedded is not None and isinstance(self.mixer, SharedBlock):
             read = x + self.mixer.before(x, embedded, cache, start)
         if not self.has_ffn:
-            out = x + self.mixer(self.mixer_norm(read), cache, start)
+            out = x + self.mixer(self.mixer_norm(read), cache, start, **own)
             return out
-        normed, out = self.ffn_norm.add(self.mixer(self.mixer_norm(read), cache, start), x)
+        normed, out = self.ffn_norm.add(self.mixer(self.mixer_norm(read), cache, start, **own), x)
         out = out + self.ffn(normed)
         return out
 
@@ -64,10 +68,12 @@ class HybridLM(nn.Module):
         super().__init__()
         self.spec = spec
         self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
+        self.meta = nn.Parameter(torch.empty(spec.meta_tokens, spec.d_model)) if spec.meta_tokens else None
         self.layers = nn.ModuleList(Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack))
         self.norm = RMSNorm(spec.d_model)
         self.head = None if spec.tie_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
         self.reads_embedding = self._share_blocks()
+        self.reuses_keys = any(attention.reuse_kv for attention in map(key_value_heads, spec.stack) if attention)
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.eps = spec.norm_eps
@@ -94,22 +100,43 @@ class HybridLM(nn.Module):
 
     def continue_from(self, tokens: Tensor, cache: Cache | None, start: Position, last_only: bool = False) -> Tensor:
         """`forward` from position `start`, whatever the cache says of its length, which stays as it is."""
-        x = self.embed(tokens)
-        embedded = x if self.reads_embedding else None
-        for i, layer in enumerate(self.layers):
-            x = layer(x, cache.layers[i] if cache is not None else None, start, embedded)
+        if cache is not None:
+            x = self._through_layers(self.embed(tokens), cache, start + self.spec.meta_tokens)
+        elif self.meta is not None:
+            x = self._through_layers(torch.cat([self._meta(tokens.shape[0]), self.embed(tokens)], 1), None, start)
+            x = x[:, self.spec.meta_tokens :]
+        else:
+            x = self._through_layers(self.embed(tokens), None, start)
         x = self.norm(x[:, -1:] if last_only else x)
         logits: Tensor = F.linear(x, self.embed.weight) if self.head is None else self.head(x)
         return logits
 
+    def _meta(self, batch_size: int) -> Tensor:
+        """The learnt tokens before every sequence."""
+        assert self.meta is not None
+        return self.meta.expand(batch_size, -1, -1)
+
+    def _through_layers(self, x: Tensor, cache: Cache | None, start: Position) -> Tensor:
+        embedded = x if self.reads_embedding else None
+        kept: list[Seen] | None = [] if self.reuses_keys else None
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cache.layers[i] if cache is not None else None, start, embedded, kept)
+        return x
+
+    @torch.no_grad()
     def new_cache(
         self, batch_size: int, capacity: int, kv_dtype: torch.dtype | None = None, state_dtype: torch.dtype = torch.float32
     ) -> Cache:
-        """An empty cache on the model's device; keys and values in the weights' dtype unless given."""
+        """A cache on the model's device that has seen the meta tokens and nothing else; keys and values in the weights' dtype unless
+        given."""
         weight = self.embed.weight
         dtypes = CacheDtypes(kv=kv_dtype or weight.dtype, state=state_dtype, conv=weight.dtype)
         mixers: Iterator[Any] = (layer.mixer for layer in self.layers)
-        return Cache([mixer.new_cache(batch_size, capacity, dtypes, weight.device) for mixer in mixers], capacity)
+        slots = capacity + self.spec.meta_tokens
+        cache = Cache([mixer.new_cache(batch_size, slots, dtypes, weight.device) for mixer in mixers], capacity)
+        if self.meta is not None:
+            self._through_layers(self._meta(batch_size), cache, 0)
+        return cache
 
     @torch.no_grad()
     def initialise(self) -> None:

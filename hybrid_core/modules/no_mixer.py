@@ -15,4 +15,4 @@ class NoMixer(nn.Module):
         self.spec = spec
 
     def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> SSMCache:
-        return SSMCache(torch.empty(0, dtype=dtypes.state, device=device), torch.empty(0, dtype=dtypes.conv, device=device))
+        return SSMCache(*(torch.empty(batch, 0, dtype=dtype, device=device) for dtype in (dtypes.state, dtypes.conv)))

@@ -76,11 +76,11 @@ class _Step(nn.Module):
     def __init__(self, model: HybridLM, context_len: int) -> None:
         super().__init__()
         self.model, self.context_len = model, context_len
+        self.cache = model.new_cache(1, context_len)  # made here, as meta tokens are no part of a step
 
     def forward(self, token: torch.Tensor) -> torch.Tensor:
-        cache = self.model.new_cache(token.shape[0], self.context_len)
-        cache.length = self.context_len - 1
-        logits: torch.Tensor = self.model(token, cache)
+        self.cache.length = self.context_len - 1
+        logits: torch.Tensor = self.model(token, self.cache)
         return logits
 
 

@@ -169,9 +169,16 @@ def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(p
     stack.press("Enter")
     expect(stack).to_have_value("MMMMMAMM" * 4)
     page.get_by_role("button", name="Share", exact=True).click()
-    expect(page.get_by_text("for Megatron: not possible. layer 1: mamba1")).to_be_visible()
+    expect(page.get_by_text("for Megatron: not possible. layer 1: mamba1").filter(has_text="it has them for mamba2")).to_be_visible()
     config = json.loads(save(page, "Download for Hugging Face", tmp_path / "config.json").read_text())
     assert (config["model_type"], config["attn_layer_period"], config["attn_layer_offset"]) == ("jamba", 8, 5)
+    page.keyboard.press("Escape")
+    page.get_by_test_id("stExpander").get_by_text("Mamba", exact=True).click()
+    page.get_by_role("combobox", name="Kind").click()
+    page.get_by_role("option", name="mamba2", exact=True).click()  # as the reason says
+    page.get_by_role("button", name="Share", exact=True).click()
+    flags = save(page, "Download for Megatron", tmp_path / "megatron.args").read_text()
+    assert f"--hybrid-layer-pattern {'M-MEM-MEM-*EM-ME' * 4}\n" in flags
 
 
 def test_upload_of_a_design_and_of_nonsense(page: Page, server: str, tmp_path: Path) -> None:
@@ -214,7 +221,7 @@ def test_the_paper_page_shows_table_2_and_its_figures(page: Page, server: str) -
 
 def test_every_page_fits_800_pixels(page: Page, server: str) -> None:
     page.set_viewport_size({"width": 800, "height": 1000})
-    for path in ("", "compare?with=llama-1b&with=intra-1to5-1b", "profile", "retrieval", "paper", "runs", "glossary"):
+    for path in ("", "compare?with=llama-1b&with=intra-1to5-1b", "profile", "retrieval", "paper", "models", "runs", "glossary"):
         page.goto(f"{server}/{path}")
         expect(page.get_by_role("heading").first).to_be_visible()
         page.wait_for_timeout(1500)

@@ -1,0 +1,51 @@
+"""Models: published models with quoted and computed figures side by side, each one click from Compose."""
+
+from collections import Counter
+
+import streamlit as st
+
+from hybrid_core import presets
+from hybrid_core.report import units
+from pages.parts import design, jobs
+
+FIGURES = {"total": ("parameters", units.count), "active": ("active", units.count), "cache_8k": ("cache at 8K", units.n_bytes)}
+EXACT = {
+    "total": "parameters",
+    "embedding": "of embedding and head",
+    "non_embedding": "without them",
+    "active": "active for a token",
+    "cache_8k": "bytes of cache at 8K",
+}
+
+design.view()
+st.title("Published models")
+jobs.strip()
+st.markdown(
+    "Each design is read from the model's own config.json, by its fields. **Quoted** figures are counted with transformers, or by hand "
+    "from the published code where transformers has no class; **computed** ones are this explorer's closed forms. Cache: one sequence of "
+    "8,192 tokens, two bytes an element. *Built* models can be profiled and tested here; of the others all costs are known."
+)
+models = presets.models()
+rows = []
+for name, model in models.items():
+    pairs = {}
+    for key, (label, write) in FIGURES.items():
+        pairs |= {f"{label}, quoted": write(model.quoted[key]), f"{label}, computed": write(model.computed[key])}
+    differs = [f"{EXACT[key]} {value - model.quoted[key]:+,}" for key, value in model.computed.items() if value != model.quoted[key]]
+    level = f"costed: {model.not_built}" if model.not_built else "built"
+    rows.append({"model": name} | pairs | {"difference": ", ".join(differs) or "none", "level": level})
+columns = {"model": st.column_config.TextColumn(pinned=True, width=200), "level": st.column_config.TextColumn(width=210)}
+st.dataframe(rows, hide_index=True, height="content", column_config=columns)
+
+row = st.container(horizontal=True, vertical_alignment="bottom")
+chosen = row.selectbox("Model", list(models), width=340)
+if row.button(f"Start from {chosen}", type="primary", icon=":material/stacks:"):
+    design.open_in_compose(models[chosen].spec)
+    st.switch_page("pages/compose.py")
+model = models[chosen]
+figures = [{"figure": label, "quoted": f"{model.quoted[key]:,}", "computed": f"{model.computed[key]:,}"} for key, label in EXACT.items()]
+st.dataframe(figures, hide_index=True, width=620)
+kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(model.spec.pattern).items())
+st.caption(
+    f"layers: {design.plain(model.spec.pattern)} ({kinds})  \nquoted: {design.plain(model.how)}  \nconfig: {design.plain(model.source)}"
+)
