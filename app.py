@@ -1,7 +1,5 @@
 """The hybrid architecture explorer: `streamlit run app.py`."""
 
-import gc
-
 import streamlit as st
 
 st.set_page_config(page_title="Hybrid architecture explorer", page_icon=":material/stacks:", layout="wide")
@@ -19,8 +17,3 @@ st.navigation(
     ],
     position="top",
 ).run()
-
-if not gc.get_freeze_count():
-    # Streamlit collects garbage after every change of every visitor; what was imported would be most of it, 0.2 s.
-    gc.collect()
-    gc.freeze()

@@ -18,7 +18,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import websockets
@@ -130,9 +130,9 @@ def loads_torch(pid: int) -> bool:
 
 
 @contextmanager
-def served() -> Iterator[subprocess.Popen[bytes]]:
-    """The app as `make app` starts it, ready, with a data folder of its own."""
-    with tempfile.TemporaryDirectory() as data:
+def served(data: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
+    """The app as `make app` starts it, ready, with a data folder of its own unless one is given."""
+    with nullcontext(data) if data else tempfile.TemporaryDirectory() as data:
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(PORT)]
         server = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"HYBRID_DATA_DIR": data}, stdout=subprocess.DEVNULL)
         try:
@@ -148,11 +148,15 @@ def served() -> Iterator[subprocess.Popen[bytes]]:
             server.wait(10)
 
 
+def chromium() -> str:
+    """Where the browser is."""
+    return next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
+
+
 def main() -> None:
     """Start the app, drive it, print JSON."""
-    chromium = next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1440, "height": 1000})
         with served() as server:
             started = time.perf_counter()

@@ -1,0 +1,49 @@
+"""Pictures of every page, 1440 and 800 pixels wide, light and dark, into docs/: `python -m docs.screenshots FOLDER`.
+
+FOLDER is the data folder (HYBRID_DATA_DIR) whose runs the pages show. Needs Chromium and the packages of requirements-dev.txt.
+"""
+
+import io
+import sys
+from pathlib import Path
+from urllib.parse import urlencode
+
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from benchmarks.app import FLAGS, PORT, chromium, served
+from hybrid_core import link, presets
+
+DOCS = Path(__file__).parent
+WIDTHS, THEMES, TALLEST = (1440, 800), ("light", "dark"), 2600
+PAGES = ("compose", "compare", "profile", "retrieval", "paper", "models", "runs", "glossary")
+SPECS = [presets.get(name).spec for name in ("inter-1to5-1b", "intra-1to5-1b", "llama-1b")]
+QUERY = {"compare": urlencode(link.to_query(link.View(design=SPECS[0], compared=tuple(SPECS[1:]))), doseq=True)}
+
+
+def picture(page: Page, path: Path, width: int) -> None:
+    """As high as the page is, in few colours."""
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_timeout(1500)
+    high = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+    page.set_viewport_size({"width": width, "height": min(TALLEST, high)})
+    page.wait_for_timeout(2500)
+    Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(96).save(path, optimize=True)
+
+
+def main(data: str) -> None:
+    """Serve the app and go through its pages."""
+    with served(data), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        for theme in THEMES:
+            page = browser.new_context(color_scheme=theme).new_page()
+            for name in PAGES:
+                page.goto(f"http://localhost:{PORT}/{'' if name == 'compose' else name}?{QUERY.get(name, '')}")
+                page.locator("h1").first.wait_for()
+                for width in WIDTHS:
+                    picture(page, DOCS / f"{name}-{width}-{theme}.png", width)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
