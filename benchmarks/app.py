@@ -132,9 +132,9 @@ def loads_torch(pid: int) -> bool:
 @contextmanager
 def served(data: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """The app as `make app` starts it, ready, with a data folder of its own unless one is given."""
-    with nullcontext(data) if data else tempfile.TemporaryDirectory() as data:
+    with nullcontext(data) if data else tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(PORT)]
-        server = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"HYBRID_DATA_DIR": data}, stdout=subprocess.DEVNULL)
+        server = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"HYBRID_DATA_DIR": folder}, stdout=subprocess.DEVNULL)
         try:
             while True:
                 try:
