@@ -175,7 +175,7 @@ def test_probes_run_and_a_short_text_is_refused(tmp_path: Any) -> None:
 @pytest.mark.slow
 def test_a_hybrid_learns_its_trained_length() -> None:
     parts = run_parts(NiahOptions(device="cpu", budget_s=300), presets.get("inter-1to5-1b").spec)
-    assert parts["verdict"]["learnt"] and parts["scores"]["at_trained_len"] >= 0.95
+    assert parts["verdict"]["learnt"] and parts["scores"]["at_trained_len"] >= 0.9
 
 
 @pytest.mark.parametrize("kind", ["niah", "probes"])
