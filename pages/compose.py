@@ -42,7 +42,7 @@ def buttons(spec: ArchSpec) -> None:
     if row.button("Profile this design", type="primary", icon=":material/speed:"):
         st.session_state["profile.run"] = submit(spec, ProfileOptions())
         st.switch_page("pages/profile.py")
-    if row.button("Test retrieval", icon=":material/search:", help="Trains a small proxy for about five minutes and asks it for needles"):
+    if row.button("Test retrieval", icon=":material/search:", help="Trains a small proxy for two to four minutes and asks it for needles"):
         st.session_state["niah.run"] = submit(spec, NiahOptions())
         st.switch_page("pages/retrieval.py")
     if row.button("Guided start", icon=":material/explore:"):

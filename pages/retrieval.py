@@ -53,7 +53,7 @@ def needles() -> None:
         needle_result(run)
         side_by_side()
     else:
-        st.info("No needle test yet. Start one above: with the default budget it takes about five minutes on two CPU cores.")
+        st.info("No needle test yet. Start one above: with the default budget it takes two to four minutes on two CPU cores.")
 
 
 def needle_result(run: Run) -> None:
