@@ -131,7 +131,7 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
             "d_state": draw(times),
             "d_conv": draw(times),
             "n_groups": groups,
-            "chunk_size": draw(st.sampled_from([1, 2, 4])),
+            "chunk_size": (1, 2, 4, 8)[draw(times) - 1],
         },
         "intra": axes
         | {

@@ -73,16 +73,19 @@ class Mamba1HeadsCosts:
         return 2 * (s.d_ssm * s.d_state + s.d_conv * s.d_ssm)
 
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Beside the projection to x and z: the convolution (padded input, two partial sums); dt in float32; the scan's
-        pieces, then y in float32, by pieces, joined and rounded; the gate."""
+        """Beside the projection to x and z: the convolution (padded input, two partial sums); dt, B and C, also normed; dt in float32;
+        the scan's pieces, then y in float32, by pieces, joined and rounded; the gate. B and C without a norm are parts of one
+        tensor with dt, which stays; normed, they are tensors of their own."""
         s, width = self.spec, DTYPE_BYTES[workload.weight_dtype]
         rows, exact = seq_len * width, 4 * seq_len
-        narrow = rows * self.d_x_proj * (2 if s.dt_bc_norm else 1)
+        narrow = rows * self.d_x_proj
+        kept = rows * 2 * s.d_state if s.dt_bc_norm else narrow
         return rows * 2 * s.d_ssm + widest(
             3 * rows * s.d_ssm,
+            rows * s.d_ssm + narrow * (2 if s.dt_bc_norm else 1),
             rows * s.d_ssm + narrow + 2 * exact * s.d_ssm,
             rows * s.d_ssm
-            + narrow
+            + kept
             + exact * s.d_ssm
             + widest(self._pieces_workspace(seq_len, workload.batch_size), (2 * exact + rows) * s.d_ssm),
         )
