@@ -131,7 +131,7 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
             "d_state": draw(times),
             "d_conv": draw(times),
             "n_groups": groups,
-            "chunk_size": (1, 2, 4, 8)[draw(times) - 1],
+            "chunk_size": (1, 2, 4, 4)[draw(times) - 1],
         },
         "intra": axes
         | {
