@@ -21,7 +21,7 @@ from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 
-ENOUGH_TOKENS = 900_000  # of training; with fewer no design solves the trained length
+ENOUGH_TOKENS = 900_000  # of training; with fewer most designs are on their way
 TRAIN_SHARE = 0.85  # of the budget; the rest is for the map
 EVAL_TOKENS = 16_384  # of haystack in memory at a time, on a CPU
 TRAIN_BYTES_PER_ACTIVATION = 8  # a step keeps what its backward needs: several times the forward's widest moment

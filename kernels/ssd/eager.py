@@ -16,7 +16,7 @@ FORGOTTEN = -60.0  # logarithm of the least decay: far below rounding, and far a
 
 def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk_size: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
     """See `kernels.ssd`."""
-    b, t, h, p = x.shape
+    b, _, h, p = x.shape
     exact = torch.promote_types(x.dtype, torch.float32)
     dt, A = dt.to(exact), A.to(exact)
     state = x.new_zeros(b, h, p, B.shape[-1], dtype=exact) if state is None else state.to(exact)
@@ -25,10 +25,19 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk
         out: tuple[Tensor, Tensor] = _Differentiable.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
         return out
     ys = []
-    for piece in _pieces(t, chunk_size):
-        y, state = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, state)
+    for y, after in _walk(*inputs, chunk_size):
         ys.append(y)
+        state = after
     return _joined(ys), state
+
+
+def _walk(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor, chunk_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The outputs of each chunk and the state after it."""
+    for piece in _pieces(x.shape[1], chunk_size):
+        y, state = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, state)
+        yield y, state
 
 
 def _pieces(length: int, chunk_size: int) -> list[slice]:
@@ -49,8 +58,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor, chunk_size: int) -> Any:
         ys, states = [], [state]
-        for piece in _pieces(x.shape[1], chunk_size):
-            y, after = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, states[-1])
+        for y, after in _walk(x, dt, A, B, C, D, state, chunk_size):
             ys.append(y)
             states.append(after)
         y, ctx.chunk_size = _joined(ys), chunk_size
