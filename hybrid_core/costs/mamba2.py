@@ -99,16 +99,15 @@ class Mamba2HeadsCosts:
         return read + widest(*(a + b for a, b in zip(held, inside, strict=True)))
 
     def _chunk_workspace(self, length: Num, width: int, batch_size: int) -> Num:
-        """Bytes inside one chunk: decays between all pairs of positions, their product with the scores, and that rounded, for a few
-        heads at a time; then what the states add, and the state after it."""
+        """Bytes inside one chunk: decays between all pairs of positions and their product with the scores, for a few heads at a time beside
+        the outputs of those before; then what the states add, and the state after it."""
         s = self.spec
-        pairs, slab = length**2, width * length * s.d_ssm
-        states = 4 * s.d_ssm * s.d_state
-        rounded = width if width < 4 else 0  # the product is float32
-        per_group = np.maximum(1, CACHED // np.maximum(1, batch_size * s.n_groups * pairs))
-        heads = s.n_groups * np.minimum(per_group, s.n_heads // s.n_groups)
-        scores = width * pairs * s.n_groups
-        return scores + slab + widest((8 + rounded) * pairs * heads + slab, 4 * slab + states * (2 + rounded / 4))
+        pairs, per_head = length**2, width * length * s.n_groups * s.head_dim  # of one head of each group
+        slab, states = width * length * s.d_ssm, 4 * s.d_ssm * s.d_state
+        at_once = np.maximum(1, CACHED // np.maximum(1, batch_size * s.n_groups * pairs))
+        within = [before * per_head + 8 * pairs * s.n_groups * heads for before, heads in last_pieces(s.n_heads // s.n_groups, at_once)]
+        rounded = states / 2 if width < 4 else 0
+        return width * pairs * s.n_groups + slab + widest(*within, 4 * slab + 2 * states + rounded)
 
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The scan, then y, silu(z) and their product beside the projection."""
