@@ -46,6 +46,7 @@ def label(run: Run) -> str:
     return escape(f"#{run.id} {run.name}")
 
 
+ABOVE, BOTTOM, LINE = 40, 64, 15  # pixels above and below a plot with one line of title and foot, and of each further line
 HALF, FULL = 470, 1000  # nominal widths in pixels, for wrapping and for the room that a legend needs
 
 
@@ -63,12 +64,12 @@ def _figure(title: str, source: str, x: str, y: str, height: int = 340, width: i
             "pad": {"t": 8 if len(lines) == 1 else 20, "l": 4},
         },  # of several lines plotly would cut the first
         "height": height,
-        "margin": {"l": 64, "r": 16, "b": 64 + 15 * foot.count("<br>")},
+        "margin": {"l": 64, "r": 16, "b": BOTTOM + LINE * foot.count("<br>")},
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
         "xaxis": {"title": {"text": f"{x}<br><span style='font-size:11px'>{foot}</span>", "standoff": 8}},
         "yaxis": {"title": {"text": y}},
         "hovermode": "closest",
-        "meta": {"width": width},
+        "meta": {"width": width, "source": source},
     }
     return go.Figure(layout=layout)
 
@@ -83,7 +84,7 @@ def _room(figure: go.Figure) -> go.Figure:
     legend = len(shown) > 1 and "named" not in figure.layout.meta
     rows = -(-len(shown) // per_row) if legend else 0
     top = 26 + figure.layout.title.pad.t + 18 * figure.layout.title.text.count("<br>") + 20 * rows
-    figure.update_layout(margin_t=top, height=figure.layout.height + top - 40, showlegend=legend)
+    figure.update_layout(margin_t=top, height=figure.layout.height + top - ABOVE, showlegend=legend)
     return figure
 
 
@@ -376,7 +377,7 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
         yaxis={"range": [spec.n_layers + 0.5, 0.5], "dtick": 1 if spec.n_layers <= 40 else 10, "fixedrange": True, "showgrid": False},
         barmode="overlay",
         margin_b=figure.layout.margin.b + 24,
-        meta={"width": 380},
+        meta=figure.layout.meta | {"width": 380},
     )
     return _room(figure)
 
@@ -760,6 +761,28 @@ def told(figure: go.Figure) -> str:
 
 def _column(values: Any) -> list[Any]:
     return [] if values is None else list(values)
+
+
+class Parted(NamedTuple):
+    """A chart whose title and foot are written beside it, where words wrap by themselves."""
+
+    title: str
+    plot: go.Figure
+    source: str
+
+
+PHONE = 360  # pixels
+
+
+def parted(figure: go.Figure) -> Parted:
+    """Take title and foot out of a chart, which keeps the height of its plot."""
+    title, source = _words(figure.layout.title.text), figure.layout.meta["source"]
+    plot = go.Figure(figure)
+    plot.layout.meta = plot.layout.meta | {"width": PHONE}
+    further = LINE * (figure.layout.xaxis.title.text.count("<br>") - 1)  # lines of the foot
+    plot.layout.title, plot.layout.xaxis.title.text = {"pad": {"t": 0}, "text": ""}, _words(figure.layout.xaxis.title.text)
+    plot.update_layout(height=plot.layout.height - plot.layout.margin.t - further + ABOVE, margin_b=plot.layout.margin.b - further)
+    return Parted(title, _room(plot), source)
 
 
 def _words(html: str | None) -> str:

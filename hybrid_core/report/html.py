@@ -5,7 +5,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import plotly.graph_objects as go
@@ -50,8 +50,8 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
         costs=costs,
         table=differences(runs),
         nearest={run.id: baselines.nearest(run.spec, 3).to_dict("records") for run in runs},
-        charts=[_div(chart, f"chart-{index}") for index, chart in enumerate(charts)],
-        stacks={run.id: _div(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs},
+        charts=[_chart(chart, f"chart-{index}") for index, chart in enumerate(charts)],
+        stacks={run.id: _chart(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs},
         readings={run.id: reading(run) for run in runs},
         commands={run.id: command(run) for run in runs},
         links={run.id: f"{home}/?{urlencode({'design': link.encode(run.spec)})}" for run in runs},
@@ -91,10 +91,21 @@ def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
     return said
 
 
-def _div(chart: go.Figure, name: str) -> str:
-    """A chart's own HTML; plotly writes its data as JSON in which no tag can end the script."""
-    chart.update_layout(template="plotly_white")
-    return str(chart.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False, "responsive": True}))
+class Chart(NamedTuple):
+    """What the template writes of a chart."""
+
+    title: str
+    told: str
+    plot: str
+    source: str
+
+
+def _chart(figure: go.Figure, name: str) -> Chart:
+    """The plot as HTML; plotly writes its data as JSON in which no tag can end the script."""
+    title, plot, source = figures.parted(figure)
+    plot.update_layout(template="plotly_white")
+    html = plot.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False, "responsive": True})
+    return Chart(title, figures.told(figure), str(html), source)
 
 
 FLAGS = {
