@@ -2,7 +2,11 @@
 
 import streamlit as st
 
+from pages.parts import layout
+
 st.set_page_config(page_title="Hybrid architecture explorer", page_icon=":material/stacks:", layout="wide")
+
+layout.buttons()
 
 st.navigation(
     [

@@ -11,10 +11,7 @@ CONFIG = {"displaylogo": False, "modeBarButtons": [["toImage", "resetScale2d"]]}
 
 def show(figure: go.Figure, key: str) -> None:
     """Draw it; the camera above it saves an SVG, the button below it the data."""
-    ink = layout.ink()
-    figure.layout.font.color = ink  # of what is written at points and at ticks; Streamlit's own grey is too pale for it
-    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
-        axis.tickfont.color = ink
+    layout.write_in_ink(figure)
     with st.container(gap=None):
         st.plotly_chart(
             figure, key=key, config=CONFIG | {"toImageButtonOptions": {"format": "svg", "filename": key}}, alt=figures.told(figure)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+import plotly.graph_objects as go
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -13,6 +14,19 @@ CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 def ink() -> str:
     """The colour of words, in the theme on screen."""
     return "#FAFAFA" if st.context.theme.type == "dark" else "#141414"
+
+
+def buttons() -> None:
+    """Black words on the bright buttons of the dark theme, where Streamlit writes white ones."""
+    if st.context.theme.type == "dark":
+        st.html("<style>[data-testid='stBaseButton-primary'] { color: #000 }</style>")
+
+
+def write_in_ink(figure: go.Figure) -> None:
+    """A chart's words in the colour of the page's words: Streamlit's own greys are too pale for points, ticks and axes."""
+    figure.layout.font.color = ink()
+    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
+        axis.tickfont.color = axis.title.font.color = ink()
 
 
 def paint() -> None:

@@ -7,7 +7,7 @@ from hybrid_core.glossary import explain
 from hybrid_core.report import figures
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
-from pages.parts import form
+from pages.parts import form, layout
 
 NEXT = "next kind"
 CYCLE = "AMHS"
@@ -16,6 +16,7 @@ CYCLE = "AMHS"
 def draw(spec: ArchSpec, workload: Workload) -> None:
     """The picture and its two ways of change."""
     figure = figures.stack(spec, workload)
+    layout.write_in_ink(figure)
     key = f"stack-{st.session_state.setdefault('stack.clicks', 0)}"  # a new chart has nothing selected
     st.segmented_control(
         "A click on a layer makes it", [NEXT, *placement.LETTERS], default=NEXT, format_func=_called, key="stack.kind", required=True
