@@ -55,7 +55,7 @@ class Kind(NamedTuple):
         """Whether black words have more contrast on the colour than white ones (WCAG 2.2, relative luminance)."""
         shares = (int(self.colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
         red, green, blue = (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares)
-        return 1.05 * 0.05 < (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) ** 2
+        return (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05) ** 2 > 1.05 * 0.05
 
     def load_module(self) -> type[Any]:
         """The torch class, imported now."""
