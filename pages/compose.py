@@ -15,7 +15,7 @@ from hybrid_core.retrieval.options import NiahOptions
 from hybrid_core.runs import submit
 from hybrid_core.spec import ArchSpec, IntraMixer, SpecError
 from hybrid_core.workload import Workload
-from pages.parts import chart, design, form, guide, jobs, layout, notes, numbers, share, stack, work
+from pages.parts import chart, design, draft, form, guide, jobs, layout, notes, numbers, share, stack, work
 
 
 def pick_reference(view: View) -> ArchSpec | None:
@@ -51,7 +51,7 @@ def buttons(spec: ArchSpec) -> None:
     with row:
         share.draw(spec)
     for label, by, icon in (("Undo", -1, ":material/undo:"), ("Redo", 1, ":material/redo:")):
-        row.button(label, icon=icon, disabled=not design.can_step(by), on_click=lambda by=by: form.load(design.step(by)))
+        row.button(label, icon=icon, disabled=not design.can_step(by), on_click=lambda by=by: draft.load(design.step(by)))
 
 
 AGAINST, LIMITS, PAPER = "Against context", "Memory limits", "What the paper says"
@@ -111,13 +111,13 @@ def findings(spec: ArchSpec) -> None:
 
 view = design.view()
 if "form.name" not in st.session_state:
-    form.load(view.design)
-form.remember()
+    draft.load(view.design)
+draft.remember()
 work.load(view)
 problem = st.session_state.pop("form.problem", None)
 try:
-    design.keep(form.draft())
-    form.follow(design.current())
+    design.keep(draft.design())
+    draft.follow(design.current())
 except SpecError as error:
     problem = problem or str(error)
 spec = design.current()

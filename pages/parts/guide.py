@@ -6,7 +6,7 @@ from hybrid_core import hardware
 from hybrid_core.glossary import explain
 from hybrid_core.guide import ROLES, Need, Proposal, propose
 from hybrid_core.report import units
-from pages.parts import design, form, work
+from pages.parts import design, draft, work
 
 SIZES = ("350M", "1B", "3B")
 
@@ -60,5 +60,5 @@ def _card(proposal: Proposal, need: Need) -> None:
 def _take(proposal: Proposal, need: Need) -> None:
     """The design and the answers become the view."""
     design.change(design=proposal.candidate.spec, workload=need.workload, hardware=need.hardware)
-    form.load(proposal.candidate.spec)
+    draft.load(proposal.candidate.spec)
     work.load(design.view(), anew=True)

@@ -7,7 +7,7 @@ from hybrid_core.glossary import explain
 from hybrid_core.report import figures
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
-from pages.parts import form, layout
+from pages.parts import draft, layout
 
 NEXT = "next kind"
 CYCLE = "AMHS"
@@ -33,7 +33,7 @@ def draw(spec: ArchSpec, workload: Workload) -> None:
     st.text_input(
         "The same as letters, first layer at the left",
         key="stack.letters",
-        on_change=lambda: form.set_kinds(st.session_state["stack.letters"]),
+        on_change=lambda: draft.set_kinds(st.session_state["stack.letters"]),
         help=explain("pattern"),
     )
 
@@ -50,5 +50,5 @@ def _clicked(key: str, pattern: str) -> None:
     layer = int(points[0]["y"])
     before, wanted = pattern[layer - 1], st.session_state["stack.kind"]
     after = CYCLE[(CYCLE.find(before) + 1) % len(CYCLE)] if wanted == NEXT else wanted
-    form.set_kinds(pattern[: layer - 1] + after + pattern[layer:])
+    draft.set_kinds(pattern[: layer - 1] + after + pattern[layer:])
     st.session_state["stack.clicks"] += 1
