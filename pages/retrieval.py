@@ -184,7 +184,7 @@ def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
 
 def charts(run: Run) -> None:
     """A chart for each probe that has begun."""
-    drawn = figures.retrieval([run])
+    drawn = figures.retrieval_charts([run])
     for index, (place, figure) in enumerate(zip(layout.cells(len(drawn), layout.WIDE), drawn, strict=True)):
         with place:
             chart.show(figure, f"probe-{run.id}-{index}")

@@ -61,7 +61,7 @@ def compare(ids: list[int]) -> None:
     if measured:
         chart.show(figures.generation(measured), "runs-generation")
         chart.show(figures.live_cache(measured), "runs-cache")
-    maps = figures.retrieval(runs)
+    maps = figures.retrieval_charts(runs)
     for index, (place, figure) in enumerate(zip(layout.cells(len(maps), layout.WIDE), maps, strict=True)):
         with place:
             chart.show(figure, f"runs-retrieval-{index}")

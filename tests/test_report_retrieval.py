@@ -133,7 +133,7 @@ def test_probes_draw_a_line_per_run_dotted_where_it_was_not_learnt() -> None:
         rows = [{"n_pairs": 2, "accuracy": 0.9, "answers": 20}, {"n_pairs": 4, "accuracy": 0.5, "answers": 40}]
         store.put_part(run_id, "recall", {"trained_pairs": 4, "rows": rows, "training": training(tokens_to_learn=learnt_at)})
         runs.append(store.get(run_id))
-    (chart,) = figures.retrieval(runs)
+    (chart,) = figures.retrieval_charts(runs)
     assert [(list(line.x), list(line.y), line.line.dash) for line in chart.data] == [
         ([2, 4], [0.9, 0.5], "dot"),
         ([2, 4], [0.9, 0.5], "solid"),

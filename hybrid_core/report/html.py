@@ -40,7 +40,7 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
     costs = {run.id: summary(run.spec, workload, hardware.get(REFERENCE)) for run in runs}
     measured = [run for run in runs if "generation" in run.parts]
     charts = [figures.generation(measured), figures.live_cache(measured)] if measured else []
-    charts += figures.retrieval(runs)
+    charts += figures.retrieval_charts(runs)
     designs = [figures.Named(label(run), run.spec) for run in runs]
     charts += [figures.cache_by_context(designs, workload), figures.memory_by_part(designs, workload, hardware.get(REFERENCE))]
     return _TEMPLATES.get_template("report.html.jinja").render(

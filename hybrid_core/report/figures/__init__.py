@@ -1,0 +1,57 @@
+"""Charts, for pages and reports alike. Each says in its title what it shows and in its foot where the data are from.
+
+A chart is computed from closed forms, from the paper's tables or from stored runs; nothing is measured here.
+"""
+
+from hybrid_core.report.figures.designs import (
+    cache_by_context,
+    decode_by_context,
+    flops_by_part,
+    longest_context,
+    memory_by_context,
+    memory_by_part,
+    stack,
+)
+from hybrid_core.report.figures.measured import generation, live_cache
+from hybrid_core.report.figures.paper import paper_cache, paper_throughput, quality_throughput
+from hybrid_core.report.figures.retrieval import (
+    PROBE_CHARTS,
+    copying_by_length,
+    loss_by_position,
+    recall_by_pairs,
+    retrieval_charts,
+    retrieval_map,
+    training_curve,
+)
+from hybrid_core.report.figures.style import FULL, MODEL_LABEL, Named, label
+from hybrid_core.report.figures.words import Parted, data, parted, told
+
+__all__ = [
+    "FULL",
+    "MODEL_LABEL",
+    "PROBE_CHARTS",
+    "Named",
+    "Parted",
+    "cache_by_context",
+    "copying_by_length",
+    "data",
+    "decode_by_context",
+    "flops_by_part",
+    "generation",
+    "label",
+    "live_cache",
+    "longest_context",
+    "loss_by_position",
+    "memory_by_context",
+    "memory_by_part",
+    "paper_cache",
+    "paper_throughput",
+    "parted",
+    "quality_throughput",
+    "recall_by_pairs",
+    "retrieval_charts",
+    "retrieval_map",
+    "stack",
+    "told",
+    "training_curve",
+]

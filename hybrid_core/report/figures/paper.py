@@ -1,0 +1,143 @@
+"""Charts of the paper's tables, stored runs among them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+
+from hybrid_core import baselines, presets
+from hybrid_core.costs.model import model_costs
+from hybrid_core.report import units
+from hybrid_core.report.figures import style
+from hybrid_core.runs.store import Run
+
+
+def paper_throughput(runs: Sequence[Run] = ()) -> go.Figure:
+    """Figure 3a: throughput of Table 2's designs against length, with the user's runs."""
+    figure = style.blank(
+        "Generation speed against total length (Figure 3a)",
+        f"quoted: {baselines.cite('table13_throughput')}, one H200, batch 4, prompt 512" + ("; measured: your runs" if runs else ""),
+        "total length (tokens)",
+        "tokens/s",
+        height=400,
+        width=style.FULL,
+    )
+    for name in presets.TABLE2:
+        row = baselines.throughput(presets.get(name).spec)
+        if row:
+            model = name.split("-")[0]
+            figure.add_scatter(
+                x=row.totals,
+                y=row.tokens_per_s,
+                name=f"{style.MODEL_LABEL[model]} (paper)",
+                line={"color": style.MODEL_COLOUR[model]},
+                mode="lines+markers",
+            )
+    for run, rows in _with_part(runs, "generation"):
+        figure.add_scatter(
+            x=[row["total_len"] for row in rows],
+            y=[row["tokens_per_s"] for row in rows],
+            name=f"{style.label(run)} on {run.device}",
+            line={"color": _colour_of(run), "dash": "dot"},
+            mode="lines+markers",
+            marker_symbol="diamond-open",
+        )
+    style.log_axis(figure, "y")
+    style.length_axis(figure)
+    return style.room(figure)
+
+
+def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
+    """Figure 3b: cache of Table 2's designs against length: printed cells, the paper's formula, the user's runs."""
+    figure = style.blank(
+        "Cache of one sequence against context (Figure 3b)",
+        f"lines: the paper's formula (Appendix C); circles: printed, {baselines.cite('table09_1b')} and Table 12"
+        + ("; diamonds: your runs" if runs else ""),
+        "context length (tokens)",
+        "cache (MiB)",
+        height=400,
+        width=style.FULL,
+    )
+    lengths = np.array(list(baselines.TOTALS.values()))
+    for name in presets.TABLE2:
+        spec, model = presets.get(name).spec, name.split("-")[0]
+        ys = np.broadcast_to(model_costs(spec).cache_bytes(lengths, "paper") / 2**20, lengths.shape)
+        figure.add_scatter(x=lengths, y=ys, name=style.MODEL_LABEL[model], line={"color": style.MODEL_COLOUR[model]}, legendgroup=model)
+        short, long = baselines.matching(spec, "table09_1b"), baselines.matching(spec, "table12_long_context")
+        points = [(8192, short.iloc[0]["cache_mib"]), *zip(long["context_len"], long["cache_mib"], strict=True)]
+        xs, printed = zip(*points, strict=True)
+        figure.add_scatter(
+            x=xs,
+            y=printed,
+            mode="markers",
+            marker={"color": style.MODEL_COLOUR[model], "size": 9},
+            legendgroup=model,
+            showlegend=False,
+            name=f"{style.MODEL_LABEL[model]}, printed",
+        )
+    for run, rows in _with_part(runs, "cache"):
+        figure.add_scatter(
+            x=[row["context_len"] for row in rows],
+            y=[row["live_bytes"] / 2**20 for row in rows],
+            name=f"{style.label(run)}, measured",
+            mode="markers",
+            marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 10},
+        )
+    style.log_axis(figure, "y")
+    style.length_axis(figure)
+    return style.room(figure)
+
+
+def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> go.Figure:
+    """Figure 1b: loss (Table 9, 60B tokens) against throughput (Table 13) at one total length."""
+    figure = style.blank(
+        f"Quality against speed, 1B, {units.length(total_len)} total (Figure 1b): up and right is better",
+        f"quoted: NLL at 60B tokens, {baselines.cite('table09_1b')}; speed, Table 13, one H200"
+        + ("; diamonds: speed of your runs, with the paper's NLL" if runs else ""),
+        "generation speed (tokens/s)",
+        "validation NLL on DCLM (nats per token, lower is better)",
+        height=440,
+        width=style.FULL,
+    )
+    rows = baselines.quality_and_speed(total_len)
+    for model, group in rows.groupby("model", sort=False):
+        figure.add_scatter(
+            x=group["tokens_per_s"],
+            y=group["nll_dclm"],
+            text=group["layers"],
+            mode="markers+text",
+            textposition="top center",
+            name=style.MODEL_LABEL[str(model)],
+            marker={"color": style.MODEL_COLOUR[str(model)], "size": 11},
+            hovertemplate="%{text}: %{x:,.0f} tokens/s, NLL %{y:.3f}",
+        )
+    for run, parts in _with_part(runs, "generation"):
+        quoted = baselines.matching(run.spec, "table09_1b") if baselines.is_papers(run.spec) else None
+        at = [row["tokens_per_s"] for row in parts if row["total_len"] == total_len]
+        if at and quoted is not None and not quoted.empty:
+            figure.add_scatter(
+                x=at,
+                y=[quoted.iloc[0]["nll_dclm"]],
+                mode="markers",
+                name=f"{style.label(run)} on {run.device}",
+                marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 13, "line": {"width": 2}},
+            )
+    style.log_axis(figure, "x")
+    figure.update_yaxes(autorange="reversed")
+    return style.room(figure)
+
+
+def _with_part(runs: Sequence[Run], part: str) -> list[tuple[Run, list[dict[str, float]]]]:
+    return [(run, run.parts[part]["rows"]) for run in runs if part in run.parts and run.parts[part]["rows"]]
+
+
+def _colour_of(run: Run) -> str:
+    """The paper's colour of the family that a run's design belongs to."""
+    letters = set(run.spec.pattern)
+    if "H" in letters:
+        return style.MODEL_COLOUR["intra"]
+    if letters == {"A"}:
+        return style.MODEL_COLOUR["llama"]
+    if "S" in letters:
+        return style.MODEL_COLOUR["swa"]
+    return style.MODEL_COLOUR["inter" if "A" in letters else "mamba"]

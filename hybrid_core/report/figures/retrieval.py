@@ -1,0 +1,153 @@
+"""Charts of retrieval runs: the map, how it was learnt, the other probes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from hybrid_core.report.figures import style
+from hybrid_core.report.retrieval import learnt, probe_learnt
+from hybrid_core.runs.store import Run
+
+RECALLED = [[i / 4, colour] for i, colour in enumerate(("#A50026", "#F46D43", "#FEE08B", "#66BD63", "#006837"))]
+NOT_LEARNT = [[0, "#EDEDED"], [1, "#8A8A8A"]]  # greys: never to be taken for a finding
+
+
+def retrieval_map(run: Run, width: int = style.HALF) -> go.Figure:
+    """Needles recalled by depth and context, one colour scale for all designs, greys for a proxy that has not learnt.
+
+    Cells that were not asked (yet) stay empty.
+    """
+    found, large = run.parts["map"], width >= style.HALF
+    title, colours = ("needles recalled", RECALLED) if learnt(run) else ("needles recalled, not learnt", NOT_LEARNT)
+    source = f"measured: % of {found['trials']} trials, whole values; empty: not asked" + (
+        "; dashed: trained length" if found["trained_len"] in found["lengths"] else ""
+    )
+    height = 460 if large else 360
+    figure = style.blank(f"{style.label(run)}: {title}", source, "context (tokens)", "depth of the needle", height=height, width=width)
+    figure.add_heatmap(**_cells(found), colorscale=colours, zmin=0, zmax=1, showscale=large)
+    figure.update_traces(colorbar={"tickformat": ".0%", "thickness": 12, "title": {"text": "recalled", "side": "right"}})
+    figure.update_xaxes(type="category", showgrid=False)
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    if found["trained_len"] in found["lengths"]:
+        figure.add_vline(x=found["lengths"].index(found["trained_len"]) + 0.5, line_dash="dash", line_color="#808080")
+    return style.room(figure)
+
+
+def _cells(found: dict[str, Any]) -> dict[str, Any]:
+    """A heat map's data: percents as text, trials and interval on hover."""
+    cells = {(c["context_len"], c["depth"]): c for c in found["cells"]}
+    grid = [[cells.get((length, depth)) for length in found["lengths"]] for depth in found["depths"]]
+    hover = ("low", "high", "correct", "trials")
+    return {
+        "x": [f"{length:,}" for length in found["lengths"]],
+        "y": [f"{depth:.0%}" for depth in found["depths"]],
+        "z": [[cell and cell["accuracy"] for cell in row] for row in grid],
+        "text": [[f"{100 * cell['accuracy']:.0f}" if cell else "" for cell in row] for row in grid],
+        "texttemplate": "%{text}",
+        "customdata": [[tuple(cell[key] for key in hover) if cell else (None,) * 4 for cell in row] for row in grid],
+        "hovertemplate": "%{x} tokens, depth %{y}: %{z:.0%} (%{customdata[2]} of %{customdata[3]}; 95 % from %{customdata[0]:.0%} to "
+        "%{customdata[1]:.0%})<extra></extra>",
+        "hoverongaps": False,
+        "xgap": 1,
+        "ygap": 1,
+    }
+
+
+def training_curve(run: Run) -> go.Figure:
+    """How the proxy of a retrieval run learnt: share of whole answers, and the context of the stage it was in."""
+    curve = run.parts["training"]["curve"]
+    figure = style.blank(
+        f"Training of the proxy, {style.label(run)}",
+        "measured: running share of whole answers on fresh data; it falls when a stage brings longer contexts or more needles",
+        "training tokens (M)",
+        "recalled",
+    )
+    tokens = [point["tokens"] / 1e6 for point in curve]
+    figure.add_scatter(
+        x=tokens,
+        y=[point["accuracy"] for point in curve],
+        text=[point["stage"] for point in curve],
+        name="recalled in training",
+        mode="lines",
+        line={"color": style.COLOURS[0], "width": 2.5},
+        hovertemplate="%{x:.2f}M tokens, %{text}: %{y:.0%}",
+    )
+    figure.add_scatter(
+        x=tokens,
+        y=[point["length"] for point in curve],
+        name="context in training (right)",
+        mode="lines",
+        line={"color": "#999999", "dash": "dot", "shape": "hv"},
+        yaxis="y2",
+        hovertemplate="%{y:,} tokens of context",
+    )
+    right = {"title": "context (tokens)", "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "tickmode": "auto"}
+    figure.update_layout(yaxis={"tickformat": ".0%", "range": [0, 1.03]}, yaxis2=right, margin_r=70)
+    return style.room(figure)
+
+
+def recall_by_pairs(runs: Sequence[Run]) -> go.Figure:
+    """Multi-query associative recall: share of keys whose value was named, against how many pairs there were."""
+    figure = style.blank(
+        "Associative recall against number of pairs",
+        "measured: n pairs of key and value, then every key again in another order; dashed: trained to here",
+        "pairs of key and value",
+        "values recalled",
+    )
+    _probe(figure, runs, "recall", "n_pairs", "accuracy", "trained_pairs")
+    figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.03])
+    return style.room(figure)
+
+
+def copying_by_length(runs: Sequence[Run]) -> go.Figure:
+    """Selective copying: share of contexts whose scattered symbols were all copied in order, against length."""
+    figure = style.blank(
+        "Selective copying against context",
+        "measured: 16 symbols scattered in noise, all to be copied in order; bars: 95 % interval; dashed: trained to here",
+        "context (tokens)",
+        "copied whole",
+    )
+    _probe(figure, runs, "copying", "context_len", "share", "trained_len")
+    figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.03])
+    return style.room(figure)
+
+
+def loss_by_position(runs: Sequence[Run]) -> go.Figure:
+    """Loss on the user's text against the position in the context (as the paper's Figure 3c)."""
+    figure = style.blank(
+        "Loss by position on your text",
+        "measured on the last tenth of the text, trained on the rest, bytes as tokens; dashed: trained to here",
+        "position in the context (bytes)",
+        "loss (nats per byte)",
+    )
+    _probe(figure, runs, "text", "to", "nats_per_byte", "trained_len")
+    return style.room(figure)
+
+
+def _probe(figure: go.Figure, runs: Sequence[Run], part: str, x: str, y: str, trained: str) -> None:
+    """A line per run, dotted where the task was not learnt; a dashed line where training ended."""
+    shown = [run for run in runs if part in run.parts]
+    for run, colour in zip(shown, style.cycle(len(shown)), strict=True):
+        rows, short = run.parts[part]["rows"], not probe_learnt(run, part)
+        figure.add_scatter(
+            x=[row[x] for row in rows],
+            y=[row[y] for row in rows],
+            error_y={"array": [row["high"] - row[y] for row in rows], "arrayminus": [row[y] - row["low"] for row in rows]}
+            if "low" in rows[0]
+            else None,
+            name=style.label(run) + (" (not learnt)" if short else ""),
+            line={"color": colour, "dash": "dot" if short else "solid"},
+            mode="lines+markers",
+        )
+    for end in {run.parts[part][trained] for run in shown}:
+        figure.add_vline(x=end, line_dash="dash", line_color="#777777")
+
+
+PROBE_CHARTS = {"recall": recall_by_pairs, "copying": copying_by_length, "text": loss_by_position}
+
+
+def retrieval_charts(runs: Sequence[Run]) -> list[go.Figure]:
+    """Every chart of what runs recalled: a map each, and the probes with all runs on one chart."""
+    maps = [retrieval_map(run) for run in runs if run.parts.get("map", {}).get("cells")]
+    return maps + [draw(runs) for part, draw in PROBE_CHARTS.items() if any(part in run.parts for run in runs)]

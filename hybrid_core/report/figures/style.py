@@ -1,0 +1,133 @@
+"""The house style: title above, source below, colours that the colour-blind tell apart, names at the ends of lines."""
+
+import textwrap
+from collections.abc import Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import numpy as np
+import plotly.graph_objects as go
+
+from hybrid_core.report import units
+from hybrid_core.runs.store import Run
+from hybrid_core.spec import ArchSpec
+
+# Okabe and Ito's colours, for designs side by side.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
+CONTEXTS = 2 ** np.arange(11, 21)  # 2K to 1M
+LENGTH_TICKS = {"tickvals": [int(c) for c in CONTEXTS], "ticktext": [units.length(int(c)) for c in CONTEXTS]}
+MODEL_COLOUR = {"llama": "#D55E00", "swa": "#E69F00", "mamba": "#0072B2", "inter": "#CC79A7", "intra": "#009E73"}
+MODEL_LABEL = {"llama": "Llama", "swa": "SWA", "mamba": "Mamba", "inter": "Inter-hybrid", "intra": "Intra-hybrid"}
+
+
+class Named(NamedTuple):
+    """A design with the name it has on a chart."""
+
+    label: str
+    spec: ArchSpec
+
+
+def label(run: Run) -> str:
+    """How a run is called on charts. plotly reads markup in labels, so the user's part is escaped."""
+    return escape(f"#{run.id} {run.name}")
+
+
+ABOVE, BOTTOM, LINE = 40, 64, 15  # pixels above and below a plot with one line of title and foot, and of each further line
+HALF, FULL = 470, 1000  # nominal widths in pixels, for wrapping and for the room that a legend needs
+
+
+def blank(title: str, source: str, x: str, y: str, height: int = 340, width: int = HALF) -> go.Figure:
+    """An empty chart in the house style: title above the legend, source below the axis."""
+    foot = "<br>".join(textwrap.wrap(source, (width - 80) // 6))
+    lines = textwrap.wrap(title, width // 8)
+    heading = {"text": "<br>".join(lines), "x": 0, "xanchor": "left", "font": {"size": 15}}
+    layout = {  # given whole: each later update of a layout takes plotly ten milliseconds
+        "title": heading
+        | {
+            "y": 1,
+            "yanchor": "top",
+            "yref": "container",
+            "pad": {"t": 8 if len(lines) == 1 else 20, "l": 4},
+        },  # of several lines plotly would cut the first
+        "height": height,
+        "margin": {"l": 64, "r": 16, "b": BOTTOM + LINE * foot.count("<br>")},
+        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+        "xaxis": {"title": {"text": f"{x}<br><span style='font-size:11px'>{foot}</span>", "standoff": 8}},
+        "yaxis": {"title": {"text": y}},
+        "hovermode": "closest",
+        "meta": {"width": width, "source": source},
+    }
+    return go.Figure(layout=layout)
+
+
+def room(figure: go.Figure) -> go.Figure:
+    """Make room above the plot for the title and for as many rows of legend as the names need."""
+    shown = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
+    longest = max((len(name) for name in shown), default=0)
+    words = [part for trace in figure.data if trace.type == "bar" for y in trace.y for part in str(y).split("<br>")]
+    left = max([64, *(6 * len(word) for word in words)])
+    per_row = max(1, (figure.layout.meta["width"] - left - 16) // (7 * longest + 44))
+    legend = len(shown) > 1 and "named" not in figure.layout.meta
+    rows = -(-len(shown) // per_row) if legend else 0
+    top = 26 + figure.layout.title.pad.t + 18 * figure.layout.title.text.count("<br>") + 20 * rows
+    figure.update_layout(margin_t=top, height=figure.layout.height + top - ABOVE, showlegend=legend)
+    return figure
+
+
+def log_axis(figure: go.Figure, axis: str) -> None:
+    """A logarithmic axis with ticks at 1, 2 and 5, written out."""
+    values = [mantissa * 10.0**power for power in range(-3, 13) for mantissa in (1, 2, 5)]
+    ticks = {"type": "log", "tickvals": values, "ticktext": [units.count(value) for value in values]}
+    figure.update_layout({f"{axis}axis": ticks})
+
+
+def length_axis(figure: go.Figure) -> None:
+    """A logarithmic axis of context lengths, each written out."""
+    figure.update_xaxes(type="log", **LENGTH_TICKS)
+
+
+def lines(figure: go.Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str, log: bool = True) -> None:
+    """A line per design, named where it ends, over a logarithmic or a linear y axis."""
+    lines = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
+    for design, ys, colour in zip(designs, lines, cycle(len(designs)), strict=True):
+        figure.add_scatter(x=CONTEXTS, y=ys, name=escape(design.label), line={"color": colour, "width": 2.5}, hovertemplate=hover)
+    _name_ends(figure, [design.label for design in designs], lines, log)
+    if log:
+        log_axis(figure, "y")
+    length_axis(figure)
+
+
+ROOM_FOR_LINES, LABEL = 235, 15  # pixels: height of a plot of lines, and of a label
+
+
+def _name_ends(figure: go.Figure, names: Sequence[str], lines: Sequence[np.ndarray], log: bool) -> None:
+    """Write each line's name at its end, above one that rises and below one that falls, and no name on another: needs no legend."""
+    scale: Any = np.log10 if log else np.asarray
+    known = np.concatenate([scale(ys[np.isfinite(ys)]) for ys in lines])
+    if not known.size:
+        return
+    low, high = (known.min() if log else 0.0), known.max()
+    pixels = ROOM_FOR_LINES / ((high - low) or 1.0)
+    ends = [(int(np.isfinite(ys).nonzero()[0][-1]), i) for i, ys in enumerate(lines) if np.isfinite(ys).any()]
+    free = np.inf  # the highest place, in pixels from below, that no label has taken
+    for last, i in sorted(ends, key=lambda end: -lines[end[1]][end[0]]):
+        y = float(scale(lines[i][last]))
+        at = (y - low) * pixels
+        falls = last > 0 and lines[i][last] < lines[i][last - 1]
+        placed = min(at + (-0.9 if falls else 0.7) * LABEL, free)
+        free = placed - LABEL
+        figure.add_annotation(
+            x=float(np.log10(CONTEXTS[last])),
+            y=y,
+            yshift=placed - at,
+            text=f'<span style="color:{cycle(len(lines))[i]}">■</span> {escape(textwrap.shorten(names[i], 44, placeholder="..."))}',
+            xanchor="right" if last > 2 else "left",
+            showarrow=False,
+            font_size=12,  # words in a line's own colour would be too pale to read
+        )
+    figure.layout.meta = figure.layout.meta | {"named": True}
+
+
+def cycle(n: int) -> list[str]:
+    """Colours of `n` designs."""
+    return [COLOURS[i % len(COLOURS)] for i in range(n)]
