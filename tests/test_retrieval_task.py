@@ -16,11 +16,12 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_needles_stand_whole_in_the_haystack_and_nothing_else_is_key_or_symbol() -> None:
     made = task.contexts(20, 128, 11, generator())
     for haystack, needles in zip(made.haystack.tolist(), made.needles.tolist(), strict=True):
+        assert haystack[0] == task.BEGIN and task.BEGIN not in haystack[1:]
         places = [haystack.index(needle[0]) for needle in needles]
         assert places == sorted(places)
         for place, needle in zip(places, needles, strict=True):
             assert haystack[place : place + task.NEEDLE_LEN] == needle
-        assert sum(token >= task.FIRST_SYMBOL for token in haystack) == 11 * task.NEEDLE_LEN
+        assert sum(token >= task.FIRST_SYMBOL for token in haystack[1:]) == 11 * task.NEEDLE_LEN
         symbols = [token for needle in needles for token in needle[1:]]
         assert len(set(symbols)) == len(symbols) and len({needle[0] for needle in needles}) == 11
 
@@ -29,7 +30,16 @@ def test_positions_cover_the_haystack_evenly() -> None:
     first = task.spread(20_000, 1, 8, 108, generator()).flatten()
     assert (int(first.min()), int(first.max())) == (0, 100)
     assert first.float().mean() == pytest.approx(50, abs=1)
-    assert [float((first == end).float().mean()) for end in (0, 100)] == pytest.approx([0.05, 0.05], abs=0.01)  # (0.05 + 0.005) / 1.1
+    assert first.float().std() == pytest.approx(101 / 12**0.5, abs=1)
+
+
+def test_a_needle_is_asked_for_as_one_over_its_distance() -> None:
+    sample = task.asked(41, 2, 1, 40_000 * 50, generator())
+    firsts = (sample.tokens[:, :41] >= task.FIRST_KEY).int()[:, 1:]  # of keys, the two places
+    near, far = 40 - firsts.flip(1).argmax(1), 1 + firsts.argmax(1)
+    asked_near = sample.tokens.gather(1, near.unsqueeze(1)).squeeze(1) == sample.tokens[:, 42]
+    expected = (1 / (41 - near)) / (1 / (41 - near) + 1 / (41 - far))
+    assert float(asked_near.float().mean()) == pytest.approx(float(expected.mean()), abs=0.01)
 
 
 def test_answers_are_the_symbols_of_queried_values() -> None:
@@ -69,6 +79,6 @@ def test_the_curriculum_grows_to_the_trained_length_in_small_steps(trained_len: 
 
 def test_the_grid_reaches_both_ends_and_refuses_what_would_overlap() -> None:
     places = task.grid(128, DEPTHS).tolist()
-    assert places[0] == 0 and places[-1] == 128 - task.NEEDLE_LEN
+    assert places[0] == 1 and places[-1] == 128 - task.NEEDLE_LEN  # the text's first token comes before
     with pytest.raises(ValueError, match="too short for 11 needles"):
         task.grid(80, DEPTHS)

@@ -33,7 +33,7 @@ class Scale(Frozen):
         return max(self.least_step_tokens, self.contexts_per_step * length)
 
 
-CPU = Scale(d_model=64, trained_len=512, trials=50, contexts_per_step=4, least_step_tokens=512, tokens_per_s=4_000)
+CPU = Scale(d_model=64, trained_len=512, trials=50, contexts_per_step=4, least_step_tokens=512, tokens_per_s=4_500)
 GPU = Scale(d_model=256, trained_len=2048, trials=100, contexts_per_step=16, least_step_tokens=8192, tokens_per_s=200_000)
 
 

@@ -1,13 +1,14 @@
 """The synthetic retrieval language: a haystack of noise, needles that bind a key to a value of seven symbols, queries at the end.
 
-Tokens: noise, symbols, keys, and one query mark. A needle is its key and its seven symbols; no symbol stands twice in a context, as
-hardly any word of a long text follows two others. A query is the mark and a key, and the model goes on with the value. One sequence
-with two needles in a haystack of 24 tokens (n noise, s symbols, k keys):
+Tokens: noise, symbols, keys, a query mark, and one that begins every text, for attention to rest on. A needle is its key and its seven
+symbols; no symbol stands twice in a context, as hardly any word of a long text follows two others. A query is the mark and a key, and
+the model goes on with the value. One sequence with two needles in a haystack of 25 tokens (^ the beginning, n noise, s symbols, k keys):
 
-    n3 n1 k7 s12 s4 s90 s33 s8 s51 s2 n6 n6 n0 n2 k1 s70 s9 s41 s66 s17 s5 s30 n4 n3 | ? k7 s12 s4 s90 s33 s8 s51 s2 | ? k1 s70 ...
+    ^ n3 n1 k7 s12 s4 s90 s33 s8 s51 s2 n6 n6 n0 n2 k1 s70 s9 s41 s66 s17 s5 s30 n4 n3 | ? k7 s12 s4 s90 s33 s8 s51 s2 | ? k1 s70 ...
 
-Loss and answers stand on the seven symbols after a queried key, nowhere else. Before needles, the curriculum has echoes: a random text
-that repeats with a period of its own in every row, which is what teaches to look up what came after the same token before:
+Loss and answers stand on the seven symbols after a queried key, nowhere else. In training the near is asked for more often than the
+far, as one over its distance, for so it is in text; a map asks for all depths alike. Before needles, the curriculum has echoes: a random
+text that repeats with a period of its own in every row, which is what teaches to look up what came after the same token before:
 
     s9 n2 k4 ? s9 n2 k4 ? s9 n2 ...
 """
@@ -26,8 +27,8 @@ QUERY_LEN = 2 + VALUE_LEN  # mark, key, value
 FIRST_SYMBOL = N_NOISE
 FIRST_KEY = FIRST_SYMBOL + N_SYMBOLS
 QUERY = FIRST_KEY + N_KEYS
-VOCAB_SIZE = QUERY + 1
-BEYOND = 0.05  # share of the free room on either side
+BEGIN = QUERY + 1
+VOCAB_SIZE = BEGIN + 1
 MAX_NEEDLES = N_SYMBOLS // VALUE_LEN
 
 
@@ -50,10 +51,11 @@ class Stage(NamedTuple):
 
 
 class Contexts(NamedTuple):
-    """B haystacks [B, T] and the needles in them [B, n, NEEDLE_LEN], first to last."""
+    """B haystacks [B, T], the needles in them [B, n, NEEDLE_LEN], first to last, and where those begin [B, n]."""
 
     haystack: Tensor
     needles: Tensor
+    positions: Tensor
 
 
 def distinct(batch: int, n: int, among: int, generator: torch.Generator) -> Tensor:
@@ -62,24 +64,24 @@ def distinct(batch: int, n: int, among: int, generator: torch.Generator) -> Tens
 
 
 def spread(batch: int, n: int, width: int, length: int, generator: torch.Generator) -> Tensor:
-    """[batch, n]: where n things of `width` tokens begin in `length` tokens, ascending, none on another. One that would fall beyond an
-    end stands at it: nothing else trains what begins or ends a text."""
+    """[batch, n]: where n things of `width` tokens begin in `length` tokens, ascending, none on another."""
     slack = length - n * width
-    drawn = torch.rand(batch, n, generator=generator) * (1 + 2 * BEYOND) - BEYOND
-    gaps = (drawn * slack).round().long().clamp(0, slack).sort(1).values
+    gaps = torch.randint(slack + 1, (batch, n), generator=generator).sort(1).values
     return gaps + torch.arange(n) * width
 
 
 def contexts(batch: int, length: int, n_needles: int, generator: torch.Generator, positions: Tensor | None = None) -> Contexts:
     """Random contexts of `length` tokens; needles begin at `positions` [n_needles], or anywhere that they do not overlap."""
     haystack = torch.randint(N_NOISE, (batch, length), generator=generator)
+    haystack[:, 0] = BEGIN
     keys = FIRST_KEY + distinct(batch, n_needles, N_KEYS, generator)
     values = FIRST_SYMBOL + distinct(batch, n_needles * VALUE_LEN, N_SYMBOLS, generator)
     needles = torch.cat([keys.unsqueeze(-1), values.unflatten(1, (n_needles, VALUE_LEN))], -1)
     if positions is None:
-        positions = spread(batch, n_needles, NEEDLE_LEN, length, generator)
-    places = positions.expand(batch, n_needles).unsqueeze(-1) + torch.arange(NEEDLE_LEN)
-    return Contexts(haystack.scatter(1, places.flatten(1), needles.flatten(1)), needles)
+        positions = 1 + spread(batch, n_needles, NEEDLE_LEN, length - 1, generator)
+    positions = positions.expand(batch, n_needles)
+    places = positions.unsqueeze(-1) + torch.arange(NEEDLE_LEN)
+    return Contexts(haystack.scatter(1, places.flatten(1), needles.flatten(1)), needles, positions)
 
 
 def queries(needles: Tensor) -> Tensor:
@@ -88,10 +90,13 @@ def queries(needles: Tensor) -> Tensor:
 
 
 def asked(length: int, n_needles: int, n_queries: int, n_tokens: int, generator: torch.Generator) -> Sample:
-    """Contexts of `length` tokens, each followed by queries for `n_queries` of its needles in random order."""
+    """Contexts of `length` tokens, each followed by queries for `n_queries` of its needles, drawn as one over their distance, in random
+    order."""
     size = max(2, n_tokens // (length + n_queries * QUERY_LEN))
     made = contexts(size, length, n_needles, generator)
-    order = distinct(size, n_queries, n_needles, generator)
+    distance = length - made.positions
+    race = torch.empty(distance.shape).exponential_(generator=generator) * distance  # who comes first with a chance of 1 / distance
+    order = race.argsort(1)[:, :n_queries].gather(1, distinct(size, n_queries, n_queries, generator))
     tail = queries(made.needles.gather(1, order.unsqueeze(-1).expand(-1, -1, NEEDLE_LEN)))
     in_tail = (torch.arange(QUERY_LEN) >= 2).repeat(n_queries)
     answers = torch.cat([torch.zeros(length, dtype=torch.bool), in_tail]).expand(size, -1)
@@ -109,7 +114,7 @@ def echoes(length: int, shortest: int, longest: int, vocab_size: int, n_tokens: 
 
 def grid(length: int, depths: tuple[float, ...]) -> Tensor:
     """Where a needle at each depth begins in a context of `length` tokens [n]; raises ValueError where the needles would overlap."""
-    positions = torch.tensor([round(depth * (length - NEEDLE_LEN)) for depth in depths])
+    positions = torch.tensor([1 + round(depth * (length - 1 - NEEDLE_LEN)) for depth in depths])
     if len(depths) > 1 and int(positions.diff().min()) < NEEDLE_LEN:
         raise ValueError(f"context of {length} tokens - too short for {len(depths)} needles of {NEEDLE_LEN} tokens")
     return positions
@@ -129,7 +134,7 @@ def curriculum(trained_len: int, n_needles: int) -> list[Stage]:
     while lengths[-1] * 4 // 3 < trained_len:  # 48, 64, 96, 128, 192, 256, ...
         lengths.append(lengths[-1] * 4 // 3 if len(lengths) % 2 else lengths[-1] * 3 // 2)
     middle = [_needles(n, min(n_needles, n // 10), 0.02) for n in lengths if n < trained_len]
-    first = [_needles(12, 1, 0.06), _needles(20, 2, 0.12), _needles(32, 4, 0.12)]
+    first = [_needles(13, 1, 0.06), _needles(21, 2, 0.12), _needles(33, 4, 0.12)]
     return [*echo_stages(VOCAB_SIZE), *first, *middle, _needles(trained_len, n_needles, 1.0)]
 
 
