@@ -523,9 +523,9 @@ def _fla(spec: ArchSpec) -> Files:
 
 
 def _torchtitan(spec: ArchSpec) -> Files:
-    arguments = frameworks.to_torchtitan(spec)
-    _same(spec, frameworks.from_torchtitan(arguments))
-    return {"model_args.py": frameworks.torchtitan_text(spec, arguments)}
+    told = frameworks.to_torchtitan(spec)
+    _same(spec, frameworks.from_torchtitan(told))
+    return {"model_config.py": frameworks.torchtitan_text(spec, told)}
 
 
 def _python(spec: ArchSpec) -> Files:

@@ -1,7 +1,7 @@
 """Designs for training frameworks: Megatron's flags, FLA's config, torchtitan's arguments. Each has a writer and a reader.
 
-Field names as of Megatron-LM's hybrid models (`--hybrid-layer-pattern`), fla.models and torchtitan's Llama 3. A framework's reader
-knows its fixed choices (Megatron's convolution is 4 wide, torchtitan never ties embeddings), so what it reads back is what would run.
+Field names as of Megatron-LM's hybrid models (`--hybrid-layer-pattern`), fla.models 0.6 and torchtitan 0.3's Llama 3. A framework's reader
+knows its fixed choices (Megatron's convolution is 4 wide, FLA's heads share d_model), so what it reads back is what would run.
 """
 
 from math import ceil
@@ -218,52 +218,97 @@ def _fla_width(d_model: int, ratio: float) -> int:
 
 
 def to_torchtitan(spec: ArchSpec) -> dict[str, Any]:
-    """Arguments of torchtitan's Llama 3; the feed-forward's width by a multiplier and a multiple that land on it."""
+    """What a Llama 3 of torchtitan 0.3 is told."""
     odd = next((layer.mixer.kind for layer in spec.stack if type(layer.mixer) is not AttentionMixer), None)
     if odd:
         raise SpecError(f"{odd} - torchtitan's models are Transformers without windows")
     attention, ffn = first_of(spec, AttentionMixer), first_of(spec, SwiGLU)
     if ffn is None:
         raise SpecError("ffn: not a dense gated one in every layer - torchtitan's Llama 3 has no other")
-    multiple = ffn.d_ff & -ffn.d_ff
-    found = {"dim": spec.d_model, "n_layers": spec.n_layers, "n_heads": attention.n_heads, "n_kv_heads": attention.n_kv_heads}
-    found |= {"vocab_size": spec.vocab_size, "multiple_of": multiple, "norm_eps": spec.norm_eps, "rope_theta": attention.rope_theta}
-    found |= {"ffn_dim_multiplier": (ffn.d_ff - multiple / 2) / int(8 * spec.d_model / 3)}
-    s = attention.rope_scaling
-    scaling: dict[str, Any] = {"scaling_factor": 1.0}
-    if s:
-        scaling = {"scaling_factor": s.factor, "low_freq_factor": s.low_freq_factor, "high_freq_factor": s.high_freq_factor}
-        scaling |= {"original_max_position_embeddings": s.original_context_len}
-    return found | {"rope_scaling_args": scaling}
+    found: dict[str, Any] = {"dim": spec.d_model, "n_layers": spec.n_layers, "vocab_size": spec.vocab_size, "tied": spec.tie_embeddings}
+    found |= {"n_heads": attention.n_heads, "n_kv_heads": attention.n_kv_heads, "head_dim": attention.head_dim}
+    found |= {"hidden_dim": ffn.d_ff, "norm_eps": spec.norm_eps, "qk_norm": attention.qk_norm}
+    rope: dict[str, Any] = {"theta": attention.rope_theta}
+    if s := attention.rope_scaling:
+        rope |= {"scaling": "llama", "scaling_factor": s.factor, "original_max_position_embeddings": s.original_context_len}
+        rope |= {"low_freq_factor": s.low_freq_factor, "high_freq_factor": s.high_freq_factor}
+    return found | {"rope": rope}
 
 
-def from_torchtitan(args: dict[str, Any]) -> dict[str, Any]:
-    """The design of torchtitan's arguments."""
-    width = int(args["ffn_dim_multiplier"] * int(8 * args["dim"] / 3))
-    attention = {"n_heads": args["n_heads"], "n_kv_heads": args["n_kv_heads"], "head_dim": args["dim"] // args["n_heads"]}
-    scaling = dict(args["rope_scaling_args"])
-    if scaling["scaling_factor"] != 1:
+def from_torchtitan(told: dict[str, Any]) -> dict[str, Any]:
+    """The design of such a Llama 3."""
+    rope = dict(told["rope"])
+    attention = {key: told[key] for key in ("n_heads", "n_kv_heads", "head_dim", "qk_norm")} | {"rope_theta": rope.pop("theta")}
+    if rope.pop("scaling", None):
         names = {"scaling_factor": "factor", "original_max_position_embeddings": "original_context_len"}
-        attention["rope_scaling"] = {names.get(key, key): value for key, value in scaling.items()}
+        attention["rope_scaling"] = {names.get(key, key): value for key, value in rope.items()}
     return {
-        "vocab_size": args["vocab_size"],
-        "tie_embeddings": False,
-        "norm_eps": args["norm_eps"],
-        "d_model": args["dim"],
-        "n_layers": args["n_layers"],
+        "vocab_size": told["vocab_size"],
+        "tie_embeddings": told["tied"],
+        "norm_eps": told["norm_eps"],
+        "d_model": told["dim"],
+        "n_layers": told["n_layers"],
         "layers": {"strategy": "transformer"},
-        "attention": attention | {"rope_theta": args["rope_theta"]},
-        "ffn": {"kind": "swiglu", "d_ff": ceil(width / args["multiple_of"]) * args["multiple_of"]},
+        "attention": attention,
+        "ffn": {"kind": "swiglu", "d_ff": told["hidden_dim"]},
     }
 
 
-def torchtitan_text(spec: ArchSpec, args: dict[str, Any]) -> str:
-    """The arguments as Python, to be put into torchtitan's table of Llama 3 sizes."""
-    scaling = ", ".join(f"{key}={value!r}" for key, value in args["rope_scaling_args"].items())
-    lines = [f"    {key}={value!r}," for key, value in args.items() if key != "rope_scaling_args"]
-    lines.append(f"    rope_scaling_args=RoPEScalingArgs({scaling}),")
-    head = f"# {spec.name}\nfrom torchtitan.models.llama3.model.args import RoPEScalingArgs, TransformerModelArgs\n"
-    return head + "\nmodel_args = TransformerModelArgs(\n" + "\n".join(lines) + "\n)\n"
+TORCHTITAN = """from functools import partial
+
+from torch import nn
+from torchtitan.models.common import ComplexRoPE, Embedding, Linear, RMSNorm
+from torchtitan.models.common.config_utils import get_attention_config, make_ffn_config, make_gqa_config
+from torchtitan.models.common.param_init import depth_scaled_std
+from torchtitan.models.llama3.model import Llama3Model, Llama3TransformerBlock
+
+
+def model_config(attn_backend: str = "flex", max_seq_len: int = 8192) -> Llama3Model.Config:
+    def norm(width: int) -> RMSNorm.Config:
+        return RMSNorm.Config(normalized_shape=width, eps=norm_eps, param_init={"weight": nn.init.ones_})
+
+    def normal(std: float) -> dict:
+        return {"weight": partial(nn.init.trunc_normal_, std=std), "bias": nn.init.zeros_}
+
+    def layer(i: int) -> Llama3TransformerBlock.Config:
+        return Llama3TransformerBlock.Config(
+            attention_norm=norm(dim),
+            ffn_norm=norm(dim),
+            attention=make_gqa_config(
+                dim=dim,
+                n_heads=n_heads,
+                n_kv_heads=n_kv_heads,
+                head_dim=head_dim,
+                qk_norm=norm(head_dim) if qk_norm else None,
+                rope=ComplexRoPE.Config(dim=head_dim, max_seq_len=max_seq_len, **rope),
+                inner_attention=get_attention_config(attn_backend),
+                fuse_qkv=True,
+                wqkv_param_init=normal(0.02),
+                wo_param_init=normal(depth_scaled_std(0.02, i)),
+            ),
+            feed_forward=make_ffn_config(
+                dim=dim, hidden_dim=hidden_dim, w1_param_init=normal(0.02), w2w3_param_init=normal(depth_scaled_std(0.02, i))
+            ),
+        )
+
+    embedding = {"weight": partial(nn.init.normal_, std=1.0)}
+    return Llama3Model.Config(
+        dim=dim,
+        vocab_size=vocab_size,
+        enable_weight_tying=tied,
+        tok_embeddings=Embedding.Config(num_embeddings=vocab_size, embedding_dim=dim, param_init=embedding),
+        norm=norm(dim),
+        lm_head=Linear.Config(in_features=dim, out_features=vocab_size, param_init=normal(dim**-0.5)),
+        layers=[layer(i) for i in range(n_layers)],
+    )
+"""
+
+
+def torchtitan_text(spec: ArchSpec, told: dict[str, Any]) -> str:
+    """Python that makes the config, for torchtitan's registry of models."""
+    values = "\n".join(f"{key} = {value!r}" for key, value in told.items())
+    code = TORCHTITAN.replace("\n\n\ndef model_config", f"\n\n{values}\n\n\ndef model_config")
+    return f"# {spec.name}: a Llama 3 of torchtitan 0.3.\n{code}"
 
 
 def first_of(spec: ArchSpec, kind: type[Any]) -> Any:
