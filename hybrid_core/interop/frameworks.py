@@ -126,7 +126,8 @@ def megatron_text(spec: ArchSpec, flags: dict[str, Any]) -> str:
     used = ", ".join(f"{symbol} {name}" for symbol, name in SYMBOLS.items() if symbol in pattern)
     head = [
         f"# {spec.name}: {spec.n_layers} blocks are {len(pattern)} symbols of Megatron's hybrid pattern, which counts each as a layer.",
-        f"# {used}. Older versions call the flag --hybrid-override-pattern.",
+        f"# {used}. Megatron-Core 0.16 and older: --hybrid-override-pattern, and",
+        "# --spec megatron.core.models.mamba.mamba_layer_specs mamba_stack_spec",
         "--spec megatron.core.models.hybrid.hybrid_layer_specs hybrid_stack_spec",
     ]
     lines = [f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items()]
