@@ -95,7 +95,7 @@ drawn = {
     "memory-context": figures.memory_by_context(designs, view.workload, device),
     "flops": figures.flops_by_part(designs, view.workload),
 }
-for cell, (key, figure) in zip(layout.cells(len(drawn), layout.CHART), drawn.items(), strict=True):
+for cell, (key, figure) in zip(layout.cells(len(drawn), layout.WIDE), drawn.items(), strict=True):
     with cell:
         chart.show(figure, f"compare-{key}")
 st.subheader(f"What to change in the YAML of {design.plain(designs[0].label)}")
