@@ -1,4 +1,4 @@
-"""Rows that wrap: side by side on a wide screen, one below the other on a narrow one."""
+"""Rows that wrap, side by side on a wide screen and one below the other on a narrow one; words that can be read."""
 
 import time
 from collections.abc import Iterator
@@ -16,10 +16,15 @@ def ink() -> str:
     return "#FAFAFA" if st.context.theme.type == "dark" else "#141414"
 
 
-def buttons() -> None:
-    """Black words on the bright buttons of the dark theme, where Streamlit writes white ones."""
-    if st.context.theme.type == "dark":
-        st.html("<style>[data-testid='stBaseButton-primary'] { color: #000 }</style>")
+FAINT = {  # what Streamlit writes too faintly, and its theme has no setting for
+    "dark": "[data-testid='stBaseButton-primary'] { color: #000 }",
+    "light": ".token.deleted { color: #B3261E !important } .token.inserted { color: #1B6E3A !important }",
+}
+
+
+def contrast() -> None:
+    """Colours that can be read, where the theme's own cannot."""
+    st.html(f"<style>{FAINT['dark' if st.context.theme.type == 'dark' else 'light']}</style>")
 
 
 def write_in_ink(figure: go.Figure) -> None:
