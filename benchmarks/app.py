@@ -35,7 +35,10 @@ from hybrid_core.workload import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = int(os.environ.get("PORT", "8599"))
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync"
+).split()
 VALUE = "[data-testid=stMetric]:has-text('Parameters without embedding') [data-testid=stMetricValue]"
 DEEP = presets.get(presets.FIRST).spec.replace(name="deep", n_layers=100, layers=LayersSection(strategy="inter", ratio="1:5"))
 VISITORS, CHANGES, PAUSE_S = 20, 6, 5.0

@@ -104,11 +104,9 @@ class Mamba2HeadsCosts:
         s = self.spec
         pairs, per_head = length**2, width * length * s.n_groups * s.head_dim  # of one head of each group
         slab, states = width * length * s.d_ssm, 4 * s.d_ssm * s.d_state
-        heads = s.n_heads // s.n_groups
-        at_once = np.clip(CACHED // np.maximum(1, batch_size * s.n_groups * pairs), 1, heads)
-        whole = heads // at_once * at_once
-        pieces = ((whole - at_once, at_once), (whole, heads - whole))
-        within = [before * per_head + 8 * pairs * s.n_groups * now for before, now in pieces]
+        at_once = np.maximum(1, CACHED // np.maximum(1, batch_size * s.n_groups * pairs))
+        pieces = last_pieces(s.n_heads // s.n_groups, at_once)
+        within = [before * per_head + 8 * pairs * s.n_groups * heads for before, heads in pieces]
         rounded = states / 2 if width < 4 else 0
         return width * pairs * s.n_groups + slab + widest(*within, 4 * slab + 2 * states + rounded)
 

@@ -54,8 +54,9 @@ def widest(*moments: Num) -> Num:
     return reduce(np.maximum, moments)
 
 
-def last_pieces(seq_len: Num, size: int) -> tuple[tuple[Num, Num], tuple[Num, Num]]:
-    """A sequence worked on in pieces: (tokens before it, its length) of the last whole piece and of the shorter one after it."""
+def last_pieces(seq_len: Num, size: Num) -> tuple[tuple[Num, Num], tuple[Num, Num]]:
+    """A sequence, or the heads of a group, worked on in pieces: (what comes before it, its length) of the last whole piece and of the
+    shorter one after it."""
     whole = seq_len // size * size
     return (np.maximum(whole - size, 0), least(seq_len, size)), (whole, seq_len - whole)
 
@@ -74,9 +75,9 @@ def visible_pairs(seq_len: Num, span: int | None = None) -> Num:
     return inside * (inside + 1) // 2 + (seq_len - inside) * (span or 0)
 
 
-def least(n: Num, limit: int) -> Num:
+def least(n: Num, limit: Num) -> Num:
     """min(n, limit); an int stays Python's, which does not overflow."""
-    return np.minimum(n, limit) if isinstance(n, np.ndarray) else min(n, limit)
+    return np.minimum(n, limit) if isinstance(n, np.ndarray) or isinstance(limit, np.ndarray) else min(n, limit)
 
 
 def lengths(n: Num) -> Num:

@@ -11,20 +11,26 @@ from streamlit.delta_generator import DeltaGenerator
 CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 
 
-def ink() -> str:
-    """The colour of words, in the theme on screen."""
-    return "#FAFAFA" if st.context.theme.type == "dark" else "#141414"
-
-
+INK = {"dark": "#FAFAFA", "light": "#141414"}
 FAINT = {  # what Streamlit writes too faintly, and its theme has no setting for
     "dark": "[data-testid='stBaseButton-primary'] { color: #000 }",
     "light": ".token.deleted { color: #B3261E !important } .token.inserted { color: #1B6E3A !important }",
 }
 
 
+def _theme() -> str:
+    """What is on screen; light where the browser has not said."""
+    return "dark" if st.context.theme.type == "dark" else "light"
+
+
+def ink() -> str:
+    """The colour of words."""
+    return INK[_theme()]
+
+
 def contrast() -> None:
     """Colours that can be read, where the theme's own cannot."""
-    st.html(f"<style>{FAINT['dark' if st.context.theme.type == 'dark' else 'light']}</style>")
+    st.html(f"<style>{FAINT[_theme()]}</style>")
 
 
 def write_in_ink(figure: go.Figure) -> None:

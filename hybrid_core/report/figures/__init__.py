@@ -24,14 +24,13 @@ from hybrid_core.report.figures.retrieval import (
     training_curve,
 )
 from hybrid_core.report.figures.style import FULL, MODEL_LABEL, Named, label
-from hybrid_core.report.figures.words import Parted, data, parted, told
+from hybrid_core.report.figures.words import data, parted, told
 
 __all__ = [
     "FULL",
     "MODEL_LABEL",
     "PROBE_CHARTS",
     "Named",
-    "Parted",
     "cache_by_context",
     "copying_by_length",
     "data",

@@ -10,6 +10,7 @@ from hybrid_core.report.retrieval import learnt, probe_learnt
 from hybrid_core.runs.store import Run
 
 RECALLED = [[i / 4, colour] for i, colour in enumerate(("#A50026", "#F46D43", "#FEE08B", "#66BD63", "#006837"))]
+SHARES = {"tickformat": ".0%", "range": [-0.03, 1.03]}
 NOT_LEARNT = [[0, "#EDEDED"], [1, "#8A8A8A"]]  # greys: never to be taken for a finding
 
 
@@ -95,8 +96,8 @@ def recall_by_pairs(runs: Sequence[Run]) -> go.Figure:
         "pairs of key and value",
         "values recalled",
     )
+    figure.update_layout(yaxis=SHARES)
     _probe(figure, runs, "recall", "n_pairs", "accuracy", "trained_pairs")
-    figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.03])
     return style.room(figure)
 
 
@@ -108,8 +109,8 @@ def copying_by_length(runs: Sequence[Run]) -> go.Figure:
         "context (tokens)",
         "copied whole",
     )
+    figure.update_layout(yaxis=SHARES)
     _probe(figure, runs, "copying", "context_len", "share", "trained_len")
-    figure.update_yaxes(tickformat=".0%", range=[-0.03, 1.03])
     return style.room(figure)
 
 

@@ -88,10 +88,10 @@ def length_axis(figure: go.Figure) -> None:
 
 def lines(figure: go.Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str, log: bool = True) -> None:
     """A line per design, named where it ends, over a logarithmic or a linear y axis."""
-    lines = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
-    for design, ys, colour in zip(designs, lines, cycle(len(designs)), strict=True):
+    curves = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
+    for design, ys, colour in zip(designs, curves, cycle(len(designs)), strict=True):
         figure.add_scatter(x=CONTEXTS, y=ys, name=escape(design.label), line={"color": colour, "width": 2.5}, hovertemplate=hover)
-    _name_ends(figure, [design.label for design in designs], lines, log)
+    _name_ends(figure, [design.label for design in designs], curves, log)
     if log:
         log_axis(figure, "y")
     length_axis(figure)
