@@ -1,7 +1,7 @@
 """How fast the app answers: `python -m benchmarks.app`. Needs Chromium and the packages of requirements-dev.txt.
 
 Prints: seconds from a ready server to the first page with numbers and with charts; milliseconds from a widget change of a 100-layer design
-to new numbers and to a new stack in the browser (median and p95 of 20); seconds that each change takes while 20 visitors make one every
+to new numbers, and to a new stack and new charts, in the browser (median and p95 of 20); seconds that each change takes while 20 visitors make one every
 five seconds (without their browsers, which would share this machine's cores); microseconds for one `cost` (closed forms only, nothing
 remembered); whether the server ever loaded torch.
 """
@@ -39,7 +39,7 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync"
 ).split()
-VALUE = "[data-testid=stMetric]:has-text('Parameters without embedding') [data-testid=stMetricValue]"
+VALUE = ".numbers div:has-text('Parameters without embedding') .value"
 DEEP = presets.get(presets.FIRST).spec.replace(name="deep", n_layers=100, layers=LayersSection(strategy="inter", ratio="1:5"))
 VISITORS, CHANGES, PAUSE_S = 20, 6, 5.0
 
@@ -57,22 +57,24 @@ def cost_us() -> float:
     return statistics.median(seconds) * 1e6
 
 
+# Every chart is another one than before and drawn; the stack has as many rows as layers.
+REDRAWN = """([layers, before]) => document.querySelectorAll('.stack button').length == layers &&
+  [...document.querySelectorAll('.chart')].every((chart, i) => chart.ariaBusy == 'false' && chart.ariaLabel != before[i])"""
+
+
 def changes_ms(page: Page) -> tuple[list[float], list[float]]:
-    """Twenty changes of the number of layers by keyboard; each until a number on the page, and until the stack's picture, has changed."""
+    """Twenty changes of the number of layers by keyboard; each until a number on the page, and until the stack and all charts, changed."""
     field = page.get_by_label("Layers", exact=True)
     numbers, charts = [], []
     for i in range(20):
-        before = page.locator(VALUE).inner_text()
-        field.fill(str(DEEP.n_layers + 1 + i))
+        before, drawn = page.locator(VALUE).inner_text(), page.locator(".chart").evaluate_all("all => all.map(chart => chart.ariaLabel)")
+        layers = DEEP.n_layers + 1 + i
+        field.fill(str(layers))
         started = time.perf_counter()
         field.press("Enter")
-        page.wait_for_function("before => document.querySelector('[data-testid=stMetricValue]').innerText != before", arg=before)
+        page.wait_for_function("before => document.querySelector('.numbers .value').innerText != before", arg=before)
         numbers.append((time.perf_counter() - started) * 1e3)
-        page.wait_for_function(
-            "n => [...(document.querySelector('.js-plotly-plot')?.data ?? [])].filter(t => !t.xaxis || t.xaxis == 'x')"
-            ".reduce((sum, t) => sum + t.y.length, 0) == n",
-            arg=DEEP.n_layers + 1 + i,
-        )
+        page.wait_for_function(REDRAWN, arg=[layers, drawn])
         charts.append((time.perf_counter() - started) * 1e3)
         page.wait_for_timeout(700)
     return numbers, charts
@@ -166,7 +168,7 @@ def main() -> None:
             page.goto(f"http://localhost:{PORT}")
             page.locator(VALUE).wait_for()
             numbers = time.perf_counter() - started
-            page.wait_for_function("document.querySelectorAll('.js-plotly-plot .main-svg').length >= 5")
+            page.wait_for_function("document.querySelectorAll('.chart[aria-busy=false]').length >= 4")
             charts = time.perf_counter() - started
             page.goto(f"http://localhost:{PORT}/?design={link.encode(DEEP)}")
             page.get_by_role("heading", name="deep").wait_for()

@@ -93,7 +93,9 @@ drawn = {
     "cache": figures.cache_by_context(designs, view.workload),
     "decode": figures.decode_by_context(designs, view.workload, device),
     "memory-context": figures.memory_by_context(designs, view.workload, device),
-    "flops": figures.flops_by_part(designs, view.workload),
+    "training-flops": figures.flops_by_part(designs, view.workload, ["training"]),
+    "decode-flops": figures.flops_by_part(designs, view.workload, ["decode"]),
+    "memory": figures.memory_by_part(designs, view.workload, device),
 }
 for cell, (key, figure) in zip(layout.cells(len(drawn), layout.WIDE), drawn.items(), strict=True):
     with cell:

@@ -126,25 +126,29 @@ device = hardware.get(key)
 said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
 st.title(design.plain(spec.name))
 jobs.strip()
-with st.container():  # always there, so that what follows keeps its place and is not drawn anew
-    if problem:
-        st.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
-buttons(spec)
-chosen = pick_reference(design.view())
+# Places from top to bottom, always all of them so that each keeps its own. What changes is sent first, the controls that stay last.
+wrong, above, chosen_against, cards, too_big, inside, pictured, below = (st.container() for _ in range(8))
+with chosen_against:
+    chosen = pick_reference(design.view())
 design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or (same_size_llama(spec) if spec.attention else presets.get("llama-1b").spec)
-numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name)
-with st.sidebar:  # after the numbers, which are what a change is made for
-    form.draw(spec, said)
-    work.draw()
-with st.container():
-    if too_big := refusal(spec, workload, device.memory_bytes):
-        st.warning(f"Does not fit {device.name}: {too_big}.")
-with st.container():
+with cards:
+    numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name)
+if problem:
+    wrong.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
+if refused := refusal(spec, workload, device.memory_bytes):
+    too_big.warning(f"Does not fit {device.name}: {refused}.")
+with pictured:
+    charts(spec, reference, workload, device)
+with inside:
     if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):
         form.draw_intra(intra, said)
-layout.paint()
-charts(spec, reference, workload, device)
-yaml = st.expander("YAML", key="compose.yaml", on_change="rerun")
-if yaml.open:
-    yaml.code(spec.to_yaml(), language="yaml")
+with above:
+    buttons(spec)
+with st.sidebar:
+    form.draw(spec, said)
+    work.draw()
+with below:
+    yaml = st.expander("YAML", key="compose.yaml", on_change="rerun")
+    if yaml.open:
+        yaml.code(spec.to_yaml(), language="yaml")

@@ -123,7 +123,7 @@ def side_by_side() -> None:
     score_table(compared)
     for place, run in zip(layout.cells(len(compared), layout.MAP), compared, strict=True):
         with place:
-            chart.show(figures.retrieval_map(run, layout.MAP), f"compared-{run.id}")
+            chart.show(figures.retrieval_map(run, small=True), f"compared-{run.id}")
 
 
 def score_table(runs: list[Run]) -> None:
@@ -213,7 +213,7 @@ def checkpoints() -> None:
         for row in run.parts.get("checkpoint", {}).get("not_run", []):
             st.warning(f"{row['context_len']:,} tokens not run: {row['why']}")
         if "map" in run.parts:
-            chart.show(figures.retrieval_map(run, figures.FULL), f"map-{run.id}")
+            chart.show(figures.retrieval_map(run), f"map-{run.id}")
     else:
         st.info("No checkpoint tested yet.")
 

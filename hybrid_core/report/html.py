@@ -10,7 +10,6 @@ from urllib.parse import urlencode
 
 import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from hybrid_core import __version__, baselines, hardware, link, quality
 from hybrid_core.costs.model import model_costs, same_size_llama
@@ -31,6 +30,8 @@ REFERENCE = "h100_sxm"
 TITLES = {"profile": "Profile", "niah": "Retrieval", "probes": "Recall and state", "checkpoint": "Retrieval"}
 
 
+# The part of plotly that the charts need, a third of the whole; pages load the same file.
+PLOTLY = Path(__file__).parents[2] / "static" / "plotly-cartesian-4.1.1.min.js"
 HOME = "http://localhost:8501"  # where `make app` serves the explorer
 
 
@@ -58,7 +59,7 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
         short={run.id: in_short(run, costs[run.id]) for run in runs},
         reference=hardware.get(REFERENCE),
         workload=workload,
-        plotly=get_plotlyjs(),
+        plotly=PLOTLY.read_text("utf-8"),
         made=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
         citation=baselines.CITATION,
@@ -102,10 +103,24 @@ class Chart(NamedTuple):
 
 def _chart(figure: go.Figure, name: str) -> Chart:
     """The plot as HTML; plotly writes its data as JSON in which no tag can end the script."""
-    title, plot, source = figures.parted(figure)
-    plot.update_layout(template="plotly_white")
+    plot = go.Figure(figure).update_layout(template="plotly_white")
+    _make_room_for_legend(plot)
     html = plot.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False, "responsive": True})
-    return Chart(title, figures.told(figure), str(html), source)
+    return Chart(figure.layout.meta["title"], figures.told(figure), str(html), figure.layout.meta["source"])
+
+
+PHONE = 280  # pixels that a legend has there
+
+
+def _make_room_for_legend(plot: go.Figure) -> None:
+    """Above the plot, for as many rows as its names need on a phone."""
+    names = [trace.name for trace in plot.data if trace.showlegend is not False and trace.name]
+    if plot.layout.showlegend is False or len(names) < 2:
+        plot.update_layout(showlegend=False)
+        return
+    per_row = max(1, PHONE // (7 * max(map(len, names)) + 44))
+    rows = 20 * -(-len(names) // per_row)
+    plot.update_layout(showlegend=True, margin_t=plot.layout.margin.t + rows, height=plot.layout.height + rows)
 
 
 FLAGS = {

@@ -1,9 +1,7 @@
 """Rows that wrap, side by side on a wide screen and one below the other on a narrow one; words that can be read."""
 
-import time
 from collections.abc import Iterator
 
-import plotly.graph_objects as go
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
@@ -31,18 +29,6 @@ def ink() -> str:
 def contrast() -> None:
     """Colours that can be read, where the theme's own cannot."""
     st.html(f"<style>{FAINT[_theme()]}</style>")
-
-
-def write_in_ink(figure: go.Figure) -> None:
-    """A chart's words in the colour of the page's words: Streamlit's own greys are too pale for points, ticks and axes."""
-    figure.layout.font.color = ink()
-    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
-        axis.tickfont.color = axis.title.font.color = ink()
-
-
-def paint() -> None:
-    """Let the browser draw what it has: numbers stand in half the time if charts do not arrive together with them."""
-    time.sleep(0.05)
 
 
 def cells(n: int, width: int) -> Iterator[DeltaGenerator]:

@@ -3,36 +3,39 @@
 from typing import Any
 
 from hybrid_core.report import units
-from pages.parts import layout
+from pages.parts import browser
 
+_numbers = browser.component("numbers")
+
+MORE, LESS = "more", "less"  # which of the two is better
 EXACT_PARAMS = "exact: every parameter of the layers and norms"
 KEY_NUMBERS = (
-    ("Parameters without embedding", ("params", "non_embedding"), units.count, EXACT_PARAMS, "off"),
-    ("Parameters in all", ("params", "total"), units.count, "exact: embedding included", "off"),
+    ("Parameters without embedding", ("params", "non_embedding"), units.count, EXACT_PARAMS, None),
+    ("Parameters in all", ("params", "total"), units.count, "exact: embedding included", None),
     (
         "Training FLOPs per token",
         ("train_flops", "paper", "per_token"),
         units.flops,
         "paper: 6 N + mixer terms (Table 1, Appendix C); without the vocabulary head",
-        "inverse",
+        LESS,
     ),
     (
         "Decode FLOPs per token",
         ("decode_flops_per_token",),
         units.flops,
         "exact: every matrix product and scan, the head included",
-        "inverse",
+        LESS,
     ),
-    ("Cache per sequence", ("cache_bytes", "exact"), units.n_bytes, "exact: real shapes and dtypes. paper: {paper} (bf16)", "inverse"),
+    ("Cache per sequence", ("cache_bytes", "exact"), units.n_bytes, "exact: real shapes and dtypes. paper: {paper} (bf16)", LESS),
     (
         "Memory, batch {batch}",
         ("memory_bytes", "total"),
         units.n_bytes,
         "exact: weights, cache, and the tensors alive at the widest moment of the prefill through torch's eager operations",
-        "inverse",
+        LESS,
     ),
-    ("Prefill speed", ("predicted", "prefill_tokens_per_s"), units.rate, "predicted: {basis}", "normal"),
-    ("Decode speed", ("predicted", "decode_tokens_per_s"), units.rate, "predicted: {basis}", "normal"),
+    ("Prefill speed", ("predicted", "prefill_tokens_per_s"), units.rate, "predicted: {basis}", MORE),
+    ("Decode speed", ("predicted", "decode_tokens_per_s"), units.rate, "predicted: {basis}", MORE),
 )
 
 
@@ -43,17 +46,22 @@ def draw(now: dict[str, Any], before: dict[str, Any], against: str) -> None:
         "batch": now["workload"]["batch_size"],
         "basis": now["predicted"]["basis"],
     }
-    for cell, (label, path, unit, says, colour) in zip(layout.cells(len(KEY_NUMBERS), layout.CARD), KEY_NUMBERS, strict=True):
+    cards = []
+    for label, path, unit, says, better in KEY_NUMBERS:
         value, base = at(now, path), at(before, path)
-        convention, help_text = says.partition(":")[0], says.format(**words)
-        cell.metric(
-            label.format(**words),
-            unit(value),
-            f"{100 * (value / base - 1):+.1f} %" if base else None,
-            delta_color=colour,
-            delta_description=convention,
-            help=f"{help_text}. {against}: {unit(base)}",
+        change = 100 * (value / base - 1) if base else 0.0
+        judged = "" if not better or abs(change) < 0.05 else "better" if (change > 0) == (better == MORE) else "worse"
+        cards.append(
+            {
+                "label": label.format(**words),
+                "value": unit(value),
+                "change": f"{change:+.1f} %" if base else None,
+                "judged": judged,
+                "convention": says.partition(":")[0],
+                "says": f"{says.format(**words)}. {against}: {unit(base)}",
+            }
         )
+    _numbers(key="numbers", data=cards)
 
 
 def at(record: dict[str, Any], path: tuple[str, ...]) -> float:

@@ -4,13 +4,16 @@ A chart is computed from closed forms, from the paper's tables or from stored ru
 """
 
 from hybrid_core.report.figures.designs import (
+    STACK_TITLE,
     cache_by_context,
     decode_by_context,
     flops_by_part,
+    layers,
     longest_context,
     memory_by_context,
     memory_by_part,
     stack,
+    stack_source,
 )
 from hybrid_core.report.figures.measured import generation, live_cache
 from hybrid_core.report.figures.paper import paper_cache, paper_throughput, quality_throughput
@@ -23,13 +26,13 @@ from hybrid_core.report.figures.retrieval import (
     retrieval_map,
     training_curve,
 )
-from hybrid_core.report.figures.style import FULL, MODEL_LABEL, Named, label
-from hybrid_core.report.figures.words import data, parted, told
+from hybrid_core.report.figures.style import MODEL_LABEL, Named, label
+from hybrid_core.report.figures.words import data, told
 
 __all__ = [
-    "FULL",
     "MODEL_LABEL",
     "PROBE_CHARTS",
+    "STACK_TITLE",
     "Named",
     "cache_by_context",
     "copying_by_length",
@@ -38,6 +41,7 @@ __all__ = [
     "flops_by_part",
     "generation",
     "label",
+    "layers",
     "live_cache",
     "longest_context",
     "loss_by_position",
@@ -45,12 +49,12 @@ __all__ = [
     "memory_by_part",
     "paper_cache",
     "paper_throughput",
-    "parted",
     "quality_throughput",
     "recall_by_pairs",
     "retrieval_charts",
     "retrieval_map",
     "stack",
+    "stack_source",
     "told",
     "training_curve",
 ]

@@ -2,8 +2,9 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 import plotly.graph_objects as go
@@ -12,7 +13,7 @@ from hybrid_core.costs.memory import memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
 from hybrid_core.hardware import Hardware, catalogue
-from hybrid_core.registry import KINDS, kind_of
+from hybrid_core.registry import KINDS, Kind, kind_of
 from hybrid_core.report import units
 from hybrid_core.report.figures import style
 from hybrid_core.spec import ArchSpec
@@ -29,7 +30,7 @@ def cache_by_context(designs: Sequence[style.Named], workload: Workload, hardwar
     )
     sizes = [model_costs(d.spec).cache_bytes(style.CONTEXTS, "exact", workload) / 2**20 for d in designs]
     style.lines(figure, designs, sizes, "%{x:,} tokens: %{y:,.1f} MiB")
-    return style.room(figure)
+    return figure
 
 
 def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> go.Figure:
@@ -47,7 +48,7 @@ def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
         speeds.append(np.where(used <= hardware.memory_bytes, speed, np.nan))
     style.lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s", log=False)
     figure.update_yaxes(rangemode="tozero")
-    return style.room(figure)
+    return figure
 
 
 def _serving_bytes(spec: ArchSpec, workload: Workload) -> np.ndarray:
@@ -56,30 +57,65 @@ def _serving_bytes(spec: ArchSpec, workload: Workload) -> np.ndarray:
     return np.broadcast_to(used.weights + used.cache, style.CONTEXTS.shape)
 
 
+ROW = 24  # pixels of a row of bars
+
+
+def _beside(figure: go.Figure, rows: Sequence[str], columns: Mapping[str, tuple[Sequence[float], Sequence[str]]], unit: str) -> None:
+    """Bars in columns beside each other, all on one scale, each with its value; a column is its values and the colours of its rows."""
+    end = max(max(values) for values, _ in columns.values()) * (1 + 0.17 * len(columns))  # with room for the last value's words
+    gap, wide = 0.03, 1 / len(columns)
+    axes = {}
+    for i, (name, (values, colours)) in enumerate(columns.items()):
+        axis = f"x{i + 1}" if i else "x"
+        figure.add_bar(
+            x=values,
+            y=rows,
+            xaxis=axis,
+            orientation="h",
+            name=name,
+            marker_color=colours,
+            text=[units.count(value) for value in values],
+            textposition="outside",
+            cliponaxis=False,
+            hovertemplate=f"%{{y}}, {name}: %{{x:,.4g}} {unit}<extra></extra>",
+        )
+        axes[axis.replace("x", "xaxis")] = {
+            "domain": [i * wide, (i + 1) * wide - gap],
+            "range": [0, end],
+            "side": "top",
+            "title": {"text": name, "standoff": 4, "font": {"size": 12}},
+            "showticklabels": False,
+            "showgrid": False,
+            "zeroline": False,
+            "fixedrange": True,
+        }
+    figure.update_layout(
+        axes,
+        yaxis={"autorange": "reversed", "fixedrange": True, "showgrid": False},
+        margin={"t": 28, "b": 6},
+        height=34 + ROW * len(rows),
+        showlegend=False,
+    )
+
+
 def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> go.Figure:
     """Weights, cache and activations beside what the device has."""
     figure = style.blank(
-        f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size}",
+        f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size} (GiB)",
         f"exact: weights, cache, activations of the prefill (eager); {hardware.name} has {units.n_bytes(hardware.memory_bytes)}",
-        "GiB",
         "",
-        height=130 + 40 * len(designs),
+        "",
     )
     used = [memory(d.spec, workload) for d in designs]
-    for part, colour in zip(("weights", "cache", "activations"), ("#56B4E9", "#E69F00", "#999999"), strict=True):
-        figure.add_bar(
-            y=[escape(d.label) for d in designs],
-            x=[float(getattr(u, part)) / 2**30 for u in used],
-            name=part,
-            orientation="h",
-            marker_color=colour,
-            hovertemplate="%{y}: " + part + " %{x:.2f} GiB",
-        )
-    if hardware.memory_bytes < 4 * max(float(u.total) for u in used):
-        figure.add_vline(x=hardware.memory_bytes / 2**30, line={"color": "#B00020", "width": 2, "dash": "dash"}, annotation_text="device")
-    figure.update_layout(barmode="stack")
-    figure.update_yaxes(autorange="reversed")
-    return style.room(figure)
+    colours = {"weights": "#56B4E9", "cache": "#E69F00", "activations": "#999999", "total": "#666666"}
+    columns = {part: ([float(getattr(u, part)) / 2**30 for u in used], [colour] * len(used)) for part, colour in colours.items()}
+    _beside(figure, [escape(d.label) for d in designs], columns, "GiB")
+    device = hardware.memory_bytes / 2**30
+    if device <= figure.layout.xaxis.range[1]:
+        line = {"color": "#B00020", "width": 2, "dash": "dash"}
+        figure.add_shape(type="line", x0=device, x1=device, y0=0, y1=1, xref="x4", yref="paper", line=line)
+        figure.layout.meta = figure.layout.meta | {"source": f"{figure.layout.meta['source']} (dashed)"}
+    return figure
 
 
 # part of a forward pass -> (its name, colour)
@@ -107,35 +143,25 @@ def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
     return {"training": Counter({part: 3 * value / context for part, value in forward.items()}), "decode": step}
 
 
-def flops_by_part(designs: Sequence[style.Named], workload: Workload) -> go.Figure:
-    """FLOPs per token of training and of decoding, part by part."""
+def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequence[str] = ("training", "decode")) -> go.Figure:
+    """FLOPs per token of training, of decoding, or of both, part by part; a column per design and kind."""
     context = workload.context_len
     figure = style.blank(
-        f"Where the FLOPs go, per token at {units.length(context)}",
-        "exact: every matrix product and scan; training is three times the forward pass",
-        "GFLOPs per token",
+        f"Where the FLOPs go, GFLOPs per token {'' if len(of) > 1 else f'of {of[0]} '}at {units.length(context)}",
+        "exact: every matrix product and scan" + ("; training is three times the forward pass" if "training" in of else ""),
         "",
-        height=150 + 64 * len(designs),
+        "",
     )
-    rows = {
-        (what if len(designs) == 1 else f"{escape(design.label)}<br>{what}"): parts
-        for design in designs
-        for what, parts in _parts(design.spec, context).items()
-    }
-    for part, (name, colour) in PARTS.items():
-        if any(parts[part] for parts in rows.values()):
-            figure.add_bar(
-                y=list(rows),
-                x=[parts[part] / 1e9 for parts in rows.values()],
-                customdata=[100 * parts[part] / parts.total() for parts in rows.values()],
-                name=name,
-                orientation="h",
-                marker_color=colour,
-                hovertemplate=f"%{{y}}, {name}: %{{x:.3f}} GFLOPs (%{{customdata:.1f}} %)<extra></extra>",
-            )
-    figure.update_layout(barmode="stack")
-    figure.update_yaxes(autorange="reversed")
-    return style.room(figure)
+    counted = {design.label: _parts(design.spec, context) for design in designs}
+    shown = {part: look for part, look in PARTS.items() if any(parts[what][part] for parts in counted.values() for what in of)}
+    columns = {}
+    for label, parts in counted.items():
+        for what in of:
+            name = what if len(designs) == 1 else escape(label) if len(of) == 1 else f"{escape(label)}, {what}"
+            column = [*(parts[what][part] / 1e9 for part in shown), parts[what].total() / 1e9]
+            columns[name] = (column, [*(colour for _, colour in shown.values()), "#666666"])
+    _beside(figure, [*(name for name, _ in shown.values()), "total"], columns, "GFLOPs per token")
+    return figure
 
 
 def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> go.Figure:
@@ -156,7 +182,7 @@ def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
         line={"color": "#D00020", "width": 2, "dash": "dash"},
         showlegend=False,
     )
-    return style.room(figure)
+    return figure
 
 
 def _sizes() -> dict[int, str]:
@@ -176,7 +202,7 @@ def longest_context(designs: Sequence[style.Named], workload: Workload, hardware
         "exact: the longest context (up to 16M) whose weights and cache fit, as in decoding; activations of a long prompt come on top",
         "longest context (tokens)",
         "",
-        height=110 + (20 + 12 * len(designs)) * len(sizes),
+        height=58 + (20 + 12 * len(designs)) * len(sizes),
     )
     for design, colour in zip(designs, style.cycle(len(designs)), strict=True):
         longest = room_for(design.spec, workload, list(sizes))
@@ -192,35 +218,63 @@ def longest_context(designs: Sequence[style.Named], workload: Workload, hardware
     ticks = [2**k for k in range(10, 25, 2)]
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[units.length(n) for n in ticks], range=[3, 7.8])
     figure.update_yaxes(autorange="reversed", tickfont_size=10)
-    return style.room(figure)
+    return figure
 
 
-ROW, MAX_STACK = 24, 1_300  # pixels of a layer, and of all layers of a deep stack
+MAX_STACK = 1_300  # pixels of all layers of a deep stack
+
+
+class Layer(NamedTuple):
+    """A row of the stack's picture: its kind, its costs, its shares of the whole stack in percent."""
+
+    kind: Kind
+    params: int
+    flops: float
+    of_params: float
+    of_flops: float
+
+    @property
+    def told(self) -> str:
+        """The row in words."""
+        return (
+            f"{self.kind.label}, {units.count(self.params)} parameters ({self.of_params:.2f} %), {units.flops(self.flops)} "
+            f"({self.of_flops:.2f} %)"
+        )
+
+
+def layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
+    """The stack's layers, first to last; FLOPs are of a forward pass over the workload's context."""
+    costs = model_costs(spec)
+    flops = [float(sum(layer.forward_flops(workload.context_len).values())) for layer in costs.layers]
+    params = [layer.params() for layer in costs.layers]
+    all_flops, all_params = sum(flops), sum(params)
+    return [
+        Layer(kind_of(layer.mixer), p, f, 100 * p / all_params, 100 * f / all_flops)
+        for layer, p, f in zip(spec.stack, params, flops, strict=True)
+    ]
+
+
+STACK_TITLE = "The stack: what each layer is, and its share"
+
+
+def stack_source(workload: Workload) -> str:
+    """What the shares of the stack's picture are."""
+    return f"exact: parameters, and FLOPs of a forward pass over {units.length(workload.context_len)} tokens; both without embedding and head"
 
 
 def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
     """The layers, first on top, coloured by kind; beside each its share of the stack's parameters and FLOPs. A point's y is its layer."""
-    figure = style.blank(
-        "The stack: what each layer is, and its share",
-        f"exact: parameters, and FLOPs of a forward pass over {units.length(workload.context_len)} tokens; both without embedding and head",
-        "",
-        "",
-        height=max(170, 110 + min(ROW * spec.n_layers, MAX_STACK)),
-    )
-    costs = model_costs(spec)
-    flops = np.array([float(sum(layer.forward_flops(workload.context_len).values())) for layer in costs.layers])
-    params = np.array([float(layer.params()) for layer in costs.layers])
-    shares = {"x2": ("parameters", 100 * params / params.sum()), "x3": ("FLOPs", 100 * flops / flops.sum())}
-    kinds = [kind_of(layer.mixer) for layer in spec.stack]
+    figure = style.blank(STACK_TITLE, stack_source(workload), "", "")
+    rows = layers(spec, workload)
     written = spec.n_layers <= 40  # words of more layers are too small to read, and slow to draw
     high = 0.85 if written else 1
     for kind in KINDS.values():
-        rows = [i for i, found in enumerate(kinds) if found == kind]
-        if not rows:
+        of_kind = [(i + 1, row) for i, row in enumerate(rows) if row.kind == kind]
+        if not of_kind:
             continue
         figure.add_bar(
-            x=[1] * len(rows),
-            y=[i + 1 for i in rows],
+            x=[1] * len(of_kind),
+            y=[i for i, _ in of_kind],
             orientation="h",
             width=high,
             marker_color=kind.colour,
@@ -229,15 +283,14 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
             textposition="inside",
             insidetextanchor="middle",
             textfont_color="#000" if kind.light else "#fff",
-            name=f"{kind.label} ({len(rows)})",
-            customdata=[(units.count(params[i]), units.flops(flops[i]), *(share[i] for _, share in shares.values())) for i in rows],
-            hovertemplate=f"layer %{{y}}: {kind.label}, %{{customdata[0]}} parameters (%{{customdata[2]:.2f}} %), "
-            "%{customdata[1]} (%{customdata[3]:.2f} %)<extra></extra>",
+            name=f"{kind.label} ({len(of_kind)})",
+            customdata=[row.told for _, row in of_kind],
+            hovertemplate="layer %{y}: %{customdata}<extra></extra>",
         )
-        for axis, (what, share) in shares.items():  # all of a kind in one outline: a deep stack's bars one by one are slow to draw
+        for axis, what in (("x2", "of_params"), ("x3", "of_flops")):  # all of a kind in one outline: bars one by one are slow to draw
             figure.add_scatter(
-                x=[x for i in rows for x in (0, share[i], share[i], 0, None)],
-                y=[y for i in rows for y in (*[i + 1 - high / 2] * 2, *[i + 1 + high / 2] * 2, None)],
+                x=[x for _, row in of_kind for x in (0, getattr(row, what), getattr(row, what), 0, None)],
+                y=[y for i, _ in of_kind for y in (*[i - high / 2] * 2, *[i + high / 2] * 2, None)],
                 xaxis=axis,
                 mode="none",
                 fill="toself",
@@ -247,14 +300,13 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
                 showlegend=False,
                 name=f"{kind.label}, {what}",
             )
-    shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 3}
+    shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 3, "fixedrange": True}
     figure.update_layout(
-        xaxis={"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True, "title_standoff": 40},
-        xaxis2={"domain": [0.48, 0.72], "title": "parameters", "fixedrange": True} | shown,
-        xaxis3={"domain": [0.76, 1], "title": "FLOPs", "fixedrange": True} | shown,
-        yaxis={"range": [spec.n_layers + 0.5, 0.5], "dtick": 1 if spec.n_layers <= 40 else 10, "fixedrange": True, "showgrid": False},
+        xaxis={"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True},
+        xaxis2={"domain": [0.48, 0.72], "title": "parameters"} | shown,
+        xaxis3={"domain": [0.76, 1], "title": "FLOPs"} | shown,
+        yaxis={"range": [spec.n_layers + 0.5, 0.5], "dtick": 1 if written else 10, "fixedrange": True, "showgrid": False},
         barmode="overlay",
-        margin_b=figure.layout.margin.b + 24,
-        meta=figure.layout.meta | {"width": 380},
+        height=58 + max(72, min(ROW * spec.n_layers, MAX_STACK)),
     )
-    return style.room(figure)
+    return figure

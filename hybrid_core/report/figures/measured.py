@@ -1,6 +1,7 @@
 """Charts of profiles: what was measured, beside what was predicted."""
 
 from collections.abc import Sequence
+from html import escape
 
 import plotly.graph_objects as go
 
@@ -18,12 +19,11 @@ def generation(runs: Sequence[Run]) -> go.Figure:
         f"quoted: {baselines.cite('table13_throughput')}, one H200",
         "total length (tokens)",
         "tokens/s",
-        height=420,
-        width=style.FULL,
+        height=365,
     )
     for run, colour in zip(runs, style.cycle(len(runs)), strict=True):
         rows = run.parts.get("generation", {}).get("rows", [])
-        xs, name = [row["total_len"] for row in rows], style.label(run)
+        xs, name = [row["total_len"] for row in rows], escape(style.label(run))
         figure.add_scatter(
             x=xs,
             y=[row["tokens_per_s"] for row in rows],
@@ -41,7 +41,7 @@ def generation(runs: Sequence[Run]) -> go.Figure:
             )
     style.log_axis(figure, "y")
     style.length_axis(figure)
-    return style.room(figure)
+    return figure
 
 
 def live_cache(runs: Sequence[Run]) -> go.Figure:
@@ -56,11 +56,11 @@ def live_cache(runs: Sequence[Run]) -> go.Figure:
         rows = run.parts.get("cache", {}).get("rows", [])
         xs = [row["context_len"] for row in rows]
         measured, paper = ([row[key] / 2**20 for row in rows] for key in ("live_bytes", "paper_bytes"))
-        figure.add_scatter(x=xs, y=measured, name=f"{style.label(run)}, measured", line={"color": colour}, mode="lines+markers")
-        figure.add_scatter(x=xs, y=paper, name=f"{style.label(run)}, paper's formula", line={"color": colour, "dash": "dash"})
+        figure.add_scatter(x=xs, y=measured, name=f"{escape(style.label(run))}, measured", line={"color": colour}, mode="lines+markers")
+        figure.add_scatter(x=xs, y=paper, name=f"{escape(style.label(run))}, paper's formula", line={"color": colour, "dash": "dash"})
     style.log_axis(figure, "y")
     style.length_axis(figure)
-    return style.room(figure)
+    return figure
 
 
 def _basis(runs: Sequence[Run]) -> str:

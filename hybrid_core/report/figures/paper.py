@@ -1,6 +1,7 @@
 """Charts of the paper's tables, stored runs among them."""
 
 from collections.abc import Sequence
+from html import escape
 
 import numpy as np
 import plotly.graph_objects as go
@@ -19,8 +20,7 @@ def paper_throughput(runs: Sequence[Run] = ()) -> go.Figure:
         f"quoted: {baselines.cite('table13_throughput')}, one H200, batch 4, prompt 512" + ("; measured: your runs" if runs else ""),
         "total length (tokens)",
         "tokens/s",
-        height=400,
-        width=style.FULL,
+        height=345,
     )
     for name in presets.TABLE2:
         row = baselines.throughput(presets.get(name).spec)
@@ -37,14 +37,14 @@ def paper_throughput(runs: Sequence[Run] = ()) -> go.Figure:
         figure.add_scatter(
             x=[row["total_len"] for row in rows],
             y=[row["tokens_per_s"] for row in rows],
-            name=f"{style.label(run)} on {run.device}",
+            name=escape(f"{style.label(run)} on {run.device}"),
             line={"color": _colour_of(run), "dash": "dot"},
             mode="lines+markers",
             marker_symbol="diamond-open",
         )
     style.log_axis(figure, "y")
     style.length_axis(figure)
-    return style.room(figure)
+    return figure
 
 
 def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
@@ -55,8 +55,7 @@ def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
         + ("; diamonds: your runs" if runs else ""),
         "context length (tokens)",
         "cache (MiB)",
-        height=400,
-        width=style.FULL,
+        height=345,
     )
     lengths = np.array(list(baselines.TOTALS.values()))
     for name in presets.TABLE2:
@@ -79,13 +78,13 @@ def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
         figure.add_scatter(
             x=[row["context_len"] for row in rows],
             y=[row["live_bytes"] / 2**20 for row in rows],
-            name=f"{style.label(run)}, measured",
+            name=f"{escape(style.label(run))}, measured",
             mode="markers",
             marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 10},
         )
     style.log_axis(figure, "y")
     style.length_axis(figure)
-    return style.room(figure)
+    return figure
 
 
 def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> go.Figure:
@@ -96,8 +95,7 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> go.Fi
         + ("; diamonds: speed of your runs, with the paper's NLL" if runs else ""),
         "generation speed (tokens/s)",
         "validation NLL on DCLM (nats per token, lower is better)",
-        height=440,
-        width=style.FULL,
+        height=385,
     )
     rows = baselines.quality_and_speed(total_len)
     for model, group in rows.groupby("model", sort=False):
@@ -119,12 +117,12 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> go.Fi
                 x=at,
                 y=[quoted.iloc[0]["nll_dclm"]],
                 mode="markers",
-                name=f"{style.label(run)} on {run.device}",
+                name=escape(f"{style.label(run)} on {run.device}"),
                 marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 13, "line": {"width": 2}},
             )
     style.log_axis(figure, "x")
     figure.update_yaxes(autorange="reversed")
-    return style.room(figure)
+    return figure
 
 
 def _with_part(runs: Sequence[Run], part: str) -> list[tuple[Run, list[dict[str, float]]]]:

@@ -1,6 +1,7 @@
 """Charts of retrieval runs: the map, how it was learnt, the other probes."""
 
 from collections.abc import Sequence
+from html import escape
 from typing import Any
 
 import plotly.graph_objects as go
@@ -14,25 +15,25 @@ SHARES = {"tickformat": ".0%", "range": [-0.03, 1.03]}
 NOT_LEARNT = [[0, "#EDEDED"], [1, "#8A8A8A"]]  # greys: never to be taken for a finding
 
 
-def retrieval_map(run: Run, width: int = style.HALF) -> go.Figure:
+def retrieval_map(run: Run, small: bool = False) -> go.Figure:
     """Needles recalled by depth and context, one colour scale for all designs, greys for a proxy that has not learnt.
 
-    Cells that were not asked (yet) stay empty.
+    Cells that were not asked (yet) stay empty. A small one has no scale of colours beside it.
     """
-    found, large = run.parts["map"], width >= style.HALF
+    found = run.parts["map"]
     title, colours = ("needles recalled", RECALLED) if learnt(run) else ("needles recalled, not learnt", NOT_LEARNT)
     source = f"measured: % of {found['trials']} trials, whole values; empty: not asked" + (
         "; dashed: trained length" if found["trained_len"] in found["lengths"] else ""
     )
-    height = 460 if large else 360
-    figure = style.blank(f"{style.label(run)}: {title}", source, "context (tokens)", "depth of the needle", height=height, width=width)
-    figure.add_heatmap(**_cells(found), colorscale=colours, zmin=0, zmax=1, showscale=large)
+    height = 300 if small else 400
+    figure = style.blank(f"{style.label(run)}: {title}", source, "context (tokens)", "depth of the needle", height=height)
+    figure.add_heatmap(**_cells(found), colorscale=colours, zmin=0, zmax=1, showscale=not small)
     figure.update_traces(colorbar={"tickformat": ".0%", "thickness": 12, "title": {"text": "recalled", "side": "right"}})
     figure.update_xaxes(type="category", showgrid=False)
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     if found["trained_len"] in found["lengths"]:
         figure.add_vline(x=found["lengths"].index(found["trained_len"]) + 0.5, line_dash="dash", line_color="#808080")
-    return style.room(figure)
+    return figure
 
 
 def _cells(found: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +86,7 @@ def training_curve(run: Run) -> go.Figure:
     )
     right = {"title": "context (tokens)", "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "tickmode": "auto"}
     figure.update_layout(yaxis={"tickformat": ".0%", "range": [0, 1.03]}, yaxis2=right, margin_r=70)
-    return style.room(figure)
+    return figure
 
 
 def recall_by_pairs(runs: Sequence[Run]) -> go.Figure:
@@ -98,7 +99,7 @@ def recall_by_pairs(runs: Sequence[Run]) -> go.Figure:
     )
     figure.update_layout(yaxis=SHARES)
     _probe(figure, runs, "recall", "n_pairs", "accuracy", "trained_pairs")
-    return style.room(figure)
+    return figure
 
 
 def copying_by_length(runs: Sequence[Run]) -> go.Figure:
@@ -111,7 +112,7 @@ def copying_by_length(runs: Sequence[Run]) -> go.Figure:
     )
     figure.update_layout(yaxis=SHARES)
     _probe(figure, runs, "copying", "context_len", "share", "trained_len")
-    return style.room(figure)
+    return figure
 
 
 def loss_by_position(runs: Sequence[Run]) -> go.Figure:
@@ -123,7 +124,7 @@ def loss_by_position(runs: Sequence[Run]) -> go.Figure:
         "loss (nats per byte)",
     )
     _probe(figure, runs, "text", "to", "nats_per_byte", "trained_len")
-    return style.room(figure)
+    return figure
 
 
 def _probe(figure: go.Figure, runs: Sequence[Run], part: str, x: str, y: str, trained: str) -> None:
@@ -137,7 +138,7 @@ def _probe(figure: go.Figure, runs: Sequence[Run], part: str, x: str, y: str, tr
             error_y={"array": [row["high"] - row[y] for row in rows], "arrayminus": [row[y] - row["low"] for row in rows]}
             if "low" in rows[0]
             else None,
-            name=style.label(run) + (" (not learnt)" if short else ""),
+            name=escape(style.label(run)) + (" (not learnt)" if short else ""),
             line={"color": colour, "dash": "dot" if short else "solid"},
             mode="lines+markers",
         )

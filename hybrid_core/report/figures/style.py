@@ -1,4 +1,4 @@
-"""The house style: title above, source below, colours that the colour-blind tell apart, names at the ends of lines."""
+"""The house style: a title and a source, colours that the colour-blind tell apart, names where what they name is."""
 
 import textwrap
 from collections.abc import Sequence
@@ -28,50 +28,23 @@ class Named(NamedTuple):
 
 
 def label(run: Run) -> str:
-    """How a run is called on charts. plotly reads markup in labels, so the user's part is escaped."""
-    return escape(f"#{run.id} {run.name}")
+    """How a run is called on charts; escaped where plotly would read markup."""
+    return f"#{run.id} {run.name}"
 
 
-ABOVE, BOTTOM, LINE = 40, 64, 15  # pixels above and below a plot with one line of title and foot, and of each further line
-HALF, FULL = 470, 1000  # nominal widths in pixels, for wrapping and for the room that a legend needs
-
-
-def blank(title: str, source: str, x: str, y: str, height: int = 340, width: int = HALF) -> go.Figure:
-    """An empty chart in the house style: title above the legend, source below the axis."""
-    foot = "<br>".join(textwrap.wrap(source, (width - 80) // 6))
-    lines = textwrap.wrap(title, width // 8)
-    heading = {"text": "<br>".join(lines), "x": 0, "xanchor": "left", "font": {"size": 15}}
+def blank(title: str, source: str, x: str, y: str, height: int = 285) -> go.Figure:
+    """An empty plot. Whoever shows it writes title and source beside it as text, which wraps; the plot has no words but its own."""
     layout = {  # given whole: each later update of a layout takes plotly ten milliseconds
-        "title": heading
-        | {
-            "y": 1,
-            "yanchor": "top",
-            "yref": "container",
-            "pad": {"t": 8 if len(lines) == 1 else 20, "l": 4},
-        },  # of several lines plotly would cut the first
+        "template": "none",
         "height": height,
-        "margin": {"l": 64, "r": 16, "b": BOTTOM + LINE * foot.count("<br>")},
+        "margin": {"l": 64, "r": 16, "t": 10, "b": 48},
         "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        "xaxis": {"title": {"text": f"{x}<br><span style='font-size:11px'>{foot}</span>", "standoff": 8}},
+        "xaxis": {"title": {"text": x, "standoff": 8}},
         "yaxis": {"title": {"text": y}},
         "hovermode": "closest",
-        "meta": {"width": width, "source": source},
+        "meta": {"title": title, "source": source},
     }
     return go.Figure(layout=layout)
-
-
-def room(figure: go.Figure) -> go.Figure:
-    """Make room above the plot for the title and for as many rows of legend as the names need."""
-    shown = [trace.name for trace in figure.data if trace.showlegend is not False and trace.name]
-    longest = max((len(name) for name in shown), default=0)
-    words = [part for trace in figure.data if trace.type == "bar" for y in trace.y for part in str(y).split("<br>")]
-    left = max([64, *(6 * len(word) for word in words)])
-    per_row = max(1, (figure.layout.meta["width"] - left - 16) // (7 * longest + 44))
-    legend = len(shown) > 1 and "named" not in figure.layout.meta
-    rows = -(-len(shown) // per_row) if legend else 0
-    top = 26 + figure.layout.title.pad.t + 18 * figure.layout.title.text.count("<br>") + 20 * rows
-    figure.update_layout(margin_t=top, height=figure.layout.height + top - ABOVE, showlegend=legend)
-    return figure
 
 
 def log_axis(figure: go.Figure, axis: str) -> None:
@@ -125,7 +98,7 @@ def _name_ends(figure: go.Figure, names: Sequence[str], lines: Sequence[np.ndarr
             showarrow=False,
             font_size=12,  # words in a line's own colour would be too pale to read
         )
-    figure.layout.meta = figure.layout.meta | {"named": True}
+    figure.layout.showlegend = False
 
 
 def cycle(n: int) -> list[str]:

@@ -1,13 +1,12 @@
-"""A chart without looking at it: its data, its words, and its plot apart from them."""
+"""A chart without looking at it: its data and its words."""
 
 import re
-from typing import Any, NamedTuple
+from html import unescape
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-
-from hybrid_core.report.figures import style
 
 
 def data(figure: go.Figure) -> pd.DataFrame:
@@ -26,7 +25,7 @@ def _points(trace: Any) -> pd.DataFrame:
 
 def told(figure: go.Figure) -> str:
     """A chart in words, for who cannot see it: its title, and where each series starts and ends."""
-    lines = [_words(figure.layout.title.text)]
+    lines = [figure.layout.meta["title"]]
     for trace in figure.data:
         xs, ys = _column(trace.x), _column(trace.y)
         if trace.showlegend is not False and len(ys):
@@ -44,31 +43,9 @@ def _column(values: Any) -> list[Any]:
     return [] if values is None else list(values)
 
 
-class Parted(NamedTuple):
-    """A chart whose title and foot are written beside it, where words wrap by themselves."""
-
-    title: str
-    plot: go.Figure
-    source: str
-
-
-PHONE = 360  # pixels
-
-
-def parted(figure: go.Figure) -> Parted:
-    """Take title and foot out of a chart, which keeps the height of its plot."""
-    title, source = _words(figure.layout.title.text), figure.layout.meta["source"]
-    plot = go.Figure(figure)
-    plot.layout.meta = plot.layout.meta | {"width": PHONE}
-    further = style.LINE * (figure.layout.xaxis.title.text.count("<br>") - 1)  # lines of the foot
-    plot.layout.title, plot.layout.xaxis.title.text = {"pad": {"t": 0}, "text": ""}, _words(figure.layout.xaxis.title.text)
-    plot.update_layout(height=plot.layout.height - plot.layout.margin.t - further + style.ABOVE, margin_b=plot.layout.margin.b - further)
-    return Parted(title, style.room(plot), source)
-
-
 def _words(html: str | None) -> str:
-    """Text without markup; of an axis title its first line, above the foot."""
-    return re.sub(r"<[^>]+>", "", re.split(r"<br><span", (html or ""))[0].replace("<br>", " ")).strip()
+    """Text without markup."""
+    return unescape(re.sub(r"<[^>]+>", "", (html or "").replace("<br>", " "))).strip()
 
 
 def _said(value: Any) -> str:

@@ -1,0 +1,59 @@
+// The key numbers, a card each: what it is, the value, its difference to the reference, its convention; how it is counted on hover or focus.
+
+const STYLE = `
+.numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13.5rem), 1fr)); gap: 1rem; margin: 0; font-family: var(--st-font); color: var(--st-text-color) }
+.numbers div { position: relative; min-width: 0 }
+.numbers dt { font-size: 0.875rem; font-weight: 400; display: flex; gap: 0.4rem; align-items: center }
+.numbers dd { margin: 0 }
+.numbers .value { font-size: 1.85rem; line-height: 1.4 }
+.numbers .beside { font-size: 0.85rem; display: flex; gap: 0.6rem; align-items: baseline }
+.numbers .change { padding: 0 0.45rem; border-radius: 999px; background: var(--st-gray-background-color) }
+.numbers .better { background: var(--st-green-background-color); color: var(--st-green-text-color) }
+.numbers .worse { background: var(--st-red-background-color); color: var(--st-red-text-color) }
+.numbers .why { all: unset; cursor: help; width: 1rem; height: 1rem; line-height: 1rem; font-size: 0.7rem; text-align: center; border-radius: 50%; border: 1px solid currentColor; flex: none }
+.numbers .why:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px }
+.numbers .says { display: none; position: absolute; z-index: 9; top: 1.6rem; left: 0; width: max-content; max-width: min(22rem, 80vw); padding: 0.5rem 0.75rem; font-size: 0.8rem;
+  background: var(--st-secondary-background-color); border: 1px solid var(--st-border-color); border-radius: 0.5rem; box-shadow: 0 4px 14px rgb(0 0 0 / 20%) }
+.numbers .why:hover + .says, .numbers .why:focus + .says { display: block }
+.numbers div:nth-child(4n) .says { left: auto; right: 0 }`
+
+export default function ({ parentElement, data }) {
+  const cards = (parentElement.cards ??= build(parentElement, data.length))
+  data.forEach((number, i) => fill(cards[i], number))
+}
+
+function build(parent, count) {
+  if (!document.getElementById("numbers-style")) document.head.append(element("style", { id: "numbers-style", textContent: STYLE }))
+  const list = element("dl", { className: "numbers" })
+  const cards = Array.from({ length: count }, () => {
+    const [card, term] = [element("div"), element("dt")]
+    const parts = {
+      label: element("span"),
+      why: element("button", { type: "button", className: "why", textContent: "?" }),
+      says: element("span", { className: "says" }),
+      value: element("dd", { className: "value" }),
+      change: element("span"),
+      convention: element("span"),
+    }
+    const beside = element("dd", { className: "beside" })
+    term.append(parts.label, parts.why, parts.says)
+    beside.append(parts.change, parts.convention)
+    card.append(term, parts.value, beside)
+    list.append(card)
+    return parts
+  })
+  parent.replaceChildren(list)
+  return cards
+}
+
+function element(tag, properties = {}) {
+  return Object.assign(document.createElement(tag), properties)
+}
+
+function fill(card, { label, value, change, judged, convention, says }) {
+  const words = { label, value, says, convention, change: change ? `${change.startsWith("-") ? "↓" : "↑"} ${change}` : "" }
+  for (const [name, text] of Object.entries(words)) if (card[name].textContent !== text) card[name].textContent = text
+  card.change.className = `change ${judged}`
+  card.change.hidden = !change
+  card.why.setAttribute("aria-label", `${label}: ${says}`)
+}

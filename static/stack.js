@@ -1,0 +1,125 @@
+// The stack of layers, first on top: a row a layer, coloured by kind, with its share of parameters and FLOPs. A press on a row, or a letter
+// typed on it, asks for another kind. Arrow keys walk; the whole stack is one stop of the Tab key.
+
+const STYLE = `
+.stack { font-family: var(--st-font); color: var(--st-text-color); margin: 0; font-size: 0.8rem }
+.stack figcaption { font-weight: 600; font-size: 0.95rem }
+.stack .kinds { display: flex; flex-wrap: wrap; gap: 0 0.9rem; margin: 0.2rem 0 }
+.stack .kinds i { display: inline-block; width: 0.7rem; height: 0.7rem; margin-right: 0.35rem }
+.stack ol { list-style: none; margin: 0; padding: 0 }
+.stack li { margin: 0 !important; padding: 0 !important; font-size: inherit !important }
+.stack button { all: unset; box-sizing: border-box; width: 100%; height: var(--row); cursor: pointer; line-height: 1; font-size: var(--words) }
+.stack .head, .stack button { display: grid; grid-template-columns: 1.4rem minmax(4.5rem, 1.5fr) 1fr 1fr; gap: 0 0.5rem; align-items: center }
+.stack button:hover { background: var(--st-secondary-background-color) }
+.stack button:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: -1px }
+.stack .number { text-align: right; font-variant-numeric: tabular-nums }
+.stack .kind { height: var(--bar); display: grid; place-items: center; overflow: hidden; white-space: nowrap }
+.stack .share { display: flex; align-items: center; gap: 0.3rem; height: var(--bar); white-space: nowrap; font-variant-numeric: tabular-nums }
+.stack .share i { height: 100% }
+.stack p { font-size: 0.75rem !important; margin: 0.4rem 0 0; line-height: 1.35 }`
+
+const WRITTEN = 60 // rows of more layers are too low for words
+
+export default function ({ parentElement, data, setTriggerValue }) {
+  const stack = (parentElement.stack ??= build(parentElement))
+  stack.ask = (layer, kind) => setTriggerValue("asked", { layer, kind })
+  stack.letters = data.letters
+  stack.title.textContent = data.title
+  stack.source.textContent = data.source
+  stack.list.setAttribute("aria-label", data.told)
+  stack.kinds.replaceChildren(...data.kinds.map(kind => {
+    const name = element("span", { textContent: `${kind.label} (${kind.layers})` })
+    name.prepend(element("i", { style: `background: ${kind.colour}` }))
+    return name
+  }))
+  const row = Math.max(13, Math.min(24, 1300 / data.rows.length))
+  for (const [name, pixels] of Object.entries({ row, bar: row - (row < 18 ? 0 : 4), words: Math.min(12, row - 2) })) stack.root.style.setProperty(`--${name}`, `${pixels}px`)
+  show(stack, data)
+}
+
+function build(parent) {
+  if (!document.getElementById("stack-style")) document.head.append(element("style", { id: "stack-style", textContent: STYLE }))
+  const stack = { title: element("figcaption"), kinds: element("div", { className: "kinds" }), list: element("ol"), source: element("p"), at: 0, shown: [] }
+  const head = element("div", { className: "head" })
+  head.append(...["", "layer", "parameters", "FLOPs"].map(textContent => element("span", { textContent })))
+  head.firstChild.textContent = "#"
+  head.firstChild.className = "number"
+  stack.root = element("figure", { className: "stack" })
+  stack.root.append(stack.title, stack.kinds, head, stack.list, stack.source)
+  stack.list.addEventListener("keydown", event => press(stack, event))
+  stack.list.addEventListener("click", event => {
+    const row = event.target.closest("button")
+    if (row) ask(stack, Number(row.dataset.layer), null)
+  })
+  parent.replaceChildren(stack.root)
+  return stack
+}
+
+function element(tag, properties = {}) {
+  const made = document.createElement(tag)
+  const { style, ...rest } = properties
+  if (style) made.style.cssText = style
+  return Object.assign(made, rest)
+}
+
+function ask(stack, layer, kind) {
+  walk(stack, layer - 1)
+  stack.ask(layer, kind)
+}
+
+function press(stack, event) {
+  const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity }
+  const letter = event.key.toUpperCase()
+  if (event.key in steps) walk(stack, stack.at + steps[event.key])
+  else if (stack.letters.includes(letter) && !event.ctrlKey && !event.metaKey && !event.altKey) ask(stack, stack.at + 1, letter)
+  else return
+  event.preventDefault()
+}
+
+// Go to a layer; it is where Tab comes back to.
+function walk(stack, to) {
+  const rows = stack.list.querySelectorAll("button")
+  const row = rows[Math.max(0, Math.min(rows.length - 1, to))]
+  rows[stack.at]?.setAttribute("tabindex", "-1")
+  row.setAttribute("tabindex", "0")
+  row.focus()
+  stack.at = Number(row.dataset.layer) - 1
+}
+
+// Only rows that differ from what is shown are written.
+function show(stack, { looks, rows, most }) {
+  const words = rows.length <= WRITTEN
+  stack.at = Math.min(stack.at, rows.length - 1)
+  while (stack.list.children.length > rows.length) stack.list.lastChild.remove()
+  rows.forEach((look, i) => {
+    const text = JSON.stringify([looks[look], most, words])
+    if (!stack.list.children[i]) stack.list.append(newRow(i + 1))
+    else if (stack.shown[i] === text) return
+    stack.shown[i] = text
+    fill(stack.list.children[i].firstChild, i + 1, looks[look], most, words)
+  })
+  stack.shown.length = rows.length
+  ;[...stack.list.children].forEach((row, i) => row.firstChild.setAttribute("tabindex", i === stack.at ? "0" : "-1"))
+}
+
+function newRow(layer) {
+  const [item, row] = [element("li"), element("button", { type: "button" })]
+  row.dataset.layer = layer
+  item.append(row)
+  return item
+}
+
+function fill(row, layer, look, most, words) {
+  const kind = element("span", { className: "kind", style: `background: ${look.colour}; color: ${look.ink}` })
+  const shares = [look.of_params, look.of_flops].map(share => {
+    const bar = element("span", { className: "share" })
+    bar.append(element("i", { style: `background: ${look.colour}; width: ${(62 * share) / most}%` }))
+    if (words) bar.append(`${share.toFixed(1)} %`)
+    return bar
+  })
+  if (words) kind.textContent = look.label
+  const number = element("span", { className: "number", textContent: words || layer % 5 === 0 || layer === 1 ? layer : "" })
+  row.replaceChildren(number, kind, ...shares)
+  row.title = `layer ${layer}: ${look.told}`
+  row.setAttribute("aria-label", row.title)
+}
