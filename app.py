@@ -1,23 +1,25 @@
 """The hybrid architecture explorer: `streamlit run app.py`."""
 
+import pkgutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib import import_module
+
 import streamlit as st
 
-from pages.parts import layout
+from hybrid_core import advice, hardware, presets
+from pages import parts
 
-st.set_page_config(page_title="Hybrid architecture explorer", page_icon=":material/stacks:", layout="wide")
 
-layout.contrast()
+@asynccontextmanager
+async def loaded(_: st.App) -> AsyncIterator[None]:
+    """Load what pages need before the server says that it is ready, or the first visitor waits for it."""
+    for module in pkgutil.iter_modules(parts.__path__, f"{parts.__name__}."):
+        import_module(module.name)
+    presets.ordered()
+    advice.rules()
+    hardware.catalogue()
+    yield
 
-st.navigation(
-    [
-        st.Page("pages/compose.py", title="Compose", icon=":material/stacks:", default=True),
-        st.Page("pages/compare.py", title="Compare", icon=":material/compare_arrows:"),
-        st.Page("pages/profile.py", title="Profile", icon=":material/speed:"),
-        st.Page("pages/retrieval.py", title="Retrieval", icon=":material/search:"),
-        st.Page("pages/paper.py", title="Paper", icon=":material/article:"),
-        st.Page("pages/models.py", title="Models", icon=":material/library_books:"),
-        st.Page("pages/runs.py", title="Runs", icon=":material/history:"),
-        st.Page("pages/glossary.py", title="Glossary", icon=":material/dictionary:"),
-    ],
-    position="top",
-).run()
+
+app = st.App("navigation.py", lifespan=loaded)

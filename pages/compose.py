@@ -38,20 +38,18 @@ def keep_for_comparison(spec: ArchSpec) -> None:
 
 def buttons(spec: ArchSpec) -> None:
     """Profile, take away, and the way back."""
-    row = st.container(horizontal=True)
-    if row.button("Profile this design", type="primary", icon=":material/speed:"):
+    if st.button("Profile this design", type="primary", icon=":material/speed:"):
         st.session_state["profile.run"] = submit(spec, ProfileOptions())
         st.switch_page("pages/profile.py")
-    if row.button("Test retrieval", icon=":material/search:", help="Trains a small proxy for two to four minutes and asks it for needles"):
+    if st.button("Test retrieval", icon=":material/search:", help="Trains a small proxy for two to four minutes and asks it for needles"):
         st.session_state["niah.run"] = submit(spec, NiahOptions())
         st.switch_page("pages/retrieval.py")
-    if row.button("Guided start", icon=":material/explore:"):
+    if st.button("Guided start", icon=":material/explore:"):
         guide.ask()
-    row.button("Keep for comparison", icon=":material/compare_arrows:", on_click=keep_for_comparison, args=(spec,))
-    with row:
-        share.draw(spec)
+    st.button("Keep for comparison", icon=":material/compare_arrows:", on_click=keep_for_comparison, args=(spec,))
+    share.draw(spec)
     for label, by, icon in (("Undo", -1, ":material/undo:"), ("Redo", 1, ":material/redo:")):
-        row.button(label, icon=icon, disabled=not design.can_step(by), on_click=lambda by=by: draft.load(design.step(by)))
+        st.button(label, icon=icon, disabled=not design.can_step(by), on_click=lambda by=by: draft.load(design.step(by)))
 
 
 AGAINST, LIMITS, PAPER = "Against context", "Memory limits", "What the paper says"
@@ -126,29 +124,26 @@ device = hardware.get(key)
 said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
 st.title(design.plain(spec.name))
 jobs.strip()
-# Places from top to bottom, always all of them so that each keeps its own. What changes is sent first, the controls that stay last.
-wrong, above, chosen_against, cards, too_big, inside, pictured, below = (st.container() for _ in range(8))
-with chosen_against:
-    chosen = pick_reference(design.view())
-design.change(workload=workload, hardware=key, reference=chosen)
-reference = chosen or (same_size_llama(spec) if spec.attention else presets.get("llama-1b").spec)
-with cards:
-    numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name)
+# What changes is sent first, the controls, which mostly stay, last: places that are filled later, or at times, are kept here.
+wrong, row = st.container(), st.container(horizontal=True)
 if problem:
     wrong.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
-if refused := refusal(spec, workload, device.memory_bytes):
-    too_big.warning(f"Does not fit {device.name}: {refused}.")
-with pictured:
-    charts(spec, reference, workload, device)
-with inside:
+chosen = pick_reference(design.view())
+design.change(workload=workload, hardware=key, reference=chosen)
+reference = chosen or (same_size_llama(spec) if spec.attention else presets.get("llama-1b").spec)
+numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name)
+with st.container():
+    if refused := refusal(spec, workload, device.memory_bytes):
+        st.warning(f"Does not fit {device.name}: {refused}.")
+with st.container():
     if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):
         form.draw_intra(intra, said)
-with above:
+charts(spec, reference, workload, device)
+yaml = st.expander("YAML", key="compose.yaml", on_change="rerun")
+if yaml.open:
+    yaml.code(spec.to_yaml(), language="yaml")
+with row:
     buttons(spec)
 with st.sidebar:
     form.draw(spec, said)
     work.draw()
-with below:
-    yaml = st.expander("YAML", key="compose.yaml", on_change="rerun")
-    if yaml.open:
-        yaml.code(spec.to_yaml(), language="yaml")

@@ -4,7 +4,7 @@
 const PLOTLY = new URL("plotly-cartesian-4.1.1.min.js", import.meta.url)
 const CONFIG = { displaylogo: false, displayModeBar: false, doubleClick: "reset" }
 const STYLE = `
-.chart { font-family: var(--st-font); color: var(--st-text-color); margin: 0 }
+.chart { font-family: var(--st-font); color: var(--st-text-color); margin: 0; contain: layout style }
 .chart figcaption { font-weight: 600; font-size: 0.95rem; line-height: 1.3; overflow-wrap: anywhere }
 .chart .legend { display: flex; flex-wrap: wrap; gap: 0 0.75rem; margin-top: 0.25rem }
 .chart button { all: unset; cursor: pointer; font-size: 0.8rem; padding: 0.1rem 0; border-radius: 0.25rem; overflow-wrap: anywhere }
@@ -12,7 +12,7 @@ const STYLE = `
 .chart button:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px }
 .chart button[aria-pressed=false] { text-decoration: line-through }
 .chart button svg { vertical-align: middle; margin-right: 0.35rem }
-.chart .plot { overflow: hidden }
+.chart .plot { overflow: hidden; contain: content }
 .chart .foot { display: flex; gap: 0.75rem; justify-content: space-between; align-items: baseline; font-size: 0.75rem; line-height: 1.35 }
 .chart .foot p { margin: 0; overflow-wrap: anywhere; font-size: inherit !important }
 .chart .foot span { display: flex; gap: 0.75rem; white-space: nowrap; color: var(--st-link-color) }
@@ -20,12 +20,12 @@ const STYLE = `
 @media print { .chart .foot span { display: none } }`
 
 let plotly // a promise of the library, which is fetched once, after the page's numbers stand
-const waiting = new Map() // plot's place -> what to draw there; a newer wish takes an older one's place
+const waiting = new Set() // charts to draw
 
 export default function ({ parentElement, data }) {
   const chart = (parentElement.chart ??= build(parentElement))
   chart.data = data
-  chart.figure = JSON.parse(data.figure)
+  chart.figure = data.figure
   chart.root.setAttribute("aria-label", data.told)
   chart.title.textContent = data.title
   chart.source.textContent = data.source
@@ -61,21 +61,23 @@ function element(tag, properties = {}) {
   return Object.assign(document.createElement(tag), properties)
 }
 
-// Draw once the browser has shown what arrived with the chart, those in sight first, and one at a time so that it can answer in between.
+// Draw once the browser has shown what arrived with the charts: those in sight together, the others one at a time, so that it can answer
+// in between.
 function later(chart) {
   chart.root.setAttribute("aria-busy", "true")
-  waiting.set(chart, true)
-  if (waiting.size === 1) requestAnimationFrame(() => setTimeout(drawNext))
+  waiting.add(chart)
+  if (waiting.size === 1) requestAnimationFrame(() => setTimeout(drawWaiting))
 }
 
-async function drawNext() {
+async function drawWaiting() {
   plotly ??= load()
   const library = await plotly
-  const chart = [...waiting.keys()].find(inSight) ?? [...waiting.keys()][0]
-  if (!chart) return
-  waiting.delete(chart)
-  if (chart.plot.isConnected && chart.plot.clientWidth) await draw(library, chart)
-  if (waiting.size) setTimeout(drawNext)
+  const seen = [...waiting].filter(inSight)
+  for (const chart of seen.length ? seen : [...waiting].slice(0, 1)) {
+    waiting.delete(chart)
+    if (chart.plot.isConnected && chart.plot.clientWidth) await draw(library, chart)
+  }
+  if (waiting.size) requestAnimationFrame(() => setTimeout(drawWaiting))
 }
 
 function inSight(chart) {
@@ -104,7 +106,7 @@ async function draw(library, chart) {
 function themed(layout, root) {
   const of = name => getComputedStyle(root).getPropertyValue(name).trim()
   const [ink, faint] = [of("--st-text-color"), of("--st-border-color-light") || of("--st-border-color")]
-  const axis = { gridcolor: faint, zerolinecolor: faint, linecolor: faint, automargin: true, tickfont: { color: ink }, title: { font: { color: ink } } }
+  const axis = { gridcolor: faint, zerolinecolor: faint, automargin: true, ticklabeloverflow: "allow" }
   const clear = "rgba(0,0,0,0)"
   const base = { font: { family: of("--st-font"), color: ink, size: 12 }, paper_bgcolor: clear, plot_bgcolor: clear, dragmode: touch() ? false : "zoom" }
   return { ...layout, template: { layout: { ...base, xaxis: axis, yaxis: axis } } }
@@ -136,7 +138,7 @@ function toggle(chart, name) {
   later(chart)
 }
 
-function swatch({ mode = "lines", line = {}, marker = {} }) {
+function swatch({ mode = "", line = {}, marker = {} }) {
   const colour = [line.color, marker.color].find(value => /^#[0-9a-f]{6}$/i.test(value)) ?? "currentColor"
   const dashes = { dot: "2 3", dash: "6 3" }[line.dash] ?? ""
   const stroke = mode.includes("lines") ? `<path d="M0 5H22" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dashes}"/>` : ""

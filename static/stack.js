@@ -6,7 +6,7 @@ const STYLE = `
 .stack figcaption { font-weight: 600; font-size: 0.95rem }
 .stack .kinds { display: flex; flex-wrap: wrap; gap: 0 0.9rem; margin: 0.2rem 0 }
 .stack .kinds i { display: inline-block; width: 0.7rem; height: 0.7rem; margin-right: 0.35rem }
-.stack ol { list-style: none; margin: 0; padding: 0 }
+.stack ol { list-style: none; margin: 0; padding: 0; contain: content }
 .stack li { margin: 0 !important; padding: 0 !important; font-size: inherit !important }
 .stack button { all: unset; box-sizing: border-box; width: 100%; height: var(--row); cursor: pointer; line-height: 1; font-size: var(--words) }
 .stack .head, .stack button { display: grid; grid-template-columns: 1.4rem minmax(4.5rem, 1.5fr) 1fr 1fr; gap: 0 0.5rem; align-items: center }
@@ -39,7 +39,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
 
 function build(parent) {
   if (!document.getElementById("stack-style")) document.head.append(element("style", { id: "stack-style", textContent: STYLE }))
-  const stack = { title: element("figcaption"), kinds: element("div", { className: "kinds" }), list: element("ol"), source: element("p"), at: 0, shown: [] }
+  const stack = { title: element("figcaption"), kinds: element("div", { className: "kinds" }), list: element("ol"), source: element("p"), at: 0, rows: [] }
   const head = element("div", { className: "head" })
   head.append(...["", "layer", "parameters", "FLOPs"].map(textContent => element("span", { textContent })))
   head.firstChild.textContent = "#"
@@ -86,40 +86,45 @@ function walk(stack, to) {
   stack.at = Number(row.dataset.layer) - 1
 }
 
-// Only rows that differ from what is shown are written.
 function show(stack, { looks, rows, most }) {
   const words = rows.length <= WRITTEN
   stack.at = Math.min(stack.at, rows.length - 1)
-  while (stack.list.children.length > rows.length) stack.list.lastChild.remove()
-  rows.forEach((look, i) => {
-    const text = JSON.stringify([looks[look], most, words])
-    if (!stack.list.children[i]) stack.list.append(newRow(i + 1))
-    else if (stack.shown[i] === text) return
-    stack.shown[i] = text
-    fill(stack.list.children[i].firstChild, i + 1, looks[look], most, words)
-  })
-  stack.shown.length = rows.length
-  ;[...stack.list.children].forEach((row, i) => row.firstChild.setAttribute("tabindex", i === stack.at ? "0" : "-1"))
+  while (stack.rows.length > rows.length) stack.rows.pop().item.remove()
+  while (stack.rows.length < rows.length) stack.rows.push(newRow(stack.list, stack.rows.length + 1))
+  rows.forEach((look, i) => fill(stack.rows[i], i, looks[look], most, words))
+  stack.rows.forEach((row, i) => set(row.button, "tabIndex", i === stack.at ? 0 : -1))
 }
 
-function newRow(layer) {
-  const [item, row] = [element("li"), element("button", { type: "button" })]
-  row.dataset.layer = layer
-  item.append(row)
-  return item
+function newRow(list, layer) {
+  const [item, button] = [element("li"), element("button", { type: "button" })]
+  const row = { item, button, number: element("span", { className: "number" }), kind: element("span", { className: "kind" }) }
+  row.shares = [0, 1].map(() => {
+    const [place, bar, words] = [element("span", { className: "share" }), element("i"), element("span")]
+    place.append(bar, words)
+    return { place, bar, words }
+  })
+  button.dataset.layer = layer
+  button.append(row.number, row.kind, ...row.shares.map(share => share.place))
+  item.append(button)
+  list.append(item)
+  return row
 }
 
-function fill(row, layer, look, most, words) {
-  const kind = element("span", { className: "kind", style: `background: ${look.colour}; color: ${look.ink}` })
-  const shares = [look.of_params, look.of_flops].map(share => {
-    const bar = element("span", { className: "share" })
-    bar.append(element("i", { style: `background: ${look.colour}; width: ${(62 * share) / most}%` }))
-    if (words) bar.append(`${share.toFixed(1)} %`)
-    return bar
+function fill({ button, number, kind, shares }, i, look, most, words) {
+  set(number, "textContent", words || i === 0 || i % 5 === 4 ? `${i + 1}` : "")
+  set(kind, "textContent", words ? look.label : "")
+  set(kind.style, "cssText", `background-color: ${look.colour}; color: ${look.ink};`)
+  ;[look.of_params, look.of_flops].forEach((share, j) => {
+    set(shares[j].bar.style, "cssText", `background-color: ${look.colour}; width: ${((62 * share) / most).toFixed(1)}%;`)
+    set(shares[j].words, "textContent", words ? `${share.toFixed(1)} %` : "")
   })
-  if (words) kind.textContent = look.label
-  const number = element("span", { className: "number", textContent: words || layer % 5 === 0 || layer === 1 ? layer : "" })
-  row.replaceChildren(number, kind, ...shares)
-  row.title = `layer ${layer}: ${look.told}`
-  row.setAttribute("aria-label", row.title)
+  set(button, "ariaLabel", `layer ${i + 1}: ${look.told}`)
+  button.title = button.ariaLabel
+}
+
+// What stays as it is costs the browser nothing.
+function set(owner, property, value) {
+  if (owner.written?.[property] === value) return
+  ;(owner.written ??= {})[property] = value
+  owner[property] = value
 }

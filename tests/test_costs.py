@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hybrid_core import presets
 from hybrid_core.costs import ffn, mamba1, mamba2
 from hybrid_core.costs.memory import memory, refusal
-from hybrid_core.costs.model import fit_depth, model_costs
+from hybrid_core.costs.model import fit_depth, model_costs, same_size_llama
 from hybrid_core.costs.roofline import generation_tokens_per_s, predict
 from hybrid_core.costs.summary import summary
 from hybrid_core.hardware import Hardware, PeakFlops, catalogue
@@ -404,6 +404,15 @@ def test_sixteen_million_tokens_do_not_overflow(name: str) -> None:
 def test_the_fitted_depth_does_not_depend_on_the_depth_it_starts_from(start: int) -> None:
     spec = presets.get("llama-3b").spec.replace(n_layers=start, layers={"strategy": "inter", "ratio": "1:3", "placement": "middle"})
     assert fit_depth(spec, 2.77e9).n_layers == 22
+
+
+@pytest.mark.parametrize("name", ["inter-1to5-1b", "intra-1to1-350m", "mamba-3b", "llama-100m"])
+def test_a_llama_of_the_same_size_has_the_depth_that_the_search_finds(name: str) -> None:
+    spec = presets.get(name).spec
+    llama = same_size_llama(spec)
+    assert set(llama.pattern) == {"A"}
+    searched = fit_depth(spec.replace(layers={"strategy": "transformer"}), model_costs(spec).params().non_embedding)
+    assert llama.n_layers == searched.n_layers
 
 
 def test_a_depth_out_of_reach_is_the_deepest_there_is() -> None:

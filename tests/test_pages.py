@@ -179,4 +179,4 @@ def test_the_retrieval_page_draws_what_the_store_holds(tmp_path: Path, monkeypat
         assert not page.exception
         assert "out of memory" in page.error[0].value
         assert said in page.warning[0].value
-        assert len(page.get("plotly_chart")) == n_charts
+        assert len(page.get("bidi_component")) == n_charts

@@ -1,14 +1,19 @@
 """What charts and comparisons say, without looking at them."""
 
+import io
 from itertools import pairwise
 
+import pandas as pd
+import plotly.graph_objects as go
 import pytest
+from plotly.offline import get_plotlyjs_version
 
 from hybrid_core import glossary, hardware, presets
 from hybrid_core.costs.memory import memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.interop.snippet import snippet
 from hybrid_core.report import compare, figures
+from hybrid_core.report.html import PLOTLY
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 from tests.designs import mapping
@@ -23,46 +28,73 @@ DRAWN = {
     "longest": figures.longest_context(PAIR, WORK),
     "flops": figures.flops_by_part(PAIR, WORK),
     "stack": figures.stack(PAIR[0].spec, WORK),
+    "figure 1b": figures.quality_throughput(),
+    "figure 3a": figures.paper_throughput(),
+    "figure 3b": figures.paper_cache(),
 }
+
+
+def frame(figure: figures.Figure) -> pd.DataFrame:
+    """What a chart shows, as a table."""
+    names, *rows = figures.data(figure)
+    return pd.DataFrame(rows, columns=list(names))
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_chart_has_data_a_title_and_words(name: str) -> None:
     figure = DRAWN[name]
-    frame, words = figures.data(figure), figures.told(figure)
-    assert len(frame) > 3 and frame.iloc[:, 1:].notna().any().all()
-    assert words.startswith(figure.layout.title.text.replace("<br>", " "))
+    table, words = frame(figure), figures.told(figure)
+    assert len(table) > 3 and table.iloc[:, 1:].notna().any().all()
+    assert words.startswith(figures.title(figure)) and figures.source(figure)
     assert "<" not in words
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_plotly_knows_every_word_of_a_chart(name: str) -> None:
+    go.Figure(DRAWN[name])  # raises on a property or a value that plotly does not have
+
+
+def test_pages_and_reports_load_the_plotly_that_is_installed() -> None:
+    assert f"v{get_plotlyjs_version()}\n" in PLOTLY.read_text("utf-8")[:200]
 
 
 def test_lines_are_named_at_their_ends_and_no_name_lies_on_another() -> None:
     twins = [figures.Named(name, PAIR[0].spec) for name in ("one", "two", "three")]
-    notes = figures.cache_by_context([*twins, PAIR[1]], WORK).layout.annotations
-    assert [note.text.split("</span> ")[1] for note in notes] == ["llama-1b", "one", "two", "three"]  # from the top
-    heights = [note.yshift for note in notes[1:]]  # all three lines end in the same point
+    notes = figures.cache_by_context([*twins, PAIR[1]], WORK)["layout"]["annotations"]
+    assert [note["text"].split("</span> ")[1] for note in notes] == ["llama-1b", "one", "two", "three"]  # from the top
+    heights = [note["yshift"] for note in notes[1:]]  # all three lines end in the same point
     assert all(above - below >= 15 for above, below in pairwise(heights))
-    assert not figures.cache_by_context(twins, WORK).layout.showlegend
+    assert not figures.cache_by_context(twins, WORK)["layout"]["showlegend"]
 
 
 def test_the_csv_has_the_caches_of_the_closed_form() -> None:
-    frame = figures.data(DRAWN["cache"])
-    row = frame[(frame["series"] == "llama-1b") & (frame["context length (tokens)"] == 8192)]
+    table = pd.read_csv(io.StringIO(figures.table(DRAWN["cache"])))
+    row = table[(table["series"] == "llama-1b") & (table["context length (tokens)"] == 8192)]
     assert row["cache (MiB)"].item() == 256.0
 
 
 def test_flops_by_part_add_up_to_training_and_decoding() -> None:
-    spec = PAIR[0].spec
-    frame = figures.data(figures.flops_by_part(PAIR[:1], WORK))
-    sums = frame.groupby("y")["GFLOPs per token"].sum()
-    costs = model_costs(spec)
-    assert sums["training"] * 1e9 == pytest.approx(costs.train_flops_per_token(8192, "exact"))
-    assert sums["decode"] * 1e9 == pytest.approx(costs.decode_flops(8192))
+    costs = model_costs(PAIR[0].spec)
+    of_all = {"training": costs.train_flops_per_token(8192, "exact"), "decode": costs.decode_flops(8192)}
+    for bars in figures.flops_by_part(PAIR[:1], WORK)["data"]:
+        *parts, total = bars["x"]
+        assert bars["y"][-1] == "total" and sum(parts) == pytest.approx(total)
+        assert total * 1e9 == pytest.approx(of_all[bars["name"]])
+
+
+def test_a_device_that_is_nearly_full_stands_on_the_chart_of_memory() -> None:
+    def drawn(device: str) -> list[float]:
+        return [line["x0"] for line in figures.memory_by_part(PAIR, WORK, hardware.get(device))["layout"]["shapes"]]
+
+    assert drawn("h100_sxm") == []  # 80 GiB are far off the chart of a design of 3 GiB
+    big = [figures.Named("7b", presets.get("inter-1to5-1b").spec.replace(n_layers=100))]
+    assert figures.memory_by_part(big, WORK, DEVICE)["layout"]["shapes"][0]["x0"] == DEVICE.memory_bytes / 2**30
 
 
 def test_a_point_of_the_stack_is_its_layer() -> None:
     spec = presets.get("intra-1to5-1b").spec
-    bars = [bar for bar in figures.stack(spec, WORK).data if bar.showlegend is not False]
-    assert {y: bar.name.split(" (")[0] for bar in bars for y in bar.y} == {
+    bars = [bar for bar in figures.stack(spec, WORK)["data"] if bar.get("showlegend") is not False]
+    assert {y: bar["name"].split(" (")[0] for bar in bars for y in bar["y"]} == {
         i: "Intra-hybrid" if letter == "H" else "Mamba-2" for i, letter in enumerate(spec.pattern, start=1)
     }
 

@@ -1,8 +1,11 @@
 """What pages and reports say of retrieval runs: nothing that was not learnt looks like a finding, rows agree with hand-worked cells."""
 
+import io
 import re
 from typing import Any
 
+import pandas as pd
+import plotly.graph_objects as go
 import pytest
 
 from hybrid_core import presets
@@ -49,9 +52,9 @@ def niah(*parts: dict[str, Any], pattern: str = "AM", status: Any = "done", **op
     return store.get(run_id)
 
 
-def hues(figure: Any) -> set[str]:
+def hues(figure: figures.Figure) -> set[str]:
     """The colours of a map that are not a grey."""
-    scale = [colour for _, colour in figure.data[0].colorscale]
+    scale = [colour for _, colour in go.Figure(figure).data[0].colorscale]
     return {colour for colour in scale if len(set(re.findall("..", colour.lstrip("#")))) > 1}
 
 
@@ -59,13 +62,13 @@ def test_a_map_is_coloured_only_for_a_design_that_has_learnt() -> None:
     assert hues(figures.retrieval_map(niah(LEARNT)))
     for short in (NOT_LEARNT, UNFINISHED, {}):  # the last: stopped before its verdict
         chart = figures.retrieval_map(niah(short))
-        assert not hues(chart) and "not learnt" in chart.layout.title.text
+        assert not hues(chart) and "not learnt" in figures.title(chart)
     ready = niah({"training": training(tokens_to_learn=40_000, accuracy=0.95, length=128)}, status="cancelled")
     assert hues(figures.retrieval_map(ready)) and learnt(ready)
 
 
 def test_a_map_shows_every_cell_where_it_belongs_and_leaves_the_rest_empty() -> None:
-    chart = figures.retrieval_map(niah(LEARNT)).data[0]
+    chart = go.Figure(figures.retrieval_map(niah(LEARNT))).data[0]
     assert list(chart.x) == ["128", "192", "256"] and list(chart.y) == ["0%", "100%"]
     assert [list(row) for row in chart.z] == [[1.0, 0.4, None], [0.9, 0.2, None]]
     assert [list(row) for row in chart.text] == [["100", "40", ""], ["90", "20", ""]]
@@ -73,10 +76,16 @@ def test_a_map_shows_every_cell_where_it_belongs_and_leaves_the_rest_empty() -> 
 
 
 def test_the_csv_of_a_map_has_a_row_per_cell() -> None:
-    frame = figures.data(figures.retrieval_map(niah(LEARNT)))
+    frame = pd.read_csv(io.StringIO(figures.table(figures.retrieval_map(niah(LEARNT)))))
     assert list(frame.columns) == ["context (tokens)", "depth of the needle", "share"]
-    assert frame.loc[(frame.iloc[:, 0] == "192") & (frame.iloc[:, 1] == "100%"), "share"].item() == 0.2
+    assert frame.loc[(frame.iloc[:, 0] == 192) & (frame.iloc[:, 1] == "100%"), "share"].item() == 0.2
     assert len(frame) == 6 and frame["share"].isna().sum() == 2
+
+
+def test_plotly_knows_every_word_of_the_charts_of_a_run() -> None:
+    run = niah(LEARNT)
+    for chart in (figures.training_curve(run), figures.retrieval_map(run, small=True), *figures.retrieval_charts([run])):
+        go.Figure(chart)
 
 
 def test_a_checkpoint_has_no_training_and_its_map_stands() -> None:
@@ -134,7 +143,7 @@ def test_probes_draw_a_line_per_run_dotted_where_it_was_not_learnt() -> None:
         store.put_part(run_id, "recall", {"trained_pairs": 4, "rows": rows, "training": training(tokens_to_learn=learnt_at)})
         runs.append(store.get(run_id))
     (chart,) = figures.retrieval_charts(runs)
-    assert [(list(line.x), list(line.y), line.line.dash) for line in chart.data] == [
+    assert [(list(line.x), list(line.y), line.line.dash) for line in go.Figure(chart).data] == [
         ([2, 4], [0.9, 0.5], "dot"),
         ([2, 4], [0.9, 0.5], "solid"),
     ]

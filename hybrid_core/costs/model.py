@@ -165,8 +165,10 @@ SAME_SIZE = "Llama of the same size"
 @lru_cache(maxsize=256)
 def same_size_llama(spec: ArchSpec) -> ArchSpec:
     """A Transformer of the design's own widths with as many parameters. Needs the section `attention`."""
-    llama = spec.replace(name=SAME_SIZE, layers=LayersSection(strategy="transformer"))
-    return fit_depth(llama, model_costs(spec).params().non_embedding)
+    llama = spec.replace(name=SAME_SIZE, n_layers=1, layers=LayersSection(strategy="transformer"))
+    one, two = (ModelCosts(llama.replace(n_layers=n)).params().non_embedding for n in (1, 2))
+    layers = 1 + round((model_costs(spec).params().non_embedding - one) / (two - one))  # all layers are alike
+    return llama.replace(n_layers=max(1, min(MAX_LAYERS, layers)))
 
 
 def fit_depth(spec: ArchSpec, target_params: float) -> ArchSpec:

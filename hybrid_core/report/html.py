@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-import plotly.graph_objects as go
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from plotly.io import to_html
 
 from hybrid_core import __version__, baselines, hardware, link, quality
 from hybrid_core.costs.model import model_costs, same_size_llama
@@ -101,26 +101,29 @@ class Chart(NamedTuple):
     source: str
 
 
-def _chart(figure: go.Figure, name: str) -> Chart:
+def _chart(figure: figures.Figure, name: str) -> Chart:
     """The plot as HTML; plotly writes its data as JSON in which no tag can end the script."""
-    plot = go.Figure(figure).update_layout(template="plotly_white")
-    _make_room_for_legend(plot)
-    html = plot.to_html(full_html=False, include_plotlyjs=False, div_id=name, config={"displaylogo": False, "responsive": True})
-    return Chart(figure.layout.meta["title"], figures.told(figure), str(html), figure.layout.meta["source"])
+    plot = {"data": figure["data"], "layout": figure["layout"] | WHITE | _legend(figure)}
+    html = to_html(plot, full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG, validate=False)
+    return Chart(figures.title(figure), figures.told(figure), str(html), figures.source(figure))
 
 
+_AXIS = {"gridcolor": "#E4E4E4", "zerolinecolor": "#E4E4E4", "automargin": True}
+WHITE = {"template": {"layout": {"xaxis": _AXIS, "yaxis": _AXIS, "font": {"color": "#1A1A1A"}}}}
+CONFIG = {"displaylogo": False, "responsive": True}
 PHONE = 280  # pixels that a legend has there
 
 
-def _make_room_for_legend(plot: go.Figure) -> None:
-    """Above the plot, for as many rows as its names need on a phone."""
-    names = [trace.name for trace in plot.data if trace.showlegend is not False and trace.name]
-    if plot.layout.showlegend is False or len(names) < 2:
-        plot.update_layout(showlegend=False)
-        return
+def _legend(figure: figures.Figure) -> dict[str, Any]:
+    """Whether a legend is needed, and room above the plot for as many rows as its names need on a phone."""
+    layout = figure["layout"]
+    names = [trace["name"] for trace in figure["data"] if trace.get("showlegend") is not False and trace.get("name")]
+    if layout.get("showlegend") is False or len(names) < 2:
+        return {"showlegend": False}
     per_row = max(1, PHONE // (7 * max(map(len, names)) + 44))
     rows = 20 * -(-len(names) // per_row)
-    plot.update_layout(showlegend=True, margin_t=plot.layout.margin.t + rows, height=plot.layout.height + rows)
+    margin = layout["margin"] | {"t": layout["margin"]["t"] + rows}
+    return {"showlegend": True, "margin": margin, "height": layout["height"] + rows}
 
 
 FLAGS = {

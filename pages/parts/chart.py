@@ -1,23 +1,12 @@
 """A chart on a page: drawn by static/chart.js, told to a screen reader, and given away as SVG and CSV."""
 
-import plotly.graph_objects as go
-
 from hybrid_core.report import figures
 from pages.parts import browser
 
 _chart = browser.component("chart")
 
 
-def show(figure: go.Figure, key: str) -> None:
+def show(figure: figures.Figure, key: str) -> None:
     """Draw it under its title, with its legend, its source and the buttons that save it."""
-    _chart(
-        key=key,
-        data={
-            "figure": figure.to_json(),
-            "title": figure.layout.meta["title"],
-            "source": figure.layout.meta["source"],
-            "told": figures.told(figure),
-            "csv": figures.data(figure).to_csv(index=False),
-            "name": key,
-        },
-    )
+    said = {"title": figures.title(figure), "source": figures.source(figure), "told": figures.told(figure)}
+    _chart(key=key, data=said | {"figure": figure, "csv": figures.table(figure), "name": key})

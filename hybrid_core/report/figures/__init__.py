@@ -26,13 +26,14 @@ from hybrid_core.report.figures.retrieval import (
     retrieval_map,
     training_curve,
 )
-from hybrid_core.report.figures.style import MODEL_LABEL, Named, label
-from hybrid_core.report.figures.words import data, told
+from hybrid_core.report.figures.style import MODEL_LABEL, Figure, Named, label, source, title
+from hybrid_core.report.figures.words import data, table, told
 
 __all__ = [
     "MODEL_LABEL",
     "PROBE_CHARTS",
     "STACK_TITLE",
+    "Figure",
     "Named",
     "cache_by_context",
     "copying_by_length",
@@ -53,8 +54,11 @@ __all__ = [
     "recall_by_pairs",
     "retrieval_charts",
     "retrieval_map",
+    "source",
     "stack",
     "stack_source",
+    "table",
+    "title",
     "told",
     "training_curve",
 ]

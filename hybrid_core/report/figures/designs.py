@@ -7,7 +7,6 @@ from html import escape
 from typing import NamedTuple
 
 import numpy as np
-import plotly.graph_objects as go
 
 from hybrid_core.costs.memory import memory, room_for
 from hybrid_core.costs.model import model_costs
@@ -20,7 +19,7 @@ from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 
 
-def cache_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None) -> go.Figure:
+def cache_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None) -> style.Figure:
     """Exact cache of one sequence against its length, on any device."""
     figure = style.blank(
         "Cache of one sequence against context",
@@ -33,7 +32,7 @@ def cache_by_context(designs: Sequence[style.Named], workload: Workload, hardwar
     return figure
 
 
-def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> go.Figure:
+def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> style.Figure:
     """Predicted decode speed against context; a line ends where the device is full."""
     figure = style.blank(
         f"Predicted decode speed, batch {workload.batch_size}",
@@ -47,7 +46,7 @@ def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
         used = _serving_bytes(design.spec, workload)
         speeds.append(np.where(used <= hardware.memory_bytes, speed, np.nan))
     style.lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s", log=False)
-    figure.update_yaxes(rangemode="tozero")
+    figure["layout"]["yaxis"]["rangemode"] = "tozero"
     return figure
 
 
@@ -60,20 +59,22 @@ def _serving_bytes(spec: ArchSpec, workload: Workload) -> np.ndarray:
 ROW = 24  # pixels of a row of bars
 
 
-def _beside(figure: go.Figure, rows: Sequence[str], columns: Mapping[str, tuple[Sequence[float], Sequence[str]]], unit: str) -> None:
+def _beside(figure: style.Figure, rows: Sequence[str], columns: Mapping[str, tuple[Sequence[float], Sequence[str]]], unit: str) -> None:
     """Bars in columns beside each other, all on one scale, each with its value; a column is its values and the colours of its rows."""
     end = max(max(values) for values, _ in columns.values()) * (1 + 0.17 * len(columns))  # with room for the last value's words
     gap, wide = 0.03, 1 / len(columns)
     axes = {}
     for i, (name, (values, colours)) in enumerate(columns.items()):
         axis = f"x{i + 1}" if i else "x"
-        figure.add_bar(
-            x=values,
-            y=rows,
+        style.add(
+            figure,
+            "bar",
+            x=list(values),
+            y=list(rows),
             xaxis=axis,
             orientation="h",
             name=name,
-            marker_color=colours,
+            marker={"color": colours},
             text=[units.count(value) for value in values],
             textposition="outside",
             cliponaxis=False,
@@ -83,22 +84,19 @@ def _beside(figure: go.Figure, rows: Sequence[str], columns: Mapping[str, tuple[
             "domain": [i * wide, (i + 1) * wide - gap],
             "range": [0, end],
             "side": "top",
+            "anchor": "y",
             "title": {"text": name, "standoff": 4, "font": {"size": 12}},
             "showticklabels": False,
             "showgrid": False,
             "zeroline": False,
             "fixedrange": True,
         }
-    figure.update_layout(
-        axes,
-        yaxis={"autorange": "reversed", "fixedrange": True, "showgrid": False},
-        margin={"t": 28, "b": 6},
-        height=34 + ROW * len(rows),
-        showlegend=False,
-    )
+    layout = figure["layout"]
+    layout |= axes | {"height": 34 + ROW * len(rows), "showlegend": False, "margin": layout["margin"] | {"t": 28, "b": 6}}
+    layout["yaxis"] = {"autorange": "reversed", "fixedrange": True, "showgrid": False}
 
 
-def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> go.Figure:
+def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> style.Figure:
     """Weights, cache and activations beside what the device has."""
     figure = style.blank(
         f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size} (GiB)",
@@ -111,10 +109,9 @@ def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware:
     columns = {part: ([float(getattr(u, part)) / 2**30 for u in used], [colour] * len(used)) for part, colour in colours.items()}
     _beside(figure, [escape(d.label) for d in designs], columns, "GiB")
     device = hardware.memory_bytes / 2**30
-    if device <= figure.layout.xaxis.range[1]:
-        line = {"color": "#B00020", "width": 2, "dash": "dash"}
-        figure.add_shape(type="line", x0=device, x1=device, y0=0, y1=1, xref="x4", yref="paper", line=line)
-        figure.layout.meta = figure.layout.meta | {"source": f"{figure.layout.meta['source']} (dashed)"}
+    if device <= figure["layout"]["xaxis"]["range"][1]:
+        style.vertical(figure, device, "#B00020", "x4")
+        figure["layout"]["meta"]["source"] += " (dashed)"
     return figure
 
 
@@ -143,7 +140,7 @@ def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
     return {"training": Counter({part: 3 * value / context for part, value in forward.items()}), "decode": step}
 
 
-def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequence[str] = ("training", "decode")) -> go.Figure:
+def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequence[str] = ("training", "decode")) -> style.Figure:
     """FLOPs per token of training, of decoding, or of both, part by part; a column per design and kind."""
     context = workload.context_len
     figure = style.blank(
@@ -164,7 +161,7 @@ def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequen
     return figure
 
 
-def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> go.Figure:
+def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> style.Figure:
     """Memory of the whole workload against context, beside what the device has."""
     figure = style.blank(
         f"Memory against context, batch {workload.batch_size}",
@@ -174,8 +171,10 @@ def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
     )
     used = [np.broadcast_to(memory(d.spec, workload, style.CONTEXTS).total, style.CONTEXTS.shape) / 2**30 for d in designs]
     style.lines(figure, designs, used, "%{x:,} tokens: %{y:,.2f} GiB")
-    figure.add_scatter(
-        x=style.CONTEXTS[[0, -1]],
+    style.add(
+        figure,
+        "scatter",
+        x=style.CONTEXTS[[0, -1]].tolist(),
         y=[hardware.memory_bytes / 2**30] * 2,
         mode="lines",
         name=hardware.name,
@@ -194,7 +193,7 @@ def _sizes() -> dict[int, str]:
     return {size: f"{size / 2**30:.0f} GiB: " + "<br>".join(textwrap.wrap(", ".join(found[size]), 24)) for size in sorted(found)}
 
 
-def longest_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None) -> go.Figure:
+def longest_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None) -> style.Figure:
     """The longest context that each size of device memory has room for: weights and cache, as in decoding."""
     sizes = _sizes()
     figure = style.blank(
@@ -206,18 +205,21 @@ def longest_context(designs: Sequence[style.Named], workload: Workload, hardware
     )
     for design, colour in zip(designs, style.cycle(len(designs)), strict=True):
         longest = room_for(design.spec, workload, list(sizes))
-        figure.add_bar(
+        style.add(
+            figure,
+            "bar",
             y=list(sizes.values()),
             x=[n or None for n in longest],
             text=[units.length(n) if n else "weights do not fit" for n in longest],
+            textposition="auto",
             name=escape(design.label),
             orientation="h",
-            marker_color=colour,
+            marker={"color": colour},
             hovertemplate="%{y}: %{x:,} tokens",
         )
     ticks = [2**k for k in range(10, 25, 2)]
-    figure.update_xaxes(type="log", tickvals=ticks, ticktext=[units.length(n) for n in ticks], range=[3, 7.8])
-    figure.update_yaxes(autorange="reversed", tickfont_size=10)
+    figure["layout"]["xaxis"] |= {"type": "log", "tickvals": ticks, "ticktext": [units.length(n) for n in ticks], "range": [3, 7.8]}
+    figure["layout"]["yaxis"] |= {"autorange": "reversed", "tickfont": {"size": 10}}
     return figure
 
 
@@ -259,10 +261,12 @@ STACK_TITLE = "The stack: what each layer is, and its share"
 
 def stack_source(workload: Workload) -> str:
     """What the shares of the stack's picture are."""
-    return f"exact: parameters, and FLOPs of a forward pass over {units.length(workload.context_len)} tokens; both without embedding and head"
+    return (
+        f"exact: parameters, and FLOPs of a forward pass over {units.length(workload.context_len)} tokens; both without embedding and head"
+    )
 
 
-def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
+def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
     """The layers, first on top, coloured by kind; beside each its share of the stack's parameters and FLOPs. A point's y is its layer."""
     figure = style.blank(STACK_TITLE, stack_source(workload), "", "")
     rows = layers(spec, workload)
@@ -272,23 +276,27 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
         of_kind = [(i + 1, row) for i, row in enumerate(rows) if row.kind == kind]
         if not of_kind:
             continue
-        figure.add_bar(
+        style.add(
+            figure,
+            "bar",
             x=[1] * len(of_kind),
             y=[i for i, _ in of_kind],
             orientation="h",
             width=high,
-            marker_color=kind.colour,
+            marker={"color": kind.colour},
             legendgroup=kind.name,
-            text=kind.label if written else None,
+            text=[kind.label] * len(of_kind) if written else None,
             textposition="inside",
             insidetextanchor="middle",
-            textfont_color="#000" if kind.light else "#fff",
+            textfont={"color": "#000" if kind.light else "#fff"},
             name=f"{kind.label} ({len(of_kind)})",
             customdata=[row.told for _, row in of_kind],
             hovertemplate="layer %{y}: %{customdata}<extra></extra>",
         )
         for axis, what in (("x2", "of_params"), ("x3", "of_flops")):  # all of a kind in one outline: bars one by one are slow to draw
-            figure.add_scatter(
+            style.add(
+                figure,
+                "scatter",
                 x=[x for _, row in of_kind for x in (0, getattr(row, what), getattr(row, what), 0, None)],
                 y=[y for i, _ in of_kind for y in (*[i - high / 2] * 2, *[i + high / 2] * 2, None)],
                 xaxis=axis,
@@ -301,12 +309,12 @@ def stack(spec: ArchSpec, workload: Workload) -> go.Figure:
                 name=f"{kind.label}, {what}",
             )
     shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 3, "fixedrange": True}
-    figure.update_layout(
-        xaxis={"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True},
-        xaxis2={"domain": [0.48, 0.72], "title": "parameters"} | shown,
-        xaxis3={"domain": [0.76, 1], "title": "FLOPs"} | shown,
-        yaxis={"range": [spec.n_layers + 0.5, 0.5], "dtick": 1 if written else 10, "fixedrange": True, "showgrid": False},
-        barmode="overlay",
-        height=58 + max(72, min(ROW * spec.n_layers, MAX_STACK)),
-    )
+    figure["layout"] |= {
+        "xaxis": {"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True},
+        "xaxis2": {"domain": [0.48, 0.72], "title": {"text": "parameters"}} | shown,
+        "xaxis3": {"domain": [0.76, 1], "title": {"text": "FLOPs"}} | shown,
+        "yaxis": {"range": [spec.n_layers + 0.5, 0.5], "dtick": 1 if written else 10, "fixedrange": True, "showgrid": False},
+        "barmode": "overlay",
+        "height": 58 + max(72, min(ROW * spec.n_layers, MAX_STACK)),
+    }
     return figure

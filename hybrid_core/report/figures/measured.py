@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from html import escape
 
-import plotly.graph_objects as go
-
 from hybrid_core import baselines
 from hybrid_core.report.figures import style
 from hybrid_core.runs.store import Run
 
 
-def generation(runs: Sequence[Run]) -> go.Figure:
+def generation(runs: Sequence[Run]) -> style.Figure:
     """Tokens/s of the paper's protocol against total length: measured, predicted, and in the paper."""
     protocols = {run.parts["generation"]["protocol"] for run in runs if "generation" in run.parts}
     figure = style.blank(
@@ -24,27 +22,42 @@ def generation(runs: Sequence[Run]) -> go.Figure:
     for run, colour in zip(runs, style.cycle(len(runs)), strict=True):
         rows = run.parts.get("generation", {}).get("rows", [])
         xs, name = [row["total_len"] for row in rows], escape(style.label(run))
-        figure.add_scatter(
+        style.add(
+            figure,
+            "scatter",
             x=xs,
             y=[row["tokens_per_s"] for row in rows],
             name=f"{name}, measured",
             line={"color": colour, "width": 2.5},
             mode="lines+markers",
         )
-        figure.add_scatter(
-            x=xs, y=[row["predicted_tokens_per_s"] for row in rows], name=f"{name}, predicted", line={"color": colour, "dash": "dot"}
+        style.add(
+            figure,
+            "scatter",
+            x=xs,
+            y=[row["predicted_tokens_per_s"] for row in rows],
+            name=f"{name}, predicted",
+            mode="lines",
+            line={"color": colour, "dash": "dot"},
         )
         quoted = [row.get("paper_tokens_per_s") for row in rows]
         if any(quoted):
-            figure.add_scatter(
-                x=xs, y=quoted, name=f"{name}, paper", line={"color": colour, "dash": "dash"}, mode="lines+markers", marker_symbol="x"
+            style.add(
+                figure,
+                "scatter",
+                x=xs,
+                y=quoted,
+                name=f"{name}, paper",
+                line={"color": colour, "dash": "dash"},
+                mode="lines+markers",
+                marker={"symbol": "x"},
             )
     style.log_axis(figure, "y")
     style.length_axis(figure)
     return figure
 
 
-def live_cache(runs: Sequence[Run]) -> go.Figure:
+def live_cache(runs: Sequence[Run]) -> style.Figure:
     """Bytes of the live cache against context: measured, exact and the paper's formula."""
     figure = style.blank(
         "Live cache of one sequence against context",
@@ -56,8 +69,12 @@ def live_cache(runs: Sequence[Run]) -> go.Figure:
         rows = run.parts.get("cache", {}).get("rows", [])
         xs = [row["context_len"] for row in rows]
         measured, paper = ([row[key] / 2**20 for row in rows] for key in ("live_bytes", "paper_bytes"))
-        figure.add_scatter(x=xs, y=measured, name=f"{escape(style.label(run))}, measured", line={"color": colour}, mode="lines+markers")
-        figure.add_scatter(x=xs, y=paper, name=f"{escape(style.label(run))}, paper's formula", line={"color": colour, "dash": "dash"})
+        style.add(
+            figure, "scatter", x=xs, y=measured, name=f"{escape(style.label(run))}, measured", line={"color": colour}, mode="lines+markers"
+        )
+        style.add(
+            figure, "scatter", x=xs, y=paper, name=f"{escape(style.label(run))}, paper's formula", line={"color": colour, "dash": "dash"}
+        )
     style.log_axis(figure, "y")
     style.length_axis(figure)
     return figure

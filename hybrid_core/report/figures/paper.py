@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from html import escape
 
 import numpy as np
-import plotly.graph_objects as go
 
 from hybrid_core import baselines, presets
 from hybrid_core.costs.model import model_costs
@@ -13,7 +12,7 @@ from hybrid_core.report.figures import style
 from hybrid_core.runs.store import Run
 
 
-def paper_throughput(runs: Sequence[Run] = ()) -> go.Figure:
+def paper_throughput(runs: Sequence[Run] = ()) -> style.Figure:
     """Figure 3a: throughput of Table 2's designs against length, with the user's runs."""
     figure = style.blank(
         "Generation speed against total length (Figure 3a)",
@@ -26,28 +25,32 @@ def paper_throughput(runs: Sequence[Run] = ()) -> go.Figure:
         row = baselines.throughput(presets.get(name).spec)
         if row:
             model = name.split("-")[0]
-            figure.add_scatter(
-                x=row.totals,
-                y=row.tokens_per_s,
+            style.add(
+                figure,
+                "scatter",
+                x=list(row.totals),
+                y=list(row.tokens_per_s),
                 name=f"{style.MODEL_LABEL[model]} (paper)",
                 line={"color": style.MODEL_COLOUR[model]},
                 mode="lines+markers",
             )
     for run, rows in _with_part(runs, "generation"):
-        figure.add_scatter(
+        style.add(
+            figure,
+            "scatter",
             x=[row["total_len"] for row in rows],
             y=[row["tokens_per_s"] for row in rows],
             name=escape(f"{style.label(run)} on {run.device}"),
             line={"color": _colour_of(run), "dash": "dot"},
             mode="lines+markers",
-            marker_symbol="diamond-open",
+            marker={"symbol": "diamond-open"},
         )
     style.log_axis(figure, "y")
     style.length_axis(figure)
     return figure
 
 
-def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
+def paper_cache(runs: Sequence[Run] = ()) -> style.Figure:
     """Figure 3b: cache of Table 2's designs against length: printed cells, the paper's formula, the user's runs."""
     figure = style.blank(
         "Cache of one sequence against context (Figure 3b)",
@@ -61,13 +64,24 @@ def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
     for name in presets.TABLE2:
         spec, model = presets.get(name).spec, name.split("-")[0]
         ys = np.broadcast_to(model_costs(spec).cache_bytes(lengths, "paper") / 2**20, lengths.shape)
-        figure.add_scatter(x=lengths, y=ys, name=style.MODEL_LABEL[model], line={"color": style.MODEL_COLOUR[model]}, legendgroup=model)
+        style.add(
+            figure,
+            "scatter",
+            x=lengths.tolist(),
+            y=ys.tolist(),
+            mode="lines",
+            name=style.MODEL_LABEL[model],
+            line={"color": style.MODEL_COLOUR[model]},
+            legendgroup=model,
+        )
         short, long = baselines.matching(spec, "table09_1b"), baselines.matching(spec, "table12_long_context")
         points = [(8192, short.iloc[0]["cache_mib"]), *zip(long["context_len"], long["cache_mib"], strict=True)]
         xs, printed = zip(*points, strict=True)
-        figure.add_scatter(
-            x=xs,
-            y=printed,
+        style.add(
+            figure,
+            "scatter",
+            x=[int(x) for x in xs],
+            y=[float(y) for y in printed],
             mode="markers",
             marker={"color": style.MODEL_COLOUR[model], "size": 9},
             legendgroup=model,
@@ -75,7 +89,9 @@ def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
             name=f"{style.MODEL_LABEL[model]}, printed",
         )
     for run, rows in _with_part(runs, "cache"):
-        figure.add_scatter(
+        style.add(
+            figure,
+            "scatter",
             x=[row["context_len"] for row in rows],
             y=[row["live_bytes"] / 2**20 for row in rows],
             name=f"{escape(style.label(run))}, measured",
@@ -87,7 +103,7 @@ def paper_cache(runs: Sequence[Run] = ()) -> go.Figure:
     return figure
 
 
-def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> go.Figure:
+def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style.Figure:
     """Figure 1b: loss (Table 9, 60B tokens) against throughput (Table 13) at one total length."""
     figure = style.blank(
         f"Quality against speed, 1B, {units.length(total_len)} total (Figure 1b): up and right is better",
@@ -99,10 +115,12 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> go.Fi
     )
     rows = baselines.quality_and_speed(total_len)
     for model, group in rows.groupby("model", sort=False):
-        figure.add_scatter(
-            x=group["tokens_per_s"],
-            y=group["nll_dclm"],
-            text=group["layers"],
+        style.add(
+            figure,
+            "scatter",
+            x=group["tokens_per_s"].tolist(),
+            y=group["nll_dclm"].tolist(),
+            text=group["layers"].tolist(),
             mode="markers+text",
             textposition="top center",
             name=style.MODEL_LABEL[str(model)],
@@ -113,15 +131,17 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> go.Fi
         quoted = baselines.matching(run.spec, "table09_1b") if baselines.is_papers(run.spec) else None
         at = [row["tokens_per_s"] for row in parts if row["total_len"] == total_len]
         if at and quoted is not None and not quoted.empty:
-            figure.add_scatter(
+            style.add(
+                figure,
+                "scatter",
                 x=at,
-                y=[quoted.iloc[0]["nll_dclm"]],
+                y=[float(quoted.iloc[0]["nll_dclm"])],
                 mode="markers",
                 name=escape(f"{style.label(run)} on {run.device}"),
                 marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 13, "line": {"width": 2}},
             )
     style.log_axis(figure, "x")
-    figure.update_yaxes(autorange="reversed")
+    figure["layout"]["yaxis"]["autorange"] = "reversed"
     return figure
 
 

@@ -4,18 +4,17 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any
 
-import plotly.graph_objects as go
-
 from hybrid_core.report.figures import style
 from hybrid_core.report.retrieval import learnt, probe_learnt
 from hybrid_core.runs.store import Run
 
 RECALLED = [[i / 4, colour] for i, colour in enumerate(("#A50026", "#F46D43", "#FEE08B", "#66BD63", "#006837"))]
+SCALE = {"tickformat": ".0%", "thickness": 12, "title": {"text": "recalled", "side": "right"}}
 SHARES = {"tickformat": ".0%", "range": [-0.03, 1.03]}
 NOT_LEARNT = [[0, "#EDEDED"], [1, "#8A8A8A"]]  # greys: never to be taken for a finding
 
 
-def retrieval_map(run: Run, small: bool = False) -> go.Figure:
+def retrieval_map(run: Run, small: bool = False) -> style.Figure:
     """Needles recalled by depth and context, one colour scale for all designs, greys for a proxy that has not learnt.
 
     Cells that were not asked (yet) stay empty. A small one has no scale of colours beside it.
@@ -27,12 +26,11 @@ def retrieval_map(run: Run, small: bool = False) -> go.Figure:
     )
     height = 300 if small else 400
     figure = style.blank(f"{style.label(run)}: {title}", source, "context (tokens)", "depth of the needle", height=height)
-    figure.add_heatmap(**_cells(found), colorscale=colours, zmin=0, zmax=1, showscale=not small)
-    figure.update_traces(colorbar={"tickformat": ".0%", "thickness": 12, "title": {"text": "recalled", "side": "right"}})
-    figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    style.add(figure, "heatmap", **_cells(found), colorscale=colours, zmin=0, zmax=1, showscale=not small, colorbar=SCALE)
+    figure["layout"]["xaxis"] |= {"type": "category", "showgrid": False}
+    figure["layout"]["yaxis"] |= {"type": "category", "autorange": "reversed", "showgrid": False}
     if found["trained_len"] in found["lengths"]:
-        figure.add_vline(x=found["lengths"].index(found["trained_len"]) + 0.5, line_dash="dash", line_color="#808080")
+        style.vertical(figure, found["lengths"].index(found["trained_len"]) + 0.5)
     return figure
 
 
@@ -56,7 +54,7 @@ def _cells(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def training_curve(run: Run) -> go.Figure:
+def training_curve(run: Run) -> style.Figure:
     """How the proxy of a retrieval run learnt: share of whole answers, and the context of the stage it was in."""
     curve = run.parts["training"]["curve"]
     figure = style.blank(
@@ -66,7 +64,9 @@ def training_curve(run: Run) -> go.Figure:
         "recalled",
     )
     tokens = [point["tokens"] / 1e6 for point in curve]
-    figure.add_scatter(
+    style.add(
+        figure,
+        "scatter",
         x=tokens,
         y=[point["accuracy"] for point in curve],
         text=[point["stage"] for point in curve],
@@ -75,7 +75,9 @@ def training_curve(run: Run) -> go.Figure:
         line={"color": style.COLOURS[0], "width": 2.5},
         hovertemplate="%{x:.2f}M tokens, %{text}: %{y:.0%}",
     )
-    figure.add_scatter(
+    style.add(
+        figure,
+        "scatter",
         x=tokens,
         y=[point["length"] for point in curve],
         name="context in training (right)",
@@ -84,12 +86,20 @@ def training_curve(run: Run) -> go.Figure:
         yaxis="y2",
         hovertemplate="%{y:,} tokens of context",
     )
-    right = {"title": "context (tokens)", "overlaying": "y", "side": "right", "rangemode": "tozero", "showgrid": False, "tickmode": "auto"}
-    figure.update_layout(yaxis={"tickformat": ".0%", "range": [0, 1.03]}, yaxis2=right, margin_r=70)
+    right = {
+        "title": {"text": "context (tokens)"},
+        "overlaying": "y",
+        "side": "right",
+        "rangemode": "tozero",
+        "showgrid": False,
+        "tickmode": "auto",
+    }
+    figure["layout"]["yaxis"] |= {"tickformat": ".0%", "range": [0, 1.03]}
+    figure["layout"] |= {"yaxis2": right, "margin": figure["layout"]["margin"] | {"r": 70}}
     return figure
 
 
-def recall_by_pairs(runs: Sequence[Run]) -> go.Figure:
+def recall_by_pairs(runs: Sequence[Run]) -> style.Figure:
     """Multi-query associative recall: share of keys whose value was named, against how many pairs there were."""
     figure = style.blank(
         "Associative recall against number of pairs",
@@ -97,12 +107,12 @@ def recall_by_pairs(runs: Sequence[Run]) -> go.Figure:
         "pairs of key and value",
         "values recalled",
     )
-    figure.update_layout(yaxis=SHARES)
+    figure["layout"]["yaxis"] |= SHARES
     _probe(figure, runs, "recall", "n_pairs", "accuracy", "trained_pairs")
     return figure
 
 
-def copying_by_length(runs: Sequence[Run]) -> go.Figure:
+def copying_by_length(runs: Sequence[Run]) -> style.Figure:
     """Selective copying: share of contexts whose scattered symbols were all copied in order, against length."""
     figure = style.blank(
         "Selective copying against context",
@@ -110,12 +120,12 @@ def copying_by_length(runs: Sequence[Run]) -> go.Figure:
         "context (tokens)",
         "copied whole",
     )
-    figure.update_layout(yaxis=SHARES)
+    figure["layout"]["yaxis"] |= SHARES
     _probe(figure, runs, "copying", "context_len", "share", "trained_len")
     return figure
 
 
-def loss_by_position(runs: Sequence[Run]) -> go.Figure:
+def loss_by_position(runs: Sequence[Run]) -> style.Figure:
     """Loss on the user's text against the position in the context (as the paper's Figure 3c)."""
     figure = style.blank(
         "Loss by position on your text",
@@ -127,12 +137,14 @@ def loss_by_position(runs: Sequence[Run]) -> go.Figure:
     return figure
 
 
-def _probe(figure: go.Figure, runs: Sequence[Run], part: str, x: str, y: str, trained: str) -> None:
+def _probe(figure: style.Figure, runs: Sequence[Run], part: str, x: str, y: str, trained: str) -> None:
     """A line per run, dotted where the task was not learnt; a dashed line where training ended."""
     shown = [run for run in runs if part in run.parts]
     for run, colour in zip(shown, style.cycle(len(shown)), strict=True):
         rows, short = run.parts[part]["rows"], not probe_learnt(run, part)
-        figure.add_scatter(
+        style.add(
+            figure,
+            "scatter",
             x=[row[x] for row in rows],
             y=[row[y] for row in rows],
             error_y={"array": [row["high"] - row[y] for row in rows], "arrayminus": [row[y] - row["low"] for row in rows]}
@@ -143,13 +155,13 @@ def _probe(figure: go.Figure, runs: Sequence[Run], part: str, x: str, y: str, tr
             mode="lines+markers",
         )
     for end in {run.parts[part][trained] for run in shown}:
-        figure.add_vline(x=end, line_dash="dash", line_color="#777777")
+        style.vertical(figure, end)
 
 
 PROBE_CHARTS = {"recall": recall_by_pairs, "copying": copying_by_length, "text": loss_by_position}
 
 
-def retrieval_charts(runs: Sequence[Run]) -> list[go.Figure]:
+def retrieval_charts(runs: Sequence[Run]) -> list[style.Figure]:
     """Every chart of what runs recalled: a map each, and the probes with all runs on one chart."""
     maps = [retrieval_map(run) for run in runs if run.parts.get("map", {}).get("cells")]
     return maps + [draw(runs) for part, draw in PROBE_CHARTS.items() if any(part in run.parts for run in runs)]

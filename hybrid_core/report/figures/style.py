@@ -6,7 +6,6 @@ from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
-import plotly.graph_objects as go
 
 from hybrid_core.report import units
 from hybrid_core.runs.store import Run
@@ -15,7 +14,8 @@ from hybrid_core.spec import ArchSpec
 # Okabe and Ito's colours, for designs side by side.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 CONTEXTS = 2 ** np.arange(11, 21)  # 2K to 1M
-LENGTH_TICKS = {"tickvals": [int(c) for c in CONTEXTS], "ticktext": [units.length(int(c)) for c in CONTEXTS]}
+LENGTHS = [4**k for k in range(5, 11)]  # each second one: ten words do not fit a phone
+LENGTH_TICKS = {"tickvals": LENGTHS, "ticktext": [units.length(n) for n in LENGTHS]}
 MODEL_COLOUR = {"llama": "#D55E00", "swa": "#E69F00", "mamba": "#0072B2", "inter": "#CC79A7", "intra": "#009E73"}
 MODEL_LABEL = {"llama": "Llama", "swa": "SWA", "mamba": "Mamba", "inter": "Inter-hybrid", "intra": "Intra-hybrid"}
 
@@ -32,38 +32,75 @@ def label(run: Run) -> str:
     return f"#{run.id} {run.name}"
 
 
-def blank(title: str, source: str, x: str, y: str, height: int = 285) -> go.Figure:
+Figure = dict[str, Any]  # as plotly's JSON has it: {"data": [traces], "layout": {...}}; plotly's own classes take 0.2 s a page to check it
+
+
+def blank(title: str, source: str, x: str, y: str, height: int = 285) -> Figure:
     """An empty plot. Whoever shows it writes title and source beside it as text, which wraps; the plot has no words but its own."""
-    layout = {  # given whole: each later update of a layout takes plotly ten milliseconds
-        "template": "none",
-        "height": height,
-        "margin": {"l": 64, "r": 16, "t": 10, "b": 48},
-        "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
-        "xaxis": {"title": {"text": x, "standoff": 8}},
-        "yaxis": {"title": {"text": y}},
-        "hovermode": "closest",
-        "meta": {"title": title, "source": source},
+    return {
+        "data": [],
+        "layout": {
+            "height": height,
+            "margin": {"l": 64, "r": 16, "t": 10, "b": 48},
+            "legend": {"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+            "xaxis": {"title": {"text": x, "standoff": 8}},
+            "yaxis": {"title": {"text": y}},
+            "hovermode": "closest",
+            "annotations": [],
+            "shapes": [],
+            "meta": {"title": title, "source": source},
+        },
     }
-    return go.Figure(layout=layout)
 
 
-def log_axis(figure: go.Figure, axis: str) -> None:
+def add(figure: Figure, kind: str, **trace: Any) -> None:
+    """One more series: a `scatter`, a `bar` or a `heatmap`."""
+    figure["data"].append({"type": kind, **trace})
+
+
+def title(figure: Figure) -> str:
+    """What the chart shows."""
+    return str(figure["layout"]["meta"]["title"])
+
+
+def source(figure: Figure) -> str:
+    """Where its data are from."""
+    return str(figure["layout"]["meta"]["source"])
+
+
+def vertical(figure: Figure, x: float, colour: str = "#777777", xref: str = "x") -> None:
+    """A dashed line from bottom to top."""
+    line = {"color": colour, "width": 2, "dash": "dash"}
+    figure["layout"]["shapes"].append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "xref": xref, "yref": "paper", "line": line})
+
+
+def log_axis(figure: Figure, axis: str) -> None:
     """A logarithmic axis with ticks at 1, 2 and 5, written out."""
     values = [mantissa * 10.0**power for power in range(-3, 13) for mantissa in (1, 2, 5)]
-    ticks = {"type": "log", "tickvals": values, "ticktext": [units.count(value) for value in values]}
-    figure.update_layout({f"{axis}axis": ticks})
+    figure["layout"][f"{axis}axis"] |= {"type": "log", "tickvals": values, "ticktext": [units.count(value) for value in values]}
 
 
-def length_axis(figure: go.Figure) -> None:
+def length_axis(figure: Figure) -> None:
     """A logarithmic axis of context lengths, each written out."""
-    figure.update_xaxes(type="log", **LENGTH_TICKS)
+    figure["layout"]["xaxis"] |= {"type": "log", **LENGTH_TICKS}
 
 
-def lines(figure: go.Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str, log: bool = True) -> None:
+def lines(figure: Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str, log: bool = True) -> None:
     """A line per design, named where it ends, over a logarithmic or a linear y axis."""
     curves = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
+    xs = CONTEXTS.tolist()
     for design, ys, colour in zip(designs, curves, cycle(len(designs)), strict=True):
-        figure.add_scatter(x=CONTEXTS, y=ys, name=escape(design.label), line={"color": colour, "width": 2.5}, hovertemplate=hover)
+        shown = [y if np.isfinite(y) else None for y in ys.tolist()]
+        add(
+            figure,
+            "scatter",
+            x=xs,
+            y=shown,
+            name=escape(design.label),
+            mode="lines+markers",
+            line={"color": colour, "width": 2.5},
+            hovertemplate=hover,
+        )
     _name_ends(figure, [design.label for design in designs], curves, log)
     if log:
         log_axis(figure, "y")
@@ -73,8 +110,9 @@ def lines(figure: go.Figure, designs: Sequence[Named], values: Sequence[np.ndarr
 ROOM_FOR_LINES, LABEL = 235, 15  # pixels: height of a plot of lines, and of a label
 
 
-def _name_ends(figure: go.Figure, names: Sequence[str], lines: Sequence[np.ndarray], log: bool) -> None:
+def _name_ends(figure: Figure, names: Sequence[str], lines: Sequence[np.ndarray], log: bool) -> None:
     """Write each line's name at its end, above one that rises and below one that falls, and no name on another: needs no legend."""
+    figure["layout"]["showlegend"] = False
     scale: Any = np.log10 if log else np.asarray
     known = np.concatenate([scale(ys[np.isfinite(ys)]) for ys in lines])
     if not known.size:
@@ -89,16 +127,17 @@ def _name_ends(figure: go.Figure, names: Sequence[str], lines: Sequence[np.ndarr
         falls = last > 0 and lines[i][last] < lines[i][last - 1]
         placed = min(at + (-0.9 if falls else 0.7) * LABEL, free)
         free = placed - LABEL
-        figure.add_annotation(
-            x=float(np.log10(CONTEXTS[last])),
-            y=y,
-            yshift=placed - at,
-            text=f'<span style="color:{cycle(len(lines))[i]}">■</span> {escape(textwrap.shorten(names[i], 44, placeholder="..."))}',
-            xanchor="right" if last > 2 else "left",
-            showarrow=False,
-            font_size=12,  # words in a line's own colour would be too pale to read
+        figure["layout"]["annotations"].append(
+            {
+                "x": float(np.log10(CONTEXTS[last])),
+                "y": y,
+                "yshift": float(placed - at),
+                "text": f'<span style="color:{cycle(len(lines))[i]}">■</span> {escape(textwrap.shorten(names[i], 44, placeholder="..."))}',
+                "xanchor": "right" if last > 2 else "left",
+                "showarrow": False,
+                "font": {"size": 12},  # words in a line's own colour would be too pale to read
+            }
         )
-    figure.layout.showlegend = False
 
 
 def cycle(n: int) -> list[str]:
