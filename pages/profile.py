@@ -6,6 +6,7 @@ import streamlit as st
 from hybrid_core.costs.summary import layers
 from hybrid_core.profiling.options import DECODE_PATHS, ProfileOptions
 from hybrid_core.report import figures, units
+from hybrid_core.report.text import slow_dtype
 from hybrid_core.runs import Run
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
 from pages.parts import chart, design, jobs, layout
@@ -42,6 +43,8 @@ def start() -> None:
 def result(run: Run) -> None:
     """Everything that is known of one run."""
     jobs.headline(run)
+    if slow := slow_dtype(run):
+        st.warning(f"{slow}.")
     parts = run.parts
     speeds(parts)
     if "generation" in parts:

@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import plotly.graph_objects as go
 import psutil
 import pytest
 
 from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.report.text import run_table
+from hybrid_core.report import figures
+from hybrid_core.report.text import run_table, slow_dtype
 from hybrid_core.runs import RunStore, cancel, submit
 from hybrid_core.runs.jobs import bury_the_dead
 from hybrid_core.runs.store import Run, UnknownRun, open_store
@@ -90,6 +92,15 @@ def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore
     assert all(row["live_bytes"] == row["exact_bytes"] for row in run.parts["cache"]["rows"])
     assert [row["total_len"] for row in run.parts["generation"]["rows"]] == [64, 128]
     assert run.parts["energy"]["note"]
+    assert run.parts["ceilings"]["fp32_times"] > 0 and slow_dtype(run) is None  # it ran in fp32
+    for chart in (figures.generation([run]), figures.live_cache([run]), figures.paper_throughput([run]), figures.paper_cache([run])):
+        go.Figure(chart)  # raises on a word that plotly does not have
+
+
+def test_a_dtype_that_the_device_multiplies_slowly_is_said(store: RunStore) -> None:
+    run_id = store.create("profile", design("A"), {}, "cpu")
+    store.put_part(run_id, "ceilings", {"dtype": "bf16", "fp32_times": 81.2, "flops_per_s": 1.2e9, "bytes_per_s": 1e10, "basis": "b"})
+    assert "fp32 products are 81.2 times as fast as bf16 here: choose weights in fp32" in run_table(store.get(run_id))
 
 
 def test_jobs_of_one_device_take_turns(store: RunStore) -> None:

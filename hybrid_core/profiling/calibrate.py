@@ -43,13 +43,23 @@ class Calibration:
 
     @torch.inference_mode()
     def peak_and_bandwidth(self) -> dict[str, Any]:
-        """FLOP/s of a square matrix product, and bytes/s of reading a float32 matrix once."""
-        size = 2048 * self.large
-        a, b = self._random(size, size), self._random(size, size)
+        """FLOP/s of a square matrix product, as large as a twentieth of a second allows, and bytes/s of reading a float32 matrix once.
+
+        `fp32_times`: how many times as fast the same product is in float32; a CPU without bf16 products is a hundred times as fast."""
+        size, largest = 256, 2048 * self.large
+        while size < largest and self._product_s(size, self.dtype, 0.0) < 0.05:
+            size *= 2
+        product_s, fp32_s = self._product_s(size, self.dtype, 1.5), self._product_s(size, torch.float32, 0.3)
         wide = torch.ones(2**13, 2**13 * self.large, device=self.device)
         vector = torch.ones(wide.shape[1], device=self.device)
-        product_s, read_s = _best_s(lambda: a @ b, self.device, 1.5), _best_s(lambda: wide @ vector, self.device)
-        return {"flops_per_s": 2 * size**3 / product_s, "bytes_per_s": wide.nbytes / read_s, "dtype": self.name, "matrix": size}
+        read_s = _best_s(lambda: wide @ vector, self.device)
+        rates = {"flops_per_s": 2 * size**3 / product_s, "bytes_per_s": wide.nbytes / read_s}
+        return rates | {"dtype": self.name, "matrix": size, "fp32_times": product_s / fp32_s}
+
+    def _product_s(self, size: int, dtype: torch.dtype, budget_s: float) -> float:
+        """Seconds of one product of two square matrices."""
+        a, b = self._random(size, size, dtype=dtype), self._random(size, size, dtype=dtype)
+        return _best_s(lambda: a @ b, self.device, budget_s)
 
     @torch.inference_mode()
     def linear(self) -> tuple[tuple[int, float], ...]:

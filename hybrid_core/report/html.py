@@ -18,6 +18,7 @@ from hybrid_core.registry import kind_of
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import differences, label
 from hybrid_core.report.retrieval import reading
+from hybrid_core.report.text import slow_dtype
 from hybrid_core.runs.store import Run
 from hybrid_core.workload import Workload
 
@@ -54,6 +55,7 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
         charts=[_chart(chart, f"chart-{index}") for index, chart in enumerate(charts)],
         stacks={run.id: _chart(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs},
         readings={run.id: reading(run) for run in runs},
+        slow={run.id: slow_dtype(run) for run in runs},
         commands={run.id: command(run) for run in runs},
         links={run.id: f"{home}/?{urlencode({'design': link.encode(run.spec)})}" for run in runs},
         short={run.id: in_short(run, costs[run.id]) for run in runs},

@@ -209,11 +209,20 @@ def runs_table(runs: Sequence[Run]) -> str:
     return _table(rows)
 
 
+def slow_dtype(run: Run) -> str | None:
+    """That the weights' dtype is one that the device multiplies much slower than fp32, if it is."""
+    found = run.parts.get("ceilings", {})
+    times = found.get("fp32_times", 1.0)
+    return f"fp32 products are {times:.3g} times as fast as {found['dtype']} here: choose weights in fp32" if times > 1.5 else None
+
+
 def profile_table(run: Run) -> str:
     """The parts of a profile that are there, each figure with its convention."""
     parts, lines = run.parts, [_headline(run)]
     if found := parts.get("environment"):
         lines.append(f"{found['name']}, {found['device']}, torch {found['packages']['torch']}, {found['threads']} threads")
+    if slow := slow_dtype(run):
+        lines.append(slow)
     rows = []
     if found := parts.get("trace"):
         for what in ("forward", "decode"):

@@ -54,6 +54,7 @@ def visit(page: Page, address: str) -> None:
     page.goto(address)
     expect(page.get_by_role("heading").first).to_be_visible()
     expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+    expect(page.locator(".chart[aria-busy=true]")).to_have_count(0)
     page.wait_for_timeout(1200)
     assert page.get_by_test_id("stException").count() == 0
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from hybrid_core import link, presets
 from hybrid_core.costs.model import model_costs
@@ -23,8 +23,13 @@ def choose(page: Page, label: str, option: str) -> None:
     page.get_by_role("option", name=option, exact=True).click()
 
 
+def number(page: Page, label: str) -> str:
+    """The value of a key number on Compose."""
+    return page.locator(".numbers > div").filter(has_text=label).locator(".value").inner_text()
+
+
 def metric(page: Page, label: str) -> str:
-    """The value of a key number."""
+    """The value of a number of a run."""
     return page.get_by_test_id("stMetric").filter(has_text=label).get_by_test_id("stMetricValue").inner_text()
 
 
@@ -35,25 +40,21 @@ def save(page: Page, button: str, to: Path) -> Path:
     return to
 
 
-def click_layer(page: Page, layer: int) -> None:
-    """Click a layer in the picture of the stack, at its number's height."""
-    chart = page.locator(".js-plotly-plot").first
-    chart.scroll_into_view_if_needed()
-    number = chart.locator(".ytick").get_by_text(str(layer), exact=True).bounding_box()
-    assert number
-    page.mouse.click(number["x"] + 80, number["y"] + number["height"] / 2)
+def layer(page: Page, n: int) -> Locator:
+    """A layer in the picture of the stack."""
+    return page.get_by_role("button", name=f"layer {n}:")
 
 
 def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(page: Page, server: str) -> None:
     page.goto(server)
     expect(page.get_by_role("heading", name="inter-1to5-1b")).to_be_visible()
-    assert metric(page, "Parameters without embedding") == "959M"
-    assert metric(page, "Cache per sequence") == "54.3 MiB"
+    assert number(page, "Parameters without embedding") == "959M"
+    assert number(page, "Cache per sequence") == "54.3 MiB"
     expect(page.get_by_text("Cache of one sequence against context")).to_be_visible()
     stack = page.get_by_role("textbox", name="The same as letters")
-    click_layer(page, 4)  # from attention to Mamba
+    layer(page, 4).click()  # from attention to Mamba
     expect(stack).to_have_value("MMMMMMMAMMMMM")
-    click_layer(page, 3)  # from Mamba to intra-hybrid
+    layer(page, 3).click()  # from Mamba to intra-hybrid
     expect(stack).to_have_value("MMHMMMMAMMMMM")
     expect(page.get_by_role("heading", name="Inside an intra-hybrid block")).to_be_visible()
     page.get_by_role("button", name="Back to inter").click()
@@ -66,18 +67,55 @@ def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(p
     page.goto(server)
     page.get_by_role("slider", name="Ratio").press("ArrowRight")  # from 1:5 to 1:3
     expect(page.get_by_text("10 Mamba + 3 attention = 13 layers")).to_be_visible()
-    expect(page.get_by_test_id("stMetricValue").filter(has_text="944M")).to_be_visible()
+    expect(page.locator(".numbers .value").filter(has_text="944M")).to_be_visible()
     page.get_by_role("radio", name="custom: the layers you name").press("Space")
     layers = page.get_by_role("textbox", name="Layers of kind attention")
     layers.fill("4, 99")
     layers.press("Enter")
     expect(page.get_by_text("layers.indices: 99 - must be from 1 to n_layers (13)")).to_be_visible()
-    assert metric(page, "Parameters without embedding") == "944M"
+    assert number(page, "Parameters without embedding") == "944M"
     stack = page.get_by_role("textbox", name="The same as letters")
     stack.fill("AMMAMMMAMMMMM")
     stack.press("Enter")
     expect(page.get_by_text("10 Mamba + 3 attention = 13 layers")).to_be_visible()
     expect(page.get_by_text("layers.indices: 99")).to_have_count(0)
+
+
+def test_the_stack_is_one_stop_of_the_keyboard_where_arrows_walk_and_letters_write(page: Page, server: str) -> None:
+    page.goto(server)
+    page.get_by_role("radio", name="next kind").focus()  # what stands before the stack
+    page.keyboard.press("Tab")
+    expect(layer(page, 1)).to_be_focused()
+    expect(layer(page, 1)).to_have_accessible_name("layer 1: Mamba-2, 76.1M parameters (7.94 %), 1.27 TFLOPs (7.69 %)")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("h")
+    stack = page.get_by_role("textbox", name="The same as letters")
+    expect(stack).to_have_value("MHMAMMMAMMMMM")
+    expect(layer(page, 2)).to_be_focused()
+    page.keyboard.press("End")
+    page.keyboard.press("Enter")  # the next kind
+    expect(stack).to_have_value("MHMAMMMAMMMMH")
+    page.keyboard.press("Tab")
+    expect(page.locator(".stack :focus")).to_have_count(0)
+
+
+def test_a_chart_is_saved_as_picture_and_table_and_a_name_hides_its_lines(page: Page, server: str, tmp_path: Path) -> None:
+    page.goto(server)
+    chart = page.get_by_role("figure", name="Cache of one sequence against context")
+    expect(chart.locator(".main-svg").first).to_be_visible(timeout=15_000)
+    for kind, says in (("CSV", "inter-1to5-1b,8192,54.27"), ("SVG", "exact: tensor shapes and dtypes")):
+        with page.expect_download() as download:
+            chart.get_by_role("button", name=kind).click()
+        download.value.save_as(tmp_path / kind)
+        assert download.value.suggested_filename == f"cache.{kind.lower()}"
+        text = (tmp_path / kind).read_text()
+        assert says in text
+    assert text.startswith("<svg") and "Cache of one sequence against context" in text
+    page.goto(f"{server}/paper")
+    chart = page.get_by_role("figure", name="Cache of one sequence against context (Figure 3b)")
+    expect(chart.locator(".scatterlayer .trace")).to_have_count(10)  # lines and printed cells of five designs
+    chart.get_by_role("button", name="Llama", exact=True).click()
+    expect(chart.locator(".scatterlayer .trace")).to_have_count(8)
 
 
 def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: str, browser: Browser) -> None:
@@ -119,7 +157,7 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, tmp_pat
     choose(page, "Start from", "inter-1to5-100m")
     expect(page.get_by_role("heading", name="inter-1to5-100m")).to_be_visible()
     small = presets.get("inter-1to5-100m").spec
-    expect(page.get_by_test_id("stMetricValue").filter(has_text=units.count(model_costs(small).params().non_embedding))).to_be_visible()
+    expect(page.locator(".numbers .value").filter(has_text=units.count(model_costs(small).params().non_embedding))).to_be_visible()
 
     page.get_by_role("button", name="Share", exact=True).click()
     yaml = save(page, "Download YAML", tmp_path / "design.yaml")
@@ -166,7 +204,7 @@ def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(p
     page.get_by_role("textbox", name="As Hugging Face publishes it").fill((MODELS / "Jamba-v0.1.json").read_text())
     page.get_by_role("button", name="Open config").click()
     expect(page.get_by_role("heading", name="pasted")).to_be_visible()
-    expect(page.get_by_test_id("stMetricValue").filter(has_text="51.")).to_be_visible()  # billions
+    expect(page.locator(".numbers .value").filter(has_text="51.").first).to_be_visible()  # billions
     page.keyboard.press("Escape")
     stack = page.get_by_role("textbox", name="The same as letters")
     expect(stack).to_have_value("MMMMAMMM" * 4)
