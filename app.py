@@ -4,11 +4,16 @@ import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
+from pathlib import Path
 
 import streamlit as st
+from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 
 from hybrid_core import advice, hardware, presets
 from pages import parts
+
+ROOT = Path(__file__).parent
 
 
 @asynccontextmanager
@@ -22,4 +27,5 @@ async def loaded(_: st.App) -> AsyncIterator[None]:
     yield
 
 
-app = st.App("navigation.py", lifespan=loaded)
+# The script lies beside its pages: Streamlit takes a folder `pages` next to it for navigation of its own.
+app = st.App(ROOT / "pages" / "navigation.py", lifespan=loaded, routes=[Mount("/browser", StaticFiles(directory=ROOT / "static"))])

@@ -15,7 +15,7 @@ from hybrid_core.retrieval.options import NiahOptions
 from hybrid_core.runs import submit
 from hybrid_core.spec import ArchSpec, IntraMixer, SpecError
 from hybrid_core.workload import Workload
-from pages.parts import chart, design, draft, form, guide, jobs, layout, notes, numbers, share, stack, work
+from pages.parts import chart, design, draft, form, guide, jobs, layout, notes, numbers, pictures, share, stack, work
 
 
 def pick_reference(view: View) -> ArchSpec | None:
@@ -56,7 +56,7 @@ AGAINST, LIMITS, PAPER = "Against context", "Memory limits", "What the paper say
 
 
 def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware.Hardware) -> None:
-    """The stack with its FLOPs and memory, and one further view; what is not looked at is not drawn, which keeps changes quick."""
+    """The stack with its FLOPs and memory, and one further view."""
     pair = [figures.Named(spec.name, spec), figures.Named(other.name, other)]
     left, right = layout.cells(2, layout.CHART)
     with left:
@@ -64,11 +64,17 @@ def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware
     with right:
         chart.show(figures.flops_by_part(pair[:1], workload), "flops")
         chart.show(figures.memory_by_part(pair, workload, device), "memory")
+    with right if spec.n_layers > pictures.FEW else st.container():  # beside a stack that is high enough
+        by_context(pair, workload, device)
+
+
+def by_context(pair: list[figures.Named], workload: Workload, device: hardware.Hardware) -> None:
+    """One view of several: what is not looked at is not drawn, which keeps changes quick."""
     shown = st.segmented_control(
         "Look at", [AGAINST, LIMITS, PAPER], default=AGAINST, required=True, key="compose.look", label_visibility="collapsed"
     )
     if shown == PAPER:
-        findings(spec)
+        findings(pair[0].spec)
         return
     drawn = {
         AGAINST: {"cache": figures.cache_by_context, "decode": figures.decode_by_context},

@@ -109,7 +109,8 @@ function themed(layout, root) {
   const axis = { gridcolor: faint, zerolinecolor: faint, automargin: true, ticklabeloverflow: "allow" }
   const clear = "rgba(0,0,0,0)"
   const base = { font: { family: of("--st-font"), color: ink, size: 12 }, paper_bgcolor: clear, plot_bgcolor: clear, dragmode: touch() ? false : "zoom" }
-  return { ...layout, template: { layout: { ...base, xaxis: axis, yaxis: axis } } }
+  const names = (layout.annotations ?? []).map(name => ({ bgcolor: of("--st-background-color"), borderpad: 0, ...name })) // on no line
+  return { ...layout, annotations: names, template: { layout: { ...base, xaxis: axis, yaxis: axis } } }
 }
 
 const touch = () => matchMedia("(pointer: coarse)").matches
@@ -168,7 +169,7 @@ async function saveSvg(chart) {
   const whole = {
     ...themed(layout, chart.root),
     paper_bgcolor: getComputedStyle(chart.root).getPropertyValue("--st-background-color"),
-    annotations: [...(layout.annotations ?? []), ...words],
+    annotations: [...themed(layout, chart.root).annotations, ...words],
     margin: { ...m, t: m.t + above, b: m.b + below },
     width: wide,
     height,

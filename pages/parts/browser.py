@@ -14,7 +14,7 @@ def component(name: str) -> ComponentRenderer:
     version = sha256((STATIC / f"{name}.js").read_bytes()).hexdigest()[:12]
     module = f"""
 const ours = [...document.scripts].map(script => script.src).find(src => src.includes("/static/js/"))
-const module = import(new URL("../../app/static/{name}.js?{version}", ours).href)
+const module = import(new URL("../../browser/{name}.js?{version}", ours).href)
 export default async argument => (await module).default(argument)
 """
     return st.components.v2.component(name, js=module, isolate_styles=False)

@@ -85,14 +85,14 @@ def _beside(figure: style.Figure, rows: Sequence[str], columns: Mapping[str, tup
             "range": [0, end],
             "side": "top",
             "anchor": "y",
-            "title": {"text": name, "standoff": 4, "font": {"size": 12}},
+            "title": {"text": name, "standoff": 4, "font": {"size": 11}},
             "showticklabels": False,
             "showgrid": False,
             "zeroline": False,
             "fixedrange": True,
         }
-    layout = figure["layout"]
-    layout |= axes | {"height": 34 + ROW * len(rows), "showlegend": False, "margin": layout["margin"] | {"t": 28, "b": 6}}
+    layout, high = figure["layout"], ROW + 10 * max(row.count("<br>") for row in rows)
+    layout |= axes | {"height": 34 + high * len(rows), "showlegend": False, "margin": layout["margin"] | {"t": 28, "b": 6}}
     layout["yaxis"] = {"autorange": "reversed", "fixedrange": True, "showgrid": False}
 
 
@@ -107,7 +107,7 @@ def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware:
     used = [memory(d.spec, workload) for d in designs]
     colours = {"weights": "#56B4E9", "cache": "#E69F00", "activations": "#999999", "total": "#666666"}
     columns = {part: ([float(getattr(u, part)) / 2**30 for u in used], [colour] * len(used)) for part, colour in colours.items()}
-    _beside(figure, [escape(d.label) for d in designs], columns, "GiB")
+    _beside(figure, ["<br>".join(map(escape, textwrap.wrap(d.label, 16))) for d in designs], columns, "GiB")
     device = hardware.memory_bytes / 2**30
     if device <= figure["layout"]["xaxis"]["range"][1]:
         style.vertical(figure, device, "#B00020", "x4")

@@ -14,8 +14,6 @@ from hybrid_core.spec import ArchSpec
 # Okabe and Ito's colours, for designs side by side.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 CONTEXTS = 2 ** np.arange(11, 21)  # 2K to 1M
-LENGTHS = [4**k for k in range(5, 11)]  # each second one: ten words do not fit a phone
-LENGTH_TICKS = {"tickvals": LENGTHS, "ticktext": [units.length(n) for n in LENGTHS]}
 MODEL_COLOUR = {"llama": "#D55E00", "swa": "#E69F00", "mamba": "#0072B2", "inter": "#CC79A7", "intra": "#009E73"}
 MODEL_LABEL = {"llama": "Llama", "swa": "SWA", "mamba": "Mamba", "inter": "Inter-hybrid", "intra": "Intra-hybrid"}
 
@@ -80,9 +78,10 @@ def log_axis(figure: Figure, axis: str) -> None:
     figure["layout"][f"{axis}axis"] |= {"type": "log", "tickvals": values, "ticktext": [units.count(value) for value in values]}
 
 
-def length_axis(figure: Figure) -> None:
-    """A logarithmic axis of context lengths, each written out."""
-    figure["layout"]["xaxis"] |= {"type": "log", **LENGTH_TICKS}
+def length_axis(figure: Figure, step: int = 1) -> None:
+    """A logarithmic axis of context lengths, each `step`th power of two written out, up to 1M."""
+    lengths = [2**k for k in range(20, 9, -step)]
+    figure["layout"]["xaxis"] |= {"type": "log", "tickvals": lengths, "ticktext": [units.length(n) for n in lengths]}
 
 
 def lines(figure: Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str, log: bool = True) -> None:
@@ -104,7 +103,7 @@ def lines(figure: Figure, designs: Sequence[Named], values: Sequence[np.ndarray]
     _name_ends(figure, [design.label for design in designs], curves, log)
     if log:
         log_axis(figure, "y")
-    length_axis(figure)
+    length_axis(figure, 2)  # ten words do not fit a phone
 
 
 ROOM_FOR_LINES, LABEL = 235, 15  # pixels: height of a plot of lines, and of a label
@@ -124,8 +123,8 @@ def _name_ends(figure: Figure, names: Sequence[str], lines: Sequence[np.ndarray]
     for last, i in sorted(ends, key=lambda end: -lines[end[1]][end[0]]):
         y = float(scale(lines[i][last]))
         at = (y - low) * pixels
-        falls = last > 0 and lines[i][last] < lines[i][last - 1]
-        placed = min(at + (-0.9 if falls else 0.7) * LABEL, free)
+        below = last > 0 and lines[i][last] < lines[i][last - 1] and at > 1.5 * LABEL  # not on the axis
+        placed = min(at + (-0.9 if below else 0.7) * LABEL, free)
         free = placed - LABEL
         figure["layout"]["annotations"].append(
             {
