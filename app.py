@@ -13,7 +13,7 @@ from starlette.staticfiles import StaticFiles
 from hybrid_core import advice, hardware, presets
 from pages import parts
 
-ROOT = Path(__file__).parent
+WEB = Path(__file__).parent / "web"
 
 
 @asynccontextmanager
@@ -27,5 +27,5 @@ async def loaded(_: st.App) -> AsyncIterator[None]:
     yield
 
 
-# The script lies beside its pages: Streamlit takes a folder `pages` next to it for navigation of its own.
-app = st.App(ROOT / "pages" / "navigation.py", lifespan=loaded, routes=[Mount("/browser", StaticFiles(directory=ROOT / "static"))])
+# In a folder of its own: Streamlit takes a folder `pages` beside the script for navigation of its own, and imports what is beside it.
+app = st.App(WEB / "navigation.py", lifespan=loaded, routes=[Mount("/browser", StaticFiles(directory=WEB / "static"))])

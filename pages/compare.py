@@ -30,7 +30,7 @@ def cards(designs: list[figures.Named]) -> None:
             st.caption(f"{spec.n_layers} layers, d_model {spec.d_model}")
             if index == 0:
                 if st.button("Change in Compose"):
-                    st.switch_page("pages/compose.py")
+                    layout.go("compose")
                 continue
             row = st.container(horizontal=True)
             row.button("Remove", key=f"remove-{index}", on_click=remove, args=(index - 1,), help="Take it away")

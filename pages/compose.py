@@ -40,10 +40,10 @@ def buttons(spec: ArchSpec) -> None:
     """Profile, take away, and the way back."""
     if st.button("Profile this design", type="primary", icon=":material/speed:"):
         st.session_state["profile.run"] = submit(spec, ProfileOptions())
-        st.switch_page("pages/profile.py")
+        layout.go("profile")
     if st.button("Test retrieval", icon=":material/search:", help="Trains a small proxy for two to four minutes and asks it for needles"):
         st.session_state["niah.run"] = submit(spec, NiahOptions())
-        st.switch_page("pages/retrieval.py")
+        layout.go("retrieval")
     if st.button("Guided start", icon=":material/explore:"):
         guide.ask()
     st.button("Keep for comparison", icon=":material/compare_arrows:", on_click=keep_for_comparison, args=(spec,))

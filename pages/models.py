@@ -6,7 +6,7 @@ import streamlit as st
 
 from hybrid_core import presets
 from hybrid_core.report import units
-from pages.parts import design, jobs
+from pages.parts import design, jobs, layout
 
 FIGURES = {"total": ("parameters", units.count), "active": ("active", units.count), "cache_8k": ("cache at 8K", units.n_bytes)}
 EXACT = {
@@ -41,7 +41,7 @@ row = st.container(horizontal=True, vertical_alignment="bottom")
 chosen = row.selectbox("Model", list(models), width=340)
 if row.button(f"Start from {chosen}", type="primary", icon=":material/stacks:"):
     design.open_in_compose(models[chosen].spec)
-    st.switch_page("pages/compose.py")
+    layout.go("compose")
 model = models[chosen]
 figures = [{"figure": label, "quoted": f"{model.quoted[key]:,}", "computed": f"{model.computed[key]:,}"} for key, label in EXACT.items()]
 st.dataframe(figures, hide_index=True, width=620)

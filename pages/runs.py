@@ -43,7 +43,7 @@ def actions(ids: list[int]) -> None:
         row.download_button("Save report", made, name, "text/html", type="primary", icon=":material/description:")
     if len(selected) == 1 and row.button("Open in Compose", icon=":material/stacks:"):
         design.open_in_compose(selected[0].spec)
-        st.switch_page("pages/compose.py")
+        layout.go("compose")
     with row.popover("Delete", icon=":material/delete:", disabled=any(run.active for run in selected)):
         st.write(f"Delete {len(selected)} run{'s' if len(selected) > 1 else ''} for good?")
         if st.button("Yes, delete", key="runs.delete"):

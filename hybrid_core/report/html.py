@@ -32,7 +32,7 @@ TITLES = {"profile": "Profile", "niah": "Retrieval", "probes": "Recall and state
 
 
 # The part of plotly that the charts need, a third of the whole; pages load the same file.
-PLOTLY = Path(__file__).parents[2] / "static" / "plotly-cartesian-4.1.1.min.js"
+PLOTLY = Path(__file__).parents[2] / "web" / "static" / "plotly-cartesian-4.1.1.min.js"
 HOME = "http://localhost:8501"  # where `make app` serves the explorer
 
 

@@ -1,4 +1,4 @@
-"""Parts of a page that run in the browser: each is one module in static/, which the browser keeps until it changes."""
+"""Parts of a page that run in the browser: each is one module of web/static, which the browser keeps until it changes."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
-STATIC = Path(__file__).parents[2] / "static"
+STATIC = Path(__file__).parents[2] / "web" / "static"
 
 
 def component(name: str) -> ComponentRenderer:
-    """What draws static/{name}.js. Its address is where Streamlit's own scripts come from, so that it also works behind a proxy."""
+    """What draws web/static/{name}.js. Its address is where Streamlit's own scripts come from, so that it also works behind a proxy."""
     version = sha256((STATIC / f"{name}.js").read_bytes()).hexdigest()[:12]
     module = f"""
 const ours = [...document.scripts].map(script => script.src).find(src => src.includes("/static/js/"))

@@ -1,4 +1,4 @@
-"""A chart on a page: drawn by static/chart.js, told to a screen reader, and given away as SVG and CSV."""
+"""A chart on a page: drawn by web/static/chart.js, told to a screen reader, and given away as SVG and CSV."""
 
 from hybrid_core.report import figures
 from pages.parts import browser

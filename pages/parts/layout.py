@@ -31,6 +31,11 @@ def contrast() -> None:
     st.html(f"<style>{FAINT[_theme()]}</style>")
 
 
+def go(page: str) -> None:
+    """To another page; pages are found from where the script of navigation lies."""
+    st.switch_page(f"../pages/{page}.py")
+
+
 def cells(n: int, width: int) -> Iterator[DeltaGenerator]:
     """`n` containers of `width` pixels in a row that wraps."""
     row = st.container(horizontal=True)

@@ -35,7 +35,7 @@ def draw(spec: ArchSpec, workload: Workload) -> None:
 
 
 def _picture(spec: ArchSpec, workload: Workload) -> dict[str, Any]:
-    """What static/stack.js draws: rows that look the same are sent once."""
+    """What web/static/stack.js draws: rows that look the same are sent once."""
     layers = figures.layers(spec, workload)
     looks = {layer: i for i, layer in enumerate(dict.fromkeys(layers))}
     kinds = Counter(layer.kind for layer in layers)

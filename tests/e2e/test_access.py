@@ -85,6 +85,7 @@ def test_a_new_server_may_be_visited_at_any_page(browser: Browser, tmp_path: Pat
         page = browser.new_page()
         visit(page, f"{address}/models")
         expect(page.get_by_role("heading", name="Published models")).to_be_visible()
+        expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(8)  # ours, not what Streamlit makes of a folder
         page.close()
 
 

@@ -260,3 +260,14 @@ def test_the_paper_page_shows_table_2_and_its_figures(page: Page, server: str) -
     ):
         expect(page.get_by_text(title)).to_be_visible()
     assert page.get_by_test_id("stException").count() == 0
+
+
+def test_a_published_model_is_started_from_and_compared(page: Page, server: str) -> None:
+    page.goto(f"{server}/models")
+    page.get_by_role("button", name="Start from").click()
+    expect(page.get_by_role("textbox", name="The same as letters")).to_be_visible()
+    page.get_by_role("button", name="Keep for comparison").click()
+    expect(page.get_by_text("is kept for the Compare page")).to_be_visible()
+    page.get_by_role("link", name="Compare").click()
+    page.get_by_role("button", name="Change in Compose").click()
+    expect(page.get_by_role("textbox", name="The same as letters")).to_be_visible()
