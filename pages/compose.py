@@ -18,16 +18,15 @@ from hybrid_core.workload import Workload
 from pages.parts import chart, design, draft, form, guide, jobs, layout, notes, numbers, pictures, share, stack, work
 
 
-def pick_reference(view: View) -> ArchSpec | None:
-    """The design that differences are taken against: a preset, one kept for comparison, or None: the Llama of the same size."""
+def references(view: View) -> dict[str, ArchSpec | None]:
+    """What differences can be taken against: presets, designs kept for comparison, and, as None, the Llama of the same size."""
     own = [*view.compared, *([view.reference] if view.reference else [])]
     kept = {f"kept: {spec.name}": spec for spec in own if spec.name not in presets.names()}
-    options = [SAME_SIZE, *kept, *presets.ordered()]
-    if st.session_state.get("form.reference") not in options:
+    known = {SAME_SIZE: None, **kept, **{name: presets.get(name).spec for name in presets.ordered()}}
+    if st.session_state.get("form.reference") not in known:
         name = view.reference.name if view.reference else SAME_SIZE
-        st.session_state["form.reference"] = name if name in options else f"kept: {name}"
-    chosen = st.selectbox("Differences against", options, key="form.reference", help=explain("reference"), width=420)
-    return None if chosen == SAME_SIZE else kept.get(chosen) or presets.get(chosen).spec
+        st.session_state["form.reference"] = name if name in known else f"kept: {name}"
+    return known
 
 
 def keep_for_comparison(spec: ArchSpec) -> None:
@@ -131,10 +130,11 @@ said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use(
 st.title(design.plain(spec.name))
 jobs.strip()
 # What changes is sent first, the controls, which mostly stay, last: places that are filled later, or at times, are kept here.
-wrong, row = st.container(), st.container(horizontal=True)
+wrong, row, against = st.container(), st.container(horizontal=True), st.container()
 if problem:
     wrong.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
-chosen = pick_reference(design.view())
+known = references(design.view())
+chosen = known[st.session_state["form.reference"]]
 design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or (same_size_llama(spec) if spec.attention else presets.get("llama-1b").spec)
 numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name)
@@ -148,6 +148,7 @@ charts(spec, reference, workload, device)
 yaml = st.expander("YAML", key="compose.yaml", on_change="rerun")
 if yaml.open:
     yaml.code(spec.to_yaml(), language="yaml")
+against.selectbox("Differences against", list(known), key="form.reference", help=explain("reference"), width=420)
 with row:
     buttons(spec)
 with st.sidebar:

@@ -107,7 +107,7 @@ def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware:
     used = [memory(d.spec, workload) for d in designs]
     colours = {"weights": "#56B4E9", "cache": "#E69F00", "activations": "#999999", "total": "#666666"}
     columns = {part: ([float(getattr(u, part)) / 2**30 for u in used], [colour] * len(used)) for part, colour in colours.items()}
-    _beside(figure, ["<br>".join(map(escape, textwrap.wrap(d.label, 16))) for d in designs], columns, "GiB")
+    _beside(figure, ["<br>".join(map(escape, textwrap.wrap(d.label, 20))) for d in designs], columns, "GiB")
     device = hardware.memory_bytes / 2**30
     if device <= figure["layout"]["xaxis"]["range"][1]:
         style.vertical(figure, device, "#B00020", "x4")
