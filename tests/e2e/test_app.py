@@ -118,6 +118,13 @@ def test_a_chart_is_saved_as_picture_and_table_and_a_name_hides_its_lines(page: 
     expect(chart.locator(".scatterlayer .trace")).to_have_count(8)
 
 
+def test_a_chart_whose_library_does_not_come_says_so(page: Page, server: str) -> None:
+    page.route("**/plotly-*", lambda route: route.abort())
+    page.goto(server)
+    expect(page.get_by_text("This chart cannot be drawn. The library of charts did not load").first).to_be_visible()
+    assert number(page, "Parameters without embedding") == "959M"
+
+
 def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: str, browser: Browser) -> None:
     page.goto(f"{server}/?context=32768&device=rtx_4090")
     page.get_by_role("button", name="Guided start").click()

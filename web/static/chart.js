@@ -21,6 +21,7 @@ const STYLE = `
 
 let plotly // a promise of the library, which is fetched once, after the page's numbers stand
 const waiting = new Set() // charts to draw
+let drawing = false // whether somebody is at it
 
 export default function ({ parentElement, data }) {
   const chart = (parentElement.chart ??= build(parentElement))
@@ -35,7 +36,7 @@ export default function ({ parentElement, data }) {
   return () => {
     waiting.delete(chart)
     chart.resized.disconnect()
-    plotly?.then(library => library.purge(chart.plot))
+    if (chart.drawn) window.Plotly.purge(chart.plot)
   }
 }
 
@@ -43,6 +44,7 @@ function build(parent) {
   if (!document.getElementById("chart-style")) document.head.append(element("style", { id: "chart-style", textContent: STYLE }))
   const chart = { title: element("figcaption"), legend: element("div", { className: "legend" }), source: element("p") }
   chart.plot = element("div", { className: "plot" })
+  chart.drawn = 0 // pixels of width
   const svg = element("button", { textContent: "SVG", title: "Save the chart as a picture", onclick: () => saveSvg(chart) })
   const csv = element("button", { textContent: "CSV", title: "Save the chart's data as a table", onclick: () => saveCsv(chart) })
   const [buttons, foot] = [element("span"), element("div", { className: "foot" })]
@@ -52,7 +54,7 @@ function build(parent) {
   chart.root.setAttribute("role", "figure")
   chart.root.append(chart.title, chart.legend, chart.plot, foot)
   parent.replaceChildren(chart.root)
-  chart.resized = new ResizeObserver(() => chart.drawn && chart.plot.clientWidth !== chart.drawn && later(chart))
+  chart.resized = new ResizeObserver(() => chart.plot.clientWidth !== chart.drawn && later(chart))
   chart.resized.observe(chart.root)
   return chart
 }
@@ -66,18 +68,24 @@ function element(tag, properties = {}) {
 function later(chart) {
   chart.root.setAttribute("aria-busy", "true")
   waiting.add(chart)
-  if (waiting.size === 1) requestAnimationFrame(() => setTimeout(drawWaiting))
+  if (!drawing) nextFrame()
+}
+
+function nextFrame() {
+  drawing = true
+  requestAnimationFrame(() => setTimeout(drawWaiting))
 }
 
 async function drawWaiting() {
-  plotly ??= load()
-  const library = await plotly
+  const library = await (plotly ??= load()).catch(error => error)
   const seen = [...waiting].filter(inSight)
   for (const chart of seen.length ? seen : [...waiting].slice(0, 1)) {
     waiting.delete(chart)
-    if (chart.plot.isConnected && chart.plot.clientWidth) await draw(library, chart)
+    if (chart.plot.clientWidth) await draw(library, chart).catch(error => (chart.plot.textContent = `This chart cannot be drawn. ${error.message}`))
+    chart.root.setAttribute("aria-busy", String(waiting.has(chart)))
   }
-  if (waiting.size) requestAnimationFrame(() => setTimeout(drawWaiting))
+  drawing = waiting.size > 0
+  if (drawing) nextFrame()
 }
 
 function inSight(chart) {
@@ -88,18 +96,21 @@ function inSight(chart) {
 function load() {
   return new Promise((resolve, reject) => {
     const script = element("script", { src: PLOTLY, onload: () => resolve(window.Plotly) })
-    script.onerror = () => reject(new Error(`The charts' library did not load from ${PLOTLY}`))
+    script.onerror = () => {
+      plotly = undefined // the next chart tries again
+      reject(new Error("The library of charts did not load: is the server still there?"))
+    }
     document.head.append(script)
   })
 }
 
 async function draw(library, chart) {
+  if (library instanceof Error) throw library
   const { data, layout } = chart.figure
   const width = chart.plot.clientWidth
   const hidden = data.map(trace => ({ ...trace, visible: !chart.hidden?.has(group(trace)) }))
   await library.react(chart.plot, hidden, { ...themed(layout, chart.root), width, showlegend: false }, CONFIG)
   chart.drawn = width
-  if (!waiting.has(chart)) chart.root.setAttribute("aria-busy", "false")
 }
 
 // The page's colours and letters; a chart has only the colours that mean something.

@@ -12,10 +12,9 @@ const STYLE = `
 .numbers .worse { background: var(--st-red-background-color); color: var(--st-red-text-color) }
 .numbers .why { all: unset; cursor: help; width: 1rem; height: 1rem; line-height: 1rem; font-size: 0.7rem; text-align: center; border-radius: 50%; border: 1px solid currentColor; flex: none }
 .numbers .why:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px }
-.numbers .says { display: none; position: absolute; z-index: 9; top: 1.6rem; left: 0; width: max-content; max-width: min(22rem, 80vw); padding: 0.5rem 0.75rem; font-size: 0.8rem;
+.numbers .says { display: none; position: absolute; z-index: 9; top: 1.6rem; left: 0; box-sizing: border-box; width: 100%; padding: 0.5rem 0.75rem; font-size: 0.8rem;
   background: var(--st-secondary-background-color); border: 1px solid var(--st-border-color); border-radius: 0.5rem; box-shadow: 0 4px 14px rgb(0 0 0 / 20%) }
-.numbers .why:hover + .says, .numbers .why:focus + .says { display: block }
-.numbers div:nth-child(4n) .says { left: auto; right: 0 }`
+.numbers .why:hover + .says, .numbers .why:focus + .says { display: block }`
 
 export default function ({ parentElement, data }) {
   const cards = (parentElement.cards ??= build(parentElement, data.length))
