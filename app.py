@@ -12,8 +12,7 @@ from starlette.staticfiles import StaticFiles
 
 from hybrid_core import advice, hardware, presets
 from pages import parts
-
-WEB = Path(__file__).parent / "web"
+from pages.parts import browser
 
 
 @asynccontextmanager
@@ -28,4 +27,6 @@ async def loaded(_: st.App) -> AsyncIterator[None]:
 
 
 # In a folder of its own: Streamlit takes a folder `pages` beside the script for navigation of its own, and imports what is beside it.
-app = st.App(WEB / "navigation.py", lifespan=loaded, routes=[Mount("/browser", StaticFiles(directory=WEB / "static"))])
+app = st.App(
+    Path(__file__).parent / "web" / "navigation.py", lifespan=loaded, routes=[Mount(browser.PLACE, StaticFiles(directory=browser.STATIC))]
+)

@@ -1,4 +1,4 @@
-"""Parts of a page that run in the browser: each is one module of web/static, which the browser keeps until it changes."""
+"""Parts of a page that run in the browser: each is one module of web/static."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -7,14 +7,15 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 STATIC = Path(__file__).parents[2] / "web" / "static"
+# Where app.py serves them: another place whenever one of them has changed, so that no browser keeps an old one.
+PLACE = f"/browser/{sha256(b''.join(file.read_bytes() for file in sorted(STATIC.iterdir()))).hexdigest()[:12]}"
 
 
 def component(name: str) -> ComponentRenderer:
     """What draws web/static/{name}.js. Its address is where Streamlit's own scripts come from, so that it also works behind a proxy."""
-    version = sha256((STATIC / f"{name}.js").read_bytes()).hexdigest()[:12]
     module = f"""
 const ours = [...document.scripts].map(script => script.src).find(src => src.includes("/static/js/"))
-const module = import(new URL("../../browser/{name}.js?{version}", ours).href)
+const module = import(new URL("../..{PLACE}/{name}.js", ours).href)
 export default async argument => (await module).default(argument)
 """
     return st.components.v2.component(name, js=module, isolate_styles=False)

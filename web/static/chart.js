@@ -1,6 +1,8 @@
 // A chart of the house: title, legend, plot, source, and buttons that save it. Plotly draws only the plot; words are text of the page, so
 // that they wrap on a narrow screen. A change redraws what has changed and keeps the plot (Streamlit's own element builds it anew).
 
+import { element, style } from "./dom.js"
+
 const PLOTLY = new URL("plotly-cartesian-4.1.1.min.js", import.meta.url)
 const CONFIG = { displaylogo: false, displayModeBar: false, doubleClick: "reset" }
 const STYLE = `
@@ -41,7 +43,7 @@ export default function ({ parentElement, data }) {
 }
 
 function build(parent) {
-  if (!document.getElementById("chart-style")) document.head.append(element("style", { id: "chart-style", textContent: STYLE }))
+  style("chart", STYLE)
   const chart = { title: element("figcaption"), legend: element("div", { className: "legend" }), source: element("p") }
   chart.plot = element("div", { className: "plot" })
   chart.drawn = 0 // pixels of width
@@ -57,10 +59,6 @@ function build(parent) {
   chart.resized = new ResizeObserver(() => chart.plot.clientWidth !== chart.drawn && later(chart))
   chart.resized.observe(chart.root)
   return chart
-}
-
-function element(tag, properties = {}) {
-  return Object.assign(document.createElement(tag), properties)
 }
 
 // Draw once the browser has shown what arrived with the charts: those in sight together, the others one at a time, so that it can answer

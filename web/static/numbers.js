@@ -1,5 +1,7 @@
 // The key numbers, a card each: what it is, the value, its difference to the reference, its convention; how it is counted on hover or focus.
 
+import { element, style } from "./dom.js"
+
 const STYLE = `
 .numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13.5rem), 1fr)); gap: 1rem; margin: 0; font-family: var(--st-font); color: var(--st-text-color) }
 .numbers div { position: relative; min-width: 0 }
@@ -22,7 +24,7 @@ export default function ({ parentElement, data }) {
 }
 
 function build(parent, count) {
-  if (!document.getElementById("numbers-style")) document.head.append(element("style", { id: "numbers-style", textContent: STYLE }))
+  style("numbers", STYLE)
   const list = element("dl", { className: "numbers" })
   const cards = Array.from({ length: count }, () => {
     const [card, term] = [element("div"), element("dt")]
@@ -43,10 +45,6 @@ function build(parent, count) {
   })
   parent.replaceChildren(list)
   return cards
-}
-
-function element(tag, properties = {}) {
-  return Object.assign(document.createElement(tag), properties)
 }
 
 function fill(card, { label, value, change, judged, convention, says }) {

@@ -1,6 +1,8 @@
 // The stack of layers, first on top: a row a layer, coloured by kind, with its share of parameters and FLOPs. A press on a row, or a letter
 // typed on it, asks for another kind. Arrow keys walk; the whole stack is one stop of the Tab key.
 
+import { element, style } from "./dom.js"
+
 const STYLE = `
 .stack { font-family: var(--st-font); color: var(--st-text-color); margin: 0; font-size: 0.8rem }
 .stack figcaption { font-weight: 600; font-size: 0.95rem }
@@ -38,7 +40,7 @@ export default function ({ parentElement, data, setTriggerValue }) {
 }
 
 function build(parent) {
-  if (!document.getElementById("stack-style")) document.head.append(element("style", { id: "stack-style", textContent: STYLE }))
+  style("stack", STYLE)
   const stack = { title: element("figcaption"), kinds: element("div", { className: "kinds" }), list: element("ol"), source: element("p"), at: 0, rows: [] }
   const head = element("div", { className: "head" })
   head.append(...["", "layer", "parameters", "FLOPs"].map(textContent => element("span", { textContent })))
@@ -53,13 +55,6 @@ function build(parent) {
   })
   parent.replaceChildren(stack.root)
   return stack
-}
-
-function element(tag, properties = {}) {
-  const made = document.createElement(tag)
-  const { style, ...rest } = properties
-  if (style) made.style.cssText = style
-  return Object.assign(made, rest)
 }
 
 function ask(stack, layer, kind) {
