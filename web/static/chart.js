@@ -148,7 +148,7 @@ function toggle(chart, name) {
   later(chart)
 }
 
-function swatch({ mode = "", line = {}, marker = {} }) {
+function swatch({ mode = "lines+markers", line = {}, marker = {} }) {
   const colour = [line.color, marker.color].find(value => /^#[0-9a-f]{6}$/i.test(value)) ?? "currentColor"
   const dashes = { dot: "2 3", dash: "6 3" }[line.dash] ?? ""
   const stroke = mode.includes("lines") ? `<path d="M0 5H22" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dashes}"/>` : ""
