@@ -100,7 +100,7 @@ def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore
 def test_a_dtype_that_the_device_multiplies_slowly_is_said(store: RunStore) -> None:
     run_id = store.create("profile", design("A"), {}, "cpu")
     store.put_part(run_id, "ceilings", {"dtype": "bf16", "fp32_times": 81.2, "flops_per_s": 1.2e9, "bytes_per_s": 1e10, "basis": "b"})
-    assert "fp32 products are 81.2 times as fast as bf16 here: choose weights in fp32" in run_table(store.get(run_id))
+    assert "fp32 products are 81.2 times as fast as bf16 here: prefill is quicker with weights in fp32" in run_table(store.get(run_id))
 
 
 def test_jobs_of_one_device_take_turns(store: RunStore) -> None:
