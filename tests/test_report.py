@@ -13,6 +13,7 @@ from hybrid_core.costs.memory import memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.interop.snippet import snippet
 from hybrid_core.report import compare, figures
+from hybrid_core.report.figures import style
 from hybrid_core.report.html import PLOTLY
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
@@ -71,6 +72,17 @@ def test_the_csv_has_the_caches_of_the_closed_form() -> None:
     table = pd.read_csv(io.StringIO(figures.table(DRAWN["cache"])))
     row = table[(table["series"] == "llama-1b") & (table["context length (tokens)"] == 8192)]
     assert row["cache (MiB)"].item() == 256.0
+
+
+def test_an_axis_is_logarithmic_only_where_it_has_ticks_among_the_data() -> None:
+    def ticks(low: float, high: float) -> list[float] | None:
+        figure = style.blank("title", "source", "x", "y")
+        style.add(figure, "scatter", x=[1, 2], y=[low, high])
+        style.log_axis(figure, "y")
+        return figure["layout"]["yaxis"].get("tickvals")
+
+    assert ticks(21, 39) is None
+    assert [tick for tick in ticks(6, 31) or [] if 6 <= tick <= 31] == [10, 20]
 
 
 def test_flops_by_part_add_up_to_training_and_decoding() -> None:

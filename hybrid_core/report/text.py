@@ -213,7 +213,11 @@ def slow_dtype(run: Run) -> str | None:
     """That the weights' dtype is one that the device multiplies much slower than fp32, if it is."""
     found = run.parts.get("ceilings", {})
     times = found.get("fp32_times", 1.0)
-    return f"fp32 products are {times:.3g} times as fast as {found['dtype']} here: prefill is quicker with weights in fp32" if times > 1.5 else None
+    return (
+        f"fp32 products are {times:.3g} times as fast as {found['dtype']} here: prefill is quicker with weights in fp32"
+        if times > 1.5
+        else None
+    )
 
 
 def profile_table(run: Run) -> str:

@@ -11,7 +11,7 @@ from hybrid_core.runs.store import Run
 RECALLED = [[i / 4, colour] for i, colour in enumerate(("#A50026", "#F46D43", "#FEE08B", "#66BD63", "#006837"))]
 SCALE = {"tickformat": ".0%", "thickness": 12, "title": {"text": "recalled", "side": "right"}}
 SHARES = {"tickformat": ".0%", "range": [-0.03, 1.03]}
-NOT_LEARNT = [[0, "#EDEDED"], [1, "#8A8A8A"]]  # greys: never to be taken for a finding
+NOT_LEARNT = [[0, "#F4F4F4"], [1, "#B4B4B4"]]  # greys, never to be taken for a finding, on which figures can be read
 
 
 def retrieval_map(run: Run, small: bool = False) -> style.Figure:

@@ -73,7 +73,10 @@ def vertical(figure: Figure, x: float, colour: str = "#777777", xref: str = "x")
 
 
 def log_axis(figure: Figure, axis: str) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5, written out."""
+    """A logarithmic axis with ticks at 1, 2 and 5, written out; data that lie closer together than that stay on a linear one."""
+    shown = [value for trace in figure["data"] for value in trace[axis] if value]
+    if shown and max(shown) < 5 * min(shown):
+        return
     values = [mantissa * 10.0**power for power in range(-3, 13) for mantissa in (1, 2, 5)]
     figure["layout"][f"{axis}axis"] |= {"type": "log", "tickvals": values, "ticktext": [units.count(value) for value in values]}
 
