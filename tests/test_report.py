@@ -74,6 +74,13 @@ def test_the_csv_has_the_caches_of_the_closed_form() -> None:
     assert row["cache (MiB)"].item() == 256.0
 
 
+def test_a_name_stands_at_the_end_of_its_line_also_where_the_axis_is_linear() -> None:
+    mamba = [figures.Named("mamba", presets.get("mamba-1b").spec)]
+    layout = figures.cache_by_context(mamba, WORK)["layout"]
+    assert layout["yaxis"].get("type") is None  # a state does not grow
+    assert layout["annotations"][0]["y"] == pytest.approx(model_costs(mamba[0].spec).cache_bytes(2**20, "exact", WORK) / 2**20)
+
+
 def test_an_axis_is_logarithmic_only_where_it_has_ticks_among_the_data() -> None:
     def ticks(low: float, high: float) -> list[float] | None:
         figure = style.blank("title", "source", "x", "y")

@@ -103,9 +103,9 @@ def lines(figure: Figure, designs: Sequence[Named], values: Sequence[np.ndarray]
             line={"color": colour, "width": 2.5},
             hovertemplate=hover,
         )
-    _name_ends(figure, [design.label for design in designs], curves, log)
     if log:
         log_axis(figure, "y")
+    _name_ends(figure, [design.label for design in designs], curves, figure["layout"]["yaxis"].get("type") == "log")
     length_axis(figure, 2)  # ten words do not fit a phone
 
 
