@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from benchmarks.app import FLAGS, chromium
 
 ROOT = Path(__file__).resolve().parents[2]
+expect.set_options(timeout=15_000)  # a machine may be slow
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,6 +15,14 @@ MINUTES = 60_000
 MODELS = Path(__file__).parents[2] / "profiles" / "models" / "configs"
 
 
+def compose(page: Page, server: str) -> None:
+    """Open the first page and wait until it is whole."""
+    page.goto(server)
+    expect(page.locator(".stack button").first).to_be_visible()
+    expect(page.locator(".chart[aria-busy=false]").first).to_be_visible()
+    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
+
+
 def choose(page: Page, label: str, option: str) -> None:
     """Pick an option of a select box by mouse."""
     box = page.get_by_test_id("stSelectbox").filter(has_text=label).get_by_role("combobox").first
@@ -46,7 +54,7 @@ def layer(page: Page, n: int) -> Locator:
 
 
 def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(page: Page, server: str) -> None:
-    page.goto(server)
+    compose(page, server)
     expect(page.get_by_role("heading", name="inter-1to5-1b")).to_be_visible()
     assert number(page, "Parameters without embedding") == "959M"
     assert number(page, "Cache per sequence") == "54.3 MiB"
@@ -64,7 +72,7 @@ def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(page: Page, 
 
 
 def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(page: Page, server: str) -> None:
-    page.goto(server)
+    compose(page, server)
     page.get_by_role("slider", name="Ratio").press("ArrowRight")  # from 1:5 to 1:3
     expect(page.get_by_text("10 Mamba + 3 attention = 13 layers")).to_be_visible()
     expect(page.locator(".numbers .value").filter(has_text="944M")).to_be_visible()
@@ -82,7 +90,7 @@ def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(p
 
 
 def test_the_stack_is_one_stop_of_the_keyboard_where_arrows_walk_and_letters_write(page: Page, server: str) -> None:
-    page.goto(server)
+    compose(page, server)
     page.get_by_role("radio", name="next kind").focus()  # what stands before the stack
     page.keyboard.press("Tab")
     expect(layer(page, 1)).to_be_focused()
@@ -100,7 +108,7 @@ def test_the_stack_is_one_stop_of_the_keyboard_where_arrows_walk_and_letters_wri
 
 
 def test_a_chart_is_saved_as_picture_and_table_and_a_name_hides_its_lines(page: Page, server: str, tmp_path: Path) -> None:
-    page.goto(server)
+    compose(page, server)
     chart = page.get_by_role("figure", name="Cache of one sequence against context")
     expect(chart.locator(".main-svg").first).to_be_visible(timeout=15_000)
     for kind, says in (("CSV", "inter-1to5-1b,8192,54.27"), ("SVG", "exact: tensor shapes and dtypes")):
@@ -160,7 +168,7 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: s
 
 
 def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, tmp_path: Path) -> None:
-    page.goto(server)
+    compose(page, server)
     choose(page, "Start from", "inter-1to5-100m")
     expect(page.get_by_role("heading", name="inter-1to5-100m")).to_be_visible()
     small = presets.get("inter-1to5-100m").spec
@@ -206,7 +214,7 @@ def test_a_running_profile_can_be_cancelled(page: Page, server: str) -> None:
 
 
 def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(page: Page, server: str, tmp_path: Path) -> None:
-    page.goto(server)
+    compose(page, server)
     page.get_by_role("button", name="Paste a config.json").click()
     page.get_by_role("textbox", name="As Hugging Face publishes it").fill((MODELS / "Jamba-v0.1.json").read_text())
     page.get_by_role("button", name="Open config").click()
@@ -232,7 +240,7 @@ def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(p
 
 
 def test_upload_of_a_design_and_of_nonsense(page: Page, server: str, tmp_path: Path) -> None:
-    page.goto(server)
+    compose(page, server)
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
     good.write_text(presets.get("intra-1to3-1b").spec.replace(name="mine <script>alert(1)</script>").to_yaml())
     bad.write_text("a: &a [1]\nb: *a\n")
