@@ -92,6 +92,11 @@ def test_an_axis_is_logarithmic_only_where_it_has_ticks_among_the_data() -> None
     assert [tick for tick in ticks(6, 31) or [] if 6 <= tick <= 31] == [10, 20]
 
 
+def test_the_csv_of_columns_beside_each_other_names_their_unit() -> None:
+    assert figures.data(DRAWN["parts"])[:2] == [("series", "GiB", "y"), ("weights", pytest.approx(2.28, abs=0.01), "inter-1to5-1b")]
+    assert figures.data(DRAWN["flops"])[0] == ("series", "GFLOPs per token", "y")
+
+
 def test_flops_by_part_add_up_to_training_and_decoding() -> None:
     costs = model_costs(PAIR[0].spec)
     of_all = {"training": costs.train_flops_per_token(8192, "exact"), "decode": costs.decode_flops(8192)}

@@ -167,8 +167,13 @@ def same_size_llama(spec: ArchSpec) -> ArchSpec:
     """A Transformer of the design's own widths with as many parameters. Needs the section `attention`."""
     llama = spec.replace(name=SAME_SIZE, n_layers=1, layers=LayersSection(strategy="transformer"))
     one, two = (ModelCosts(llama.replace(n_layers=n)).params().non_embedding for n in (1, 2))
-    layers = 1 + round((model_costs(spec).params().non_embedding - one) / (two - one))  # all layers are alike
-    return llama.replace(n_layers=max(1, min(MAX_LAYERS, layers)))
+    layers = 1 + (model_costs(spec).params().non_embedding - one) / (two - one)  # all layers are alike
+    return llama.replace(n_layers=_possible(layers))
+
+
+def _possible(n_layers: float) -> int:
+    """The nearest number of layers that a design can have."""
+    return max(1, min(MAX_LAYERS, round(n_layers)))
 
 
 def fit_depth(spec: ArchSpec, target_params: float) -> ArchSpec:
@@ -182,11 +187,8 @@ def fit_depth(spec: ArchSpec, target_params: float) -> ArchSpec:
     def params(n_layers: int) -> int:
         return ModelCosts(spec.replace(n_layers=n_layers)).params().non_embedding
 
-    def clamp(n_layers: float) -> int:
-        return max(1, min(MAX_LAYERS, round(n_layers)))
-
     guess = spec.n_layers
     for _ in range(4):  # the mean layer changes with the depth, ever less
-        guess = clamp(guess * target_params / params(guess))
-    near = range(clamp(guess - 3), clamp(guess + 3) + 1)
+        guess = _possible(guess * target_params / params(guess))
+    near = range(_possible(guess - 3), _possible(guess + 3) + 1)
     return spec.replace(n_layers=min(near, key=lambda n: abs(params(n) - target_params)))

@@ -49,7 +49,8 @@ class Calibration:
         size, largest = 256, 2048 * self.large
         while size < largest and self._product_s(size, self.dtype, 0.0) < 0.05:
             size *= 2
-        product_s, fp32_s = self._product_s(size, self.dtype, 1.5), self._product_s(size, torch.float32, 0.3)
+        product_s = self._product_s(size, self.dtype, 1.5)
+        fp32_s = product_s if self.dtype == torch.float32 else self._product_s(size, torch.float32, 0.3)
         wide = torch.ones(2**13, 2**13 * self.large, device=self.device)
         vector = torch.ones(wide.shape[1], device=self.device)
         read_s = _best_s(lambda: wide @ vector, self.device)

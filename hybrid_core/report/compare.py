@@ -9,14 +9,10 @@ from hybrid_core import quality
 from hybrid_core.costs.summary import summary
 from hybrid_core.hardware import Hardware
 from hybrid_core.report import units
+from hybrid_core.report.figures import label
 from hybrid_core.runs.store import Run
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
-
-
-def label(run: Run) -> str:
-    """How a run is called on charts and in tables."""
-    return f"#{run.id} {run.name}"
 
 
 def facts(run: Run) -> dict[str, str]:

@@ -16,7 +16,7 @@ from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.costs.summary import summary
 from hybrid_core.registry import kind_of
 from hybrid_core.report import figures, units
-from hybrid_core.report.compare import differences, label
+from hybrid_core.report.compare import differences
 from hybrid_core.report.retrieval import reading
 from hybrid_core.report.text import slow_dtype
 from hybrid_core.runs.store import Run
@@ -43,7 +43,7 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
     measured = [run for run in runs if "generation" in run.parts]
     charts = [figures.generation(measured), figures.live_cache(measured)] if measured else []
     charts += figures.retrieval_charts(runs)
-    designs = [figures.Named(label(run), run.spec) for run in runs]
+    designs = [figures.Named(figures.label(run), run.spec) for run in runs]
     charts += [figures.cache_by_context(designs, workload), figures.memory_by_part(designs, workload, hardware.get(REFERENCE))]
     return _TEMPLATES.get_template("report.html.jinja").render(
         title=f"{TITLES[runs[0].kind]} of {runs[0].name}" if len(runs) == 1 else f"{len(runs)} designs compared",

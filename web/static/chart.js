@@ -169,16 +169,16 @@ async function saveSvg(chart) {
   const [wide, rows] = [Math.max(480, chart.plot.clientWidth), named(chart.figure).length]
   const [title, source] = [wrap(chart.data.title, wide / 8.5), wrap(chart.data.source, wide / 6)]
   const [above, below] = [24 + 18 * title.length + (rows > 1 ? 20 * Math.ceil(rows / 2) : 0), 12 + 14 * source.length]
-  const m = layout.margin
+  const [m, look] = [layout.margin, themed(layout, chart.root)]
   const words = [
     { text: `<b>${title.join("<br>")}</b>`, y: 1, yanchor: "top", yshift: m.t + above - 6, font: { size: 15 } },
     { text: source.join("<br>"), y: 0, yanchor: "bottom", yshift: -m.b - below + 6, font: { size: 11 } },
   ].map(word => ({ ...word, x: 0, xanchor: "left", xref: "paper", yref: "paper", xshift: 8 - m.l, align: "left", showarrow: false }))
   const height = layout.height + above + below
   const whole = {
-    ...themed(layout, chart.root),
+    ...look,
     paper_bgcolor: getComputedStyle(chart.root).getPropertyValue("--st-background-color"),
-    annotations: [...themed(layout, chart.root).annotations, ...words],
+    annotations: [...look.annotations, ...words],
     margin: { ...m, t: m.t + above, b: m.b + below },
     width: wide,
     height,

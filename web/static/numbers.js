@@ -1,6 +1,6 @@
 // The key numbers, a card each: what it is, the value, its difference to the reference, its convention; how it is counted on hover or focus.
 
-import { element, style } from "./dom.js"
+import { element, set, style } from "./dom.js"
 
 const STYLE = `
 .numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13.5rem), 1fr)); gap: 1rem; margin: 0; font-family: var(--st-font); color: var(--st-text-color) }
@@ -49,7 +49,7 @@ function build(parent, count) {
 
 function fill(card, { label, value, change, judged, convention, says }) {
   const words = { label, value, says, convention, change: change ? `${change.startsWith("-") ? "↓" : "↑"} ${change}` : "" }
-  for (const [name, text] of Object.entries(words)) if (card[name].textContent !== text) card[name].textContent = text
+  for (const [name, text] of Object.entries(words)) set(card[name], "textContent", text)
   card.change.className = `change ${judged}`
   card.change.hidden = !change
   card.why.setAttribute("aria-label", `${label}: ${says}`)

@@ -1,7 +1,7 @@
 // The stack of layers, first on top: a row a layer, coloured by kind, with its share of parameters and FLOPs. A press on a row, or a letter
 // typed on it, asks for another kind. Arrow keys walk; the whole stack is one stop of the Tab key.
 
-import { element, style } from "./dom.js"
+import { element, set, style } from "./dom.js"
 
 const STYLE = `
 .stack { font-family: var(--st-font); color: var(--st-text-color); margin: 0; font-size: 0.8rem }
@@ -43,8 +43,7 @@ function build(parent) {
   style("stack", STYLE)
   const stack = { title: element("figcaption"), kinds: element("div", { className: "kinds" }), list: element("ol"), source: element("p"), at: 0, rows: [] }
   const head = element("div", { className: "head" })
-  head.append(...["", "layer", "parameters", "FLOPs"].map(textContent => element("span", { textContent })))
-  head.firstChild.textContent = "#"
+  head.append(...["#", "layer", "parameters", "FLOPs"].map(textContent => element("span", { textContent })))
   head.firstChild.className = "number"
   stack.root = element("figure", { className: "stack" })
   stack.root.append(stack.title, stack.kinds, head, stack.list, stack.source)
@@ -73,12 +72,11 @@ function press(stack, event) {
 
 // Go to a layer; it is where Tab comes back to.
 function walk(stack, to) {
-  const rows = stack.list.querySelectorAll("button")
-  const row = rows[Math.max(0, Math.min(rows.length - 1, to))]
-  rows[stack.at]?.setAttribute("tabindex", "-1")
-  row.setAttribute("tabindex", "0")
-  row.focus()
-  stack.at = Number(row.dataset.layer) - 1
+  stack.rows[stack.at].button.tabIndex = -1
+  stack.at = Math.max(0, Math.min(stack.rows.length - 1, to))
+  const { button } = stack.rows[stack.at]
+  button.tabIndex = 0
+  button.focus()
 }
 
 function show(stack, { looks, rows, most }) {
@@ -87,7 +85,7 @@ function show(stack, { looks, rows, most }) {
   while (stack.rows.length > rows.length) stack.rows.pop().item.remove()
   while (stack.rows.length < rows.length) stack.rows.push(newRow(stack.list, stack.rows.length + 1))
   rows.forEach((look, i) => fill(stack.rows[i], i, looks[look], most, words))
-  stack.rows.forEach((row, i) => set(row.button, "tabIndex", i === stack.at ? 0 : -1))
+  stack.rows.forEach((row, i) => (row.button.tabIndex = i === stack.at ? 0 : -1))
 }
 
 function newRow(list, layer) {
@@ -115,11 +113,4 @@ function fill({ button, number, kind, shares }, i, look, most, words) {
   })
   set(button, "ariaLabel", `layer ${i + 1}: ${look.told}`)
   button.title = button.ariaLabel
-}
-
-// What stays as it is costs the browser nothing.
-function set(owner, property, value) {
-  if (owner.written?.[property] === value) return
-  ;(owner.written ??= {})[property] = value
-  owner[property] = value
 }

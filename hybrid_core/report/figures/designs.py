@@ -93,6 +93,7 @@ def _beside(figure: style.Figure, rows: Sequence[str], columns: Mapping[str, tup
         }
     layout, high = figure["layout"], ROW + 10 * max(row.count("<br>") for row in rows)
     layout |= axes | {"height": 34 + high * len(rows), "showlegend": False, "margin": layout["margin"] | {"t": 28, "b": 6}}
+    layout["meta"]["unit"] = unit
     layout["yaxis"] = {"autorange": "reversed", "fixedrange": True, "showgrid": False}
 
 

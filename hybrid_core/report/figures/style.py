@@ -26,7 +26,7 @@ class Named(NamedTuple):
 
 
 def label(run: Run) -> str:
-    """How a run is called on charts; escaped where plotly would read markup."""
+    """How a run is called on charts and in tables; escaped where plotly would read markup."""
     return f"#{run.id} {run.name}"
 
 
