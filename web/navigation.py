@@ -6,7 +6,7 @@ from pages.parts import layout
 
 st.set_page_config(page_title="Hybrid architecture explorer", page_icon=":material/stacks:", layout="wide")
 
-layout.contrast()
+layout.theme()
 
 st.navigation(
     [

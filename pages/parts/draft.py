@@ -86,9 +86,10 @@ def design() -> ArchSpec:
     data["layers"] = _layers()
     kinds = letters() if value("layers.strategy") == "custom" else STRATEGY_LETTERS[value("layers.strategy")]
     needed = set().union(*(NEEDED.get(letter, ()) for letter in kinds)) | st.session_state["form.sections"]
+    keys = [key for key in st.session_state if isinstance(key, str)]
     for section in SECTIONS:
         if section in needed:
-            data[section] = _section(section)
+            data[section] = _section(section, keys)
     data["ffn"] = _ffn()
     data |= st.session_state["form.kept"]
     return ArchSpec.from_mapping({key: item for key, item in data.items() if item is not None})
@@ -156,10 +157,9 @@ def _indices(text: str) -> list[int]:
         raise SpecError(f"layers.indices: {text!r} - must be layer numbers separated by commas, e.g. 4, 8") from None
 
 
-def _section(name: str) -> dict[str, Any]:
+def _section(name: str, keys: list[str]) -> dict[str, Any]:
     prefix = field(f"{name}.")
-    keys = [key for key in st.session_state if isinstance(key, str) and key.startswith(prefix)]
-    section = {key.removeprefix(prefix): st.session_state[key] for key in keys}
+    section = {key.removeprefix(prefix): st.session_state[key] for key in keys if key.startswith(prefix)}
     if name == "attention":
         factor, on = section.pop("rope_factor"), section.pop("rope_scaling")
         section["rope_scaling"] = (st.session_state["form.scaling"] or {}) | {"factor": float(factor)} if on else None

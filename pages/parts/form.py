@@ -12,7 +12,7 @@ from hybrid_core.costs.model import fit_depth
 from hybrid_core.glossary import explain
 from hybrid_core.interop.huggingface import parse_config, spec_from_config
 from hybrid_core.spec import MAX_DIM, ArchSpec, IntraMixer, SpecError
-from pages.parts import draft, layout, notes, pictures
+from pages.parts import draft, layout, notes, pictures, places
 
 CHUNKS = tuple(2**i for i in range(MAX_DIM.bit_length()))
 PAPER_RATIOS = ("0:1", "1:12", "1:5", "1:3", "1:1", "1:0")
@@ -146,7 +146,7 @@ def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
         elif strategy not in placement.UNIFORM and strategy != "custom":
             _draw_ratio(spec)
             notes.show(said, "ratio")
-            _draw_placement(strategy)
+            places.draw(strategy)
             notes.show(said, "placement")
 
 
@@ -179,33 +179,6 @@ def _place_by_rule() -> None:
     """Named layers are of one ratio; another ratio is placed by a rule again."""
     if draft.value("layers.placement") == "custom":
         st.session_state[draft.field("layers.placement")] = "middle"
-
-
-def _draw_placement(strategy: placement.Strategy) -> None:
-    """Every rule as a picture of the stack it makes; `scatter` is another name of `middle`."""
-    shown = [name for name in placement.PLACEMENTS if name != "scatter" or draft.value("layers.placement") == "scatter"]
-    n_layers, expensive = draft.value("n_layers"), placement.MIXTURES[strategy][0]
-    k = (
-        placement.n_expensive(n_layers, (draft.value("layers.a"), draft.value("layers.b")))
-        if draft.value("layers.a") + draft.value("layers.b")
-        else 0
-    )
-
-    def picture(name: placement.Placement) -> str:
-        if name == "custom":
-            return "custom: the layers you name"
-        pattern = placement.pattern(strategy, n_layers, placement.place(k, n_layers, name))
-        return f"{pictures.strip(pattern, pictures.COLOURS)} {name}"
-
-    st.radio(
-        "Placement, first layer at the left",
-        [*shown, "custom"],
-        format_func=picture,
-        key=draft.field("layers.placement"),
-        help=explain("placement"),
-    )
-    if draft.value("layers.placement") == "custom":
-        st.text_input(f"Layers of kind {placement.LETTERS[expensive]}", key=draft.field("layers.indices"), help=explain("indices"))
 
 
 def _draw_attention() -> None:

@@ -1,4 +1,4 @@
-"""Rows that wrap, side by side on a wide screen and one below the other on a narrow one; words that can be read."""
+"""Rows that wrap, side by side on a wide screen and one below the other on a narrow one; what Streamlit's theme has no setting for."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 
 
 INK = {"dark": "#FAFAFA", "light": "#141414"}
-FAINT = {  # what Streamlit writes too faintly, and its theme has no setting for
+FAINT = {  # what Streamlit writes too faintly
     "dark": "[data-testid='stBaseButton-primary'] { color: #000 }",
     "light": ".token.deleted { color: #B3261E !important } .token.inserted { color: #1B6E3A !important }",
 }
@@ -26,9 +26,12 @@ def ink() -> str:
     return INK[_theme()]
 
 
-def contrast() -> None:
-    """Colours that can be read, where the theme's own cannot."""
-    st.html(f"<style>{FAINT[_theme()]}</style>")
+TOP = "[data-testid='stMainBlockContainer'] { padding-top: 4.5rem }"  # just below the navigation
+
+
+def theme() -> None:
+    """Colours that can be read where the theme's own cannot, and a page that begins at its top."""
+    st.html(f"<style>{TOP} {FAINT[_theme()]}</style>")
 
 
 def go(page: str) -> None:

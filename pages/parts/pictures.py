@@ -19,15 +19,17 @@ def colours(spec: ArchSpec) -> dict[str, str]:
     return {layer.letter: kind_of(layer.mixer).colour for layer in spec.stack}
 
 
-def strip(pattern: str, colours: dict[str, str]) -> str:
-    """A row of cells, one per layer, as an image of Markdown, which shows it as high as a line of text.
-
-    One line per kind, so that it is short: a page sends it anew with every change of a deep stack.
-    """
-    lines: dict[str, str] = {}
+def lines(pattern: str, colours: dict[str, str]) -> dict[str, str]:
+    """A row of cells, ten wide and one per layer, as SVG paths by their colour: short also for a deep stack."""
+    drawn: dict[str, str] = {}
     for letter, cells in _runs(pattern):
-        lines[colours[letter]] = lines.get(colours[letter], "") + f"M{10 * cells.start} 8h{10 * len(cells) - (len(pattern) <= FEW)}"
-    drawn = "".join(f'<path stroke="{colour}" stroke-width="16" d="{line}"/>' for colour, line in lines.items())
+        drawn[colours[letter]] = drawn.get(colours[letter], "") + f"M{10 * cells.start} 8h{10 * len(cells) - (len(pattern) <= FEW)}"
+    return drawn
+
+
+def strip(pattern: str, colours: dict[str, str]) -> str:
+    """A row of cells as an image of Markdown, which shows it as high as a line of text."""
+    drawn = "".join(f'<path stroke="{colour}" stroke-width="16" d="{line}"/>' for colour, line in lines(pattern, colours).items())
     width = 10 * len(pattern)
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{min(width, 130)}" height="16" viewBox="0 0 {width} 16" '

@@ -76,6 +76,8 @@ def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(p
     page.get_by_role("slider", name="Ratio").press("ArrowRight")  # from 1:5 to 1:3
     expect(page.get_by_text("10 Mamba + 3 attention = 13 layers")).to_be_visible()
     expect(page.locator(".numbers .value").filter(has_text="944M")).to_be_visible()
+    page.get_by_role("radio", name="front").press("Space")  # the first of them goes to the first layer
+    expect(page.get_by_role("textbox", name="The same as letters")).to_have_value("AMMMMMAMMMAMM")
     page.get_by_role("radio", name="custom: the layers you name").press("Space")
     layers = page.get_by_role("textbox", name="Layers of kind attention")
     layers.fill("4, 99")

@@ -1,6 +1,6 @@
 // The key numbers, a card each: what it is, the value, its difference to the reference, its convention; how it is counted on hover or focus.
 
-import { element, set, style } from "./dom.js"
+import { element, explain, hint, set, style } from "./dom.js"
 
 const STYLE = `
 .numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13.5rem), 1fr)); gap: 1rem; margin: 0; font-family: var(--st-font); color: var(--st-text-color) }
@@ -11,12 +11,7 @@ const STYLE = `
 .numbers .beside { font-size: 0.85rem; display: flex; gap: 0.6rem; align-items: baseline }
 .numbers .change { padding: 0 0.45rem; border-radius: 999px; background: var(--st-gray-background-color) }
 .numbers .better { background: var(--st-green-background-color); color: var(--st-green-text-color) }
-.numbers .worse { background: var(--st-red-background-color); color: var(--st-red-text-color) }
-.numbers .why { all: unset; cursor: help; width: 1rem; height: 1rem; line-height: 1rem; font-size: 0.7rem; text-align: center; border-radius: 50%; border: 1px solid currentColor; flex: none }
-.numbers .why:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px }
-.numbers .says { display: none; position: absolute; z-index: 9; top: 1.6rem; left: 0; box-sizing: border-box; width: 100%; padding: 0.5rem 0.75rem; font-size: 0.8rem;
-  background: var(--st-secondary-background-color); border: 1px solid var(--st-border-color); border-radius: 0.5rem; box-shadow: 0 4px 14px rgb(0 0 0 / 20%) }
-.numbers .why:hover + .says, .numbers .why:focus + .says { display: block }`
+.numbers .worse { background: var(--st-red-background-color); color: var(--st-red-text-color) }`
 
 export default function ({ parentElement, data }) {
   const cards = (parentElement.cards ??= build(parentElement, data.length))
@@ -30,8 +25,7 @@ function build(parent, count) {
     const [card, term] = [element("div"), element("dt")]
     const parts = {
       label: element("span"),
-      why: element("button", { type: "button", className: "why", textContent: "?" }),
-      says: element("span", { className: "says" }),
+      ...hint(),
       value: element("dd", { className: "value" }),
       change: element("span"),
       convention: element("span"),
@@ -48,9 +42,9 @@ function build(parent, count) {
 }
 
 function fill(card, { label, value, change, judged, convention, says }) {
-  const words = { label, value, says, convention, change: change ? `${change.startsWith("-") ? "↓" : "↑"} ${change}` : "" }
+  const words = { label, value, convention, change: change ? `${change.startsWith("-") ? "↓" : "↑"} ${change}` : "" }
   for (const [name, text] of Object.entries(words)) set(card[name], "textContent", text)
   card.change.className = `change ${judged}`
   card.change.hidden = !change
-  card.why.setAttribute("aria-label", `${label}: ${says}`)
+  explain(card, label, says)
 }
