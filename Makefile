@@ -16,7 +16,7 @@ app: setup
 
 test: setup-dev check
 	$(VENV)/bin/pytest -m slow -n 2 --dist worksteal
-	$(VENV)/bin/pytest -m e2e
+	$(VENV)/bin/pytest -m e2e -n 2 --dist worksteal
 
 check: setup-dev
 	$(VENV)/bin/ruff check .

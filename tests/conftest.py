@@ -16,6 +16,12 @@ DTYPES = [pytest.param(dtype, id=str(dtype).removeprefix("torch.")) for dtype in
 torch.set_num_threads(1)  # the tensors here are too small to share
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What may take longest starts first, or it would run alone at the end."""
+    limits = {item: marker.args[0] for item in items if (marker := item.get_closest_marker("timeout"))}
+    items.sort(key=lambda item: -limits.get(item, 0))
+
+
 def case_id(case: Any) -> str:
     """The fields of a NamedTuple that are not its defaults, e.g. `t7-s20-window9`."""
     return "-".join(f"{name}{value}" for name, value in case._asdict().items() if value != case._field_defaults.get(name))

@@ -173,6 +173,7 @@ def test_probes_run_and_a_short_text_is_refused(tmp_path: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_hybrid_learns_its_trained_length() -> None:
     parts = run_parts(NiahOptions(device="cpu", budget_s=300), presets.get("inter-1to5-1b").spec)
     if parts["training"]["ended"] == "time":

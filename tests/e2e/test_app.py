@@ -87,7 +87,7 @@ def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(p
     stack = page.get_by_role("textbox", name="The same as letters")
     stack.fill("AMMAMMMAMMMMM")
     stack.press("Enter")
-    expect(page.get_by_text("10 Mamba + 3 attention = 13 layers")).to_be_visible()
+    expect(page.get_by_role("button", name="Back to inter")).to_be_visible()
     expect(page.get_by_text("layers.indices: 99")).to_have_count(0)
 
 
