@@ -1,14 +1,16 @@
 """The paper's tables as data frames with provenance, and which of their rows describe a given design."""
 
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from hybrid_core import presets
+from hybrid_core import hardware, presets
+from hybrid_core.costs.roofline import generation_tokens_per_s
 from hybrid_core.data import PROFILES
 from hybrid_core.spec import SECTIONS, ArchSpec
+from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 CITATION = "Bae et al., Hybrid Architectures for Language Models, arXiv 2510.04800v3, CC BY 4.0"
 
@@ -193,6 +195,19 @@ def throughput_of(layer_counts: tuple[int, ...]) -> Throughput | None:
 def throughput(spec: ArchSpec) -> Throughput | None:
     """Table 13's row for a design with the paper's 1B dimensions, or None."""
     return throughput_of(counts(spec)) if scale(spec) == "1B" and is_papers(spec) else None
+
+
+def beside_ceiling(spec: ArchSpec) -> list[dict[str, Any]]:
+    """A design's row of Table 13 beside the roofline of its device, a record per total length; none where it has no such row."""
+    if (printed := throughput(spec)) is None:
+        return []
+    device, rows = hardware.get("h200_sxm"), []
+    for total, tokens_per_s in zip(printed.totals, printed.tokens_per_s, strict=True):
+        work = Workload(batch_size=PAPER_BATCH, context_len=total, prompt_len=PAPER_PROMPT)
+        ceiling = float(generation_tokens_per_s(spec, work, device, PAPER_PROMPT, total))
+        row = {"name": spec.name, "total_len": total, "paper_tokens_per_s": tokens_per_s, "predicted_tokens_per_s": ceiling}
+        rows.append(row | {"ratio": tokens_per_s / ceiling})
+    return rows
 
 
 def quality_and_speed(total_len: int) -> pd.DataFrame:

@@ -1,29 +1,22 @@
 """Guided start: from a context, a device and a wish to three of the paper's designs, each with what it gains and what it costs."""
 
-from functools import cache
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
 
-from hybrid_core import baselines, hardware, presets
+from hybrid_core import baselines, hardware
 from hybrid_core.advice import advise
 from hybrid_core.costs.memory import refusal
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
+from hybrid_core.quality.quoted import TRAINED, Size, trained
 from hybrid_core.spec import ArchSpec, Frozen
-from hybrid_core.workload import Workload
+from hybrid_core.workload import PAPER_BATCH, Workload
 
 Wish = Literal["quality", "balance", "speed"]
-Size = Literal["350M", "1B", "3B"]
 ROLES: dict[Wish, str] = {"quality": "Best quality", "balance": "Balanced", "speed": "Fastest"}
 GRAVE = 4  # a warning of this weight rules a design out
-# size -> (table, what its rows share, where the loss comes from)
-_TRAINED: dict[Size, tuple[str, str, str]] = {
-    "350M": ("table10_350m", "budget == 'data'", "60B tokens"),
-    "1B": ("table09_1b", "budget == 'data'", "60B tokens"),
-    "3B": ("table14_15_scaling", "scale == '3B' and train_flops == 4e20", "4e20 training FLOPs"),
-}
 
 
 class Need(Frozen):
@@ -42,7 +35,10 @@ class Need(Frozen):
 
 
 class Candidate(NamedTuple):
-    """A trained design in the use that is asked for. NLL and accuracy are quoted, the rest exact or predicted."""
+    """A trained design in the use that is asked for. NLL and accuracy are quoted, the rest exact or predicted.
+
+    `problem`: why it does not do; `doubt`: why it may not.
+    """
 
     spec: ArchSpec
     nll: float
@@ -50,6 +46,7 @@ class Candidate(NamedTuple):
     cache_bytes: int
     tokens_per_s: float
     problem: str | None
+    doubt: str | None
 
 
 class Proposal(NamedTuple):
@@ -62,8 +59,12 @@ class Proposal(NamedTuple):
 
 def candidates(need: Need) -> list[Candidate]:
     """The hybrids of a size that the paper trained, without those that it gravely warns of when recall over the whole context matters."""
-    found = [_candidate(spec, row, need) for spec, row in _trained(need.size)]
-    return [candidate for candidate in found if not _grave(candidate.spec, need.context_len)]
+    return [_candidate(spec, row, need) for spec, row in trained(need.size) if not _grave(spec, need.context_len)]
+
+
+def left_out(need: Need) -> list[str]:
+    """The names of the others."""
+    return [spec.name for spec, _ in trained(need.size) if _grave(spec, need.context_len)]
 
 
 def propose(need: Need) -> list[Proposal]:
@@ -73,34 +74,23 @@ def propose(need: Need) -> list[Proposal]:
     if not good:
         return [_proposal("Nearest miss", max(found, key=lambda c: c.tokens_per_s), need)]
     parts: dict[Wish, Candidate] = {"quality": min(good, key=lambda c: c.nll), "speed": max(good, key=lambda c: c.tokens_per_s)}
-    parts["balance"] = _between(good, parts["quality"], parts["speed"])
-    order: list[Wish] = [need.wish, *(wish for wish in ROLES if wish != need.wish)]
+    if middle := _between(good, parts["quality"], parts["speed"]):
+        parts["balance"] = middle
+    order: list[Wish] = [wish for wish in (need.wish, *(wish for wish in ROLES if wish != need.wish)) if wish in parts]
     chosen = {parts[wish].spec.name: wish for wish in reversed(order)}
     return [_proposal(ROLES[wish], parts[wish], need) for wish in order if chosen[parts[wish].spec.name] == wish]
 
 
-def _between(good: list[Candidate], best: Candidate, fastest: Candidate) -> Candidate:
-    """The design that gives away least of either: NLL and speed, each as a share of the way from the best to the other end."""
+def _between(good: list[Candidate], best: Candidate, fastest: Candidate) -> Candidate | None:
+    """Of those faster than the best and better than the fastest the one that gives away least, each as a share of the way."""
 
     def loss(candidate: Candidate) -> float:
         nll = (candidate.nll - best.nll) / ((fastest.nll - best.nll) or 1)
         speed = (fastest.tokens_per_s - candidate.tokens_per_s) / ((fastest.tokens_per_s - best.tokens_per_s) or 1)
         return nll + speed
 
-    return min(([c for c in good if c not in (best, fastest)]) or good, key=loss)
-
-
-@cache
-def _trained(size: Size) -> list[tuple[ArchSpec, pd.Series]]:
-    """Presets of a size with the row that prints their loss."""
-    table, query, _ = _TRAINED[size]
-    rows = []
-    for name in presets.names():
-        spec = presets.get(name).spec
-        if name.endswith(f"-{size.lower()}") and name.count("-") < 3 and baselines.is_papers(spec):
-            matching = baselines.matching(spec, table).query(query)
-            rows += [(spec, row) for _, row in matching.head(1).iterrows()]
-    return rows
+    middle = [c for c in good if c.nll < fastest.nll and c.tokens_per_s > best.tokens_per_s]
+    return min(middle, key=loss, default=None)
 
 
 def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
@@ -113,7 +103,23 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
         problem = f"decodes at {speed:.0f} tokens/s a sequence, {need.min_tokens_per_s:.0f} are asked for"
     cache = int(model_costs(spec).cache_bytes(need.context_len, "exact", work))
     accuracy = float(row["avg"]) if "avg" in row else None
-    return Candidate(spec, float(row["nll_dclm"]), accuracy, cache, speed, problem)
+    return Candidate(spec, float(row["nll_dclm"]), accuracy, cache, speed, problem, None if problem else _doubt(spec, need))
+
+
+def _doubt(spec: ArchSpec, need: Need) -> str | None:
+    """Where a ceiling reaches the speed that is asked for and the paper's own measurement does not."""
+    row = _measured(spec, need.context_len)
+    if row and (each := row["paper_tokens_per_s"] / PAPER_BATCH) < need.min_tokens_per_s:
+        return (
+            f"The ceiling reaches {need.min_tokens_per_s:.0f} tokens/s; the paper's own code reached {each:.0f} a sequence on an H200, "
+            f"{row['ratio']:.0%} of its ceiling (Table 13). Profile it before you rely on it"
+        )
+    return None
+
+
+def _measured(spec: ArchSpec, context_len: int) -> dict[str, Any] | None:
+    """Table 13 at the total length nearest to a context."""
+    return min(baselines.beside_ceiling(spec), key=lambda row: abs(row["total_len"] - context_len), default=None)
 
 
 def _grave(spec: ArchSpec, context_len: int) -> bool:
@@ -128,11 +134,11 @@ def _proposal(role: str, candidate: Candidate, need: Need) -> Proposal:
 
 def _trade_offs(candidate: Candidate, need: Need) -> list[str]:
     """What the paper prints of the design beside the Llama of its size, and the weightiest advice on it."""
-    table, _, budget = _TRAINED[need.size]
-    llama, row = next((spec, row) for spec, row in _trained(need.size) if set(spec.pattern) == {"A"})
+    table, _, training = TRAINED[need.size]
+    llama, row = next((spec, row) for spec, row in trained(need.size) if set(spec.pattern) == {"A"})
     accuracy = f", accuracy {candidate.accuracy:.1f} against {row['avg']:.1f} %" if candidate.accuracy else ""
     lines = [
-        f"NLL {candidate.nll:.3f} against Llama's {row['nll_dclm']:.3f}{accuracy} at {need.size} and {budget} "
+        f"NLL {candidate.nll:.3f} against Llama's {row['nll_dclm']:.3f}{accuracy} at {need.size}, {training} "
         f"(Table {baselines.TABLES[table][0]})."
     ]
     its_cache = int(model_costs(llama).cache_bytes(need.context_len, "exact", need.workload))
@@ -140,12 +146,10 @@ def _trade_offs(candidate: Candidate, need: Need) -> list[str]:
         f"Keeps {candidate.cache_bytes / 2**20:,.0f} MiB of cache a sequence at {need.context_len:,} tokens against Llama's "
         f"{its_cache / 2**20:,.0f} MiB (exact)."
     )
-    own, base = baselines.throughput(candidate.spec), baselines.throughput(llama)
-    if own and base:
-        i = min(range(len(own.totals)), key=lambda i: abs(own.totals[i] - need.context_len))
+    if (own := _measured(candidate.spec, need.context_len)) and (base := _measured(llama, need.context_len)):
         lines.append(
-            f"Generates {own.tokens_per_s[i]:.0f} against Llama's {base.tokens_per_s[i]:.0f} tokens/s at {own.totals[i]:,} tokens in all "
-            "(Table 13, one H200, batch 4)."
+            f"Measured by the paper: {own['paper_tokens_per_s']:.0f} against Llama's {base['paper_tokens_per_s']:.0f} tokens/s for all "
+            f"{PAPER_BATCH} sequences at {own['total_len']:,} tokens, {own['ratio']:.0%} of the ceiling (Table 13, one H200)."
         )
     long = baselines.matching(candidate.spec, "table12_long_context").query("context_len <= @need.context_len").tail(1)
     for _, at in long.iterrows():

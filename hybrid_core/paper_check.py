@@ -12,12 +12,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hybrid_core import baselines, hardware, presets
+from hybrid_core import baselines, presets
 from hybrid_core.costs.model import ModelCosts, model_costs
-from hybrid_core.costs.roofline import generation_tokens_per_s
 from hybrid_core.data import PROFILES
 from hybrid_core.spec import ArchSpec
-from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
+from hybrid_core.workload import Workload
 
 Row = dict[str, str]
 PAPER_CONTEXT = 8192
@@ -197,14 +196,4 @@ def throughput_ratios() -> tuple[dict[str, Any], ...]:
 
     Another code base measured them, so nothing is fitted: the ratio says how far that code was from the ceiling.
     """
-    device, rows = hardware.get("h200_sxm"), []
-    for name in presets.TABLE2:
-        spec = presets.get(name).spec
-        printed = baselines.throughput(spec)
-        assert printed
-        for total, tokens_per_s in zip(printed.totals, printed.tokens_per_s, strict=True):
-            work = Workload(batch_size=PAPER_BATCH, context_len=total, prompt_len=PAPER_PROMPT)
-            ceiling = generation_tokens_per_s(spec, work, device, PAPER_PROMPT, total)
-            row = {"name": name, "total_len": total, "paper_tokens_per_s": tokens_per_s, "predicted_tokens_per_s": float(ceiling)}
-            rows.append(row | {"ratio": tokens_per_s / float(ceiling)})
-    return tuple(rows)
+    return tuple(row for name in presets.TABLE2 for row in baselines.beside_ceiling(presets.get(name).spec))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pandas as pd
 import streamlit as st
 
 from hybrid_core import hardware, presets
@@ -21,26 +22,32 @@ def named(specs: list[ArchSpec]) -> list[figures.Named]:
     return [figures.Named(label, spec) for label, spec in zip(labels, specs, strict=True)]
 
 
-def cards(designs: list[figures.Named]) -> None:
-    """One card a design, the first being the one on Compose."""
-    for index, (cell, (label, spec)) in enumerate(zip(layout.cells(len(designs), layout.CARD + 40), designs, strict=True)):
+def cards(designs: list[figures.Named], others: list[int]) -> None:
+    """One card a design, the first being the one on Compose; `others` are the places of the rest among those compared."""
+    places = [None, *others]
+    for index, cell, (label, spec) in zip(places, layout.cells(len(designs), layout.CARD + 40), designs, strict=True):
         with cell.container(border=True):
             st.markdown(f"**{design.plain(label)}**")
             st.markdown(f"{pictures.strip(spec.letters, pictures.colours(spec))}")
             st.caption(f"{spec.n_layers} layers, d_model {spec.d_model}")
-            if index == 0:
+            if index is None:
                 if st.button("Change in Compose"):
                     layout.go("compose")
                 continue
             row = st.container(horizontal=True)
-            row.button("Remove", key=f"remove-{index}", on_click=remove, args=(index - 1,), help="Take it away")
+            row.button("Remove", key=f"remove-{index}", on_click=remove, args=(index,), help="Take it away")
             row.button(
                 "Make first",
                 key=f"first-{index}",
                 on_click=make_first,
-                args=(index - 1,),
+                args=(index,),
                 help="It changes places with the design on Compose",
             )
+
+
+def as_text(frame: pd.DataFrame) -> None:
+    """A table whose words wrap instead of being cut."""
+    st.table(frame.rename(index=design.plain, columns=design.plain).map(design.plain))
 
 
 def remove(index: int) -> None:
@@ -66,7 +73,8 @@ def add() -> None:
 
 
 view = design.view()
-designs = named([view.design, *view.compared])
+others = [index for index, spec in enumerate(view.compared) if spec != view.design]  # one kept and not changed since is the first itself
+designs = named([view.design, *(view.compared[index] for index in others)])
 device = hardware.get(view.hardware)
 st.title("Compare")
 jobs.strip()
@@ -82,13 +90,16 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         width=360,
     )
     share.draw(view.design, "compare")
-cards(designs)
-if not view.compared:
+cards(designs, others)
+if not others:
     st.info("One design alone differs from nothing. Add one above, or press “Keep for comparison” on Compose and change the design there.")
     st.stop()
-columns = [compare.design_facts(item.spec, view.workload, device) for item in designs]
-st.dataframe(compare.side_by_side([item.label for item in designs], columns), height=420)
-st.caption(f"Rows that differ come first. Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose.")
+facts = [compare.design_facts(item.spec, view.workload, device) for item in designs]
+differ, alike = compare.parted([item.label for item in designs], facts)
+as_text(differ)
+with st.expander(f"{len(alike)} figures in which they are alike"):
+    as_text(alike)
+st.caption(f"Costs stand before dimensions. Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose.")
 drawn = {
     "cache": figures.cache_by_context(designs, view.workload),
     "decode": figures.decode_by_context(designs, view.workload, device),

@@ -85,13 +85,15 @@ def by_context(pair: list[figures.Named], workload: Workload, device: hardware.H
 
 
 def findings(spec: ArchSpec) -> None:
-    """The loss that the paper's rows suggest, and the rows closest to the design."""
+    """The loss that the paper prints or its rows suggest, and the rows closest to the design."""
+    if printed := quality.quoted(spec):
+        st.markdown(f"The paper trained this stack: NLL on DCLM **{printed}**, in nats per token.")
     found = quality.estimate(spec)
     if isinstance(found, quality.Estimate):
-        interval = f"{found.low:.3f} to {found.high:.3f} in {quality.COVERAGE:.0%} of cases"
-        st.markdown(f"NLL on DCLM **{found.nll:.3f}** nats per token at 60B tokens ({interval}): estimated from {found.basis}.")
+        interval = f"within {found.low:.3f} to {found.high:.3f} for {quality.COVERAGE:.0%} of its rows when they are left out"
+        st.markdown(f"NLL on DCLM **{found.nll:.3f}** nats per token at 60B tokens, {interval}: estimated from {found.basis}.")
     else:
-        st.markdown(f"No estimate of the loss, outside the paper's range: {design.plain(found.reason)}.")
+        st.markdown(f"No estimate of the loss at 60B tokens, outside the paper's range: {design.plain(found.reason)}.")
     st.markdown("**Nearest rows**")
     rows = baselines.nearest(spec)
     st.dataframe(
@@ -105,7 +107,7 @@ def findings(spec: ArchSpec) -> None:
             "nll_dclm": st.column_config.NumberColumn("NLL DCLM (nats)", format="%.3f"),
             "nll_pg19": st.column_config.NumberColumn("NLL PG19 (nats)", format="%.3f"),
             "avg": st.column_config.NumberColumn("accuracy (%)", format="%.1f", help="mean of five few-shot tasks"),
-            "cache_mib": "cache at 8K (MiB)",
+            "cache_mib": "cache at 8K (MiB, paper)",
             "distance": st.column_config.NumberColumn("layers that differ", format="percent"),
         },
     )
@@ -137,7 +139,7 @@ known = references(design.view())
 chosen = known[st.session_state["form.reference"]]
 design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or (same_size_llama(spec) if spec.attention else presets.get("llama-1b").spec)
-numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name)
+numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name, device.name)
 with st.container():
     if refused := refusal(spec, workload, device.memory_bytes):
         st.warning(f"Does not fit {device.name}: {refused}.")
@@ -154,3 +156,4 @@ with row:
 with st.sidebar:
     form.draw(spec, said)
     work.draw()
+    form.draw_parts(said)

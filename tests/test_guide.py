@@ -2,7 +2,7 @@
 
 import pytest
 
-from hybrid_core.guide import Need, candidates, propose
+from hybrid_core.guide import Need, candidates, left_out, propose
 
 
 def names(**answers: object) -> list[tuple[str, str]]:
@@ -32,6 +32,28 @@ def test_three_different_designs_lie_between_quality_and_speed() -> None:
     assert nll["Best quality"] < nll["Balanced"] < nll["Fastest"]
     assert speed["Best quality"] < speed["Balanced"] < speed["Fastest"]
     assert min(speed.values()) >= 100
+
+
+def test_a_speed_that_only_the_ceiling_reaches_is_doubted_where_the_paper_measured_less() -> None:
+    # Table 13 at 32K, four sequences: intra 1:0 53 tokens/s, intra 1:3 205, inter 1:12 355.
+    found = {p.candidate.spec.name: p.candidate for p in propose(Need(context_len=32768, hardware="rtx_4090", min_tokens_per_s=60))}
+    assert "reached 13 a sequence on an H200, 1% of its ceiling" in (found["intra-1to0-1b"].doubt or "")
+    assert "reached 51 a sequence" in (found["intra-1to3-1b"].doubt or "")
+    assert found["inter-1to12-1b"].doubt is None  # 89 a sequence
+    # The paper measured no 3B design.
+    assert all(p.candidate.doubt is None for p in propose(Need(context_len=32768, hardware="rtx_4090", size="3B", min_tokens_per_s=100)))
+
+
+def test_what_is_between_is_not_worse_in_both() -> None:
+    # 3B: inter 1:5 has the lower loss and is the faster one, so intra 1:5 is no balance.
+    proposals = propose(Need(context_len=32768, hardware="rtx_4090", size="3B", wish="balance"))
+    assert [(p.role, p.candidate.spec.name) for p in proposals] == [("Best quality", "inter-1to5-3b")]
+
+
+def test_what_is_not_proposed_is_named() -> None:
+    need = Need(context_len=32768, hardware="rtx_4090")
+    assert {"llama-1b", "mamba-1b"} <= set(left_out(need))
+    assert not set(left_out(need)) & {candidate.spec.name for candidate in candidates(need)}
 
 
 def test_each_proposal_quotes_the_paper() -> None:

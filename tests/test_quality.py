@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hybrid_core import baselines, presets, quality
 from hybrid_core.cli import main
 from hybrid_core.quality import Estimate, OutOfRange, ablations, estimator, scaling
-from hybrid_core.spec import ArchSpec
+from hybrid_core.spec import ArchSpec, LayersSection
 from tests.designs import design, valid_designs
 
 SIZES = np.repeat([0.1e9, 0.35e9, 1e9, 3e9], 5)
@@ -96,6 +96,16 @@ def test_tokens_per_parameter_stand_as_the_paper_says_by_the_law_but_not_by_its_
     assert law["mamba"] < law["inter"] < law["llama"] and law["mamba"] < law["intra"] < law["llama"]
     assert 20 < quadratic["llama"] < 30
     assert quadratic["inter"] < quadratic["mamba"] < quadratic["llama"] and quadratic["intra"] < quadratic["mamba"]
+
+
+def test_what_the_paper_trained_is_quoted_and_another_placement_is_not() -> None:
+    # Table 9 (60B tokens): intra 1:0 2.712. Tables 14 and 15 (4e20 FLOPs): inter 1:5 at 3B 2.672.
+    assert str(quality.quoted(presets.get("intra-1to0-1b").spec)) == "2.712 (quoted, 60B tokens at 8K, Table 9)"
+    assert str(quality.quoted(presets.get("inter-1to5-3b").spec)) == "2.672 (quoted, 4e20 FLOPs at 8K, Table 14 and 15)"
+    inter = presets.get("inter-1to5-1b").spec
+    first = LayersSection(strategy="inter", ratio="1:5", placement="front")
+    assert quality.quoted(inter.replace(layers=first)) is None
+    assert quality.quoted(inter.replace(d_model=1024)) is None
 
 
 def test_the_optima_lie_among_the_sizes_that_were_trained() -> None:

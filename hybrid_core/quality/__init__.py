@@ -8,18 +8,21 @@ from hybrid_core import baselines
 from hybrid_core.quality.ablations import effects
 from hybrid_core.quality.estimator import CONVENTION, PAPER_TOKENS, Estimate, OutOfRange, accuracy, coefficients, estimate, leave_one_out
 from hybrid_core.quality.mixture import Mixture, mixture
+from hybrid_core.quality.quoted import Quoted, quoted
 from hybrid_core.quality.scaling import COVERAGE, laws, optima, slopes
 from hybrid_core.spec import ArchSpec
 
-__all__ = ["COVERAGE", "PAPER_TOKENS", "Estimate", "Mixture", "OutOfRange", "accuracy", "effects", "estimate", "leave_one_out"]
-__all__ += ["coefficients", "laws", "mixture", "optima", "record", "report", "slopes"]
+__all__ = ["COVERAGE", "PAPER_TOKENS", "Estimate", "Mixture", "OutOfRange", "Quoted", "accuracy", "effects", "estimate", "leave_one_out"]
+__all__ += ["coefficients", "laws", "mixture", "optima", "quoted", "record", "report", "slopes"]
 
 
 def record(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> dict[str, Any]:
-    """What `cost --quality` adds: the nearest printed rows, and the estimate with its convention or the reason why there is none."""
+    """What `cost --quality` adds: the loss printed of it, the nearest printed rows, and the estimate or the reason why there is none."""
     found = estimate(spec, tokens)
     columns = ["model", "scale", *baselines.COUNTS, "nll_dclm", "nll_pg19", "avg", "distance", "table"]
+    printed = quoted(spec)
     return {
+        "quoted": printed._asdict() if printed else None,
         "nearest": _records(baselines.nearest(spec, 3)[columns]),
         "estimate": found._asdict() | {"coverage": COVERAGE, "convention": CONVENTION} if isinstance(found, Estimate) else None,
         "outside_the_papers_range": found.reason if isinstance(found, OutOfRange) else None,

@@ -63,10 +63,7 @@ def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict
     """Every comparable figure of a design: what it is, and what it costs in a workload, each name ending in its convention."""
     costs = summary(spec, workload, hardware)
     at, predicted = units.length(workload.context_len), f"(predicted, {hardware.name})"
-    found = {"layers": spec.pattern}
-    for key, value in spec.model_dump(mode="json", exclude_none=True, exclude={"schema_", "name", "layers"}).items():
-        found |= {f"{key}.{name}": str(item) for name, item in value.items()} if isinstance(value, dict) else {key: str(value)}
-    return found | {
+    found = {"layers": spec.pattern} | {
         "parameters without embedding (exact)": units.count(costs["params"]["non_embedding"]),
         "parameters in all (exact)": units.count(costs["params"]["total"]),
         f"training FLOPs per token at {at} (paper)": units.flops(costs["train_flops"]["paper"]["per_token"]),
@@ -75,13 +72,20 @@ def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict
         f"memory, batch {workload.batch_size} (exact)": units.n_bytes(costs["memory_bytes"]["total"]),
         f"prefill {predicted}": units.rate(costs["predicted"]["prefill_tokens_per_s"]),
         f"decode {predicted}": units.rate(costs["predicted"]["decode_tokens_per_s"]),
-        "NLL on DCLM at 60B tokens": _loss(spec),
+        "NLL on DCLM": _loss(spec),
     }
+    for key, value in spec.model_dump(mode="json", exclude_none=True, exclude={"schema_", "name", "layers"}).items():
+        found |= {f"{key}.{name}": str(item) for name, item in value.items()} if isinstance(value, dict) else {key: str(value)}
+    return found
 
 
 def _loss(spec: ArchSpec) -> str:
+    if printed := quality.quoted(spec):
+        return str(printed)
     found = quality.estimate(spec)
-    return f"{found.nll:.3f} ({found.low:.3f} to {found.high:.3f}, estimated)" if isinstance(found, quality.Estimate) else "no estimate"
+    if isinstance(found, quality.OutOfRange):
+        return "no estimate"
+    return f"{found.nll:.3f} ({found.low:.3f} to {found.high:.3f}, estimated, 60B tokens)"
 
 
 def yaml_diff(first: ArchSpec, second: ArchSpec) -> str:
@@ -97,8 +101,13 @@ def differences(runs: Sequence[Run]) -> pd.DataFrame:
 
 def side_by_side(names: Sequence[str], columns: Sequence[dict[str, str]]) -> pd.DataFrame:
     """Figures as rows, one column each; rows in which the columns differ come first."""
+    return pd.concat(parted(names, columns))
+
+
+def parted(names: Sequence[str], columns: Sequence[dict[str, str]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Figures as rows, one column each: those in which the columns differ, and the others."""
     order = list(dict.fromkeys(key for column in columns for key in column))
     frame = pd.DataFrame({name: pd.Series(column, dtype=object) for name, column in zip(names, columns, strict=True)})
     frame = frame.reindex(order).fillna("")
     differs = frame.nunique(axis=1) > 1
-    return pd.concat([frame[differs], frame[~differs]])
+    return frame[differs], frame[~differs]

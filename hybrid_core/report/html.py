@@ -89,7 +89,9 @@ def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
             f"{row['tokens_per_s'] / row['predicted_tokens_per_s']:.0%} of what was predicted."
         )
     found = quality.estimate(run.spec)
-    if isinstance(found, quality.Estimate):
+    if printed := quality.quoted(run.spec):
+        said.append(f"NLL on DCLM as the paper trained this stack: {printed}.")
+    elif isinstance(found, quality.Estimate):
         said.append(f"NLL on DCLM at 60B tokens: {found.nll:.3f}, {found.low:.3f} to {found.high:.3f} (estimated from the paper's rows).")
     return said
 

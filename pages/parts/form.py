@@ -28,11 +28,16 @@ def choice(label: str, path: str, options: tuple[str, ...]) -> None:
 
 
 def draw(spec: ArchSpec, said: notes.Notes) -> None:
-    """All controls, in the sidebar; `spec` is the last good design, `said` the advice on it."""
-    letters = set(draft.STRATEGY_LETTERS.get(draft.value("layers.strategy"), draft.letters()))
+    """The controls that make a design; `spec` is the last good one, `said` the advice on it."""
     _draw_start()
     _draw_size()
     _draw_layers(spec, said)
+
+
+def draw_parts(said: notes.Notes) -> None:
+    """The dimensions of every kind of layer, folded."""
+    letters = set(draft.STRATEGY_LETTERS.get(draft.value("layers.strategy"), draft.letters()))
+    st.subheader("Dimensions")
     _fold("Attention", _draw_attention)
     _fold("Sliding window", lambda: _draw_window(said), unfolded="S" in letters)
     _fold("Mamba", _draw_ssm)
@@ -110,9 +115,9 @@ def _draw_size() -> None:
     left, right = st.columns(2)
     with left:
         _number("d_model", "d_model", step=128)
-        _number("Vocabulary", "vocab_size", step=1024)
     with right:
         st.number_input("Layers", min_value=1, key=draft.field("n_layers"), help=explain("n_layers"), on_change=_as_many_kinds)
+    _number("Vocabulary (tokens)", "vocab_size", step=1024)
     st.toggle("Head shares the embedding", key=draft.field("tie_embeddings"), help=explain("tie_embeddings"))
     with st.popover("Fit depth", icon=":material/straighten:", help=explain("fit_depth")):
         target = st.number_input("Parameters without embedding (millions)", min_value=1.0, value=973.0, step=10.0)

@@ -26,7 +26,7 @@ KEY_NUMBERS = (
         "exact: every matrix product and scan, the head included",
         LESS,
     ),
-    ("Cache per sequence", ("cache_bytes", "exact"), units.n_bytes, "exact: real shapes and dtypes. paper: {paper} (bf16)", LESS),
+    ("Cache per sequence at {at}", ("cache_bytes", "exact"), units.n_bytes, "exact: real shapes and dtypes. paper: {paper} (bf16)", LESS),
     (
         "Memory, batch {batch}",
         ("memory_bytes", "total"),
@@ -39,11 +39,12 @@ KEY_NUMBERS = (
 )
 
 
-def draw(now: dict[str, Any], before: dict[str, Any], against: str) -> None:
-    """One card a number; `now` and `before` are cost summaries, `against` is the reference's name."""
+def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str) -> None:
+    """One card a number; `now` and `before` are cost summaries, `against` is the reference's name, `device` the accelerator's."""
     words = {
         "paper": units.n_bytes(now["cache_bytes"]["paper"]),
         "batch": now["workload"]["batch_size"],
+        "at": units.length(now["workload"]["context_len"]),
         "basis": now["predicted"]["basis"],
     }
     cards = []
@@ -61,7 +62,8 @@ def draw(now: dict[str, Any], before: dict[str, Any], against: str) -> None:
                 "says": f"{says.format(**words)}. {against}: {unit(base)}",
             }
         )
-    _numbers(key="numbers", data=cards)
+    use = f"At {words['at']} tokens, batch {words['batch']}, on {device}: change it under Workload and hardware."
+    _numbers(key="numbers", data={"cards": cards, "use": use})
 
 
 def at(record: dict[str, Any], path: tuple[str, ...]) -> float:

@@ -155,7 +155,7 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: s
     choose(page, "Strategy", "mamba")
     expect(page.get_by_role("textbox", name="The same as letters")).to_have_value("M" * 13)
     page.get_by_role("link", name="Compare").click()
-    expect(page.get_by_text("Rows that differ come first. Batch 1, 32,768 tokens")).to_be_visible()
+    expect(page.get_by_text("Costs stand before dimensions. Batch 1, 32,768 tokens")).to_be_visible()
     page.get_by_role("button", name="Share", exact=True).click()
     address = page.get_by_test_id("stCode").filter(has_text="/compare?").inner_text().strip()
     assert len(address) < 400
@@ -163,7 +163,7 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: s
     other = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
     other.goto(address)
     expect(other.get_by_role("heading", name="Compare")).to_be_visible()
-    expect(other.get_by_text("Rows that differ come first. Batch 1, 32,768 tokens")).to_be_visible()
+    expect(other.get_by_text("Costs stand before dimensions. Batch 1, 32,768 tokens")).to_be_visible()
     expect(other.get_by_text("-layers: {strategy: mamba}")).to_be_visible()
     expect(other.get_by_text(f"+++ {name}")).to_be_visible()
     other.context.close()

@@ -4,6 +4,7 @@ import { element, explain, hint, set, style } from "./dom.js"
 
 const STYLE = `
 .numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13.5rem), 1fr)); gap: 1rem; margin: 0; font-family: var(--st-font); color: var(--st-text-color) }
+.use { margin: 0 0 0.5rem; font-family: var(--st-font); color: var(--st-text-color); font-size: 0.85rem !important }
 .numbers div { position: relative; min-width: 0 }
 .numbers dt { font-size: 0.875rem; font-weight: 400; display: flex; gap: 0.4rem; align-items: center }
 .numbers dd { margin: 0 }
@@ -14,8 +15,9 @@ const STYLE = `
 .numbers .worse { background: var(--st-red-background-color); color: var(--st-red-text-color) }`
 
 export default function ({ parentElement, data }) {
-  const cards = (parentElement.cards ??= build(parentElement, data.length))
-  data.forEach((number, i) => fill(cards[i], number))
+  const numbers = (parentElement.numbers ??= build(parentElement, data.cards.length))
+  data.cards.forEach((number, i) => fill(numbers.cards[i], number))
+  set(numbers.use, "textContent", data.use)
 }
 
 function build(parent, count) {
@@ -37,8 +39,9 @@ function build(parent, count) {
     list.append(card)
     return parts
   })
-  parent.replaceChildren(list)
-  return cards
+  const use = element("p", { className: "use" })
+  parent.replaceChildren(use, list)
+  return { cards, use }
 }
 
 function fill(card, { label, value, change, judged, convention, says }) {

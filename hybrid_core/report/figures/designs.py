@@ -146,7 +146,8 @@ def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequen
     context = workload.context_len
     figure = style.blank(
         f"Where the FLOPs go, GFLOPs per token {'' if len(of) > 1 else f'of {of[0]} '}at {units.length(context)}",
-        "exact: every matrix product and scan" + ("; training is three times the forward pass" if "training" in of else ""),
+        "exact: every matrix product and scan, the vocabulary head included, which the paper's training FLOPs leave out"
+        + ("; training is three times the forward pass" if "training" in of else ""),
         "",
         "",
     )
