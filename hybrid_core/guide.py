@@ -96,11 +96,12 @@ def _between(good: list[Candidate], best: Candidate, fastest: Candidate) -> Cand
 def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
     device, work = hardware.get(need.hardware), need.workload
     speed = float(predict(spec, work, device).decode_tokens_per_s) / need.batch_size
-    problem = None
+    problems = []
     if too_big := refusal(spec, work, device.memory_bytes):
-        problem = f"does not fit {device.name}: {too_big}"
-    elif speed < need.min_tokens_per_s:
-        problem = f"decodes at {speed:.0f} tokens/s a sequence, {need.min_tokens_per_s:.0f} are asked for"
+        problems.append(f"does not fit {device.name}: {too_big}")
+    if speed < need.min_tokens_per_s:
+        problems.append(f"decodes at {speed:,.0f} tokens/s a sequence, {need.min_tokens_per_s:,.0f} are asked for")
+    problem = "; ".join(problems) or None
     cache = int(model_costs(spec).cache_bytes(need.context_len, "exact", work))
     accuracy = float(row["avg"]) if "avg" in row else None
     return Candidate(spec, float(row["nll_dclm"]), accuracy, cache, speed, problem, None if problem else _doubt(spec, need))

@@ -135,10 +135,11 @@ jobs.strip()
 wrong, row, against = st.container(), st.container(horizontal=True), st.container()
 if problem:
     wrong.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
+    st.toast(design.plain(problem), icon=":material/error:")  # the controls may be far below
 known = references(design.view())
 chosen = known[st.session_state["form.reference"]]
 design.change(workload=workload, hardware=key, reference=chosen)
-reference = chosen or (same_size_llama(spec) if spec.attention else presets.get("llama-1b").spec)
+reference = chosen or same_size_llama(spec)
 numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name, device.name)
 with st.container():
     if refused := refusal(spec, workload, device.memory_bytes):

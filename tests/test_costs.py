@@ -415,5 +415,12 @@ def test_a_llama_of_the_same_size_has_the_depth_that_the_search_finds(name: str)
     assert llama.n_layers == searched.n_layers
 
 
+@pytest.mark.parametrize("name", presets.models())
+def test_a_published_model_has_a_llama_of_its_size_whatever_its_layers_are(name: str) -> None:
+    spec = presets.resolve(name)
+    own, llama = (model_costs(of).params().non_embedding for of in (spec, same_size_llama(spec)))
+    assert llama == pytest.approx(own, rel=0.05)  # half a layer of the smallest
+
+
 def test_a_depth_out_of_reach_is_the_deepest_there_is() -> None:
     assert fit_depth(presets.get("llama-100m").spec, 1e15).n_layers == 1024

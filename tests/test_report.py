@@ -144,6 +144,17 @@ def test_designs_side_by_side_put_what_differs_first() -> None:
     assert frame.loc["d_model"].tolist() == ["2048", "2048"]
 
 
+@pytest.mark.parametrize("name", ["inter-1to5-1b", *presets.models()])
+def test_the_parts_of_the_flops_are_all_of_them(name: str) -> None:
+    spec = presets.resolve(name)
+    figure = figures.flops_by_part([figures.Named(name, spec)], WORK)
+    for bars, flops in zip(
+        figure["data"], (3 * model_costs(spec).forward_flops(8192) / 8192, model_costs(spec).decode_flops(8192)), strict=True
+    ):
+        *parts, total = bars["x"]
+        assert sum(parts) == pytest.approx(total) == pytest.approx(float(flops) / 1e9)
+
+
 def test_the_yaml_diff_names_what_to_change() -> None:
     diff = compare.yaml_diff(PAIR[0].spec, PAIR[1].spec)
     assert "-n_layers: 13" in diff and "+n_layers: 16" in diff

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from pages.parts import layout
+from pages.parts import browser, layout
 
-st.set_page_config(page_title="Hybrid architecture explorer", page_icon=":material/stacks:", layout="wide")
+st.set_page_config(page_title="Hybrid architecture explorer", page_icon=browser.STATIC / "icon.svg", layout="wide")
 
 layout.theme()
 

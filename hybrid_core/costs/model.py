@@ -164,11 +164,17 @@ SAME_SIZE = "Llama of the same size"
 
 @lru_cache(maxsize=256)
 def same_size_llama(spec: ArchSpec) -> ArchSpec:
-    """A Transformer of the design's own widths with as many parameters. Needs the section `attention`."""
-    llama = spec.replace(name=SAME_SIZE, n_layers=1, layers=LayersSection(strategy="transformer"))
+    """A Transformer of the design's own widths with as many parameters, or the largest, called so, where no depth makes as many.
+
+    Sections that the design lacks are the paper's (Table 8): heads of 64, four of which share keys and values; d_ff = 4 d_model.
+    """
+    heads = max(1, spec.d_model // 64)
+    attention = spec.attention or {"n_heads": heads, "n_kv_heads": heads // 4 if heads % 4 == 0 else heads, "head_dim": 64}
+    ffn = spec.ffn or {"kind": "swiglu", "d_ff": 4 * spec.d_model}
+    llama = spec.replace(name=SAME_SIZE, n_layers=1, layers=LayersSection(strategy="transformer"), attention=attention, ffn=ffn)
     one, two = (ModelCosts(llama.replace(n_layers=n)).params().non_embedding for n in (1, 2))
     layers = 1 + (model_costs(spec).params().non_embedding - one) / (two - one)  # all layers are alike
-    return llama.replace(n_layers=_possible(layers))
+    return llama.replace(n_layers=_possible(layers), name=SAME_SIZE if layers < MAX_LAYERS + 1 else "largest Llama of its width")
 
 
 def _possible(n_layers: float) -> int:

@@ -114,7 +114,7 @@ def _chart(figure: figures.Figure, name: str) -> Chart:
 
 _AXIS = {"gridcolor": "#E4E4E4", "zerolinecolor": "#E4E4E4", "automargin": True}
 WHITE = {"template": {"layout": {"xaxis": _AXIS, "yaxis": _AXIS, "font": {"color": "#1A1A1A"}}}}
-CONFIG = {"displaylogo": False, "responsive": True}
+CONFIG = {"displayModeBar": False, "responsive": True}
 PHONE = 280  # pixels that a legend has there
 
 

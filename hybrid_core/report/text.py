@@ -11,6 +11,7 @@ from hybrid_core.costs.model import Params
 from hybrid_core.hardware import Hardware
 from hybrid_core.paper_check import Cell
 from hybrid_core.presets import Model
+from hybrid_core.quality.quoted import Quoted
 from hybrid_core.report import units
 from hybrid_core.runs.store import Run
 
@@ -80,14 +81,16 @@ def imported_line(name: str, params: Params, cache: int, not_built: str | None) 
 
 
 def quality_lines(found: dict[str, Any]) -> str:
-    """What `cost --quality` adds: the estimate of NLL and the nearest printed rows."""
-    estimate = found["estimate"]
+    """What `cost --quality` adds: the NLL printed of the design, the estimate, and the nearest printed rows."""
+    printed, estimate = found["quoted"], found["estimate"]
     if estimate:
         span = f"{estimate['low']:.3f} to {estimate['high']:.3f} ({estimate['coverage']:.0%})"
         first = f"NLL {estimate['nll']:.3f} nats per token, {span}, at {units.count(estimate['tokens'])} tokens: {estimate['convention']}"
         first += f" ({estimate['basis']})"
     else:
         first = f"no estimate of NLL, outside the paper's range: {found['outside_the_papers_range']}"
+    if printed:
+        first = f"NLL {Quoted(**printed)}\n{first}"
     rows: list[tuple[str, ...]] = [("nearest rows (60B tokens)", "attn", "window", "Mamba", "intra", "NLL", "accuracy", "table")]
     for row in found["nearest"]:
         kinds = (str(row[key]) for key in COUNTS)

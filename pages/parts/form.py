@@ -132,6 +132,7 @@ def _as_many_kinds() -> None:
 
 
 def _fit(target: float) -> None:
+    _place_by_rule()  # layers named one by one are of one depth
     try:
         draft.load(fit_depth(draft.design(), target))
     except ValueError as error:
@@ -255,6 +256,9 @@ def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
     st.subheader("Inside an intra-hybrid block")
     says = ", ".join(f"{axis} {getattr(mixer, axis)}" for axis in INTRA_AXES)
     st.image(pictures.intra_block(mixer, layout.ink()), alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {says}")
+    if "mixers" in st.session_state["form.kept"]:
+        st.caption("As the published model has it: no control changes it.")
+        return
     with st.container(horizontal=True, gap="medium"):
         for axis, (label, options) in INTRA_AXES.items():
             with st.container(width=172):

@@ -69,7 +69,7 @@ def _card(proposal: Proposal, need: Need) -> None:
     elif found.doubt:
         st.warning(design.plain(found.doubt))
     speed, cache = units.rate(found.tokens_per_s), units.n_bytes(found.cache_bytes)
-    st.markdown(f"**{found.nll:.3f}** NLL (quoted)  \n**{speed}** decode (predicted ceiling)  \n**{cache}** cache (exact)")
+    st.markdown(f"**{found.nll:.3f}** NLL (quoted)  \n**{speed}** decode a sequence (predicted ceiling)  \n**{cache}** cache (exact)")
     if st.button("Open this design", key=f"guide-{found.spec.name}", on_click=_take, args=(proposal, need), type="primary"):
         st.rerun()
     for line in proposal.trade_offs:

@@ -56,7 +56,7 @@ def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str)
             {
                 "label": label.format(**words),
                 "value": unit(value),
-                "change": f"{change:+.1f} %" if base else None,
+                "change": f"{change:+,.1f} %" if abs(change) >= 0.05 else "0 %" if base else None,
                 "judged": judged,
                 "convention": says.partition(":")[0],
                 "says": f"{says.format(**words)}. {against}: {unit(base)}",

@@ -71,6 +71,33 @@ def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(page: Page, 
     expect(stack).to_have_value("MMHMMMMAMMMMM")
 
 
+def test_back_leads_to_the_page_before_with_the_design_as_it_is(page: Page, server: str) -> None:
+    page.goto(f"{server}/glossary")
+    expect(page.get_by_role("heading", name="Glossary")).to_be_visible()
+    page.get_by_role("link", name="Compose").click()
+    layers = page.get_by_label("Layers", exact=True)
+    for n in ("14", "15"):
+        layers.fill(n)
+        layers.press("Enter")
+        expect(page.locator(".stack button")).to_have_count(int(n))
+    steps = page.evaluate("history.length")
+    layers.fill("16")
+    layers.press("Enter")
+    expect(page.locator(".stack button")).to_have_count(16)
+    assert page.evaluate("history.length") == steps
+    page.get_by_role("link", name="Compare").click()
+    expect(page.get_by_role("heading", name="Compare")).to_be_visible()
+    page.go_back()
+    expect(page.locator(".stack button")).to_have_count(16)
+
+
+def test_a_model_with_layers_of_its_own_is_compared(page: Page, server: str) -> None:
+    page.goto(f"{server}/compare?with=Zamba2-2.7B&with=Hymba-1.5B-Base")
+    expect(page.get_by_text("Costs stand before dimensions")).to_be_visible()
+    expect(page.get_by_test_id("stException")).to_have_count(0)
+    expect(page.get_by_role("button", name="Remove")).to_have_count(2)
+
+
 def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(page: Page, server: str) -> None:
     compose(page, server)
     page.get_by_role("slider", name="Ratio").press("ArrowRight")  # from 1:5 to 1:3

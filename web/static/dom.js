@@ -1,5 +1,7 @@
 // What the modules here share.
 
+import "./address.js"
+
 export function element(tag, properties = {}) {
   return Object.assign(document.createElement(tag), properties)
 }

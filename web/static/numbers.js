@@ -45,7 +45,7 @@ function build(parent, count) {
 }
 
 function fill(card, { label, value, change, judged, convention, says }) {
-  const words = { label, value, convention, change: change ? `${change.startsWith("-") ? "↓" : "↑"} ${change}` : "" }
+  const words = { label, value, convention, change: change ? `${{ "-": "↓ ", "+": "↑ " }[change[0]] ?? ""}${change}` : "" }
   for (const [name, text] of Object.entries(words)) set(card[name], "textContent", text)
   card.change.className = `change ${judged}`
   card.change.hidden = !change

@@ -127,7 +127,15 @@ PARTS = {
     "gate": ("gates", "#666666"),
     "ffn": ("feed-forward", "#999999"),
     "head": ("vocabulary head", "#F0E442"),
+    "other": ("other products", "#BBBBBB"),
 }
+_MAMBA1 = {"x_proj": "in_proj", "dt_proj": "in_proj"}
+
+
+def _shown(part: str) -> str:
+    """Where a part is shown. A composite mixer names its own before those that it holds, e.g. `block qkv`."""
+    last = part.rpartition(" ")[2]
+    return last if last in PARTS else _MAMBA1.get(last, "other")
 
 
 def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
@@ -137,7 +145,7 @@ def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
     for layer, n in costs.distinct():
         for total, parts in ((forward, layer.forward_flops(context)), (step, layer.decode_flops(context))):
             for part, value in parts.items():
-                total[part] += int(n * value)
+                total[_shown(part)] += int(n * value)
     return {"training": Counter({part: 3 * value / context for part, value in forward.items()}), "decode": step}
 
 
@@ -166,7 +174,7 @@ def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequen
 def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> style.Figure:
     """Memory of the whole workload against context, beside what the device has."""
     figure = style.blank(
-        f"Memory against context, batch {workload.batch_size}",
+        f"Memory to prefill the context at once, batch {workload.batch_size}",
         f"exact: weights, cache, activations of the prefill (eager); dashed: {hardware.name}, {units.n_bytes(hardware.memory_bytes)}",
         "context length (tokens)",
         "memory (GiB)",
@@ -199,7 +207,7 @@ def longest_context(designs: Sequence[style.Named], workload: Workload, hardware
     """The longest context that each size of device memory has room for: weights and cache, as in decoding."""
     sizes = _sizes()
     figure = style.blank(
-        f"Where each accelerator runs out, batch {workload.batch_size}",
+        f"Where each accelerator runs out in decoding, batch {workload.batch_size}",
         "exact: the longest context (up to 16M) whose weights and cache fit, as in decoding; activations of a long prompt come on top",
         "longest context (tokens)",
         "",
