@@ -47,6 +47,8 @@ def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
         speeds.append(np.where(used <= hardware.memory_bytes, speed, np.nan))
     style.lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s", log=False)
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
+    if absent := [design.label for design, speed in zip(designs, speeds, strict=True) if np.isnan(speed).all()]:
+        figure["layout"]["meta"]["source"] += f". No line, since its weights do not fit: {', '.join(absent)}"
     return figure
 
 
