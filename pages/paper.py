@@ -14,7 +14,7 @@ jobs.strip()
 st.markdown(
     "The tables and their charts are **quoted** from [Bae et al., arXiv 2510.04800v3](https://arxiv.org/abs/2510.04800v3) (CC BY 4.0), as "
     "printed; beside Table 13 stand our **predicted** ceilings. Points such as 3+10 count layers, in the order attention, window, Mamba, "
-    "intra-hybrid. Your own runs can be laid over; they keep their own device and protocol, so compare shapes, not heights, across machines."
+    "intra-hybrid. Your own runs can be laid over; each on its own device by its own protocol, so compare shapes, not heights."
 )
 done = [run for run in open_store().list(statuses=("done",)) if run.kind == "profile"]
 chosen = st.multiselect(
