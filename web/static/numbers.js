@@ -4,7 +4,7 @@ import { element, explain, hint, set, style } from "./dom.js"
 
 const STYLE = `
 .numbers { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13.5rem), 1fr)); gap: 1rem; margin: 0; font-family: var(--st-font); color: var(--st-text-color) }
-.use { margin: 0 0 0.5rem; font-family: var(--st-font); color: var(--st-text-color); font-size: 0.85rem !important }
+.numbers-use { margin: 0 0 0.5rem; font-family: var(--st-font); color: var(--st-text-color); font-size: 0.85rem !important }
 .numbers div { position: relative; min-width: 0 }
 .numbers dt { font-size: 0.875rem; font-weight: 400; display: flex; gap: 0.4rem; align-items: center }
 .numbers dd { margin: 0 }
@@ -39,7 +39,7 @@ function build(parent, count) {
     list.append(card)
     return parts
   })
-  const use = element("p", { className: "use" })
+  const use = element("p", { className: "numbers-use" })
   parent.replaceChildren(use, list)
   return { cards, use }
 }
