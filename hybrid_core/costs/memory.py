@@ -63,7 +63,7 @@ class Refusal(NamedTuple):
 
     def __str__(self) -> str:
         gib = 2**30
-        line = f"needs {self.needed_bytes / gib:.1f} GiB, {self.available_bytes / gib:.1f} GiB are available"
+        line = f"needs {self.needed_bytes / gib:,.1f} GiB, {self.available_bytes / gib:,.1f} GiB are available"
         options = [
             f"batch {self.batch_size}" if self.batch_size else "",
             f"context {self.context_len:,}" if self.context_len else "",

@@ -87,5 +87,9 @@ def address(page: str = "") -> str:
 
 
 def plain(text: str) -> str:
-    """Text of the user's for places that read Markdown: shown as it was written."""
+    """Text of the user's for places that read Markdown: shown as it was written.
+
+    Streamlit turns `:word:` into a picture even where its colons are escaped, so something invisible stands behind the first.
+    """
+    text = re.sub(r":(?=[\w/+-]+:)", ":\u2060", text)
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~:$^])", r"\\\1", text)

@@ -145,11 +145,12 @@ def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
     strategy = draft.value("layers.strategy")
     notes.show(said, "strategy")
     with st.container():
-        if strategy == "custom" and "form.strategy_before" in st.session_state:
-            st.button(
-                f"Back to {st.session_state['form.strategy_before'][0]}", on_click=draft.back, icon=":material/undo:", key="form.back"
-            )
-        elif strategy not in placement.UNIFORM and strategy != "custom":
+        if strategy == "custom":
+            st.caption("Press layers of the stack, or write its letters.")
+            if "form.strategy_before" in st.session_state:
+                before = st.session_state["form.strategy_before"][0]
+                st.button(f"Back to {before}", on_click=draft.back, icon=":material/undo:", key="form.back")
+        elif strategy not in placement.UNIFORM:
             _draw_ratio(spec)
             notes.show(said, "ratio")
             places.draw(strategy)

@@ -25,11 +25,11 @@ def draw(spec: ArchSpec, workload: Workload) -> None:
         "A press on a layer makes it", [NEXT, *placement.LETTERS], default=NEXT, format_func=_called, key="stack.kind", required=True
     )
     _stack(key=KEY, data=_picture(spec, workload), on_asked_change=lambda: _asked(spec.letters))
-    st.session_state["stack.letters"] = spec.letters
+    st.session_state["stack.letters"] = st.session_state.pop("stack.refused", spec.letters)
     st.text_input(
         "The same as letters, first layer at the left",
         key="stack.letters",
-        on_change=lambda: draft.set_kinds(st.session_state["stack.letters"]),
+        on_change=_written,
         help=explain("pattern"),
     )
 
@@ -64,6 +64,14 @@ def _picture(spec: ArchSpec, workload: Workload) -> dict[str, Any]:
 
 def _called(kind: str) -> str:
     return placement.LETTERS.get(kind, kind)
+
+
+def _written() -> None:
+    """Make the stack what was written; what is refused stays in the box, to be mended."""
+    letters = st.session_state["stack.letters"]
+    draft.set_kinds(letters)
+    if "form.problem" in st.session_state:
+        st.session_state["stack.refused"] = letters
 
 
 def _asked(pattern: str) -> None:

@@ -271,13 +271,13 @@ def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(p
 def test_upload_of_a_design_and_of_nonsense(page: Page, server: str, tmp_path: Path) -> None:
     compose(page, server)
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
-    good.write_text(presets.get("intra-1to3-1b").spec.replace(name="mine <script>alert(1)</script>").to_yaml())
+    good.write_text(presets.get("intra-1to3-1b").spec.replace(name="mine <script>alert(1)</script> :material/bolt:").to_yaml())
     bad.write_text("a: &a [1]\nb: *a\n")
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(good)
-    expect(page.get_by_role("heading", name="mine <script>alert(1)</script>")).to_be_visible()
+    expect(page.get_by_role("heading", name="mine <script>alert(1)</script> :\u2060material/bolt:")).to_be_visible()
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(bad)
     expect(page.get_by_text("aliases (*name) are not allowed in a design")).to_be_visible()
-    expect(page.get_by_role("heading", name="mine <script>alert(1)</script>")).to_be_visible()
+    expect(page.get_by_role("heading", name="mine <script>alert(1)</script> :\u2060material/bolt:")).to_be_visible()
 
 
 @pytest.mark.parametrize(
