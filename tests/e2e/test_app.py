@@ -109,13 +109,13 @@ def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(p
     layers = page.get_by_role("textbox", name="Layers of kind attention")
     layers.fill("4, 99")
     layers.press("Enter")
-    expect(page.get_by_text("layers.indices: 99 - must be from 1 to n_layers (13)")).to_be_visible()
+    expect(page.get_by_test_id("stAlertContentError").get_by_text("layers.indices: 99 - must be from 1 to n_layers (13)")).to_be_visible()
     assert number(page, "Parameters without embedding") == "944M"
     stack = page.get_by_role("textbox", name="The same as letters")
     stack.fill("AMMAMMMAMMMMM")
     stack.press("Enter")
     expect(page.get_by_role("button", name="Back to inter")).to_be_visible()
-    expect(page.get_by_text("layers.indices: 99")).to_have_count(0)
+    expect(page.get_by_test_id("stAlertContentError").get_by_text("layers.indices: 99")).to_have_count(0)
 
 
 def test_the_stack_is_one_stop_of_the_keyboard_where_arrows_walk_and_letters_write(page: Page, server: str) -> None:
@@ -276,7 +276,7 @@ def test_upload_of_a_design_and_of_nonsense(page: Page, server: str, tmp_path: P
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(good)
     expect(page.get_by_role("heading", name="mine <script>alert(1)</script> :\u2060material/bolt:")).to_be_visible()
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(bad)
-    expect(page.get_by_text("aliases (*name) are not allowed in a design")).to_be_visible()
+    expect(page.get_by_test_id("stAlertContentError").get_by_text("aliases (*name) are not allowed in a design")).to_be_visible()
     expect(page.get_by_role("heading", name="mine <script>alert(1)</script> :\u2060material/bolt:")).to_be_visible()
 
 
