@@ -1,6 +1,6 @@
 """The paper's tables as data frames with provenance, and which of their rows describe a given design."""
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -197,17 +197,18 @@ def throughput(spec: ArchSpec) -> Throughput | None:
     return throughput_of(counts(spec)) if scale(spec) == "1B" and is_papers(spec) else None
 
 
-def beside_ceiling(spec: ArchSpec) -> list[dict[str, Any]]:
+@lru_cache(maxsize=256)
+def beside_ceiling(spec: ArchSpec) -> tuple[dict[str, Any], ...]:
     """A design's row of Table 13 beside the roofline of its device, a record per total length; none where it has no such row."""
     if (printed := throughput(spec)) is None:
-        return []
+        return ()
     device, rows = hardware.get("h200_sxm"), []
     for total, tokens_per_s in zip(printed.totals, printed.tokens_per_s, strict=True):
         work = Workload(batch_size=PAPER_BATCH, context_len=total, prompt_len=PAPER_PROMPT)
         ceiling = float(generation_tokens_per_s(spec, work, device, PAPER_PROMPT, total))
         row = {"name": spec.name, "total_len": total, "paper_tokens_per_s": tokens_per_s, "predicted_tokens_per_s": ceiling}
         rows.append(row | {"ratio": tokens_per_s / ceiling})
-    return rows
+    return tuple(rows)
 
 
 def quality_and_speed(total_len: int) -> pd.DataFrame:

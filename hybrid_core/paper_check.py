@@ -7,7 +7,6 @@ not agree must be in `baselines.CONTRADICTIONS`, which says why; nothing is tune
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from functools import cache
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -190,7 +189,6 @@ def rounds_to(value: float, printed: str) -> bool:
 # ---------------------------------------------------------------- speed
 
 
-@cache
 def throughput_ratios() -> tuple[dict[str, Any], ...]:
     """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per design of Table 2 and total length.
 

@@ -28,7 +28,7 @@ def cards(designs: list[figures.Named], others: list[int]) -> None:
     for index, cell, (label, spec) in zip(places, layout.cells(len(designs), layout.CARD + 40), designs, strict=True):
         with cell.container(border=True):
             st.markdown(f"**{design.plain(label)}**")
-            st.markdown(f"{pictures.strip(spec.pattern, pictures.colours(spec))}")
+            st.markdown(pictures.strip(spec.pattern, pictures.colours(spec)))
             st.caption(f"{spec.n_layers} layers, d_model {spec.d_model}")
             if index is None:
                 if st.button("Change in Compose"):

@@ -45,7 +45,6 @@ st.dataframe(
 )
 st.caption(f"quoted: {baselines.CITATION}, Tables 2, 9 and 13; parameters without embedding")
 
-FLOPS = st.column_config.NumberColumn(format="scientific")
 total = st.segmented_control("Total length of Figure 1b", list(baselines.TOTALS.values()), default=8192, format_func=units.length) or 8192
 chart.show(figures.quality_throughput(total, runs), "figure1b")
 chart.show(figures.paper_throughput(runs), "figure3a")
@@ -80,6 +79,6 @@ name = st.selectbox(
     "Table", list(baselines.TABLES), format_func=lambda key: f"Table {baselines.TABLES[key][0]}: {baselines.TABLES[key][1]}"
 )
 frame = baselines.table(name)
-st.dataframe(frame, hide_index=True, column_config={column: FLOPS for column in frame.columns if column == "train_flops"})
+st.dataframe(frame, hide_index=True, column_config={"train_flops": st.column_config.NumberColumn(format="scientific")})
 st.download_button("Download as CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv")
 st.caption(f"quoted: {baselines.CITATION}, Table {baselines.TABLES[name][0]}")

@@ -88,10 +88,9 @@ def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
             f"On {run.device} it generated {units.rate(row['tokens_per_s'])} up to {units.length(row['total_len'])} (measured), "
             f"{row['tokens_per_s'] / row['predicted_tokens_per_s']:.0%} of what was predicted."
         )
-    found = quality.estimate(run.spec)
     if printed := quality.quoted(run.spec):
         said.append(f"NLL on DCLM as the paper trained this stack: {printed}.")
-    elif isinstance(found, quality.Estimate):
+    elif isinstance(found := quality.estimate(run.spec), quality.Estimate):
         said.append(f"NLL on DCLM at 60B tokens: {found.nll:.3f}, {found.low:.3f} to {found.high:.3f} (estimated from the paper's rows).")
     return said
 
