@@ -20,6 +20,10 @@ def ask() -> None:
     proposals = propose(need)
     reached = [row["ratio"] for row in throughput_ratios()]
     st.markdown(f"**{len(proposals)} {'design' if len(proposals) == 1 else 'designs'} that the paper trained**")
+    if need.min_tokens_per_s and not any(proposal.candidate.proof for proposal in proposals):
+        st.caption(
+            f"The paper measured no {need.size} hybrid at {need.min_tokens_per_s:,.0f} tokens/s a sequence in such a use (Table 13)."
+        )
     for column, proposal in zip(st.columns(3), proposals, strict=False):
         with column.container(border=True):
             _card(proposal, need)
@@ -68,6 +72,8 @@ def _card(proposal: Proposal, need: Need) -> None:
         st.warning(design.plain(found.problem))
     elif found.doubt:
         st.warning(design.plain(found.doubt))
+    elif found.proof:
+        st.success(design.plain(found.proof))
     speed, cache = units.rate(found.tokens_per_s), units.n_bytes(found.cache_bytes)
     st.markdown(f"**{found.nll:.3f}** NLL (quoted)  \n**{speed}** decode a sequence (predicted ceiling)  \n**{cache}** cache (exact)")
     if st.button("Open this design", key=f"guide-{found.spec.name}", on_click=_take, args=(proposal, need), type="primary"):
