@@ -128,11 +128,9 @@ except SpecError as error:
 spec = design.current()
 workload, key = work.current()
 device = hardware.get(key)
-said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
 st.title(design.plain(spec.name))
-jobs.strip()
 # What changes is sent first, the controls, which mostly stay, last: places that are filled later, or at times, are kept here.
-wrong, row, against = st.container(), st.container(horizontal=True), st.container()
+queue, wrong, row, against = st.container(), st.container(), st.container(horizontal=True), st.container()
 if problem:
     wrong.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
     st.toast(design.plain(problem), icon=":material/error:")  # the controls may be far below
@@ -144,10 +142,13 @@ numbers.draw(summary(spec, workload, device), summary(reference, workload, devic
 with st.container():
     if refused := refusal(spec, workload, device.memory_bytes):
         st.warning(f"Does not fit {device.name}: {refused}.")
+said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
 with st.container():
     if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):
         form.draw_intra(intra, said)
 charts(spec, reference, workload, device)
+with queue:
+    jobs.strip()
 yaml = st.expander("YAML", key="compose.yaml", on_change="rerun")
 if yaml.open:
     yaml.code(spec.to_yaml(), language="yaml")

@@ -27,11 +27,14 @@ def ink() -> str:
 
 
 TOP = "[data-testid='stMainBlockContainer'] { padding-top: 4.5rem }"  # just below the navigation
+# Streamlit fades what a run has not reached yet, half a second later; to be ready for it, browsers give each element a layer of its own at
+# every change, a tenth of the time until charts are drawn. The sign at the top says that a page is at work.
+STEADY = "[data-stale], summary { transition: none !important; opacity: 1 !important }"
 
 
 def theme() -> None:
-    """Colours that can be read where the theme's own cannot, and a page that begins at its top."""
-    st.html(f"<style>{TOP} {FAINT[_theme()]}</style>")
+    """Colours that can be read where the theme's own cannot, a page that begins at its top, and nothing that fades at a change."""
+    st.html(f"<style>{TOP} {STEADY} {FAINT[_theme()]}</style>")
 
 
 def go(page: str) -> None:
