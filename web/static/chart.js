@@ -61,17 +61,13 @@ function build(parent) {
   return chart
 }
 
-// Draw once the browser has shown what arrived with the charts: those in sight together, the others one at a time, so that it can answer
-// in between.
+// Draw once the browser has shown what arrived with the charts: those in sight together, then the others one at a time, so that it can
+// answer in between.
 function later(chart) {
   chart.root.setAttribute("aria-busy", "true")
   waiting.add(chart)
-  if (!drawing) nextFrame()
-}
-
-function nextFrame() {
+  if (!drawing) requestAnimationFrame(() => setTimeout(drawWaiting))
   drawing = true
-  requestAnimationFrame(() => setTimeout(drawWaiting))
 }
 
 async function drawWaiting() {
@@ -83,7 +79,7 @@ async function drawWaiting() {
     chart.root.setAttribute("aria-busy", String(waiting.has(chart)))
   }
   drawing = waiting.size > 0
-  if (drawing) nextFrame()
+  if (drawing) setTimeout(drawWaiting)
 }
 
 function inSight(chart) {
