@@ -67,7 +67,7 @@ def _draw_start() -> None:
         "Start from",
         [*presets.ordered(), *presets.models()],
         index=None,
-        placeholder="the paper's or a published model",
+        placeholder="a preset or published model",
         key="form.preset",
         on_change=_open_preset,
         help=explain("preset"),

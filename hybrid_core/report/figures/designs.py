@@ -182,7 +182,6 @@ def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
         "memory (GiB)",
     )
     used = [np.broadcast_to(memory(d.spec, workload, style.CONTEXTS).total, style.CONTEXTS.shape) / 2**30 for d in designs]
-    style.lines(figure, designs, used, "%{x:,} tokens: %{y:,.2f} GiB")
     style.add(
         figure,
         "scatter",
@@ -193,6 +192,7 @@ def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
         line={"color": "#D00020", "width": 2, "dash": "dash"},
         showlegend=False,
     )
+    style.lines(figure, designs, used, "%{x:,} tokens: %{y:,.2f} GiB")
     return figure
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from hybrid_core import baselines, presets
 from hybrid_core.costs.model import model_costs
 from hybrid_core.report import units
-from hybrid_core.report.figures import style
+from hybrid_core.report.figures import names, style
 from hybrid_core.runs.store import Run
 
 
@@ -122,7 +122,6 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style
             y=group["nll_dclm"].tolist(),
             text=group["layers"].tolist(),
             mode="markers+text",
-            textposition="top center",
             name=style.MODEL_LABEL[str(model)],
             marker={"color": style.MODEL_COLOUR[str(model)], "size": 11},
             hovertemplate="%{text}: %{x:,.0f} tokens/s, NLL %{y:.3f}",
@@ -142,7 +141,19 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style
             )
     style.log_axis(figure, "x")
     figure["layout"]["yaxis"]["autorange"] = "reversed"
+    _name_points(figure)
     return figure
+
+
+def _name_points(figure: style.Figure) -> None:
+    """Each text on that side of its point where it covers no other; the paper's points lie close together."""
+    traces = [trace for trace in figure["data"] if "text" in trace]
+    others = [trace for trace in figure["data"] if "text" not in trace]
+    points = np.concatenate(style.in_pixels([*traces, *others], log_x=figure["layout"]["xaxis"].get("type") == "log", log_y=False))
+    points[:, 1] = style.ROOM[1] - points[:, 1]  # the axis points down
+    spots = names.place(list(points[:, None]), [names.width(text, sign=0) for trace in traces for text in trace["text"]], style.ROOM)
+    for trace in traces:
+        trace["textposition"], spots = [spot.textposition for spot in spots[: len(trace["text"])]], spots[len(trace["text"]) :]
 
 
 def _with_part(runs: Sequence[Run], part: str) -> list[tuple[Run, list[dict[str, float]]]]:

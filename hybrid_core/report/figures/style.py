@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hybrid_core.report import units
+from hybrid_core.report.figures import names
 from hybrid_core.runs.store import Run
 from hybrid_core.spec import ArchSpec
 
@@ -88,7 +89,7 @@ def length_axis(figure: Figure, step: int = 1) -> None:
 
 
 def lines(figure: Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str, log: bool = True) -> None:
-    """A line per design, named where it ends, over a logarithmic or a linear y axis."""
+    """A line per design, named beside it, over a logarithmic or a linear y axis."""
     curves = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
     xs = CONTEXTS.tolist()
     for design, ys, colour in zip(designs, curves, cycle(len(designs)), strict=True):
@@ -105,41 +106,52 @@ def lines(figure: Figure, designs: Sequence[Named], values: Sequence[np.ndarray]
         )
     if log:
         log_axis(figure, "y")
-    _name_ends(figure, [design.label for design in designs], curves, figure["layout"]["yaxis"].get("type") == "log")
+    _name_lines(figure, designs)
     length_axis(figure, 2)  # ten words do not fit a phone
 
 
-ROOM_FOR_LINES, LABEL = 235, 15  # pixels: height of a plot of lines, and of a label
+ROOM = (360, 205)  # pixels: width and height that lines have in the narrowest chart but a phone's
 
 
-def _name_ends(figure: Figure, names: Sequence[str], lines: Sequence[np.ndarray], log: bool) -> None:
-    """Write each line's name at its end, above one that rises and below one that falls, and no name on another: needs no legend."""
-    figure["layout"]["showlegend"] = False
-    scale: Any = np.log10 if log else np.asarray
-    known = np.concatenate([scale(ys[np.isfinite(ys)]) for ys in lines])
-    if not known.size:
-        return
-    low, high = (known.min() if log else 0.0), known.max()
-    pixels = ROOM_FOR_LINES / ((high - low) or 1.0)
-    ends = [(int(np.isfinite(ys).nonzero()[0][-1]), i) for i, ys in enumerate(lines) if np.isfinite(ys).any()]
-    free = np.inf  # the highest place, in pixels from below, that no label has taken
-    for last, i in sorted(ends, key=lambda end: -lines[end[1]][end[0]]):
-        y = float(scale(lines[i][last]))
-        at = (y - low) * pixels
-        below = last > 0 and lines[i][last] < lines[i][last - 1] and at > 1.5 * LABEL  # not on the axis
-        placed = min(at + (-0.9 if below else 0.7) * LABEL, free)
-        free = placed - LABEL
-        figure["layout"]["annotations"].append(
+def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
+    """Write each line's name beside it, so that no legend is needed; the designs' lines are the last of the chart."""
+    layout, curves = figure["layout"], figure["data"]
+    layout["showlegend"] = False
+    log = layout["yaxis"].get("type") == "log"
+    placed = dict(zip(map(id, curves), in_pixels(curves, True, log, from_zero=not log), strict=True))
+    named = [(d, c) for d, c in zip(designs, curves[-len(designs) :], strict=True) if np.isfinite(placed[id(c)]).all(axis=1).any()]
+    labels = [textwrap.shorten(design.label, 44, placeholder="...") for design, _ in named]
+    free = [placed.pop(id(curve)) for _, curve in named]
+    spots = names.place([*free, *placed.values()], [names.width(label) for label in labels], ROOM) if named else []
+    for (_, curve), label, spot in zip(named, labels, spots, strict=True):
+        y = curve["y"][spot.point]
+        layout["annotations"].append(
             {
-                "x": float(np.log10(CONTEXTS[last])),
-                "y": y,
-                "yshift": float(placed - at),
-                "text": f'<span style="color:{cycle(len(lines))[i]}">■</span> {escape(textwrap.shorten(names[i], 44, placeholder="..."))}',
-                "xanchor": "right" if last > 2 else "left",
+                "x": float(np.log10(curve["x"][spot.point])),
+                "y": float(np.log10(y)) if log else y,
+                "xshift": spot.xshift,
+                "yshift": spot.yshift,
+                "text": f'<span style="color:{curve["line"]["color"]}">■</span> {escape(label)}',
+                "xanchor": spot.xanchor,
                 "showarrow": False,
                 "font": {"size": 12},  # words in a line's own colour would be too pale to read
             }
         )
+
+
+def in_pixels(curves: Sequence[dict[str, Any]], log_x: bool, log_y: bool, from_zero: bool = False) -> list[np.ndarray]:
+    """Where the points of curves lie in ROOM: (points, 2) each, NaN where unknown. `from_zero`: the y axis begins there."""
+    points = [np.array([curve["x"], curve["y"]], float).T for curve in curves]
+    for line in points:
+        for axis, log in enumerate((log_x, log_y)):
+            if log:
+                line[:, axis] = np.log10(np.where(line[:, axis] > 0, line[:, axis], np.nan))
+    known = np.concatenate(points)
+    known = known[np.isfinite(known).all(axis=1)]
+    low, high = known.min(axis=0, initial=np.inf), known.max(axis=0, initial=-np.inf)
+    low[1] = 0.0 if from_zero else low[1]
+    span = high - low
+    return [(line - low) * ROOM / np.where(span > 0, span, 1.0) for line in points]
 
 
 def cycle(n: int) -> list[str]:
