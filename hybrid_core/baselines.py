@@ -32,6 +32,40 @@ TABLES: dict[str, tuple[str, str]] = {
     "table20_dim_ratio": ("20", "Widths of the two branches"),
     "table21_intra_position": ("21", "Position of intra-hybrid blocks, 1B"),
 }
+# Words for the columns of the CSV files; the others are called as in the field or as in the paper.
+_HEADINGS = {
+    "n_emb_b": "parameters without embedding (B)",
+    "emb_b": "parameters of the embedding (B)",
+    "active_b": "active parameters (B)",
+    "total_b": "parameters (B)",
+    "n_attn": "attention layers",
+    "n_swa": "window layers",
+    "n_ssm": "Mamba layers",
+    "n_hyb": "intra-hybrid layers",
+    "n_layers": "layers",
+    "n_heads_attn": "attention heads",
+    "n_heads_ssm": "SSM heads",
+    "attn_indices": "attention layers at",
+    "intra_indices": "intra-hybrid layers at",
+    "dim_transformer": "width of the attention branch",
+    "dim_mamba": "width of the Mamba branch",
+    "tokens_b": "training tokens (B)",
+    "steps_k": "training steps (K)",
+    "train_flops": "training FLOPs",
+    "context_len": "context (tokens)",
+    "cache_mib": "cache of a sequence (MiB)",
+    "nll_dclm": "NLL DCLM (nats)",
+    "nll_pg19": "NLL PG19 (nats)",
+    "lambada": "LAMBADA (%)",
+    "hellaswag": "HellaSwag (%)",
+    "piqa": "PIQA (%)",
+    "arc": "ARC (%)",
+    "obqa": "OBQA (%)",
+    "avg": "accuracy, mean (%)",
+    "govreport": "GovReport",
+    "squad": "SQuAD",
+    "triviaqa": "TriviaQA",
+}
 COUNTS = ["n_attn", "n_swa", "n_ssm", "n_hyb"]
 # The paper's name for a scale, by d_model (Table 8).
 SCALES = {1024: "100M", 1536: "350M", 2048: "1B", 3072: "3B"}
@@ -112,6 +146,14 @@ def table(name: str) -> pd.DataFrame:
     number, title = TABLES[name]
     frame.attrs = {"table": number, "title": title, "citation": CITATION}
     return frame
+
+
+def heading(column: str) -> str:
+    """What a column of a table shows, with its unit."""
+    for key, says in (("tput_", "tokens/s at {} total"), ("latency_s_", "seconds to {} total")):
+        if column.startswith(key):
+            return says.format(column.removeprefix(key).upper())
+    return _HEADINGS.get(column, column)
 
 
 def cite(name: str) -> str:

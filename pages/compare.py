@@ -2,7 +2,6 @@
 
 from collections import Counter
 
-import pandas as pd
 import streamlit as st
 
 from hybrid_core import hardware, presets
@@ -43,11 +42,6 @@ def cards(designs: list[figures.Named], others: list[int]) -> None:
                 args=(index,),
                 help="It changes places with the design on Compose",
             )
-
-
-def as_text(frame: pd.DataFrame) -> None:
-    """A table whose words wrap instead of being cut."""
-    st.table(frame.rename(index=design.plain, columns=design.plain).map(design.plain))
 
 
 def remove(index: int) -> None:
@@ -96,9 +90,9 @@ if not others:
     st.stop()
 facts = [compare.design_facts(item.spec, view.workload, device) for item in designs]
 differ, alike = compare.parted([item.label for item in designs], facts)
-as_text(differ)
+layout.table(differ)
 with st.expander(f"{len(alike)} figures in which they are alike"):
-    as_text(alike)
+    layout.table(alike)
 st.caption(f"Costs stand before dimensions. Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose.")
 drawn = {
     "cache": figures.cache_by_context(designs, view.workload),

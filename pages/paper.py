@@ -1,12 +1,13 @@
 """Paper: the stored tables of Bae et al., the figures made from them, and the user's runs laid over."""
 
+import pandas as pd
 import streamlit as st
 
 from hybrid_core import baselines, presets
 from hybrid_core.paper_check import throughput_ratios
 from hybrid_core.report import figures, units
 from hybrid_core.runs import open_store
-from pages.parts import chart, design, jobs
+from pages.parts import chart, design, jobs, layout
 
 design.view()
 st.title("The paper")
@@ -27,22 +28,19 @@ runs = [run for run in done if run.id in chosen]
 
 st.subheader("Table 2: five designs at 1B, 60B tokens")
 rows = [baselines.matching(presets.get(name).spec, "table09_1b").query("budget == 'data'").iloc[0] for name in presets.TABLE2]
-st.dataframe(
-    [
-        {
-            "model": figures.MODEL_LABEL[row["model"]],
-            "parameters (B)": row["n_emb_b"],
-            "training FLOPs": f"{row['train_flops']:.1e}",
-            "cache at 8K (MiB)": int(row["cache_mib"]),
-            "NLL DCLM (nats)": row["nll_dclm"],
-            "NLL PG19 (nats)": row["nll_pg19"],
-            "accuracy (%)": row["avg"],
-            "tokens/s at 8K": baselines.throughput(presets.get(name).spec).tokens_per_s[2],
-        }
-        for name, row in zip(presets.TABLE2, rows, strict=True)
-    ],
-    hide_index=True,
-)
+columns = {
+    figures.MODEL_LABEL[row["model"]]: {
+        "parameters": f"{row['n_emb_b']:.2f}B",
+        "training FLOPs": f"{row['train_flops']:.1e}",
+        "cache at 8K (MiB)": f"{row['cache_mib']:.0f}",
+        "NLL DCLM (nats)": f"{row['nll_dclm']:.3f}",
+        "NLL PG19 (nats)": f"{row['nll_pg19']:.3f}",
+        "accuracy (%)": f"{row['avg']:.1f}",
+        "tokens/s at 8K": f"{baselines.throughput(presets.get(name).spec).tokens_per_s[2]:,.0f}",
+    }
+    for name, row in zip(presets.TABLE2, rows, strict=True)
+}
+layout.table(pd.DataFrame(columns).T)
 st.caption(f"quoted: {baselines.CITATION}, Tables 2, 9 and 13; parameters without embedding")
 
 total = st.segmented_control("Total length of Figure 1b", list(baselines.TOTALS.values()), default=8192, format_func=units.length) or 8192
@@ -79,6 +77,10 @@ name = st.selectbox(
     "Table", list(baselines.TABLES), format_func=lambda key: f"Table {baselines.TABLES[key][0]}: {baselines.TABLES[key][1]}"
 )
 frame = baselines.table(name)
-st.dataframe(frame, hide_index=True, column_config={"train_flops": st.column_config.NumberColumn(format="scientific")})
+st.dataframe(
+    frame.rename(columns=baselines.heading),
+    hide_index=True,
+    column_config={baselines.heading("train_flops"): st.column_config.NumberColumn(format="scientific")},
+)
 st.download_button("Download as CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv")
 st.caption(f"quoted: {baselines.CITATION}, Table {baselines.TABLES[name][0]}")

@@ -78,16 +78,12 @@ def needle_result(run: Run) -> None:
 
 def scores(row: dict[str, Any]) -> None:
     """The numbers that compare designs."""
-    trained, reach, tokens = row["trained_len"], row["effective_context"], row["tokens_to_learn"]
+    trained = row["trained_len"]
     shown = [
         (f"Recalled at {trained:,} tokens", _share(row["at_trained_len"]), "the trained length, mean over all depths"),
         (f"Recalled at {trained * 3 // 2:,} tokens", _share(row["at_1_5x"]), "1.5 times the trained length"),
-        ("Effective context", f"{reach:,} tokens" if reach else "none", "up to here at least 90 % recalled"),
-        (
-            "Training tokens to 90 %",
-            units.count(tokens) if tokens else "not reached",
-            "fewer: learns sooner",
-        ),
+        ("Effective context (tokens)", _reach(row), "up to here at least 90 % recalled"),
+        ("Training tokens to 90 %", _tokens(row), "fewer: learns sooner"),
     ]
     for cell, (label, value, meaning) in zip(layout.cells(len(shown), layout.CARD + 30), shown, strict=True):
         cell.metric(label, value)
@@ -96,6 +92,14 @@ def scores(row: dict[str, Any]) -> None:
 
 def _share(value: float | None) -> str:
     return "not asked" if value is None else f"{value:.0%}"
+
+
+def _reach(row: dict[str, Any]) -> str:
+    return f"{row['effective_context']:,}" if row["effective_context"] else "none"
+
+
+def _tokens(row: dict[str, Any]) -> str:
+    return units.count(row["tokens_to_learn"]) if row["tokens_to_learn"] else "not reached"
 
 
 def beside_the_map(run: Run) -> None:
@@ -127,24 +131,22 @@ def side_by_side() -> None:
 
 
 def score_table(runs: list[Run]) -> None:
-    """One row a design; shares in percent."""
-    frame = pd.DataFrame([score_row(run) for run in runs])
-    if frame.empty:
-        return
-    frame[["at_trained_len", "at_1_5x"]] *= 100
-    share = {"format": "%.0f %%", "help": "measured on the proxy, mean over all depths"}
-    st.dataframe(
-        frame,
-        hide_index=True,
-        column_config={
-            "proxy": "layers of the proxy",
-            "at_trained_len": st.column_config.NumberColumn("recalled at trained length", **share),
-            "at_1_5x": st.column_config.NumberColumn("at 1.5 times", **share),
-            "effective_context": st.column_config.NumberColumn("effective context (tokens)", help="at least 90 % recalled up to here"),
-            "tokens_to_learn": st.column_config.NumberColumn("training tokens to 90 %", format="compact"),
-            "trained_len": st.column_config.NumberColumn("trained length (tokens)"),
-        },
-    )
+    """One row a run; shares are means over all depths, measured on the proxy."""
+    told = {}
+    for run in runs:
+        row = score_row(run)
+        told[figures.label(run)] = {
+            "layers of the proxy": row["proxy"] or "unknown",
+            "learnt": "yes" if row["learnt"] else "no",
+            "trained length (tokens)": f"{row['trained_len']:,}",
+            "recalled there": _share(row["at_trained_len"]),
+            "at 1.5 times": _share(row["at_1_5x"]),
+            "effective context (tokens)": _reach(row),
+            "training tokens to 90 %": _tokens(row),
+            "seed": str(row["seed"]),
+        }
+    if told:
+        layout.table(pd.DataFrame(told).T)
 
 
 # ---------------------------------------------------------------- probes

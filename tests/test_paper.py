@@ -108,3 +108,11 @@ def test_table_13_stands_beside_the_ceiling_of_its_device_for_the_five_designs_a
     assert len(rows) == 25
     assert rows["mamba-1b", 32768]["paper_tokens_per_s"] == 2917  # as printed
     assert all(0 < row["ratio"] < 1 for row in rows.values())  # nobody runs faster than the ceiling
+
+
+def test_columns_of_the_tables_are_shown_in_words_no_two_alike() -> None:
+    for name in baselines.TABLES:
+        columns = list(baselines.table(name).columns)
+        assert len({baselines.heading(column) for column in columns}) == len(columns)
+    said = [baselines.heading(column) for column in ("n_emb_b", "tput_8k", "latency_s_32k", "nll_dclm", "d_model")]
+    assert said == ["parameters without embedding (B)", "tokens/s at 8K total", "seconds to 32K total", "NLL DCLM (nats)", "d_model"]

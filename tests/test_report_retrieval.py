@@ -2,6 +2,7 @@
 
 import io
 import re
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -65,6 +66,30 @@ def test_a_map_is_coloured_only_for_a_design_that_has_learnt() -> None:
         assert not hues(chart) and "not learnt" in figures.title(chart)
     ready = niah({"training": training(tokens_to_learn=40_000, accuracy=0.95, length=128)}, status="cancelled")
     assert hues(figures.retrieval_map(ready)) and learnt(ready)
+
+
+def luminance(colour: tuple[float, ...]) -> float:
+    """Relative, WCAG 2.2."""
+    linear = (share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in colour)
+    return sum(weight * share for weight, share in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("short", [LEARNT, NOT_LEARNT])
+def test_figures_can_be_read_on_every_colour_of_a_map(short: dict[str, Any]) -> None:
+    chart = go.Figure(figures.retrieval_map(niah(short))).data[0]
+    assert chart.textfont.color == "#000000"
+    stops = [[int(pair, 16) / 255 for pair in re.findall("..", colour.lstrip("#"))] for _, colour in chart.colorscale]
+    for before, after in pairwise(stops):
+        for share in (0, 0.25, 0.5, 0.75, 1):
+            colour = tuple(a + share * (b - a) for a, b in zip(before, after, strict=True))
+            assert (luminance(colour) + 0.05) / 0.05 >= 4.5
+
+
+def test_who_sees_no_red_or_no_green_tells_recalled_from_lost() -> None:
+    # Dichromats keep the difference of blue to yellow (Vienot, Brettel, Mollon 1999): blue against the mean of red and green.
+    scale = go.Figure(figures.retrieval_map(niah(LEARNT))).data[0].colorscale
+    (red, green, blue), middle, (r, g, b) = ([int(pair, 16) for pair in re.findall("..", scale[i][1].lstrip("#"))] for i in (0, 2, 4))
+    assert blue - (red + green) / 2 < -100 and b - (r + g) / 2 > 60 and abs(middle[2] - middle[1]) < 10
 
 
 def test_a_map_shows_every_cell_where_it_belongs_and_leaves_the_rest_empty() -> None:

@@ -2,8 +2,11 @@
 
 from collections.abc import Iterator
 
+import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
+
+from pages.parts import design
 
 # Pixels. Beside the sidebar at 1440 there are four cards or two charts, without it two wide charts or three maps; at 800 half as many.
 CARD, CHART, WIDE, MAP = 222, 476, 596, 350
@@ -46,3 +49,8 @@ def cells(n: int, width: int) -> Iterator[DeltaGenerator]:
     """`n` containers of `width` pixels in a row that wraps."""
     row = st.container(horizontal=True)
     return (row.container(width=width) for _ in range(n))
+
+
+def table(frame: pd.DataFrame) -> None:
+    """Text whose words wrap instead of being cut; what a user wrote in it is shown as written."""
+    st.table(frame.rename(index=design.plain, columns=design.plain).map(lambda cell: design.plain(str(cell))))

@@ -8,7 +8,8 @@ from hybrid_core.report.figures import style
 from hybrid_core.report.retrieval import learnt, probe_learnt
 from hybrid_core.runs.store import Run
 
-RECALLED = [[i / 4, colour] for i, colour in enumerate(("#A50026", "#F46D43", "#FEE08B", "#66BD63", "#006837"))]
+# Orange to blue, which the colour-blind tell apart, no colour so dark that black figures could not be read on it.
+RECALLED = [[i / 4, colour] for i, colour in enumerate(("#E66101", "#FDB863", "#F7F7F7", "#92C5DE", "#4393C3"))]
 SCALE = {"tickformat": ".0%", "thickness": 12, "title": {"text": "recalled", "side": "right"}}
 SHARES = {"tickformat": ".0%", "range": [-0.03, 1.03]}
 NOT_LEARNT = [[0, "#F4F4F4"], [1, "#B4B4B4"]]  # greys, never to be taken for a finding, on which figures can be read
@@ -45,6 +46,7 @@ def _cells(found: dict[str, Any]) -> dict[str, Any]:
         "z": [[cell and cell["accuracy"] for cell in row] for row in grid],
         "text": [[f"{100 * cell['accuracy']:.0f}" if cell else "" for cell in row] for row in grid],
         "texttemplate": "%{text}",
+        "textfont": {"color": "#000000"},
         "customdata": [[tuple(cell[key] for key in hover) if cell else (None,) * 4 for cell in row] for row in grid],
         "hovertemplate": "%{x} tokens, depth %{y}: %{z:.0%} (%{customdata[2]} of %{customdata[3]}; 95 % from %{customdata[0]:.0%} to "
         "%{customdata[1]:.0%})<extra></extra>",
