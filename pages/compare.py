@@ -1,24 +1,11 @@
 """Compare: up to four designs side by side, what differs first."""
 
-from collections import Counter
-
 import streamlit as st
 
 from hybrid_core import hardware, presets
 from hybrid_core.link import MAX_COMPARED
 from hybrid_core.report import compare, figures
-from hybrid_core.spec import ArchSpec
 from pages.parts import chart, design, jobs, layout, pictures, share
-
-
-def named(specs: list[ArchSpec]) -> list[figures.Named]:
-    """The designs, those of equal name told apart by a number."""
-    seen: Counter[str] = Counter()
-    labels = []
-    for spec in specs:
-        seen[spec.name] += 1
-        labels.append(f"{spec.name} ({seen[spec.name]})" if seen[spec.name] > 1 else spec.name)
-    return [figures.Named(label, spec) for label, spec in zip(labels, specs, strict=True)]
 
 
 def cards(designs: list[figures.Named], others: list[int]) -> None:
@@ -68,7 +55,7 @@ def add() -> None:
 
 view = design.view()
 others = [index for index, spec in enumerate(view.compared) if spec != view.design]  # one kept and not changed since is the first itself
-designs = named([view.design, *(view.compared[index] for index in others)])
+designs = compare.named([view.design, *(view.compared[index] for index in others)])
 device = hardware.get(view.hardware)
 st.title("Compare")
 jobs.strip()

@@ -2,21 +2,24 @@
 
 import io
 import math
+import re
 from collections.abc import Callable
+from html import unescape
 from itertools import combinations
+from urllib.parse import parse_qs, urlsplit
 
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from plotly.offline import get_plotlyjs_version
 
-from hybrid_core import glossary, hardware, presets
+from hybrid_core import glossary, hardware, link, presets
 from hybrid_core.costs.memory import memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.interop.snippet import snippet
 from hybrid_core.report import compare, figures
 from hybrid_core.report.figures import style
-from hybrid_core.report.html import PLOTLY
+from hybrid_core.report.html import PLOTLY, design_report
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 from tests.designs import mapping
@@ -219,3 +222,23 @@ def test_the_python_file_builds_the_model(capsys: pytest.CaptureFixture[str]) ->
     spec = ArchSpec.from_mapping(mapping("AMH") | {"name": "it's \"quoted\" \\ and ''' more"})
     exec(compile(snippet(spec), "snippet", "exec"), {})
     assert f"{model_costs(spec).params().total:,} parameters" in capsys.readouterr().out
+
+
+def test_the_report_of_a_design_says_what_it_costs_and_leads_back_to_the_view() -> None:
+    spec = PAIR[0].spec.replace(name="<script>alert(1)</script>")
+    view = link.View(design=spec, workload=Workload(context_len=32768, batch_size=2), hardware="rtx_4090")
+    page = design_report(view, "http://localhost:8501")
+    assert len(page) < 6e6 and "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
+    words = unescape(page)
+    # Table 2's design: 2 of 13 layers keep 8 x 64 x 2 values of two bytes a token (64 MiB each at 32K), 11 a state of 2.02 MiB.
+    assert "2 Attention" in words and "at 32K (exact)</td><td>150 MiB</td>" in words
+    assert "32K tokens, batch 2" in words and "RTX 4090" in words and "Llama of the same size" in words
+    address = re.search(r'href="(http://localhost:8501/[^"]*)"', page)
+    assert address and link.from_query(parse_qs(urlsplit(unescape(address[1])).query)) == view
+
+
+def test_the_report_of_designs_compared_has_each_and_opens_the_compare_page() -> None:
+    page = design_report(link.View(design=PAIR[0].spec, compared=(PAIR[1].spec, PAIR[1].spec)))
+    assert "<title>3 designs compared</title>" in page and "/compare?" in page
+    for name in ("inter-1to5-1b", "llama-1b", "llama-1b (2)"):
+        assert f"<th>{name}</th>" in page and f"<h2>{name}</h2>" in page

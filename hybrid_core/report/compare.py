@@ -1,6 +1,7 @@
 """Runs and designs side by side: one table, what differs first."""
 
 import difflib
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
@@ -9,7 +10,7 @@ from hybrid_core import quality
 from hybrid_core.costs.summary import summary
 from hybrid_core.hardware import Hardware
 from hybrid_core.report import units
-from hybrid_core.report.figures import label
+from hybrid_core.report.figures import Named, label
 from hybrid_core.runs.store import Run
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
@@ -86,6 +87,16 @@ def _loss(spec: ArchSpec) -> str:
     if isinstance(found, quality.OutOfRange):
         return "no estimate"
     return f"{found.nll:.3f} ({found.low:.3f} to {found.high:.3f}, estimated, 60B tokens)"
+
+
+def named(specs: Sequence[ArchSpec]) -> list[Named]:
+    """The designs, those of equal name told apart by a number."""
+    seen: Counter[str] = Counter()
+    labels = []
+    for spec in specs:
+        seen[spec.name] += 1
+        labels.append(f"{spec.name} ({seen[spec.name]})" if seen[spec.name] > 1 else spec.name)
+    return [Named(label, spec) for label, spec in zip(labels, specs, strict=True)]
 
 
 def yaml_diff(first: ArchSpec, second: ArchSpec) -> str:

@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens offline, of one or more runs."""
+"""Reports: one HTML file that opens offline, of runs or of designs that were not measured."""
 
 import datetime as dt
 import shlex
@@ -12,14 +12,16 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.io import to_html
 
 from hybrid_core import __version__, baselines, hardware, link, quality
+from hybrid_core.advice import advise
 from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.costs.summary import summary
 from hybrid_core.registry import kind_of
 from hybrid_core.report import figures, units
-from hybrid_core.report.compare import differences
+from hybrid_core.report.compare import design_facts, differences, named, parted
 from hybrid_core.report.retrieval import reading
 from hybrid_core.report.text import slow_dtype
 from hybrid_core.runs.store import Run
+from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 
 _TEMPLATES = Environment(
@@ -61,36 +63,81 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
         short={run.id: in_short(run, costs[run.id]) for run in runs},
         reference=hardware.get(REFERENCE),
         workload=workload,
-        plotly=PLOTLY.read_text("utf-8"),
-        made=dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        version=__version__,
-        citation=baselines.CITATION,
+        **_frame(),
     )
+
+
+def design_report(view: link.View, home: str = HOME) -> str:
+    """The same for a view's design beside those that it is compared with, else beside its reference: what they cost, nothing measured."""
+    workload, device = view.workload, hardware.get(view.hardware)
+    own = named([view.design, *view.compared])
+    beside = own if view.compared else named([view.design, view.reference or same_size_llama(view.design)])
+    differ, alike = parted([design.label for design in beside], [design_facts(design.spec, workload, device) for design in beside])
+    charts = [
+        figures.cache_by_context(beside, workload),
+        figures.decode_by_context(beside, workload, device),
+        figures.memory_by_context(beside, workload, device),
+        *(figures.flops_by_part(beside, workload, [of]) for of in ("training", "decode")),
+        figures.memory_by_part(beside, workload, device),
+        figures.longest_context(beside, workload),
+    ]
+    return _TEMPLATES.get_template("design.html.jinja").render(
+        title=f"{len(own)} designs compared" if view.compared else view.design.name,
+        designs=[
+            {
+                "name": label,
+                "yaml": spec.to_yaml(),
+                "short": about(spec, summary(spec, workload, device)),
+                "stack": _chart(figures.stack(spec, workload), f"stack-{index}"),
+                "advice": [item.rule for item in advise(spec, workload.context_len)],
+                "nearest": baselines.nearest(spec, 3).to_dict("records"),
+            }
+            for index, (label, spec) in enumerate(own)
+        ],
+        address=f"{home}/{'compare' if view.compared else ''}?{urlencode(link.to_query(view), doseq=True)}",
+        use=f"{units.length(workload.context_len)} tokens, batch {workload.batch_size}, weights {workload.weight_dtype}, cache "
+        f"{workload.kv_cache_dtype}, scan state {workload.state_dtype}, on {device.name}. Nothing was measured.",
+        differ=differ,
+        alike=alike,
+        charts=[_chart(chart, f"chart-{index}") for index, chart in enumerate(charts)],
+        **_frame(),
+    )
+
+
+def _frame() -> dict[str, str]:
+    """What every report is framed by."""
+    made = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return {"plotly": PLOTLY.read_text("utf-8"), "made": made, "version": __version__, "citation": baselines.CITATION}
 
 
 def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
     """What a colleague should know of a run after half a minute, a sentence each with its convention."""
-    kinds = Counter(kind_of(layer.mixer).label for layer in run.spec.stack)
-    made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
-    size = units.count(cost["params"]["non_embedding"])
-    said = [f"{made} layers, {size} parameters without embedding (exact)."]
-    if run.spec.attention:
-        llama = same_size_llama(run.spec)
-        base = int(model_costs(llama).cache_bytes(cost["workload"]["context_len"], "exact"))
-        own = cost["cache_bytes"]["exact"]
-        said.append(
-            f"At {units.length(cost['workload']['context_len'])} a sequence keeps {units.n_bytes(own)} of cache, "
-            f"{100 * (own / base - 1):+.0f} % beside a Llama of the same size (exact)."
-        )
+    said = about(run.spec, cost)
     if rows := run.parts.get("generation", {}).get("rows"):
         row = rows[-1]
         said.append(
             f"On {run.device} it generated {units.rate(row['tokens_per_s'])} up to {units.length(row['total_len'])} (measured), "
             f"{row['tokens_per_s'] / row['predicted_tokens_per_s']:.0%} of what was predicted."
         )
-    if printed := quality.quoted(run.spec):
+    return said
+
+
+def about(spec: ArchSpec, cost: dict[str, Any]) -> list[str]:
+    """What should be known of a design: its layers, its cache beside a Llama's, its loss."""
+    kinds = Counter(kind_of(layer.mixer).label for layer in spec.stack)
+    made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
+    said = [f"{made} layers, {units.count(cost['params']['non_embedding'])} parameters without embedding (exact)."]
+    if spec.attention:
+        context = cost["workload"]["context_len"]
+        base = int(model_costs(same_size_llama(spec)).cache_bytes(context, "exact"))
+        own = cost["cache_bytes"]["exact"]
+        said.append(
+            f"At {units.length(context)} a sequence keeps {units.n_bytes(own)} of cache, "
+            f"{100 * (own / base - 1):+.0f} % beside a Llama of the same size (exact)."
+        )
+    if printed := quality.quoted(spec):
         said.append(f"NLL on DCLM as the paper trained this stack: {printed}.")
-    elif isinstance(found := quality.estimate(run.spec), quality.Estimate):
+    elif isinstance(found := quality.estimate(spec), quality.Estimate):
         said.append(f"NLL on DCLM at 60B tokens: {found.nll:.3f}, {found.low:.3f} to {found.high:.3f} (estimated from the paper's rows).")
     return said
 

@@ -1,8 +1,11 @@
-"""What a visitor takes away: the link to the view, and the design as YAML, as Python or as another framework's config."""
+"""What a visitor takes away: the link to the view, its report, and the design as YAML, as Python or as another framework's config."""
+
+from functools import partial
 
 import streamlit as st
 
 from hybrid_core.interop.export import export
+from hybrid_core.report.html import design_report
 from hybrid_core.spec import ArchSpec, SpecError
 from pages.parts import design
 
@@ -26,6 +29,8 @@ def draw(spec: ArchSpec, page: str = "") -> None:
         st.download_button(
             "Download YAML", spec.to_yaml(), "design.yaml", "application/yaml", icon=":material/download:", on_click="ignore"
         )
+        made = partial(design_report, design.view(), design.home())
+        st.download_button("Save report", made, "design-report.html", "text/html", icon=":material/description:", on_click="ignore")
         st.markdown("**For another framework**")
         for to, (label, kind) in FRAMEWORKS.items():
             _download(spec, to, label, kind)

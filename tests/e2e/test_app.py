@@ -162,7 +162,7 @@ def test_a_chart_whose_library_does_not_come_says_so(page: Page, server: str) ->
     assert number(page, "Parameters without embedding") == "959M"
 
 
-def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: str, browser: Browser) -> None:
+def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: str, browser: Browser, tmp_path: Path) -> None:
     page.goto(f"{server}/?context=32768&device=rtx_4090")
     page.get_by_role("button", name="Guided start").click()
     dialog = page.get_by_role("dialog")
@@ -186,12 +186,19 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: s
     page.get_by_role("button", name="Share", exact=True).click()
     address = page.get_by_test_id("stCode").filter(has_text="/compare?").inner_text().strip()
     assert len(address) < 400
+    report = save(page, "Save report", tmp_path / "report.html")
 
     other = browser.new_context(viewport={"width": 1440, "height": 1000}).new_page()
     other.goto(address)
     expect(other.get_by_role("heading", name="Compare")).to_be_visible()
     expect(other.get_by_text("Costs stand before dimensions. Batch 1, 32,768 tokens")).to_be_visible()
     expect(other.get_by_text("-layers: {strategy: mamba}")).to_be_visible()
+    expect(other.get_by_text(f"+++ {name}")).to_be_visible()
+
+    other.goto(report.as_uri())
+    expect(other.get_by_role("heading", name="2 designs compared")).to_be_visible()
+    expect(other.locator("#chart-0 .main-svg").first).to_be_visible()
+    other.get_by_role("link", name="Open this in the explorer").click()
     expect(other.get_by_text(f"+++ {name}")).to_be_visible()
     other.context.close()
 
