@@ -48,6 +48,16 @@ chart.show(figures.quality_throughput(total, runs), "figure1b")
 chart.show(figures.paper_throughput(runs), "figure3a")
 chart.show(figures.paper_cache(runs), "figure3b")
 
+st.subheader("What changes the loss")
+with st.container(horizontal=True, vertical_alignment="bottom"):
+    asked = {question.title: question for question in figures.QUESTIONS}
+    question = asked[st.segmented_control("Question", list(asked), default="Ratio", required=True, key="paper.question")]
+    if len(question.scales) > 1:
+        scales = [st.segmented_control("Size of the models", question.scales, default="1B", required=True, key="paper.scale")]
+    else:
+        scales = list(question.scales)
+chart.show(question.draw(*scales), f"loss-{question.title}")
+
 st.subheader("Table 13 beside the ceiling of its device")
 st.dataframe(
     [

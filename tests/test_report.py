@@ -37,7 +37,10 @@ DRAWN = {
     "figure 1b": figures.quality_throughput(),
     "figure 3a": figures.paper_throughput(),
     "figure 3b": figures.paper_cache(),
-}
+} | {f"{question.title} {scale}": question.draw(scale) for question in figures.QUESTIONS for scale in question.scales}
+
+
+DRAWN["Scaling"] = next(question.draw() for question in figures.QUESTIONS if not question.scales)
 
 
 def frame(figure: figures.Figure) -> pd.DataFrame:
@@ -242,3 +245,26 @@ def test_the_report_of_designs_compared_has_each_and_opens_the_compare_page() ->
     assert "<title>3 designs compared</title>" in page and "/compare?" in page
     for name in ("inter-1to5-1b", "llama-1b", "llama-1b (2)"):
         assert f"<th>{name}</th>" in page and f"<h2>{name}</h2>" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "series", "at", "nll"),
+    [
+        ("Ratio 1B", "Intra-hybrid", 100, 2.712),  # Table 9: 13 of 13 layers
+        ("Ratio 1B", "SWA", 50, 2.745),  # 8 + 8
+        ("Ratio 350M", "Mamba", 0, 2.880),  # Table 10
+        ("Long context 1B", "Llama", "32K", 2.807),  # Table 12
+        ("Scaling", "Inter-hybrid", 4e20, 2.672),  # Table 14: 3B has the lowest
+    ],
+)
+def test_charts_of_what_changes_the_loss_have_the_printed_cells(name: str, series: str, at: object, nll: float) -> None:
+    assert (series, at, nll) in figures.data(DRAWN[name])
+
+
+def test_rows_of_dots_are_the_printed_ones_the_best_variant_on_top() -> None:
+    position, variants, experts = (figures.data(DRAWN[name]) for name in ("Position 1B", "Intra block 1B", "Experts 1B"))
+    assert ("Inter-hybrid", 2.771, "inter 1:12, single (1)") in position and ("SWA", 2.745, "swa 1:1, front (1,3..15)") in position
+    # Table 18: normalized difference with separate values and outputs, the paper's choice.
+    assert variants[1] == ("T/M", 2.712, "T/M: group, none, diff, separate, separate")
+    assert DRAWN["Intra block 1B"]["layout"]["yaxis"]["categoryarray"][-1] == variants[1][2]
+    assert ("experts", 2.648, "Intra-hybrid") in experts and ("one feed-forward", 2.728, "Intra-hybrid") in experts

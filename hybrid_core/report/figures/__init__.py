@@ -3,6 +3,7 @@
 A chart is computed from closed forms, from the paper's tables or from stored runs; nothing is measured here.
 """
 
+from hybrid_core.report.figures.ablations import QUESTIONS
 from hybrid_core.report.figures.designs import (
     STACK_TITLE,
     cache_by_context,
@@ -32,6 +33,7 @@ from hybrid_core.report.figures.words import data, table, told
 __all__ = [
     "MODEL_LABEL",
     "PROBE_CHARTS",
+    "QUESTIONS",
     "STACK_TITLE",
     "Figure",
     "Named",

@@ -1,0 +1,175 @@
+"""What changes the loss in the paper: one chart per question, from its tables. All losses are quoted, on DCLM, in nats per token."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from hybrid_core import baselines
+from hybrid_core.report import units
+from hybrid_core.report.figures import style
+
+NLL = "validation NLL on DCLM (nats per token)"
+ROW = 19  # pixels of a row of dots
+MODULES = {"T/M": style.MODEL_COLOUR["intra"], "T/T": style.MODEL_COLOUR["llama"], "M/M": style.MODEL_COLOUR["mamba"]}
+PRINTED = {"sep": "separate", "conc": "concat"}  # the paper's short words
+
+
+def ratio(scale: str) -> style.Figure:
+    """Loss against the share of expensive layers: Tables 9 and 10, 60B tokens."""
+    name = {"1B": "table09_1b", "350M": "table10_350m"}[scale]
+    figure = style.blank(
+        f"Loss against the share of attention or intra-hybrid layers, {scale}, 60B tokens",
+        f"quoted: {baselines.cite(name)}; the rest of the layers is Mamba, of SWA windows",
+        "expensive layers (% of all)",
+        NLL,
+        height=345,
+    )
+    rows = baselines.table(name).query("budget == 'data'")
+    share = 100 * (rows["n_attn"] + rows["n_hyb"]) / rows[baselines.COUNTS].sum(axis=1)
+    for model, group in rows.assign(share=share).sort_values("share").groupby("model", sort=False):
+        _line(figure, str(model), group["share"], group["nll_dclm"], "%{x:.0f} % of the layers: NLL %{y:.3f}")
+    return figure
+
+
+def position(scale: str) -> style.Figure:
+    """Loss by where the expensive layers stand: Tables 11, 17 and 21."""
+    sources = {"inter": "table17_inter_position", "intra": "table21_intra_position", "swa": "table11_swa_position"}
+    figure = style.blank(
+        f"Loss by where the expensive layers stand, {scale}, 60B tokens",
+        f"quoted: {baselines.cite('table11_swa_position').replace('Table 11', 'Tables 11, 17 and 21')}; in brackets the layers",
+        NLL,
+        "",
+    )
+    for model, name in sources.items():
+        rows = baselines.table(name)
+        rows = rows[rows["pattern"].isin(["front", "middle", "end", "single", "cluster", "scatter", "sandwich"])]
+        rows = rows[rows["scale"] == scale] if "scale" in rows else rows if scale == "1B" else rows[:0]
+        where = rows["intra_indices" if model == "intra" else "attn_indices"]
+        labels = [f"{model} {r}, {p} ({at})" for r, p, at in zip(rows["ratio"], rows["pattern"], where, strict=True)]
+        _dots(figure, style.MODEL_LABEL[model], style.MODEL_COLOUR[model], labels, rows["nll_dclm"])
+    return _rows(figure)
+
+
+def intra_variants(scale: str) -> style.Figure:
+    """Loss of every block that the paper tried, the best on top: Tables 18 and 19."""
+    figure = style.blank(
+        f"Loss of every variant of the block, {scale}, 60B tokens",
+        f"quoted: {baselines.cite('table18_19_intra_variants')}; T attention, M Mamba; norm, scalar, fusion, value, output projection",
+        NLL,
+        "",
+    )
+    rows = baselines.table("table18_19_intra_variants").query("scale == @scale").dropna(subset=["module"]).sort_values("nll_dclm")
+    axes = rows[["norm", "scalar", "fusion", "value", "out"]].fillna("none").replace(PRINTED)
+    labels = [f"{module}: {', '.join(row)}" for module, row in zip(rows["module"], axes.to_numpy().tolist(), strict=True)]
+    for module, colour in MODULES.items():
+        of = (rows["module"] == module).tolist()
+        _dots(figure, module, colour, [label for label, own in zip(labels, of, strict=True) if own], rows["nll_dclm"][of])
+    return _rows(figure, order=labels)
+
+
+def long_context(scale: str) -> style.Figure:
+    """Loss of models trained at 16K and 32K: Table 12."""
+    figure = style.blank(
+        f"Loss of models trained at long contexts, {scale}",
+        f"quoted: {baselines.cite('table12_long_context')}; equal training FLOPs, as printed",
+        "context in training (tokens)",
+        NLL,
+        height=345,
+    )
+    for model, group in baselines.table("table12_long_context").query("scale == @scale").groupby("model", sort=False):
+        _line(figure, str(model), [units.length(n) for n in group["context_len"]], group["nll_dclm"], "%{x}: NLL %{y:.3f}")
+    figure["layout"]["xaxis"]["type"] = "category"
+    return figure
+
+
+def mixture_of_experts(scale: str) -> style.Figure:
+    """Loss with one feed-forward and with one of eight experts: Table 4."""
+    figure = style.blank(
+        f"Loss without and with a mixture of experts, {scale}, 60B tokens",
+        f"quoted: {baselines.cite('table04_moe')}; 8 routed experts, one chosen, and a shared one",
+        NLL,
+        "",
+    )
+    rows = baselines.table("table04_moe").query("scale == @scale")
+    for name, colour, of in (("one feed-forward", "#808080", rows["experts"].isna()), ("experts", "#009E73", rows["experts"].notna())):
+        _dots(figure, name, colour, [style.MODEL_LABEL[model] for model in rows["model"][of]], rows["nll_dclm"][of])
+    return _rows(figure)
+
+
+def scaling() -> style.Figure:
+    """Loss of the best of four sizes at each budget of training FLOPs: Table 14."""
+    figure = style.blank(
+        "Loss against training FLOPs, the best of 100M to 3B at each budget",
+        f"quoted: {baselines.cite('table14_15_scaling')}; hover for the size",
+        "training FLOPs",
+        NLL,
+        height=345,
+    )
+    rows = baselines.table("table14_15_scaling")
+    best = rows.loc[rows.groupby(["model", "train_flops"], sort=False)["nll_dclm"].idxmin()].sort_values("train_flops")
+    for model in style.MODEL_LABEL:
+        group = best[best["model"] == model]
+        if not group.empty:
+            _line(figure, model, group["train_flops"], group["nll_dclm"], "%{text}: NLL %{y:.3f}", text=group["scale"].tolist())
+    budgets = sorted(set(best["train_flops"]))
+    figure["layout"]["xaxis"] |= {
+        "type": "log",
+        "tickvals": budgets,
+        "ticktext": [f"{budget:.0e}".replace("e+", "e") for budget in budgets],
+    }
+    return figure
+
+
+class Question(NamedTuple):
+    """A chart, and the scales that the paper has it for."""
+
+    title: str
+    draw: Any
+    scales: tuple[str, ...] = ()
+
+
+QUESTIONS = (
+    Question("Ratio", ratio, ("1B", "350M")),
+    Question("Position", position, ("1B", "350M")),
+    Question("Intra block", intra_variants, ("1B", "350M")),
+    Question("Long context", long_context, ("1B",)),
+    Question("Experts", mixture_of_experts, ("1B",)),
+    Question("Scaling", scaling),
+)
+
+
+def _line(figure: style.Figure, model: str, xs: Iterable[Any], ys: Iterable[float], hover: str, **trace: Any) -> None:
+    style.add(
+        figure,
+        "scatter",
+        x=list(xs),
+        y=list(ys),
+        name=style.MODEL_LABEL[model],
+        mode="lines+markers",
+        line={"color": style.MODEL_COLOUR[model], "width": 2.5},
+        marker={"size": 9},
+        hovertemplate=hover,
+        **trace,
+    )
+
+
+def _dots(figure: style.Figure, name: str, colour: str, labels: list[str], losses: pd.Series) -> None:
+    if labels:
+        marker = {"color": colour, "size": 10}
+        hover = "%{y}: NLL %{x:.3f}"
+        style.add(figure, "scatter", x=losses.tolist(), y=labels, name=name, mode="markers", marker=marker, hovertemplate=hover)
+
+
+def _rows(figure: style.Figure, order: list[str] | None = None) -> style.Figure:
+    """A row a label, the first on top."""
+    labels = order or list(dict.fromkeys(label for trace in figure["data"] for label in trace["y"]))
+    figure["layout"] |= {"height": 70 + ROW * len(labels)}
+    figure["layout"]["yaxis"] = {
+        "type": "category",
+        "categoryorder": "array",
+        "categoryarray": labels[::-1],
+        "range": [-0.7, len(labels) - 0.3],
+        "tickfont": {"size": 11},
+    }
+    return figure
