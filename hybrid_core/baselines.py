@@ -253,6 +253,17 @@ def beside_ceiling(spec: ArchSpec) -> tuple[dict[str, Any], ...]:
     return tuple(rows)
 
 
+def generated(spec: ArchSpec, context_len: int) -> str | None:
+    """What Table 13 prints of a design at the total length nearest to a context, for each of its sequences, with its source."""
+    if not (rows := beside_ceiling(spec)):
+        return None
+    row = min(rows, key=lambda row: abs(row["total_len"] - context_len))
+    return (
+        f"{row['paper_tokens_per_s'] / PAPER_BATCH:,.0f} tokens/s a sequence to {row['total_len']:,} tokens (quoted, one H200, batch "
+        f"{PAPER_BATCH}, Table 13)"
+    )
+
+
 def quality_and_speed(total_len: int) -> pd.DataFrame:
     """Table 9's rows at 60B tokens with Table 13's `tokens_per_s` at one total length: the data of Figure 1b."""
     rows = table("table09_1b").query("budget == 'data'").copy()

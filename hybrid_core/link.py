@@ -42,6 +42,11 @@ class View(Frozen):
     reference: ArchSpec | None = None
     compared: tuple[ArchSpec, ...] = ()
 
+    @property
+    def others(self) -> tuple[ArchSpec, ...]:
+        """What stands beside the design: of those compared each once, and not one that was kept and not changed since."""
+        return tuple(dict.fromkeys(spec for spec in self.compared if spec != self.design))
+
 
 _WORKLOAD_KEYS = {
     "context": "context_len",

@@ -190,8 +190,8 @@ def rounds_to(value: float, printed: str) -> bool:
 
 
 def throughput_ratios() -> tuple[dict[str, Any], ...]:
-    """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per design of Table 2 and total length.
+    """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per preset that it has and total length.
 
     Another code base measured them, so nothing is fitted: the ratio says how far that code was from the ceiling.
     """
-    return tuple(row for name in presets.TABLE2 for row in baselines.beside_ceiling(presets.get(name).spec))
+    return tuple(row for name in presets.ordered() for row in baselines.beside_ceiling(presets.get(name).spec))

@@ -5,57 +5,53 @@ import streamlit as st
 from hybrid_core import hardware, presets
 from hybrid_core.link import MAX_COMPARED
 from hybrid_core.report import compare, figures
+from hybrid_core.spec import ArchSpec
 from pages.parts import chart, design, jobs, layout, pictures, share
 
 
-def cards(designs: list[figures.Named], others: list[int]) -> None:
-    """One card a design, the first being the one on Compose; `others` are the places of the rest among those compared."""
-    places = [None, *others]
-    for index, cell, (label, spec) in zip(places, layout.cells(len(designs), layout.CARD + 40), designs, strict=True):
+def cards(designs: list[figures.Named]) -> None:
+    """One card a design, the first being the one on Compose."""
+    for index, (cell, (label, spec)) in enumerate(zip(layout.cells(len(designs), layout.CARD + 40), designs, strict=True)):
         with cell.container(border=True):
             st.markdown(f"**{design.plain(label)}**")
             st.markdown(pictures.strip(spec.pattern, pictures.colours(spec)))
             st.caption(f"{spec.n_layers} layers, d_model {spec.d_model}")
-            if index is None:
+            if index == 0:
                 if st.button("Change in Compose"):
                     layout.go("compose")
                 continue
             row = st.container(horizontal=True)
-            row.button("Remove", key=f"remove-{index}", on_click=remove, args=(index,), help="Take it away")
+            row.button("Remove", key=f"remove-{index}", on_click=remove, args=(spec,), help="Take it away")
             row.button(
                 "Make first",
                 key=f"first-{index}",
                 on_click=make_first,
-                args=(index,),
+                args=(spec,),
                 help="It changes places with the design on Compose",
             )
 
 
-def remove(index: int) -> None:
+def remove(spec: ArchSpec) -> None:
     """Take a design away."""
-    others = design.view().compared
-    design.change(compared=others[:index] + others[index + 1 :])
+    design.change(compared=tuple(other for other in design.view().others if other != spec))
 
 
-def make_first(index: int) -> None:
+def make_first(spec: ArchSpec) -> None:
     """Let a design change places with the one on Compose."""
     view = design.view()
-    others = list(view.compared)
-    first, others[index] = others[index], view.design
-    design.change(compared=tuple(others))
-    design.open_in_compose(first)
+    design.change(compared=tuple(view.design if other == spec else other for other in view.others))
+    design.open_in_compose(spec)
 
 
 def add() -> None:
     """What was picked from the list."""
     if name := st.session_state["compare.add"]:
-        design.change(compared=(*design.view().compared, presets.resolve(name)))
+        design.change(compared=(*design.view().others, presets.resolve(name)))
         st.session_state["compare.add"] = None
 
 
 view = design.view()
-others = [index for index, spec in enumerate(view.compared) if spec != view.design]  # one kept and not changed since is the first itself
-designs = compare.named([view.design, *(view.compared[index] for index in others)])
+designs = compare.named([view.design, *view.others])
 device = hardware.get(view.hardware)
 st.title("Compare")
 jobs.strip()
@@ -66,13 +62,13 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         index=None,
         key="compare.add",
         on_change=add,
-        disabled=len(view.compared) >= MAX_COMPARED,
+        disabled=len(view.others) >= MAX_COMPARED,
         help=f"Up to {MAX_COMPARED} beside the first. Your own: “Keep for comparison” on Compose",
         width=360,
     )
     share.draw(view.design, "compare")
-cards(designs, others)
-if not others:
+cards(designs)
+if not view.others:
     st.info("One design alone differs from nothing. Add one above, or press “Keep for comparison” on Compose and change the design there.")
     st.stop()
 facts = [compare.design_facts(item.spec, view.workload, device) for item in designs]

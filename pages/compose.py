@@ -1,5 +1,6 @@
 """Compose: the design, its costs beside a reference, and where they come from."""
 
+import pandas as pd
 import streamlit as st
 
 from hybrid_core import baselines, hardware, presets, quality
@@ -31,7 +32,8 @@ def references(view: View) -> dict[str, ArchSpec | None]:
 
 def keep_for_comparison(spec: ArchSpec) -> None:
     """Let it stand beside what is composed from here on; the oldest makes room."""
-    design.change(compared=(*design.view().compared, spec)[-MAX_COMPARED:])
+    kept = dict.fromkeys((*design.view().compared, spec))
+    design.change(compared=tuple(kept)[-MAX_COMPARED:])
     st.toast(f"{design.plain(spec.name)} is kept for the Compare page.")
 
 
@@ -73,7 +75,7 @@ def by_context(pair: list[figures.Named], workload: Workload, device: hardware.H
         "Look at", [AGAINST, LIMITS, PAPER], default=AGAINST, required=True, key="compose.look", label_visibility="collapsed"
     )
     if shown == PAPER:
-        findings(pair[0].spec)
+        findings(pair[0].spec, workload.context_len)
         return
     drawn = {
         AGAINST: {"cache": figures.cache_by_context, "decode": figures.decode_by_context},
@@ -84,10 +86,12 @@ def by_context(pair: list[figures.Named], workload: Workload, device: hardware.H
             chart.show(draw(pair, workload, device), key)
 
 
-def findings(spec: ArchSpec) -> None:
-    """The loss that the paper prints or its rows suggest, and the rows closest to the design."""
+def findings(spec: ArchSpec, context_len: int) -> None:
+    """The loss and speed that the paper prints, the loss that its rows suggest, and the rows closest to the design."""
     if printed := quality.quoted(spec):
         st.markdown(f"The paper trained this stack: NLL on DCLM **{printed}**, in nats per token.")
+    if speed := baselines.generated(spec, context_len):
+        st.markdown(f"Its own code generated {speed}.")
     found = quality.estimate(spec)
     if isinstance(found, quality.Estimate):
         interval = f"within {found.low:.3f} to {found.high:.3f} for {quality.COVERAGE:.0%} of its rows when they are left out"
@@ -96,21 +100,21 @@ def findings(spec: ArchSpec) -> None:
         st.markdown(f"No estimate of the loss at 60B tokens, outside the paper's range: {design.plain(found.reason)}.")
     st.markdown("**Nearest rows**")
     rows = baselines.nearest(spec)
-    st.dataframe(
-        rows[["model", "scale", *baselines.COUNTS, "nll_dclm", "nll_pg19", "avg", "cache_mib", "distance", "table"]],
-        hide_index=True,
-        column_config={
-            "n_attn": "attention",
-            "n_swa": "window",
-            "n_ssm": "Mamba",
-            "n_hyb": "intra",
-            "nll_dclm": st.column_config.NumberColumn("NLL DCLM (nats)", format="%.3f"),
-            "nll_pg19": st.column_config.NumberColumn("NLL PG19 (nats)", format="%.3f"),
-            "avg": st.column_config.NumberColumn("accuracy (%)", format="%.1f", help="mean of five few-shot tasks"),
-            "cache_mib": "cache at 8K (MiB, paper)",
-            "distance": st.column_config.NumberColumn("layers that differ", format="percent"),
-        },
-    )
+    shown = {
+        f"{row['model']} {row['scale']}, Table {row['table']}, {i}": {
+            "attention": str(row["n_attn"]),
+            "window": str(row["n_swa"]),
+            "Mamba": str(row["n_ssm"]),
+            "intra": str(row["n_hyb"]),
+            "NLL DCLM (nats)": f"{row['nll_dclm']:.3f}",
+            "NLL PG19 (nats)": f"{row['nll_pg19']:.3f}",
+            "accuracy (%)": f"{row['avg']:.1f}",
+            "cache at 8K (MiB)": f"{row['cache_mib']:.0f}",
+            "layers that differ": f"{row['distance']:.0%}",
+        }
+        for i, (_, row) in enumerate(rows.iterrows(), start=1)
+    }
+    layout.table(pd.DataFrame(shown).T)
     st.caption(f"quoted: {baselines.CITATION}, Tables 9 and 10, 60B tokens")
 
 

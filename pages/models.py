@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import pandas as pd
 import streamlit as st
 
 from hybrid_core import presets
@@ -26,16 +27,15 @@ st.markdown(
     "8,192 tokens, two bytes an element. *Built* models can be profiled and tested here; of the others all costs are known."
 )
 models = presets.models()
-rows = []
+rows = {}
 for name, model in models.items():
     pairs = {}
     for key, (label, write) in FIGURES.items():
         pairs |= {f"{label}, quoted": write(model.quoted[key]), f"{label}, computed": write(model.computed[key])}
     differs = [f"{EXACT[key]} {value - model.quoted[key]:+,}" for key, value in model.computed.items() if value != model.quoted[key]]
     level = f"costed: {model.not_built}" if model.not_built else "built"
-    rows.append({"model": name} | pairs | {"difference": ", ".join(differs) or "none", "level": level})
-columns = {"model": st.column_config.TextColumn(pinned=True, width=200), "level": st.column_config.TextColumn(width=210)}
-st.dataframe(rows, hide_index=True, height="content", column_config=columns)
+    rows[name] = pairs | {"difference": ", ".join(differs) or "none", "level": level}
+layout.table(pd.DataFrame(rows).T)
 
 row = st.container(horizontal=True, vertical_alignment="bottom")
 chosen = row.selectbox("Model", list(models), width=340)
@@ -43,8 +43,8 @@ if row.button(f"Start from {chosen}", type="primary", icon=":material/stacks:"):
     design.open_in_compose(models[chosen].spec)
     layout.go("compose")
 model = models[chosen]
-figures = [{"figure": label, "quoted": f"{model.quoted[key]:,}", "computed": f"{model.computed[key]:,}"} for key, label in EXACT.items()]
-st.dataframe(figures, hide_index=True, width=620)
+exact = {label: {"quoted": f"{model.quoted[key]:,}", "computed": f"{model.computed[key]:,}"} for key, label in EXACT.items()}
+layout.table(pd.DataFrame(exact).T)
 kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(model.spec.pattern).items())
 st.caption(
     f"layers: {design.plain(model.spec.pattern)} ({kinds})  \nquoted: {design.plain(model.how)}  \nconfig: {design.plain(model.source)}"

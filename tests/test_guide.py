@@ -39,7 +39,7 @@ def test_the_best_of_those_measured_at_the_asked_speed_comes_second() -> None:
     assert names(**asked, min_tokens_per_s=100)[:2] == [("Best quality", "intra-1to0-1b"), (PROVEN, "intra-1to12-1b")]
     # At least 4 x 60: intra 1:5 (280), 1:12 and inter 1:12 (355); Table 9's lowest loss of them is intra 1:5's 2.728.
     assert names(**asked, min_tokens_per_s=60)[1] == (PROVEN, "intra-1to5-1b")
-    assert names(**asked, min_tokens_per_s=60, wish="speed")[:2] == [("Fastest", "inter-1to12-1b"), (PROVEN, "intra-1to5-1b")]
+    assert names(**asked, min_tokens_per_s=60, wish="speed")[:2] == [("Fastest", "intra-1to12-1b"), (PROVEN, "intra-1to5-1b")]
     assert len(names(**asked, min_tokens_per_s=60, wish="speed")) == 3
 
 
@@ -54,9 +54,20 @@ def test_a_speed_that_only_the_ceiling_reaches_is_doubted_where_the_paper_measur
     assert "reached 13 a sequence on an H200, 1% of its ceiling" in (found["intra-1to0-1b"].doubt or "")
     assert "reached 51 a sequence" in (found["intra-1to3-1b"].doubt or "")
     assert found["inter-1to12-1b"].doubt is None  # 89 a sequence
-    assert "reached 89 tokens/s a sequence on an H200 (Table 13)" in (found["inter-1to12-1b"].proof or "")
-    # The paper measured no 3B design.
-    assert all(p.candidate.doubt is None for p in propose(Need(context_len=32768, hardware="rtx_4090", size="3B", min_tokens_per_s=100)))
+    assert "reached 89 tokens/s a sequence on an H200, 5% of its ceiling" in (found["inter-1to12-1b"].proof or "")
+
+
+def test_a_speed_that_takes_more_of_the_ceiling_than_any_code_of_the_paper_reached_is_doubted() -> None:
+    # Table 13's best: Mamba at 32K, 41 % of its ceiling. The paper measured no 3B design.
+    asked = {"context_len": 32768, "hardware": "rtx_4090", "size": "3B"}
+    (fast,) = propose(Need(**asked, min_tokens_per_s=100))
+    assert "100 tokens/s take 70% of the ceiling. The paper did not measure this design" in (fast.candidate.doubt or "")
+    assert propose(Need(**asked, min_tokens_per_s=50))[0].candidate.doubt is None
+
+
+def test_among_equal_ceilings_the_fastest_is_what_the_paper_measured_fastest() -> None:
+    # At 32K the ceilings of inter 1:12 and intra 1:12 are 389 and 387; the paper measured 355 and 487 tokens/s (Table 13).
+    assert ("Fastest", "intra-1to12-1b") in names(context_len=32768, hardware="rtx_4090")
 
 
 def test_what_is_between_is_not_worse_in_both() -> None:

@@ -241,7 +241,9 @@ def test_the_report_of_a_design_says_what_it_costs_and_leads_back_to_the_view() 
 
 
 def test_the_report_of_designs_compared_has_each_and_opens_the_compare_page() -> None:
-    page = design_report(link.View(design=PAIR[0].spec, compared=(PAIR[1].spec, PAIR[1].spec)))
+    twin = PAIR[1].spec.replace(n_layers=20)  # of the same name
+    kept = (PAIR[0].spec, PAIR[1].spec, PAIR[1].spec, twin)  # the first as it is, and another twice
+    page = design_report(link.View(design=PAIR[0].spec, compared=kept))
     assert "<title>3 designs compared</title>" in page and "/compare?" in page
     for name in ("inter-1to5-1b", "llama-1b", "llama-1b (2)"):
         assert f"<th>{name}</th>" in page and f"<h2>{name}</h2>" in page

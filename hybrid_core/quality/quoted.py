@@ -18,11 +18,12 @@ TRAINED: dict[Size, tuple[str, str, str]] = {
 
 
 class Quoted(NamedTuple):
-    """NLL on DCLM as printed, how the design was trained, and the table."""
+    """NLL on DCLM as printed, how the design was trained, the table, and the mean accuracy in percent where it has one."""
 
     nll: float
     training: str
     table: str
+    accuracy: float | None = None
 
     def __str__(self) -> str:
         return f"{self.nll:.3f} (quoted, {self.training}, Table {self.table})"
@@ -47,5 +48,6 @@ def quoted(spec: ArchSpec) -> Quoted | None:
         if baselines.scale(spec) == size and baselines.is_papers(spec):
             for known, row in trained(size):
                 if known.pattern == spec.pattern:
-                    return Quoted(float(row["nll_dclm"]), training, baselines.TABLES[table][0])
+                    accuracy = float(row["avg"]) if "avg" in row else None
+                    return Quoted(float(row["nll_dclm"]), training, baselines.TABLES[table][0], accuracy)
     return None

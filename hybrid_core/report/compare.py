@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from hybrid_core import quality
+from hybrid_core import baselines, quality
 from hybrid_core.costs.summary import summary
 from hybrid_core.hardware import Hardware
 from hybrid_core.report import units
@@ -63,7 +63,7 @@ def facts(run: Run) -> dict[str, str]:
 def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str, str]:
     """Every comparable figure of a design: what it is, and what it costs in a workload, each name ending in its convention."""
     costs = summary(spec, workload, hardware)
-    at, predicted = units.length(workload.context_len), f"(predicted, {hardware.name})"
+    at, predicted = units.length(workload.context_len), f"(predicted ceiling, {hardware.name})"
     found = {"layers": spec.pattern} | {
         "parameters without embedding (exact)": units.count(costs["params"]["non_embedding"]),
         "parameters in all (exact)": units.count(costs["params"]["total"]),
@@ -72,8 +72,10 @@ def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict
         f"cache of a sequence at {at} (exact)": units.n_bytes(costs["cache_bytes"]["exact"]),
         f"memory, batch {workload.batch_size} (exact)": units.n_bytes(costs["memory_bytes"]["total"]),
         f"prefill {predicted}": units.rate(costs["predicted"]["prefill_tokens_per_s"]),
-        f"decode {predicted}": units.rate(costs["predicted"]["decode_tokens_per_s"]),
+        f"decode, batch {workload.batch_size} {predicted}": units.rate(costs["predicted"]["decode_tokens_per_s"]),
+        "generation by the paper's code": baselines.generated(spec, workload.context_len) or "not measured",
         "NLL on DCLM": _loss(spec),
+        "accuracy, mean of five tasks": _accuracy(spec),
     }
     for key, value in spec.model_dump(mode="json", exclude_none=True, exclude={"schema_", "name", "layers"}).items():
         found |= {f"{key}.{name}": str(item) for name, item in value.items()} if isinstance(value, dict) else {key: str(value)}
@@ -87,6 +89,11 @@ def _loss(spec: ArchSpec) -> str:
     if isinstance(found, quality.OutOfRange):
         return "no estimate"
     return f"{found.nll:.3f} ({found.low:.3f} to {found.high:.3f}, estimated, 60B tokens)"
+
+
+def _accuracy(spec: ArchSpec) -> str:
+    printed = quality.quoted(spec)
+    return f"{printed.accuracy:.1f} % (quoted, Table {printed.table})" if printed and printed.accuracy else "not printed"
 
 
 def named(specs: Sequence[ArchSpec]) -> list[Named]:

@@ -70,8 +70,8 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
 def design_report(view: link.View, home: str = HOME) -> str:
     """The same for a view's design beside those that it is compared with, else beside its reference: what they cost, nothing measured."""
     workload, device = view.workload, hardware.get(view.hardware)
-    own = named([view.design, *view.compared])
-    beside = own if view.compared else named([view.design, view.reference or same_size_llama(view.design)])
+    own = named([view.design, *view.others])
+    beside = own if view.others else named([view.design, view.reference or same_size_llama(view.design)])
     differ, alike = parted([design.label for design in beside], [design_facts(design.spec, workload, device) for design in beside])
     charts = [
         figures.cache_by_context(beside, workload),
@@ -82,19 +82,19 @@ def design_report(view: link.View, home: str = HOME) -> str:
         figures.longest_context(beside, workload),
     ]
     return _TEMPLATES.get_template("design.html.jinja").render(
-        title=f"{len(own)} designs compared" if view.compared else view.design.name,
+        title=f"{len(own)} designs compared" if view.others else view.design.name,
         designs=[
             {
                 "name": label,
                 "yaml": spec.to_yaml(),
-                "short": about(spec, summary(spec, workload, device)),
+                "short": [*about(spec, costs := summary(spec, workload, device)), *_speed(spec, workload, device, costs)],
                 "stack": _chart(figures.stack(spec, workload), f"stack-{index}"),
                 "advice": [item.rule for item in advise(spec, workload.context_len)],
                 "nearest": baselines.nearest(spec, 3).to_dict("records"),
             }
             for index, (label, spec) in enumerate(own)
         ],
-        address=f"{home}/{'compare' if view.compared else ''}?{urlencode(link.to_query(view), doseq=True)}",
+        address=f"{home}/{'compare' if view.others else ''}?{urlencode(link.to_query(view), doseq=True)}",
         use=f"{units.length(workload.context_len)} tokens, batch {workload.batch_size}, weights {workload.weight_dtype}, cache "
         f"{workload.kv_cache_dtype}, scan state {workload.state_dtype}, on {device.name}. Nothing was measured.",
         differ=differ,
@@ -102,6 +102,14 @@ def design_report(view: link.View, home: str = HOME) -> str:
         charts=[_chart(chart, f"chart-{index}") for index, chart in enumerate(charts)],
         **_frame(),
     )
+
+
+def _speed(spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs: dict[str, Any]) -> list[str]:
+    """How fast a design could decode on a device, and how fast the paper's code did."""
+    rate = units.rate(costs["predicted"]["decode_tokens_per_s"] / workload.batch_size)
+    said = [f"Decodes at most {rate} a sequence on {device.name} (predicted ceiling, batch {workload.batch_size})."]
+    printed = baselines.generated(spec, workload.context_len)
+    return said + ([f"The paper's own code reached {printed}."] if printed else [])
 
 
 def _frame() -> dict[str, str]:

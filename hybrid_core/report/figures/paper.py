@@ -107,9 +107,9 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style
     """Figure 1b: loss (Table 9, 60B tokens) against throughput (Table 13) at one total length."""
     figure = style.blank(
         f"Quality against speed, 1B, {units.length(total_len)} total (Figure 1b): up and right is better",
-        f"quoted: NLL at 60B tokens, {baselines.cite('table09_1b')}; speed, Table 13, one H200"
+        f"quoted: NLL at 60B tokens, {baselines.cite('table09_1b')}; speed, Table 13, one H200, batch 4, from 512 tokens to the total"
         + ("; diamonds: speed of your runs, with the paper's NLL" if runs else ""),
-        "generation speed (tokens/s)",
+        "generation speed (tokens/s, all 4 sequences)",
         "validation NLL on DCLM (nats per token, lower is better)",
         height=385,
     )
