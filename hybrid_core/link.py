@@ -79,14 +79,32 @@ def from_query(query: Mapping[str, Sequence[str]]) -> View:
     fields: dict[str, Any] = {"design": decode(given["design"])} if "design" in given else {"design": presets.get(presets.FIRST).spec}
     asked = {field: _number(key, given[key]) if field in ("context_len", "batch_size") else given[key]
              for key, field in _WORKLOAD_KEYS.items() if key in given}  # fmt: skip
-    fields["workload"] = Workload.make(**asked)
-    if "device" in given:
-        fields["hardware"] = hardware.get(given["device"][:100]).key
+    try:
+        fields["workload"] = Workload.make(**asked)
+        if "device" in given:
+            fields["hardware"] = hardware.get(given["device"][:100]).key
+    except SpecError as error:
+        raise SpecError(_in_the_links_words(str(error))) from None
     if "reference" in given:
         fields["reference"] = decode(given["reference"])
     if len(compared := query.get("with", ())) > MAX_COMPARED:
         raise SpecError(f"with: {len(compared)} designs - at most {MAX_COMPARED} stand beside the first")
     return View(**fields, compared=tuple(map(decode, compared)))
+
+
+def _in_the_links_words(line: str) -> str:
+    """A refusal that names the key as the link has it."""
+    key, colon, rest = line.partition(":")
+    names = {field: key for key, field in _WORKLOAD_KEYS.items()} | {"hardware": "device"}
+    return f"{names.get(key, key)}{colon}{rest}"
+
+
+def design_of(query: Mapping[str, Sequence[str]]) -> ArchSpec | None:
+    """The design of a link of which something else may be wrong; None where there is none to be had."""
+    try:
+        return decode(query["design"][-1])
+    except (KeyError, IndexError, SpecError):
+        return None
 
 
 def _number(key: str, text: str) -> int:

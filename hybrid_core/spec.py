@@ -301,6 +301,12 @@ def _table(reserved: str) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _not_blank(name: str) -> str:
+    if not name.strip(" "):
+        raise ValueError("must have more than blanks")
+    return name
+
+
 # The sections that a layer of each kind is made from.
 SECTIONS: dict[str, tuple[str, ...]] = {
     "A": ("attention",),
@@ -322,7 +328,7 @@ class ArchSpec(Frozen):
     """
 
     schema_: Annotated[Literal[1], BeforeValidator(exact_int), Field(alias="schema")] = 1
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"), AfterValidator(_not_blank)]
     vocab_size: Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=10_000_000)]
     tie_embeddings: bool = True
     norm_eps: Positive = 1e-5

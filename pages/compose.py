@@ -130,7 +130,10 @@ try:
 except SpecError as error:
     problem = problem or str(error)
 spec = design.current()
-workload, key = work.current()
+try:
+    workload, key = work.current()
+except SpecError as error:
+    problem, workload, key = problem or str(error), view.workload, view.hardware
 device = hardware.get(key)
 st.title(design.plain(spec.name))
 # What changes is sent first, the controls, which mostly stay, last: places that are filled later, or at times, are kept here.

@@ -1,6 +1,7 @@
 """Links carry a design and nothing else."""
 
 import base64
+import re
 import zlib
 
 import pytest
@@ -77,3 +78,20 @@ def test_bad_links_are_one_line(text: str) -> None:
     with pytest.raises(SpecError) as error:
         link.decode(text)
     assert "\n" not in str(error.value) and len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ({"device": ["toaster"]}, "device: 'toaster' - must be one of"),
+        ({"context": ["0"]}, "context: 0 - must be greater than or equal to 1"),
+        ({"weights": ["int3"]}, "weights: 'int3' - must be 'fp32', 'bf16' or 'fp16'"),
+        ({"with": ["llama-1b"] * 9}, "with: 9 designs - at most 3"),
+    ],
+)
+def test_a_refusal_has_the_links_own_words_and_leaves_its_design(query: dict[str, list[str]], says: str) -> None:
+    given = {"design": ["intra-1to5-1b"]} | query
+    with pytest.raises(SpecError, match=re.escape(says)):
+        link.from_query(given)
+    assert link.design_of(given) == presets.get("intra-1to5-1b").spec
+    assert link.design_of({"design": ["2.cut"]}) is None and link.design_of({}) is None

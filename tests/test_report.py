@@ -147,8 +147,8 @@ def test_an_axis_is_logarithmic_only_where_it_has_ticks_among_the_data() -> None
 
 
 def test_the_csv_of_columns_beside_each_other_names_their_unit() -> None:
-    assert figures.data(DRAWN["parts"])[:2] == [("series", "GiB", "y"), ("weights", pytest.approx(2.28, abs=0.01), "inter-1to5-1b")]
-    assert figures.data(DRAWN["flops"])[0] == ("series", "GFLOPs per token", "y")
+    assert figures.data(DRAWN["parts"])[:2] == [("series", "GiB", "design"), ("weights", pytest.approx(2.28, abs=0.01), "inter-1to5-1b")]
+    assert figures.data(DRAWN["flops"])[0] == ("series", "GFLOPs per token", "part")
 
 
 def test_flops_by_part_add_up_to_training_and_decoding() -> None:
@@ -270,3 +270,12 @@ def test_rows_of_dots_are_the_printed_ones_the_best_variant_on_top() -> None:
     assert variants[1] == ("T/M", 2.712, "T/M: group, none, diff, separate, separate")
     assert DRAWN["Intra block 1B"]["layout"]["yaxis"]["categoryarray"][-1] == variants[1][2]
     assert ("experts", 2.648, "Intra-hybrid") in experts and ("one feed-forward", 2.728, "Intra-hybrid") in experts
+
+
+def test_a_long_name_is_cut_in_the_middle_and_two_that_begin_alike_still_differ() -> None:
+    pair = [figures.Named(f"{'W' * 90}-{end}&", PAIR[0].spec) for end in ("first", "second")]
+    layout = figures.flops_by_part(pair, WORK, ["decode"])["layout"]
+    titles = [unescape(layout[axis]["title"]["text"]) for axis in ("xaxis", "xaxis2")]
+    assert all(len(title) <= 28 and "…" in title for title in titles) and titles[0].endswith("first&") and titles[1].endswith("second&")
+    names = [note["text"] for note in figures.cache_by_context(pair, WORK)["layout"]["annotations"]]
+    assert all("WWW…WWW" in name for name in names) and names[0] != names[1]

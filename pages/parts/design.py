@@ -15,13 +15,16 @@ MAX_HISTORY = 200
 
 
 def view() -> link.View:
-    """The session's view, else the link's, else the worked example; the address follows. A bad link is said and not followed."""
+    """The session's view, else the link's, else the worked example; the address follows. Of a bad link a good design is kept."""
     if VIEW not in st.session_state:
-        shown = link.View(design=presets.get(presets.FIRST).spec)
+        query = {key: st.query_params.get_all(key) for key in st.query_params}
         try:
-            shown = link.from_query({key: st.query_params.get_all(key) for key in st.query_params})
+            shown = link.from_query(query)
         except SpecError as error:
-            st.error(f"This link cannot be opened; the worked example is shown instead. {plain(str(error))}")
+            found = link.design_of(query)
+            shown = link.View(design=found or presets.get(presets.FIRST).spec)
+            instead = "its design is shown with the usual workload" if found else "the worked example is shown instead"
+            st.error(f"This link cannot be opened; {instead}. {plain(str(error))}")
         st.session_state.update({VIEW: shown, HISTORY: [shown.design], AT: 0})
     _write_address()
     found: link.View = st.session_state[VIEW]

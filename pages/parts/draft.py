@@ -5,8 +5,8 @@ from typing import Any
 import streamlit as st
 
 from hybrid_core import placement, presets
+from hybrid_core.spec import MAX_LAYERS, ArchSpec, Frozen, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU
 from hybrid_core.spec import SECTIONS as NEEDED
-from hybrid_core.spec import ArchSpec, Frozen, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU
 
 PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
 KEPT = ("mixers", "ffns", "post_norm", "norm", "meta_tokens", "outside_params", "constants")  # of published models: no control, kept as is
@@ -25,6 +25,11 @@ def field(path: str) -> str:
 def value(path: str) -> Any:
     """What a control holds."""
     return st.session_state[field(path)]
+
+
+def n_layers() -> int:
+    """As many as the control asks for; of a number that will be refused no more than it takes to refuse it."""
+    return max(0, min(value("n_layers") or 0, MAX_LAYERS + 1))
 
 
 def remember() -> None:
@@ -82,7 +87,7 @@ def _expensive(spec: ArchSpec) -> str:
 
 def design() -> ArchSpec:
     """The design that the controls describe. Raises SpecError with one line."""
-    data: dict[str, Any] = {"schema": 1} | {key: value(key) for key in PLAIN}
+    data: dict[str, Any] = {"schema": 1} | {key: "" if value(key) is None else value(key) for key in PLAIN}  # an empty box is said
     data["layers"] = _layers()
     kinds = letters() if value("layers.strategy") == "custom" else STRATEGY_LETTERS[value("layers.strategy")]
     needed = set().union(*(NEEDED.get(letter, ()) for letter in kinds)) | st.session_state["form.sections"]
@@ -126,7 +131,7 @@ def _capitals(letters: str) -> str:
 def _ffns() -> dict[str, str]:
     """The feed-forward of each layer, where a published model's differ; as many as there are layers."""
     feeds = st.session_state["form.ffns"]
-    return {"ffns": (feeds + feeds[-1:] * value("n_layers"))[: value("n_layers")]} if feeds else {}
+    return {"ffns": (feeds + feeds[-1:] * n_layers())[: n_layers()]} if feeds else {}
 
 
 def set_kinds(pattern: str) -> None:
@@ -162,7 +167,7 @@ def _section(name: str, keys: list[str]) -> dict[str, Any]:
     section = {key.removeprefix(prefix): st.session_state[key] for key in keys if key.startswith(prefix)}
     if name == "attention":
         factor, on = section.pop("rope_factor"), section.pop("rope_scaling")
-        section["rope_scaling"] = (st.session_state["form.scaling"] or {}) | {"factor": float(factor)} if on else None
+        section["rope_scaling"] = (st.session_state["form.scaling"] or {}) | {"factor": factor} if on else None
     if name == "intra":
         section["ssm_head_dim"] = section["ssm_head_dim"] or None
     if name == "ssm":  # the controls of the other kind keep what they held

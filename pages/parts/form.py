@@ -18,8 +18,9 @@ CHUNKS = tuple(2**i for i in range(MAX_DIM.bit_length()))
 PAPER_RATIOS = ("0:1", "1:12", "1:5", "1:3", "1:1", "1:0")
 
 
-def _number(label: str, path: str, least: int = 1, step: int = 1) -> None:
-    st.number_input(label, min_value=least, step=step, key=draft.field(path), help=explain(path))
+def _number(label: str, path: str, step: int = 1, term: str = "", changed: Callable[[], None] | None = None) -> None:
+    """A whole number; what is wrong with it, or with an empty box (None), the design's own rules say."""
+    st.number_input(label, value=None, step=step, key=draft.field(path), help=explain(term or path), on_change=changed)
 
 
 def choice(label: str, path: str, options: tuple[str, ...]) -> None:
@@ -57,8 +58,8 @@ def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> No
 
 def _draw_window(said: notes.Notes) -> None:
     _number("window (tokens)", "swa.window")
-    _number("sink (tokens)", "swa.sink", least=0)
-    st.number_input("RoPE theta of the window", min_value=1.0, key=draft.field("swa.rope_theta"), help=explain("swa.rope_theta"))
+    _number("sink (tokens)", "swa.sink")
+    st.number_input("RoPE theta of the window", value=None, step=1.0, key=draft.field("swa.rope_theta"), help=explain("swa.rope_theta"))
     notes.show(said, "swa.window")
 
 
@@ -116,7 +117,7 @@ def _draw_size() -> None:
     with left:
         _number("d_model", "d_model", step=128)
     with right:
-        st.number_input("Layers", min_value=1, key=draft.field("n_layers"), help=explain("n_layers"), on_change=_as_many_kinds)
+        _number("Layers", "n_layers", changed=_as_many_kinds)
     _number("Vocabulary (tokens)", "vocab_size", step=1024)
     st.toggle("Head shares the embedding", key=draft.field("tie_embeddings"), help=explain("tie_embeddings"))
     with st.popover("Fit depth", icon=":material/straighten:", help=explain("fit_depth")):
@@ -127,7 +128,7 @@ def _draw_size() -> None:
 
 def _as_many_kinds() -> None:
     """A custom stack grows by its last kind, or loses its last layers."""
-    pattern, n_layers = draft.value("layers.pattern"), draft.value("n_layers")
+    pattern, n_layers = draft.value("layers.pattern"), draft.n_layers()
     st.session_state[draft.field("layers.pattern")] = (pattern + pattern[-1:] * n_layers)[:n_layers]
 
 
@@ -158,21 +159,28 @@ def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
 
 
 def _draw_ratio(spec: ArchSpec) -> None:
-    a, b = draft.value("layers.a"), draft.value("layers.b")
-    now = f"{a}:{b}"
+    made_by = spec.layers.ratio
+    now = f"{draft.value('layers.a')}:{draft.value('layers.b')}"
+    now = now if _share(now) is not None else made_by or PAPER_RATIOS[1]  # what is refused is said above
     st.session_state["form.ratio"] = now
     options = sorted({*PAPER_RATIOS, now}, key=_share)
     st.select_slider("Ratio, expensive to cheap", options, key="form.ratio", on_change=_slide, help=explain("ratio"))
     left, right = st.columns(2)
-    left.number_input("expensive", min_value=0, max_value=1024, key=draft.field("layers.a"), on_change=_place_by_rule)
-    right.number_input("cheap", min_value=0, max_value=1024, key=draft.field("layers.b"), on_change=_place_by_rule)
+    with left:
+        _number("expensive", "layers.a", term="ratio", changed=_place_by_rule)
+    with right:
+        _number("cheap", "layers.b", term="ratio", changed=_place_by_rule)
     counted = Counter(layer.letter for layer in spec.stack)
     made = " + ".join(f"{n} {placement.LETTERS[letter]}" for letter, n in counted.items())
-    st.caption(f"{made} = {spec.n_layers} layers{'' if now in PAPER_RATIOS else '; the paper has no such ratio'}")
+    st.caption(f"{made} = {spec.n_layers} layers{'' if (made_by or now) in PAPER_RATIOS else '; the paper has no such ratio'}")
 
 
-def _share(ratio: str) -> float:
-    a, b = placement.parse_ratio(ratio) if ratio != "0:0" else (0, 1)
+def _share(ratio: str) -> float | None:
+    """Of expensive blocks among all; None where it is no ratio."""
+    try:
+        a, b = placement.parse_ratio(ratio)
+    except ValueError:
+        return None
     return a / (a + b)
 
 
@@ -193,11 +201,12 @@ def _draw_attention() -> None:
     _number("Key/value heads", "attention.n_kv_heads")
     _number("head_dim", "attention.head_dim", step=8)
     choice("Position", "attention.position", ("rope", "nope"))
-    st.number_input("RoPE theta", min_value=1.0, key=draft.field("attention.rope_theta"), help=explain("rope_theta"))
+    st.number_input("RoPE theta", value=None, step=1.0, key=draft.field("attention.rope_theta"), help=explain("rope_theta"))
     st.toggle("Llama-3 frequency scaling", key=draft.field("attention.rope_scaling"), help=explain("rope_scaling"))
     st.number_input(
         "Scaling factor",
-        min_value=1.0,
+        value=None,
+        step=1.0,
         key=draft.field("attention.rope_factor"),
         disabled=not draft.value("attention.rope_scaling"),
         help=explain("rope_factor"),
@@ -222,7 +231,7 @@ def _new_ssm_kind() -> None:
     """The other kind's usual dimensions; the inner width stays."""
     fields = draft.SSM_KINDS[draft.value("ssm.kind")].model_fields
     usual = {key: field.default for key, field in fields.items() if not field.is_required()}
-    for key, item in (usual | {"dt_rank": ceil(draft.value("d_model") / 16)}).items():
+    for key, item in (usual | {"dt_rank": ceil((draft.value("d_model") or 16) / 16)}).items():
         st.session_state[draft.field(f"ssm.{key}")] = item
 
 
@@ -239,7 +248,7 @@ def _draw_intra_sizes(said: notes.Notes) -> None:
     _number("Query/key head_dim", "intra.qk_head_dim", step=8)
     _number("Value head_dim", "intra.v_head_dim", step=8)
     _number("d_ssm of the Mamba branch", "intra.d_ssm", step=128)
-    _number("SSM head_dim (0 = as Mamba-2)", "intra.ssm_head_dim", least=0, step=16)
+    _number("SSM head_dim (0 = as Mamba-2)", "intra.ssm_head_dim", step=16)
     notes.show(said, "intra.qk_head_dim")
 
 
@@ -274,5 +283,5 @@ def _draw_ffn() -> None:
     elif draft.value("ffn.kind") == "moe":
         _number("Routed experts", "ffn.n_routed")
         _number("Chosen per token", "ffn.top_k")
-        _number("Shared experts", "ffn.n_shared", least=0)
+        _number("Shared experts", "ffn.n_shared")
         _number("Width of an expert", "ffn.d_expert", step=128)

@@ -21,8 +21,8 @@ def load(view: View, anew: bool = False) -> None:
 
 
 def current() -> tuple[Workload, str]:
-    """What the controls hold: the workload and the key of the accelerator."""
-    return Workload(**{field: st.session_state[f"work.{field}"] for field in FIELDS}), st.session_state["work.hardware"]
+    """What the controls hold: the workload and the key of the accelerator. Raises SpecError with one line."""
+    return Workload.make(**{field: st.session_state[f"work.{field}"] for field in FIELDS}), st.session_state["work.hardware"]
 
 
 def draw() -> None:
@@ -30,7 +30,7 @@ def draw() -> None:
     st.subheader("Workload and hardware")
     contexts = sorted({*CONTEXTS, st.session_state["work.context_len"]})
     st.select_slider("Context (tokens)", contexts, format_func=units.length, key="work.context_len", help=explain("context"))
-    st.number_input("Batch size", min_value=1, max_value=65536, key="work.batch_size", help=explain("batch"))
+    st.number_input("Batch size", value=None, step=1, key="work.batch_size", help=explain("batch"))
     left, right = st.columns(2)
     left.selectbox("Weights", ["bf16", "fp16", "fp32"], key="work.weight_dtype", help=explain("weight_dtype"))
     right.selectbox("KV cache", list(DTYPE_BYTES), key="work.kv_cache_dtype", help=explain("kv_cache_dtype"))

@@ -170,7 +170,7 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: s
     speed = dialog.get_by_role("spinbutton", name="At least")
     speed.fill("380")
     speed.press("Enter")
-    expect(dialog.get_by_text("intra-1to0-1b")).to_have_count(0)
+    expect(dialog.get_by_text("NLL 2.712 against")).to_have_count(0)
     dialog.get_by_role("button", name="Open this design").first.click()
     expect(dialog).to_have_count(0)
     expect(page.get_by_role("heading", level=1)).not_to_have_text("inter-1to5-1b")  # the worked example, until the proposal is there
@@ -299,6 +299,51 @@ def test_a_bad_link_is_said_in_one_line_and_the_example_shown(page: Page, server
     page.goto(f"{server}/?{query}")
     expect(page.get_by_text("This link cannot be opened").filter(has_text=says)).to_be_visible()
     expect(page.get_by_role("heading", name="inter-1to5-1b")).to_be_visible()
+
+
+def test_of_a_link_with_one_bad_part_the_design_is_kept(page: Page, server: str) -> None:
+    page.goto(f"{server}/?design=intra-1to5-1b&context=0")
+    expect(page.get_by_text("context: 0 - must be greater than or equal to 1")).to_be_visible()
+    expect(page.get_by_role("heading", name="intra-1to5-1b", level=1)).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("label", "typed", "says"),
+    [
+        ("Layers", "9007199254740991", "n_layers: 9007199254740991 - must be less than or equal to 1024"),
+        ("Layers", "0", "n_layers: 0 - must be greater than or equal to 1"),
+        ("d_model", "", "d_model: '' - must be a whole number"),
+        ("cheap", "99999", "'1:99999' - must be two whole numbers"),
+        ("Batch size", "70000", "batch_size: 70000 - must be less than or equal to 65536"),
+    ],
+)
+def test_a_wrong_number_is_refused_in_one_line_and_the_design_kept(page: Page, server: str, label: str, typed: str, says: str) -> None:
+    page.goto(f"{server}/?design=inter-1to5-1b")
+    field = page.get_by_role("spinbutton", name=label, exact=True)
+    expect(field).to_be_visible()
+    before = page.locator(".numbers").inner_text()
+    field.fill(typed)
+    field.press("Enter")
+    expect(page.get_by_test_id("stAlertContentError").get_by_text(says)).to_be_visible()
+    expect(page.get_by_role("heading", name="inter-1to5-1b", level=1)).to_be_visible()
+    assert page.locator(".numbers").inner_text() == before
+
+
+def test_the_guide_follows_every_press_and_remembers_its_answers(page: Page, server: str) -> None:
+    page.goto(server)
+    page.get_by_role("button", name="Guided start").click()
+    dialog = page.get_by_role("dialog")
+    for size in ("3B", "1B", "350M", "3B", "1B"):
+        dialog.get_by_text(size, exact=True).first.click()
+        expect(dialog.get_by_text(f"All hybrids of {size} in this use")).to_be_visible()
+    speed = dialog.get_by_role("spinbutton", name="At least")
+    speed.fill("120")
+    speed.press("Enter")
+    expect(dialog.get_by_text("Measured fast enough on an H200")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    page.get_by_role("button", name="Guided start").click()
+    expect(speed).to_have_value("120")
 
 
 def test_the_paper_page_shows_table_2_and_its_figures(page: Page, server: str) -> None:

@@ -3,7 +3,7 @@
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape, unescape
 from typing import NamedTuple
 
 import numpy as np
@@ -61,8 +61,11 @@ def _serving_bytes(spec: ArchSpec, workload: Workload) -> np.ndarray:
 ROW = 24  # pixels of a row of bars
 
 
-def _beside(figure: style.Figure, rows: Sequence[str], columns: Mapping[str, tuple[Sequence[float], Sequence[str]]], unit: str) -> None:
-    """Bars in columns beside each other, all on one scale, each with its value; a column is its values and the colours of its rows."""
+Columns = Mapping[str, tuple[Sequence[float], Sequence[str]]]  # values, and the colours of their rows
+
+
+def _beside(figure: style.Figure, rows: Sequence[str], columns: Columns, unit: str, of: str) -> None:
+    """Bars in columns beside each other, all on one scale, each with its value; `of`: what a row is."""
     end = max(max(values) for values, _ in columns.values()) * (1 + 0.17 * len(columns))  # with room for the last value's words
     gap, wide = 0.03, 1 / len(columns)
     axes = {}
@@ -87,7 +90,7 @@ def _beside(figure: style.Figure, rows: Sequence[str], columns: Mapping[str, tup
             "range": [0, end],
             "side": "top",
             "anchor": "y",
-            "title": {"text": name, "standoff": 4, "font": {"size": 11}},
+            "title": {"text": escape(style.clipped(unescape(name), 56 // len(columns))), "standoff": 4, "font": {"size": 11}},
             "showticklabels": False,
             "showgrid": False,
             "zeroline": False,
@@ -95,7 +98,7 @@ def _beside(figure: style.Figure, rows: Sequence[str], columns: Mapping[str, tup
         }
     layout, high = figure["layout"], ROW + 10 * max(row.count("<br>") for row in rows)
     layout |= axes | {"height": 34 + high * len(rows), "showlegend": False, "margin": layout["margin"] | {"t": 28, "b": 6}}
-    layout["meta"]["unit"] = unit
+    layout["meta"] |= {"unit": unit, "rows": of}
     layout["yaxis"] = {"autorange": "reversed", "fixedrange": True, "showgrid": False}
 
 
@@ -110,7 +113,7 @@ def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware:
     used = [memory(d.spec, workload) for d in designs]
     colours = {"weights": "#56B4E9", "cache": "#E69F00", "activations": "#999999", "total": "#666666"}
     columns = {part: ([float(getattr(u, part)) / 2**30 for u in used], [colour] * len(used)) for part, colour in colours.items()}
-    _beside(figure, ["<br>".join(map(escape, textwrap.wrap(d.label, 20))) for d in designs], columns, "GiB")
+    _beside(figure, ["<br>".join(map(escape, textwrap.wrap(style.clipped(d.label, 40), 20))) for d in designs], columns, "GiB", "design")
     device = hardware.memory_bytes / 2**30
     if device <= figure["layout"]["xaxis"]["range"][1]:
         style.vertical(figure, device, "#B00020", "x4")
@@ -169,7 +172,7 @@ def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequen
             name = what if len(designs) == 1 else escape(label) if len(of) == 1 else f"{escape(label)}, {what}"
             column = [*(parts[what][part] / 1e9 for part in shown), parts[what].total() / 1e9]
             columns[name] = (column, [*(colour for _, colour in shown.values()), "#666666"])
-    _beside(figure, [*(name for name, _ in shown.values()), "total"], columns, "GFLOPs per token")
+    _beside(figure, [*(name for name, _ in shown.values()), "total"], columns, "GFLOPs per token", "part")
     return figure
 
 

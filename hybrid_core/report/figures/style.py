@@ -1,6 +1,5 @@
 """The house style: a title and a source, colours that the colour-blind tell apart, names where what they name is."""
 
-import textwrap
 from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
@@ -120,7 +119,7 @@ def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
     log = layout["yaxis"].get("type") == "log"
     placed = dict(zip(map(id, curves), in_pixels(curves, True, log, from_zero=not log), strict=True))
     named = [(d, c) for d, c in zip(designs, curves[-len(designs) :], strict=True) if np.isfinite(placed[id(c)]).all(axis=1).any()]
-    labels = [textwrap.shorten(design.label, 44, placeholder="...") for design, _ in named]
+    labels = [clipped(design.label, 44) for design, _ in named]
     free = [placed.pop(id(curve)) for _, curve in named]
     spots = names.place([*free, *placed.values()], [names.width(label) for label in labels], ROOM) if named else []
     for (_, curve), label, spot in zip(named, labels, spots, strict=True):
@@ -152,6 +151,12 @@ def in_pixels(curves: Sequence[dict[str, Any]], log_x: bool, log_y: bool, from_z
     low[1] = 0.0 if from_zero else low[1]
     span = high - low
     return [(line - low) * ROOM / np.where(span > 0, span, 1.0) for line in points]
+
+
+def clipped(name: str, letters: int) -> str:
+    """A name that is too long for its place, cut in the middle, where names that begin or end alike still differ."""
+    half = (letters - 1) // 2
+    return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
 
 
 def cycle(n: int) -> list[str]:

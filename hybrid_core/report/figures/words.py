@@ -14,7 +14,7 @@ def data(figure: style.Figure) -> list[tuple[Any, ...]]:
     layout = figure["layout"]
     heatmap = any(trace["type"] == "heatmap" for trace in figure["data"])
     x, y = (_words(layout[axis].get("title", {}).get("text")) or axis[0] for axis in ("xaxis", "yaxis"))
-    x = layout["meta"].get("unit", x)  # of columns beside each other the axes' titles are the series' names
+    x, y = layout["meta"].get("unit", x), layout["meta"].get("rows", y)  # of columns beside each other an axis has the series' name
     return [(x, y, "share") if heatmap else ("series", x, y), *(row for trace in figure["data"] for row in _points(trace))]
 
 
