@@ -22,15 +22,15 @@ def proxy_controls(kind: str) -> dict[str, Any]:
     columns = list(layout.cells(3, FIELD))
     device = jobs.device_choice(columns[0], f"{kind}.device")
     help_budget = "For training and questions together. 300 s let most designs learn on two CPU cores"
-    budget = columns[1].number_input("Time budget (s)", 5, 86_400, 300, step=60, key=f"{kind}.budget", help=help_budget)
-    seed = columns[2].number_input("Seed", 0, 2**31 - 1, 0, key=f"{kind}.seed", help="Of weights and data")
+    budget = columns[1].number_input("Time budget (s)", value=300, step=60, key=f"{kind}.budget", help=help_budget)
+    seed = columns[2].number_input("Seed", value=0, key=f"{kind}.seed", help="Of weights and data")
     usual = NiahOptions().scale(device.split(":")[0])
     with st.expander("Size of the proxy, trials"):
         columns = list(layout.cells(3, FIELD))
         key = f"{kind}.{device}"
-        width = columns[0].number_input("d_model of the proxy", 32, 4096, usual.d_model, step=32, key=f"{key}.width")
-        length = columns[1].number_input("Trained length (tokens)", 128, 2**20, usual.trained_len, step=128, key=f"{key}.length")
-        trials = columns[2].number_input("Trials a cell", 1, 10_000, usual.trials, step=50, key=f"{key}.trials")
+        width = columns[0].number_input("d_model of the proxy", value=usual.d_model, step=32, key=f"{key}.width")
+        length = columns[1].number_input("Trained length (tokens)", value=usual.trained_len, step=128, key=f"{key}.length")
+        trials = columns[2].number_input("Trials a cell", value=usual.trials, step=50, key=f"{key}.trials")
         st.caption("Compare designs at the same size, budget and seed.")
     return {"device": device, "budget_s": float(budget), "seed": seed, "d_model": width, "trained_len": length, "trials": trials}
 
@@ -204,7 +204,7 @@ def checkpoints() -> None:
     columns = list(layout.cells(3, FIELD + 60))
     device = jobs.device_choice(columns[0], "checkpoint.device")
     task = columns[1].selectbox("Task", list(TASKS), format_func=lambda name: f"{name}: {TASKS[name]}")
-    trials = columns[2].number_input("Trials a cell", 1, 10_000, 100, step=50, key="checkpoint.trials", help="100 in the paper")
+    trials = columns[2].number_input("Trials a cell", value=100, step=50, key="checkpoint.trials", help="100 in the paper")
     path = st.text_input("Folder of the checkpoint", placeholder="/home/me/models/my-hybrid-1b")
     lengths = st.multiselect("Contexts (tokens)", PAPER_LENGTHS, default=PAPER_LENGTHS, help="The paper's; longer ones take longer")
     if st.button("Start checkpoint test", type="primary", icon=":material/play_arrow:", disabled=not path):

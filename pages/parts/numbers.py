@@ -34,8 +34,8 @@ KEY_NUMBERS = (
         "exact: weights, cache, and the tensors alive at the widest moment of the prefill through torch's eager operations",
         LESS,
     ),
-    ("Prefill speed", ("predicted", "prefill_tokens_per_s"), units.rate, "predicted: {basis}", MORE),
-    ("Decode speed", ("predicted", "decode_tokens_per_s"), units.rate, "predicted: {basis}", MORE),
+    ("Prefill speed, at most", ("predicted", "prefill_tokens_per_s"), units.rate, "predicted: {basis}", MORE),
+    ("Decode speed, at most", ("predicted", "decode_tokens_per_s"), units.rate, "predicted: {basis}", MORE),
 )
 
 

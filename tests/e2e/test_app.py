@@ -329,6 +329,16 @@ def test_a_wrong_number_is_refused_in_one_line_and_the_design_kept(page: Page, s
     assert page.locator(".numbers").inner_text() == before
 
 
+def test_a_wrong_number_starts_no_profile(page: Page, server: str) -> None:
+    page.goto(f"{server}/profile?design=inter-1to5-100m")
+    batch = page.get_by_role("spinbutton", name="Batch size")
+    batch.fill("0")
+    batch.press("Enter")
+    page.get_by_role("button", name="Start profile").click()
+    expect(page.get_by_text("batch_size: 0 - must be greater than or equal to 1")).to_be_visible()
+    expect(page.get_by_text("No job is running or waiting.")).to_be_visible()
+
+
 def test_the_guide_follows_every_press_and_remembers_its_answers(page: Page, server: str) -> None:
     page.goto(server)
     page.get_by_role("button", name="Guided start").click()
