@@ -91,7 +91,7 @@ def findings(spec: ArchSpec, context_len: int) -> None:
     if printed := quality.quoted(spec):
         st.markdown(f"The paper trained this stack: NLL on DCLM **{printed}**, in nats per token.")
     if speed := baselines.generated(spec, context_len):
-        st.markdown(f"Its own code generated {speed}.")
+        st.markdown(f"The paper's own code generated {speed}.")
     found = quality.estimate(spec)
     if isinstance(found, quality.Estimate):
         interval = f"within {found.low:.3f} to {found.high:.3f} for {quality.COVERAGE:.0%} of its rows when they are left out"

@@ -56,7 +56,10 @@ def compare(ids: list[int]) -> None:
     """Differences first, then curves and maps."""
     runs = [open_store().get(run_id) for run_id in ids]
     st.subheader("Comparison" if len(runs) > 1 else f"Run {runs[0].id}")
-    st.dataframe(differences(runs))
+    for run in runs:
+        if run.error:
+            st.warning(f"Run {run.id}, {design.plain(run.name)}: {design.plain(run.error)}")
+    layout.table(differences(runs))
     measured = [run for run in runs if "generation" in run.parts]
     if measured:
         chart.show(figures.generation(measured), "runs-generation")

@@ -11,7 +11,7 @@ MORE, LESS = "more", "less"  # which of the two is better
 EXACT_PARAMS = "exact: every parameter of the layers and norms"
 KEY_NUMBERS = (
     ("Parameters without embedding", ("params", "non_embedding"), units.count, EXACT_PARAMS, None),
-    ("Parameters in all", ("params", "total"), units.count, "exact: embedding included", None),
+    ("Parameters in all", ("params", "total"), units.count, "exact: embedding included; {active} active for a token", None),
     (
         "Training FLOPs per token",
         ("train_flops", "paper", "per_token"),
@@ -42,6 +42,7 @@ KEY_NUMBERS = (
 def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str) -> None:
     """One card a number; `now` and `before` are cost summaries, `against` is the reference's name, `device` the accelerator's."""
     words = {
+        "active": units.count(now["params"]["active"]),
         "paper": units.n_bytes(now["cache_bytes"]["paper"]),
         "batch": now["workload"]["batch_size"],
         "at": units.length(now["workload"]["context_len"]),
