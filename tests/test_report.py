@@ -279,3 +279,8 @@ def test_a_long_name_is_cut_in_the_middle_and_two_that_begin_alike_still_differ(
     assert all(len(title) <= 28 and "…" in title for title in titles) and titles[0].endswith("first&") and titles[1].endswith("second&")
     names = [note["text"] for note in figures.cache_by_context(pair, WORK)["layout"]["annotations"]]
     assert all("WWW…WWW" in name for name in names) and names[0] != names[1]
+
+
+def test_the_longest_context_that_was_looked_at_is_not_taken_for_a_limit() -> None:
+    figure = figures.longest_context([figures.Named("mamba", presets.get("mamba-1b").spec)], WORK)  # its cache does not grow
+    assert set(figure["data"][0]["text"]) == {"16M or more"}

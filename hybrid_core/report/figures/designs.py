@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybrid_core.costs.memory import memory, room_for
+from hybrid_core.costs.memory import CONTEXTS, memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
 from hybrid_core.hardware import Hardware, catalogue
@@ -208,6 +208,12 @@ def _sizes() -> dict[int, str]:
     return {size: f"{size / 2**30:.0f} GiB: " + "<br>".join(textwrap.wrap(", ".join(found[size]), 24)) for size in sorted(found)}
 
 
+def _said_to_fit(context_len: int) -> str:
+    if not context_len:
+        return "weights do not fit"
+    return units.length(context_len) + (" or more" if context_len == CONTEXTS[-1] else "")
+
+
 def longest_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None) -> style.Figure:
     """The longest context that each size of device memory has room for: weights and cache, as in decoding."""
     sizes = _sizes()
@@ -225,7 +231,7 @@ def longest_context(designs: Sequence[style.Named], workload: Workload, hardware
             "bar",
             y=list(sizes.values()),
             x=[n or None for n in longest],
-            text=[units.length(n) if n else "weights do not fit" for n in longest],
+            text=[_said_to_fit(n) for n in longest],
             textposition="auto",
             name=escape(design.label),
             orientation="h",
@@ -326,8 +332,8 @@ def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
     shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 3, "fixedrange": True}
     figure["layout"] |= {
         "xaxis": {"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True},
-        "xaxis2": {"domain": [0.48, 0.72], "title": {"text": "parameters"}} | shown,
-        "xaxis3": {"domain": [0.76, 1], "title": {"text": "FLOPs"}} | shown,
+        "xaxis2": {"domain": [0.48, 0.72], "title": {"text": "parameters", "standoff": 6}} | shown,
+        "xaxis3": {"domain": [0.76, 1], "title": {"text": "FLOPs", "standoff": 6}} | shown,
         "yaxis": {"range": [spec.n_layers + 0.5, 0.5], "dtick": 1 if written else 10, "fixedrange": True, "showgrid": False},
         "barmode": "overlay",
         "height": 58 + max(72, min(ROW * spec.n_layers, MAX_STACK)),
