@@ -3,19 +3,21 @@
 import streamlit as st
 
 from hybrid_core import glossary
-from pages.parts import design, jobs
+from pages.parts import design, jobs, layout
 
 design.view()
 st.title("Glossary")
 jobs.strip()
 st.markdown("The same lines stand behind the question marks beside the controls.")
 wanted = st.text_input("Find", placeholder="a term or a word of its explanation").strip().casefold()
-found = False
+found = {}
 for group, terms in glossary.groups().items():
     rows = [{"term": f"`{term}`", "meaning": design.plain(line)} for term, line in terms.items() if wanted in f"{term} {line}".casefold()]
     if rows:
-        found = True
+        found[group] = rows
+for cell, (group, rows) in zip(layout.cells(len(found), layout.WIDE), found.items(), strict=True):
+    with cell:
         st.subheader(group)
-        st.table(rows, hide_index=True)
+        st.table(rows, hide_index=True, width="content")
 if not found:
     st.info(f"No term has “{design.plain(wanted)}” in it.")
