@@ -249,19 +249,22 @@ def beside_ceiling(spec: ArchSpec) -> tuple[dict[str, Any], ...]:
         work = Workload(batch_size=PAPER_BATCH, context_len=total, prompt_len=PAPER_PROMPT)
         ceiling = float(generation_tokens_per_s(spec, work, device, PAPER_PROMPT, total))
         row = {"name": spec.name, "total_len": total, "paper_tokens_per_s": tokens_per_s, "predicted_tokens_per_s": ceiling}
+        row["paper_a_sequence"] = tokens_per_s / PAPER_BATCH
         rows.append(row | {"ratio": tokens_per_s / ceiling})
     return tuple(rows)
 
 
+def nearest_length(spec: ArchSpec, context_len: int) -> dict[str, Any] | None:
+    """Of these records the one at the total length nearest to a context."""
+    return min(beside_ceiling(spec), key=lambda row: abs(row["total_len"] - context_len), default=None)
+
+
 def generated(spec: ArchSpec, context_len: int) -> str | None:
-    """What Table 13 prints of a design at the total length nearest to a context, for each of its sequences, with its source."""
-    if not (rows := beside_ceiling(spec)):
+    """What Table 13 prints of a design there, for each of its sequences, with its source."""
+    if (row := nearest_length(spec, context_len)) is None:
         return None
-    row = min(rows, key=lambda row: abs(row["total_len"] - context_len))
-    return (
-        f"{row['paper_tokens_per_s'] / PAPER_BATCH:,.0f} tokens/s a sequence to {row['total_len']:,} tokens (quoted, one H200, batch "
-        f"{PAPER_BATCH}, Table 13)"
-    )
+    use = f"one H200, batch {PAPER_BATCH}, Table 13"
+    return f"{row['paper_a_sequence']:,.0f} tokens/s a sequence to {row['total_len']:,} tokens (quoted, {use})"
 
 
 def quality_and_speed(total_len: int) -> pd.DataFrame:

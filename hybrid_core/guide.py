@@ -1,6 +1,6 @@
 """Guided start: from a context, a device and a wish to three of the paper's designs, each with what it gains and what it costs."""
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
@@ -120,16 +120,16 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
     cache = int(model_costs(spec).cache_bytes(need.context_len, "exact", work))
     accuracy = float(row["avg"]) if "avg" in row else None
     doubt, proof = (None, None) if problem else (_doubt(spec, need, speed), _proof(spec, need, speed))
-    own = _measured(spec, need.context_len)
-    measured = own["paper_tokens_per_s"] / PAPER_BATCH if own else None
+    own = baselines.nearest_length(spec, need.context_len)
+    measured = own["paper_a_sequence"] if own else None
     return Candidate(spec, float(row["nll_dclm"]), accuracy, cache, speed, measured, problem, doubt, proof)
 
 
 def _doubt(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
     """Where a ceiling reaches the speed that is asked for and the paper's own measurement does not, or hardly any code could."""
     share = need.min_tokens_per_s / ceiling
-    if row := _measured(spec, need.context_len):
-        each = row["paper_tokens_per_s"] / PAPER_BATCH
+    if row := baselines.nearest_length(spec, need.context_len):
+        each = row["paper_a_sequence"]
         if each < need.min_tokens_per_s:
             return (
                 f"The ceiling reaches {need.min_tokens_per_s:.0f} tokens/s; the paper's own code reached {each:.0f} a sequence on an H200, "
@@ -146,18 +146,13 @@ def _doubt(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
 def _proof(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
     """Where the paper measured the speed that is asked for, at no shorter context and no smaller batch."""
     rows = [row for row in baselines.beside_ceiling(spec) if row["total_len"] >= need.context_len and need.batch_size <= PAPER_BATCH]
-    best = max(rows, key=lambda row: row["paper_tokens_per_s"], default=None)
-    if best is None or not 0 < need.min_tokens_per_s <= (each := best["paper_tokens_per_s"] / PAPER_BATCH):
+    best = max(rows, key=lambda row: row["paper_a_sequence"], default=None)
+    if best is None or not 0 < need.min_tokens_per_s <= (each := best["paper_a_sequence"]):
         return None
     return (
         f"The paper's own code reached {each:.0f} tokens/s a sequence on an H200, {best['ratio']:.0%} of its ceiling (Table 13). Here "
         f"{need.min_tokens_per_s:.0f} take {need.min_tokens_per_s / ceiling:.0%} of the ceiling. Profile it before you rely on it"
     )
-
-
-def _measured(spec: ArchSpec, context_len: int) -> dict[str, Any] | None:
-    """Table 13 at the total length nearest to a context."""
-    return min(baselines.beside_ceiling(spec), key=lambda row: abs(row["total_len"] - context_len), default=None)
 
 
 def _grave(spec: ArchSpec, context_len: int) -> bool:
@@ -184,8 +179,8 @@ def _trade_offs(candidate: Candidate, need: Need) -> list[str]:
         f"Keeps {candidate.cache_bytes / 2**20:,.0f} MiB of cache a sequence at {need.context_len:,} tokens against Llama's "
         f"{its_cache / 2**20:,.0f} MiB (exact)."
     )
-    if (own := _measured(candidate.spec, need.context_len)) and (base := _measured(llama, need.context_len)):
-        each, its = (row["paper_tokens_per_s"] / PAPER_BATCH for row in (own, base))
+    if (own := baselines.nearest_length(candidate.spec, need.context_len)) and (base := baselines.nearest_length(llama, need.context_len)):
+        each, its = (row["paper_a_sequence"] for row in (own, base))
         lines.append(
             f"Measured by the paper: {each:.0f} against Llama's {its:.0f} tokens/s a sequence, from {PAPER_PROMPT} to {own['total_len']:,} "
             f"tokens with batch {PAPER_BATCH} on one H200, {own['ratio']:.0%} of the ceiling (Table 13)."

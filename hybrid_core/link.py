@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+from urllib.parse import urlencode
 
 from hybrid_core import hardware, presets
 from hybrid_core.spec import ArchSpec, Frozen, SpecError, short
@@ -71,6 +72,11 @@ def to_query(view: View) -> dict[str, str | list[str]]:
     if view.compared:
         query["with"] = [encode(spec) for spec in view.compared]
     return query
+
+
+def address(view: View, home: str, page: str = "") -> str:
+    """The link to a view on a page of the server `home`."""
+    return f"{home}/{page}?{urlencode(to_query(view), doseq=True)}"
 
 
 def from_query(query: Mapping[str, Sequence[str]]) -> View:

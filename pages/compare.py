@@ -77,14 +77,7 @@ layout.table(differ)
 with st.expander(f"{len(alike)} figures in which they are alike"):
     layout.table(alike)
 st.caption(f"Costs stand before dimensions. Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose.")
-drawn = {
-    "cache": figures.cache_by_context(designs, view.workload),
-    "decode": figures.decode_by_context(designs, view.workload, device),
-    "memory-context": figures.memory_by_context(designs, view.workload, device),
-    "training-flops": figures.flops_by_part(designs, view.workload, ["training"]),
-    "decode-flops": figures.flops_by_part(designs, view.workload, ["decode"]),
-    "memory": figures.memory_by_part(designs, view.workload, device),
-}
+drawn = figures.beside_each_other(designs, view.workload, device)
 for cell, (key, figure) in zip(layout.cells(len(drawn), layout.WIDE), drawn.items(), strict=True):
     with cell:
         chart.show(figure, f"compare-{key}")

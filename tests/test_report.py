@@ -70,25 +70,27 @@ def test_pages_and_reports_load_the_plotly_that_is_installed() -> None:
 WIDE, HIGH = 380, 210  # pixels that a browser gives the lines of a narrow chart
 
 
+def height_of(figure: figures.Figure) -> Callable[[float], float]:
+    """Where a browser draws a value, in pixels from the bottom; what an annotation of a logarithmic axis has is its logarithm already."""
+    log = figure["layout"]["yaxis"].get("type") == "log"
+    shown = [math.log10(y) if log else y for trace in figure["data"] for y in trace["y"] if y]
+    low, high = min(shown) if log else 0.0, max(shown)
+    return lambda value: (value - low) / (high - low) * HIGH
+
+
 def points_of(figure: figures.Figure) -> list[tuple[float, float]]:
     """Where a browser draws the points of lines over 2K to 1M tokens, in pixels from the lower left."""
-    log = figure["layout"]["yaxis"].get("type") == "log"
-    shown = [
-        (math.log2(x), math.log10(y) if log else y) for trace in figure["data"] for x, y in zip(trace["x"], trace["y"], strict=True) if y
-    ]
-    low, high = min(y for _, y in shown) if log else 0.0, max(y for _, y in shown)
-    return [((x - 11) / 9 * WIDE, (y - low) / (high - low) * HIGH) for x, y in shown]
+    log, height = figure["layout"]["yaxis"].get("type") == "log", height_of(figure)
+    every = [point for trace in figure["data"] for point in zip(trace["x"], trace["y"], strict=True)]
+    return [((math.log2(x) - 11) / 9 * WIDE, height(math.log10(y) if log else y)) for x, y in every if y]
 
 
 def words_on(figure: figures.Figure) -> list[tuple[float, float, float, float]]:
     """Where it writes their names: left, bottom, right, top."""
-    layout, boxes = figure["layout"], []
-    log = layout["yaxis"].get("type") == "log"
-    ys = [math.log10(y) if log else y for trace in figure["data"] for y in trace["y"] if y]
-    low, high = min(ys) if log else 0.0, max(ys)
-    for note in layout["annotations"]:
+    height, boxes = height_of(figure), []
+    for note in figure["layout"]["annotations"]:
         x = (note["x"] / math.log10(2) - 11) / 9 * WIDE + note["xshift"]
-        y = (note["y"] - low) / (high - low) * HIGH + note["yshift"]
+        y = height(note["y"]) + note["yshift"]
         wide = 20 + 6 * len(note["text"].split("</span> ")[1])
         left = x - wide * {"left": 0, "center": 0.5, "right": 1}[note["xanchor"]]
         boxes.append((left, y - 7, left + wide, y + 7))

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.io import to_html
@@ -59,7 +58,7 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
         readings={run.id: reading(run) for run in runs},
         slow={run.id: slow_dtype(run) for run in runs},
         commands={run.id: command(run) for run in runs},
-        links={run.id: f"{home}/?{urlencode({'design': link.encode(run.spec)})}" for run in runs},
+        links={run.id: link.address(link.View(design=run.spec), home) for run in runs},
         short={run.id: in_short(run, costs[run.id]) for run in runs},
         reference=hardware.get(REFERENCE),
         workload=workload,
@@ -73,14 +72,7 @@ def design_report(view: link.View, home: str = HOME) -> str:
     own = named([view.design, *view.others])
     beside = own if view.others else named([view.design, view.reference or same_size_llama(view.design)])
     differ, alike = parted([design.label for design in beside], [design_facts(design.spec, workload, device) for design in beside])
-    charts = [
-        figures.cache_by_context(beside, workload),
-        figures.decode_by_context(beside, workload, device),
-        figures.memory_by_context(beside, workload, device),
-        *(figures.flops_by_part(beside, workload, [of]) for of in ("training", "decode")),
-        figures.memory_by_part(beside, workload, device),
-        figures.longest_context(beside, workload),
-    ]
+    charts = [*figures.beside_each_other(beside, workload, device).values(), figures.longest_context(beside, workload)]
     return _TEMPLATES.get_template("design.html.jinja").render(
         title=f"{len(own)} designs compared" if view.others else view.design.name,
         designs=[
@@ -94,7 +86,7 @@ def design_report(view: link.View, home: str = HOME) -> str:
             }
             for index, (label, spec) in enumerate(own)
         ],
-        address=f"{home}/{'compare' if view.others else ''}?{urlencode(link.to_query(view), doseq=True)}",
+        address=link.address(view, home, "compare" if view.others else ""),
         use=f"{units.length(workload.context_len)} tokens, batch {workload.batch_size}, weights {workload.weight_dtype}, cache "
         f"{workload.kv_cache_dtype}, scan state {workload.state_dtype}, on {device.name}. Nothing was measured.",
         differ=differ,

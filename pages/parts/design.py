@@ -2,7 +2,7 @@
 
 import re
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlsplit
 
 import streamlit as st
 
@@ -86,7 +86,7 @@ def home() -> str:
 
 def address(page: str = "") -> str:
     """The link to the view."""
-    return f"{home()}/{page}?{urlencode(link.to_query(view()), doseq=True)}"
+    return link.address(view(), home(), page)
 
 
 def plain(text: str) -> str:

@@ -18,8 +18,8 @@ CHUNKS = tuple(2**i for i in range(MAX_DIM.bit_length()))
 PAPER_RATIOS = ("0:1", "1:12", "1:5", "1:3", "1:1", "1:0")
 
 
-def _number(label: str, path: str, step: int = 1, term: str = "", changed: Callable[[], None] | None = None) -> None:
-    """A whole number; what is wrong with it, or with an empty box (None), the design's own rules say."""
+def _number(label: str, path: str, step: float = 1, term: str = "", changed: Callable[[], None] | None = None) -> None:
+    """A number, whole where its step is; what is wrong with it, or with an empty box (None), the design's own rules say."""
     st.number_input(label, value=None, step=step, key=draft.field(path), help=explain(term or path), on_change=changed)
 
 
@@ -59,7 +59,7 @@ def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> No
 def _draw_window(said: notes.Notes) -> None:
     _number("window (tokens)", "swa.window")
     _number("sink (tokens)", "swa.sink")
-    st.number_input("RoPE theta of the window", value=None, step=1.0, key=draft.field("swa.rope_theta"), help=explain("swa.rope_theta"))
+    _number("RoPE theta of the window", "swa.rope_theta", step=1.0)
     notes.show(said, "swa.window")
 
 
@@ -201,7 +201,7 @@ def _draw_attention() -> None:
     _number("Key/value heads", "attention.n_kv_heads")
     _number("head_dim", "attention.head_dim", step=8)
     choice("Position", "attention.position", ("rope", "nope"))
-    st.number_input("RoPE theta", value=None, step=1.0, key=draft.field("attention.rope_theta"), help=explain("rope_theta"))
+    _number("RoPE theta", "attention.rope_theta", step=1.0)
     st.toggle("Llama-3 frequency scaling", key=draft.field("attention.rope_scaling"), help=explain("rope_scaling"))
     st.number_input(
         "Scaling factor",

@@ -29,8 +29,10 @@ def ask() -> None:
     for column, proposal in zip(st.columns(3), proposals, strict=False):
         with column.container(border=True):
             _card(proposal, need)
-    with st.expander(f"All hybrids of {need.size} in this use"):
-        _every(need)
+    every = st.expander(f"All hybrids of {need.size} in this use", key=f"guide.every-{need.size}", on_change="rerun")
+    if every.open:
+        with every:
+            _every(need)
     st.caption(
         "Speed is a ceiling: what the device could do if it only read weights and cache. Losses are of models trained and asked at 8K; "
         "compare them within a size, where differences below 0.01 hardly show. Whether a design recalls what is far back: Retrieval. "

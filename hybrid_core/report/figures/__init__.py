@@ -6,6 +6,7 @@ A chart is computed from closed forms, from the paper's tables or from stored ru
 from hybrid_core.report.figures.ablations import QUESTIONS
 from hybrid_core.report.figures.designs import (
     STACK_TITLE,
+    beside_each_other,
     cache_by_context,
     decode_by_context,
     flops_by_part,
@@ -37,6 +38,7 @@ __all__ = [
     "STACK_TITLE",
     "Figure",
     "Named",
+    "beside_each_other",
     "cache_by_context",
     "copying_by_length",
     "data",

@@ -339,3 +339,15 @@ def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
         "height": 58 + max(72, min(ROW * spec.n_layers, MAX_STACK)),
     }
     return figure
+
+
+def beside_each_other(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> dict[str, style.Figure]:
+    """What a comparison of designs shows, by a short name."""
+    return {
+        "cache": cache_by_context(designs, workload),
+        "decode": decode_by_context(designs, workload, hardware),
+        "memory-context": memory_by_context(designs, workload, hardware),
+        "training-flops": flops_by_part(designs, workload, ["training"]),
+        "decode-flops": flops_by_part(designs, workload, ["decode"]),
+        "memory": memory_by_part(designs, workload, hardware),
+    }
