@@ -33,7 +33,7 @@ BUILT: dict[str, set[str]] = {
     "SharedBlockMixer": {"adapter_rank", "attention_adapters"},
     "SwiGLU": {"activation", "bias"},
     "Mlp": {"bias"},
-    "ArchSpec": {"meta_tokens"},
+    "ArchSpec": {"meta_tokens", "quantization", "state_dtype"},  # the last two say how values are kept, not what they are
     "MoE": {"d_shared", "score", "norm_top_k", "scale", "gated", "activation", "d_latent"},
 }
 

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from hybrid_core import __version__, hardware, presets, quality
 from hybrid_core.advice import SCENARIOS, advise
@@ -33,8 +33,8 @@ from hybrid_core.report.text import (
 from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.runs.kinds import Options
 from hybrid_core.runs.store import UnknownRun
-from hybrid_core.spec import ArchSpec, SpecError
-from hybrid_core.workload import Workload
+from hybrid_core.spec import ArchSpec, ComputeDtype, SpecError, WeightFormat
+from hybrid_core.workload import CacheDtype, Workload
 
 MIB = 2**20
 
@@ -100,9 +100,10 @@ def _add_costs(command: Command) -> None:
     sub.add_argument("--context-len", type=int, default=8192, help="tokens per sequence (default: %(default)s)")
     sub.add_argument("--prompt-len", type=int, help="tokens prefilled (default: the whole context)")
     sub.add_argument("--batch-size", type=int, default=1, help="sequences (default: %(default)s)")
-    sub.add_argument("--weight-dtype", default="bf16", help="fp32, bf16 or fp16 (default: %(default)s)")
-    sub.add_argument("--kv-cache-dtype", default="bf16", help="fp32, bf16, fp16 or fp8 (default: %(default)s)")
-    sub.add_argument("--state-dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
+    sub.add_argument("--weight-dtype", help=f"{_one_of(WeightFormat)} (default: as the design's are stored, else bf16)")
+    sub.add_argument("--kv-cache-dtype", default="bf16", help=f"{_one_of(CacheDtype)} (default: %(default)s)")
+    sub.add_argument("--state-dtype", help=f"{_one_of(ComputeDtype)} (default: the config's, else the products')")
+    sub.add_argument("--max-batched-tokens", type=int, default=8192, help="tokens prefilled at a time (default: %(default)s)")
     sub.add_argument("--tokens", type=float, help="training tokens, for the total training FLOPs and the quality, e.g. 60e9")
     sub.add_argument("--quality", action="store_true", help="also the loss that the paper's rows suggest, and the nearest of them")
     sub.add_argument("--hardware", default="h100_sxm", help=f"one of {', '.join(hardware.devices())} (default: %(default)s)")
@@ -129,7 +130,7 @@ def _add_measurements(command: Command) -> None:
     sub.add_argument("--budget", type=float, default=60.0, help="seconds to spend (default: %(default)s)")
     sub.add_argument("--dtype", default="bf16", help="weights: fp32, bf16 or fp16 (default: %(default)s)")
     sub.add_argument("--kv-cache-dtype", default="bf16", help="fp32, bf16, fp16 or fp8 (default: %(default)s)")
-    sub.add_argument("--state-dtype", default="fp32", help="fp32, bf16 or fp16 (default: %(default)s)")
+    sub.add_argument("--state-dtype", help=f"{_one_of(ComputeDtype)} (default: the config's, else the weights')")
     sub.add_argument("--batch-size", type=int, default=4, help="sequences (default: %(default)s, the paper's)")
     sub.add_argument("--prompt-len", type=int, default=512, help="tokens of the prompt (default: %(default)s, the paper's)")
     sub.add_argument("--decode", default="auto", help="auto, eager, graph (CUDA) or compiled (C++ compiler) (default: %(default)s)")
@@ -176,6 +177,12 @@ def _small_training(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--d-model", type=int, help="width of the proxy (default: 64 on a CPU, 256 on a GPU)")
     sub.add_argument("--trained-len", type=int, help="tokens of context to train at (default: by device)")
     sub.add_argument("--trials", type=int, help="trials per cell (default: 50 on a CPU, 100 on a GPU or a checkpoint)")
+
+
+def _one_of(words: Any) -> str:
+    """`fp32, bf16 or fp16` of a type that allows these."""
+    *most, last = get_args(words)
+    return f"{', '.join(most)} or {last}"
 
 
 def _spec(sub: argparse.ArgumentParser) -> None:
@@ -240,7 +247,7 @@ def _write(path: Path, text: str) -> None:
 
 def _cost(arguments: argparse.Namespace) -> None:
     spec, device = presets.resolve(arguments.spec), hardware.get(arguments.hardware)
-    names = ("batch_size", "context_len", "prompt_len", "weight_dtype", "kv_cache_dtype", "state_dtype")
+    names = ("batch_size", "context_len", "prompt_len", "weight_dtype", "kv_cache_dtype", "state_dtype", "max_batched_tokens")
     record = summary(spec, Workload.make(**{name: getattr(arguments, name) for name in names}), device)
     if arguments.tokens is not None:
         if not 0 < arguments.tokens < 1e18:

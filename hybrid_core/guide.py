@@ -7,7 +7,7 @@ from pydantic import Field
 
 from hybrid_core import baselines, hardware
 from hybrid_core.advice import advise
-from hybrid_core.costs.memory import refusal
+from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
 from hybrid_core.quality.quoted import TRAINED, Size, trained
@@ -112,8 +112,8 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
     device, work = hardware.get(need.hardware), need.workload
     speed = float(predict(spec, work, device).decode_tokens_per_s) / need.batch_size
     problems = []
-    if too_big := refusal(spec, work, device.memory_bytes):
-        problems.append(f"does not fit {device.name}: {too_big}")
+    if too_big := fit(spec, work, device).problem(device.name):
+        problems.append(too_big)
     if speed < need.min_tokens_per_s:
         problems.append(f"decodes at {speed:,.0f} tokens/s a sequence, {need.min_tokens_per_s:,.0f} are asked for")
     problem = "; ".join(problems) or None

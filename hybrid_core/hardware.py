@@ -10,6 +10,8 @@ from pydantic import Field
 from hybrid_core.data import PROFILES, data_dir
 from hybrid_core.spec import Frozen, Positive, SpecError
 
+MEMORY_SHARE = 0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
+
 
 class Source(Frozen):
     """Where some of a device's figures are from, and what was done to them (such as halving a peak printed with sparsity)."""
@@ -68,6 +70,11 @@ class Hardware(Frozen):
     tdp_w: Positive
     sources: tuple[Source, ...] = Field(strict=False)
     rates: Rates | None = None
+
+    @property
+    def usable_bytes(self) -> int:
+        """What weights, cache and activations may take together."""
+        return int(self.memory_bytes * MEMORY_SHARE)
 
     @property
     def basis(self) -> str:

@@ -69,6 +69,7 @@ from hybrid_core.parts import (
     rotates_pairs,
     short,
 )
+from hybrid_core.stored import ComputeDtype, StoredWeights, WeightFormat
 from hybrid_core.yaml_io import TextError, dump, read_text, safe_mapping
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "ArchSpec",
     "AttentionMixer",
     "AttentionSection",
+    "ComputeDtype",
     "Count",
     "DeclaredMixer",
     "DiffAttentionMixer",
@@ -118,10 +120,12 @@ __all__ = [
     "SideBySideMixer",
     "Size",
     "SpecError",
+    "StoredWeights",
     "SwaMixer",
     "SwaSection",
     "SwiGLU",
     "Value",
+    "WeightFormat",
     "divides",
     "first_line",
     "key_value_heads",
@@ -324,7 +328,8 @@ class ArchSpec(Frozen):
 
     `post_norm`: mixer and feed-forward have a norm behind them too (Gemma). `meta_tokens`: learnt tokens before every prompt, which
     the caches hold too (Hymba). `outside_params`: parameters of what stands outside the language model, e.g. a vision tower.
-    `constants`: fields of a published config that change what is computed but no cost, under their name there.
+    `constants`: fields of a published config that change what is computed but no cost, under their name there. `quantization`: matrices
+    that are stored in fewer bits; `state_dtype`: what an engine keeps the scans' states in. Neither changes what the model is.
     """
 
     schema_: Annotated[Literal[1], BeforeValidator(exact_int), Field(alias="schema")] = 1
@@ -348,6 +353,8 @@ class ArchSpec(Frozen):
     meta_tokens: Count = quiet(0)
     outside_params: Size = quiet(0)
     constants: Annotated[dict[str, Any], AfterValidator(_Table)] = quiet(_Table())
+    quantization: Annotated[tuple[StoredWeights, ...], Field(strict=False)] = quiet(())
+    state_dtype: ComputeDtype | None = quiet(None)
 
     @model_validator(mode="after")
     def _rules(self) -> "ArchSpec":
@@ -375,7 +382,15 @@ class ArchSpec(Frozen):
         if any(layer.mixer == NoMixer() and layer.ffn is None for layer in self.stack):
             raise ValueError(f"layers.pattern: {self.letters!r} - a layer without mixer (-) needs a feed-forward")
         check_reuse(self.stack)
+        self._check_stored_layers()
         return self
+
+    def _check_stored_layers(self) -> None:
+        """Raise unless the layers that `quantization` names are there."""
+        for rule in self.quantization:
+            outside = [layer for layer in rule.layers or () if layer > self.n_layers]
+            if outside:
+                raise ValueError(f"quantization.layers: {outside[0]} - must be from 1 to n_layers ({self.n_layers})")
 
     def _check_letters(self) -> None:
         """Raise unless every letter of the two patterns stands for something."""

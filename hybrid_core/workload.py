@@ -4,25 +4,52 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hybrid_core.spec import Frozen
+from hybrid_core.spec import ArchSpec, ComputeDtype, Frozen, WeightFormat
+from hybrid_core.stored import COMPUTE_BYTES
 
-Dtype = Literal["fp32", "bf16", "fp16", "fp8"]
-ComputeDtype = Literal["fp32", "bf16", "fp16"]
+CacheDtype = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"]
 
 PAPER_BATCH, PAPER_PROMPT = 4, 512  # of the paper's throughput protocol (Appendix J)
 
-DTYPE_BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1}
+# Bytes of an element of a cache. Scales of integer keys and values are not counted: engines differ in how many they keep.
+DTYPE_BYTES: dict[str, int | float] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
 
 
 class Workload(Frozen):
-    """`context_len` tokens in each of `batch_size` sequences; `prompt_len` of them are prefilled (all of them unless given)."""
+    """`context_len` tokens in each of `batch_size` sequences; `prompt_len` of them are prefilled (all of them unless given).
+
+    `weight_dtype` None: as the design's weights are stored, or else bf16. `state_dtype` None: the design's own, or else that of the
+    products. `max_batched_tokens`: a serving engine prefills that many tokens at a time (vLLM's name and default).
+    """
 
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
     context_len: Annotated[int, Field(ge=1, le=2**24)] = 8192
     prompt_len: Annotated[int, Field(ge=1, le=2**24)] | None = None
-    weight_dtype: ComputeDtype = "bf16"
-    kv_cache_dtype: Dtype = "bf16"
-    state_dtype: ComputeDtype = "fp32"
+    weight_dtype: WeightFormat | None = None
+    kv_cache_dtype: CacheDtype = "bf16"
+    state_dtype: ComputeDtype | None = None
+    max_batched_tokens: Annotated[int, Field(ge=1, le=2**24)] = 8192
+
+    @property
+    def product_dtype(self) -> ComputeDtype:
+        """What products compute in, and activations are kept in: bf16 where weights are stored in fewer bits."""
+        return self.weight_dtype if self.weight_dtype in COMPUTE_BYTES else "bf16"  # type: ignore[return-value]
+
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of an element of an activation."""
+        return COMPUTE_BYTES[self.product_dtype]
+
+    @property
+    def scan_dtype(self) -> ComputeDtype:
+        """What the states of scans are kept in."""
+        return self.state_dtype or self.product_dtype
+
+    def of(self, spec: ArchSpec) -> "Workload":
+        """The workload with what a design's config decides: the dtype of its states, unless one is asked for."""
+        if self.state_dtype or not spec.state_dtype:
+            return self
+        return self.model_copy(update={"state_dtype": spec.state_dtype})
 
     @property
     def prefill_len(self) -> int:

@@ -5,7 +5,7 @@ import streamlit as st
 
 from hybrid_core import baselines, hardware, presets, quality
 from hybrid_core.advice import advise
-from hybrid_core.costs.memory import refusal
+from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import SAME_SIZE, same_size_llama
 from hybrid_core.costs.summary import summary
 from hybrid_core.glossary import explain
@@ -147,8 +147,8 @@ design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or same_size_llama(spec)
 numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name, device.name)
 with st.container():
-    if refused := refusal(spec, workload, device.memory_bytes):
-        st.warning(f"Does not fit {device.name}: {refused}.")
+    if problem := fit(spec, workload, device).problem(device.name):
+        st.warning(f"{problem[:1].upper()}{problem[1:]}.")
 said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
 with st.container():
     if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from hybrid_core.costs.terms import CacheTensor, Num, least, linear, visible_pairs, widest
+from hybrid_core.costs.terms import CacheTensor, Num, Term, Terms, least, product, visible_pairs, widest
 from hybrid_core.spec import AttentionMixer
-from hybrid_core.workload import DTYPE_BYTES, Workload
+from hybrid_core.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -60,24 +60,29 @@ class AttentionHeadsCosts:
     def _d_gate(self) -> int:
         return self.d_out if self.spec.output_gate else 0
 
-    def _projections(self, tokens: Num) -> dict[str, Num]:
-        gate = {"output_gate": linear(tokens, self.d_in, self._d_gate)} if self._d_gate else {}
-        return {"qkv": linear(tokens, self.d_in, self.d_qkv)} | gate
+    def _projections(self, tokens: Num) -> Terms:
+        gate = [product("output_gate", tokens, self.d_in, self._d_gate)] if self._d_gate else []
+        return [product("qkv", tokens, self.d_in, self.d_qkv), *gate]
 
     def _pair_flops(self) -> int:
         """One query-key product and one value sum, over all heads."""
         return 2 * self.spec.n_heads * (self.spec.head_dim + self.spec.v_head_dim)
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
-        return self._projections(seq_len) | {"attention": visible_pairs(seq_len, self.span) * self._pair_flops()}
+    def forward_flops(self, seq_len: Num) -> Terms:
+        return [*self._projections(seq_len), self._attention(visible_pairs(seq_len, self.span))]
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
-        return self._projections(1) | {"attention": self.tokens_kept(context_len) * self._pair_flops()}
+    def decode_flops(self, context_len: Num) -> Terms:
+        return [*self._projections(1), self._attention(self.tokens_kept(context_len))]
+
+    def _attention(self, pairs: Num) -> Term:
+        return Term("attention", pairs * self._pair_flops(), "attention")
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
+        return [] if self.spec.reuse_kv else self.reads(context_len)
+
+    def reads(self, context_len: Num) -> list[CacheTensor]:
+        """Keys and values that a query may see, whichever layer made them."""
         kept, s = self.tokens_kept(context_len), self.spec
-        if s.reuse_kv:
-            return []
         return [
             CacheTensor("k", kept * s.n_kv_heads * s.head_dim, "kv"),
             CacheTensor("v", kept * s.n_kv_heads * s.v_head_dim, "kv"),
@@ -93,7 +98,7 @@ class AttentionHeadsCosts:
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Projections; rotation of queries, then of keys; the kernel; the output projection."""
-        s, rows = self.spec, seq_len * DTYPE_BYTES[workload.weight_dtype]
+        s, rows = self.spec, seq_len * workload.element_bytes
         q, k = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
         rotating = widest(self._rotation(q), q + self._rotation(k)) if s.position == "rope" else 0
         return widest(
@@ -107,7 +112,7 @@ class AttentionHeadsCosts:
         back from a cache of another dtype."""
         s = self.spec
         rotated = (s.n_heads + s.n_kv_heads) * s.head_dim if s.position == "rope" else 0
-        converted = self.reads_back and workload.kv_cache_dtype != workload.weight_dtype
+        converted = self.reads_back and workload.kv_cache_dtype != workload.product_dtype
         return self.d_qkv + rotated + converted * s.n_kv_heads * (s.head_dim + s.v_head_dim)
 
     def _rotation(self, elements: int) -> Num:
@@ -133,8 +138,8 @@ class AttentionCosts(AttentionHeadsCosts):
         bias = {"out_bias": self.d_model} if self.spec.out_bias else {}
         return super().params() | {"out": self.d_out * self.d_model} | bias
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
-        return super().forward_flops(seq_len) | {"out": linear(seq_len, self.d_out, self.d_model)}
+    def forward_flops(self, seq_len: Num) -> Terms:
+        return [*super().forward_flops(seq_len), product("out", seq_len, self.d_out, self.d_model)]
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
-        return super().decode_flops(context_len) | {"out": linear(1, self.d_out, self.d_model)}
+    def decode_flops(self, context_len: Num) -> Terms:
+        return [*super().decode_flops(context_len), product("out", 1, self.d_out, self.d_model)]

@@ -12,9 +12,9 @@ from hybrid_core.costs import ffn
 from hybrid_core.costs.attention import AttentionCosts
 from hybrid_core.costs.mamba1 import Mamba1Costs
 from hybrid_core.costs.mamba2 import Mamba2Costs
-from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, linear, widest
+from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, Terms, product, renamed, widest
 from hybrid_core.spec import Mamba1Mixer, SharedBlockMixer, SideBySideMixer, SwiGLU
-from hybrid_core.workload import DTYPE_BYTES, Workload
+from hybrid_core.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,16 @@ class SharedBlockCosts:
         return {("shared_block", s.block): block}
 
     def params(self) -> dict[str, int]:
-        own = {"block": sum(self.shared_params().values()), "adapters": self._adapters, "linear": self.d_model**2}
+        own = {
+            "block": sum(self.shared_params().values()),
+            "adapters": self.spec.adapter_rank * self._adapter_ends,
+            "linear": self.d_model**2,
+        }
         return own | {f"ssm {part}": n for part, n in self.ssm.params().items()}
 
     @property
-    def _adapters(self) -> int:
-        """Low-rank pairs beside the feed-forward's way in, and beside queries, keys and values."""
+    def _adapter_ends(self) -> int:
+        """Channels that the low-rank pairs join: beside the feed-forward's way in, and beside queries, keys and values."""
         s, a = self.spec, self.attention
         if not s.adapter_rank:
             return 0
@@ -53,26 +57,26 @@ class SharedBlockCosts:
         ends = self.d_model + widened
         if s.attention_adapters:
             ends += 3 * a.d_in + a.d_qkv
-        return s.adapter_rank * ends
+        return ends
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+    def forward_flops(self, seq_len: Num) -> Terms:
         return self._flops(seq_len, self.attention.forward_flops(seq_len), self.ssm.forward_flops(seq_len))
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+    def decode_flops(self, context_len: Num) -> Terms:
         return self._flops(1, self.attention.decode_flops(context_len), self.ssm.decode_flops(context_len))
 
-    def _flops(self, tokens: Num, attention: dict[str, Num], ssm: dict[str, Num]) -> dict[str, Num]:
-        own = {
-            "block ffn": ffn.forward_flops(self.spec.ffn, self.d_model, tokens),
-            "adapters": 2 * tokens * self._adapters,
-            "linear": linear(tokens, self.d_model, self.d_model),
-        }
-        named = {f"block {part}" if part != "attention" else part: n for part, n in attention.items()}
-        own |= {f"ssm {part}" if part not in ("scan", "conv") else part: n for part, n in ssm.items()}
-        return named | {part: n for part, n in own.items() if part != "adapters" or self._adapters}
+    def _flops(self, tokens: Num, attention: Terms, ssm: Terms) -> Terms:
+        block = attention + ffn.forward_flops(self.spec.ffn, self.d_model, tokens)
+        ends = self._adapter_ends
+        adapters = [product("adapters", tokens, self.spec.adapter_rank, ends)] if ends else []
+        joined = product("linear", tokens, self.d_model, self.d_model)
+        return [*renamed(block, "block"), *adapters, joined, *renamed(ssm, "ssm")]
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
         return self.attention.cache(context_len) + self.ssm.cache(context_len)
+
+    def reads(self, context_len: Num) -> list[CacheTensor]:
+        return self.attention.reads(context_len) + self.ssm.reads(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
         return self.attention.paper_train_flops(context_len) + self.ssm.paper_train_flops(context_len)
@@ -82,7 +86,7 @@ class SharedBlockCosts:
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Beside the layer's input: the doubled input and its norm with the attention, the feed-forward, or the SSM with its input."""
-        width = DTYPE_BYTES[workload.weight_dtype]
+        width = workload.element_bytes
         rows = seq_len * width
         return rows * self.attention.d_in + widest(
             rows * self.attention.d_in + self.attention.workspace(seq_len, workload),
@@ -104,24 +108,24 @@ class SideBySideCosts:
         return [self.of(branch, self.d_model) for branch in self.spec.branches]
 
     def params(self) -> dict[str, int]:
-        return self._named(lambda branch: branch.params())
-
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
-        return self._named(lambda branch: branch.forward_flops(seq_len))
-
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
-        return self._named(lambda branch: branch.decode_flops(context_len))
-
-    def _named(self, question: Callable[[MixerCosts], dict[str, Num]]) -> dict[str, Num]:
         """Parts of the branches: those of the same name are added."""
-        total: dict[str, Num] = {}
+        added: dict[str, int] = {}
         for branch in self.branches:
-            for part, n in question(branch).items():
-                total[part] = total.get(part, 0) + n
-        return total
+            for part, n in branch.params().items():
+                added[part] = added.get(part, 0) + n
+        return added
+
+    def forward_flops(self, seq_len: Num) -> Terms:
+        return [term for branch in self.branches for term in branch.forward_flops(seq_len)]
+
+    def decode_flops(self, context_len: Num) -> Terms:
+        return [term for branch in self.branches for term in branch.decode_flops(context_len)]
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
         return [tensor for branch in self.branches for tensor in branch.cache(context_len)]
+
+    def reads(self, context_len: Num) -> list[CacheTensor]:
+        return [tensor for branch in self.branches for tensor in branch.reads(context_len)]
 
     def paper_train_flops(self, context_len: Num) -> Num:
         return sum(branch.paper_train_flops(context_len) for branch in self.branches)

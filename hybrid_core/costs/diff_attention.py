@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from hybrid_core.costs.attention import AttentionCosts
 from hybrid_core.costs.terms import Num, widest
 from hybrid_core.spec import DiffAttentionMixer
-from hybrid_core.workload import DTYPE_BYTES, Workload
+from hybrid_core.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class DiffAttentionCosts(AttentionCosts):
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Plain attention's, whose kernel is called for one map and then, beside its output, for the other; then lambda, fusion, norm."""
-        rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
+        rows = seq_len * workload.element_bytes
         outputs = 4 + (self.spec.n_heads > 2) if self.spec.norm == "group" else 3  # the norm of a single pair is one operation
         return widest(super().workspace(seq_len, workload), rows * (self._operands(workload) + outputs * self.d_out))
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from hybrid_core.costs.mamba2 import Mamba2HeadsCosts
-from hybrid_core.costs.terms import Num, linear, widest
+from hybrid_core.costs.terms import Num, Terms, product, widest
 from hybrid_core.spec import DiffMamba2Mixer
-from hybrid_core.workload import DTYPE_BYTES, Workload
+from hybrid_core.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -19,15 +19,15 @@ class DiffMamba2Costs(Mamba2HeadsCosts):
         own = {"norm": s.d_ssm if s.norm == "group" else 0, "scalar": 4 * s.d_state if s.scalar == "diff_t" else 0}
         return super().params() | own | {"out": s.d_ssm * self.d_model}
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
-        return super().forward_flops(seq_len) | {"out": linear(seq_len, self.spec.d_ssm, self.d_model)}
+    def forward_flops(self, seq_len: Num) -> Terms:
+        return [*super().forward_flops(seq_len), product("out", seq_len, self.spec.d_ssm, self.d_model)]
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
-        return super().decode_flops(context_len) | {"out": linear(1, self.spec.d_ssm, self.d_model)}
+    def decode_flops(self, context_len: Num) -> Terms:
+        return [*super().decode_flops(context_len), product("out", 1, self.spec.d_ssm, self.d_model)]
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The gated scan; norm; the second branch scaled, its sign, and the join of both; the output projection."""
-        s, rows = self.spec, seq_len * DTYPE_BYTES[workload.weight_dtype]
+        s, rows = self.spec, seq_len * workload.element_bytes
         joined = s.d_ssm * (2.5 + (0.5 if s.scalar == "diff_t" else 0))
         return widest(
             self.gated_workspace(seq_len, workload),

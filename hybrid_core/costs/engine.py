@@ -7,16 +7,16 @@ kind are split into groups of equal size, the last one padded; a block of a grou
 
 from collections import Counter
 from collections.abc import Callable
+from math import ceil
 from typing import NamedTuple
 
-from hybrid_core.costs.memory import largest
+from hybrid_core.costs.memory import Serving, largest
 from hybrid_core.costs.model import LayerCosts, model_costs, tensor_bytes
 from hybrid_core.hardware import Hardware
 from hybrid_core.spec import ArchSpec
-from hybrid_core.workload import DTYPE_BYTES, Workload
+from hybrid_core.workload import Workload
 
 BLOCK_TOKENS = 16  # the smallest block, and the step in which it grows
-MEMORY_SHARE = 0.9  # of the device that vLLM uses unless told otherwise
 MAX_CONTEXT = 2**24
 SPLIT = 1.25  # kinds whose numbers of layers differ by less share one group size
 
@@ -51,13 +51,14 @@ class Pages(NamedTuple):
 
 def pages(spec: ArchSpec, workload: Workload) -> Pages:
     """The pages of a design in the workload's dtypes."""
-    costs = model_costs(spec)
+    costs, workload = model_costs(spec), workload.of(spec)
     counts: Counter[Holder] = Counter()
     for layer, n in costs.distinct():
         for holder in _holders(layer, workload):
             counts[holder] += n
     per_token = [holder.token_bytes for holder in counts if holder.token_bytes]
-    least = max(BLOCK_TOKENS * max(per_token, default=0), *(holder.state_bytes for holder in counts))
+    states = [holder.state_bytes for holder in counts]
+    least = max([BLOCK_TOKENS * max(per_token, default=0), *states])
     if not per_token:
         return Pages(least, 0, 1, tuple(counts.items()))
     page = max(unit * _up(least, unit) for unit in (BLOCK_TOKENS * n for n in per_token))
@@ -71,7 +72,8 @@ def _holders(layer: LayerCosts, workload: Workload) -> list[Holder]:
     """The layer's keys and values, and its states with the inputs of their convolutions, as far as it has either."""
 
     def kv_bytes(context_len: int) -> int:
-        return sum(int(tensor_bytes(tensor, workload)) for tensor in layer.mixer.cache(context_len) if tensor.kind == "kv")
+        held = [tensor_bytes(tensor, workload) for tensor in layer.mixer.cache(context_len) if tensor.kind == "kv"]
+        return ceil(sum(held))
 
     per_token, state = kv_bytes(1), int(layer.state_bytes(workload))
     kept = kv_bytes(MAX_CONTEXT) // per_token if per_token else 0
@@ -102,9 +104,9 @@ class EngineView(NamedTuple):
 
 
 def engine_view(spec: ArchSpec, workload: Workload, hardware: Hardware) -> EngineView:
-    """Both views of a design's cache on `hardware`: MEMORY_SHARE of its memory less the weights is for the cache."""
-    costs, laid_out = model_costs(spec), pages(spec, workload)
-    free = int(hardware.memory_bytes * MEMORY_SHARE) - costs.params().total * DTYPE_BYTES[workload.weight_dtype]
+    """Both views of a design's cache on `hardware`: what the weights and one chunk of the prefill leave is for the cache."""
+    costs, laid_out, serving = model_costs(spec), pages(spec, workload), Serving(spec, workload)
+    usable = hardware.usable_bytes
 
     def ideal(context_len: int) -> int:
         return int(costs.cache_bytes(context_len, "exact", workload))
@@ -112,9 +114,20 @@ def engine_view(spec: ArchSpec, workload: Workload, hardware: Hardware) -> Engin
     def paged(context_len: int) -> int:
         return laid_out.sequence_bytes(context_len + spec.meta_tokens)
 
-    def fit(sequence_bytes: Callable[[int], int]) -> Fit:
-        longest = largest(MAX_CONTEXT, lambda n: workload.batch_size * sequence_bytes(n) <= free)
-        return Fit(max(0, free // max(1, sequence_bytes(workload.context_len))), longest or 0)
-
     context = workload.context_len
-    return EngineView(ideal(context), paged(context), laid_out, fit(ideal), fit(paged))
+    fits = [_fit(serving, workload, usable, view) for view in (ideal, paged)]
+    return EngineView(ideal(context), paged(context), laid_out, *fits)
+
+
+def _fit(serving: Serving, workload: Workload, usable: int, sequence_bytes: Callable[[int], int]) -> Fit:
+    """The most sequences and the longest context beside weights and activations, where one sequence holds so many bytes."""
+    each = max(1, sequence_bytes(workload.context_len))
+    at_most = max(0, (usable - serving.weights) // each)
+
+    def batch_fits(n: int) -> bool:
+        return serving.fixed_bytes(n, workload.context_len) + n * each <= usable
+
+    def context_fits(n: int) -> bool:
+        return serving.fixed_bytes(workload.batch_size, n) + workload.batch_size * sequence_bytes(n) <= usable
+
+    return Fit(largest(at_most, batch_fits) or 0, largest(MAX_CONTEXT, context_fits) or 0)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from hybrid_core.costs.terms import Num, linear
+from hybrid_core.costs.terms import Num, Terms, product
 from hybrid_core.spec import AnyFfn, Mlp, MoE, SwiGLU
 
 
@@ -65,19 +65,40 @@ def active_params(ffn: AnyFfn | None, d_model: int) -> int:
     return s.total - (s.n_routed - s.top_k) * s.expert
 
 
-def forward_flops(ffn: AnyFfn | None, d_model: int, tokens: Num) -> Num:
-    """2 FLOPs per active element of a matrix and token."""
-    s = sizes(ffn, d_model)
-    return linear(tokens, 1, s.matrices + s.top_k * s.expert_matrices)
+def forward_flops(ffn: AnyFfn | None, d_model: int, tokens: Num) -> Terms:
+    """2 FLOPs per element of a matrix that a token uses."""
+    if ffn is None:
+        return []
+    if not isinstance(ffn, MoE):
+        return _two_products("ffn", tokens, d_model, ffn.d_ff, isinstance(ffn, SwiGLU))
+    terms = [product("router", tokens, d_model, ffn.n_routed)]
+    if ffn.shared_gate:
+        terms += [product("router", tokens, d_model, 1)]
+    if ffn.shared_width:
+        terms += _two_products("shared", tokens, d_model, ffn.shared_width, ffn.gated)
+    if ffn.d_latent:
+        terms += [product("latent", tokens, d_model, ffn.d_latent), product("latent", tokens, ffn.d_latent, d_model)]
+    width = ffn.d_latent or d_model
+    return terms + _two_products("experts", tokens, width, ffn.d_expert, ffn.gated, ffn.n_routed, ffn.top_k)
+
+
+def _two_products(name: str, tokens: Num, width: int, d_ff: int, gated: bool, copies: int = 1, used: int = 1) -> Terms:
+    """The way in, twice as wide where it is gated, and the way out."""
+    into = product(name, tokens, width, (2 if gated else 1) * d_ff, copies, used)
+    return [into, product(name, tokens, d_ff, width, copies, used)]
 
 
 def params_read(ffn: AnyFfn | None, d_model: int, tokens: Num) -> Num:
     """Parameters that a step over `tokens` tokens reads: of n experts, n (1 - (1 - k/n)^tokens) are expected to be chosen."""
     s = sizes(ffn, d_model)
-    if not s.n_routed:
-        return s.total
-    expected = s.n_routed * (1 - (1 - s.top_k / s.n_routed) ** tokens)
-    return s.total - (s.n_routed - expected) * s.expert
+    return s.total - (1 - experts_read(ffn, tokens)) * s.n_routed * s.expert
+
+
+def experts_read(ffn: AnyFfn | None, tokens: Num) -> Num:
+    """The share of the routed experts that a step over `tokens` tokens is expected to choose at least once."""
+    if not isinstance(ffn, MoE):
+        return 1.0
+    return 1 - (1 - ffn.top_k / ffn.n_routed) ** tokens
 
 
 def workspace(ffn: AnyFfn | None, d_model: int, tokens: Num, width: int) -> Num:

@@ -7,12 +7,9 @@ import numpy as np
 
 from hybrid_core.costs import ffn
 from hybrid_core.costs.model import LayerCosts, ModelCosts
-from hybrid_core.costs.terms import Num
+from hybrid_core.costs.terms import Num, of_work
 from hybrid_core.hardware import Rates
-from hybrid_core.workload import DTYPE_BYTES, Workload
-
-# Parts of a layer that are no matrix product with a weight; every other part is one.
-ATTENTION, SCAN, CONV = "attention", "scan", "conv"
+from hybrid_core.workload import Workload
 
 
 def prefill_s(costs: ModelCosts, workload: Workload, rates: Rates, prompt: Num) -> Num:
@@ -29,17 +26,17 @@ def decode_step_s(costs: ModelCosts, workload: Workload, rates: Rates, context: 
     total = _linear_s(costs.head_flops(1) / 2, batch, rates)
     for layer, n in costs.distinct():
         state = layer.state_bytes(workload)
-        kept = layer.cache_bytes(context, workload) - state
+        kept = layer.read_bytes(context, workload) - state
         moved_s = batch * (kept / rates.kv_bytes_per_s + 2 * state / rates.state_bytes_per_s)
         total = total + n * (_weights_s(layer, batch, rates) + moved_s + rates.calls_s(layer.kind.name))
     return total
 
 
 def _layer_prefill_s(layer: LayerCosts, workload: Workload, rates: Rates, prompt: Num) -> Num:
-    batch, width = workload.batch_size, DTYPE_BYTES[workload.weight_dtype]
+    batch, width = workload.batch_size, workload.element_bytes
     flops = layer.mixer.forward_flops(prompt)
     attention_rate = np.where(layer.windowed(prompt), rates.window_flops_per_s, rates.attention_flops_per_s)
-    mixing_s = batch * (flops.get(ATTENTION, 0) / attention_rate + flops.get(SCAN, 0) / rates.scan_flops_per_s)
+    mixing_s = batch * (of_work(flops, "attention") / attention_rate + of_work(flops, "scan") / rates.scan_flops_per_s)
     # Each byte of the workspace is written and read; so are, twice a block, the residual stream, its norm and the branch's output.
     stream = width * prompt * layer.d_model
     moved = layer.mixer.workspace(prompt, workload) + ffn.workspace(layer.layer.ffn, layer.d_model, prompt, width) + 6 * stream
@@ -49,8 +46,7 @@ def _layer_prefill_s(layer: LayerCosts, workload: Workload, rates: Rates, prompt
 
 def _weights_s(layer: LayerCosts, rows: Num, rates: Rates) -> Num:
     """All products with weights. A mixture's experts share the rows: each weight that is read serves fewer of them."""
-    parts = layer.mixer.decode_flops(1)
-    mixer = sum(flops / 2 for part, flops in parts.items() if part not in (ATTENTION, SCAN, CONV))
+    mixer = of_work(layer.mixer.decode_flops(1), "product") / 2
     read = ffn.params_read(layer.layer.ffn, layer.d_model, rows)
     used = rows * ffn.active_params(layer.layer.ffn, layer.d_model)
     feed_forward_s = _linear_s(read, used / read, rates) if layer.layer.ffn else 0.0

@@ -6,9 +6,9 @@ from functools import cached_property
 from hybrid_core.costs.attention import AttentionHeadsCosts
 from hybrid_core.costs.mamba1 import Mamba1HeadsCosts
 from hybrid_core.costs.mamba2 import Mamba2HeadsCosts
-from hybrid_core.costs.terms import CacheTensor, Num, linear, widest
+from hybrid_core.costs.terms import CacheTensor, Num, Terms, product, widest
 from hybrid_core.spec import IntraMixer, Mamba1Mixer
-from hybrid_core.workload import DTYPE_BYTES, Workload
+from hybrid_core.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -55,25 +55,30 @@ class IntraCosts:
         biases = (self.spec.attention.out_bias, ssm.proj_bias if isinstance(ssm, Mamba1Mixer) else ssm.out_bias)
         return sum(biases) if self.spec.out == "separate" else any(biases)
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+    def forward_flops(self, seq_len: Num) -> Terms:
         attention, ssm = self.branches
-        return attention.forward_flops(seq_len) | ssm.forward_flops(seq_len) | self._own_flops(seq_len)
+        return attention.forward_flops(seq_len) + ssm.forward_flops(seq_len) + self._own_flops(seq_len)
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+    def decode_flops(self, context_len: Num) -> Terms:
         attention, ssm = self.branches
-        return attention.decode_flops(context_len) | ssm.decode_flops(context_len) | self._own_flops(1)
+        return attention.decode_flops(context_len) + ssm.decode_flops(context_len) + self._own_flops(1)
 
-    def _own_flops(self, tokens: Num) -> dict[str, Num]:
-        return {"gate": linear(tokens, self.d_model, self._n_gates), "out": linear(tokens, self._d_out, self.d_model)}
+    def _own_flops(self, tokens: Num) -> Terms:
+        gate = [product("gate", tokens, self.d_model, self._n_gates)] if self._n_gates else []
+        return [*gate, product("out", tokens, self._d_out, self.d_model)]
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
         attention, ssm = self.branches
         return attention.cache(context_len) + ssm.cache(context_len)
 
+    def reads(self, context_len: Num) -> list[CacheTensor]:
+        attention, ssm = self.branches
+        return attention.reads(context_len) + ssm.reads(context_len)
+
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The attention branch; the Mamba-2 branch beside its output (and the shared values); norms; the scalar; projections and fusion."""
         (attention, ssm), s = self.branches, self.spec
-        rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
+        rows = seq_len * workload.element_bytes
         d_a, d_s = s.d_attention, s.ssm.d_ssm
         values = d_a if s.value == "shared" else 0
         # The scan's output and the projection that its gate is part of stay until both norms are there.

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybrid_core.costs.terms import CacheTensor, Num, last_pieces, linear, widest
+from hybrid_core.costs.terms import CacheTensor, Num, Term, Terms, last_pieces, product, widest
 from hybrid_core.spec import Mamba1Mixer
-from hybrid_core.workload import DTYPE_BYTES, Workload
+from hybrid_core.workload import Workload
 
 # How the eager scan cuts a sequence (kernels/selective_scan/eager.py).
 PIECE, LANES, CACHED = 256, 16, 2**18
@@ -41,18 +41,18 @@ class Mamba1HeadsCosts:
             "in_bias": 2 * s.d_ssm * s.proj_bias,
         }
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+    def forward_flops(self, seq_len: Num) -> Terms:
         """The scan per token and state element: dt x B (1), decay and add (2), product with C and sum (2)."""
         s = self.spec
-        return {
-            "in_proj": linear(seq_len, self.d_model, 2 * s.d_ssm),
-            "conv": 2 * seq_len * s.d_conv * s.d_ssm,
-            "x_proj": linear(seq_len, s.d_ssm, self.d_x_proj),
-            "dt_proj": linear(seq_len, s.dt_rank, s.d_ssm),
-            "scan": 5 * seq_len * s.d_ssm * s.d_state,
-        }
+        return [
+            product("in_proj", seq_len, self.d_model, 2 * s.d_ssm),
+            Term("conv", 2 * seq_len * s.d_conv * s.d_ssm, "conv"),
+            product("x_proj", seq_len, s.d_ssm, self.d_x_proj),
+            product("dt_proj", seq_len, s.dt_rank, s.d_ssm),
+            Term("scan", 5 * seq_len * s.d_ssm * s.d_state, "scan"),
+        ]
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+    def decode_flops(self, context_len: Num) -> Terms:
         """One token costs the same wherever it stands."""
         return self.forward_flops(1)
 
@@ -62,6 +62,9 @@ class Mamba1HeadsCosts:
             CacheTensor("state", s.d_ssm * s.d_state, "state"),
             CacheTensor("conv", (s.d_conv - 1) * s.d_ssm, "conv"),
         ]
+
+    def reads(self, context_len: Num) -> list[CacheTensor]:
+        return self.cache(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
         """3 (9 d_ssm d_state + 2 d_ssm), the parallel scan of Appendix C, which does not depend on how A is shared."""
@@ -76,7 +79,7 @@ class Mamba1HeadsCosts:
         """Beside the projection to x and z: the convolution (padded input, two partial sums); dt, B and C, also normed; dt in float32;
         the scan's pieces, then y in float32, by pieces, joined and rounded; the gate. B and C without a norm are parts of one
         tensor with dt, which stays; normed, they are tensors of their own."""
-        s, width = self.spec, DTYPE_BYTES[workload.weight_dtype]
+        s, width = self.spec, workload.element_bytes
         rows, exact = seq_len * width, 4 * seq_len
         narrow = rows * self.d_x_proj
         kept = rows * 2 * s.d_state if s.dt_bc_norm else narrow
@@ -115,10 +118,10 @@ class Mamba1Costs(Mamba1HeadsCosts):
     def params(self) -> dict[str, int]:
         return super().params() | {"out": self.spec.d_ssm * self.d_model, "out_bias": self.d_model * self.spec.proj_bias}
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
-        return super().forward_flops(seq_len) | {"out": linear(seq_len, self.spec.d_ssm, self.d_model)}
+    def forward_flops(self, seq_len: Num) -> Terms:
+        return [*super().forward_flops(seq_len), product("out", seq_len, self.spec.d_ssm, self.d_model)]
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The gated scan; the output projection beside the projection to x and z."""
-        rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
+        rows = seq_len * workload.element_bytes
         return widest(self.gated_workspace(seq_len, workload), rows * (3 * self.spec.d_ssm + self.d_model))

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hybrid_core.costs.terms import CacheTensor, Num, last_pieces, linear, widest
+from hybrid_core.costs.terms import CacheTensor, Num, Term, Terms, last_pieces, product, widest
 from hybrid_core.spec import Mamba2Mixer
-from hybrid_core.workload import DTYPE_BYTES, Workload
+from hybrid_core.workload import Workload
 
 CACHED = 2**17  # how many pairs of positions the eager scan works on at once (kernels/ssd/eager.py)
 
@@ -40,23 +40,21 @@ class Mamba2HeadsCosts:
         per_head = 2 * length**2 * s.head_dim + 4 * length * s.d_state * s.head_dim + 2 * s.d_state * s.head_dim
         return s.n_groups * 2 * length**2 * s.d_state + s.n_heads * per_head
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+    def forward_flops(self, seq_len: Num) -> Terms:
         s = self.spec
         whole, rest = seq_len // s.chunk_size, seq_len % s.chunk_size
-        return {
-            "in_proj": linear(seq_len, self.d_model, self.d_in_proj),
-            "conv": 2 * seq_len * s.d_conv * s.d_xbc,
-            "scan": whole * self._chunk_flops(s.chunk_size) + (rest > 0) * self._chunk_flops(rest),
-        }
+        scan = whole * self._chunk_flops(s.chunk_size) + (rest > 0) * self._chunk_flops(rest)
+        return self._terms(seq_len, scan)
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+    def decode_flops(self, context_len: Num) -> Terms:
         """The scan's step per state element: dt x B (1), decay and add (2), product with C and sum (2)."""
+        return self._terms(1, 5 * self.spec.d_ssm * self.spec.d_state)
+
+    def _terms(self, tokens: Num, scan: Num) -> Terms:
         s = self.spec
-        return {
-            "in_proj": linear(1, self.d_model, self.d_in_proj),
-            "conv": 2 * s.d_conv * s.d_xbc,
-            "scan": 5 * s.d_ssm * s.d_state,
-        }
+        in_proj = product("in_proj", tokens, self.d_model, self.d_in_proj)
+        conv = Term("conv", 2 * tokens * s.d_conv * s.d_xbc, "conv")
+        return [in_proj, conv, Term("scan", scan, "scan")]
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
         s = self.spec
@@ -64,6 +62,9 @@ class Mamba2HeadsCosts:
             CacheTensor("state", s.d_ssm * s.d_state, "state"),
             CacheTensor("conv", (s.d_conv - 1) * s.d_xbc, "conv"),
         ]
+
+    def reads(self, context_len: Num) -> list[CacheTensor]:
+        return self.cache(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
         """3 (9 d_ssm d_state + 2 d_ssm), whatever the length (Appendix C)."""
@@ -77,7 +78,7 @@ class Mamba2HeadsCosts:
     def scan_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Bytes until y is there: the projection, which z keeps alive, and beside it the convolution (padded input, two partial
         sums) or its output, dt (float32) and the scan. A shared x is joined to B and C first."""
-        s, width = self.spec, DTYPE_BYTES[workload.weight_dtype]
+        s, width = self.spec, workload.element_bytes
         rows = seq_len * width
         held = rows * (self.d_in_proj + (0 if self.own_x else s.d_ssm))
         joined = 0 if self.own_x else rows * s.d_xbc
@@ -90,8 +91,8 @@ class Mamba2HeadsCosts:
 
     def _chunks_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Bytes inside the last whole chunk, or the shorter one after it, beside the outputs of those before."""
-        s, width = self.spec, DTYPE_BYTES[workload.weight_dtype]
-        read = 4 * s.d_ssm * s.d_state if workload.state_dtype != "fp32" else 0  # the cache's state in float32
+        s, width = self.spec, workload.element_bytes
+        read = 4 * s.d_ssm * s.d_state if workload.scan_dtype != "fp32" else 0  # the cache's state in float32
         chunks = last_pieces(seq_len, s.chunk_size)
         # What the first chunk starts from is the cache itself.
         held = [4 * s.d_ssm * s.d_state * (before > 0) + width * before * s.d_ssm for before, _ in chunks]
@@ -112,7 +113,7 @@ class Mamba2HeadsCosts:
 
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The scan, then y, silu(z) and their product beside the projection."""
-        rows = seq_len * DTYPE_BYTES[workload.weight_dtype]
+        rows = seq_len * workload.element_bytes
         return widest(self.scan_workspace(seq_len, workload), rows * (self.d_in_proj + 3 * self.spec.d_ssm))
 
 
@@ -125,14 +126,14 @@ class Mamba2Costs(Mamba2HeadsCosts):
         own = {"norm": s.d_ssm * s.gated_norm, "out": s.d_ssm * self.d_model, "out_bias": self.d_model * s.out_bias}
         return super().params() | {part: n for part, n in own.items() if n}
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
-        return super().forward_flops(seq_len) | {"out": linear(seq_len, self.spec.d_ssm, self.d_model)}
+    def forward_flops(self, seq_len: Num) -> Terms:
+        return [*super().forward_flops(seq_len), product("out", seq_len, self.spec.d_ssm, self.d_model)]
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
-        return super().decode_flops(context_len) | {"out": linear(1, self.spec.d_ssm, self.d_model)}
+    def decode_flops(self, context_len: Num) -> Terms:
+        return [*super().decode_flops(context_len), product("out", 1, self.spec.d_ssm, self.d_model)]
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The gated scan, whose operands the norm keeps alive; the output projection."""
-        s, rows = self.spec, seq_len * DTYPE_BYTES[workload.weight_dtype]
+        s, rows = self.spec, seq_len * workload.element_bytes
         norm = rows * (self.d_in_proj + (3 if s.n_groups == 1 else 4) * s.d_ssm)
         return widest(self.gated_workspace(seq_len, workload), norm, rows * (s.d_ssm + self.d_model))

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from hybrid_core.costs import ffn
-from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, lengths, linear
+from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, Terms, lengths, linear, total
 from hybrid_core.registry import Kind, costs_of, kind_of
 from hybrid_core.spec import MAX_LAYERS, ArchSpec, Layer, LayersSection, NoMixer
 from hybrid_core.workload import DTYPE_BYTES, Workload
@@ -44,7 +44,8 @@ class LayerCosts(NamedTuple):
 
     def windowed(self, seq_len: Num) -> Num:
         """Whether a forward over `seq_len` tokens has to mask a window."""
-        return seq_len > getattr(self.layer.mixer, "window", np.inf)
+        window = getattr(self.layer.mixer, "window", None)
+        return seq_len > (np.inf if window is None else window)
 
     def params(self) -> int:
         return sum(self.mixer.params().values()) + ffn.params(self.layer.ffn, self.d_model) + self.norm_params
@@ -57,15 +58,19 @@ class LayerCosts(NamedTuple):
     def idle_params(self) -> int:
         return ffn.params(self.layer.ffn, self.d_model) - ffn.active_params(self.layer.ffn, self.d_model)
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+    def forward_flops(self, seq_len: Num) -> Terms:
         seq_len = seq_len + self.meta_tokens
-        return self.mixer.forward_flops(seq_len) | {"ffn": ffn.forward_flops(self.layer.ffn, self.d_model, seq_len)}
+        return self.mixer.forward_flops(seq_len) + ffn.forward_flops(self.layer.ffn, self.d_model, seq_len)
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
-        return self.mixer.decode_flops(context_len + self.meta_tokens) | {"ffn": ffn.forward_flops(self.layer.ffn, self.d_model, 1)}
+    def decode_flops(self, context_len: Num) -> Terms:
+        return self.mixer.decode_flops(context_len + self.meta_tokens) + ffn.forward_flops(self.layer.ffn, self.d_model, 1)
 
     def cache_bytes(self, context_len: Num, workload: Workload) -> Num:
         return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.cache(context_len + self.meta_tokens))
+
+    def read_bytes(self, context_len: Num, workload: Workload) -> Num:
+        """Bytes of the caches that a step of one sequence reads, an earlier layer's among them where this one reuses it."""
+        return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.reads(context_len + self.meta_tokens))
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
         """The paper's convention: every element two bytes."""
@@ -77,8 +82,8 @@ class LayerCosts(NamedTuple):
 
 
 def tensor_bytes(tensor: CacheTensor, workload: Workload) -> Num:
-    """Bytes of one cache tensor: keys and values in the cache's dtype, scan states in the state's, conv inputs in the weights'."""
-    dtype = {"kv": workload.kv_cache_dtype, "state": workload.state_dtype, "conv": workload.weight_dtype}[tensor.kind]
+    """Bytes of one cache tensor: keys and values in the cache's dtype, scan states in theirs, conv inputs in the products'."""
+    dtype = {"kv": workload.kv_cache_dtype, "state": workload.scan_dtype, "conv": workload.product_dtype}[tensor.kind]
     return tensor.elements * DTYPE_BYTES[dtype]
 
 
@@ -112,10 +117,13 @@ class ModelCosts:
         """Exact counts; `non_embedding` includes every norm."""
         table = self.spec.vocab_size * self.spec.d_model
         embedding = table * (1 if self.spec.tie_embeddings else 2)
-        layers = int(self._sum(LayerCosts.params)) - self._repeated() + self._norm
-        layers += self.spec.meta_tokens * self.spec.d_model + self.spec.outside_params
+        layers = int(self._sum(LayerCosts.params)) - self._repeated() + self.params_outside_layers()
         idle = int(self._sum(LayerCosts.idle_params))
         return Params(layers + embedding, embedding, layers, layers + embedding - idle)
+
+    def params_outside_layers(self) -> int:
+        """The last norm, learnt tokens, and what stands outside the language model."""
+        return self._norm + self.spec.meta_tokens * self.spec.d_model + self.spec.outside_params
 
     def _repeated(self) -> int:
         """Parameters that the layers' own counts hold more than once, because layers share them."""
@@ -129,13 +137,13 @@ class ModelCosts:
     def forward_flops(self, seq_len: Num, logits: Num | None = None) -> Num:
         """Exact FLOPs of one sequence's forward; logits for every position, or for the last `logits` of them."""
         seq_len = lengths(seq_len)
-        body = self._sum(lambda layer: sum(layer.forward_flops(seq_len).values()))
+        body = self._sum(lambda layer: total(layer.forward_flops(seq_len)))
         return body + self.head_flops(seq_len if logits is None else logits)
 
     def decode_flops(self, context_len: Num) -> Num:
         """Exact FLOPs of one decode step of one sequence; the new token is number `context_len`."""
         context_len = lengths(context_len)
-        return self._sum(lambda layer: sum(layer.decode_flops(context_len).values())) + self.head_flops(1)
+        return self._sum(lambda layer: total(layer.decode_flops(context_len))) + self.head_flops(1)
 
     def train_flops_per_token(self, context_len: Num, convention: Convention) -> Num:
         """Forward and backward. `paper`: 6 N_nonembedding + mixer terms, without the head; `exact`: 3 times the exact forward."""
@@ -150,7 +158,8 @@ class ModelCosts:
         context_len = lengths(context_len)
         if convention == "paper":
             return self._sum(lambda layer: layer.paper_cache_bytes(context_len))
-        return self._sum(lambda layer: layer.cache_bytes(context_len, workload or Workload()))
+        asked = (workload or Workload()).of(self.spec)
+        return self._sum(lambda layer: layer.cache_bytes(context_len, asked))
 
 
 @lru_cache(maxsize=256)

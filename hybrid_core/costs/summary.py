@@ -4,9 +4,12 @@ from typing import Any
 
 from hybrid_core.built import not_built
 from hybrid_core.costs.engine import engine_view
-from hybrid_core.costs.memory import memory
+from hybrid_core.costs.fit import fit
+from hybrid_core.costs.memory import one_shot_activations
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
+from hybrid_core.costs.terms import total
+from hybrid_core.costs.weights import stored_as
 from hybrid_core.hardware import Hardware
 from hybrid_core.registry import kind_of
 from hybrid_core.spec import ArchSpec
@@ -22,15 +25,17 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
     largest batch and context that fit in either view; `predicted`: the roofline ceiling of `hardware`. `not_built`: why our modules do
     not compute the design, so that its figures are costed only; null where they do.
     """
-    costs, context = model_costs(spec), workload.context_len
+    costs, context, workload = model_costs(spec), workload.context_len, workload.of(spec)
     train = {convention: costs.train_flops_per_token(context, convention) for convention in ("paper", "exact")}
-    used, engine = memory(spec, workload), engine_view(spec, workload, hardware)
+    engine = engine_view(spec, workload, hardware)
+    verdict = fit(spec, workload, hardware, engine)
+    used = verdict.used
     speed = predict(spec, workload, hardware)
     return {
         "schema": SCHEMA,
         "name": spec.name,
         "pattern": spec.pattern,
-        "workload": workload.model_dump() | {"prompt_len": workload.prefill_len},
+        "workload": _asked(spec, workload),
         "hardware": hardware.key,
         "params": costs.params()._asdict(),
         "train_flops": {key: {"per_token": float(value), "per_sample": float(value * context)} for key, value in train.items()},
@@ -48,7 +53,9 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
             "paged": engine.paged._asdict(),
         },
         "not_built": not_built(spec),
-        "memory_bytes": {key: int(value) for key, value in used._asdict().items()} | {"total": int(used.total)},
+        "memory_bytes": {key: int(value) for key, value in used._asdict().items()}
+        | {"total": int(used.total), "one_shot_activations": int(one_shot_activations(costs, workload, workload.prefill_len))},
+        "fit": verdict.record(),
         "predicted": {
             "basis": hardware.basis,
             "prefill_tokens_per_s": float(speed.prefill_tokens_per_s),
@@ -57,6 +64,12 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
         },
         "layers": layers(spec, workload),
     }
+
+
+def _asked(spec: ArchSpec, workload: Workload) -> dict[str, Any]:
+    """The workload with what it left open filled in."""
+    decided = {"prompt_len": workload.prefill_len, "state_dtype": workload.scan_dtype, "weight_dtype": stored_as(spec, workload)}
+    return workload.model_dump() | decided
 
 
 def layers(spec: ArchSpec, workload: Workload) -> list[dict[str, Any]]:
@@ -69,7 +82,7 @@ def layers(spec: ArchSpec, workload: Workload) -> list[dict[str, Any]]:
             record[id(layer)] = {
                 "kind": kind_of(layer.layer.mixer).name,
                 "params": layer.params(),
-                "flops": int(sum(layer.forward_flops(context).values())),
+                "flops": int(total(layer.forward_flops(context))),
                 "cache_bytes": int(layer.cache_bytes(context, workload)),
             }
         rows.append({"layer": index} | record[id(layer)])

@@ -23,20 +23,62 @@ class CacheTensor(NamedTuple):
     kind: Literal["kv", "state", "conv"]
 
 
+# What kind of work a term is: a product with weights, attention between positions, a scan, or a convolution.
+Work = Literal["product", "attention", "scan", "conv"]
+
+
+class Term(NamedTuple):
+    """FLOPs of one part of a layer. A product says the shape of its weights, of which there are `copies` and a token uses `used`."""
+
+    name: str
+    flops: Num
+    work: Work
+    d_in: int = 0
+    d_out: int = 0
+    copies: int = 1
+    used: int = 1
+
+    @property
+    def weights(self) -> int:
+        """Elements of all its matrices."""
+        return self.copies * self.d_in * self.d_out
+
+
+Terms = list[Term]
+
+
+def total(terms: Terms) -> Num:
+    """FLOPs of all terms."""
+    return sum(term.flops for term in terms)
+
+
+def of_work(terms: Terms, work: Work) -> Num:
+    """FLOPs of the terms that are of this kind of work."""
+    return sum(term.flops for term in terms if term.work == work)
+
+
+def renamed(terms: Terms, prefix: str) -> Terms:
+    """Terms of a part of a layer: products are called by it, and the rest, which is told by its work, keeps its name."""
+    return [term._replace(name=f"{prefix} {term.name}") if term.work == "product" else term for term in terms]
+
+
 class MixerCosts(Protocol):
     """The questions that every kind of mixer answers. Lengths in tokens, all for one sequence and one layer."""
 
     def params(self) -> dict[str, int]:
         """Parameters by part."""
 
-    def forward_flops(self, seq_len: Num) -> dict[str, Num]:
+    def forward_flops(self, seq_len: Num) -> Terms:
         """Exact FLOPs by part of a forward pass over `seq_len` tokens from an empty cache."""
 
-    def decode_flops(self, context_len: Num) -> dict[str, Num]:
+    def decode_flops(self, context_len: Num) -> Terms:
         """Exact FLOPs by part of one decode step; the new token is number `context_len`."""
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
         """The cache's tensors when it has room for `context_len` tokens."""
+
+    def reads(self, context_len: Num) -> list[CacheTensor]:
+        """The cache's tensors that one decode step reads: its own, or those of an earlier layer that it reuses."""
 
     def paper_train_flops(self, context_len: Num) -> Num:
         """The mixer's own term of the paper's training FLOPs per token (Appendix C), beside 6 * parameters."""
@@ -64,6 +106,11 @@ def last_pieces(seq_len: Num, size: Num) -> tuple[tuple[Num, Num], tuple[Num, Nu
 def linear(rows: Num, d_in: int, d_out: int) -> Num:
     """FLOPs of `rows` vectors through a d_in x d_out matrix."""
     return 2 * rows * d_in * d_out
+
+
+def product(name: str, rows: Num, d_in: int, d_out: int, copies: int = 1, used: int = 1) -> Term:
+    """The term of `rows` vectors, each through `used` of `copies` matrices of one shape."""
+    return Term(name, used * linear(rows, d_in, d_out), "product", d_in, d_out, copies, used)
 
 
 def visible_pairs(seq_len: Num, span: int | None = None) -> Num:

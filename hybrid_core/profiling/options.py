@@ -4,10 +4,11 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from hybrid_core.spec import Frozen
-from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, ComputeDtype, Dtype, Workload
+from hybrid_core.spec import ComputeDtype, Frozen
+from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+LiveCacheDtype = Literal["fp32", "bf16", "fp16", "fp8"]  # what the modules can keep keys and values in
 DecodePath = Literal["auto", "eager", "graph", "compiled"]
 DECODE_PATHS: tuple[DecodePath, ...] = get_args(DecodePath)
 PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
@@ -17,13 +18,13 @@ class ProfileOptions(Frozen):
     """The paper's protocol (Appendix J: batch 4, prompt 512, totals 2K to 32K), a device, dtypes and a time budget in seconds.
 
     `decode`: how steps are called: "eager", a CUDA "graph", "compiled" by torch (a second per layer, and a C++ compiler), or "auto": a
-    graph on CUDA and eager elsewhere."""
+    graph on CUDA and eager elsewhere. `state_dtype` None: the design's own, or else the weights'."""
 
     device: DeviceName = "auto"
     budget_s: Annotated[float, Field(ge=5, le=86_400)] = 60.0
     dtype: ComputeDtype = "bf16"
-    kv_cache_dtype: Dtype = "bf16"
-    state_dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    kv_cache_dtype: LiveCacheDtype = "bf16"
+    state_dtype: ComputeDtype | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = PAPER_BATCH
     prompt_len: Annotated[int, Field(ge=1, le=2**20)] = PAPER_PROMPT
     totals: Annotated[tuple[Annotated[int, Field(ge=2, le=2**22)], ...], Field(strict=False, min_length=1)] = PAPER_TOTALS

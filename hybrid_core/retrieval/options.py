@@ -8,8 +8,8 @@ from pydantic import Field
 
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.profiling.options import DeviceName
-from hybrid_core.spec import ArchSpec, Frozen, SpecError
-from hybrid_core.workload import ComputeDtype, Workload
+from hybrid_core.spec import ArchSpec, ComputeDtype, Frozen, SpecError
+from hybrid_core.workload import Workload
 
 DEPTHS = tuple(i / 10 for i in range(11))  # the paper's eleven (Appendix K)
 PAPER_LENGTHS = tuple(range(960, 16_321, 1024))  # of Appendix K, in tokens

@@ -11,6 +11,7 @@ import numpy as np
 from hybrid_core.costs.memory import CONTEXTS, memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
+from hybrid_core.costs.terms import total
 from hybrid_core.hardware import Hardware, catalogue
 from hybrid_core.registry import KINDS, Kind, kind_of
 from hybrid_core.report import units
@@ -134,13 +135,13 @@ PARTS = {
     "head": ("vocabulary head", "#F0E442"),
     "other": ("other products", "#BBBBBB"),
 }
-_MAMBA1 = {"x_proj": "in_proj", "dt_proj": "in_proj"}
+_SHOWN_AS = {"x_proj": "in_proj", "dt_proj": "in_proj"} | dict.fromkeys(("router", "experts", "shared", "latent"), "ffn")
 
 
 def _shown(part: str) -> str:
     """Where a part is shown. A composite mixer names its own before those that it holds, e.g. `block qkv`."""
     last = part.rpartition(" ")[2]
-    return last if last in PARTS else _MAMBA1.get(last, "other")
+    return last if last in PARTS else _SHOWN_AS.get(last, "other")
 
 
 def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
@@ -148,9 +149,9 @@ def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
     costs = model_costs(spec)
     forward, step = Counter({"head": costs.head_flops(context)}), Counter({"head": costs.head_flops(1)})
     for layer, n in costs.distinct():
-        for total, parts in ((forward, layer.forward_flops(context)), (step, layer.decode_flops(context))):
-            for part, value in parts.items():
-                total[_shown(part)] += int(n * value)
+        for counted, terms in ((forward, layer.forward_flops(context)), (step, layer.decode_flops(context))):
+            for term in terms:
+                counted[_shown(term.name)] += int(n * term.flops)
     return {"training": Counter({part: 3 * value / context for part, value in forward.items()}), "decode": step}
 
 
@@ -268,7 +269,7 @@ class Layer(NamedTuple):
 def layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
     """The stack's layers, first to last; FLOPs are of a forward pass over the workload's context."""
     costs = model_costs(spec)
-    flops = [float(sum(layer.forward_flops(workload.context_len).values())) for layer in costs.layers]
+    flops = [float(total(layer.forward_flops(workload.context_len))) for layer in costs.layers]
     params = [layer.params() for layer in costs.layers]
     all_flops, all_params = sum(flops), sum(params)
     return [

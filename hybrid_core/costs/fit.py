@@ -1,0 +1,52 @@
+"""Whether a workload fits an accelerator: the one verdict that every page, command and report gives.
+
+Weights as they are stored, the cache of the whole batch, and the activations of one chunk of the prefill have to fit the share of the
+memory that a serving engine uses: with the cache as it is, and with the cache in the engine's equal pages.
+"""
+
+from typing import Any, NamedTuple
+
+from hybrid_core.costs.engine import EngineView, Fit, engine_view
+from hybrid_core.costs.memory import Memory, Refusal, memory, narrower_weights
+from hybrid_core.hardware import Hardware
+from hybrid_core.spec import ArchSpec
+from hybrid_core.workload import Workload
+
+
+class Verdict(NamedTuple):
+    """Bytes that serving takes, `paged_bytes` being the batch's cache in pages, beside what may be used; and why it does not fit."""
+
+    used: Memory
+    paged_bytes: int
+    usable_bytes: int
+    refusal: Refusal | None
+    paged_refusal: Refusal | None
+
+    def problem(self, device: str) -> str | None:
+        """One line where it does not fit, or fits only without pages."""
+        if self.refusal:
+            return f"does not fit {device}: {self.refusal}"
+        if self.paged_refusal:
+            return f"fits {device}, but not in the equal pages of vLLM: {self.paged_refusal}"
+        return None
+
+    def record(self) -> dict[str, Any]:
+        """JSON-ready. `engine`: the cache in pages."""
+        parts = {key: int(value) for key, value in self.used._asdict().items()}
+        verdicts = {"fits": self.refusal is None, "fits_engine": self.refusal is None and self.paged_refusal is None}
+        return parts | {"engine": self.paged_bytes, "usable": self.usable_bytes} | verdicts
+
+
+def fit(spec: ArchSpec, workload: Workload, hardware: Hardware, view: EngineView | None = None) -> Verdict:
+    """The verdict on a design; `view` is its engine view where that is known already."""
+    view = view or engine_view(spec, workload, hardware)
+    used, usable = memory(spec, workload), hardware.usable_bytes
+    fixed, paged = int(used.weights + used.activations), workload.batch_size * view.paged_bytes
+
+    def refused(cache_bytes: int, room: Fit) -> Refusal | None:
+        if fixed + cache_bytes <= usable:
+            return None
+        narrower = narrower_weights(spec, workload, usable, cache_bytes)
+        return Refusal(fixed + cache_bytes, usable, room.batch_size or None, room.context_len or None, narrower)
+
+    return Verdict(used, paged, usable, refused(int(used.cache), view.ideal), refused(paged, view.paged))

@@ -1,0 +1,142 @@
+"""Bytes of a design's weights as they are stored: matrices in their format with its scales, all else in the products' dtype."""
+
+from collections import defaultdict
+from functools import lru_cache
+from math import ceil
+from typing import NamedTuple
+
+from hybrid_core.costs import ffn
+from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
+from hybrid_core.costs.terms import Num, Term, Terms
+from hybrid_core.spec import ArchSpec, StoredWeights
+from hybrid_core.stored import COMPUTE_BYTES
+from hybrid_core.workload import Workload
+
+Rules = tuple[StoredWeights, ...]
+
+
+class LayerBytes(NamedTuple):
+    """Bytes of one layer's weights: of the routed experts all together, and of everything else. Means, where layers that are alike are
+    stored in different formats."""
+
+    every_token: float
+    experts: float
+
+    def read(self, layer: LayerCosts, tokens: Num) -> Num:
+        """What a step over `tokens` tokens reads: of the experts those that are expected to be chosen."""
+        return self.every_token + self.experts * ffn.experts_read(layer.layer.ffn, tokens)
+
+
+class WeightBytes(NamedTuple):
+    """Bytes of all weights, of the matrix that makes logits, and of each layer in the order of `ModelCosts.distinct`."""
+
+    total: int
+    head: float
+    layers: tuple[LayerBytes, ...]
+
+
+def storage(spec: ArchSpec, workload: Workload) -> Rules:
+    """What is stored in which format: what the workload asks for, or else the design's own."""
+    asked = workload.weight_dtype
+    if asked is None or any(rule.format == asked for rule in spec.quantization):
+        return spec.quantization
+    if asked in COMPUTE_BYTES:
+        return ()
+    return (StoredWeights.model_validate({"format": asked, "parts": ("linear",)}),)
+
+
+def stored_as(spec: ArchSpec, workload: Workload) -> str:
+    """The formats in words: `bf16`, `mxfp4`, or `fp8 and nvfp4`."""
+    formats = dict.fromkeys(rule.format for rule in storage(spec, workload))
+    return " and ".join(formats) or workload.product_dtype
+
+
+def weight_bytes(spec: ArchSpec, workload: Workload) -> WeightBytes:
+    """Bytes of a design's weights in the workload's format."""
+    return _weight_bytes(spec, storage(spec, workload), workload.element_bytes)
+
+
+@lru_cache(maxsize=512)
+def _weight_bytes(spec: ArchSpec, rules: Rules, element_bytes: int) -> WeightBytes:
+    costs = model_costs(spec)
+    table = _outside("embedding", costs, rules, element_bytes)
+    head = table if spec.tie_embeddings else _outside("head", costs, rules, element_bytes)
+    layers = _layers(costs, rules, element_bytes)
+    counted = sum(n * (layer.every_token + layer.experts) for layer, (_, n) in zip(layers, costs.distinct(), strict=True))
+    around = costs.params_outside_layers() * element_bytes
+    total = counted - _repeated(costs, rules, element_bytes) + around + table + (0 if spec.tie_embeddings else head)
+    return WeightBytes(ceil(total), head, layers)
+
+
+def _outside(part: str, costs: ModelCosts, rules: Rules, element_bytes: int) -> float:
+    """The embedding, or an untied head."""
+    term = Term(part, 0, "product", costs.spec.d_model, costs.spec.vocab_size)
+    return _stored_bytes(term, part, None, rules, element_bytes)
+
+
+def _layers(costs: ModelCosts, rules: Rules, element_bytes: int) -> tuple[LayerBytes, ...]:
+    """Each different layer; where rules name layers by number, the mean of those that are alike."""
+    if not any(rule.layers for rule in rules):
+        return tuple(_layer(layer, 1, rules, element_bytes) for layer, _ in costs.distinct())
+    found: dict[int, list[LayerBytes]] = defaultdict(list)
+    for number, layer in enumerate(costs.layers, start=1):
+        found[id(layer)].append(_layer(layer, number, rules, element_bytes))
+    return tuple(_mean(found[id(layer)]) for layer, _ in costs.distinct())
+
+
+def _mean(alike: list[LayerBytes]) -> LayerBytes:
+    every, experts = zip(*alike, strict=True)
+    return LayerBytes(sum(every) / len(alike), sum(experts) / len(alike))
+
+
+def _layer(layer: LayerCosts, number: int, rules: Rules, element_bytes: int) -> LayerBytes:
+    sizes = ffn.sizes(layer.layer.ffn, layer.d_model)
+    experts = sizes.n_routed * sizes.expert * element_bytes
+    every = layer.params() * element_bytes - experts
+    for part, term in _matrices(layer):
+        saved = term.weights * element_bytes - _stored_bytes(term, part, number, rules, element_bytes)
+        if part == "experts":
+            experts -= saved
+        else:
+            every -= saved
+    return LayerBytes(every, experts)
+
+
+def _matrices(layer: LayerCosts) -> list[tuple[str, Term]]:
+    """Every matrix of a layer by the name of its part: `attention.qkv`, `experts`."""
+    mixer = [(f"{layer.kind.name}.{term.name}", term) for term in _products(layer.mixer.decode_flops(1))]
+    feed_forward = ffn.forward_flops(layer.layer.ffn, layer.d_model, 1)
+    return mixer + [(term.name, term) for term in _products(feed_forward)]
+
+
+def _products(terms: Terms) -> Terms:
+    return [term for term in terms if term.work == "product"]
+
+
+def _stored_bytes(term: Term, part: str, number: int | None, rules: Rules, element_bytes: int) -> float:
+    """Bytes of a term's matrices by the first rule that speaks of them."""
+    for rule in rules:
+        if rule.holds(part, number):
+            return term.copies * rule.layout.matrix_bytes(term.d_in, term.d_out)
+    return term.weights * element_bytes
+
+
+def _repeated(costs: ModelCosts, rules: Rules, element_bytes: int) -> float:
+    """Bytes that the layers' own sums hold more than once, because layers share a block."""
+    seen: set[object] = set()
+    repeated = 0.0
+    for number, layer in enumerate(costs.layers, start=1):
+        for key, params in layer.shared_params().items():
+            if key in seen:
+                repeated += _block_bytes(layer, params, number, rules, element_bytes)
+            seen.add(key)
+    return repeated
+
+
+def _block_bytes(layer: LayerCosts, params: int, number: int, rules: Rules, element_bytes: int) -> float:
+    """A shared block of so many parameters, whose matrices are called `block ...`."""
+    n_bytes = float(params * element_bytes)
+    for part, term in _matrices(layer):
+        if term.name.startswith("block "):
+            n_bytes -= term.weights * element_bytes - _stored_bytes(term, part, number, rules, element_bytes)
+    return n_bytes

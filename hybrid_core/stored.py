@@ -1,0 +1,102 @@
+"""How weights are stored: the formats that quantised checkpoints use, and which parts of a model are kept in which.
+
+Parameters stay what they are, and so do products: a format says how many bytes a matrix takes in memory, its scales included.
+"""
+
+from math import ceil
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from hybrid_core.parts import Dim, Frozen, exact_int, mixer_kinds, quiet, short
+
+ComputeDtype = Literal["fp32", "bf16", "fp16"]
+Format = Literal["fp8", "int8", "int4", "mxfp4", "nvfp4", "mxfp8", "nf4", "int2", "int3", "int5", "int6"]
+WeightFormat = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
+
+COMPUTE_BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
+
+
+class Layout(NamedTuple):
+    """Bits of an element, and of the scale (with its zero point, if any) that `rows` x `columns` elements share; None: all of the matrix.
+    `tensor_bits`: what a whole matrix has on top."""
+
+    bits: int
+    rows: int | None
+    columns: int | None
+    scale_bits: int
+    tensor_bits: int = 0
+
+    def matrix_bytes(self, d_in: int, d_out: int) -> float:
+        """Bytes of one matrix of `d_out` rows and `d_in` columns."""
+        across = ceil(d_out / (self.rows or d_out))
+        along = ceil(d_in / (self.columns or d_in))
+        return (d_in * d_out * self.bits + across * along * self.scale_bits + self.tensor_bits) / 8
+
+
+# The usual layout of each format. MXFP4 and MXFP8: 8-bit exponents of 32 elements (OCP Microscaling 1.0). NVFP4: 8-bit scales of 16
+# elements and one in float32 (NVIDIA ModelOpt). FP8: one float32 scale a matrix. INT8: a 16-bit scale an output channel. Other integers: a
+# 16-bit scale of 128 elements, as compressed-tensors writes them. NF4: a float32 scale of 64 elements (bitsandbytes).
+USUAL: dict[str, Layout] = {
+    "mxfp4": Layout(4, 1, 32, 8),
+    "mxfp8": Layout(8, 1, 32, 8),
+    "nvfp4": Layout(4, 1, 16, 8, 32),
+    "fp8": Layout(8, None, None, 32),
+    "int8": Layout(8, 1, None, 16),
+    "nf4": Layout(4, 1, 64, 32),
+    **{f"int{bits}": Layout(bits, 1, 128, 16) for bits in (2, 3, 4, 5, 6)},
+}
+
+# Parts that a rule may name beside mixers: `linear` is every matrix of the layers but routers'.
+OUTSIDE = ("linear", "ffn", "experts", "shared", "router", "embedding", "head")
+Bits = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=64)]
+
+
+def _known_part(name: str) -> str:
+    kinds = (*OUTSIDE, *mixer_kinds())
+    if name.partition(".")[0] not in kinds:
+        raise ValueError(f"must be one of {', '.join(kinds)}, or one of these with a matrix of it behind a dot")
+    return name
+
+
+class StoredWeights(Frozen):
+    """Matrices that are stored in `format`: those of the `parts`, in every layer or in `layers` (from 1).
+
+    A part is a kind of mixer (`attention`), one of its matrices (`attention.qkv`), or one of OUTSIDE. The rest says where the format's
+    layout is not the usual one: `columns` elements of a row and as many `rows` share a scale of `scale_bits`, zero point included;
+    0 means all of them.
+    """
+
+    format: Format
+    parts: Annotated[tuple[Annotated[str, AfterValidator(_known_part)], ...], Field(strict=False, min_length=1)]
+    layers: tuple[Dim, ...] | None = Field(default=None, strict=False, exclude_if=lambda value: value is None)
+    rows: Annotated[int, BeforeValidator(exact_int), Field(ge=0)] | None = quiet(None)
+    columns: Annotated[int, BeforeValidator(exact_int), Field(ge=0)] | None = quiet(None)
+    scale_bits: Bits | None = quiet(None)
+
+    @model_validator(mode="after")
+    def _rules(self) -> "StoredWeights":
+        if self.layers is not None and len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers: {short(list(self.layers))} - a layer is named twice")
+        return self
+
+    @property
+    def layout(self) -> Layout:
+        """The format's usual layout with what this rule changes."""
+        changed: dict[str, Any] = {}
+        for key in ("rows", "columns"):
+            value = getattr(self, key)
+            if value is not None:
+                changed[key] = value or None
+        if self.scale_bits is not None:
+            changed["scale_bits"] = self.scale_bits
+        return USUAL[self.format]._replace(**changed)
+
+    def holds(self, part: str, layer: int | None) -> bool:
+        """Whether the rule speaks of `part` (`attention.qkv`, `experts`) of a layer (from 1; None outside the layers)."""
+        if self.layers is not None and layer not in self.layers:
+            return False
+        kind = part.partition(".")[0]
+        if "linear" in self.parts and kind not in ("embedding", "head", "router"):
+            return True
+        return part in self.parts or kind in self.parts
