@@ -66,7 +66,7 @@ BAD = {
     "unknown preset": (["cost", "no-such"], "no-such"),
     "unknown hardware": (["cost", "llama-1b", "--hardware", "abacus"], "hardware: 'abacus'"),
     "batch of zero": (["cost", "llama-1b", "--batch-size", "0"], "batch_size: 0"),
-    "unknown dtype": (["cost", "llama-1b", "--weight-dtype", "int4"], "weight_dtype: 'int4'"),
+    "unknown dtype": (["cost", "llama-1b", "--weight-dtype", "int5"], "weight_dtype: 'int5'"),
     "text for a number": (["cost", "llama-1b", "--context-len", "many"], "many"),
     "no spec": (["cost"], "SPEC"),
     "no command": ([], "COMMAND"),

@@ -7,6 +7,7 @@ import pytest
 from hybrid_core import hardware, presets
 from hybrid_core.cli import main
 from hybrid_core.costs.engine import engine_view, pages
+from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import model_costs
 from hybrid_core.workload import Workload
 from tests.designs import design
@@ -66,9 +67,10 @@ def test_pages_never_hold_less_than_the_cache_and_what_fits_fits(name: str) -> N
     assert view.paged_bytes >= view.ideal_bytes
     assert view.paged.batch_size <= view.ideal.batch_size
     assert view.paged.context_len <= view.ideal.context_len
-    free = device.memory_bytes * 0.9 - 2 * model_costs(spec(name)).params().total
-    for fit, sequence in ((view.ideal, view.ideal_bytes), (view.paged, view.paged_bytes)):
-        assert fit.batch_size * sequence <= max(free, 0) < (fit.batch_size + 1) * sequence or free < 0
+    for most, refused in ((view.ideal.batch_size, "refusal"), (view.paged.batch_size, "paged_refusal")):
+        if most:
+            assert getattr(fit(spec(name), Workload(context_len=3000, batch_size=most), device), refused) is None
+        assert getattr(fit(spec(name), Workload(context_len=3000, batch_size=most + 1), device), refused) is not None
 
 
 def test_cost_shows_both_views(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,7 @@ FREE = {
     "elementwise_bytes_per_s": NEVER,
     "call_s": {"attention": 0.0},
 }
-WORK = Workload(batch_size=2, context_len=64)
+WORK = Workload(batch_size=2, context_len=64, state_dtype="fp32")
 # d_model 32: q, k, v of 4 + 2 + 2 heads of 8; output 32 x 32; FFN 3 x 32 x 40; head 50 x 32
 ATTENTION_WEIGHTS = 32 * 64 + 32 * 32 + 3 * 32 * 40
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from hybrid_core.built import require_built
 from hybrid_core.modules.attention import Attention, Seen
-from hybrid_core.modules.cache import Cache, CacheDtypes, Position
+from hybrid_core.modules.cache import TORCH_DTYPES, Cache, CacheDtypes, Position
 from hybrid_core.modules.ffn import GatedFFN, PlainFFN
 from hybrid_core.modules.intra import IntraHybrid
 from hybrid_core.modules.moe import MixtureOfExperts
@@ -125,12 +125,13 @@ class HybridLM(nn.Module):
 
     @torch.no_grad()
     def new_cache(
-        self, batch_size: int, capacity: int, kv_dtype: torch.dtype | None = None, state_dtype: torch.dtype = torch.float32
+        self, batch_size: int, capacity: int, kv_dtype: torch.dtype | None = None, state_dtype: torch.dtype | None = None
     ) -> Cache:
-        """A cache on the model's device that has seen the meta tokens and nothing else; keys and values in the weights' dtype unless
-        given."""
+        """A cache on the model's device that has seen the meta tokens and nothing else. Unless given, keys and values are in the
+        weights' dtype, and states in the design's own (`ArchSpec.state_dtype`), or else the weights', too."""
         weight = self.embed.weight
-        dtypes = CacheDtypes(kv=kv_dtype or weight.dtype, state=state_dtype, conv=weight.dtype)
+        own_state = TORCH_DTYPES[self.spec.state_dtype] if self.spec.state_dtype else weight.dtype
+        dtypes = CacheDtypes(kv=kv_dtype or weight.dtype, state=state_dtype or own_state, conv=weight.dtype)
         mixers: Iterator[Any] = (layer.mixer for layer in self.layers)
         slots = capacity + self.spec.meta_tokens
         cache = Cache([mixer.new_cache(batch_size, slots, dtypes, weight.device) for mixer in mixers], capacity)
