@@ -55,7 +55,11 @@ _WORKLOAD_KEYS = {
     "weights": "weight_dtype",
     "cache": "kv_cache_dtype",
     "state": "state_dtype",
+    "chunk": "max_batched_tokens",
 }
+
+
+_NUMBERS = ("context_len", "batch_size", "max_batched_tokens")
 
 
 def to_query(view: View) -> dict[str, str | list[str]]:
@@ -83,7 +87,7 @@ def from_query(query: Mapping[str, Sequence[str]]) -> View:
     """The view of a link's parameters, each a list of values; unknown ones are other people's. Raises SpecError with one line."""
     given = {key: values[-1] for key, values in query.items() if values}
     fields: dict[str, Any] = {"design": decode(given["design"])} if "design" in given else {"design": presets.get(presets.FIRST).spec}
-    asked = {field: _number(key, given[key]) if field in ("context_len", "batch_size") else given[key]
+    asked = {field: _number(key, given[key]) if field in _NUMBERS else given[key]
              for key, field in _WORKLOAD_KEYS.items() if key in given}  # fmt: skip
     try:
         fields["workload"] = Workload.make(**asked)

@@ -7,7 +7,7 @@ where it differs from its default, so that a new option changes no saved design.
 import difflib
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
@@ -47,8 +47,18 @@ def quiet(default: Any) -> Any:
     return Field(default=default, exclude_if=lambda value: bool(value == default))
 
 
-class Frozen(BaseModel):
-    """Immutable, typed strictly, and closed to keys it does not know."""
+class _OneLine(type(BaseModel)):  # type: ignore[misc]
+    """Says in one line what is wrong with a model's arguments, where pydantic would say it in a paragraph."""
+
+    def __call__(cls, *args: Any, **fields: Any) -> Any:
+        try:
+            return super().__call__(*args, **fields)
+        except ValidationError as error:
+            raise SpecError(first_line(error, cls)) from None
+
+
+class Frozen(BaseModel, metaclass=_OneLine):
+    """Immutable, typed strictly, and closed to keys it does not know. What is wrong is a SpecError of one line."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True, populate_by_name=True)
 
@@ -62,7 +72,7 @@ class Frozen(BaseModel):
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise SpecError(first_line(error)) from None
+            raise SpecError(first_line(error, cls)) from None
 
 
 def divides(key: str, value: int, divisor_key: str, divisor: int) -> None:
@@ -597,8 +607,8 @@ _PYDANTIC_RULES = {
 }
 
 
-def first_line(error: ValidationError) -> str:
-    """The first broken rule as `key: value - rule`, with the number of further ones."""
+def first_line(error: ValidationError, model: type[Any]) -> str:
+    """The first broken rule of `model` as `key: value - rule`, with the number of further ones."""
     problems = error.errors(include_url=False)
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # an unknown key explains a missing one
     key = ".".join(str(part) for part in map(_word, first["loc"]) if part not in ("swiglu", "mlp", "moe", "mamba1", "mamba2"))
@@ -614,14 +624,42 @@ def first_line(error: ValidationError) -> str:
             "input should be", "must be"
         )
     if first["type"] == "extra_forbidden":
-        line += _suggestion(str(first["loc"][-1]))
+        line += _suggestion(first["loc"], model)
     return line + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
 
 
-def _suggestion(key: str) -> str:
-    known = {name for section in _descendants(Frozen) for name in section.model_fields}
+def _suggestion(where: tuple[str | int, ...], model: type[Any]) -> str:
+    """The nearest key that the part which is being read knows."""
+    key = str(where[-1])
+    known = {field.alias or name for part in _models_at(model, where[:-1]) for name, field in part.model_fields.items()}
     close = difflib.get_close_matches(key, known, n=1)
     return f" (did you mean {close[0]}?)" if close and close[0] != key else ""
+
+
+def _models_at(model: type[Any], path: tuple[str | int, ...]) -> list[type[Frozen]]:
+    """The models that may stand at the end of a path of keys from `model`. What names no field - a place in a list, a key of a table,
+    the tag of a union - leads no further down."""
+    models = [model]
+    for step in path:
+        fields = [part.model_fields[step] for part in models if step in part.model_fields]
+        if fields:
+            models = [part for field in fields for part in _models_in(field.annotation)]
+        elif any(_tag(part) == step for part in models):
+            models = [part for part in models if _tag(part) == step]
+    return models
+
+
+def _models_in(annotation: Any) -> list[type[Frozen]]:
+    """Every model that a type is made of."""
+    if isinstance(annotation, type) and issubclass(annotation, Frozen):
+        return [annotation]
+    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+
+
+def _tag(model: type[Frozen]) -> Any:
+    """What tells a model among those of a union."""
+    kind = model.model_fields.get("kind")
+    return kind.default if kind else None
 
 
 def short(value: Any) -> str:

@@ -12,7 +12,7 @@ from hybrid_core.costs.terms import total
 from hybrid_core.costs.weights import stored_as
 from hybrid_core.hardware import Hardware
 from hybrid_core.registry import kind_of
-from hybrid_core.spec import ArchSpec
+from hybrid_core.spec import ArchSpec, LatentAttentionMixer
 from hybrid_core.workload import Workload
 
 SCHEMA = 1
@@ -52,6 +52,7 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
             "ideal": engine.ideal._asdict(),
             "paged": engine.paged._asdict(),
         },
+        "latent_attention": _latent_attention(spec),
         "not_built": not_built(spec),
         "memory_bytes": {key: int(value) for key, value in used._asdict().items()}
         | {"total": int(used.total), "one_shot_activations": int(one_shot_activations(costs, workload, workload.prefill_len))},
@@ -70,6 +71,13 @@ def _asked(spec: ArchSpec, workload: Workload) -> dict[str, Any]:
     """The workload with what it left open filled in."""
     decided = {"prompt_len": workload.prefill_len, "state_dtype": workload.scan_dtype, "weight_dtype": stored_as(spec, workload)}
     return workload.model_dump() | decided
+
+
+def _latent_attention(spec: ArchSpec) -> dict[str, str] | None:
+    """How the FLOPs of latent attention are counted (costs/sized.py), or None where there is none."""
+    if not any(isinstance(layer.mixer, LatentAttentionMixer) for layer in spec.stack):
+        return None
+    return {"prefill": "expanded keys and values", "decode": "absorbed: over the latent"}
 
 
 def layers(spec: ArchSpec, workload: Workload) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hybrid_core.interop import quantization
 from hybrid_core.interop.families import hybrid, recurrent, ssm, transformer
 from hybrid_core.interop.fields import Fields
 from hybrid_core.spec import ArchSpec, SpecError, short
@@ -51,6 +52,7 @@ NATIVE: dict[str, tuple[tuple[str, ...], Callable[[Fields], dict[str, Any]]]] = 
 def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> ArchSpec:
     """The design of a config.json, called `name`, or else by its family. Raises SpecError with one line."""
     fields = Fields(config)
+    state_dtype, quantised = _state_dtype(fields), _quantised(fields)
     family, read = _family(fields)
     try:
         design = read(fields)
@@ -59,7 +61,34 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
     fields.close()
     if fields.constants:
         design["constants"] = fields.constants
-    return ArchSpec.from_mapping({"schema": 1, "name": name or family} | {key: value for key, value in design.items() if value is not None})
+    design |= {"schema": 1, "name": name or family, "state_dtype": state_dtype}
+    spec = ArchSpec.from_mapping({key: value for key, value in design.items() if value is not None})
+    return spec.replace(quantization=quantization.stored_weights(quantised, spec)) if quantised else spec
+
+
+# What configs call the dtype that an engine keeps the scans' states in, and the dtypes that they name.
+STATE_DTYPE_KEYS = ("mamba_ssm_cache_dtype", "mamba_ssm_dtype")
+DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+
+
+def _state_dtype(fields: Fields) -> str | None:
+    """The dtype of the states that the config asks for; None where it leaves it to the model's."""
+    found = None
+    for key in STATE_DTYPE_KEYS:
+        value = fields.take(key, None)
+        if value in (None, "auto"):
+            continue
+        name = value.removeprefix("torch.") if isinstance(value, str) else value
+        if name not in DTYPES:
+            raise fields.refuse(key, f"must be {' or '.join(DTYPES)}")
+        found = found or DTYPES[name]
+    return found
+
+
+def _quantised(fields: Fields) -> Any:
+    """How the weights are stored, where the config says it."""
+    given = [fields.take(key, None) for key in quantization.KEYS]
+    return next((value for value in given if value), None)
 
 
 def _family(fields: Fields) -> tuple[str, Callable[[Fields], dict[str, Any]]]:

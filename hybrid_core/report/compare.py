@@ -11,6 +11,7 @@ from hybrid_core.costs.summary import summary
 from hybrid_core.hardware import Hardware
 from hybrid_core.report import units
 from hybrid_core.report.figures import Named, label
+from hybrid_core.report.text import fits_words
 from hybrid_core.runs.store import Run
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
@@ -71,6 +72,7 @@ def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict
         f"decode FLOPs per token at {at} (exact)": units.flops(costs["decode_flops_per_token"]),
         f"cache of a sequence at {at} (exact)": units.n_bytes(costs["cache_bytes"]["exact"]),
         f"memory, batch {workload.batch_size} (exact)": units.n_bytes(costs["memory_bytes"]["total"]),
+        f"fits {hardware.name} (exact)": fits_words(costs["fit"]),
         f"prefill {predicted}": units.rate(costs["predicted"]["prefill_tokens_per_s"]),
         f"decode, batch {workload.batch_size} {predicted}": units.rate(costs["predicted"]["decode_tokens_per_s"]),
         "generation by the paper's code": baselines.generated(spec, workload.context_len) or "not measured",

@@ -87,13 +87,19 @@ def design_report(view: link.View, home: str = HOME) -> str:
             for index, (label, spec) in enumerate(own)
         ],
         address=link.address(view, home, "compare" if view.others else ""),
-        use=f"{units.length(workload.context_len)} tokens, batch {workload.batch_size}, weights {workload.weight_dtype}, cache "
-        f"{workload.kv_cache_dtype}, scan state {workload.state_dtype}, on {device.name}. Nothing was measured.",
+        use=_use(workload, device),
         differ=differ,
         alike=alike,
         charts=[_chart(chart, f"chart-{index}") for index, chart in enumerate(charts)],
         **_frame(),
     )
+
+
+def _use(workload: Workload, device: hardware.Hardware) -> str:
+    """What the costs of a report are asked for, in a sentence."""
+    weights, state = workload.weight_dtype or "as stored", workload.state_dtype or "as the design has it"
+    asked = f"{units.length(workload.context_len)} tokens, batch {workload.batch_size}"
+    return f"{asked}, weights {weights}, cache {workload.kv_cache_dtype}, scan state {state}, on {device.name}. Nothing was measured."
 
 
 def _speed(spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs: dict[str, Any]) -> list[str]:

@@ -36,21 +36,39 @@ def cost_table(record: dict[str, Any]) -> str:
         *((f"training, per token ({key})", units.flops(value["per_token"]), key) for key, value in train.items()),
         *((f"training, total ({key})", units.flops(value["total"]), key) for key, value in train.items() if "total" in value),
         ("prefill, per sequence", units.flops(record["prefill_flops"]), "exact"),
-        ("decode, per token", units.flops(record["decode_flops_per_token"]), "exact"),
+        (f"decode, per token{_absorbed(record)}", units.flops(record["decode_flops_per_token"]), "exact"),
         ("cache per sequence, bf16", units.n_bytes(cache["paper"]), "paper"),
         (f"cache per sequence, {work['kv_cache_dtype']}, state {work['state_dtype']}", units.n_bytes(cache["exact"]), "exact"),
         ("cache per sequence in vLLM's pages", units.n_bytes(cache["paged"]), f"paged: {_blocks(record['engine'])}"),
         *((f"most sequences of {work['context_len']:,} tokens", f"{fit['batch_size']:,}", view) for view, fit in fits),
         *((f"longest context at batch {work['batch_size']}", f"{fit['context_len']:,}", view) for view, fit in fits),
-        ("memory: weights", units.n_bytes(memory["weights"]), "exact"),
+        (f"memory: weights in {work['weight_dtype']}", units.n_bytes(memory["weights"]), "exact"),
         ("memory: cache, whole batch", units.n_bytes(memory["cache"]), "exact"),
-        ("memory: activations of the prefill", units.n_bytes(memory["activations"]), "exact"),
+        (f"memory: activations, {work['max_batched_tokens']:,} tokens at a time", units.n_bytes(memory["activations"]), "exact"),
         ("memory: total", units.n_bytes(memory["total"]), "exact"),
+        (
+            f"fits {record['hardware']}",
+            fits_words(record["fit"]),
+            f"exact: {units.n_bytes(record['fit']['usable'])} of its memory are used",
+        ),
+        ("a prefill of the batch at once: activations", units.n_bytes(memory["one_shot_activations"]), "exact"),
         (f"prefill, {speed['basis']}", units.rate(speed["prefill_tokens_per_s"]), "predicted"),
         (f"decode, {speed['basis']}", units.rate(speed["decode_tokens_per_s"]), "predicted"),
     ]
     level = f"\ncosted, not built: {record['not_built']}" if record["not_built"] else ""
     return f"{record['name']}: {kinds}\n{record['pattern']}{level}\n{asked}\n\n{_table(rows)}"
+
+
+def _absorbed(record: dict[str, Any]) -> str:
+    """How latent attention is computed, where there is any."""
+    return "" if record["latent_attention"] is None else " (latent attention: absorbed; prefill: expanded)"
+
+
+def fits_words(verdict: dict[str, Any]) -> str:
+    """The verdict of costs/fit.py in a word or two."""
+    if not verdict["fits"]:
+        return "no"
+    return "yes" if verdict["fits_engine"] else "not in vLLM's pages"
 
 
 def _blocks(engine: dict[str, Any]) -> str:

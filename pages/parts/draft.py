@@ -9,7 +9,8 @@ from hybrid_core.spec import MAX_LAYERS, ArchSpec, Frozen, Mamba1Section, Mamba2
 from hybrid_core.spec import SECTIONS as NEEDED
 
 PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
-KEPT = ("mixers", "ffns", "post_norm", "norm", "meta_tokens", "outside_params", "constants")  # of published models: no control, kept as is
+# Of published models: no control, kept as is.
+KEPT = ("mixers", "ffns", "post_norm", "norm", "meta_tokens", "outside_params", "constants", "quantization", "state_dtype")
 SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
 BUTTONS = ("form.fit", "form.upload", "form.back", "form.paste")  # what Streamlit lets nobody set
 FFN_KINDS: dict[str, type[Frozen]] = {"swiglu": SwiGLU, "mlp": Mlp, "moe": MoE}

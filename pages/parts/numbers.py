@@ -31,7 +31,7 @@ KEY_NUMBERS = (
         "Memory, batch {batch}",
         ("memory_bytes", "total"),
         units.n_bytes,
-        "exact: weights, cache, and the tensors alive at the widest moment of the prefill through torch's eager operations",
+        "exact: weights in {stored}, cache, and the tensors alive at the widest moment of a prefill of {chunk} tokens at a time",
         LESS,
     ),
     ("Prefill speed, at most", ("predicted", "prefill_tokens_per_s"), units.rate, "predicted: {basis}", MORE),
@@ -47,6 +47,8 @@ def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str)
         "batch": now["workload"]["batch_size"],
         "at": units.length(now["workload"]["context_len"]),
         "basis": now["predicted"]["basis"],
+        "stored": now["workload"]["weight_dtype"],
+        "chunk": f"{now['workload']['max_batched_tokens']:,}",
     }
     cards = []
     for label, path, unit, says, better in KEY_NUMBERS:

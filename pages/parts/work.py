@@ -1,5 +1,7 @@
 """The controls of the workload and the accelerator."""
 
+from typing import get_args
+
 import streamlit as st
 
 from hybrid_core import hardware
@@ -7,22 +9,26 @@ from hybrid_core.advice import SCENARIOS, Scenario, scenario
 from hybrid_core.glossary import explain
 from hybrid_core.link import View
 from hybrid_core.report import units
-from hybrid_core.workload import DTYPE_BYTES, Workload
+from hybrid_core.stored import ComputeDtype, WeightFormat
+from hybrid_core.workload import CacheDtype, Workload
 
 CONTEXTS = tuple(2**k for k in range(10, 21))
-FIELDS = ("context_len", "batch_size", "weight_dtype", "kv_cache_dtype", "state_dtype")
+FIELDS = ("context_len", "batch_size", "weight_dtype", "kv_cache_dtype", "state_dtype", "max_batched_tokens")
+OWN = "the design's own"  # stands for None, which Streamlit takes for a box that holds nothing
 
 
 def load(view: View, anew: bool = False) -> None:
     """Fill the controls that hold nothing, as when Streamlit forgot them while another page was shown; `anew`: all of them."""
     for key, item in {**{field: getattr(view.workload, field) for field in FIELDS}, "hardware": view.hardware}.items():
         if anew or f"work.{key}" not in st.session_state:
-            st.session_state[f"work.{key}"] = item
+            st.session_state[f"work.{key}"] = OWN if item is None else item
 
 
 def current() -> tuple[Workload, str]:
     """What the controls hold: the workload and the key of the accelerator. Raises SpecError with one line."""
-    return Workload.make(**{field: st.session_state[f"work.{field}"] for field in FIELDS}), st.session_state["work.hardware"]
+    held = {field: st.session_state[f"work.{field}"] for field in FIELDS}
+    asked = {field: item for field, item in held.items() if item != OWN}
+    return Workload.make(**asked), st.session_state["work.hardware"]
 
 
 def draw() -> None:
@@ -32,9 +38,10 @@ def draw() -> None:
     st.select_slider("Context (tokens)", contexts, format_func=units.length, key="work.context_len", help=explain("context"))
     st.number_input("Batch size", value=None, step=1, key="work.batch_size", help=explain("batch"))
     left, right = st.columns(2)
-    left.selectbox("Weights", ["bf16", "fp16", "fp32"], key="work.weight_dtype", help=explain("weight_dtype"))
-    right.selectbox("KV cache", list(DTYPE_BYTES), key="work.kv_cache_dtype", help=explain("kv_cache_dtype"))
-    left.selectbox("Scan state", ["fp32", "bf16", "fp16"], key="work.state_dtype", help=explain("state_dtype"))
+    left.selectbox("Weights", [OWN, *get_args(WeightFormat)], key="work.weight_dtype", help=explain("weight_dtype"))
+    right.selectbox("KV cache", get_args(CacheDtype), key="work.kv_cache_dtype", help=explain("kv_cache_dtype"))
+    left.selectbox("Scan state", [OWN, *get_args(ComputeDtype)], key="work.state_dtype", help=explain("state_dtype"))
+    right.number_input("Prefill chunk", value=None, step=1024, key="work.max_batched_tokens", help=explain("max_batched_tokens"))
     known = hardware.devices()
     st.selectbox("Accelerator", list(known), format_func=lambda key: known[key].name, key="work.hardware", help=explain("accelerator"))
     _draw_use()

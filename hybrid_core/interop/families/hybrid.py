@@ -219,7 +219,7 @@ def nemotron_h(c: Fields) -> dict[str, Any]:
             raise c.refuse("mlp_bias", "must be False where layers hold experts")
         design["ffns"] = {"E": _nemotron_experts(c, act)}
     c.ignore(" ".join((*experts, *routing)))
-    c.ignore("""expand mamba_expand mamba_ssm_cache_dtype moe_shared_expert_overlap num_nextn_predict_layers mtp_layers_block_type
+    c.ignore("""expand mamba_expand moe_shared_expert_overlap num_nextn_predict_layers mtp_layers_block_type
         mtp_hybrid_override_pattern hidden_dropout rope_theta partial_rotary_factor mamba_dt_min mamba_dt_max mamba_dt_limit
         mamba_dt_init_floor attention_head_dim norm_eps rms_norm_eps""")
     return design

@@ -83,7 +83,7 @@ def gpt_oss(c: Fields) -> dict[str, Any]:
     attention |= dict.fromkeys(("qkv_bias", "out_bias"), c.flag("attention_bias", True))
     pattern = c.kinds("layer_types", n, WINDOWED) or every(n, 2, 1, "A", "S")
     shared.silu(c)
-    for key in ("swiglu_limit", "swiglu_alpha", "quantization_config"):
+    for key in ("swiglu_limit", "swiglu_alpha"):
         c.constant(key)
     top_k = c.count("num_experts_per_tok", 4)
     c.must("experts_per_token", top_k)

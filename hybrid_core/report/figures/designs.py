@@ -22,9 +22,10 @@ from hybrid_core.workload import Workload
 
 def cache_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None) -> style.Figure:
     """Exact cache of one sequence against its length, on any device."""
+    state = workload.state_dtype or "as the design has it"
     figure = style.blank(
         "Cache of one sequence against context",
-        f"exact: tensor shapes and dtypes (keys and values {workload.kv_cache_dtype}, state {workload.state_dtype})",
+        f"exact: tensor shapes and dtypes (keys and values {workload.kv_cache_dtype}, state {state})",
         "context length (tokens)",
         "cache (MiB)",
     )
@@ -44,8 +45,8 @@ def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
     speeds = []
     for design in designs:
         speed = np.broadcast_to(predict(design.spec, workload, hardware, style.CONTEXTS).decode_tokens_per_s, style.CONTEXTS.shape)
-        used = _serving_bytes(design.spec, workload)
-        speeds.append(np.where(used <= hardware.memory_bytes, speed, np.nan))
+        used = np.broadcast_to(memory(design.spec, workload, style.CONTEXTS).total, style.CONTEXTS.shape)
+        speeds.append(np.where(used <= hardware.usable_bytes, speed, np.nan))
     style.lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s", log=False)
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     if absent := [design.label for design, speed in zip(designs, speeds, strict=True) if np.isnan(speed).all()]:
@@ -53,10 +54,12 @@ def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
     return figure
 
 
-def _serving_bytes(spec: ArchSpec, workload: Workload) -> np.ndarray:
-    """Weights and cache at each context: what decoding must hold."""
-    used = memory(spec, workload, style.CONTEXTS)
-    return np.broadcast_to(used.weights + used.cache, style.CONTEXTS.shape)
+def _usable(hardware: Hardware) -> str:
+    """What an engine uses of a device, in words."""
+    return f"{units.n_bytes(hardware.usable_bytes)} that an engine uses of {hardware.name}"
+
+
+SERVING = "exact: weights as stored, cache, activations of one chunk of the prefill"
 
 
 ROW = 24  # pixels of a row of bars
@@ -107,7 +110,7 @@ def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware:
     """Weights, cache and activations beside what the device has."""
     figure = style.blank(
         f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size} (GiB)",
-        f"exact: weights, cache, activations of the prefill (eager); {hardware.name} has {units.n_bytes(hardware.memory_bytes)}",
+        f"{SERVING}; {_usable(hardware)}",
         "",
         "",
     )
@@ -115,7 +118,7 @@ def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware:
     colours = {"weights": "#56B4E9", "cache": "#E69F00", "activations": "#999999", "total": "#666666"}
     columns = {part: ([float(getattr(u, part)) / 2**30 for u in used], [colour] * len(used)) for part, colour in colours.items()}
     _beside(figure, ["<br>".join(map(escape, textwrap.wrap(style.clipped(d.label, 40), 20))) for d in designs], columns, "GiB", "design")
-    device = hardware.memory_bytes / 2**30
+    device = hardware.usable_bytes / 2**30
     if device <= figure["layout"]["xaxis"]["range"][1]:
         style.vertical(figure, device, "#B00020", "x4")
         figure["layout"]["meta"]["source"] += " (dashed)"
@@ -180,8 +183,8 @@ def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequen
 def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> style.Figure:
     """Memory of the whole workload against context, beside what the device has."""
     figure = style.blank(
-        f"Memory to prefill the context at once, batch {workload.batch_size}",
-        f"exact: weights, cache, activations of the prefill (eager); dashed: {hardware.name}, {units.n_bytes(hardware.memory_bytes)}",
+        f"Memory of serving, batch {workload.batch_size}",
+        f"{SERVING}; dashed: {_usable(hardware)}",
         "context length (tokens)",
         "memory (GiB)",
     )
@@ -190,7 +193,7 @@ def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
         figure,
         "scatter",
         x=style.CONTEXTS[[0, -1]].tolist(),
-        y=[hardware.memory_bytes / 2**30] * 2,
+        y=[hardware.usable_bytes / 2**30] * 2,
         mode="lines",
         name=hardware.name,
         line={"color": "#D00020", "width": 2, "dash": "dash"},
@@ -201,12 +204,17 @@ def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
 
 
 def _sizes() -> dict[int, str]:
-    """Bytes of memory of the known GPUs, with the names of those that have as much."""
-    found: dict[int, list[str]] = {}
+    """What an engine uses of the known GPUs, in bytes, with their memory and names. GPUs of as many GiB stand together, by the least."""
+    alike: dict[int, list[Hardware]] = {}
     for device in catalogue().values():
         if device.kind == "gpu":
-            found.setdefault(device.memory_bytes, []).append(device.key.replace("_", " ").upper())
-    return {size: f"{size / 2**30:.0f} GiB: " + "<br>".join(textwrap.wrap(", ".join(found[size]), 24)) for size in sorted(found)}
+            alike.setdefault(round(device.memory_bytes / 2**30), []).append(device)
+    return {min(device.usable_bytes for device in alike[gib]): _size_label(gib, alike[gib]) for gib in sorted(alike)}
+
+
+def _size_label(gib: int, devices: Sequence[Hardware]) -> str:
+    names = ", ".join(device.key.replace("_", " ").upper() for device in devices)
+    return f"{gib} GiB: " + "<br>".join(textwrap.wrap(names, 24))
 
 
 def _said_to_fit(context_len: int) -> str:
@@ -219,8 +227,8 @@ def longest_context(designs: Sequence[style.Named], workload: Workload, hardware
     """The longest context that each size of device memory has room for: weights and cache, as in decoding."""
     sizes = _sizes()
     figure = style.blank(
-        f"Where each accelerator runs out in decoding, batch {workload.batch_size}",
-        "exact: the longest context (up to 16M) whose weights and cache fit, as in decoding; activations of a long prompt come on top",
+        f"The longest context that fits each accelerator, batch {workload.batch_size}",
+        f"{SERVING}; up to 16M tokens, in what an engine uses of the memory",
         "longest context (tokens)",
         "",
         height=58 + (20 + 12 * len(designs)) * len(sizes),
