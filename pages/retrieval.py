@@ -82,7 +82,7 @@ def scores(row: dict[str, Any]) -> None:
     shown = [
         (f"Recalled at {trained:,} tokens", _share(row["at_trained_len"]), "the trained length, mean over all depths"),
         (f"Recalled at {trained * 3 // 2:,} tokens", _share(row["at_1_5x"]), "1.5 times the trained length"),
-        ("Effective context (tokens)", row["reach"], "up to here at least 90 % recalled, 95 % interval; ≥: no longer one was asked"),
+        ("Effective context (tokens)", row["reach"], "up to here at least 90 % recalled, 95 % interval; ≥: no longer context was asked"),
         ("Training tokens to 90 %", _tokens(row), "fewer: learns sooner"),
     ]
     for cell, (label, value, meaning) in zip(layout.cells(len(shown), layout.CARD + 30), shown, strict=True):

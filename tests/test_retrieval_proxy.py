@@ -181,6 +181,13 @@ def test_a_model_that_is_costed_alone_has_a_proxy_that_is_too(name: str) -> None
     keeps_its_shares(presets.models()[name].spec, published(name))
 
 
+def test_constants_that_weights_absorb_stand_in_no_proxys_way() -> None:
+    absorbed = design("AM", constants={"embedding_multiplier": 12.0})
+    assert not_built(proxy(absorbed, 64, 256, 145)) is None
+    capped = design("AM", constants={"final_logit_softcapping": 30.0})  # not built, and its proxy says why
+    assert not_built(proxy(capped, 64, 256, 145)) == not_built(capped) == "constants.final_logit_softcapping: 30.0"
+
+
 def test_every_kind_shrinks() -> None:
     assert set(KINDS) | {SwiGLU, MoE} <= set(SHRINK)
 

@@ -4,7 +4,6 @@ import json
 import math
 import shlex
 import time
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -175,18 +174,8 @@ def test_probes_run_and_a_short_text_is_refused(tmp_path: Any) -> None:
         probes(design("AM"), options, parts.__setitem__, lambda fraction, message: None)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """So that sums are made in one order, and the same seed gives the same proxy however many cores there are."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # against hanging: a minute on one thread
-@pytest.mark.usefixtures("one_thread")
 def test_a_hybrid_learns_its_trained_length() -> None:
     length, needles, seed = 64, 4, 0
     small = proxy(presets.get("inter-1to5-1b").spec, 64, length, task.VOCAB_SIZE)
@@ -196,7 +185,7 @@ def test_a_hybrid_learns_its_trained_length() -> None:
     assert (state.length, state.ended) == (length, "planned tokens used")
     made = task.contexts(100, length, needles, torch.Generator().manual_seed(99))
     right = recalled(model, made, torch.device("cpu")) == made.needles[..., 1:]
-    # Seeds 0 to 4 recall LEAST to MOST of these 400 values whole.
+    # Seeds 0 to 4 recall 96 to 98 % of these 400 values whole, which leaves a margin of 6 %; with Muon's rate at 0 it is none of them.
     assert right.all(-1).float().mean() >= 0.9
 
 

@@ -41,8 +41,8 @@ def proxy(spec: ArchSpec, d_model: int, trained_len: int, vocab_size: int) -> Ar
     layers = thinned([small_layer(layer, factors) for layer in spec.stack])
     mixers = _named([layer.mixer for layer in layers if layer.mixer != NoMixer()])
     ffns = _named([layer.ffn for layer in layers if layer.ffn is not None])
-    pattern = "".join(mixers.get(layer.mixer, "-") for layer in layers)
-    feeds = "".join(ffns.get(layer.ffn, "-") for layer in layers)
+    pattern = "".join("-" if layer.mixer == NoMixer() else mixers[layer.mixer] for layer in layers)
+    feeds = "".join("-" if layer.ffn is None else ffns[layer.ffn] for layer in layers)
     return ArchSpec.make(
         name=f"{spec.name[:80]} (proxy)",
         vocab_size=vocab_size,
