@@ -82,7 +82,7 @@ def scores(row: dict[str, Any]) -> None:
     shown = [
         (f"Recalled at {trained:,} tokens", _share(row["at_trained_len"]), "the trained length, mean over all depths"),
         (f"Recalled at {trained * 3 // 2:,} tokens", _share(row["at_1_5x"]), "1.5 times the trained length"),
-        ("Effective context (tokens)", _reach(row), "up to here at least 90 % recalled"),
+        ("Effective context (tokens)", row["reach"], "up to here at least 90 % recalled, 95 % interval; ≥: no longer context was asked"),
         ("Training tokens to 90 %", _tokens(row), "fewer: learns sooner"),
     ]
     for cell, (label, value, meaning) in zip(layout.cells(len(shown), layout.CARD + 30), shown, strict=True):
@@ -92,10 +92,6 @@ def scores(row: dict[str, Any]) -> None:
 
 def _share(value: float | None) -> str:
     return "not asked" if value is None else f"{value:.0%}"
-
-
-def _reach(row: dict[str, Any]) -> str:
-    return f"{row['effective_context']:,}" if row["effective_context"] else "none"
 
 
 def _tokens(row: dict[str, Any]) -> str:
@@ -141,7 +137,7 @@ def score_table(runs: list[Run]) -> None:
             "trained length (tokens)": f"{row['trained_len']:,}",
             "recalled there": _share(row["at_trained_len"]),
             "at 1.5 times": _share(row["at_1_5x"]),
-            "effective context (tokens)": _reach(row),
+            "effective context (tokens, 95 % interval)": row["reach"],
             "training tokens to 90 %": _tokens(row),
             "seed": str(row["seed"]),
         }

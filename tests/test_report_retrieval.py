@@ -13,7 +13,8 @@ from hybrid_core import presets
 from hybrid_core.report import figures
 from hybrid_core.report.compare import facts
 from hybrid_core.report.html import report
-from hybrid_core.report.retrieval import latest_of_each, learnt, reading, score_row, unlike
+from hybrid_core.report.retrieval import latest_of_each, learnt, reach, reading, score_row, unlike
+from hybrid_core.report.text import run_table
 from hybrid_core.retrieval import texts
 from hybrid_core.retrieval.finding import finding
 from hybrid_core.retrieval.options import NiahOptions, ProbeOptions
@@ -125,6 +126,32 @@ def test_a_row_of_scores_is_the_same_from_finished_cells_as_by_hand() -> None:
     row = score_row(niah(status="cancelled", seed=3))
     assert row["at_trained_len"] == pytest.approx(0.95) and row["at_1_5x"] == pytest.approx(0.3)
     assert (row["effective_context"], row["tokens_to_learn"], row["learnt"], row["seed"]) == (128, None, False, 3)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"effective_context": 512, "effective_context_low": 512, "effective_context_high": 512, "censored": False}, "512"),
+        ({"effective_context": 640, "effective_context_low": 512, "effective_context_high": 640, "censored": False}, "512 to 640"),
+        ({"effective_context": 1024, "effective_context_low": 1024, "effective_context_high": 1024, "censored": True}, "≥ 1,024"),
+        ({"effective_context": 1024, "effective_context_low": 0, "effective_context_high": 1024, "censored": True}, "0 to ≥ 1,024"),
+        ({"effective_context": 0, "effective_context_low": 0, "effective_context_high": 0, "censored": False}, "none"),
+        ({"effective_context": 1024}, "1,024"),  # as earlier versions stored it
+        ({"effective_context": 0}, "none"),
+    ],
+)
+def test_the_effective_context_is_an_interval(found: dict[str, Any], said: str) -> None:
+    assert reach(found) == said
+
+
+def test_a_run_of_an_earlier_version_is_shown_with_the_interval_of_its_cells() -> None:
+    old = {"at_trained_len": 0.95, "at_1_5x": 0.3, "effective_context": 128, "tokens_to_learn": None, "trained_len": 128}
+    proxy = {"pattern": "AM", "params": 1000, "trained_len": 128, "note": "A probe."}
+    run = niah(LEARNT, {"scores": old, "proxy": proxy})
+    assert score_row(run)["reach"] == "0 to 128"  # 19 of 20 are not shown to be 90 %: 0.9^20 + 20 * 0.1 * 0.9^19 = 0.39
+    assert facts(run)["effective context, tokens (measured, proxy)"] == "0 to 128"
+    assert "effective context, tokens: 0 to 128 (" in run_table(run)
+    assert score_row(niah(LEARNT, {"scores": old, "map": {"cells": []}}))["reach"] == "128"
 
 
 def test_a_stopped_run_says_how_far_it_came() -> None:

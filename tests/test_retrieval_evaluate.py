@@ -1,5 +1,6 @@
 """The map: an oracle fills it, a window loses what lies far back, and the cache gives what a whole forward pass gives."""
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -86,3 +87,14 @@ def test_trials_do_not_depend_on_how_they_are_batched() -> None:
     one, two = (list(evaluate(oracle, (128, 160), DEPTHS, 4, 5, CPU, n)) for n in (128, 100_000))
     assert [[c["context_len"] for c in row] for row in one] == [[128] * 11, [160] * 11]
     assert one == two
+
+
+def test_a_row_says_how_much_haystacks_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    def every_other(model: nn.Module, made: task.Contexts, device: torch.device) -> Tensor:
+        return made.needles[..., 1:] * (torch.arange(4) % 2)[:, None, None]
+
+    monkeypatch.setattr(sys.modules[evaluate.__module__], "recalled", every_other)
+    (row,) = evaluate(Oracle(), (128,), DEPTHS, 4, 0, CPU, 10_000)
+    assert [c["correct"] for c in row] == [2] * 11
+    # 0, 11, 0 and 11 of eleven needles: 4 * 5.5^2 / 3.
+    assert [c["haystack_variance"] for c in row] == [pytest.approx(40.333, abs=1e-3)] * 11

@@ -1,6 +1,7 @@
 """The trainer and the whole run: the same seed gives the same proxy, small budgets say so, cancel keeps cells, too long is refused."""
 
 import json
+import math
 import shlex
 import time
 from itertools import pairwise
@@ -16,13 +17,14 @@ from hybrid_core.profiling import device
 from hybrid_core.profiling.job import DoesNotFit
 from hybrid_core.report.html import command
 from hybrid_core.retrieval import task
+from hybrid_core.retrieval.evaluate import recalled
 from hybrid_core.retrieval.niah import niah, verdict
-from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
+from hybrid_core.retrieval.options import CPU, CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.retrieval.probes import loss_by_position, pairs, probes, scattered
 from hybrid_core.retrieval.proxy import proxy
 from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.runs import cancel, submit
-from hybrid_core.spec import LayersSection, SpecError
+from hybrid_core.spec import SpecError
 from tests.designs import design
 from tests.test_runs import ended, store, until
 
@@ -33,7 +35,7 @@ QUICK = NiahOptions(device="cpu", budget_s=3, trials=2, trained_len=128)
 
 def trained(seed: int, stages: list[task.Stage], tokens: int, pattern: str = "MA") -> tuple[HybridLM, Training]:
     model = build(proxy(design(pattern), 32, 128, task.VOCAB_SIZE), seed=seed)
-    return model, Trainer(model, stages, lambda _: 512, tokens, seed, time.monotonic() + 60, lambda _: None).run()
+    return model, Trainer(model, stages, lambda _: 512, tokens, seed, math.inf, lambda _: None).run()
 
 
 def test_a_seed_fixes_the_proxy() -> None:
@@ -173,13 +175,18 @@ def test_probes_run_and_a_short_text_is_refused(tmp_path: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900)  # against hanging: a minute on one thread
 def test_a_hybrid_learns_its_trained_length() -> None:
-    few = LayersSection(strategy="custom", pattern="MAM")  # of the preset's layers: its thirteen take twice as long to train
-    parts = run_parts(NiahOptions(device="cpu", budget_s=300), presets.get("inter-1to5-1b").spec.replace(n_layers=3, layers=few))
-    if parts["training"]["ended"] == "time":
-        pytest.skip(f"the budget ended after {parts['training']['tokens']:,} tokens: this machine is too slow to learn in it")
-    assert parts["verdict"]["learnt"] and parts["scores"]["at_trained_len"] >= 0.9
+    length, needles, seed = 64, 4, 0
+    small = proxy(presets.get("inter-1to5-1b").spec, 64, length, task.VOCAB_SIZE)
+    assert small.pattern == "MMAMMM"
+    model = build(small, seed=seed)
+    state = Trainer(model, task.curriculum(length, needles), CPU.step_tokens, 300_000, seed, math.inf, lambda _: None).run()
+    assert (state.length, state.ended) == (length, "planned tokens used")
+    made = task.contexts(100, length, needles, torch.Generator().manual_seed(99))
+    right = recalled(model, made, torch.device("cpu")) == made.needles[..., 1:]
+    # Seeds 0 to 4 recall 96 to 98 % of these 400 values whole, which leaves a margin of 6 %; with Muon's rate at 0 it is none of them.
+    assert right.all(-1).float().mean() >= 0.9
 
 
 @pytest.mark.parametrize("kind", ["niah", "probes"])

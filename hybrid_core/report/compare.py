@@ -11,6 +11,7 @@ from hybrid_core.costs.summary import summary
 from hybrid_core.hardware import Hardware
 from hybrid_core.report import units
 from hybrid_core.report.figures import Named, label
+from hybrid_core.report.retrieval import reach, scores_of
 from hybrid_core.report.text import fits_words
 from hybrid_core.runs.store import Run
 from hybrid_core.spec import ArchSpec
@@ -54,7 +55,7 @@ def facts(run: Run) -> dict[str, str]:
     if (part := parts.get("scores")) and part["at_trained_len"] is not None:
         found[f"needles recalled at {part['trained_len']:,} tokens (measured, proxy)"] = f"{part['at_trained_len']:.0%}"
         found["at 1.5 times that (measured, proxy)"] = "" if part["at_1_5x"] is None else f"{part['at_1_5x']:.0%}"
-        found["effective context (measured, proxy)"] = f"{part['effective_context']:,} tokens"
+        found["effective context, tokens (measured, proxy)"] = reach(scores_of(run))
         found["training tokens to 90 % (measured, proxy)"] = (
             units.count(part["tokens_to_learn"]) if part["tokens_to_learn"] else "not reached"
         )

@@ -5,7 +5,7 @@ from typing import Any
 
 from hybrid_core.report import units
 from hybrid_core.retrieval.options import NiahOptions
-from hybrid_core.retrieval.scores import scores
+from hybrid_core.retrieval.scores import reached, scores
 from hybrid_core.runs.store import Run
 
 PROBES = {"recall": "Associative recall", "copying": "Selective copying"}
@@ -53,7 +53,7 @@ def _reached(training: dict[str, Any]) -> str:
 
 def score_row(run: Run) -> dict[str, Any]:
     """One design: shares of needles recalled (over all depths), effective context and training tokens; None where it is not known."""
-    found = run.parts.get("scores") or _scores_so_far(run)
+    found = scores_of(run)
     return {
         "run": run.id,
         "design": run.name,
@@ -62,10 +62,30 @@ def score_row(run: Run) -> dict[str, Any]:
         "at_trained_len": found["at_trained_len"],
         "at_1_5x": found["at_1_5x"],
         "effective_context": found["effective_context"],
+        "reach": reach(found),
         "tokens_to_learn": found["tokens_to_learn"],
         "trained_len": found["trained_len"],
         "seed": run.options["seed"],
     }
+
+
+def scores_of(run: Run) -> dict[str, Any]:
+    """The scores as stored, or those of the cells so far; what earlier versions did not store of the effective context, cells tell."""
+    found = run.parts.get("scores") or _scores_so_far(run)
+    cells = run.parts.get("map", {}).get("cells")
+    if "effective_context_low" in found or not cells:
+        return found
+    return found | reached(cells)
+
+
+def reach(found: dict[str, Any]) -> str:
+    """The effective context in tokens, as an interval: `512 to 640`; `>= 1,024` where no longer context was asked; `none`."""
+    high = found.get("effective_context_high", found["effective_context"])
+    low = found.get("effective_context_low", high)
+    end = f"≥ {high:,}" if found.get("censored") else f"{high:,}"
+    if low < high:
+        return f"{low:,} to {end}"
+    return end if high else "none"
 
 
 def _scores_so_far(run: Run) -> dict[str, Any]:

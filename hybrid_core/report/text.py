@@ -13,6 +13,7 @@ from hybrid_core.paper_check import Cell
 from hybrid_core.presets import Model
 from hybrid_core.quality.quoted import Quoted
 from hybrid_core.report import units
+from hybrid_core.report.retrieval import reach, scores_of
 from hybrid_core.runs.store import Run
 
 
@@ -293,6 +294,8 @@ def niah_table(run: Run) -> str:
         lines.append(f"proxy {found['pattern']}, {units.count(found['params'])} parameters, trained at {found['trained_len']} tokens")
     if found := parts.get("training"):
         lines.append(_training_line(found))
+    if "scores" in parts:
+        lines.append(f"effective context, tokens: {reach(scores_of(run))} (at least 90 % recalled, 95 % interval)")
     return "\n".join(lines) + _map_table(parts)
 
 

@@ -51,7 +51,8 @@ def recalled(model: HybridLM, made: task.Contexts, device: torch.device) -> Tens
 def evaluate(
     model: HybridLM, lengths: tuple[int, ...], depths: tuple[float, ...], trials: int, seed: int, device: torch.device, max_tokens: int
 ) -> Iterator[list[dict[str, Any]]]:
-    """The rows of the map, one list of cells per length, as they finish; beside whole values the share of right `symbols`.
+    """The rows of the map, one list of cells per length, as they finish; beside whole values the share of right `symbols`, and the
+    variance from haystack to haystack of how many of its needles were recalled, which the cells of a row have in common.
 
     `max_tokens`: tokens of haystack in memory at a time.
     """
@@ -61,5 +62,8 @@ def evaluate(
         pieces = (task.Contexts(*piece) for piece in zip(*(part.split(max(1, max_tokens // length)) for part in made), strict=True))
         said = torch.cat([recalled(model, piece, device).cpu() for piece in pieces])
         right = said == made.needles[..., 1:]
-        counted = zip(depths, right.all(-1).sum(0), right.float().mean((0, 2)), strict=True)
-        yield [cell(length, depth, int(n), trials) | {"symbols": float(share)} for depth, n, share in counted]
+        whole = right.all(-1)
+        varies = float(whole.sum(1).float().var()) if trials > 1 else None
+        shared = {"haystack_variance": varies}
+        counted = zip(depths, whole.sum(0), right.float().mean((0, 2)), strict=True)
+        yield [cell(length, depth, int(n), trials) | {"symbols": float(share)} | shared for depth, n, share in counted]
