@@ -3,7 +3,7 @@
 A rule holds when every fact that it names has the value wanted; facts are the fields of `Facts`, and nothing in a rule is executed.
 
 A rule speaks only where its rows stand for the design's size and for the context in use (`Domain`):
-- Size: the paper's scale whose parameters are nearest, within a factor of `SAME_SCALE`. At a size without rows of the rule's comparison
+- Size: the paper's scale whose parameters are nearest, within a factor of `SAME_SIZE`. At a size without rows of the rule's comparison
   (7B, say) a rule speaks only if the comparison was printed at two scales or more, came out the same at all of them, and no other row
   speaks against it. What it shows then names those scales.
 - Context: rows trained at 8K stand for uses up to 16K (short and medium), Table 12's rows at 16K for medium, its rows at 32K for long.
@@ -23,14 +23,13 @@ from hybrid_core import baselines, presets
 from hybrid_core.data import PROFILES
 from hybrid_core.quality import mixture
 from hybrid_core.quality.coverage import PAPER_CONTEXT
-from hybrid_core.quality.scaling import active_params
+from hybrid_core.quality.scaling import SAME_SIZE, active_params
 from hybrid_core.spec import ArchSpec, Frozen, IntraMixer, MoE, SwaMixer
 from hybrid_core.yaml_io import safe_mapping
 
 Scenario = Literal["long", "medium", "short"]
 Scale = Literal["100M", "350M", "1B", "3B"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
-SAME_SCALE = 1.5  # neighbouring scales of the paper lie about three times apart
 SCENARIOS: dict[Scenario, str] = {"long": "over 16K", "medium": "8K to 16K", "short": "under 8K"}
 Direction = Literal["lower", "higher", "equal"]
 
@@ -49,11 +48,11 @@ def _sizes() -> dict[Scale, int]:
 
 
 def nearest_scale(spec: ArchSpec) -> Scale | None:
-    """The paper's scale nearest in active non-embedding parameters, or None where it is more than SAME_SCALE times away."""
+    """The paper's scale nearest in active non-embedding parameters, or None where it is more than SAME_SIZE times away."""
     params = active_params(spec)
     distance = {scale: abs(math.log(params / size)) for scale, size in _sizes().items()}
     nearest = min(SCALES, key=distance.__getitem__)
-    return nearest if distance[nearest] <= math.log(SAME_SCALE) else None
+    return nearest if distance[nearest] <= math.log(SAME_SIZE) else None
 
 
 class Facts(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 
 from hybrid_core import baselines, presets
 from hybrid_core.advice import SCENARIOS, Evidence, Rule, advise, domains, nearest_scale, rules
-from hybrid_core.quality import ablations, estimator
+from hybrid_core.quality import ablations, additive
 from hybrid_core.spec import ArchSpec
 
 RULES = {rule.id: rule for rule in rules()}
@@ -109,7 +109,7 @@ def built(printed: Printed) -> ArchSpec | None:
         ratio, family = printed.same
         column = "intra_indices" if family == "intra" else "attn_indices"
         n_layers = sum(int(printed.row.get(count, 0)) for count in baselines.COUNTS)
-        chosen = estimator.indices(str(printed.row[column]), n_layers)
+        chosen = additive.indices(str(printed.row[column]), n_layers)
         expensive, cheap = LETTERS[family]
         pattern = "".join(expensive if i in chosen else cheap for i in range(1, n_layers + 1))
         return presets.get(f"{family}-1to5-{scale}").spec.replace(n_layers=n_layers, layers={"pattern": pattern})
