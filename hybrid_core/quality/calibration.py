@@ -306,7 +306,7 @@ def _record(kind: str, name: str, miss: Miss, half: float, family: str, scale: s
 
 @cache
 def coverage() -> pd.DataFrame:
-    """How many held-out rows their intervals hold: pooled, by what was left out, and there by family and scale.
+    """How many held-out rows their intervals hold: pooled, by what was left out, and there by family, and by family and scale.
 
     With the exact 95 % interval of the share (Clopper and Pearson); it takes rows for independent, which rows of a family hardly are.
     """
@@ -314,8 +314,11 @@ def coverage() -> pd.DataFrame:
     found = [_counted({"kind": "all", "left_out": "pooled", "family": "all", "scale": "all"}, rows)]
     for (kind, name), own in rows.groupby(["kind", "left_out"], sort=False):
         found.append(_counted({"kind": kind, "left_out": name, "family": "all", "scale": "all"}, own))
-        for (family, scale), cell in own.groupby(["family", "scale"], sort=False):
-            found.append(_counted({"kind": kind, "left_out": name, "family": family, "scale": scale}, cell))
+        for family, of_family in own.groupby("family", sort=False):
+            where = {"kind": kind, "left_out": name, "family": family}
+            found.append(_counted(where | {"scale": "all"}, of_family))
+            for scale, cell in of_family.groupby("scale", sort=False):
+                found.append(_counted(where | {"scale": scale}, cell))
     return pd.DataFrame(found)
 
 

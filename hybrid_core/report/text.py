@@ -102,7 +102,7 @@ def quality_lines(found: dict[str, Any]) -> str:
 def advice_lines(name: str, given: Sequence[Advice]) -> str:
     """What `advice` prints: one paragraph a rule, with the control that it speaks of and its source."""
     if not given:
-        return f"{name}: the paper's tables suggest no change"
+        return f"{name}: the paper's tables suggest no change, as far as they have rows for such a size and context"
     paragraphs = [f"{advice.rule.kind}, {advice.rule.control}: {advice.rule.text} [{advice.sources}]" for advice in given]
     return "\n".join(textwrap.fill(text, 110, subsequent_indent="  ") for text in [f"{name}, {given[0].scenario} context", *paragraphs])
 
