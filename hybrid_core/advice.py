@@ -1,22 +1,35 @@
 """Advice on a design: rules that are data (profiles/advice/rules.yaml), each quoting the rows of the paper that it rests on.
 
 A rule holds when every fact that it names has the value wanted; facts are the fields of `Facts`, and nothing in a rule is executed.
+
+A rule speaks only where its rows stand for the design's size and for the context in use (`Domain`):
+- Size: the paper's scale whose parameters are nearest, within a factor of `SAME_SIZE`. At a size without rows of the rule's comparison
+  (7B, say) a rule speaks only if the comparison was printed at two scales or more, came out the same at all of them, and no other row
+  speaks against it. What it shows then names those scales.
+- Context: rows trained at 8K stand for uses up to 16K (short and medium), Table 12's rows at 16K for medium, its rows at 32K for long.
+  A speed of Table 13 stands for the scenario of its total length.
+The scenario that a user picks changes weights, not where a rule speaks.
 """
 
 import json
+import math
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import pandas as pd
 from pydantic import model_validator
 
-from hybrid_core import baselines
+from hybrid_core import baselines, presets
 from hybrid_core.data import PROFILES
 from hybrid_core.quality import mixture
+from hybrid_core.quality.coverage import PAPER_CONTEXT
+from hybrid_core.quality.scaling import SAME_SIZE, active_params
 from hybrid_core.spec import ArchSpec, Frozen, IntraMixer, MoE, SwaMixer
 from hybrid_core.yaml_io import safe_mapping
 
 Scenario = Literal["long", "medium", "short"]
+Scale = Literal["100M", "350M", "1B", "3B"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
 SCENARIOS: dict[Scenario, str] = {"long": "over 16K", "medium": "8K to 16K", "short": "under 8K"}
 Direction = Literal["lower", "higher", "equal"]
 
@@ -28,9 +41,24 @@ def scenario(context_len: int) -> Scenario:
     return "medium" if context_len >= 8_192 else "short"
 
 
+@cache
+def _sizes() -> dict[Scale, int]:
+    """Non-embedding parameters of the paper's Llama at each scale."""
+    return {scale: active_params(presets.get(f"llama-{scale.lower()}").spec) for scale in SCALES}
+
+
+def nearest_scale(spec: ArchSpec) -> Scale | None:
+    """The paper's scale nearest in active non-embedding parameters, or None where it is more than SAME_SIZE times away."""
+    params = active_params(spec)
+    distance = {scale: abs(math.log(params / size)) for scale, size in _sizes().items()}
+    nearest = min(SCALES, key=distance.__getitem__)
+    return nearest if distance[nearest] <= math.log(SAME_SIZE) else None
+
+
 class Facts(NamedTuple):
     """What rules may ask of a design and its use. None where the design has no such part; such a fact meets no condition."""
 
+    scale: Scale | None  # the paper's scale of this size
     family: str | None  # llama, mamba, inter, intra, swa, or window (no global attention)
     share_of_expensive: float | None
     first_layer_expensive: bool
@@ -58,6 +86,7 @@ def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) 
     sunk = context_len - max((mixer.sink for mixer in windows), default=0)
     width = intra.attention.n_heads * intra.attention.head_dim if intra else 0
     return Facts(
+        scale=nearest_scale(spec),
         family=mixed and mixed.family,
         share_of_expensive=mixed and mixed.share,
         first_layer_expensive=bool(mixed and mixed.first),
@@ -116,6 +145,26 @@ class Evidence(Frozen):
         """`Table 17`."""
         return f"Table{'s' if ' and ' in (number := baselines.TABLES[self.table][0]) else ''} {number}"
 
+    @property
+    def sort(self) -> str:
+        """`speed` where the cells are of Table 13, else `quality`."""
+        return "speed" if self.table == "table13_throughput" else "quality"
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of both rows. Tables that print none are of 1B models."""
+        scale: Scale = self.found()[0].iloc[0].get("scale", "1B")
+        return scale
+
+    @property
+    def scenarios(self) -> set[Scenario]:
+        """The uses that the rows stand for."""
+        if self.sort == "speed":
+            lengths = [baselines.TOTALS[column.removeprefix("tput_")] for column in self.cells if column.startswith("tput_")]
+            return {scenario(length) for length in lengths}
+        trained = int(self.found()[0].iloc[0].get("context_len", PAPER_CONTEXT))
+        return {"short", "medium"} if trained == PAPER_CONTEXT else {scenario(trained)}
+
 
 def _same(printed: Any, wanted: Any) -> bool:
     return bool(pd.isna(printed)) if wanted is None else bool(printed == wanted)
@@ -129,8 +178,30 @@ class Weight(Frozen):
     short: int
 
 
+class Domain(NamedTuple):
+    """Where a rule speaks: at pairs of a scale and a scenario, and in some scenarios also at sizes that have no rows of its own."""
+
+    pairs: frozenset[tuple[Scale, Scenario]]
+    beyond: frozenset[Scenario]
+
+    @property
+    def scales(self) -> list[Scale]:
+        """The scales that its rows are of, small to large."""
+        return [scale for scale in SCALES if any(own == scale for own, _ in self.pairs)]
+
+    def covers(self, scale: Scale | None, use: Scenario) -> bool:
+        """Whether the rows stand for a design of this scale (None: of another size) in such a use."""
+        if scale is None or scale not in self.scales:
+            return use in self.beyond
+        return (scale, use) in self.pairs
+
+
 class Rule(Frozen):
-    """One rule. `control` is the setting it speaks of; it rests on tables (`evidence`) or on a finding in a section of the paper."""
+    """One rule. `control` is the setting it speaks of; it rests on tables (`evidence`) or on a finding in a section of the paper.
+
+    What a rule claims is the first evidence's sort, quality or speed; evidence of the other sort says what that costs or gains besides.
+    `against`: rows whose order is the opposite; the text quotes those of scales at which the rule speaks. A section's models are `scales`.
+    """
 
     id: str
     control: str
@@ -139,7 +210,9 @@ class Rule(Frozen):
     weight: Weight
     text: str
     evidence: tuple[Evidence, ...] = ()
+    against: tuple[Evidence, ...] = ()
     section: str | None = None
+    scales: tuple[Scale, ...] = ()
 
     @model_validator(mode="after")
     def _rules(self) -> "Rule":
@@ -147,7 +220,20 @@ class Rule(Frozen):
             raise ValueError(f"when: {', '.join(sorted(unknown))} - must be among {', '.join(Facts._fields)}")
         if bool(self.evidence) == bool(self.section):
             raise ValueError("evidence: needs rows of a table, or else a section")
+        if bool(self.section) != bool(self.scales):
+            raise ValueError("scales: needed with a section, and only there: rows of a table have their own")
         return self
+
+    def domain(self) -> Domain:
+        """Where the rule speaks, from the rows that it cites; a finding of a section in every use, at its own scales."""
+        if self.section:
+            return Domain(frozenset((scale, use) for scale in self.scales for use in SCENARIOS), frozenset())
+        claims = [item for item in self.evidence if item.sort == self.evidence[0].sort]
+        pairs = frozenset((item.scale, use) for item in claims for use in item.scenarios)
+        orders = {column: {item.cells[column][1] for item in claims if column in item.cells} for column in claims[0].cells}
+        settled = not self.against and all(len(order) == 1 for order in orders.values())
+        beyond = [use for use in SCENARIOS if settled and len({scale for scale, own in pairs if own == use}) > 1]
+        return Domain(pairs, frozenset(beyond))
 
     def holds(self, known: Facts) -> bool:
         """Whether every condition is met."""
@@ -169,24 +255,44 @@ def rules() -> tuple[Rule, ...]:
     return _Rules.model_validate_json(json.dumps(safe_mapping((PROFILES / "advice" / "rules.yaml").read_text("utf-8")))).rules
 
 
+@cache
+def domains() -> dict[str, Domain]:
+    """Where each rule speaks, by its id."""
+    return {rule.id: rule.domain() for rule in rules()}
+
+
 class Advice(NamedTuple):
-    """A rule that holds for a design, with its weight in the scenario."""
+    """A rule that holds for a design, with its weight in the scenario. `scale`: the design's; None: none of the paper's."""
 
     rule: Rule
     scenario: Scenario
     weight: int
+    scale: Scale | None
+
+    @property
+    def sources(self) -> str:
+        """`Table 17`; at a size that the rows are not of, `Table 17, models of 350M and 1B`."""
+        scales = domains()[self.rule.id].scales
+        if self.scale in scales:
+            return self.rule.sources
+        return f"{self.rule.sources}, models of {', '.join(scales[:-1])} and {scales[-1]}"
 
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
-        kept = self.rule.model_dump(mode="json", exclude={"when", "weight"})
-        return kept | {"scenario": self.scenario, "weight": self.weight, "sources": self.rule.sources, "citation": baselines.CITATION}
+        kept = self.rule.model_dump(mode="json", exclude={"when", "weight", "scales"})
+        kept |= {"scenario": self.scenario, "weight": self.weight, "sources": self.sources, "citation": baselines.CITATION}
+        return kept | {"scale": self.scale, "scales": domains()[self.rule.id].scales}
 
 
 def advise(spec: ArchSpec, context_len: int, needle_distance: int | None = None, use: Scenario | None = None) -> list[Advice]:
     """What the paper's rows say about a design used at `context_len` tokens, weightiest first, warnings before options of equal weight.
 
-    `use` is what the weights are for; unless given it follows from the context.
+    `use` is what the weights are for; unless given it follows from the context. It makes no rule speak where its rows do not.
     """
-    known, use = facts(spec, context_len, needle_distance), use or scenario(context_len)
-    given = [Advice(rule, use, weight) for rule in rules() if (weight := getattr(rule.weight, use)) and rule.holds(known)]
+    known, weighed = facts(spec, context_len, needle_distance), use or scenario(context_len)
+    given = []
+    for rule in rules():
+        weight: int = getattr(rule.weight, weighed)
+        if weight and rule.holds(known) and domains()[rule.id].covers(known.scale, scenario(context_len)):
+            given.append(Advice(rule, weighed, weight, known.scale))
     return sorted(given, key=lambda advice: (-advice.weight, advice.rule.kind != "warning"))

@@ -177,9 +177,18 @@ def is_papers(spec: ArchSpec) -> bool:
     if label is None or sum(counts(spec)) < spec.n_layers:
         return False
     sections = ("attention", "swa", "ssm", "intra", "ffn", "d_model", "vocab_size", "tie_embeddings")
-    known = presets.get(f"llama-{label.lower()}").spec
+    known = presets.get(_preset_with_dimensions(label, spec.pattern)).spec
     needed = {"ffn", "d_model", "vocab_size", "tie_embeddings"}.union(*(SECTIONS[letter] for letter in set(spec.pattern)))
     return all(getattr(spec, key) == getattr(known, key) for key in sections if key in needed)
+
+
+def _preset_with_dimensions(label: str, pattern: str) -> str:
+    """The preset that holds a scale's dimensions: Llama's has those of every mixer, but a stack of intra-hybrid blocks alone has its own.
+
+    At 350M its branches are wider than those of a block among Mamba layers (896 and 1792 against 768 and 1536, Table 20).
+    """
+    alone = f"intra-1to0-{label.lower()}"
+    return alone if set(pattern) == {"H"} and alone in presets.names() else f"llama-{label.lower()}"
 
 
 def matching(spec: ArchSpec, name: str) -> pd.DataFrame:

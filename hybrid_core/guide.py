@@ -6,11 +6,11 @@ import pandas as pd
 from pydantic import Field
 
 from hybrid_core import baselines, hardware
-from hybrid_core.advice import advise
 from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.roofline import predict
-from hybrid_core.quality.quoted import TRAINED, Size, trained
+from hybrid_core.quality import mixture
+from hybrid_core.quality.quoted import TRAINED, Size, trained, trained_otherwise
 from hybrid_core.spec import ArchSpec, Frozen
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
@@ -18,8 +18,7 @@ Wish = Literal["quality", "balance", "speed"]
 ROLES: dict[Wish, str] = {"quality": "Best quality", "balance": "Balanced", "speed": "Fastest"}
 PROVEN = "Measured fast enough on an H200"  # the part of the best design that the paper itself saw at the speed that is asked for
 MOST = 3
-AS_FAST = 0.98  # ceilings that differ by less do not tell which design is faster; what the paper measured may
-GRAVE = 4  # a warning of this weight rules a design out
+NO_HYBRID = {"llama": "attention only", "mamba": "Mamba only", "swa": "attention among windows", "window": "windows only"}
 
 
 class Need(Frozen):
@@ -40,6 +39,7 @@ class Need(Frozen):
 class Candidate(NamedTuple):
     """A trained design in the use that is asked for. NLL and accuracy are quoted, the rest exact or predicted.
 
+    `tokens_per_s`: the ceiling of a sequence to three digits, as it is shown, so that what is chosen by it can be seen to be so.
     `measured`: tokens/s a sequence that the paper's own code reached in such a use; `problem`: why the design does not do; `doubt`: why
     it may not; `proof`: where the paper measured the speed that is asked for.
     """
@@ -63,29 +63,45 @@ class Proposal(NamedTuple):
     trade_offs: tuple[str, ...]
 
 
+class LeftOut(NamedTuple):
+    """A trained design that is no candidate, and why."""
+
+    name: str
+    why: str
+
+
 def candidates(need: Need) -> list[Candidate]:
-    """The hybrids of a size that the paper trained, without those that it gravely warns of when recall over the whole context matters."""
-    return [_candidate(spec, row, need) for spec, row in trained(need.size) if not _grave(spec, need.context_len)]
+    """Every hybrid of a size that the paper trained: attention or intra-hybrid blocks among Mamba layers, or intra-hybrid blocks alone."""
+    return [_candidate(spec, row, need) for spec, row in trained(need.size) if _no_hybrid(spec) is None]
 
 
-def left_out(need: Need) -> list[str]:
-    """The names of the others."""
-    return [spec.name for spec, _ in trained(need.size) if _grave(spec, need.context_len)]
+def left_out(size: Size) -> list[LeftOut]:
+    """The other designs of a size in its table, each with the reason."""
+    found = [LeftOut(spec.name, why) for spec, _ in trained(size) if (why := _no_hybrid(spec))]
+    for spec in trained_otherwise(size):
+        found.append(LeftOut(spec.name, _no_hybrid(spec) or f"not printed at {TRAINED[size][2]}"))
+    return found
+
+
+def _no_hybrid(spec: ArchSpec) -> str | None:
+    """What a stack is made of, where the paper does not call it a hybrid."""
+    mixed = mixture(spec.pattern)
+    return NO_HYBRID.get(mixed.family) if mixed else None
 
 
 def propose(need: Need) -> list[Proposal]:
     """Up to three designs that fit and are fast enough, the wished one first; where none is, the fastest, which says what it misses.
 
+    Best quality has the lowest NLL that is shown, Fastest the highest ceiling that is shown; Balanced lies strictly between in both.
     Speeds are ceilings, so where one is asked for, the best of those that the paper measured at it comes second.
     """
     found = candidates(need)
     good = [candidate for candidate in found if candidate.problem is None]
     if not good:
         return [_proposal("Nearest miss", max(found, key=lambda c: c.tokens_per_s), need)]
-    fast = [candidate for candidate in good if candidate.tokens_per_s >= AS_FAST * max(c.tokens_per_s for c in good)]
     parts: dict[Wish, Candidate] = {
-        "quality": min(good, key=lambda c: c.nll),
-        "speed": max(fast, key=lambda c: (c.measured or 0.0, c.tokens_per_s)),
+        "quality": min(good, key=lambda c: (c.nll, -c.tokens_per_s)),
+        "speed": max(good, key=lambda c: (c.tokens_per_s, -c.nll)),
     }
     if middle := _between(good, parts["quality"], parts["speed"]):
         parts["balance"] = middle
@@ -97,14 +113,14 @@ def propose(need: Need) -> list[Proposal]:
 
 
 def _between(good: list[Candidate], best: Candidate, fastest: Candidate) -> Candidate | None:
-    """Of those faster than the best and better than the fastest the one that gives away least, each as a share of the way."""
+    """Of those strictly between best and fastest, in NLL and speed, the one that gives away least, each as a share of the way."""
 
     def loss(candidate: Candidate) -> float:
         nll = (candidate.nll - best.nll) / ((fastest.nll - best.nll) or 1)
         speed = (fastest.tokens_per_s - candidate.tokens_per_s) / ((fastest.tokens_per_s - best.tokens_per_s) or 1)
         return nll + speed
 
-    middle = [c for c in good if c.nll < fastest.nll and c.tokens_per_s > best.tokens_per_s]
+    middle = [c for c in good if best.nll < c.nll < fastest.nll and best.tokens_per_s < c.tokens_per_s < fastest.tokens_per_s]
     return min(middle, key=loss, default=None)
 
 
@@ -122,7 +138,7 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
     doubt, proof = (None, None) if problem else (_doubt(spec, need, speed), _proof(spec, need, speed))
     own = baselines.nearest_length(spec, need.context_len)
     measured = own["paper_a_sequence"] if own else None
-    return Candidate(spec, float(row["nll_dclm"]), accuracy, cache, speed, measured, problem, doubt, proof)
+    return Candidate(spec, float(row["nll_dclm"]), accuracy, cache, float(f"{speed:.3g}"), measured, problem, doubt, proof)
 
 
 def _doubt(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
@@ -153,12 +169,6 @@ def _proof(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
         f"The paper's own code reached {each:.0f} tokens/s a sequence on an H200, {best['ratio']:.0%} of its ceiling (Table 13). Here "
         f"{need.min_tokens_per_s:.0f} take {need.min_tokens_per_s / ceiling:.0%} of the ceiling. Profile it before you rely on it"
     )
-
-
-def _grave(spec: ArchSpec, context_len: int) -> bool:
-    advice = advise(spec, context_len, needle_distance=max(1, context_len // 2))
-    only_one_kind = len(set(spec.pattern)) == 1 and "H" not in spec.pattern
-    return only_one_kind or any(item.rule.kind == "warning" and item.weight >= GRAVE for item in advice)
 
 
 def _proposal(role: str, candidate: Candidate, need: Need) -> Proposal:

@@ -94,8 +94,11 @@ def findings(spec: ArchSpec, context_len: int) -> None:
         st.markdown(f"The paper's own code generated {speed}.")
     found = quality.estimate(spec)
     if isinstance(found, quality.Estimate):
-        interval = f"within {found.low:.3f} to {found.high:.3f} for {quality.COVERAGE:.0%} of its rows when they are left out"
-        st.markdown(f"NLL on DCLM **{found.nll:.3f}** nats per token at 60B tokens, {interval}: estimated from {found.basis}.")
+        st.markdown(
+            f"NLL on DCLM **{found.nll:.3f}** nats per token at 60B tokens, {found.low:.3f} to {found.high:.3f}: estimated from "
+            f"{found.basis}. The interval is as wide as {quality.COVERAGE:.0%} of the errors when rows are left out and predicted from "
+            f"{found.rests_on}."
+        )
     else:
         st.markdown(f"No estimate of the loss at 60B tokens, outside the paper's range: {design.plain(found.reason)}.")
     st.markdown("**Nearest rows**")

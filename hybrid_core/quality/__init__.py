@@ -6,14 +6,16 @@ import pandas as pd
 
 from hybrid_core import baselines
 from hybrid_core.quality.ablations import effects
-from hybrid_core.quality.estimator import CONVENTION, PAPER_TOKENS, Estimate, OutOfRange, accuracy, coefficients, estimate, leave_one_out
+from hybrid_core.quality.additive import PAPER_TOKENS, coefficients
+from hybrid_core.quality.calibration import coverage, held_out, widths
+from hybrid_core.quality.estimator import CONVENTION, Estimate, OutOfRange, accuracy, estimate, leave_one_out
 from hybrid_core.quality.mixture import Mixture, mixture
 from hybrid_core.quality.quoted import Quoted, quoted
 from hybrid_core.quality.scaling import COVERAGE, laws, optima, slopes
 from hybrid_core.spec import ArchSpec
 
 __all__ = ["COVERAGE", "PAPER_TOKENS", "Estimate", "Mixture", "OutOfRange", "Quoted", "accuracy", "effects", "estimate", "leave_one_out"]
-__all__ += ["coefficients", "laws", "mixture", "optima", "quoted", "record", "report", "slopes"]
+__all__ += ["coefficients", "coverage", "held_out", "laws", "mixture", "optima", "quoted", "record", "report", "slopes", "widths"]
 
 
 def record(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> dict[str, Any]:
@@ -30,8 +32,10 @@ def record(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> dict[str, Any]:
 
 
 def report() -> dict[str, Any]:
-    """What `quality` prints, JSON-ready: laws, optima and their slopes, the additive model, effects, and every leave-one-out error."""
+    """What `quality` prints, JSON-ready: laws, optima and their slopes, the additive model, effects, every leave-one-out error, and how
+    often intervals hold rows that did not make them."""
     frames = {"laws": laws(), "optima": optima(), "slopes": slopes(), "accuracy": accuracy(), "leave_one_out": leave_one_out()}
+    frames |= {"widths": widths(), "coverage": coverage(), "held_out": held_out()}
     found: dict[str, Any] = {name: _records(frame) for name, frame in frames.items()}
     return found | {"coefficients": coefficients(), "effects": {name: _records(frame) for name, frame in effects().items()}}
 

@@ -1,5 +1,6 @@
 """The loss that the paper prints of a design which it trained."""
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -34,12 +35,26 @@ def trained(size: Size) -> tuple[tuple[ArchSpec, pd.Series], ...]:
     """Presets of a size with the row that prints their loss."""
     table, query, _ = TRAINED[size]
     rows: list[tuple[ArchSpec, pd.Series]] = []
+    for spec in _of_size(size):
+        matching = baselines.matching(spec, table).query(query)
+        rows += [(spec, row) for _, row in matching.head(1).iterrows()]
+    return tuple(rows)
+
+
+@cache
+def trained_otherwise(size: Size) -> tuple[ArchSpec, ...]:
+    """Presets of a size that its table prints, but at no such training: windows with one global layer or none, at equal FLOPs only."""
+    table, _, _ = TRAINED[size]
+    known = {spec.name for spec, _ in trained(size)}
+    return tuple(spec for spec in _of_size(size) if spec.name not in known and not baselines.matching(spec, table).empty)
+
+
+def _of_size(size: Size) -> Iterator[ArchSpec]:
+    """Presets at the dimensions of a size, without experts and the variants of Tables 18 and 19, whose names are longer."""
     for name in presets.names():
         spec = presets.get(name).spec
         if name.endswith(f"-{size.lower()}") and name.count("-") < 3 and baselines.is_papers(spec):
-            matching = baselines.matching(spec, table).query(query)
-            rows += [(spec, row) for _, row in matching.head(1).iterrows()]
-    return tuple(rows)
+            yield spec
 
 
 def quoted(spec: ArchSpec) -> Quoted | None:

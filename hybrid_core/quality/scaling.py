@@ -18,6 +18,7 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 COVERAGE = 0.9  # of every interval
 TAILS = [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2]
 SCALED = ("llama", "mamba", "inter", "intra")
+SAME_SIZE = 1.5  # parameters that differ by a smaller factor are one scale; the paper's scales lie about three times apart
 TOKENS_PER_STEP = 2**19  # "0.5M tokens" per step
 EXPONENTS = np.arange(0.025, 1.2001, 0.025)
 HUBER = 0.01  # nats per token: several times the rounding of a loss, so that only outliers lose weight
@@ -108,6 +109,12 @@ def runs_of(family: str) -> tuple[Array, Array, Array]:
     """Parameters, tokens and NLL of a family's runs."""
     rows = scaling_rows().query("model == @family")
     return rows["params"].to_numpy(), rows["tokens"].to_numpy(), rows["nll_dclm"].to_numpy()
+
+
+def has_run_of_size(family: str, params: float) -> bool:
+    """Whether a family has a run of such a size, within a factor of SAME_SIZE."""
+    sizes = runs_of(family)[0]
+    return bool((abs(np.log(sizes / params)) <= np.log(SAME_SIZE)).any())
 
 
 @cache

@@ -81,7 +81,7 @@ def design_report(view: link.View, home: str = HOME) -> str:
                 "yaml": spec.to_yaml(),
                 "short": [*about(spec, costs := summary(spec, workload, device)), *_speed(spec, workload, device, costs)],
                 "stack": _chart(figures.stack(spec, workload), f"stack-{index}"),
-                "advice": [item.rule for item in advise(spec, workload.context_len)],
+                "advice": advise(spec, workload.context_len),
                 "nearest": baselines.nearest(spec, 3).to_dict("records"),
             }
             for index, (label, spec) in enumerate(own)

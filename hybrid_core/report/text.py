@@ -105,7 +105,7 @@ def quality_lines(found: dict[str, Any]) -> str:
     if estimate:
         span = f"{estimate['low']:.3f} to {estimate['high']:.3f} ({estimate['coverage']:.0%})"
         first = f"NLL {estimate['nll']:.3f} nats per token, {span}, at {units.count(estimate['tokens'])} tokens: {estimate['convention']}"
-        first += f" ({estimate['basis']})"
+        first += f" ({estimate['basis']}; from {estimate['rests_on']})"
     else:
         first = f"no estimate of NLL, outside the paper's range: {found['outside_the_papers_range']}"
     if printed:
@@ -121,8 +121,8 @@ def quality_lines(found: dict[str, Any]) -> str:
 def advice_lines(name: str, given: Sequence[Advice]) -> str:
     """What `advice` prints: one paragraph a rule, with the control that it speaks of and its source."""
     if not given:
-        return f"{name}: the paper's tables suggest no change"
-    paragraphs = [f"{advice.rule.kind}, {advice.rule.control}: {advice.rule.text} [{advice.rule.sources}]" for advice in given]
+        return f"{name}: the paper's tables suggest no change, as far as they have rows for such a size and context"
+    paragraphs = [f"{advice.rule.kind}, {advice.rule.control}: {advice.rule.text} [{advice.sources}]" for advice in given]
     return "\n".join(textwrap.fill(text, 110, subsequent_indent="  ") for text in [f"{name}, {given[0].scenario} context", *paragraphs])
 
 
@@ -136,12 +136,17 @@ def throughput_ratio_table(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def quality_table(found: dict[str, Any]) -> str:
-    """What `quality` prints: fits and optima with 90 % intervals, and leave-one-out errors beside their baseline."""
+    """What `quality` prints: fits and optima with 90 % intervals, leave-one-out errors beside their baseline, and whether estimates' own
+    intervals hold."""
     parts = {
         "NLL = E + A / (parameters in B)^alpha + B / (tokens in B)^beta, from Tables 14 and 15": _laws(found["laws"]),
         "Compute-optimal size against FLOPs; tokens per parameter from the smallest to the largest budget": _slopes(found["slopes"]),
         "NLL without the row itself; baseline: the mean of the other rows of its family, scale and kind of budget": _errors(
             found["accuracy"]
+        ),
+        "Half of an estimate's 90 % interval, by what the estimate rests on; what a law adds comes on top": _widths(found["widths"]),
+        "Rows that such intervals hold, predicted and with widths set without them; share with its exact 95 % interval": _coverage(
+            found["coverage"]
         ),
     }
     return "\n\n".join(f"{title}\n{_table(rows)}" for title, rows in parts.items()) + "\n\n" + _table(_each_error(found["leave_one_out"]))
@@ -170,11 +175,25 @@ def _slopes(slopes: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _errors(accuracy: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
-    rows: list[tuple[str, ...]] = [("rows", "number", "mean error", "90 % below", "largest", "with baseline", "mean error", "baseline's")]
+    rows: list[tuple[str, ...]] = [("rows", "number", "mean error", "largest", "with baseline", "mean error", "baseline's")]
     for row in accuracy:
-        own, beside = ("mean_error", "quantile_90", "largest"), ("mean_error_there", "baseline_mean_error")
+        own, beside = ("mean_error", "largest"), ("mean_error_there", "baseline_mean_error")
         numbers = [*(f"{row[key]:.4f}" for key in own), str(row["rows_with_baseline"]), *(f"{row[key]:.4f}" for key in beside)]
         rows.append((row["kind"], str(row["rows"]), *numbers))
+    return rows
+
+
+def _widths(widths: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("it rests on", "half (nats)")]
+    return rows + [(row["rests_on"], f"{row['half']:.4f}") for row in widths]
+
+
+def _coverage(counted: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
+    rows: list[tuple[str, ...]] = [("left out", "family", "scale", "rows", "held", "share", "95 % interval", "mean half")]
+    for row in counted:
+        left_out = row["left_out"] if row["kind"] == "all" else f"{row['kind']}, {row['left_out']}"
+        share, span = f"{row['share']:.0%}", f"{row['low']:.0%} to {row['high']:.0%}"
+        rows.append((left_out, row["family"], row["scale"], str(row["n"]), str(row["covered"]), share, span, f"{row['mean_half']:.3f}"))
     return rows
 
 

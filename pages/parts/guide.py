@@ -29,6 +29,7 @@ def ask() -> None:
     for column, proposal in zip(st.columns(3), proposals, strict=False):
         with column.container(border=True):
             _card(proposal, need)
+    others = ", ".join(f"{design.plain(other.name)} ({other.why})" for other in left_out(need.size))
     every = st.expander(f"All hybrids of {need.size} in this use", key=f"guide.every-{need.size}", on_change="rerun")
     if every.open:
         with every:
@@ -36,8 +37,8 @@ def ask() -> None:
     st.caption(
         "Speed is a ceiling: what the device could do if it only read weights and cache. Losses are of models trained and asked at 8K; "
         "compare them within a size, where differences below 0.01 hardly show. Whether a design recalls what is far back: Retrieval. "
-        "Balanced: of those better than the fastest and faster than the best, the one that gives away least. Not proposed, since the "
-        f"paper warns of them where something far back must be recalled: {', '.join(left_out(need)) or 'none'}."
+        "Balanced: of those that lie between best and fastest in both, the one that gives away least. Not proposed, since they are no "
+        f"hybrids with Mamba: {others}."
     )
 
 

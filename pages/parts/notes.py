@@ -32,4 +32,4 @@ def show(notes: Notes, *controls: str) -> None:
 
 
 def _text(item: Advice) -> str:
-    return f"{design.plain(item.rule.text)} *{item.rule.sources}*"
+    return f"{design.plain(item.rule.text)} *{item.sources}*"
