@@ -125,6 +125,17 @@ def _expand(key: str = "mamba_expand") -> Callable[[ArchSpec], dict[str, Any]]:
     return fields
 
 
+def _attention_indices(spec: ArchSpec) -> dict[str, Any]:
+    return {"attn_layer_indices": [i for i, letter in enumerate(spec.pattern) if letter == "A"]}
+
+
+def _dt_limit(spec: ArchSpec) -> dict[str, Any]:
+    """The smallest dt, where a design sets one; infinity as transformers 5 writes it."""
+    parts = [layer.mixer for layer in spec.stack] + [getattr(layer.mixer, "ssm", None) for layer in spec.stack]
+    dt_min = next((part.dt_min for part in parts if isinstance(part, Mamba2Mixer)), None)
+    return {"time_step_limit": [dt_min, {"__float__": "Infinity"}]} if dt_min else {}
+
+
 def _period(letters: str, letter: str) -> tuple[int, int]:
     """Period and offset of the layers of one letter, or a period that no layer meets."""
     where = [i for i, other in enumerate(letters) if other == letter]
@@ -249,13 +260,13 @@ FAMILIES: dict[str, _Family] = {
                 "use_conv_bias": "conv_bias",
             }
         },
-        (_expand("expand"),),
+        (_expand("expand"), _dt_limit),
     ),
     "bamba": _Family(
         "BambaForCausalLM",
         RMS,
         {AttentionMixer: BIASED, Mamba2Mixer: MAMBA2, SwiGLU: GATED | {"mlp_bias": "bias"}},
-        (_spare_heads, _partial_rope, _expand(), lambda spec: {"attn_layer_indices": [i for i, x in enumerate(spec.pattern) if x == "A"]}),
+        (_spare_heads, _partial_rope, _expand(), _dt_limit, _attention_indices),
     ),
     "jamba": _Family(
         "JambaForCausalLM",
@@ -284,13 +295,12 @@ FAMILIES: dict[str, _Family] = {
                 "mamba_ngroups": "n_groups",
                 "chunk_size": "chunk_size",
                 "add_bias_linear": "in_bias",
-                "time_step_min": "dt_min",
             },
             SharedBlockMixer: {key: f"attention.{ours}" for key, ours in HEADS.items()}
             | {key: f"ffn.{ours}" for key, ours in GATED.items()}
             | {"adapter_rank": "adapter_rank", "use_shared_attention_adapter": "attention_adapters"},
         },
-        (_expand(), _zamba2, _rope, _names("layers_block_type", **HYBRID)),
+        (_expand(), _dt_limit, _zamba2, _rope, _names("layers_block_type", **HYBRID)),
     ),
     "falcon_h1": _Family(
         "FalconH1ForCausalLM",
@@ -302,7 +312,7 @@ FAMILIES: dict[str, _Family] = {
             Mamba2Mixer: {},
             SwiGLU: GATED | {"mlp_bias": "bias"},
         },
-        (_rope, _falcon),
+        (_rope, _dt_limit, _falcon),
     ),
     "nemotron_h": _Family(
         "NemotronHForCausalLM",
@@ -317,7 +327,6 @@ FAMILIES: dict[str, _Family] = {
                 "n_groups": "n_groups",
                 "chunk_size": "chunk_size",
                 "use_bias": "in_bias",
-                "time_step_min": "dt_min",
                 "use_conv_bias": "conv_bias",
             },
             Mlp: {"intermediate_size": "d_ff", "mlp_hidden_act": ACT, "mlp_bias": "bias"},
@@ -333,7 +342,7 @@ FAMILIES: dict[str, _Family] = {
                 "mlp_hidden_act": ACT,
             },
         },
-        (_nemotron_layers,),
+        (_dt_limit, _nemotron_layers),
         n_layers=False,
     ),
     "granitemoehybrid": _Family(
@@ -345,7 +354,7 @@ FAMILIES: dict[str, _Family] = {
             SwiGLU: {"shared_intermediate_size": "d_ff", "intermediate_size": "d_ff", "hidden_act": ACT},
             MoE: EXPERTS | {"intermediate_size": "d_expert", "shared_intermediate_size": "shared_width", "hidden_act": ACT},
         },
-        (_spare_heads, _expand(), _granite, _rope, _names("layer_types", **HYBRID)),
+        (_spare_heads, _expand(), _dt_limit, _granite, _rope, _names("layer_types", **HYBRID)),
     ),
     "qwen3_next": _Family(
         "Qwen3NextForCausalLM",

@@ -82,7 +82,11 @@ ZAMBA2_GATED_EPS = 1e-5  # of Mamba-2's norm, whatever the config's epsilon is
 
 
 def zamba2(c: Fields) -> dict[str, Any]:
-    """Mamba-2 layers, some of them joined to blocks that are shared in turn, with adapters of their own."""
+    """Mamba-2 layers, some of them joined to blocks that are shared in turn, with adapters of their own.
+
+    dt has no floor, as in Zyphra's own code (Zyphra/Zamba2 at 1b182f4, mamba2_layer.py: dt_limit is (0, inf)). transformers 5.23 clamps
+    it by `time_step_min`, as for Nemotron-H.
+    """
     c.must("tie_word_embeddings", True)
     design = shared.model(c, "rms_norm_eps", tied=True)
     n, d = design["n_layers"], design["d_model"]
@@ -98,8 +102,7 @@ def zamba2(c: Fields) -> dict[str, Any]:
         "chunk_size": c.count("chunk_size", 256),
         "in_bias": biased,
         "out_bias": biased,
-        "dt_min": c.number("time_step_min", 0.001),
-    }
+    } | shared.dt_limit(c)
     c.must("use_conv_bias", True)  # transformers has the bias, whatever the field says
     if design["norm_eps"] != ZAMBA2_GATED_EPS:
         c.constants["gated_norm_eps"] = ZAMBA2_GATED_EPS
@@ -131,7 +134,6 @@ FALCON_MULTIPLIERS = """
 def falcon_h1(c: Fields) -> dict[str, Any]:
     """Attention and Mamba-2 side by side in every layer: the paper's intra-hybrid block without norms, their outputs added."""
     shared.silu(c)
-    shared.unlimited_dt(c)
     design = shared.model(c, "rms_norm_eps") | {"attention": shared.attention(c, n_kv_heads=8), "ffn": shared.gated(c)}
     a, n, d = design["attention"], design["n_layers"], design["d_model"]
     d_ssm, heads = c.count("mamba_d_ssm", c.count("mamba_expand", 2) * d), c.count("mamba_n_heads", 128)
@@ -151,7 +153,7 @@ def falcon_h1(c: Fields) -> dict[str, Any]:
         "conv_bias": c.flag("mamba_conv_bias", True),
         "in_bias": c.flag("mamba_proj_bias"),
         "out_bias": c.flag("projectors_bias"),
-    }
+    } | shared.dt_limit(c)
     intra = {"n_heads": a["n_heads"], "n_kv_heads": a["n_kv_heads"], "qk_head_dim": a["head_dim"], "v_head_dim": a["head_dim"]}
     intra |= {"d_ssm": d_ssm, "norm": "none", "scalar": "none", "fusion": "add", "value": "separate", "out": "separate"}
     for key in FALCON_MULTIPLIERS.split():
@@ -167,7 +169,11 @@ NEMOTRON_NAMES = {"mamba": "M", "linear_attention": "M", "attention": "A", "full
 
 
 def nemotron_h(c: Fields) -> dict[str, Any]:
-    """Mixers and feed-forwards are layers of their own, each with one norm."""
+    """Mixers and feed-forwards are layers of their own, each with one norm.
+
+    dt follows `time_step_limit`, as in NVIDIA's own code (modeling_nemotron_h.py). transformers 5.23 clamps dt from below by
+    `time_step_min` instead, an initialisation bound: there a published model computes something else (transformers#48989).
+    """
     named = next((key for key in ("hybrid_override_pattern", "layers_block_type", "layer_types") if key in c), "layers_block_type")
     listed = c.take(named)
     n = c.count("num_hidden_layers", len(listed) if isinstance(listed, list | str) else 1)
@@ -177,7 +183,6 @@ def nemotron_h(c: Fields) -> dict[str, Any]:
             raise c.refuse(other, f"contradicts {named}")
     c.must("attention_bias", False)
     shared.silu(c, "mamba_hidden_act")
-    shared.unlimited_dt(c)
     c.must("sliding_window", None)
     c.must("mamba_proj_bias", False)
     c.must("tie_word_embeddings", False)  # transformers ties nothing here, whatever the field says
@@ -195,8 +200,7 @@ def nemotron_h(c: Fields) -> dict[str, Any]:
         "conv_bias": c.flag("use_conv_bias", c.flag("mamba_conv_bias", True)),
         "in_bias": biased,
         "out_bias": biased,
-        "dt_min": c.number("time_step_min", c.number("mamba_dt_min", 0.001)),
-    }
+    } | shared.dt_limit(c, "mamba_dt_limit" if "mamba_dt_limit" in c else "time_step_limit")
     mlp_bias, act = c.flag("mlp_bias"), c.word("mlp_hidden_act", shared.ACTIVATIONS, "relu2")
     design: dict[str, Any] = {
         "vocab_size": c.count("vocab_size"),
@@ -220,8 +224,8 @@ def nemotron_h(c: Fields) -> dict[str, Any]:
         design["ffns"] = {"E": _nemotron_experts(c, act)}
     c.ignore(" ".join((*experts, *routing)))
     c.ignore("""expand mamba_expand mamba_ssm_cache_dtype moe_shared_expert_overlap num_nextn_predict_layers mtp_layers_block_type
-        mtp_hybrid_override_pattern hidden_dropout rope_theta partial_rotary_factor mamba_dt_min mamba_dt_max mamba_dt_limit
-        mamba_dt_init_floor attention_head_dim norm_eps rms_norm_eps""")
+        mtp_hybrid_override_pattern hidden_dropout rope_theta partial_rotary_factor mamba_dt_min mamba_dt_max
+        mamba_dt_init_floor time_step_limit attention_head_dim norm_eps rms_norm_eps""")
     return design
 
 

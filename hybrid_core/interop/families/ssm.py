@@ -36,7 +36,6 @@ def falcon_mamba(c: Fields) -> dict[str, Any]:
 def mamba2(c: Fields) -> dict[str, Any]:
     """Mamba-2 alone in every layer."""
     shared.silu(c)
-    shared.unlimited_dt(c)
     biased = c.flag("use_bias")
     ssm = {
         "d_ssm": c.count("num_heads") * c.count("head_dim"),
@@ -48,7 +47,7 @@ def mamba2(c: Fields) -> dict[str, Any]:
         "in_bias": biased,
         "out_bias": biased,
         "conv_bias": c.flag("use_conv_bias", True),
-    }
+    } | shared.dt_limit(c)
     c.must("expand", ssm["d_ssm"] / c.count("hidden_size"))
     c.must("intermediate_size", ssm["d_ssm"])
     c.must("rms_norm", True)
