@@ -87,6 +87,14 @@ def _rope(spec: ArchSpec) -> dict[str, Any]:
     return found
 
 
+def _gpt_rope(spec: ArchSpec) -> dict[str, Any]:
+    """GptOssConfig scales RoPE unless it is told not to."""
+    found = _rope(spec)
+    if "rope_scaling" in spec.constants or "rope_scaling" in found:
+        return found
+    return {"rope_parameters": found | {"rope_type": "default"}}
+
+
 def _partial_rope(spec: ArchSpec) -> dict[str, Any]:
     """For classes that turn a part of the head by default."""
     mixer = _attention(spec)
@@ -239,7 +247,7 @@ FAMILIES: dict[str, _Family] = {
             AttentionMixer: BIASED | {"head_dim": "head_dim"},
             MoE: EXPERTS | {"num_local_experts": "n_routed", "intermediate_size": "d_expert"},
         },
-        (_rope, _window, _names("layer_types", S="sliding_attention", A="full_attention")),
+        (_gpt_rope, _window, _names("layer_types", S="sliding_attention", A="full_attention")),
     ),
     "mamba": _Family("MambaForCausalLM", LAYER, {Mamba1Mixer: PLAIN_MAMBA1}, (_expand("expand"),)),
     "falcon_mamba": _Family(

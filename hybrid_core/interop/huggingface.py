@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hybrid_core.interop.families import hybrid, recurrent, ssm, transformer
+from hybrid_core.interop.families.defaults import CLASS_DEFAULTS
 from hybrid_core.interop.fields import Fields
 from hybrid_core.spec import ArchSpec, SpecError, short
 from hybrid_core.yaml_io import MAX_BYTES, MAX_DEPTH, TextError, read_text, too_long
@@ -52,6 +53,7 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
     """The design of a config.json, called `name`, or else by its family. Raises SpecError with one line."""
     fields = Fields(config)
     family, read = _family(fields)
+    fields.absent = CLASS_DEFAULTS.get(family, {})
     try:
         design = read(fields)
     except OverflowError:

@@ -24,7 +24,7 @@ def model(c: Fields, eps_key: str, eps: float = 1e-5, tied: bool = False) -> dic
         "tie_embeddings": c.flag("tie_word_embeddings", tied),
         "norm_eps": c.number(eps_key, eps),
         "d_model": c.count("hidden_size"),
-        "n_layers": c.count("num_hidden_layers"),
+        "n_layers": c.layers(),
     }
 
 
@@ -33,18 +33,18 @@ def silu(c: Fields, key: str = "hidden_act") -> None:
     c.must(key, "silu", "swish")
 
 
-def attention(c: Fields, n_kv_heads: int | None = None, rope_fraction: float | None = 1.0, head_dim: str = "head_dim") -> dict[str, Any]:
-    """Without a `rope_fraction`, no position encoding."""
+def attention(c: Fields, rope_fraction: float | None = 1.0, theta: float = 10_000.0) -> dict[str, Any]:
+    """Without a `rope_fraction`, no position encoding. `theta`: the class's own, where the config has none."""
     biased = c.flag("attention_bias")
     n_heads = c.count("num_attention_heads")
     section = {
         "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", n_kv_heads or n_heads),
-        "head_dim": c.count(head_dim, c.count("hidden_size") // n_heads),
+        "n_kv_heads": c.count("num_key_value_heads", n_heads),
+        "head_dim": c.count("head_dim", c.count("hidden_size") // n_heads),
         "qkv_bias": biased,
         "out_bias": biased,
     }
-    return section | (NOPE if rope_fraction is None else rope(c, rope_fraction))
+    return section | (NOPE if rope_fraction is None else rope(c, rope_fraction, theta))
 
 
 def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> dict[str, Any]:

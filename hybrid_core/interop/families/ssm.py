@@ -50,13 +50,13 @@ def mamba2(c: Fields) -> dict[str, Any]:
     } | shared.dt_limit(c)
     c.must("expand", ssm["d_ssm"] / c.count("hidden_size"))
     c.must("intermediate_size", ssm["d_ssm"])
-    c.must("rms_norm", True)
+    c.must("rms_norm", True, None)
     return shared.model(c, "layer_norm_epsilon") | {"layers": {"strategy": "mamba"}, "ssm": ssm}
 
 
 def mamba_ssm(c: Fields) -> dict[str, Any]:
     """mamba_ssm's own config: the vocabulary is padded, and attention layers stand where it says."""
-    d, n, multiple = c.count("d_model"), c.count("n_layer"), c.count("pad_vocab_size_multiple", 8)
+    d, n, multiple = c.count("d_model"), c.layers("n_layer"), c.count("pad_vocab_size_multiple", 8)
     s, a = c.section("ssm_cfg"), c.section("attn_cfg")
     if s.word("layer", {"Mamba1": "mamba1", "Mamba2": "mamba2"}, "Mamba1") == "mamba1":
         rank = s.take("dt_rank", "auto")
