@@ -10,9 +10,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from hybrid_core.built import require_built
-from hybrid_core.interop import frameworks
-from hybrid_core.interop.frameworks import first_of
+from hybrid_core.interop import frameworks, megatron
 from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.interop.megatron import first_of
 from hybrid_core.interop.snippet import snippet
 from hybrid_core.spec import (
     AnyFfn,
@@ -488,13 +488,22 @@ def first_difference(spec: ArchSpec, other: ArchSpec) -> str | None:
     """The first thing of `spec` that `other` has otherwise, in words, or None where they are the same model."""
     if spec.n_layers != other.n_layers:
         return f"n_layers: {spec.n_layers}"
-    for index, (mine, theirs) in enumerate(zip(spec.stack, other.stack, strict=True), start=1):
+    for index, (one, another) in enumerate(zip(spec.stack, other.stack, strict=True), start=1):
+        mine, theirs = _one_shared(one), _one_shared(another)
         if mine != theirs:
             return f"layer {index}: {_of_layer(mine, theirs)}"
     for key in ("vocab_size", "tie_embeddings", "norm_eps", "d_model", "post_norm", "norm", "meta_tokens", "outside_params", "constants"):
         if getattr(spec, key) != getattr(other, key):
             return f"{key}: {short(getattr(spec, key))}"
     return None
+
+
+def _one_shared(layer: Layer) -> Layer:
+    """Several shared experts are one of their width together: all of them see every token."""
+    ffn = layer.ffn
+    if not isinstance(ffn, MoE) or not ffn.n_shared:
+        return layer
+    return layer._replace(ffn=ffn.model_copy(update={"n_shared": 1, "d_shared": ffn.shared_width}))
 
 
 def _of_layer(mine: Layer, theirs: Layer) -> str:
@@ -526,22 +535,21 @@ def _hf(spec: ArchSpec) -> Files:
 
 
 def _megatron(spec: ArchSpec) -> Files:
-    flags = frameworks.to_megatron(spec)
-    sizes = [(layer.mixer != NoMixer()) + (layer.ffn is not None) for layer in spec.stack]
+    flags = megatron.to_megatron(spec)
     ssm = first_of(spec, Mamba2Mixer)
-    _same(spec, frameworks.from_megatron(flags, sizes, ssm.chunk_size if ssm else 128))
-    return {"megatron.args": frameworks.megatron_text(spec, flags)}
+    _same(spec, megatron.from_megatron(flags, megatron.block_sizes(spec), ssm.chunk_size if ssm else 128), megatron.VERSION)
+    return {"megatron.args": megatron.megatron_text(spec, flags)}
 
 
 def _fla(spec: ArchSpec) -> Files:
     config = frameworks.to_fla(spec)
-    _same(spec, frameworks.from_fla(config))
+    _same(spec, frameworks.from_fla(config), "fla.models 0.6")
     return {"config.json": json.dumps(config, indent=2) + "\n"}
 
 
 def _torchtitan(spec: ArchSpec) -> Files:
     told = frameworks.to_torchtitan(spec)
-    _same(spec, frameworks.from_torchtitan(told))
+    _same(spec, frameworks.from_torchtitan(told), "torchtitan's Llama 3")
     return {"model_config.py": frameworks.torchtitan_text(spec, told)}
 
 
@@ -550,12 +558,12 @@ def _python(spec: ArchSpec) -> Files:
     return {"model.py": snippet(spec)}
 
 
-def _same(spec: ArchSpec, design: dict[str, Any]) -> None:
+def _same(spec: ArchSpec, design: dict[str, Any], format_name: str) -> None:
     """Raise SpecError unless the design that was read back is the one that was written."""
     kept = {key: value for key, value in design.items() if value is not None}
     difference = first_difference(spec, ArchSpec.from_mapping({"schema": 1, "name": spec.name} | kept))
     if difference:
-        raise SpecError(f"{difference} - this format cannot say it")
+        raise SpecError(f"{difference} - {format_name} cannot say it")
 
 
 FORMATS: dict[str, Callable[[ArchSpec], Files]] = {
