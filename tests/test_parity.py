@@ -24,7 +24,7 @@ from kernels.selective_scan import selective_scan, selective_scan_step
 from kernels.ssd import reference as ssd_reference
 from kernels.ssd import ssd, ssd_step
 from tests.conftest import assert_close
-from tests.designs import design
+from tests.designs import TINY_HYMBA, design
 
 TINY = {"vocab_size": 97, "hidden_size": 64, "tie_word_embeddings": False}
 DECODER = TINY | {"intermediate_size": 72, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
@@ -288,8 +288,9 @@ def test_a_field_that_changes_the_model_and_is_not_understood_is_refused(name: s
 
 
 def test_a_missing_field_is_named() -> None:
+    """Where transformers has no class whose default it could have."""
     with pytest.raises(SpecError, match="hidden_size: missing - this field is required"):
-        spec_from_config({key: value for key, value in CONFIGS["llama"].items() if key != "hidden_size"})
+        spec_from_config({key: value for key, value in TINY_HYMBA.items() if key != "hidden_size"})
 
 
 def test_tensors_that_do_not_fit_are_named() -> None:
