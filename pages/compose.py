@@ -151,7 +151,7 @@ with st.container():
     if refused := refusal(spec, workload, device.memory_bytes):
         st.warning(f"Does not fit {device.name}: {refused}.")
     for line in kernel_refusals(spec):
-        st.caption(f":material/info: A library's kernel refuses this shape; the kernels here take it. {design.plain(line)}.")
+        st.caption(f":material/info: A library's kernel refuses a shape that the kernels here take: {design.plain(line)}.")
 said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
 with st.container():
     if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):

@@ -55,7 +55,10 @@ def test_compose_names_a_shape_that_kernels_refuse(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     page = compose(design("M", d_model=64, ssm={"d_ssm": 128, "head_dim": 64, "d_state": 128}))
     assert not page.exception and not page.error
-    assert any("514 wide" in caption.value for caption in page.caption)
+    assert sum("514 wide" in caption.value for caption in page.caption) == 1
+    page.session_state["share"] = True  # the menu, open: Hugging Face and Megatron run those kernels
+    page.run()
+    assert sum("Its kernels refuse a shape" in caption.value for caption in page.caption) == 2
     other = compose(presets.get(presets.FIRST).spec)
     assert not any("causal-conv1d" in caption.value for caption in other.caption)
 

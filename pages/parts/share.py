@@ -47,4 +47,4 @@ def _download(spec: ArchSpec, to: str, label: str, kind: str) -> None:
     st.download_button(f"Download {label}", text, name, kind, icon=":material/code:", on_click="ignore", key=f"share.{to}")
     if to in kernel_shapes.FORMATS:
         for line in kernel_shapes.kernel_refusals(spec):
-            st.caption(f"Its kernels refuse a shape. {design.plain(line)}.")
+            st.caption(f"Its kernels refuse a shape: {design.plain(line)}.")
