@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from hybrid_core import __version__, hardware, presets, quality
+from hybrid_core import __version__, hardware, kernel_shapes, presets, quality
 from hybrid_core.advice import SCENARIOS, advise
 from hybrid_core.built import not_built, require_built
 from hybrid_core.costs.model import model_costs
@@ -228,7 +228,8 @@ def _import(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    files = export(presets.resolve(arguments.spec), arguments.to)
+    spec = presets.resolve(arguments.spec)
+    files = export(spec, arguments.to)
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -236,6 +237,9 @@ def _export(arguments: argparse.Namespace) -> None:
     for name, text in files.items():
         _write(arguments.output / name, text)
         print(arguments.output / name)
+    if arguments.to in kernel_shapes.FORMATS:
+        for line in kernel_shapes.kernel_refusals(spec):
+            print(f"kernel shape: {line}", file=sys.stderr)
 
 
 def _write(path: Path, text: str) -> None:
@@ -249,6 +253,7 @@ def _cost(arguments: argparse.Namespace) -> None:
     spec, device = presets.resolve(arguments.spec), hardware.get(arguments.hardware)
     names = ("batch_size", "context_len", "prompt_len", "weight_dtype", "kv_cache_dtype", "state_dtype", "max_batched_tokens")
     record = summary(spec, Workload.make(**{name: getattr(arguments, name) for name in names}), device)
+    record["kernel_shapes"] = kernel_shapes.kernel_refusals(spec)
     if arguments.tokens is not None:
         if not 0 < arguments.tokens < 1e18:
             raise SpecError(f"tokens: {arguments.tokens} - must be positive and below 1e18")

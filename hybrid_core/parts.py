@@ -255,7 +255,7 @@ class Mamba2Fields(Frozen):
     """What a Mamba-2 layer and the section `ssm` have in common.
 
     `gated_norm`: the RMSNorm after the gate. `norm_first`: it stands before the gate. `in_bias`, `out_bias`, `conv_bias`: of the
-    projections and the convolution. `dt_min`: dt is no smaller (Nemotron-H).
+    projections and the convolution. `dt_min`: dt is no smaller (the low end of a config's `time_step_limit`).
     """
 
     d_ssm: Dim

@@ -9,6 +9,7 @@ from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import SAME_SIZE, same_size_llama
 from hybrid_core.costs.summary import summary
 from hybrid_core.glossary import explain
+from hybrid_core.kernel_shapes import kernel_refusals
 from hybrid_core.link import MAX_COMPARED, View
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures
@@ -152,6 +153,8 @@ numbers.draw(summary(spec, workload, device), summary(reference, workload, devic
 with st.container():
     if problem := fit(spec, workload, device).problem(device.name):
         st.warning(f"{problem[:1].upper()}{problem[1:]}.")
+    for line in kernel_refusals(spec):
+        st.caption(f":material/info: A library's kernel refuses a shape that the kernels here take: {design.plain(line)}.")
 said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
 with st.container():
     if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):

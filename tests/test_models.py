@@ -1,8 +1,11 @@
 """Published models in: every figure against the reference table, every family against transformers, bad configs in one line."""
 
+import dataclasses
 import json
 import random
+import tracemalloc
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from hybrid_core.built import not_built
 from hybrid_core.cli import main
 from hybrid_core.costs.model import model_costs
 from hybrid_core.data import PROFILES
+from hybrid_core.interop.families.defaults import CLASS_DEFAULTS
 from hybrid_core.interop.huggingface import FAMILIES, parse_config, read_config, spec_from_config
 from hybrid_core.spec import ArchSpec, SpecError
 from hybrid_core.workload import Workload
@@ -140,6 +144,150 @@ def test_every_family_that_transformers_has_is_among_them() -> None:
     assert {name.split("-")[0] for name in UNSEEN} == set(FAMILIES) - by_hand
 
 
+# ---------------------------------------------------------------- fields that a config does not hold, or holds as null
+
+
+def class_of(family: str) -> Any:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    return CONFIG_MAPPING[family]
+
+
+@pytest.mark.parametrize("family", CLASS_DEFAULTS)
+def test_the_defaults_written_down_are_those_of_the_class(family: str) -> None:
+    theirs = {field.name: field.default for field in dataclasses.fields(class_of(family))}
+    for key, value in CLASS_DEFAULTS[family].items():
+        assert theirs[key] == value, key
+
+
+# Rules between fields that our reader checks and a class on the meta device does not: such a model fails when it runs, or is
+# another one than its num_hidden_layers says.
+ACROSS = (
+    "must be divisible by",
+    "must be even",
+    "must be num_attention_heads",
+    "without it the class has",
+    "must be False where layers hold experts",
+)
+
+
+def changed_configs(config: dict[str, Any], known: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The config without each of its fields, and with each field that it or its class has set to null."""
+    for key in config:
+        if key != "model_type":
+            yield f"{key} absent", {other: value for other, value in config.items() if other != key}
+    for key in {**config, **known}:
+        if key != "model_type":
+            yield f"{key} null", config | {key: None}
+
+
+def ours(config: dict[str, Any]) -> ArchSpec | None:
+    """Our design, or None for what breaks a rule between fields. Any other refusal is a fault here: transformers takes the config."""
+    try:
+        return spec_from_config(config, "x")
+    except SpecError as error:
+        assert any(rule in str(error) for rule in ACROSS), str(error)
+        return None
+
+
+def comparable(spec: ArchSpec) -> tuple[ArchSpec, dict[str, Any]]:
+    """All of a design but how RoPE is scaled and weights are stored, which transformers completes with fields of its own."""
+    kept = {key: value for key, value in spec.constants.items() if key not in ("rope_scaling", "quantization_config")}
+    return spec.replace(constants={}), kept
+
+
+def compare_with_transformers(config: dict[str, Any]) -> int:
+    """Compare every changed config: parameters with the model on the meta device, all else with the config that the class completes.
+    Returns how many were compared; what transformers itself cannot build is none of them."""
+    from transformers import AutoModelForCausalLM
+
+    cls, compared = class_of(config["model_type"]), 0
+    outside = ("model_type", "auto_map", "quantization_config")
+    known = json.loads(cls().to_json_string())
+    for change, changed in changed_configs({key: value for key, value in config.items() if key not in outside[1:]}, known):
+        fields = {key: value for key, value in changed.items() if key not in outside}
+        with warnings.catch_warnings(), torch.device("meta"):
+            warnings.simplefilter("ignore")
+            try:
+                model = AutoModelForCausalLM.from_config(cls(**fields))
+            except Exception:  # theirs are of many types
+                continue
+        spec = ours(changed)
+        if spec is None:
+            continue
+        assert model_costs(spec).params().total == sum(parameter.numel() for parameter in model.parameters()), change
+        completed = spec_from_config(json.loads(model.config.to_json_string()), "x")
+        (mine, constants), (theirs, their_constants) = comparable(spec), comparable(completed)
+        assert mine.same_model(theirs), change
+        assert constants == their_constants, change
+        compared += 1
+    return compared
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_a_field_that_is_absent_or_null_means_what_it_does_in_transformers(name: str) -> None:
+    config = {"model_type": name.split("-", maxsplit=1)[0]} | UNSEEN[name]
+    assert compare_with_transformers(config) > 8
+
+
+PUBLISHED = {path.stem: read_config(path) for path in sorted((PROFILES / "models" / "configs").glob("*.json"))}
+IN_TRANSFORMERS = [name for name, config in PUBLISHED.items() if config.get("model_type") in CLASS_DEFAULTS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_TRANSFORMERS)
+def test_so_it_does_in_every_published_config(name: str) -> None:
+    assert compare_with_transformers(PUBLISHED[name]) > 8
+
+
+# family, fields, absent -> an attribute of the design by its path, and the value of transformers 5.23's class.
+ABSENT: list[tuple[str, dict[str, Any], str, Any]] = [
+    ("gpt_oss", {"num_attention_heads": 64}, "attention.head_dim", 64),
+    ("gpt_oss", {"num_attention_heads": 64}, "attention.n_kv_heads", 8),
+    ("gpt_oss", {"num_attention_heads": 64}, "attention.rope_theta", 150_000.0),
+    ("qwen3_next", {}, "attention.head_dim", 256),
+    ("zamba", {"hidden_size": 256, "num_attention_heads": 16}, "stack.2.mixer.attention.n_kv_heads", 16),
+    ("recurrent_gemma", {}, "ffn.d_ff", 7680 // 2),
+    ("bamba", {"mamba_conv_bias": None}, "ssm.conv_bias", False),
+    ("falcon_h1", {"mamba_conv_bias": None}, "ssm.conv_bias", False),
+    ("granitemoehybrid", {"mamba_conv_bias": None}, "ssm.conv_bias", False),
+]
+
+
+@pytest.mark.parametrize(("family", "fields", "path", "value"), ABSENT, ids=[f"{family}-{path}" for family, _, path, _ in ABSENT])
+def test_what_an_absent_field_means_by_family(family: str, fields: dict[str, Any], path: str, value: Any) -> None:
+    found: Any = spec_from_config({"model_type": family} | fields)
+    for part in path.split("."):
+        found = found[int(part)] if part.isdigit() else getattr(found, part)
+    assert found == value
+
+
+HUGE = 10_000_000
+OTHERS = {  # families whose configs are not in the files above
+    "hymba": {"hidden_size": 64, "num_attention_heads": 4},
+    "phi4flash": {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 64},
+    "qwen2_vl": {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 64},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ten_million_layers_are_refused_before_a_list_of_them_is_made(family: str) -> None:
+    fields = next((config for name, config in UNSEEN.items() if name.split("-")[0] == family), OTHERS.get(family))
+    config = {"model_type": family, "vocab_size": 99} | (fields or {}) | {"num_hidden_layers": HUGE}
+    tracemalloc.start()
+    with pytest.raises(SpecError, match=r"^num_hidden_layers: 10000000 - must be a positive whole number up to 1,024$"):
+        spec_from_config(config)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < HUGE // 8  # not even a bit for each of them
+
+
+@pytest.mark.parametrize("native", [{"d_model": 64, "ssm_cfg": {}, "vocab_size": 99}, {"n_embd": 64, "mb_per_layer": 2, "local_window": 4}])
+def test_so_they_are_in_configs_of_other_code(native: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=r"^n_layer: 10000000 - must be a positive whole number up to 1,024$"):
+        spec_from_config(native | {"n_layer": HUGE})
+
+
 def test_phi_4_mini_flash_by_hand() -> None:
     """Its published code: 32 layers of 2560 with LayerNorms; 9 Mamba-1, 8 windows, 1 full, 7 layers that reuse keys and values, 7 gates."""
     config = {"model_type": "phi4flash", "vocab_size": 200064, "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 32}
@@ -175,7 +323,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"hidden_size": 8}, "model_type: missing - this field is required"),
     (JAMBA | {"hidden_size": -4096}, "hidden_size: -4096 - must be a positive whole number"),
     (JAMBA | {"rms_norm_eps": float("nan")}, "rms_norm_eps: nan - must be a finite number above 0"),
-    (JAMBA | {"num_hidden_layers": 10**9}, "num_hidden_layers: 1000000000 - must be a positive whole number up to 10,000,000"),
+    (JAMBA | {"num_hidden_layers": 10**9}, "num_hidden_layers: 1000000000 - must be a positive whole number up to 1,024"),
     (JAMBA | {"num_attention_heads": 30}, "attention.n_heads: 30 - must be divisible by n_kv_heads (8)"),
     (JAMBA | {"mlp_bias": True}, "mlp_bias: True - must be False"),
     (JAMBA | {"sliding_window": 512}, "sliding_window: 512 - must be None"),

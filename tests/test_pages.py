@@ -13,6 +13,7 @@ from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeO
 from hybrid_core.retrieval.scores import cell
 from hybrid_core.runs.store import now, open_store
 from hybrid_core.spec import ArchSpec
+from tests.designs import design
 
 ROOT = Path(__file__).resolve().parent.parent
 OPENED = ("inter-1to5-1b", "swa-1to3-1b", "intra-1to0-350m", "llama-moe-1b", "diff-t-1b", "diff-m-1b", "mamba-3b")
@@ -47,6 +48,19 @@ def pressed(page: AppTest, label: str) -> AppTest:
 def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     return compose(presets.get(presets.FIRST).spec)
+
+
+def test_compose_names_a_shape_that_kernels_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """state-spaces/mamba#643: an input projection of 514. It is a caption: the design is fine here."""
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    page = compose(design("M", d_model=64, ssm={"d_ssm": 128, "head_dim": 64, "d_state": 128}))
+    assert not page.exception and not page.error
+    assert sum("514 wide" in caption.value for caption in page.caption) == 1
+    page.session_state["share"] = True  # the menu, open: Hugging Face and Megatron run those kernels
+    page.run()
+    assert sum("Its kernels refuse a shape" in caption.value for caption in page.caption) == 2
+    other = compose(presets.get(presets.FIRST).spec)
+    assert not any("causal-conv1d" in caption.value for caption in other.caption)
 
 
 def test_a_stack_written_as_letters_is_custom_and_one_click_from_its_strategy(page: AppTest) -> None:

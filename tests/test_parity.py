@@ -13,16 +13,18 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
+from hybrid_core.interop.export import hf_config
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.interop.weights import FAMILIES, WeightsError, from_transformers, load_folder, save_folder
 from hybrid_core.modules import build, generate
+from hybrid_core.modules.mamba2 import Mamba2
 from hybrid_core.spec import SpecError
 from kernels.selective_scan import reference as scan_reference
 from kernels.selective_scan import selective_scan, selective_scan_step
 from kernels.ssd import reference as ssd_reference
 from kernels.ssd import ssd, ssd_step
 from tests.conftest import assert_close
-from tests.designs import design
+from tests.designs import TINY_HYMBA, design
 
 TINY = {"vocab_size": 97, "hidden_size": 64, "tie_word_embeddings": False}
 DECODER = TINY | {"intermediate_size": 72, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2}
@@ -98,6 +100,15 @@ LENGTHS = (1, 3, 37)  # none but 1 divides the chunk (8) or the window (5)
 TOLERANCE = 1e-4
 
 
+def without_floor(model: PreTrainedModel) -> PreTrainedModel:
+    """transformers 5.23 clamps dt by `time_step_min` in these two families; the published code does not (transformers#48989)."""
+    if model.config.model_type in ("nemotron_h", "zamba2"):
+        for module in model.modules():
+            if hasattr(module, "time_step_limit"):
+                module.time_step_limit = (0.0, float("inf"))
+    return model
+
+
 def theirs(name: str) -> PreTrainedModel:
     """A tiny model of transformers in which no parameter is constant: some of its inits are zeros and ones."""
     fields = dict(CONFIGS[name])
@@ -107,7 +118,7 @@ def theirs(name: str) -> PreTrainedModel:
         for parameter in model.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=0.18 if name.startswith("zamba") else 0.2)  # their float32 is the limit
     model.generation_config.eos_token_id = None  # generate all that is asked for
-    return model
+    return without_floor(model)
 
 
 def saved(model: PreTrainedModel) -> dict[str, Any]:
@@ -138,12 +149,63 @@ def test_a_folder_in_hugging_faces_format_goes_both_ways(name: str, tmp_path: Pa
     model.save_pretrained(tmp_path / "theirs")
     ours = load_folder(tmp_path / "theirs")
     save_folder(ours, tmp_path / "ours")
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval()
+    again = without_floor(AutoModelForCausalLM.from_pretrained(tmp_path / "ours").eval())
     tokens = torch.randint(97, (2, 11), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         expected = model(tokens).logits
         assert (ours(tokens) - expected).abs().max() < TOLERANCE
         assert (again(tokens).logits - expected).abs().max() < TOLERANCE
+
+
+def published_mamba2(module: Mamba2, u: Tensor, dt_limit: tuple[float, float]) -> Tensor:
+    """A Mamba-2 layer token by token, from mamba_ssm's definition: `Mamba2.step` (modules/mamba2.py) with the clamp of dt that stands
+    in ssd_chunk_state.py, softplus(dt + bias) to `dt_limit`, and the norm per group of NVIDIA's modeling_nemotron_h.py."""
+    s = module.spec
+    z, xbc, dt = F.linear(u, module.in_proj.weight, module.in_proj.bias).split([s.d_ssm, s.d_xbc, s.n_heads], -1)
+    padded = F.pad(xbc, (0, 0, s.d_conv - 1, 0))
+    state = torch.zeros(u.shape[0], s.n_heads, s.head_dim, s.d_state, dtype=u.dtype)
+    outputs = []
+    for t in range(u.shape[1]):
+        window = padded[:, t : t + s.d_conv]
+        conv = F.silu((window * module.conv_weight.T).sum(1) + module.conv_bias)
+        x, B, C = conv.split([s.d_ssm, s.n_groups * s.d_state, s.n_groups * s.d_state], -1)
+        x = x.unflatten(-1, (s.n_heads, s.head_dim))
+        per_group = s.n_heads // s.n_groups
+        B, C = (v.unflatten(-1, (s.n_groups, s.d_state)).repeat_interleave(per_group, 1) for v in (B, C))
+        step = F.softplus(dt[:, t] + module.dt_bias).clamp(*dt_limit)
+        decay = torch.exp(-step * module.A_log.exp())
+        state = decay[..., None, None] * state + (step[..., None] * x)[..., None] * B[:, :, None]
+        y = (state @ C[..., None]).squeeze(-1) + module.D[:, None] * x
+        gated = (y.flatten(1) * F.silu(z[:, t])).unflatten(-1, (s.n_groups, -1))
+        normed = gated * torch.rsqrt(gated.square().mean(-1, keepdim=True) + module.norm.eps)
+        outputs.append(module.out(normed.flatten(1) * module.norm.weight))
+    return torch.stack(outputs, 1)
+
+
+# What a config says of dt, and the clamp that it means: 1e308 and null are NVIDIA's own ways to write no limit.
+LIMITS: list[tuple[Any, tuple[float, float]]] = [
+    ([0.0, float("inf")], (0.0, float("inf"))),
+    ([0.0, 1e308], (0.0, float("inf"))),
+    ([0.0, {"__float__": "Infinity"}], (0.0, float("inf"))),
+    (None, (0.0, float("inf"))),
+    ([0.4, float("inf")], (0.4, float("inf"))),
+]
+
+
+@pytest.mark.parametrize("family", ["nemotron_h", "mamba2", "bamba", "zamba2"])
+@pytest.mark.parametrize(("limit", "clamp"), LIMITS, ids=["infinite", "1e308", "mapping", "null", "floor"])
+def test_dt_is_clamped_as_the_published_code_does(family: str, limit: Any, clamp: tuple[float, float]) -> None:
+    """`time_step_min` is so large here that it would show, if it were a floor."""
+    spec = spec_from_config(CONFIGS[family] | {"time_step_limit": limit, "time_step_min": 0.9})
+    model = build(spec, dtype=torch.float64)
+    module = next(module for module in model.modules() if type(module) is Mamba2)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+        u = torch.randn(2, 11, spec.d_model, generator=generator, dtype=torch.float64)
+        assert_close(family, module(u), published_mamba2(module, u, clamp), 1e-10)
+    assert spec_from_config(hf_config(spec)).same_model(spec)
 
 
 def test_a_folder_that_lies_is_refused_with_the_first_difference(tmp_path: Path) -> None:
@@ -207,7 +269,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"num_key_value_heads": 3}, "attention.n_heads: 4 - must be divisible by n_kv_heads (3)"),
     ("llama", {"model_type": "gpt2"}, "model_type: 'gpt2' - must be 'llama' or "),
     ("mistral", {"rope_parameters": LLAMA3}, "sliding_window: 5 - must be null where RoPE is scaled"),
-    ("mamba2", {"time_step_limit": [0.001, 0.1]}, "time_step_limit: [0.001, 0.1] - dt must be unlimited"),
+    ("mamba2", {"time_step_limit": [0.001, 0.1]}, "time_step_limit: [0.001, 0.1] - dt must have no upper limit"),
+    ("nemotron_h", {"time_step_limit": [0.0, 0.1]}, "time_step_limit: [0.0, 0.1] - dt must have no upper limit"),
+    ("nemotron_h", {"time_step_limit": [-1, 1e308]}, "time_step_limit: [-1, 1e+308] - must be two numbers, from 0"),
+    ("nemotron_h", {"time_step_limit": 0.001}, "time_step_limit: 0.001 - must be a list of two numbers"),
     ("mamba2", {"expand": 4}, "expand: 4 - must be 2.0"),
     ("bamba", {"partial_rotary_factor": 0.25}, "partial_rotary_factor: 0.25 - must be 0.5"),
     ("bamba", {"attn_layer_indices": 1}, "attn_layer_indices: 1 - must be a list"),
@@ -223,8 +288,9 @@ def test_a_field_that_changes_the_model_and_is_not_understood_is_refused(name: s
 
 
 def test_a_missing_field_is_named() -> None:
+    """Where transformers has no class whose default it could have."""
     with pytest.raises(SpecError, match="hidden_size: missing - this field is required"):
-        spec_from_config({key: value for key, value in CONFIGS["llama"].items() if key != "hidden_size"})
+        spec_from_config({key: value for key, value in TINY_HYMBA.items() if key != "hidden_size"})
 
 
 def test_tensors_that_do_not_fit_are_named() -> None:

@@ -10,9 +10,9 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from hybrid_core.built import require_built
-from hybrid_core.interop import frameworks
-from hybrid_core.interop.frameworks import first_of
+from hybrid_core.interop import frameworks, megatron
 from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.interop.megatron import first_of
 from hybrid_core.interop.snippet import snippet
 from hybrid_core.spec import (
     AnyFfn,
@@ -87,6 +87,14 @@ def _rope(spec: ArchSpec) -> dict[str, Any]:
     return found
 
 
+def _gpt_rope(spec: ArchSpec) -> dict[str, Any]:
+    """GptOssConfig scales RoPE unless it is told not to."""
+    found = _rope(spec)
+    if "rope_scaling" in spec.constants or "rope_scaling" in found:
+        return found
+    return {"rope_parameters": found | {"rope_type": "default"}}
+
+
 def _partial_rope(spec: ArchSpec) -> dict[str, Any]:
     """For classes that turn a part of the head by default."""
     mixer = _attention(spec)
@@ -123,6 +131,17 @@ def _expand(key: str = "mamba_expand") -> Callable[[ArchSpec], dict[str, Any]]:
         return {key: d_ssm // spec.d_model} if d_ssm else {}
 
     return fields
+
+
+def _attention_indices(spec: ArchSpec) -> dict[str, Any]:
+    return {"attn_layer_indices": [i for i, letter in enumerate(spec.pattern) if letter == "A"]}
+
+
+def _dt_limit(spec: ArchSpec) -> dict[str, Any]:
+    """The smallest dt, where a design sets one; infinity as transformers 5 writes it."""
+    parts = [layer.mixer for layer in spec.stack] + [getattr(layer.mixer, "ssm", None) for layer in spec.stack]
+    dt_min = next((part.dt_min for part in parts if isinstance(part, Mamba2Mixer)), None)
+    return {"time_step_limit": [dt_min, {"__float__": "Infinity"}]} if dt_min else {}
 
 
 def _period(letters: str, letter: str) -> tuple[int, int]:
@@ -228,7 +247,7 @@ FAMILIES: dict[str, _Family] = {
             AttentionMixer: BIASED | {"head_dim": "head_dim"},
             MoE: EXPERTS | {"num_local_experts": "n_routed", "intermediate_size": "d_expert"},
         },
-        (_rope, _window, _names("layer_types", S="sliding_attention", A="full_attention")),
+        (_gpt_rope, _window, _names("layer_types", S="sliding_attention", A="full_attention")),
     ),
     "mamba": _Family("MambaForCausalLM", LAYER, {Mamba1Mixer: PLAIN_MAMBA1}, (_expand("expand"),)),
     "falcon_mamba": _Family(
@@ -249,13 +268,13 @@ FAMILIES: dict[str, _Family] = {
                 "use_conv_bias": "conv_bias",
             }
         },
-        (_expand("expand"),),
+        (_expand("expand"), _dt_limit),
     ),
     "bamba": _Family(
         "BambaForCausalLM",
         RMS,
         {AttentionMixer: BIASED, Mamba2Mixer: MAMBA2, SwiGLU: GATED | {"mlp_bias": "bias"}},
-        (_spare_heads, _partial_rope, _expand(), lambda spec: {"attn_layer_indices": [i for i, x in enumerate(spec.pattern) if x == "A"]}),
+        (_spare_heads, _partial_rope, _expand(), _dt_limit, _attention_indices),
     ),
     "jamba": _Family(
         "JambaForCausalLM",
@@ -284,13 +303,12 @@ FAMILIES: dict[str, _Family] = {
                 "mamba_ngroups": "n_groups",
                 "chunk_size": "chunk_size",
                 "add_bias_linear": "in_bias",
-                "time_step_min": "dt_min",
             },
             SharedBlockMixer: {key: f"attention.{ours}" for key, ours in HEADS.items()}
             | {key: f"ffn.{ours}" for key, ours in GATED.items()}
             | {"adapter_rank": "adapter_rank", "use_shared_attention_adapter": "attention_adapters"},
         },
-        (_expand(), _zamba2, _rope, _names("layers_block_type", **HYBRID)),
+        (_expand(), _dt_limit, _zamba2, _rope, _names("layers_block_type", **HYBRID)),
     ),
     "falcon_h1": _Family(
         "FalconH1ForCausalLM",
@@ -302,7 +320,7 @@ FAMILIES: dict[str, _Family] = {
             Mamba2Mixer: {},
             SwiGLU: GATED | {"mlp_bias": "bias"},
         },
-        (_rope, _falcon),
+        (_rope, _dt_limit, _falcon),
     ),
     "nemotron_h": _Family(
         "NemotronHForCausalLM",
@@ -317,7 +335,6 @@ FAMILIES: dict[str, _Family] = {
                 "n_groups": "n_groups",
                 "chunk_size": "chunk_size",
                 "use_bias": "in_bias",
-                "time_step_min": "dt_min",
                 "use_conv_bias": "conv_bias",
             },
             Mlp: {"intermediate_size": "d_ff", "mlp_hidden_act": ACT, "mlp_bias": "bias"},
@@ -333,7 +350,7 @@ FAMILIES: dict[str, _Family] = {
                 "mlp_hidden_act": ACT,
             },
         },
-        (_nemotron_layers,),
+        (_dt_limit, _nemotron_layers),
         n_layers=False,
     ),
     "granitemoehybrid": _Family(
@@ -345,7 +362,7 @@ FAMILIES: dict[str, _Family] = {
             SwiGLU: {"shared_intermediate_size": "d_ff", "intermediate_size": "d_ff", "hidden_act": ACT},
             MoE: EXPERTS | {"intermediate_size": "d_expert", "shared_intermediate_size": "shared_width", "hidden_act": ACT},
         },
-        (_spare_heads, _expand(), _granite, _rope, _names("layer_types", **HYBRID)),
+        (_spare_heads, _expand(), _dt_limit, _granite, _rope, _names("layer_types", **HYBRID)),
     ),
     "qwen3_next": _Family(
         "Qwen3NextForCausalLM",
@@ -413,16 +430,18 @@ FAMILIES: dict[str, _Family] = {
         (_partial_rope, _recurrent, lambda spec: {"block_types": [{"R": "recurrent", "S": "attention"}[x] for x in spec.pattern]}),
     ),
 }
+# transformers has more classes than those of the table above: a refusal speaks of those alone.
+NONE_WRITTEN = f"none of the {len(FAMILIES)} classes of transformers that are written here"
 # Constants that a reader makes itself, from the family.
 IMPLIED = ("norm_offset", "gated_norm_eps")
 
 
 def hf_config(spec: ArchSpec) -> dict[str, Any]:
-    """A config.json that AutoConfig loads and that is this design. Raises ExportError with what no class of transformers can say."""
+    """A config.json that AutoConfig loads and that is this design. Raises ExportError with what no class written here says."""
     used = _kinds(spec)
     holding = [name for name, family in FAMILIES.items() if set(used) <= set(family.fields)]
     if not holding:
-        raise ExportError(f"hf: {', '.join(used.values())} - no class of transformers has these in one stack")
+        raise ExportError(f"hf: {', '.join(used.values())} - {NONE_WRITTEN} has these in one stack")
     differences = []
     for name in holding:
         config = _config(spec, name, FAMILIES[name])
@@ -434,7 +453,7 @@ def hf_config(spec: ArchSpec) -> dict[str, Any]:
             return config
         differences.append((name, difference))
     name, difference = min(differences, key=lambda found: found[1].startswith("layer 1 "))
-    raise ExportError(f"hf: {difference} - no class of transformers says this; {name} comes closest")
+    raise ExportError(f"hf: {difference} - {NONE_WRITTEN} says this; {name} comes closest")
 
 
 def _kinds(spec: ArchSpec) -> dict[type[Any], str]:
@@ -471,13 +490,22 @@ def first_difference(spec: ArchSpec, other: ArchSpec) -> str | None:
     """The first thing of `spec` that `other` has otherwise, in words, or None where they are the same model."""
     if spec.n_layers != other.n_layers:
         return f"n_layers: {spec.n_layers}"
-    for index, (mine, theirs) in enumerate(zip(spec.stack, other.stack, strict=True), start=1):
+    for index, (one, another) in enumerate(zip(spec.stack, other.stack, strict=True), start=1):
+        mine, theirs = _one_shared(one), _one_shared(another)
         if mine != theirs:
             return f"layer {index}: {_of_layer(mine, theirs)}"
     for key in ("vocab_size", "tie_embeddings", "norm_eps", "d_model", "post_norm", "norm", "meta_tokens", "outside_params", "constants"):
         if getattr(spec, key) != getattr(other, key):
             return f"{key}: {short(getattr(spec, key))}"
     return None
+
+
+def _one_shared(layer: Layer) -> Layer:
+    """Several shared experts are one of their width together: all of them see every token."""
+    ffn = layer.ffn
+    if not isinstance(ffn, MoE) or not ffn.n_shared:
+        return layer
+    return layer._replace(ffn=ffn.model_copy(update={"n_shared": 1, "d_shared": ffn.shared_width}))
 
 
 def _of_layer(mine: Layer, theirs: Layer) -> str:
@@ -509,22 +537,21 @@ def _hf(spec: ArchSpec) -> Files:
 
 
 def _megatron(spec: ArchSpec) -> Files:
-    flags = frameworks.to_megatron(spec)
-    sizes = [(layer.mixer != NoMixer()) + (layer.ffn is not None) for layer in spec.stack]
+    flags = megatron.to_megatron(spec)
     ssm = first_of(spec, Mamba2Mixer)
-    _same(spec, frameworks.from_megatron(flags, sizes, ssm.chunk_size if ssm else 128))
-    return {"megatron.args": frameworks.megatron_text(spec, flags)}
+    _same(spec, megatron.from_megatron(flags, megatron.block_sizes(spec), ssm.chunk_size if ssm else 128), megatron.VERSION)
+    return {"megatron.args": megatron.megatron_text(spec, flags)}
 
 
 def _fla(spec: ArchSpec) -> Files:
     config = frameworks.to_fla(spec)
-    _same(spec, frameworks.from_fla(config))
+    _same(spec, frameworks.from_fla(config), "fla.models 0.6")
     return {"config.json": json.dumps(config, indent=2) + "\n"}
 
 
 def _torchtitan(spec: ArchSpec) -> Files:
     told = frameworks.to_torchtitan(spec)
-    _same(spec, frameworks.from_torchtitan(told))
+    _same(spec, frameworks.from_torchtitan(told), "torchtitan's Llama 3")
     return {"model_config.py": frameworks.torchtitan_text(spec, told)}
 
 
@@ -533,12 +560,12 @@ def _python(spec: ArchSpec) -> Files:
     return {"model.py": snippet(spec)}
 
 
-def _same(spec: ArchSpec, design: dict[str, Any]) -> None:
+def _same(spec: ArchSpec, design: dict[str, Any], format_name: str) -> None:
     """Raise SpecError unless the design that was read back is the one that was written."""
     kept = {key: value for key, value in design.items() if value is not None}
     difference = first_difference(spec, ArchSpec.from_mapping({"schema": 1, "name": spec.name} | kept))
     if difference:
-        raise SpecError(f"{difference} - this format cannot say it")
+        raise SpecError(f"{difference} - {format_name} cannot say it")
 
 
 FORMATS: dict[str, Callable[[ArchSpec], Files]] = {

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from hybrid_core.spec import SpecError, short
+from hybrid_core.spec import MAX_LAYERS, SpecError, short
 
 # Fields that change no number: the library's own, those of training and generation, choices among equal implementations, and those
 # that no class here reads (Mamba-2 has no rank, its norm follows the gate whatever the field says).
@@ -25,11 +25,13 @@ MAX_COUNT = 10_000_000
 class Fields:
     """A config's fields, of which a family takes those that it understands; `close` refuses what is left.
 
-    `constants` collects fields that change what is computed but no cost (ArchSpec.constants).
+    `constants` collects fields that change what is computed but no cost (ArchSpec.constants). `absent`: what the family's class has
+    for fields that are not there (families/defaults.py).
     """
 
     def __init__(self, fields: Mapping[str, Any], prefix: str = "") -> None:
         self._fields = fields
+        self.absent: Mapping[str, Any] = {}
         self._prefix = prefix
         self._taken: set[str] = set()
         self.constants: dict[str, Any] = {}
@@ -46,22 +48,26 @@ class Fields:
         return SpecError(f"{self._prefix}{key}: {value} - {rule}")
 
     def take(self, key: str, default: Any = REQUIRED) -> Any:
-        """The field's value, or the default where there is none."""
+        """The field's value, null among them; the class's own default or else the given one where the field is absent."""
         self._taken.add(key)
-        value = self._fields.get(key, default)
+        value = self._fields[key] if key in self._fields else self.absent.get(key, default)
         if value is REQUIRED:
             raise self.refuse(key, "this field is required")
         return value
 
-    def count(self, key: str, default: Any = REQUIRED, least: int = 1) -> int:
-        """A whole number from `least` to ten million; null means the default."""
+    def count(self, key: str, default: Any = REQUIRED, least: int = 1, most: int = MAX_COUNT) -> int:
+        """A whole number from `least` to `most`; null means the default."""
         value = self.take(key, default)
         if value is None and default is not REQUIRED:
             value = default
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= MAX_COUNT:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             rule = "a positive whole number" if least else "a whole number, not negative"
-            raise self.refuse(key, f"must be {rule}" + (f" up to {MAX_COUNT:,}" if isinstance(value, int) and value > MAX_COUNT else ""))
+            raise self.refuse(key, f"must be {rule}" + (f" up to {most:,}" if isinstance(value, int) and value > most else ""))
         return value
+
+    def layers(self, key: str = "num_hidden_layers", default: Any = REQUIRED) -> int:
+        """A number of layers. It is bounded here, before a reader makes a letter or a name for each."""
+        return self.count(key, default, most=MAX_LAYERS)
 
     def number(self, key: str, default: float) -> float:
         """A finite number above 0; null means the default."""
@@ -72,9 +78,9 @@ class Fields:
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """True or false; null means the default."""
+        """True or false; null counts as false, as in the classes' own conditions."""
         value = self.take(key, default)
-        value = default if value is None else value
+        value = False if value is None else value
         if not isinstance(value, bool):
             raise self.refuse(key, "must be true or false")
         return value
@@ -87,8 +93,12 @@ class Fields:
         return names[value]
 
     def must(self, key: str, *allowed: Any) -> None:
-        """Refuse all values but those allowed; the first of them is also transformers' default."""
-        if self.take(key, allowed[0]) not in allowed:
+        """Refuse all values but those allowed; the first of them is also transformers' default. Null is none of them where that is True:
+        the classes' own conditions take it as false."""
+        value = self.take(key, allowed[0])
+        if value is None and allowed[0] is not True:
+            return
+        if value not in allowed:
             raise self.refuse(key, f"must be {' or '.join(map(repr, allowed))}")
 
     def indices(self, key: str, n_layers: int, first: int = 0) -> list[int]:
@@ -146,4 +156,5 @@ def every(n_layers: int, period: int, offset: int, there: str, elsewhere: str) -
 
 def at(n_layers: int, chosen: Sequence[int], there: str, elsewhere: str) -> str:
     """A letter per layer: `there` at those chosen."""
-    return "".join(there if i in chosen else elsewhere for i in range(n_layers))
+    wanted = frozenset(chosen)  # a config may name a layer a million times
+    return "".join(there if i in wanted else elsewhere for i in range(n_layers))

@@ -1,170 +1,92 @@
-"""Designs for training frameworks: Megatron's flags, FLA's config, torchtitan's arguments. Each has a writer and a reader.
+"""Designs for training frameworks: FLA's config, torchtitan's arguments (Megatron's flags: megatron.py). Each has a writer and a reader.
 
-Field names as of Megatron-LM's hybrid models (`--hybrid-layer-pattern`), fla.models 0.6 and torchtitan 0.3's Llama 3. A framework's reader
-knows its fixed choices (Megatron's convolution is 4 wide, FLA's heads share d_model), so what it reads back is what would run.
+Field names as of fla.models 0.6.0 and the Llama 3 of torchtitan 0.3.0; what else torchtitan has: its main branch at b5bcd76 (2026-08-21).
+A framework's reader knows its fixed choices (FLA's heads share d_model), so what it reads back is what would run.
 """
 
 from math import ceil
 from typing import Any
 
+from hybrid_core.interop.megatron import first_of
 from hybrid_core.spec import (
     ArchSpec,
     AttentionMixer,
-    Layer,
+    GatedDeltaNetMixer,
+    KimiDeltaMixer,
     Mamba1Mixer,
     Mamba2Mixer,
-    Mlp,
-    MoE,
-    NoMixer,
     SpecError,
     SwaMixer,
     SwiGLU,
 )
 
-# ---------------------------------------------------------------- Megatron
-
-SYMBOLS = {"M": "Mamba-2", "*": "attention", "-": "feed-forward", "E": "mixture of experts"}
-MEGATRON_D_CONV = 4
-
-
-def megatron_pattern(spec: ArchSpec) -> str:
-    """One symbol a residual step: a block of mixer and feed-forward is two. Raises SpecError for a layer without a symbol."""
-    return "".join(_symbols(index, layer) for index, layer in enumerate(spec.stack, start=1))
-
-
-def _symbols(index: int, layer: Layer) -> str:
-    mixers: dict[type[Any], str] = {Mamba2Mixer: "M", AttentionMixer: "*", NoMixer: ""}
-    if type(layer.mixer) not in mixers:
-        known = " and ".join(kind.kind for kind, symbol in mixers.items() if symbol)
-        raise SpecError(f"layer {index}: {layer.mixer.kind} - Megatron's hybrid pattern has no symbol for it; it has them for {known}")
-    return mixers[type(layer.mixer)] + ("" if layer.ffn is None else "E" if isinstance(layer.ffn, MoE) else "-")
-
-
-def to_megatron(spec: ArchSpec) -> dict[str, Any]:
-    """Flags by name; True is a flag without a value."""
-    pattern, attention, ssm, moe = megatron_pattern(spec), *(first_of(spec, kind) for kind in (AttentionMixer, Mamba2Mixer, MoE))
-    ffn = first_of(spec, SwiGLU) or first_of(spec, Mlp)
-    flags: dict[str, Any] = {"hybrid-layer-pattern": pattern, "num-layers": len(pattern), "hidden-size": spec.d_model}
-    flags |= {"vocab-size": spec.vocab_size, "normalization": "RMSNorm", "norm-epsilon": spec.norm_eps, "disable-bias-linear": True}
-    if not spec.tie_embeddings:
-        flags["untie-embeddings-and-output-weights"] = True
-    if ffn or moe:
-        gated = isinstance(ffn, SwiGLU) or bool(moe and moe.gated)
-        flags |= {"ffn-hidden-size": ffn.d_ff if ffn else moe.d_expert, "swiglu" if gated else "squared-relu": True}
-    if attention:
-        flags |= {"num-attention-heads": attention.n_heads, "group-query-attention": True, "num-query-groups": attention.n_kv_heads}
-        flags |= {"kv-channels": attention.head_dim} | _megatron_rope(attention)
-    if ssm:
-        flags |= {"mamba-num-heads": ssm.n_heads, "mamba-head-dim": ssm.head_dim, "mamba-state-dim": ssm.d_state}
-        flags |= {"mamba-num-groups": ssm.n_groups}
-    if moe:
-        flags |= {"num-experts": moe.n_routed, "moe-router-topk": moe.top_k, "moe-ffn-hidden-size": moe.d_expert}
-        flags |= {"moe-router-score-function": moe.score, "moe-router-topk-scaling-factor": moe.scale}
-        if moe.score == "sigmoid":
-            flags |= {"moe-router-enable-expert-bias": True}
-        elif not moe.norm_top_k:
-            flags |= {"moe-router-pre-softmax": True}
-        if moe.shared_width:
-            flags |= {"moe-shared-expert-intermediate-size": moe.shared_width}
-    return flags
-
-
-def _megatron_rope(attention: AttentionMixer) -> dict[str, Any]:
-    if attention.position == "nope":
-        return {"position-embedding-type": "none"}
-    flags = {"position-embedding-type": "rope", "rotary-base": attention.rope_theta, "rotary-percent": attention.rope_fraction}
-    scaling = attention.rope_scaling
-    return flags | ({"use-rope-scaling": True, "rope-scaling-factor": scaling.factor} if scaling else {})
-
-
-def from_megatron(flags: dict[str, Any], blocks: list[int], chunk_size: int) -> dict[str, Any]:
-    """The design of Megatron's flags; `blocks` says how many symbols each of our layers takes. The scan's chunk changes no result and
-    has no flag."""
-    get = flags.get
-    design: dict[str, Any] = {"vocab_size": get("vocab-size"), "norm_eps": get("norm-epsilon"), "d_model": get("hidden-size")}
-    design |= {"tie_embeddings": not get("untie-embeddings-and-output-weights", False), "n_layers": len(blocks)}
-    symbols, pattern, feeds = iter(get("hybrid-layer-pattern", "")), "", ""
-    for size in blocks:
-        taken = "".join(next(symbols) for _ in range(size))
-        pattern += {"M": "M", "*": "A"}.get(taken[0], "-")
-        feeds += {"-": "F", "E": "E"}.get(taken[-1], "-")
-    gated = "swiglu" in flags
-    if "kv-channels" in flags:
-        design["attention"] = {"n_heads": get("num-attention-heads"), "n_kv_heads": get("num-query-groups"), "head_dim": get("kv-channels")}
-        design["attention"] |= {"position": "nope"} if get("position-embedding-type") == "none" else _from_megatron_rope(flags)
-    if "mamba-num-heads" in flags:
-        ssm = {"d_ssm": flags["mamba-num-heads"] * flags["mamba-head-dim"], "head_dim": get("mamba-head-dim")}
-        design["ssm"] = ssm | {"d_state": get("mamba-state-dim"), "n_groups": get("mamba-num-groups"), "d_conv": MEGATRON_D_CONV}
-        design["ssm"]["chunk_size"] = chunk_size
-    if "F" in feeds:
-        design["ffn"] = {"kind": "swiglu" if gated else "mlp", "d_ff": get("ffn-hidden-size")}
-    if "E" in feeds:
-        moe = {"kind": "moe", "n_routed": get("num-experts"), "top_k": get("moe-router-topk"), "d_expert": get("moe-ffn-hidden-size")}
-        moe |= {"score": get("moe-router-score-function"), "scale": get("moe-router-topk-scaling-factor"), "gated": gated}
-        moe |= {"activation": "silu" if gated else "relu2", "norm_top_k": _megatron_normalises(flags)}
-        shared = get("moe-shared-expert-intermediate-size")
-        moe |= {"n_shared": 1 if shared else 0, "d_shared": None if shared == moe["d_expert"] else shared}
-        design["ffns"] = {"E": moe}
-    return design | {"layers": {"pattern": pattern, "ffns": feeds}}
-
-
-def _megatron_normalises(flags: dict[str, Any]) -> bool:
-    """Whether the weights of the chosen experts sum to 1: with softmax unless it comes first, with sigmoid if there are several."""
-    if flags["moe-router-score-function"] == "softmax":
-        return "moe-router-pre-softmax" not in flags
-    return bool(flags["moe-router-topk"] > 1)
-
-
-def _from_megatron_rope(flags: dict[str, Any]) -> dict[str, Any]:
-    rope = {"rope_theta": flags["rotary-base"], "rope_fraction": flags["rotary-percent"]}
-    return rope | ({"rope_scaling": {"factor": flags["rope-scaling-factor"]}} if "use-rope-scaling" in flags else {})
-
-
-def megatron_text(spec: ArchSpec, flags: dict[str, Any]) -> str:
-    """The flags, one a line, under a legend with both counts."""
-    pattern = flags["hybrid-layer-pattern"]
-    used = ", ".join(f"{symbol} {name}" for symbol, name in SYMBOLS.items() if symbol in pattern)
-    head = [
-        f"# {spec.name}: {spec.n_layers} blocks are {len(pattern)} symbols of Megatron's hybrid pattern, which counts each as a layer.",
-        f"# {used}. Megatron-Core 0.16 and older: --hybrid-override-pattern, and",
-        "# --spec megatron.core.models.mamba.mamba_layer_specs mamba_stack_spec",
-        "--spec megatron.core.models.hybrid.hybrid_layer_specs hybrid_stack_spec",
-    ]
-    lines = [f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items()]
-    return "\n".join([*head, *lines]) + "\n"
-
-
 # ---------------------------------------------------------------- FLA
 
 
+FLA = "fla.models 0.6"
+
+
 def to_fla(spec: ArchSpec) -> dict[str, Any]:
-    """A config of fla.models: transformer, mamba, mamba2 or samba, by the kinds of layer."""
+    """A config of fla.models: transformer, mamba, mamba2, samba or gated_deltanet, by the kinds of layer."""
     kinds = {type(layer.mixer) for layer in spec.stack}
-    attention = first_of(spec, AttentionMixer) or first_of(spec, SwaMixer)
+    recurrent = kinds - {AttentionMixer, SwaMixer}
     config: dict[str, Any] = {"vocab_size": spec.vocab_size, "hidden_size": spec.d_model, "num_hidden_layers": spec.n_layers}
     config |= {"norm_eps": spec.norm_eps, "tie_word_embeddings": spec.tie_embeddings, "fuse_norm": True}
-    if kinds <= {AttentionMixer, SwaMixer} and len(kinds) == 1:
-        assert attention
-        heads = {"num_heads": attention.n_heads, "num_kv_heads": attention.n_kv_heads, "qkv_bias": attention.qkv_bias}
-        heads |= {"qk_norm": attention.qk_norm, "window_size": getattr(attention, "window", None), "rope_theta": attention.rope_theta}
-        ffn = first_of(spec, SwiGLU)
-        return config | {"model_type": "transformer"} | heads | ({"intermediate_size": ffn.d_ff} if ffn else {})
+    if KimiDeltaMixer in kinds:
+        raise SpecError(f"kda - the output gate of {FLA}'s kda has a bias, which this mixer has not")
+    if not recurrent and len(kinds) == 1:
+        return config | _fla_transformer(spec)
     if kinds == {Mamba2Mixer}:
-        s = first_of(spec, Mamba2Mixer)
-        config |= {"model_type": "mamba2", "head_dim": s.head_dim, "state_size": s.d_state, "conv_kernel": s.d_conv}
-        config |= {"n_groups": s.n_groups, "chunk_size": s.chunk_size, "use_bias": s.in_bias, "use_conv_bias": s.conv_bias}
-        return config | {"expand": s.d_ssm // spec.d_model, "rmsnorm": s.gated_norm, "norm_before_gate": s.norm_first}
-    if kinds <= {Mamba1Mixer, AttentionMixer, SwaMixer} and Mamba1Mixer in kinds:
-        s, ffn = first_of(spec, Mamba1Mixer), first_of(spec, SwiGLU)
-        config |= {"state_size": s.d_state, "conv_kernel": s.d_conv, "time_step_rank": s.dt_rank, "expand": s.d_ssm // spec.d_model}
-        config |= {"use_bias": s.proj_bias, "use_conv_bias": s.conv_bias}
-        if kinds == {Mamba1Mixer} and ffn is None:
-            return config | {"model_type": "mamba"}
-        attn = [_fla_attention(spec, kind) for kind in (AttentionMixer, SwaMixer) if kind in kinds]
-        config |= {"model_type": "samba", "attn": attn[0] if len(attn) == 1 else attn}
-        return config | ({"hidden_ratio": 1.5 * ffn.d_ff / spec.d_model} if ffn else {})
+        return config | _fla_mamba2(spec)
+    if recurrent == {Mamba1Mixer}:
+        return config | _fla_mamba1(spec)
+    if recurrent == {GatedDeltaNetMixer}:
+        return config | _fla_gated_deltanet(spec)
     named = sorted({layer.mixer.kind for layer in spec.stack})
-    raise SpecError(f"{' beside '.join(named)} - fla.models has no class with these layers")
+    raise SpecError(f"{' beside '.join(named)} - {FLA} has no class with these layers")
+
+
+def _fla_transformer(spec: ArchSpec) -> dict[str, Any]:
+    attention, ffn = first_of(spec, AttentionMixer) or first_of(spec, SwaMixer), first_of(spec, SwiGLU)
+    heads = {"num_heads": attention.n_heads, "num_kv_heads": attention.n_kv_heads, "qkv_bias": attention.qkv_bias}
+    heads |= {"qk_norm": attention.qk_norm, "window_size": getattr(attention, "window", None), "rope_theta": attention.rope_theta}
+    return {"model_type": "transformer"} | heads | ({"intermediate_size": ffn.d_ff} if ffn else {})
+
+
+def _fla_mamba2(spec: ArchSpec) -> dict[str, Any]:
+    s = first_of(spec, Mamba2Mixer)
+    config = {"model_type": "mamba2", "head_dim": s.head_dim, "state_size": s.d_state, "conv_kernel": s.d_conv}
+    config |= {"n_groups": s.n_groups, "chunk_size": s.chunk_size, "use_bias": s.in_bias, "use_conv_bias": s.conv_bias}
+    return config | {"expand": s.d_ssm // spec.d_model, "rmsnorm": s.gated_norm, "norm_before_gate": s.norm_first}
+
+
+def _fla_mamba1(spec: ArchSpec) -> dict[str, Any]:
+    """mamba where nothing else stands in the stack, else samba."""
+    s, ffn = first_of(spec, Mamba1Mixer), first_of(spec, SwiGLU)
+    config = {"state_size": s.d_state, "conv_kernel": s.d_conv, "time_step_rank": s.dt_rank, "expand": s.d_ssm // spec.d_model}
+    config |= {"use_bias": s.proj_bias, "use_conv_bias": s.conv_bias}
+    attn = _fla_attentions(spec)
+    if attn is None and ffn is None:
+        return config | {"model_type": "mamba"}
+    config |= {"model_type": "samba", "attn": attn}
+    return config | ({"hidden_ratio": 1.5 * ffn.d_ff / spec.d_model} if ffn else {})
+
+
+def _fla_gated_deltanet(spec: ArchSpec) -> dict[str, Any]:
+    """The gate's activation is FLA's default, swish, as in Qwen3-Next."""
+    s, ffn = first_of(spec, GatedDeltaNetMixer), first_of(spec, SwiGLU)
+    config = {"model_type": "gated_deltanet", "num_heads": s.n_k_heads, "num_v_heads": s.n_v_heads, "head_dim": s.k_head_dim}
+    config |= {"expand_v": s.v_head_dim / s.k_head_dim, "conv_size": s.d_conv, "attn": _fla_attentions(spec)}
+    return config | ({"intermediate_size": ffn.d_ff} if ffn else {})
+
+
+def _fla_attentions(spec: ArchSpec) -> dict[str, Any] | list[dict[str, Any]] | None:
+    """`attn` of FLA's hybrids: one entry a kind of attention layer, alone where there is one, None where no layer attends."""
+    kinds = {type(layer.mixer) for layer in spec.stack}
+    found = [_fla_attention(spec, kind) for kind in (AttentionMixer, SwaMixer) if kind in kinds]
+    if not found:
+        return None
+    return found[0] if len(found) == 1 else found
 
 
 def _fla_attention(spec: ArchSpec, kind: type[Any]) -> dict[str, Any]:
@@ -183,6 +105,8 @@ def from_fla(config: dict[str, Any]) -> dict[str, Any]:
         mixers = {"0": _from_fla_attention(config, d)}
         ffn = {"kind": "swiglu", "d_ff": get("intermediate_size") or _fla_width(d, 4)}
         return design | {"mixers": mixers, "layers": {"pattern": "0" * n}, "ffn": ffn}
+    if config["model_type"] == "gated_deltanet":
+        return design | _from_fla_gated_deltanet(config)
     ssm = {"d_ssm": get("expand", 2) * d, "d_state": get("state_size"), "d_conv": get("conv_kernel"), "conv_bias": get("use_conv_bias")}
     if config["model_type"] == "mamba2":
         ssm |= {key: get(key) for key in ("head_dim", "n_groups", "chunk_size")}
@@ -196,11 +120,26 @@ def from_fla(config: dict[str, Any]) -> dict[str, Any]:
     ssm |= {"kind": "mamba1", "dt_rank": get("time_step_rank"), "proj_bias": get("use_bias")}
     if config["model_type"] == "mamba":
         return design | {"ssm": ssm, "layers": {"strategy": "mamba"}}
-    attn: list[dict[str, Any]] = config["attn"] if isinstance(config["attn"], list) else [config["attn"]]
-    letters = {layer: str(i) for i, spec in enumerate(attn) for layer in spec["layers"]}
-    mixers = {str(i): _from_fla_attention(spec, d) for i, spec in enumerate(attn)}
     ffn = {"kind": "swiglu", "d_ff": _fla_width(d, get("hidden_ratio", 4))}
-    return design | {"ssm": ssm, "mixers": mixers, "ffn": ffn, "layers": {"pattern": "".join(letters.get(i, "M") for i in range(n))}}
+    return design | {"ssm": ssm, "ffn": ffn} | _from_fla_layers(config, "M")
+
+
+def _from_fla_layers(config: dict[str, Any], letter: str) -> dict[str, Any]:
+    """The pattern, `letter` where no entry of `attn` names the layer, and the mixers of those entries."""
+    attn = config["attn"] or []
+    attn = attn if isinstance(attn, list) else [attn]
+    letters = {layer: str(i) for i, entry in enumerate(attn) for layer in entry["layers"]}
+    mixers = {str(i): _from_fla_attention(entry, config["hidden_size"]) for i, entry in enumerate(attn)}
+    pattern = "".join(letters.get(i, letter) for i in range(config["num_hidden_layers"]))
+    return {"mixers": mixers, "layers": {"pattern": pattern}}
+
+
+def _from_fla_gated_deltanet(config: dict[str, Any]) -> dict[str, Any]:
+    delta = {"kind": "gated_deltanet", "n_k_heads": config["num_heads"], "n_v_heads": config["num_v_heads"]}
+    delta |= {"k_head_dim": config["head_dim"], "v_head_dim": int(config["head_dim"] * config["expand_v"]), "d_conv": config["conv_size"]}
+    width = config.get("intermediate_size") or _fla_width(config["hidden_size"], 4)
+    layers = _from_fla_layers(config, "R")
+    return layers | {"mixers": layers["mixers"] | {"R": delta}, "ffn": {"kind": "swiglu", "d_ff": width}}
 
 
 def _from_fla_attention(attn: dict[str, Any], d_model: int) -> dict[str, Any]:
@@ -219,10 +158,10 @@ def _fla_width(d_model: int, ratio: float) -> int:
 
 
 def to_torchtitan(spec: ArchSpec) -> dict[str, Any]:
-    """What a Llama 3 of torchtitan 0.3 is told."""
+    """What a Llama 3 of torchtitan is told. torchtitan's gpt_oss (windows) and Qwen3.5 (Gated DeltaNet) have no writer here."""
     odd = next((layer.mixer.kind for layer in spec.stack if type(layer.mixer) is not AttentionMixer), None)
     if odd:
-        raise SpecError(f"{odd} - torchtitan's models are Transformers without windows")
+        raise SpecError(f"{odd} - this writes a Llama 3 of torchtitan 0.3, whose layers all have full attention")
     attention, ffn = first_of(spec, AttentionMixer), first_of(spec, SwiGLU)
     if ffn is None:
         raise SpecError("ffn: not a dense gated one in every layer - torchtitan's Llama 3 has no other")
@@ -310,9 +249,3 @@ def torchtitan_text(spec: ArchSpec, told: dict[str, Any]) -> str:
     values = "\n".join(f"{key} = {value!r}" for key, value in told.items())
     code = TORCHTITAN.replace("\n\n\ndef model_config", f"\n\n{values}\n\n\ndef model_config")
     return f"# {spec.name}: a Llama 3 of torchtitan 0.3.\n{code}"
-
-
-def first_of(spec: ArchSpec, kind: type[Any]) -> Any:
-    """The first mixer or feed-forward of exactly this type, or None."""
-    parts = (part for layer in spec.stack for part in (layer.mixer, layer.ffn))
-    return next((part for part in parts if type(part) is kind), None)

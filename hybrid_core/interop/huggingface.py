@@ -14,6 +14,7 @@ from typing import Any
 
 from hybrid_core.interop import quantization
 from hybrid_core.interop.families import hybrid, recurrent, ssm, transformer
+from hybrid_core.interop.families.defaults import CLASS_DEFAULTS
 from hybrid_core.interop.fields import Fields
 from hybrid_core.spec import ArchSpec, SpecError, short
 from hybrid_core.yaml_io import MAX_BYTES, MAX_DEPTH, TextError, read_text, too_long
@@ -54,6 +55,7 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
     fields = Fields(config)
     state_dtype, quantised = _state_dtype(fields), _quantised(fields)
     family, read = _family(fields)
+    fields.absent = CLASS_DEFAULTS.get(family, {})
     try:
         design = read(fields)
     except OverflowError:

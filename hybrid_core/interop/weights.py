@@ -244,7 +244,7 @@ def load_folder(path: Path) -> HybridLM:
 
 
 def save_folder(model: HybridLM, path: Path) -> None:
-    """Write a folder in Hugging Face format. Raises ExportError where no class of transformers says the design."""
+    """Write a folder in Hugging Face format. Raises ExportError where no class written there says the design."""
     from safetensors.torch import save_file
 
     config, tensors = to_transformers(model)

@@ -57,6 +57,7 @@ def cost_table(record: dict[str, Any]) -> str:
         (f"decode, {speed['basis']}", units.rate(speed["decode_tokens_per_s"]), "predicted"),
     ]
     level = f"\ncosted, not built: {record['not_built']}" if record["not_built"] else ""
+    level += "".join(f"\nkernel shape: {line}" for line in record.get("kernel_shapes", []))
     return f"{record['name']}: {kinds}\n{record['pattern']}{level}\n{asked}\n\n{_table(rows)}"
 
 

@@ -9,7 +9,7 @@ from hybrid_core.interop.fields import Fields, at, every
 
 def bamba(c: Fields) -> dict[str, Any]:
     """Attention or Mamba-2, and a feed-forward, in every layer."""
-    design = shared.model(c, "rms_norm_eps") | {"attention": shared.attention(c, n_kv_heads=8, rope_fraction=0.5), "ffn": shared.gated(c)}
+    design = shared.model(c, "rms_norm_eps") | {"attention": shared.attention(c, rope_fraction=0.5), "ffn": shared.gated(c)}
     ssm, attention = shared.bamba_ssm(c, design["d_model"]), design["attention"]
     c.must("attn_rotary_emb", round(attention["head_dim"] * attention["rope_fraction"]))
     n = design["n_layers"]
@@ -28,7 +28,7 @@ def jamba(c: Fields) -> dict[str, Any]:
     c.must("attention_bias", False)
     c.must("mlp_bias", False)
     shared.silu(c)
-    design = shared.model(c, "rms_norm_eps", 1e-6) | {"attention": shared.attention(c, n_kv_heads=8, rope_fraction=None)}
+    design = shared.model(c, "rms_norm_eps", 1e-6) | {"attention": shared.attention(c, rope_fraction=None)}
     n, experts = design["n_layers"], c.count("num_experts", 16)
     c.must("sliding_window", None)
     pattern = every(n, c.count("attn_layer_period", 8), c.count("attn_layer_offset", 4, least=0), "A", "M")
@@ -82,7 +82,11 @@ ZAMBA2_GATED_EPS = 1e-5  # of Mamba-2's norm, whatever the config's epsilon is
 
 
 def zamba2(c: Fields) -> dict[str, Any]:
-    """Mamba-2 layers, some of them joined to blocks that are shared in turn, with adapters of their own."""
+    """Mamba-2 layers, some of them joined to blocks that are shared in turn, with adapters of their own.
+
+    dt has no floor, as in Zyphra's own code (Zyphra/Zamba2 at 1b182f4, mamba2_layer.py: dt_limit is (0, inf)). transformers 5.23 clamps
+    it by `time_step_min`, as for Nemotron-H.
+    """
     c.must("tie_word_embeddings", True)
     design = shared.model(c, "rms_norm_eps", tied=True)
     n, d = design["n_layers"], design["d_model"]
@@ -98,8 +102,7 @@ def zamba2(c: Fields) -> dict[str, Any]:
         "chunk_size": c.count("chunk_size", 256),
         "in_bias": biased,
         "out_bias": biased,
-        "dt_min": c.number("time_step_min", 0.001),
-    }
+    } | shared.dt_limit(c)
     c.must("use_conv_bias", True)  # transformers has the bias, whatever the field says
     if design["norm_eps"] != ZAMBA2_GATED_EPS:
         c.constants["gated_norm_eps"] = ZAMBA2_GATED_EPS
@@ -131,11 +134,10 @@ FALCON_MULTIPLIERS = """
 def falcon_h1(c: Fields) -> dict[str, Any]:
     """Attention and Mamba-2 side by side in every layer: the paper's intra-hybrid block without norms, their outputs added."""
     shared.silu(c)
-    shared.unlimited_dt(c)
-    design = shared.model(c, "rms_norm_eps") | {"attention": shared.attention(c, n_kv_heads=8), "ffn": shared.gated(c)}
+    design = shared.model(c, "rms_norm_eps") | {"attention": shared.attention(c), "ffn": shared.gated(c)}
     a, n, d = design["attention"], design["n_layers"], design["d_model"]
     d_ssm, heads = c.count("mamba_d_ssm", c.count("mamba_expand", 2) * d), c.count("mamba_n_heads", 128)
-    head_dim = d_ssm // heads if c.take("mamba_d_head", 64) == "auto" else c.count("mamba_d_head", 64)
+    head_dim = d_ssm // heads if c.take("mamba_d_head") == "auto" else c.count("mamba_d_head")
     if head_dim * heads != d_ssm:
         raise c.refuse("mamba_d_ssm", f"must be mamba_n_heads * mamba_d_head ({head_dim * heads})")
     normed = c.flag("mamba_rms_norm")
@@ -151,7 +153,7 @@ def falcon_h1(c: Fields) -> dict[str, Any]:
         "conv_bias": c.flag("mamba_conv_bias", True),
         "in_bias": c.flag("mamba_proj_bias"),
         "out_bias": c.flag("projectors_bias"),
-    }
+    } | shared.dt_limit(c)
     intra = {"n_heads": a["n_heads"], "n_kv_heads": a["n_kv_heads"], "qk_head_dim": a["head_dim"], "v_head_dim": a["head_dim"]}
     intra |= {"d_ssm": d_ssm, "norm": "none", "scalar": "none", "fusion": "add", "value": "separate", "out": "separate"}
     for key in FALCON_MULTIPLIERS.split():
@@ -163,21 +165,19 @@ def falcon_h1(c: Fields) -> dict[str, Any]:
 
 
 NEMOTRON = {"M": "M", "*": "A", "-": "F", "E": "E"}
+NEMOTRON_DEFAULT = "MEAF"  # transformers' layers where a config names none
 NEMOTRON_NAMES = {"mamba": "M", "linear_attention": "M", "attention": "A", "full_attention": "A", "mlp": "F", "moe": "E"}
 
 
 def nemotron_h(c: Fields) -> dict[str, Any]:
-    """Mixers and feed-forwards are layers of their own, each with one norm."""
-    named = next((key for key in ("hybrid_override_pattern", "layers_block_type", "layer_types") if key in c), "layers_block_type")
-    listed = c.take(named)
-    n = c.count("num_hidden_layers", len(listed) if isinstance(listed, list | str) else 1)
-    parts = c.kinds(named, n, NEMOTRON if isinstance(listed, str) else NEMOTRON_NAMES) or ""
-    for other in ("layers_block_type", "layer_types"):
-        if c.kinds(other, n, NEMOTRON_NAMES) not in (None, parts):
-            raise c.refuse(other, f"contradicts {named}")
+    """Mixers and feed-forwards are layers of their own, each with one norm.
+
+    dt follows `time_step_limit`, as in NVIDIA's own code (modeling_nemotron_h.py). transformers 5.23 clamps dt from below by
+    `time_step_min` instead, an initialisation bound: there a published model computes something else (transformers#48989).
+    """
+    n, parts = _nemotron_parts(c)
     c.must("attention_bias", False)
     shared.silu(c, "mamba_hidden_act")
-    shared.unlimited_dt(c)
     c.must("sliding_window", None)
     c.must("mamba_proj_bias", False)
     c.must("tie_word_embeddings", False)  # transformers ties nothing here, whatever the field says
@@ -195,8 +195,7 @@ def nemotron_h(c: Fields) -> dict[str, Any]:
         "conv_bias": c.flag("use_conv_bias", c.flag("mamba_conv_bias", True)),
         "in_bias": biased,
         "out_bias": biased,
-        "dt_min": c.number("time_step_min", c.number("mamba_dt_min", 0.001)),
-    }
+    } | shared.dt_limit(c, "mamba_dt_limit" if "mamba_dt_limit" in c else "time_step_limit")
     mlp_bias, act = c.flag("mlp_bias"), c.word("mlp_hidden_act", shared.ACTIVATIONS, "relu2")
     design: dict[str, Any] = {
         "vocab_size": c.count("vocab_size"),
@@ -220,9 +219,27 @@ def nemotron_h(c: Fields) -> dict[str, Any]:
         design["ffns"] = {"E": _nemotron_experts(c, act)}
     c.ignore(" ".join((*experts, *routing)))
     c.ignore("""expand mamba_expand moe_shared_expert_overlap num_nextn_predict_layers mtp_layers_block_type
-        mtp_hybrid_override_pattern hidden_dropout rope_theta partial_rotary_factor mamba_dt_min mamba_dt_max mamba_dt_limit
-        mamba_dt_init_floor attention_head_dim norm_eps rms_norm_eps""")
+        mtp_hybrid_override_pattern hidden_dropout rope_theta partial_rotary_factor mamba_dt_min mamba_dt_max
+        mamba_dt_init_floor time_step_limit attention_head_dim norm_eps rms_norm_eps""")
     return design
+
+
+def _nemotron_parts(c: Fields) -> tuple[int, str]:
+    """The number of layers and a letter for each, from the first of three fields that is there."""
+    named = next((key for key in ("hybrid_override_pattern", "layers_block_type", "layer_types") if key in c), None)
+    if named is None:
+        n = c.layers("num_hidden_layers", len(NEMOTRON_DEFAULT))
+        if n != len(NEMOTRON_DEFAULT):
+            raise c.refuse("layers_block_type", f"without it the class has {len(NEMOTRON_DEFAULT)} layers, num_hidden_layers is {n}")
+        c.ignore("hybrid_override_pattern layers_block_type layer_types")
+        return n, NEMOTRON_DEFAULT
+    listed = c.take(named)
+    n = c.layers("num_hidden_layers", len(listed) if isinstance(listed, list | str) else 1)
+    parts = c.kinds(named, n, NEMOTRON if isinstance(listed, str) else NEMOTRON_NAMES) or ""
+    for other in ("layers_block_type", "layer_types"):
+        if c.kinds(other, n, NEMOTRON_NAMES) not in (None, parts):
+            raise c.refuse(other, f"contradicts {named}")
+    return n, parts
 
 
 def _nemotron_experts(c: Fields, act: str) -> dict[str, Any]:
@@ -337,7 +354,7 @@ def _reusing(c: Fields, n_layers: int) -> set[int]:
 
 def samba(c: Fields) -> dict[str, Any]:
     """Samba's own config (lit_gpt): Mamba-1 and windows in turn, each with a gated feed-forward."""
-    n, d, multiple = c.count("n_layer"), c.count("n_embd"), c.count("padding_multiple", 512)
+    n, d, multiple = c.layers("n_layer"), c.count("n_embd"), c.count("padding_multiple", 512)
     heads = c.count("n_head")
     for key, value in {"bias": False, "parallel_residual": False, "_mlp_class": "LLaMAMLP"}.items():
         c.must(key, value)

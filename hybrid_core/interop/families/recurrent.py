@@ -11,10 +11,10 @@ LINEAR = {"linear_attention": "R", "conv": "R", "recurrent": "R", "full_attentio
 
 def qwen3_next(c: Fields) -> dict[str, Any]:
     """Gated DeltaNet and gated attention, experts in every layer."""
-    design, n = shared.model(c, "rms_norm_eps", 1e-6), c.count("num_hidden_layers")
+    design, n = shared.model(c, "rms_norm_eps", 1e-6), c.layers()
     c.must("attention_bias", False)
     c.must("mlp_bias", False)
-    attention = shared.attention(c, n_kv_heads=2, rope_fraction=c.number("partial_rotary_factor", 0.25)) | {
+    attention = shared.attention(c, rope_fraction=c.number("partial_rotary_factor", 0.25)) | {
         "qk_norm": True,
         "output_gate": True,
     }
@@ -28,7 +28,7 @@ def qwen3_next(c: Fields) -> dict[str, Any]:
         "v_head_dim": c.count("linear_value_head_dim", 128),
         "d_conv": c.count("linear_conv_kernel_dim", 4),
     }
-    step, dense = c.count("decoder_sparse_step", 1), c.indices("mlp_only_layers", n)
+    step, dense = c.count("decoder_sparse_step", 1), frozenset(c.indices("mlp_only_layers", n))
     experts = c.count("num_experts", 512, least=0)
     feeds = "".join("E" if experts and i not in dense and (i + 1) % step == 0 else "F" for i in range(n))
     moe = {
@@ -57,7 +57,7 @@ def qwen3_next(c: Fields) -> dict[str, Any]:
 def kimi_linear(c: Fields) -> dict[str, Any]:
     """Kimi Delta Attention and multi-head latent attention, experts behind the first layers."""
     c.must("tie_word_embeddings", False)  # transformers ties nothing here, whatever the field says
-    design, n = shared.model(c, "rms_norm_eps"), c.count("num_hidden_layers")
+    design, n = shared.model(c, "rms_norm_eps"), c.layers()
     linear = c.section("linear_attn_config")
     full = linear.indices("full_attn_layers", n, first=1)
     linear.indices("kda_layers", n, first=1)
@@ -155,7 +155,8 @@ def recurrent_gemma(c: Fields) -> dict[str, Any]:
     types = c.take("block_types", ["recurrent", "recurrent", "attention"])
     if not isinstance(types, list | tuple) or not types or not set(types) <= {"recurrent", "attention"}:
         raise c.refuse("block_types", "must be a list of 'recurrent' and 'attention'")
-    pattern = "".join({"recurrent": "R", "attention": "W"}[kind] for kind in types) * n
+    letters = {"recurrent": "R", "attention": "W"}
+    pattern = "".join(letters[types[i % len(types)]] for i in range(n))
     lru = {"kind": "rg_lru", "width": c.count("lru_width", d), "n_blocks": heads, "d_conv": c.count("conv1d_width", 4)}
     mixers = {"W": attention, "R": lru}
     width = c.count("intermediate_size", 3 * d) // 2
@@ -165,7 +166,7 @@ def recurrent_gemma(c: Fields) -> dict[str, Any]:
     c.ignore("w_init_variance_scale final_w_init_variance_scale")
     act = c.word("hidden_activation", shared.ACTIVATIONS, "gelu_pytorch_tanh")
     return design | {
-        "layers": {"pattern": pattern[:n]},
-        "mixers": {key: mixer for key, mixer in mixers.items() if key in pattern[:n]},
+        "layers": {"pattern": pattern},
+        "mixers": {key: mixer for key, mixer in mixers.items() if key in pattern},
         "ffn": {"kind": "swiglu", "d_ff": width, "activation": act, "bias": True},
     }

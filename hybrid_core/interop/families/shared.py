@@ -24,7 +24,7 @@ def model(c: Fields, eps_key: str, eps: float = 1e-5, tied: bool = False) -> dic
         "tie_embeddings": c.flag("tie_word_embeddings", tied),
         "norm_eps": c.number(eps_key, eps),
         "d_model": c.count("hidden_size"),
-        "n_layers": c.count("num_hidden_layers"),
+        "n_layers": c.layers(),
     }
 
 
@@ -33,18 +33,18 @@ def silu(c: Fields, key: str = "hidden_act") -> None:
     c.must(key, "silu", "swish")
 
 
-def attention(c: Fields, n_kv_heads: int | None = None, rope_fraction: float | None = 1.0, head_dim: str = "head_dim") -> dict[str, Any]:
-    """Without a `rope_fraction`, no position encoding."""
+def attention(c: Fields, rope_fraction: float | None = 1.0, theta: float = 10_000.0) -> dict[str, Any]:
+    """Without a `rope_fraction`, no position encoding. `theta`: the class's own, where the config has none."""
     biased = c.flag("attention_bias")
     n_heads = c.count("num_attention_heads")
     section = {
         "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", n_kv_heads or n_heads),
-        "head_dim": c.count(head_dim, c.count("hidden_size") // n_heads),
+        "n_kv_heads": c.count("num_key_value_heads", n_heads),
+        "head_dim": c.count("head_dim", c.count("hidden_size") // n_heads),
         "qkv_bias": biased,
         "out_bias": biased,
     }
-    return section | (NOPE if rope_fraction is None else rope(c, rope_fraction))
+    return section | (NOPE if rope_fraction is None else rope(c, rope_fraction, theta))
 
 
 def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> dict[str, Any]:
@@ -82,10 +82,32 @@ def gated(c: Fields, act: str = "hidden_act", width: str = "intermediate_size", 
     return section | {"bias": c.flag(bias)}
 
 
-def unlimited_dt(c: Fields) -> None:
-    """Refuse a clamp of dt. transformers 5 writes infinity as a mapping."""
-    if c.take("time_step_limit", None) not in (None, (0.0, inf), [0.0, inf], [0.0, {"__float__": "Infinity"}]):
-        raise c.refuse("time_step_limit", "dt must be unlimited: [0, Infinity]")
+FLOAT32_MAX = 3.4028234663852886e38  # dt is computed in float32: a limit from here on binds nothing
+
+
+def dt_limit(c: Fields, key: str = "time_step_limit") -> dict[str, Any]:
+    """The smallest dt, where the field sets one: dt is softplus(dt + bias) clamped to [low, high] (mamba_ssm's `dt_limit`).
+
+    A high end that binds is refused. `time_step_min` and `time_step_max` bound the bias when a model is initialised, nothing later.
+    """
+    limit = c.take(key, None)
+    if limit is None:
+        return {}
+    if not isinstance(limit, list | tuple) or len(limit) != 2:
+        raise c.refuse(key, "must be a list of two numbers, the smallest and the largest dt")
+    low, high = map(_real, limit)
+    if low is None or high is None or not 0 <= low < high:
+        raise c.refuse(key, "must be two numbers, from 0, the first below the second")
+    if high < FLOAT32_MAX:
+        raise c.refuse(key, "dt must have no upper limit: [0, Infinity]")
+    return {"dt_min": float(low)} if low else {}
+
+
+def _real(value: Any) -> float | None:
+    """A number; transformers 5 writes infinity as a mapping, since JSON has none. None for what is no number."""
+    if value == {"__float__": "Infinity"}:
+        return inf
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def mamba1(c: Fields) -> dict[str, Any]:
@@ -105,7 +127,6 @@ def mamba1(c: Fields) -> dict[str, Any]:
 
 def bamba_ssm(c: Fields, d_model: int, d_state: int | None = None) -> dict[str, Any]:
     """The Mamba-2 of Bamba and Granite."""
-    unlimited_dt(c)
     silu(c)
     n_heads, d_ssm = c.count("mamba_n_heads", 128), c.count("mamba_expand", 2) * d_model
     if d_ssm % n_heads:
@@ -121,4 +142,4 @@ def bamba_ssm(c: Fields, d_model: int, d_state: int | None = None) -> dict[str, 
         "in_bias": c.flag("mamba_proj_bias"),
         "out_bias": c.flag("mamba_proj_bias"),
         "conv_bias": c.flag("mamba_conv_bias", True),
-    }
+    } | dt_limit(c)

@@ -36,7 +36,6 @@ def falcon_mamba(c: Fields) -> dict[str, Any]:
 def mamba2(c: Fields) -> dict[str, Any]:
     """Mamba-2 alone in every layer."""
     shared.silu(c)
-    shared.unlimited_dt(c)
     biased = c.flag("use_bias")
     ssm = {
         "d_ssm": c.count("num_heads") * c.count("head_dim"),
@@ -48,16 +47,16 @@ def mamba2(c: Fields) -> dict[str, Any]:
         "in_bias": biased,
         "out_bias": biased,
         "conv_bias": c.flag("use_conv_bias", True),
-    }
+    } | shared.dt_limit(c)
     c.must("expand", ssm["d_ssm"] / c.count("hidden_size"))
     c.must("intermediate_size", ssm["d_ssm"])
-    c.must("rms_norm", True)
+    c.must("rms_norm", True, None)
     return shared.model(c, "layer_norm_epsilon") | {"layers": {"strategy": "mamba"}, "ssm": ssm}
 
 
 def mamba_ssm(c: Fields) -> dict[str, Any]:
     """mamba_ssm's own config: the vocabulary is padded, and attention layers stand where it says."""
-    d, n, multiple = c.count("d_model"), c.count("n_layer"), c.count("pad_vocab_size_multiple", 8)
+    d, n, multiple = c.count("d_model"), c.layers("n_layer"), c.count("pad_vocab_size_multiple", 8)
     s, a = c.section("ssm_cfg"), c.section("attn_cfg")
     if s.word("layer", {"Mamba1": "mamba1", "Mamba2": "mamba2"}, "Mamba1") == "mamba1":
         rank = s.take("dt_rank", "auto")

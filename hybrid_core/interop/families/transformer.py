@@ -19,7 +19,7 @@ def mistral(c: Fields) -> dict[str, Any]:
     """The same, behind a window where the config has one."""
     c.must("attention_bias", False)
     c.must("mlp_bias", False)
-    design = shared.model(c, "rms_norm_eps", 1e-6) | {"attention": shared.attention(c, n_kv_heads=8), "ffn": shared.gated(c)}
+    design = shared.model(c, "rms_norm_eps", 1e-6) | {"attention": shared.attention(c), "ffn": shared.gated(c)}
     if c.take("sliding_window", 4096) is None:
         return design | {"layers": {"strategy": "transformer"}}
     if "rope_scaling" in design["attention"]:
@@ -75,16 +75,29 @@ def gemma3(c: Fields) -> dict[str, Any]:
     }
 
 
+# What GptOssConfig scales RoPE by where a config says nothing of it.
+GPT_OSS_ROPE = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+
+
 def gpt_oss(c: Fields) -> dict[str, Any]:
     """Learnt sinks, biases everywhere, and a clamped gate in the experts."""
     design = shared.model(c, "rms_norm_eps")
     n = design["n_layers"]
-    attention = shared.attention(c) | {"sink_logits": True}
+    attention = shared.attention(c, theta=150_000.0) | {"sink_logits": True}
     attention |= dict.fromkeys(("qkv_bias", "out_bias"), c.flag("attention_bias", True))
     pattern = c.kinds("layer_types", n, WINDOWED) or every(n, 2, 1, "A", "S")
     shared.silu(c)
-    for key in ("swiglu_limit", "swiglu_alpha"):
-        c.constant(key)
+    if "rope_parameters" not in c and "rope_scaling" not in c:
+        c.constants["rope_scaling"] = dict(GPT_OSS_ROPE)
+    c.constant("swiglu_limit", 7.0)
+    c.constant("swiglu_alpha", 1.702)
     top_k = c.count("num_experts_per_tok", 4)
     c.must("experts_per_token", top_k)
     c.ignore("initial_context_length")
