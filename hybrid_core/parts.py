@@ -7,9 +7,14 @@ where it differs from its default, so that a new option changes no saved design.
 import difflib
 import math
 from collections.abc import Iterator
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:  # pydantic has no public name for it
+    ModelMetaclass = type(BaseModel)
 
 MAX_DIM = 131_072
 MAX_LAYERS = 1_024
@@ -47,7 +52,7 @@ def quiet(default: Any) -> Any:
     return Field(default=default, exclude_if=lambda value: bool(value == default))
 
 
-class _OneLine(type(BaseModel)):  # type: ignore[misc]
+class _OneLine(ModelMetaclass):
     """Says in one line what is wrong with a model's arguments, where pydantic would say it in a paragraph."""
 
     def __call__(cls, *args: Any, **fields: Any) -> Any:

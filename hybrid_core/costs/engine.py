@@ -72,7 +72,7 @@ def _holders(layer: LayerCosts, workload: Workload) -> list[Holder]:
     """The layer's keys and values, and its states with the inputs of their convolutions, as far as it has either."""
 
     def kv_bytes(context_len: int) -> int:
-        held = [tensor_bytes(tensor, workload) for tensor in layer.mixer.cache(context_len) if tensor.kind == "kv"]
+        held = [float(tensor_bytes(tensor, workload)) for tensor in layer.mixer.cache(context_len) if tensor.kind == "kv"]
         return ceil(sum(held))
 
     per_token, state = kv_bytes(1), int(layer.state_bytes(workload))

@@ -196,7 +196,7 @@ def _latent_attention(s: LatentAttentionMixer, d_model: int) -> Sizes:
     n_heads ((kv_rank + rope_head_dim) + kv_rank) a pair (DeepSeek-V2, arXiv 2405.04434, Section 2.1.2 and Appendix C).
     """
     qk = s.nope_head_dim + s.rope_head_dim
-    queries = (("q", Matrix(d_model, s.n_heads * qk)),)
+    queries: tuple[tuple[str, Matrix], ...] = (("q", Matrix(d_model, s.n_heads * qk)),)
     if s.q_rank:
         queries = (("q_a", Matrix(d_model, s.q_rank)), ("q_b", Matrix(s.q_rank, s.n_heads * qk)))
     rank = s.kv_rank + s.rope_head_dim

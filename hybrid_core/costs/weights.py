@@ -91,7 +91,7 @@ def _mean(alike: list[LayerBytes]) -> LayerBytes:
 
 def _layer(layer: LayerCosts, number: int, rules: Rules, element_bytes: int) -> LayerBytes:
     sizes = ffn.sizes(layer.layer.ffn, layer.d_model)
-    experts = sizes.n_routed * sizes.expert * element_bytes
+    experts = float(sizes.n_routed * sizes.expert * element_bytes)
     every = layer.params() * element_bytes - experts
     for part, term in _matrices(layer):
         saved = term.weights * element_bytes - _stored_bytes(term, part, number, rules, element_bytes)

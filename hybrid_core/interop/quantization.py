@@ -20,16 +20,14 @@ KEYS = ("quantization_config", "quantization", "compression_config")  # the last
 
 # ---------------------------------------------------------------- the modules behind a part
 
+Places = dict[str, tuple[str, ...]]
 _QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj", "mixer.q_proj", "mixer.k_proj", "mixer.v_proj")
-_ATTENTION = {"qkv": _QKV, "output_gate": ("self_attn.q_proj",), "out": ("self_attn.o_proj", "mixer.o_proj")}
-_SSM = {
-    part: (f"mamba.{module}", f"mixer.{module}")
-    for part, module in {"in_proj": "in_proj", "x_proj": "x_proj", "dt_proj": "dt_proj", "out": "out_proj"}.items()
-}
-_MAMBA2 = {part: _SSM[part] for part in ("in_proj", "out")}
+_ATTENTION: Places = {"qkv": _QKV, "output_gate": ("self_attn.q_proj",), "out": ("self_attn.o_proj", "mixer.o_proj")}
+_MAMBA2: Places = {"in_proj": ("mamba.in_proj", "mixer.in_proj"), "out": ("mamba.out_proj", "mixer.out_proj")}
+_MAMBA1: Places = _MAMBA2 | {"x_proj": ("mamba.x_proj", "mixer.x_proj"), "dt_proj": ("mamba.dt_proj", "mixer.dt_proj")}
 _BLOCK = ("shared_transf", "shared_transformer")  # of Zamba and Zamba2
 # kind of mixer -> its matrices -> where published models keep them, behind the layer's own name
-MIXERS: dict[str, dict[str, tuple[str, ...]]] = {
+MIXERS: dict[str, Places] = {
     "attention": _ATTENTION,
     "swa": _ATTENTION,
     "diff_attention": _ATTENTION,
@@ -43,8 +41,8 @@ MIXERS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "mamba2": _MAMBA2,
     "diff_mamba2": _MAMBA2,
-    "mamba1": _SSM,
-    "intra": _ATTENTION | _SSM | {"out": ("self_attn.o_proj", "mamba.out_proj")},
+    "mamba1": _MAMBA1,
+    "intra": _ATTENTION | _MAMBA1 | {"out": ("self_attn.o_proj", "mamba.out_proj")},
     "gated_deltanet": {
         "in_proj": ("linear_attn.in_proj_qkvz", "linear_attn.in_proj_qkv", "linear_attn.in_proj_z"),
         "decay, step": ("linear_attn.in_proj_ba", "linear_attn.in_proj_a", "linear_attn.in_proj_b"),
@@ -78,7 +76,7 @@ def _below(places: str) -> tuple[str, ...]:
 
 _GRANITE_SHARED = ("shared_mlp.input_linear", "shared_mlp.output_linear")
 _GRANITE_EXPERTS = ("block_sparse_moe.input_linear", "block_sparse_moe.output_linear")
-FEED_FORWARD: dict[str, tuple[str, ...]] = {
+FEED_FORWARD: Places = {
     "ffn": (*_below("mlp feed_forward mixer"), *_GRANITE_SHARED),
     "router": ("mlp.gate", "mlp.router", "block_sparse_moe.gate", "block_sparse_moe.router.layer", "mixer.gate", "feed_forward.router"),
     "experts": (*_below("mlp.experts.0 mixer.experts.0 feed_forward.experts.0"), "block_sparse_moe.experts.0.w1", *_GRANITE_EXPERTS),
@@ -88,7 +86,7 @@ FEED_FORWARD: dict[str, tuple[str, ...]] = {
 OUTSIDE = {"embedding": ("model.embed_tokens", "backbone.embeddings"), "head": ("lm_head",)}
 
 
-def parts_of(layer: Layer) -> dict[str, tuple[str, ...]]:
+def parts_of(layer: Layer) -> Places:
     """The matrices of a layer by the names of their parts, with the modules behind each."""
     kind = layer.mixer.kind
     found = {f"{kind}.{part}": modules for part, modules in MIXERS.get(kind, {}).items()}
@@ -425,8 +423,9 @@ def _group_of(scheme: Scheme, part: str, modules: tuple[str, ...], number: int |
 def _rules(layout: tuple[tuple[str, Any], ...], parts: dict[str, list[int]], everywhere: dict[str, list[int]]) -> Iterator[StoredWeights]:
     """One rule for the parts that have the format in every layer, and one for each set of layers."""
     together: dict[tuple[int, ...] | None, list[str]] = defaultdict(list)
-    for part, layers in parts.items():
-        together[None if part in OUTSIDE or layers == everywhere[part] else tuple(layers)].append(part)
+    for part, numbers in parts.items():
+        in_all = part in OUTSIDE or numbers == everywhere[part]
+        together[None if in_all else tuple(numbers)].append(part)
     for layers, names in together.items():
         yield StoredWeights.make(**dict(layout), parts=_short_names(names, everywhere, layers is None), layers=layers)
 
