@@ -32,13 +32,14 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
 
 
 def start(make: Callable[[], tuple[ArchSpec, Options]]) -> None:
-    """Submit what `make` asks for, to be shown by `pick`; where it raises SpecError, say that line instead."""
+    """Submit what `make` asks for, to be shown by `pick`; where either raises SpecError, say that line instead."""
     try:
         spec, options = make()
+        run_id = submit(spec, options)
     except SpecError as error:
         st.error(design.plain(str(error)))
         return
-    st.session_state[f"{kind_of(options)}.run"] = submit(spec, options)
+    st.session_state[f"{kind_of(options)}.run"] = run_id
 
 
 @st.fragment(run_every=1.0)
