@@ -75,11 +75,15 @@ def test_a_kernel_that_is_not_installed_is_one_line_with_its_command(tmp_path: P
     assert (done.returncode, done.stdout, done.stderr) == (2, "", NOT_INSTALLED + "\n")
 
 
-def test_the_page_says_the_same_line(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("page", "button"),
+    [("retrieval", "Start needle test"), ("profile", "Start profile"), ("compose", "Profile this design"), ("compose", "Test retrieval")],
+)
+def test_the_page_says_the_same_line(tmp_path: Path, page: str, button: str) -> None:
     code = (
         "from streamlit.testing.v1 import AppTest\n"
-        "page = AppTest.from_file('pages/retrieval.py', default_timeout=600).run()\n"
-        "next(button for button in page.button if button.label == 'Start needle test').click().run()\n"
+        f"page = AppTest.from_file('pages/{page}.py', default_timeout=600).run()\n"
+        f"next(button for button in page.button if button.label == '{button}').click().run()\n"
         "print(len(page.exception), *(error.value for error in page.error))"
     )
     done = run(tmp_path, "-c", code, HYBRID_KERNELS="ssd=mamba_ssm")
