@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -13,6 +12,7 @@ from hybrid_core import link
 from hybrid_core.runs.store import RunStore
 from tests.designs import design
 from tests.e2e.conftest import serve, visit, whole
+from tests.jobs import suspend
 
 ROW, CONTEXTS = 11, 3  # depths; contexts of 128, 192 and 256 tokens: an unfinished proxy is asked no further than it was trained
 
@@ -54,8 +54,7 @@ def stopped_at(store: RunStore, run: int, more_than: int) -> Iterator[int]:
     while stored(store, run) <= more_than:
         assert store.get(run).active
         time.sleep(0.01)
-    process = psutil.Process(store.get(run).pid)
-    process.suspend()
+    process = suspend(store, run)
     yield stored(store, run)
     if process.is_running():
         process.resume()
