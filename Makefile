@@ -31,10 +31,11 @@ $(VENV)/.app: requirements.txt requirements-gpu.txt tools/install.sh tools/insta
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements-fla.txt tools/install-mamba.sh tools/install-browser.sh $(VENV)/.app
-	@$(VENV)/bin/pip install --quiet -r requirements-dev.txt
-	@$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/fla -r requirements-fla.txt
-	@sh tools/install-mamba.sh $(VENV)
-	@sh tools/install-browser.sh
+	@sh tools/install-browser.sh & browser=$$!; \
+	$(VENV)/bin/pip install --quiet -r requirements-dev.txt && \
+	$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/fla -r requirements-fla.txt && \
+	sh tools/install-mamba.sh $(VENV) && \
+	wait $$browser
 	@touch $@
 
 clean:
