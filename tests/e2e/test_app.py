@@ -377,8 +377,7 @@ def test_a_wrong_number_is_refused_in_one_line_and_the_design_kept(page: Page, s
     field.press("Enter")
     expect(page.get_by_role("alert").get_by_text(says).first).to_be_visible()
     expect(page.get_by_role("heading", name="inter-1to5-1b", level=1)).to_be_visible()
-    whole(page)
-    assert page.locator(".numbers").inner_text() == before
+    expect(page.locator(".numbers")).to_have_text(before, use_inner_text=True)
 
 
 def test_a_wrong_number_starts_no_profile(page: Page, server: str) -> None:

@@ -27,7 +27,9 @@ def server(tmp_path: Path) -> Iterator[str]:
 @pytest.fixture
 def store(server: str, tmp_path: Path) -> RunStore:
     """The server's runs."""
-    return RunStore(f"sqlite:///{tmp_path / 'data' / 'runs.db'}")
+    data = tmp_path / "data"
+    data.mkdir(exist_ok=True)  # the server makes it at the first visit
+    return RunStore(f"sqlite:///{data / 'runs.db'}")
 
 
 def cells(page: Page, run: int) -> Locator:
