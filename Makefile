@@ -5,24 +5,20 @@
 VENV := .venv
 PYTHON ?= python3
 PORT ?= 8501
-# Where torch's wheels come from, if not the default index, e.g. https://download.pytorch.org/whl/cpu to save gigabytes without a GPU.
+# Where torch's wheels come from; tools/install.sh says where from if nothing is named.
 TORCH_INDEX ?=
 
-.PHONY: app test check e2e setup setup-dev clean
+.PHONY: app test check setup setup-dev clean
 
 app: setup
 	@echo "The explorer is served on http://localhost:$(PORT) (stop it with Ctrl-C)"
 	@$(VENV)/bin/streamlit run app.py --server.port $(PORT)
 
-test: setup-dev check
-	$(VENV)/bin/pytest -m slow -n 2 --dist worksteal
-	$(VENV)/bin/pytest -m e2e -n 2 --dist worksteal
+test: setup-dev
+	@sh tools/stages.sh $(VENV) format types imports unit slow browser
 
 check: setup-dev
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
-	$(VENV)/bin/pytest -m "not slow and not e2e" -n 2 --dist worksteal
+	@sh tools/stages.sh $(VENV) format types imports unit
 
 setup: $(VENV)/.app
 setup-dev: $(VENV)/.dev
@@ -35,10 +31,11 @@ $(VENV)/.app: requirements.txt requirements-gpu.txt tools/install.sh tools/insta
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt requirements-fla.txt tools/install-mamba.sh tools/install-browser.sh $(VENV)/.app
-	@$(VENV)/bin/pip install --quiet -r requirements-dev.txt
-	@$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/fla -r requirements-fla.txt
-	@sh tools/install-mamba.sh $(VENV)
-	@sh tools/install-browser.sh
+	@sh tools/install-browser.sh & browser=$$!; \
+	$(VENV)/bin/pip install --quiet -r requirements-dev.txt && \
+	$(VENV)/bin/pip install --quiet --no-deps --upgrade --target $(VENV)/fla -r requirements-fla.txt && \
+	sh tools/install-mamba.sh $(VENV) && \
+	wait $$browser
 	@touch $@
 
 clean:

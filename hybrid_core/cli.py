@@ -31,10 +31,12 @@ from hybrid_core.report.text import (
     throughput_ratio_table,
 )
 from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
+from hybrid_core.runs.jobs import require_tools
 from hybrid_core.runs.kinds import Options
 from hybrid_core.runs.store import UnknownRun
 from hybrid_core.spec import ArchSpec, ComputeDtype, SpecError, WeightFormat
 from hybrid_core.workload import CacheDtype, Workload
+from kernels.implementations import CannotRun
 
 MIB = 2**20
 
@@ -44,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments) or 0)
-    except (SpecError, UnknownRun) as error:
+    except (SpecError, UnknownRun, CannotRun) as error:
         print(error.args[0], file=sys.stderr)
         return 2
     except BrokenPipeError:
@@ -282,6 +284,7 @@ def _quality(arguments: argparse.Namespace) -> None:
 
 def _calibrate(arguments: argparse.Namespace) -> None:
     options = ProfileOptions.make(device=arguments.device, dtype=arguments.dtype)
+    require_tools(options)
     from hybrid_core.profiling.calibrate import Calibration
     from hybrid_core.profiling.device import resolve
 

@@ -6,6 +6,17 @@ Nothing here knows of hybrid_core. On the meta device there are no data: there e
 counters price by the formula registered beside it (`counting.py`).
 """
 
-from kernels.dispatch import explain, forget, ran, use
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kernels.dispatch import explain, forget, ran, use
 
 __all__ = ["explain", "forget", "ran", "use"]
+
+
+def __getattr__(name: str) -> Any:
+    """What `dispatch` offers, once it is asked for: it needs torch, and `implementations` must do without."""
+    if name in __all__:
+        return getattr(import_module("kernels.dispatch"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

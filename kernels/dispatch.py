@@ -11,40 +11,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-IMPLEMENTATIONS = ("eager", "triton", "mamba_ssm")
+from kernels.implementations import MODULES, OPERATIONS, CannotRun, from_environment, not_installed, require_known
+
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-class Operation(NamedTuple):
-    """`implementations` lie in kernels/<folder>/, each under the operation's name; `trains` says which of them have a backward pass."""
-
-    folder: str
-    eager: str  # in words
-    implementations: tuple[str, ...] = ("eager", "triton")
-    trains: tuple[str, ...] = ("eager", "triton")
-
-
-MODULES = {"eager": "eager", "triton": "triton_kernel", "mamba_ssm": "mamba_ssm_kernel"}
-OPERATIONS = {
-    "attention": Operation("attention", "torch scaled_dot_product_attention"),
-    "attention_step": Operation("attention", "torch scaled_dot_product_attention", trains=("eager",)),
-    "branch_fusion": Operation("branch_fusion", "eager torch"),
-    "causal_conv1d": Operation("causal_conv1d", "eager torch"),
-    "gated_rms_norm": Operation("gated_rms_norm", "eager torch"),
-    "grouped_linear": Operation("grouped_linear", "eager torch"),
-    "mamba2_step": Operation("mamba2_step", "eager torch", trains=("eager",)),
-    "rms_norm": Operation("rms_norm", "eager torch"),
-    "selective_scan": Operation("selective_scan", "eager torch, piece by piece"),
-    "selective_scan_step": Operation("selective_scan", "eager torch", trains=("eager",)),
-    "ssd": Operation("ssd", "eager torch, chunk by chunk", IMPLEMENTATIONS, IMPLEMENTATIONS),
-    "ssd_step": Operation("ssd", "eager torch", IMPLEMENTATIONS, ("eager",)),
-}
 
 _forced: dict[str, str] = {}
 _loaded: dict[tuple[str, str], tuple[Callable[..., Any], Callable[..., str | None] | None]] = {}
@@ -54,7 +28,7 @@ _ran: set[tuple[str, str]] = set()
 def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
     """Call the implementation of `operation` that is due for these arguments; `counted` is the node that stands for it on meta.
 
-    The first argument is a tensor and decides device and dtype. Raises RuntimeError where a forced implementation cannot run.
+    The first argument is a tensor and decides device and dtype. Raises CannotRun where a forced implementation cannot run.
     """
     if args[0].is_meta:
         return counted(*args)
@@ -73,7 +47,7 @@ def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
 @contextmanager
 def use(operation: str, implementation: str) -> Iterator[None]:
     """Force an implementation of one operation while the context is open. Raises ValueError for one that does not exist."""
-    _known(operation, implementation)
+    require_known(operation, implementation)
     before = _forced.get(operation)
     _forced[operation] = implementation
     try:
@@ -122,7 +96,7 @@ def _choose(operation: str, args: tuple[Any, ...]) -> tuple[str, str | None]:
     due = forced or ("triton" if device_type == "cuda" else "eager")
     obstacle = _obstacle(operation, due, device_type, dtype, training) or _limit(operation, due, args)
     if forced and obstacle:
-        raise RuntimeError(f"{operation}: {forced} was asked for and cannot run: {obstacle}")
+        raise CannotRun(f"{operation}: {forced} was asked for and cannot run: {obstacle}")
     return ("eager", obstacle) if obstacle else (due, None)
 
 
@@ -138,9 +112,10 @@ def _obstacle(operation: str, implementation: str, device_type: str, dtype: torc
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 @cache  # asked at every call
 def _reason(operation: str, implementation: str, device_type: str, dtype: torch.dtype, training: bool, interpreted: bool) -> str | None:
+    absent = not_installed(implementation)
+    if absent is not None:
+        return absent
     obstacles = {
-        "triton is not installed": find_spec("triton") is None,
-        "mamba_ssm is not installed": implementation == "mamba_ssm" and find_spec("mamba_ssm") is None,
         f"a {device_type} tensor, and {implementation} needs a CUDA device": device_type != "cuda"
         and not (interpreted and implementation == "triton"),
         f"{dtype} - {implementation} takes {', '.join(map(str, TRITON_DTYPES))}": dtype not in TRITON_DTYPES,
@@ -171,22 +146,4 @@ def _imported(operation: str, implementation: str) -> bool:
     return True
 
 
-def _known(operation: str, implementation: str) -> None:
-    if operation not in OPERATIONS:
-        raise ValueError(f"no operation is called {operation!r} - there are {', '.join(OPERATIONS)}")
-    if implementation not in OPERATIONS[operation].implementations:
-        names = ", ".join(OPERATIONS[operation].implementations)
-        raise ValueError(f"{operation} has no implementation {implementation!r} - it has {names}")
-
-
-def _from_environment(value: str) -> dict[str, str]:
-    """ "eager" means every operation, "ssd=eager,attention=triton" those named."""
-    if not value:
-        return {}
-    pairs = dict(item.strip().split("=", 1) for item in value.split(",")) if "=" in value else dict.fromkeys(OPERATIONS, value.strip())
-    for operation, implementation in pairs.items():
-        _known(operation, implementation)
-    return pairs
-
-
-_forced.update(_from_environment(os.environ.get("HYBRID_KERNELS", "")))
+_forced.update(from_environment(os.environ.get("HYBRID_KERNELS", "")))

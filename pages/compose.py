@@ -14,7 +14,6 @@ from hybrid_core.link import MAX_COMPARED, View
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures
 from hybrid_core.retrieval.options import NiahOptions
-from hybrid_core.runs import submit
 from hybrid_core.spec import ArchSpec, IntraMixer, SpecError
 from hybrid_core.workload import Workload
 from pages.parts import chart, design, draft, form, guide, jobs, layout, notes, numbers, pictures, share, stack, work
@@ -40,11 +39,12 @@ def keep_for_comparison(spec: ArchSpec) -> None:
 
 def buttons(spec: ArchSpec) -> None:
     """Profile, take away, and the way back."""
-    if st.button("Profile this design", type="primary", icon=":material/speed:"):
-        st.session_state["profile.run"] = submit(spec, ProfileOptions())
+    profile = st.button("Profile this design", type="primary", icon=":material/speed:")
+    if profile and jobs.start(lambda: (spec, ProfileOptions())):
         layout.go("profile")
-    if st.button("Test retrieval", icon=":material/search:", help="Trains a small proxy for two to four minutes and asks it for needles"):
-        st.session_state["niah.run"] = submit(spec, NiahOptions())
+    help_retrieval = "Trains a small proxy for two to four minutes and asks it for needles"
+    retrieval = st.button("Test retrieval", icon=":material/search:", help=help_retrieval)
+    if retrieval and jobs.start(lambda: (spec, NiahOptions())):
         layout.go("retrieval")
     if st.button("Guided start", icon=":material/explore:"):
         guide.ask()

@@ -177,7 +177,7 @@ def test_so_are_those_of_any_design_with_options_of_published_models(spec: ArchS
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(optional_designs(), st.integers(1, 40), DTYPES)
 def test_a_hundred_random_designs_with_options_agree(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
@@ -185,7 +185,7 @@ def test_a_hundred_random_designs_with_options_agree(spec: ArchSpec, length: int
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(1, 40), DTYPES)
 def test_a_hundred_random_designs_agree(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
@@ -215,7 +215,7 @@ def test_activation_memory_of_any_design_is_that_of_the_live_model(spec: ArchSpe
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(3600)
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(100, 160), st.integers(1, 2), DTYPES)
 def test_activation_memory_of_five_hundred_random_designs(spec: ArchSpec, length: int, batch: int, dtypes: dict[str, str]) -> None:

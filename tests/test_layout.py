@@ -1,4 +1,4 @@
-"""The imports run one way, and what needs no torch does not import it."""
+"""What needs no torch does not import it. That imports run one way, lint-imports checks."""
 
 import os
 import subprocess
@@ -12,13 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
-
-
-def test_the_import_contracts_hold() -> None:
-    result = run(sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache")
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "0 broken" in result.stdout
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
 TORCH_FREE = "spec placement presets workload hardware registry baselines costs.model costs.memory costs.summary".split()

@@ -20,7 +20,7 @@ OPENED = ("inter-1to5-1b", "swa-1to3-1b", "intra-1to0-350m", "llama-moe-1b", "di
 
 
 def compose(design: ArchSpec) -> AppTest:
-    page = AppTest.from_file(str(ROOT / "pages" / "compose.py"), default_timeout=60)
+    page = AppTest.from_file(str(ROOT / "pages" / "compose.py"), default_timeout=600)
     page.query_params["design"] = link.encode(design)
     return page.run()
 
@@ -104,7 +104,7 @@ def test_depth_and_strategy_follow_one_another(page: AppTest) -> None:
 
 def test_the_link_carries_the_whole_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
-    page = AppTest.from_file(str(ROOT / "pages" / "compose.py"), default_timeout=60)
+    page = AppTest.from_file(str(ROOT / "pages" / "compose.py"), default_timeout=600)
     page.query_params.update({"design": "intra-1to5-1b", "context": "32768", "device": "rtx_4090", "reference": "mamba-1b"})
     page.run()
     assert (shown(page).name, page.session_state["view"].reference.name) == ("intra-1to5-1b", "mamba-1b")
@@ -119,7 +119,7 @@ def test_no_page_needs_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from streamlit.testing.v1 import AppTest\n"
         "for path in sorted(pathlib.Path('pages').glob('*.py')):\n"
-        "    assert not AppTest.from_file(str(path.resolve()), default_timeout=60).run().exception, path\n"
+        "    assert not AppTest.from_file(str(path.resolve()), default_timeout=600).run().exception, path\n"
         "print('torch' in sys.modules)"
     )
     env = os.environ | {"HYBRID_DATA_DIR": str(tmp_path)}
@@ -134,13 +134,13 @@ def test_the_profile_page_queues_jobs_of_other_kinds_and_shows_profiles_alone(tm
     options = CheckpointOptions(path="somewhere", device="cpu").model_dump(mode="json")
     run_id = store.create("checkpoint", presets.get("mamba-1b").spec, options, "cpu")
     store.change(run_id, status="running", pid=os.getpid(), started_at=now())
-    page = AppTest.from_file(str(ROOT / "pages" / "profile.py"), default_timeout=60).run()
+    page = AppTest.from_file(str(ROOT / "pages" / "profile.py"), default_timeout=600).run()
     assert not page.exception
     assert any("No profile yet" in info.value for info in page.info)
 
 
 def retrieval(tab: str) -> AppTest:
-    page = AppTest.from_file(str(ROOT / "pages" / "retrieval.py"), default_timeout=60)
+    page = AppTest.from_file(str(ROOT / "pages" / "retrieval.py"), default_timeout=600)
     page.session_state["retrieval.tab"] = tab
     return page.run()
 

@@ -2,11 +2,19 @@
 
 import streamlit as st
 
-from pages.parts import browser, layout
+from hybrid_core.runs import open_store
+from hybrid_core.spec import SpecError
+from pages.parts import browser, design, layout
 
 st.set_page_config(page_title="Hybrid architecture explorer", page_icon=browser.STATIC / "icon.svg", layout="wide")
 
 layout.theme()
+
+try:
+    open_store()
+except SpecError as error:  # the database that the environment names, which every page asks
+    st.error(design.plain(str(error)))
+    st.stop()
 
 st.navigation(
     [

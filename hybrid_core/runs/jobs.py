@@ -5,6 +5,7 @@ the dead: a run whose process is gone is never shown as running.
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,16 +14,22 @@ import sys
 import psutil
 
 from hybrid_core.data import data_dir
+from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.runs.devices import concrete
 from hybrid_core.runs.kinds import Options, kind_of
 from hybrid_core.runs.store import ACTIVE, Run, RunStore, now, open_store
-from hybrid_core.spec import ArchSpec
+from hybrid_core.spec import ArchSpec, SpecError
+from kernels.implementations import CannotRun, require_installed
 
 SPAWN_GRACE_S = 30
 
 
 def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> int:
-    """Queue a job of the kind that `options` belong to and start its process; returns the run's number."""
+    """Queue a job of the kind that `options` belong to and start its process; returns the run's number.
+
+    Raises SpecError, with the command that installs it, for what the job needs and this machine lacks.
+    """
+    require_tools(options)
     store = store or open_store()
     options = options.model_copy(update={"device": concrete(options.device)})
     run_id = store.create(kind_of(options), spec, options.model_dump(mode="json"), options.device)
@@ -40,6 +47,17 @@ def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> i
     started = psutil.Process(process.pid).create_time()
     store.change(run_id, host=socket.gethostname(), pid=process.pid, pid_started=started)
     return run_id
+
+
+def require_tools(options: Options) -> None:
+    """Raise SpecError, with the command that installs it, for what was asked for and is not installed with the app."""
+    try:
+        require_installed(os.environ.get("HYBRID_KERNELS", ""))
+    except CannotRun as error:
+        raise SpecError(str(error)) from None
+    compiled = isinstance(options, ProfileOptions) and options.decode == "compiled"
+    if compiled and shutil.which(os.environ.get("CXX", "g++")) is None:  # what torch's inductor calls
+        raise SpecError("decode: 'compiled' - needs a C++ compiler, and none is found; `apt-get install g++` installs one")
 
 
 def cancel(run_id: int, store: RunStore | None = None) -> bool:

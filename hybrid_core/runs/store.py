@@ -10,15 +10,19 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sqlalchemy import JSON, ForeignKey, create_engine, delete, event, select, update
+from sqlalchemy import JSON, URL, Engine, ForeignKey, create_engine, delete, event, make_url, select, update
+from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from hybrid_core.data import data_dir
-from hybrid_core.spec import ArchSpec
+from hybrid_core.spec import ArchSpec, SpecError
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 ACTIVE: tuple[Status, ...] = ("queued", "running")
+
+
+VARIABLE = "HYBRID_DATABASE_URL"
 
 
 class UnknownRun(LookupError):
@@ -103,14 +107,47 @@ class Run:
             return ""
 
 
+# The distribution that brings a database driver, where it is not called as its module is.
+DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+
+
+def _engine(url: str) -> Engine:
+    """The engine for an address. Raises SpecError for one that cannot be read, or whose driver is not installed."""
+    try:
+        address = make_url(url)
+    except ArgumentError:
+        raise SpecError(f"{VARIABLE}: not an address - must be one such as postgresql+psycopg://user@host/database") from None
+    try:
+        return create_engine(address)
+    except NoSuchModuleError as error:
+        raise _refused(address, _first_line(error)) from None
+    except ModuleNotFoundError as error:
+        driver = error.name or address.get_driver_name()
+        command = f'.venv/bin/pip install "{DRIVERS.get(driver, driver)}"'
+        raise _refused(address, f"its driver {driver} is not installed; `{command}` installs it") from None
+
+
+def _refused(address: URL, why: str) -> SpecError:
+    """One line on an address, without its password."""
+    return SpecError(f"{VARIABLE}: {address.render_as_string(hide_password=True)!r} - {why}")
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
 class RunStore:
     """All reads and writes. Every method is one transaction."""
 
     def __init__(self, url: str) -> None:
-        self.engine = create_engine(url)
+        """Raises SpecError for a database that cannot be opened."""
+        self.engine = _engine(url)
         if self.engine.dialect.name == "sqlite":
             event.listen(self.engine, "connect", _sqlite_settings)
-        _Base.metadata.create_all(self.engine)
+        try:
+            _Base.metadata.create_all(self.engine)
+        except DBAPIError as error:
+            raise _refused(self.engine.url, _first_line(error.orig)) from None
         self._session = sessionmaker(self.engine)
 
     def create(self, kind: str, spec: ArchSpec, options: dict[str, Any], device: str) -> int:
@@ -182,5 +219,5 @@ def _store(url: str) -> RunStore:
 
 
 def open_store() -> RunStore:
-    """The store that the environment names; one per process and address."""
-    return _store(os.environ.get("HYBRID_DATABASE_URL") or f"sqlite:///{data_dir() / 'runs.db'}")
+    """The store that the environment names; one per process and address. Raises SpecError for one that cannot be opened."""
+    return _store(os.environ.get(VARIABLE) or f"sqlite:///{data_dir() / 'runs.db'}")

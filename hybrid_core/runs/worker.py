@@ -11,6 +11,7 @@ from hybrid_core.runs.jobs import bury_the_dead
 from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.store import ACTIVE, Run, RunStore, now, open_store
 from hybrid_core.spec import SpecError
+from kernels.implementations import CannotRun
 
 
 def main(run_id: int) -> int:
@@ -70,7 +71,7 @@ def reason(error: Exception) -> str:
     from hybrid_core.profiling.trace import UnknownOperation
 
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if isinstance(error, (DoesNotFit, UnknownOperation, SpecError)):
+    if isinstance(error, (DoesNotFit, UnknownOperation, SpecError, CannotRun)):
         return first
     if isinstance(error, (OutOfMemoryError, MemoryError)) or "can't allocate memory" in first:
         return f"out of memory: {first}. Try a smaller batch, shorter contexts or bf16"

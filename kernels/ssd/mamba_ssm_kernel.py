@@ -11,19 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.implementations import INSTALL, CannotRun
+
 EXTENSION = "selective_scan_cuda"
 
 
 @cache
 def operation(module: str, name: str) -> Callable[..., Any]:
     """An operation of mamba_ssm.ops.triton. The package imports its compiled extension at once, which these never call: where it is
-    not built, an empty module stands for it during the import."""
+    not built, an empty module stands for it during the import. Raises CannotRun where the package cannot be imported."""
     absent = EXTENSION not in sys.modules and find_spec(EXTENSION) is None
     if absent:
         sys.modules[EXTENSION] = ModuleType(EXTENSION)
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(f"mamba_ssm.ops.triton.{module}"), name)
         return found
+    except ImportError as error:
+        why = f"{error}; `{INSTALL['mamba_ssm']}` installs it"
+        raise CannotRun(f"mamba_ssm cannot be imported: {why}") from error
     finally:
         if absent:
             del sys.modules[EXTENSION]

@@ -31,14 +31,16 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
     return str(place.selectbox("Device", list(known), format_func=known.get, key=key))
 
 
-def start(make: Callable[[], tuple[ArchSpec, Options]]) -> None:
-    """Submit what `make` asks for, to be shown by `pick`; where it raises SpecError, say that line instead."""
+def start(make: Callable[[], tuple[ArchSpec, Options]]) -> bool:
+    """Submit what `make` asks for, to be shown by `pick`; where either raises SpecError, say that line. Whether it was submitted."""
     try:
         spec, options = make()
+        run_id = submit(spec, options)
     except SpecError as error:
         st.error(design.plain(str(error)))
-        return
-    st.session_state[f"{kind_of(options)}.run"] = submit(spec, options)
+        return False
+    st.session_state[f"{kind_of(options)}.run"] = run_id
+    return True
 
 
 @st.fragment(run_every=1.0)

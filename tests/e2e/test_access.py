@@ -1,15 +1,16 @@
 """What everybody can read: contrast in both themes, a small window or a large zoom, the keyboard, a report on a phone and on paper."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, TimeoutError, expect
 
 from hybrid_core import presets
 from hybrid_core.report.html import report
 from hybrid_core.runs.store import RunStore
-from tests.e2e.conftest import serve
+from tests.e2e.conftest import serve, visit, visitor
 
 PAGES = ("", "compare?with=llama-1b", "profile", "retrieval", "paper", "models", "runs", "glossary")
 
@@ -44,30 +45,38 @@ FAINT = """() => {
 }"""
 
 
+# By how many pixels a page is wider than its window.
+OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+
+
+def eventually(page: Page, script: str, state: str) -> Any:
+    """What a script finds once it is as `state` says, e.g. "found <= 0": colours fade in, and charts follow a window's new width.
+
+    Where it never is, what it finds in the end.
+    """
+    with suppress(TimeoutError):
+        page.wait_for_function(f"() => {{ const found = ({script})(); return {state} }}")
+    return page.evaluate(script)
+
+
 def overflow(page: Page) -> int:
-    """By how many pixels a page is wider than its window."""
-    return int(page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+    """By how many pixels a page is wider than its window, once it stands still."""
+    return int(eventually(page, OVERFLOW, "found <= 0"))
 
 
-def visit(page: Page, address: str) -> None:
-    """Open a page and wait until it stands still."""
-    page.goto(address)
-    expect(page.get_by_role("heading").first).to_be_visible()
-    expect(page.get_by_test_id("stStatusWidget")).to_have_count(0)
-    expect(page.locator(".chart[aria-busy=true]")).to_have_count(0)
-    page.wait_for_timeout(1200)
-    assert page.get_by_test_id("stException").count() == 0
+def faint(page: Page) -> list[str]:
+    """The texts with too little contrast, once the page stands still."""
+    return list(eventually(page, FAINT, "found.length == 0"))
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_every_text_has_contrast(browser: Browser, server: str, theme: Any) -> None:
-    page = browser.new_page(viewport={"width": 1440, "height": 1200}, color_scheme=theme)
-    for path in PAGES:
-        visit(page, f"{server}/{path}")
-        if path.startswith("compare"):
-            expect(page.locator(".token").first).to_be_visible()  # the YAML's diff is coloured late
-        assert page.evaluate(FAINT) == [], path or "compose"
-    page.close()
+    with visitor(browser, height=1200, theme=theme) as page:
+        for path in PAGES:
+            visit(page, f"{server}/{path}")
+            if path.startswith("compare"):
+                expect(page.locator(".token").first).to_be_visible()  # the YAML's diff is coloured late
+            assert faint(page) == [], path or "compose"
 
 
 def test_every_page_fits_a_narrow_window(page: Page, server: str) -> None:
@@ -76,17 +85,14 @@ def test_every_page_fits_a_narrow_window(page: Page, server: str) -> None:
         visit(page, f"{server}/{path}")
         assert overflow(page) <= 0, path or "compose"
         page.set_viewport_size({"width": 320, "height": 1000})  # what 1,280 pixels are at 400 %
-        page.wait_for_timeout(500)
         assert overflow(page) <= 0, path or "compose"
 
 
 def test_a_new_server_may_be_visited_at_any_page(browser: Browser, tmp_path: Path) -> None:
-    with serve(tmp_path) as address:
-        page = browser.new_page()
+    with serve(tmp_path) as address, visitor(browser) as page:
         visit(page, f"{address}/models")
         expect(page.get_by_role("heading", name="Published models")).to_be_visible()
         expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(8)  # ours, not what Streamlit makes of a folder
-        page.close()
 
 
 @pytest.fixture

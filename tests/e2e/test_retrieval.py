@@ -1,14 +1,18 @@
 """The Retrieval page in a real browser: a map fills in, and one that is cancelled keeps its cells."""
 
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from hybrid_core import link
+from hybrid_core.runs.store import RunStore
 from tests.designs import design
-from tests.e2e.conftest import serve
+from tests.e2e.conftest import serve, visit, whole
+from tests.jobs import suspend
 
 ROW, CONTEXTS = 11, 3  # depths; contexts of 128, 192 and 256 tokens: an unfinished proxy is asked no further than it was trained
 
@@ -18,6 +22,14 @@ def server(tmp_path: Path) -> Iterator[str]:
     """A server without runs; so small a proxy trains fastest on one thread."""
     with serve(tmp_path, OMP_NUM_THREADS="1") as address:
         yield address
+
+
+@pytest.fixture
+def store(server: str, tmp_path: Path) -> RunStore:
+    """The server's runs."""
+    data = tmp_path / "data"
+    data.mkdir(exist_ok=True)  # the server makes it at the first visit
+    return RunStore(f"sqlite:///{data / 'runs.db'}")
 
 
 def cells(page: Page, run: int) -> Locator:
@@ -32,45 +44,56 @@ def fill(page: Page, label: str, value: int) -> None:
     field.press("Enter")
 
 
-def until_cells(page: Page, run: int, more_than: int) -> int:
-    """Wait until a run's map has more cells; how many it has then."""
-    for _ in range(300):
-        if (n := cells(page, run).count()) > more_than:
-            return n
-        page.wait_for_timeout(100)
-    raise AssertionError(f"the map of run {run} stays at {more_than} cells")
-
-
 def start(page: Page, run: int) -> None:
     """Start a needle test and wait until it is the one on show."""
-    page.get_by_role("button", name="Start needle test").click()
+    page.get_by_role("button", name="Start needle test", exact=True).click()
     expect(page.get_by_role("heading", name=f"Run {run}: one layer")).to_be_visible()
 
 
-def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: str) -> None:
-    page.goto(f"{server}/?design={link.encode(design('A', name='one layer'))}")
-    expect(page.get_by_role("heading", name="one layer")).to_be_visible()
-    page.get_by_role("button", name="Test retrieval").click()
-    page.get_by_role("button", name="Cancel").click()
+@contextmanager
+def stopped_at(store: RunStore, run: int, more_than: int) -> Iterator[int]:
+    """Stop a run's process once its map has more cells than given, so that the page has time to show them; gives how many it has."""
+    while stored(store, run) <= more_than:
+        assert store.get(run).active
+        time.sleep(0.01)
+    process = suspend(store, run)
+    yield stored(store, run)
+    if process.is_running():
+        process.resume()
+
+
+def stored(store: RunStore, run: int) -> int:
+    """How many cells of a run's map are finished."""
+    return len(store.get(run).parts.get("map", {}).get("cells", []))
+
+
+def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: str, store: RunStore) -> None:
+    visit(page, f"{server}/?design={link.encode(design('A', name='one layer'))}")
+    expect(page.get_by_role("heading", name="one layer", level=1)).to_be_visible()
+    page.get_by_role("button", name="Test retrieval", exact=True).click()
+    page.get_by_role("button", name="Cancel", exact=True).click()
     expect(page.get_by_role("heading", name="Run 1: one layer, cancelled")).to_be_visible()
 
     page.get_by_text("Size of the proxy, trials").click()
     for label, value in {"Time budget (s)": 5, "d_model of the proxy": 32, "Trained length (tokens)": 256, "Trials a cell": 2500}.items():
         fill(page, label, value)
+    whole(page)
     start(page, 2)
-    first = until_cells(page, 2, 0)
-    assert first < ROW * CONTEXTS
-    assert until_cells(page, 2, first) > first
+    with stopped_at(store, 2, 0) as first:
+        assert first < ROW * CONTEXTS
+        expect(cells(page, 2)).to_have_count(first)
+    with stopped_at(store, 2, first) as more:
+        expect(cells(page, 2)).to_have_count(more)
     expect(page.get_by_role("heading", name="Run 2: one layer, done")).to_be_visible()
     expect(page.get_by_text("an unfinished proxy, not a finding")).to_be_visible()
     expect(page.get_by_text("#2 one layer: needles recalled, not learnt").first).to_be_visible()
     expect(cells(page, 2)).to_have_count(ROW * CONTEXTS)
 
     start(page, 3)
-    until_cells(page, 3, 0)
-    page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("heading", name="Run 3: one layer, cancelled")).to_be_visible()
-    said = page.get_by_text("finished cells. It had not learnt its trained length").inner_text()
-    kept = int(said.removeprefix("Stopped with ").split()[0])
-    assert kept in (ROW, 2 * ROW)
-    expect(cells(page, 3)).to_have_count(kept)
+    with stopped_at(store, 3, 0) as finished:
+        expect(cells(page, 3)).to_have_count(finished)
+        page.get_by_role("button", name="Cancel", exact=True).click()
+        expect(page.get_by_role("heading", name="Run 3: one layer, cancelled")).to_be_visible()
+    assert finished in (ROW, 2 * ROW)
+    expect(page.get_by_text(f"Stopped with {finished} finished cells. It had not learnt its trained length")).to_be_visible()
+    expect(cells(page, 3)).to_have_count(finished)

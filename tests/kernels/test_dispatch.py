@@ -3,6 +3,7 @@ import torch
 
 from kernels import dispatch, explain, forget, ran, use
 from kernels.causal_conv1d import causal_conv1d
+from kernels.implementations import OPERATIONS, from_environment
 from tests.kernels.conftest import DEVICE
 
 
@@ -64,16 +65,16 @@ def test_what_does_not_exist_is_refused() -> None:
 
 
 def test_the_environment_names_one_for_all_or_one_each() -> None:
-    assert dispatch._from_environment("") == {}
-    assert dispatch._from_environment("eager") == dict.fromkeys(dispatch.OPERATIONS, "eager")
-    assert dispatch._from_environment("ssd=triton, attention=eager") == {"ssd": "triton", "attention": "eager"}
+    assert from_environment("") == {}
+    assert from_environment("eager") == dict.fromkeys(OPERATIONS, "eager")
+    assert from_environment("ssd=triton, attention=eager") == {"ssd": "triton", "attention": "eager"}
     with pytest.raises(ValueError, match="no operation"):
-        dispatch._from_environment("scan=triton")
+        from_environment("scan=triton")
 
 
-@pytest.mark.parametrize("operation", dispatch.OPERATIONS)
+@pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_implementation_can_be_loaded(operation: str) -> None:
-    for implementation in dispatch.OPERATIONS[operation].implementations:
+    for implementation in OPERATIONS[operation].implementations:
         if implementation != "mamba_ssm":
             assert callable(dispatch._load(operation, implementation)[0])
 
