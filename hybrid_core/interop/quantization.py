@@ -90,6 +90,8 @@ def parts_of(layer: Layer) -> Places:
     """The matrices of a layer by the names of their parts, with the modules behind each."""
     kind = layer.mixer.kind
     found = {f"{kind}.{part}": modules for part, modules in MIXERS.get(kind, {}).items()}
+    if not getattr(layer.mixer, "output_gate", False):
+        found.pop(f"{kind}.output_gate", None)
     if isinstance(layer.ffn, MoE):
         names = ["router", "experts"]
         names += ["shared"] if layer.ffn.shared_width else []

@@ -1,0 +1,255 @@
+"""Weights as they are stored: against file sizes, sums by hand, and the formats' own definitions."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hybrid_core import hardware, presets
+from hybrid_core.cli import main
+from hybrid_core.costs.model import model_costs
+from hybrid_core.costs.roofline import predict
+from hybrid_core.costs.weights import stored_as, weight_bytes
+from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.interop.quantization import parts_of, stored_weights
+from hybrid_core.registry import KINDS
+from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.stored import USUAL
+from hybrid_core.workload import Workload
+from tests.designs import MOE, design
+
+# openai/gpt-oss-120b as it is published; its file has 65,248,815,744 bytes of weights.
+GPT_OSS_120B: dict[str, Any] = {
+    "model_type": "gpt_oss",
+    "hidden_size": 2880,
+    "intermediate_size": 2880,
+    "num_hidden_layers": 36,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 201_088,
+    "num_local_experts": 128,
+    "num_experts_per_tok": 4,
+    "sliding_window": 128,
+    "tie_word_embeddings": False,
+    "swiglu_limit": 7.0,
+    "rope_theta": 150_000,
+    "layer_types": ["sliding_attention", "full_attention"] * 18,
+    "quantization_config": {
+        "quant_method": "mxfp4",
+        "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"],
+    },
+}
+PLAIN = Workload()
+
+
+def test_gpt_oss_takes_as_many_bytes_as_its_file() -> None:
+    spec = spec_from_config(GPT_OSS_120B)
+    assert model_costs(spec).params().total == 116_829_156_672
+    assert weight_bytes(spec, PLAIN).total == 65_248_815_744
+    assert stored_as(spec, PLAIN) == "mxfp4"
+    assert weight_bytes(spec, Workload(weight_dtype="bf16")).total == 2 * 116_829_156_672
+
+
+def test_gpt_oss_120b_has_room_on_one_h100(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(GPT_OSS_120B))
+    assert main(["cost", str(path), "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["fit"]["fits"] and record["engine"]["ideal"]["batch_size"] > 10
+    assert record["params"]["total"] == 116_829_156_672
+
+
+# Layer of d_model 32: qkv 32 x 64, out 32 x 32; feed-forward 32 x 80 and 40 x 32; embedding 50 x 32.
+MATRICES = 32 * 64 + 32 * 32 + 32 * 80 + 40 * 32
+KEPT = 50 * 32 + 3 * 32  # embedding and three norms
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits"),
+    [
+        ("bf16", 16 * MATRICES),
+        ("fp32", 32 * MATRICES),
+        ("fp8", 8 * MATRICES + 4 * 32),  # a float32 scale for each of four matrices
+        ("int8", 8 * MATRICES + 16 * (64 + 32 + 80 + 32)),  # 16 bits an output channel
+        ("int4", 4 * MATRICES + 16 * (64 + 32 + 80 + 32)),  # rows are shorter than a group of 128
+        ("mxfp4", 4 * MATRICES + 8 * (64 + 32 + 80 + 2 * 32)),  # 8 bits for 32 elements; 40 are two groups
+        ("nvfp4", 4 * MATRICES + 8 * (2 * 64 + 2 * 32 + 2 * 80 + 3 * 32) + 4 * 32),  # 8 bits for 16, and 32 a matrix
+    ],
+)
+def test_each_format_by_hand(dtype: str, bits: int) -> None:
+    element = 4 if dtype == "fp32" else 2
+    expected = bits / 8 + element * KEPT
+    assert weight_bytes(design("A"), Workload.make(weight_dtype=dtype)).total == expected
+
+
+def test_a_router_stays_as_it_is_and_experts_shrink() -> None:
+    """Router 32 x 4, four experts of 32 x 40 and 20 x 32, one shared of as many: all but the router in int4."""
+    inside = 32 * 64 + 32 * 32 + 5 * (32 * 40 + 20 * 32)
+    channels = 64 + 32 + 5 * (40 + 32)
+    expected = (4 * inside + 16 * channels) / 8 + 2 * (KEPT + 32 * 4)
+    assert weight_bytes(design("A", ffn=MOE), Workload(weight_dtype="int4")).total == expected
+
+
+def test_blocks_that_layers_share_are_stored_once() -> None:
+    spec = presets.resolve("Zamba2-2.7B")
+    quarter = weight_bytes(spec, Workload(weight_dtype="int4")).total
+    linear = model_costs(spec).params().non_embedding
+    assert quarter == pytest.approx(linear * 4.125 / 8 + 2 * model_costs(spec).params().embedding, rel=0.01)
+
+
+def test_a_step_reads_weights_as_they_are_stored() -> None:
+    """With memory as the limit, MXFP4 reads 17/64 of what bf16 reads of the layers."""
+    spec, device = presets.resolve("Llama-3.2-1B"), hardware.get("h100_sxm")
+    work = Workload(context_len=1)
+    plain = predict(spec, work, device).decode_step_s
+    packed = predict(spec, work.model_copy(update={"weight_dtype": "mxfp4"}), device).decode_step_s
+    head = 2 * spec.vocab_size * spec.d_model / device.bandwidth_bytes_per_s
+    assert (packed - head) / (plain - head) == pytest.approx(17 / 64, rel=0.01)
+
+
+def test_products_are_in_fp8_where_the_device_has_units_for_it() -> None:
+    spec, work = presets.resolve("Llama-3.2-1B"), Workload(weight_dtype="fp8")
+    bf16 = predict(spec, Workload(), hardware.get("h100_sxm")).prefill_s
+    assert predict(spec, work, hardware.get("h100_sxm")).prefill_s == pytest.approx(bf16 / 2, rel=0.01)
+    plain = predict(spec, Workload(), hardware.get("a100_80gb_sxm")).prefill_s
+    assert predict(spec, work, hardware.get("a100_80gb_sxm")).prefill_s == pytest.approx(plain, rel=0.01)
+
+
+# ---------------------------------------------------------------- published schemes
+
+
+def read(config: dict[str, Any], spec: ArchSpec | None = None) -> dict[str, list[str]]:
+    """Format -> its parts, of a design of attention, Mamba-2 and experts."""
+    rules = stored_weights(config, spec or design("AM", ffn=MOE))
+    return {f"{rule.format} {rule.layers or 'all'}": list(rule.parts) for rule in rules}
+
+
+ALL = ["linear"]
+SCHEMES: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
+    "fp8 blocks": ({"quant_method": "fp8", "weight_block_size": [128, 128]}, {"fp8 all": ALL}),
+    "fp8 without attention": (
+        {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.self_attn.q_proj"]},
+        {"fp8 all": ["attention.out", "experts", "shared", "mamba2"]},
+    ),
+    "gptq": ({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}, {"int4 all": ALL}),
+    "gptq of 8 bits": ({"quant_method": "gptq", "bits": 8, "group_size": -1}, {"int8 all": ALL}),
+    "awq": ({"quant_method": "awq", "bits": 4, "group_size": 128, "zero_point": True}, {"int4 all": ALL}),
+    "auto-round": ({"quant_method": "auto-round", "bits": 4, "group_size": 128, "sym": True}, {"int4 all": ALL}),
+    "bitsandbytes, 8 bits": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, {"int8 all": ALL}),
+    "bitsandbytes, 4 bits": ({"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}, {"nf4 all": ALL}),
+    "mlx": ({"group_size": 64, "bits": 4}, {"int4 all": [*ALL, "router", "embedding"]}),
+    "mlx with an override": (
+        {"group_size": 64, "bits": 4, "model.layers.0.mlp.gate": {"group_size": 64, "bits": 8}, "model.embed_tokens": False},
+        {"int8 (1,)": ["router"], "int4 all": ALL, "int4 (2,)": ["router"]},
+    ),
+    "modelopt": ({"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ["lm_head", "*vision*"]}, {"nvfp4 all": ALL}),
+    "modelopt, mixed": (
+        {
+            "quant_method": "modelopt",
+            "quant_algo": "MIXED_PRECISION",
+            "quantized_layers": {
+                "model.layers.0.self_attn.q_proj": {"quant_algo": "FP8"},
+                "model.layers.0.self_attn.o_proj": {"quant_algo": "FP8"},
+                "model.layers.0.mlp.experts": {"quant_algo": "NVFP4"},
+                "model.layers.1.mlp.experts": {"quant_algo": "NVFP4"},
+            },
+        },
+        {"fp8 all": ["attention"], "nvfp4 all": ["experts"]},
+    ),
+    "compressed-tensors, pack-quantized": (
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 32}}},
+            "ignore": ["lm_head", "re:.*self_attn.*", "re:.*mamba.*"],
+        },
+        {"int4 all": ["experts", "shared"]},
+    ),
+    "compressed-tensors, nvfp4": (
+        {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "float", "group_size": 16}}},
+            "ignore": ["lm_head"],
+        },
+        {"nvfp4 all": ALL},
+    ),
+    "only later layers": (
+        {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.mlp", "model.layers.0.self_attn"]},
+        {"fp8 all": ["mamba2"], "fp8 (2,)": ["experts", "shared"]},
+    ),
+}
+
+
+@pytest.mark.parametrize(("config", "expected"), SCHEMES.values(), ids=SCHEMES)
+def test_a_scheme_is_read_as_its_writers_lay_it_out(config: dict[str, Any], expected: dict[str, list[str]]) -> None:
+    assert read(config) == expected
+
+
+BAD: dict[str, tuple[Any, str]] = {
+    "unknown method": ({"quant_method": "gtpq", "bits": 4}, "quant_method: 'gtpq' - must be one of .*the nearest is gptq"),
+    "unknown algorithm": ({"quant_method": "modelopt", "quant_algo": "NVFP5"}, "quant_algo: 'NVFP5' .*the nearest is NVFP4"),
+    "no mapping": ("int4", "quantization_config: 'int4' - must be a mapping"),
+    "bits": ({"quant_method": "gptq", "bits": 7}, "bits: 7 - must be one of 2, 3, 4, 5, 6, 8"),
+    "block": ({"quant_method": "fp8", "weight_block_size": [0, 128]}, "weight_block_size: .* must be two whole numbers above 0"),
+    "groups": ({"quant_method": "compressed-tensors"}, "config_groups: None - must be a mapping of groups"),
+    "a slow expression": (
+        {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {}}}, "ignore": ["re:(a+)+$"]},
+        "could take too long",
+    ),
+    "no expression": (
+        {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {}}}, "ignore": ["re:(a"]},
+        "not a regular expression",
+    ),
+    "names": ({"quant_method": "fp8", "modules_to_not_convert": "lm_head"}, "must be a list of names of modules"),
+}
+
+
+@pytest.mark.parametrize(("config", "says"), BAD.values(), ids=BAD)
+def test_what_is_not_known_is_one_line(config: Any, says: str) -> None:
+    with pytest.raises(SpecError, match=says) as error:
+        spec_from_config({"model_type": "llama", "quantization_config": config})
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 400
+
+
+def test_every_matrix_of_every_kind_has_its_modules() -> None:
+    """Every product of a kind has a row in the table of modules, or is no linear layer."""
+    no_layers = {"adapters", "gate", "gates", "matrices", "block router", "block experts", "block shared", "block latent"}
+    for kind in ("A", "S", "D", "M", "N", "H"):
+        spec = design(kind)
+        names = {part.partition(".")[2] for part in parts_of(spec.stack[0])}
+        costs = model_costs(spec).layers[0]
+        products = {term.name for term in costs.mixer.decode_flops(1) if term.work == "product"}
+        assert products <= names | no_layers
+    assert {"attention", "mamba2", "gated_deltanet", "kda", "mla"} <= {kind.name for kind in KINDS.values()}
+
+
+def test_lists_that_name_every_module_of_every_layer_are_read() -> None:
+    """As ModelOpt writes them."""
+    names = [f"model.layers.{i}.self_attn.{part}_proj" for i in range(100) for part in "qkvo"]
+    spec = design("A" * 100, ffn=MOE, name="deep")
+    rules = stored_weights({"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": names}, spec)
+    assert [list(rule.parts) for rule in rules] == [["experts", "shared"]]
+
+
+def test_quantisation_survives_yaml_and_changes_no_model() -> None:
+    spec = spec_from_config(GPT_OSS_120B)
+    again = ArchSpec.from_yaml(spec.to_yaml())
+    assert again == spec and again.to_yaml() == spec.to_yaml()
+    assert spec.replace(quantization=[]).same_model(spec)
+
+
+def test_every_format_has_a_layout() -> None:
+    assert {rule: USUAL[rule].bits for rule in ("fp8", "int8", "int4", "mxfp4", "nvfp4")} == {
+        "fp8": 8,
+        "int8": 8,
+        "int4": 4,
+        "mxfp4": 4,
+        "nvfp4": 4,
+    }
+
+
+@pytest.mark.parametrize(("dtype", "elements_per_byte"), [("bf16", 0.5), ("fp8", 1), ("int8", 1), ("int4", 2)])
+def test_keys_and_values_in_fewer_bits(dtype: str, elements_per_byte: float) -> None:
+    """Llama-3.2-1B at 8,192 tokens: 16 layers x 2 x 8 x 64 elements a token."""
+    bytes_ = model_costs(presets.resolve("Llama-3.2-1B")).cache_bytes(8192, "exact", Workload.make(kv_cache_dtype=dtype))
+    assert bytes_ == 8192 * 16 * 2 * 8 * 64 / elements_per_byte
