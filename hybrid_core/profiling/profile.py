@@ -210,6 +210,8 @@ class Profile:
 
     def _decode_energy(self, step: Callable[[Tensor], Tensor], cache: Cache, contexts: list[int]) -> None:
         """Joules of a token at each context. All kernels are warm: the same steps have been timed."""
+        if self.energy.meter is None:
+            return
         self.report(0.95, "Reading the energy meter")
         for index, context in enumerate(contexts):
             work, budget_s = throughput.step_work(step, cache, context), self.left_s / (len(contexts) - index)
