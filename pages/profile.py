@@ -116,7 +116,8 @@ def traced(parts: dict) -> None:
 def layer_table(run: Run) -> None:
     """Parameters, FLOPs and cache per layer."""
     st.markdown("**Per layer** (exact, 8,192 tokens)")
-    rows = layers(run.spec, ProfileOptions.make(**run.options).workload(8192))
+    workload = ProfileOptions.make(**run.options).workload(8192)
+    rows = layers(run.spec, workload.of(run.spec))
     frame = pd.DataFrame(rows)
     frame["cache_bytes"] /= 2**20
     frame["flops"] /= 1e9

@@ -1,6 +1,8 @@
 """The profile in this process: what fits, how it prefills, what a token's energy is. Clocks and meters are given, none is asked."""
 
+import sys
 from collections.abc import Callable
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from hybrid_core.modules.rope import Rope
 from hybrid_core.profiling import device
 from hybrid_core.profiling import profile as profiling
 from hybrid_core.profiling.calibrate import Calibration
-from hybrid_core.profiling.energy import EnergyLog, NoMeter
+from hybrid_core.profiling.energy import EnergyLog, NoMeter, NvmlMeter
 from hybrid_core.profiling.job import DoesNotFit
 from hybrid_core.profiling.live_memory import LiveTensors
 from hybrid_core.profiling.options import ProfileOptions
@@ -275,6 +277,38 @@ def test_a_meter_that_stands_still_or_fails_gives_no_figure() -> None:
         log = EnergyLog(CPU, meter, clock=clock, sleep=clock.sleep)
         log.measure("decode", lambda: clock.sleep(0.5), tokens=1, budget_s=5, batch_size=1, context_len=9)
         assert log.as_dict()["rows"][0]["why"] == why
+
+
+class Nvml(ModuleType):
+    """pynvml with one GPU, whose counter stands at 1,234,567 mJ."""
+
+    class NVMLError(Exception):
+        pass
+
+    supported = True
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        pass
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+        return uuid
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+        if not self.supported:
+            raise self.NVMLError("Not Supported")
+        assert handle == "GPU-aa-bb"
+        return 1_234_567
+
+
+@pytest.mark.parametrize("uuid", ["aa-bb", "GPU-aa-bb"])
+def test_nvml_is_asked_by_uuid_and_counts_millijoules(uuid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = Nvml("pynvml")
+    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuid))
+    assert NvmlMeter(torch.device("cuda", 0)).joules() == 1234.567
+    nvml.supported = False
+    part = EnergyLog.of(torch.device("cuda", 0)).as_dict()
+    assert (part["meter"], part["note"]) == (None, "no energy meter: NVML says Not Supported")
 
 
 def test_a_cpu_has_no_meter_and_says_so() -> None:

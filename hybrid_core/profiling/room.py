@@ -77,7 +77,7 @@ def _past_bytes(layer: LayerCosts, workload: Workload, chunk_tokens: int, prompt
     queries, keys = chunk_tokens, prompt_len
     if window is not None:  # queries go in blocks, each over the keys that it can reach
         queries = min(chunk_tokens, max(64, window // 4))
-        keys = min(prompt_len, heads.sink + window + chunk_tokens)  # type: ignore[attr-defined]
+        keys = min(prompt_len, getattr(heads, "sink", 0) + window + chunk_tokens)
     widest = max(heads.head_dim, getattr(heads, "pair_width", heads.v_head_dim))
     copies = 0
     if window is not None or workload.kv_cache_dtype != workload.product_dtype:

@@ -244,7 +244,7 @@ def _prefill_memory(found: dict[str, Any]) -> list[tuple[str, ...]]:
     if "one_shot_activations" not in found:
         return []
     activations, at_once = found["predicted_bytes"]["activations"], found["one_shot_activations"]
-    rows = [("  activations of the prefill as it was done", units.n_bytes(activations), "exact")]
+    rows: list[tuple[str, ...]] = [("  activations of the prefill as it was done", units.n_bytes(activations), "exact")]
     if activations != at_once:
         rows.append(("  activations of the prefill all at once", units.n_bytes(at_once), "exact"))
     return rows
