@@ -27,9 +27,10 @@ def generate(model: HybridLM, prompt: Tensor, n_tokens: int, cache: Cache | None
 def prefilled(model: HybridLM, tokens: Tensor, cache: Cache, chunk_tokens: int | None = None) -> Tensor:
     """tokens [B, T] into `cache`, all at once or `chunk_tokens` of each sequence at a time, which leaves the same in it; logits of the
     last position, [B, 1, vocab_size]."""
-    logits: Tensor
-    for piece in tokens.split(chunk_tokens or tokens.shape[1], 1):
-        logits = model(piece, cache, last_only=True)
+    *before, last = tokens.split(chunk_tokens or tokens.shape[1], 1)
+    for piece in before:
+        model(piece, cache, last_only=True)
+    logits: Tensor = model(last, cache, last_only=True)
     return logits
 
 

@@ -58,8 +58,9 @@ def _chunks(prompt_len: int) -> Iterator[int]:
 
 
 def chunk_activations(costs: ModelCosts, workload: Workload, chunk_tokens: int, prompt_len: int) -> int:
-    """Bytes that the last chunk of a prompt holds at most beside weights and cache: what a prompt of its own length would, rotary tables
-    of the whole prompt, which may have grown to twice that, and what attention makes of the tokens before it."""
+    """Bytes that the last chunk of a prompt holds beside weights and cache, rather too many than too few: what a prompt of its own length
+    would (a closed form that is right to some percent), rotary tables of the whole prompt, which may have grown to twice that, and what
+    attention makes of the tokens before it."""
     own = one_shot_activations(costs, workload, chunk_tokens)
     tables = 2 * prompt_len * workload.element_bytes * rope_table_width(costs)
     past = max((_past_bytes(layer, workload, chunk_tokens, prompt_len) for layer, _ in costs.distinct()), default=0)
