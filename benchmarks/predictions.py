@@ -28,12 +28,14 @@ def cases(model: HybridLM, dtype: str, device: Hardware) -> Iterator[tuple[str, 
     """(what, batch, tokens, measured seconds, predicted seconds)."""
     for batch, prompt in PREFILLS:
         work = Workload(batch_size=batch, context_len=prompt, weight_dtype=dtype, kv_cache_dtype=dtype)
-        measured = min(throughput.prefill(model, batch, prompt, dtype, "fp32", 12).seconds)
+        once = throughput.prefill_work(model, batch, prompt, dtype, work.scan_dtype)
+        measured = min(throughput.prefill(once, model.embed.weight.device, 12).seconds)
         yield "prefill", batch, prompt, measured, float(predict(model.spec, work, device).prefill_s)
     for batch, context in DECODES:
         work = Workload(batch_size=batch, context_len=context, weight_dtype=dtype, kv_cache_dtype=dtype)
-        cache = throughput.filled_cache(model, batch, context, dtype, "fp32")
-        measured = statistics.median(throughput.decode_steps(decoder(model, cache), cache, context, 1.5).seconds)
+        cache = throughput.filled_cache(model, batch, context, dtype, work.scan_dtype)
+        step = throughput.step_work(decoder(model, cache), cache, context)
+        measured = statistics.median(throughput.decode_steps(step, model.embed.weight.device, 1.5).seconds)
         yield "decode", batch, context, measured, float(predict(model.spec, work, device).decode_step_s)
 
 

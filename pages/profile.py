@@ -2,11 +2,13 @@
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from hybrid_core.costs.summary import layers
 from hybrid_core.profiling.options import DECODE_PATHS, ProfileOptions
 from hybrid_core.report import figures, units
-from hybrid_core.report.text import slow_dtype
+from hybrid_core.report.energy import energy_lines, how_measured
+from hybrid_core.report.text import in_chunks, kept_in, slow_dtype
 from hybrid_core.runs import Run
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
 from pages.parts import chart, design, jobs, layout
@@ -41,6 +43,8 @@ def result(run: Run) -> None:
     jobs.headline(run)
     if slow := slow_dtype(run):
         st.warning(f"{slow}.")
+    if dtypes := kept_in(run):
+        st.caption(dtypes[0].upper() + dtypes[1:])
     parts = run.parts
     speeds(parts)
     if "generation" in parts:
@@ -64,9 +68,9 @@ def speeds(parts: dict) -> None:
         columns[0].metric(
             "Prefill",
             units.rate(found["tokens_per_s"]),
-            help=f"measured: batch {found['batch_size']}, prompt {found['prompt_len']}, median of {found['repeats']}",
+            help=f"measured: batch {found['batch_size']}, prompt {found['prompt_len']}{in_chunks(found)}, median of {found['repeats']}",
         )
-        columns[0].caption(f"measured; {share:.0%} of the prediction")
+        columns[0].caption(f"measured{in_chunks(found)}; {share:.0%} of the prediction")
     if rows := parts.get("decode", {}).get("rows"):
         columns[1].metric(
             f"Decode at {units.length(rows[0]['context_len'])}",
@@ -77,10 +81,26 @@ def speeds(parts: dict) -> None:
     if found := parts.get("memory"):
         columns[2].metric("Peak memory", units.n_bytes(found["peak_bytes"]), help=found["what"])
         columns[2].caption(f"measured; {units.n_bytes(found['predicted_bytes']['total'])} by the closed forms")
+        if found.get("one_shot_activations", 0) > found["predicted_bytes"]["activations"]:
+            columns[2].caption(f"a prefill at once would hold {units.n_bytes(found['one_shot_activations'])} of activations")
     if found := parts.get("energy"):
-        joules = found["parts"]["decode"]["joules"]
-        columns[3].metric("Energy, decode", f"{joules:,.0f} J" if joules is not None else "no meter")
-        columns[3].caption(found["note"])
+        energy(found, columns[3])
+
+
+def energy(part: dict, column: DeltaGenerator) -> None:
+    """Joules a token of the last stretch that has a figure, decode at the longest context, and the other lines below it."""
+    lines = energy_lines(part)
+    measured = [line for line in lines if line.convention and line.name.startswith("energy")]
+    if not measured:
+        column.metric("Energy", "not measured")
+        column.caption(lines[-1].figure)
+        return
+    shown = measured[-1]
+    column.metric("Energy", shown.figure, help=how_measured(part) if "rows" in part else None)
+    column.caption(shown.name.removeprefix("energy, "))
+    for line in lines:
+        if line != shown:
+            column.caption(f"{line.name}: {line.figure}")
 
 
 def traced(parts: dict) -> None:
@@ -96,7 +116,8 @@ def traced(parts: dict) -> None:
 def layer_table(run: Run) -> None:
     """Parameters, FLOPs and cache per layer."""
     st.markdown("**Per layer** (exact, 8,192 tokens)")
-    rows = layers(run.spec, ProfileOptions.make(**run.options).workload(8192))
+    workload = ProfileOptions.make(**run.options).workload(8192)
+    rows = layers(run.spec, workload.of(run.spec))
     frame = pd.DataFrame(rows)
     frame["cache_bytes"] /= 2**20
     frame["flops"] /= 1e9

@@ -70,6 +70,24 @@ def test_cache_state_calls_and_mixing_are_added() -> None:
     assert attention == pytest.approx(2 * (64 * 65 / 2) * 4 * 4 * 8 / 1e6)  # batch, pairs, 2 x 2 FLOPs, heads, width
 
 
+def test_differential_attention_is_predicted_on_a_calibrated_device() -> None:
+    # 4 maps of width 8 over values of two heads' width, 16: 4 x (2 x 8 + 2 x 16) FLOPs a pair; 2 sequences, 64 x 65 / 2 pairs.
+    pairs, pair = 2 * 2080, 192
+    speed = predict(design("D"), WORK, toy(attention_flops_per_s=1e6, window_flops_per_s=1.0))
+    assert speed.prefill_s == pytest.approx(pairs * pair / 1e6)
+    # Keys and values of 64 tokens, as plain attention keeps them: 2 heads x (8 + 8) x 2 bytes.
+    kv = predict(design("D"), WORK, toy(kv_bytes_per_s=1e6)).decode_step_s
+    assert kv == pytest.approx(2 * 64 * 2 * 16 * 2 / 1e6)
+
+
+def test_only_a_window_shorter_than_the_prompt_goes_at_the_windows_rate() -> None:
+    # Window 4, sinks 2: 1 + 2 + ... + 6, then 58 times 6 pairs, 4 x 4 x 8 FLOPs each.
+    speed = predict(design("S"), WORK, toy(attention_flops_per_s=1.0, window_flops_per_s=1e6))
+    assert speed.prefill_s == pytest.approx(2 * (21 + 58 * 6) * 128 / 1e6)
+    wide = predict(design("S", swa={"window": 64}), WORK, toy(attention_flops_per_s=1e6, window_flops_per_s=1.0))
+    assert wide.prefill_s == pytest.approx(2 * 2080 * 128 / 1e6)
+
+
 def test_a_kind_newer_than_the_calibration_is_taken_as_the_slowest() -> None:
     assert predict(design("M"), WORK, toy(call_s={"attention": 1.0, "swa": 4.0})).decode_step_s == pytest.approx(4.0)
 

@@ -11,7 +11,8 @@ import kernels.causal_conv1d.reference
 import kernels.ssd.reference
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.modules import HybridLM, build, generate
-from hybrid_core.modules.cache import TORCH_DTYPES
+from hybrid_core.modules.cache import TORCH_DTYPES, Cache
+from hybrid_core.modules.generate import prefilled
 from hybrid_core.modules.intra import IntraHybrid, ScaledSsm
 from hybrid_core.modules.mamba2 import Mamba2Heads
 from hybrid_core.modules.moe import MixtureOfExperts
@@ -19,11 +20,34 @@ from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.modules.rope import Rope, inverse_frequencies
 from hybrid_core.spec import ArchSpec, MoE, RopeScaling, SpecError
 from tests.conftest import assert_close
-from tests.designs import INTRA_COMBINATIONS, MAMBA1, MOE, PATTERNS, REUSING, TINY_HYMBA, TINY_SAMBA, axes_id, design, intra_design
+from tests.designs import (
+    INTRA_COMBINATIONS,
+    MAMBA1,
+    MOE,
+    PATTERNS,
+    REUSING,
+    SECTIONS,
+    TINY_HYMBA,
+    TINY_SAMBA,
+    axes_id,
+    design,
+    intra_design,
+)
 
 pytestmark = pytest.mark.usefixtures("nan_filled")
 LENGTH = 23
 RAGGED = (1, 5, 3, 9, 1, 4)  # pieces of LENGTH, some longer than the window and the chunk
+
+# Zamba's layer: attention over twice the width, whose weights layers share, then a Mamba of the layer's own.
+SHARED_BLOCK = {
+    "kind": "shared_block",
+    "attention": {"kind": "attention", "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_input": 64},
+    "ffn": {"kind": "swiglu", "d_ff": 24, "activation": "gelu"},
+}
+SHARED = {
+    "z": SHARED_BLOCK | {"ssm": {"kind": "mamba2"} | SECTIONS["ssm"], "adapter_rank": 3, "attention_adapters": True, "block": 0},
+    "w": SHARED_BLOCK | {"ssm": {"n_heads": 2} | MAMBA1, "block": 1},
+}
 
 VARIANTS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
@@ -38,6 +62,7 @@ VARIANTS: dict[str, ArchSpec] = {
     "differential without lambda": design("DN", diff={"scalar": "none"}, attention={"position": "nope"}),
     "Hymba": spec_from_config(TINY_HYMBA),
     "Samba": spec_from_config(TINY_SAMBA),
+    "shared blocks": design("zMzw", mixers=SHARED),
     "reused keys and values": design("AxSyM", mixers=REUSING, attention={"qk_norm": True}, layers={"pattern": "AxSyM"}),
     **{f"window {w}, sink {s}": design("S", swa={"window": w, "sink": s}) for w, s in ((1, 0), (3, 0), (2, 1), (5, 9), (3, 30), (30, 2))},
 }
@@ -96,6 +121,40 @@ def test_decode_over_a_narrow_cache_stays_near(kv: str, state: str, tolerance: f
     model, tokens = build(design("AMSH")), some_tokens()
     logits = in_pieces(model, tokens, (17, 1, 1, 1, 1, 1, 1), kv_dtype=TORCH_DTYPES[kv], state_dtype=TORCH_DTYPES[state])
     assert_close("logits", logits, model(tokens), tolerance)
+
+
+CHUNKS = (8, 4, 16, 1)  # of LENGTH tokens; none divides it but 1, which is decode
+
+
+@torch.no_grad()
+def chunk_by_chunk(model: HybridLM, tokens: Tensor, chunk: int | None, kv: torch.dtype | None = None) -> tuple[Tensor, Cache]:
+    """The last logits and the cache after a prefill, all at once or in chunks."""
+    state = torch.promote_types(model.embed.weight.dtype, torch.float32)
+    cache = model.new_cache(*tokens.shape, kv, state)
+    return prefilled(model, tokens, cache, chunk), cache
+
+
+def chunks_agree(spec: ArchSpec, dtype: torch.dtype, tolerance: float, kv: torch.dtype | None = None) -> None:
+    model, tokens = lively(spec, dtype), some_tokens()
+    expected, whole = chunk_by_chunk(model, tokens, None, kv)
+    for chunk in CHUNKS:
+        logits, cache = chunk_by_chunk(model, tokens, chunk, kv)
+        assert cache.length == whole.length == LENGTH
+        assert_close(f"logits, {chunk} tokens at a time", logits, expected, tolerance)
+        for index, (actual, held) in enumerate(zip(cache.tensors(), whole.tensors(), strict=True)):
+            assert_close(f"cache tensor {index}, {chunk} tokens at a time", actual.double(), held.double(), tolerance)
+
+
+@pytest.mark.parametrize("spec", VARIANTS.values(), ids=VARIANTS)
+def test_a_prefill_in_chunks_leaves_what_one_shot_and_decode_leave(spec: ArchSpec) -> None:
+    chunks_agree(spec, torch.float64, 1e-6 if isinstance(spec.ffn, MoE) else 1e-10)
+    chunks_agree(spec, torch.float32, 1e-4)
+
+
+def test_a_prefill_in_chunks_over_fp8_keys_and_values_stays_near() -> None:
+    """Later chunks see rounded keys and values where one shot over a window saw them as they were made."""
+    chunks_agree(design("AMSH"), torch.float32, 0.13, TORCH_DTYPES["fp8"])
+    chunks_agree(design("AMH"), torch.float32, 0.02, TORCH_DTYPES["fp8"])
 
 
 def test_a_model_in_bfloat16_is_near_the_same_in_float32() -> None:

@@ -9,6 +9,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from hybrid_core import link, presets
+from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.retrieval.scores import cell
 from hybrid_core.runs.store import now, open_store
@@ -125,6 +126,59 @@ def test_no_page_needs_torch(tmp_path: Path) -> None:
     env = os.environ | {"HYBRID_DATA_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+ENERGY = {
+    "now": (
+        {
+            "meter": "fake",
+            "note": "",
+            "error": 0.05,
+            "idle": {"watts": 71.4, "seconds": 2.0, "why": None},
+            "rows": [
+                {"phase": "prefill", "batch_size": 4, "context_len": 512, "joules_per_token": 0.0031, "why": None},
+                {"phase": "decode", "batch_size": 4, "context_len": 2048, "joules_per_token": 1.25, "why": None},
+            ],
+        },
+        "1.25 J a token",
+        ["decode at 2,048 tokens, batch 4", "energy, prefill of 512 tokens, batch 4: 3.1 mJ a token", "idle power, included above: 71 W"],
+    ),
+    "an earlier version": (
+        {"note": "NVML", "parts": {"decode": {"joules": 4321.0, "seconds": 9.0}}},
+        "4,321 J",
+        ["energy of the whole decode stretch, cache filling included: not comparable"],
+    ),
+    "no meter": (
+        {"meter": None, "note": "no energy meter: not an NVIDIA GPU", "error": 0.05, "idle": None, "rows": []},
+        "not measured",
+        ["no energy meter: not an NVIDIA GPU"],
+    ),
+    "an earlier version without a meter": (
+        {"note": "no energy meter: not an NVIDIA GPU", "parts": {"decode": {"joules": None, "seconds": 9.0}}},
+        "not measured",
+        ["no energy meter: not an NVIDIA GPU"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("part", "figure", "captions"), ENERGY.values(), ids=ENERGY)
+def test_the_profile_page_says_what_a_token_takes_and_how_a_prefill_was_cut(
+    part: dict[str, object], figure: str, captions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    store, options = open_store(), ProfileOptions(device="cpu", state_dtype="fp32").model_dump(mode="json")
+    run_id = store.create("profile", presets.get("mamba-1b").spec, options, "cpu")
+    store.put_part(run_id, "energy", part)
+    timing = {"median_s": 1.0, "min_s": 1.0, "max_s": 1.0, "repeats": 3, "tokens_per_s": 8.0, "predicted_tokens_per_s": 8.0}
+    store.put_part(run_id, "prefill", timing | {"batch_size": 4, "prompt_len": 32768, "chunk_tokens": 2048, "shortened": False})
+    store.finish(run_id, "done")
+    page = AppTest.from_file(str(ROOT / "pages" / "profile.py"), default_timeout=60).run()
+    assert not page.exception
+    assert next(metric for metric in page.metric if metric.label == "Energy").value == figure
+    written = [caption.value for caption in page.caption]
+    assert set(captions) <= set(written)
+    assert "measured, 2,048 tokens at a time; 100% of the prediction" in written
+    assert "Weights bf16, keys and values bf16, scan states fp32" in written
 
 
 def test_the_profile_page_queues_jobs_of_other_kinds_and_shows_profiles_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

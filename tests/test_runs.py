@@ -12,6 +12,8 @@ import pytest
 
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import figures
+from hybrid_core.report.compare import differences
+from hybrid_core.report.html import report
 from hybrid_core.report.text import run_table, slow_dtype
 from hybrid_core.runs import RunStore, cancel, submit
 from hybrid_core.runs.jobs import bury_the_dead
@@ -157,6 +159,80 @@ def test_a_design_that_cannot_fit_is_refused_with_what_would(store: RunStore) ->
 def test_an_unknown_device_is_one_clear_line(store: RunStore) -> None:
     run = until(store, submit(ArchSpec.from_yaml(design("A").to_yaml()), QUICK.model_copy(update={"device": "cuda:7"}), store), ended)
     assert run.status == "failed" and str(run.error).startswith("device: 'cuda:7'")
+
+
+def energy_of(rows: list[dict[str, object]], idle: dict[str, object] | None = None) -> dict[str, object]:
+    return {"convention": "measured", "meter": "fake", "note": "", "error": 0.05, "idle": idle, "rows": rows}
+
+
+def stretch(phase: str, context_len: int, joules: float | None, why: str | None = None) -> dict[str, object]:
+    return {"phase": phase, "batch_size": 4, "context_len": context_len, "joules_per_token": joules, "why": why}
+
+
+METERED = energy_of(
+    [stretch("prefill", 512, 0.0031), stretch("decode", 512, 1.25), stretch("decode", 2048, None, "too short")],
+    {"watts": 71.4, "seconds": 2.0, "why": None},
+)
+WHOLE_STRETCH = {"convention": "measured", "note": "NVML", "parts": {"decode": {"joules": 4321.0, "seconds": 9.0}}}
+
+
+def test_energy_is_said_a_token_with_phase_context_batch_and_idle_power(store: RunStore) -> None:
+    run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cuda:0")
+    store.put_part(run_id, "energy", METERED)
+    run = store.get(run_id)
+    lines = [" ".join(line.split()) for line in run_table(run).splitlines()]
+    assert "energy, prefill of 512 tokens, batch 4 3.1 mJ a token measured" in lines
+    assert "energy, decode at 512 tokens, batch 4 1.25 J a token measured" in lines
+    assert "energy, decode at 2,048 tokens, batch 4 too short" in lines
+    assert "idle power, included above 71 W measured" in lines
+    page = report([run])
+    assert "3.1 mJ a token" in page and "71 W" in page and "idle power included, over counted steps alone; within 5%" in page
+
+
+def test_joules_of_a_whole_stretch_are_shown_as_that_and_compared_with_nothing(store: RunStore) -> None:
+    old, new = (store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cuda:0") for _ in range(2))
+    store.put_part(old, "energy", WHOLE_STRETCH)
+    store.put_part(new, "energy", METERED)
+    runs = [store.get(old), store.get(new)]
+    text = run_table(runs[0])
+    assert "whole decode stretch, cache filling included: not comparable" in text and "4,321 J" in text
+    rows = differences(runs)
+    named = [name for name in rows.index if "energy" in name or "idle" in name]
+    assert named == [
+        "energy, prefill of 512 tokens, batch 4 (measured)",
+        "energy, decode at 512 tokens, batch 4 (measured)",
+        "energy, decode at 2,048 tokens, batch 4",
+        "idle power, included above (measured)",
+    ]
+    assert set(rows.loc[named].iloc[:, 0]) == {""}
+    assert "4,321 J" in report([runs[0]])
+
+
+def test_a_prefill_in_chunks_is_said_wherever_it_is_shown(store: RunStore) -> None:
+    run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cpu")
+    speed = {"median_s": 1.0, "min_s": 1.0, "max_s": 1.0, "repeats": 3, "tokens_per_s": 8.0, "predicted_tokens_per_s": 9.0}
+    store.put_part(run_id, "prefill", speed | {"batch_size": 4, "prompt_len": 32768, "chunk_tokens": 2048, "shortened": False})
+    needs = {"weights": 2**20, "cache": 2**20, "activations": 2**21, "total": 2**22}
+    found = {"peak_bytes": 2**23, "what": "allocated", "context_len": 64, "build_s": 0.1, "predicted_bytes": needs}
+    store.put_part(run_id, "memory", found | {"one_shot_activations": 2**30})
+    run = store.get(run_id)
+    text, page = run_table(run), report([run])
+    assert "prompt 32768, 2,048 tokens at a time" in text and "x 32768, 2,048 tokens at a time" in page
+    assert "activations of the prefill all at once" in text and "1 GiB" in text and "(1 GiB if done at once)" in page
+    rows = differences([run])
+    assert rows.loc["prefill, tokens at a time"].item() == "2048"
+    assert rows.loc["activations of the prefill at once (exact)"].item() == "1 GiB"
+
+
+def test_a_run_says_the_dtype_of_its_states_whichever_version_stored_it(store: RunStore) -> None:
+    old = store.create("profile", design("M"), QUICK.model_dump(mode="json") | {"state_dtype": "fp32"}, "cpu")
+    new = store.create("profile", design("M"), QUICK.model_dump(mode="json"), "cpu")
+    found = {"name": "cpu", "device": "cpu", "threads": 1, "packages": {"torch": "2"}, "kernels": {}}
+    store.put_part(old, "environment", found)
+    store.put_part(new, "environment", found | {"state_dtype": "bf16"})
+    assert "weights fp32, keys and values bf16, scan states fp32" in run_table(store.get(old))
+    assert "weights fp32, keys and values bf16, scan states bf16" in run_table(store.get(new))
+    assert differences([store.get(old), store.get(new)]).loc["state_dtype"].tolist() == ["fp32", "bf16"]
 
 
 def test_a_run_that_an_earlier_version_stored_is_still_shown(store: RunStore) -> None:

@@ -16,7 +16,7 @@ from hybrid_core.modules.decode import decoder
 from hybrid_core.modules.model import build
 from hybrid_core.placement import LETTERS
 from hybrid_core.profiling.device import describe, free_memory
-from hybrid_core.profiling.throughput import decode_steps, filled_cache, repeat
+from hybrid_core.profiling.throughput import decode_steps, filled_cache, repeat, step_work
 from hybrid_core.registry import kind_of
 from hybrid_core.spec import ArchSpec
 from kernels.attention import attention
@@ -123,7 +123,8 @@ class Calibration:
     def _step_s(self, spec: ArchSpec) -> float:
         model = build(spec, self.device, self.dtype)
         cache = filled_cache(model, 1, 8, "bf16", "fp32")
-        return min(decode_steps(decoder(model, cache), cache, 8, 0.5).seconds)
+        step = step_work(decoder(model, cache), cache, 8)
+        return min(decode_steps(step, self.device, 0.5).seconds)
 
     def run(self, report: Callable[[str], None] = lambda message: None) -> Hardware:
         """All rates, as a device that the roofline takes."""

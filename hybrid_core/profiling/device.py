@@ -1,12 +1,8 @@
-"""The device at hand: which one, what it is, how much memory it has free, how to wait for it, how to read its meters."""
+"""The device at hand: which one, what it is, how much memory it has free, how to wait for it."""
 
 import gc
 import os
 import platform
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -114,39 +110,3 @@ class PeakMemory:
             return int(torch.cuda.max_memory_allocated(self.device))
         marks = [line.split()[1] for line in _lines("/proc/self/status") if line.startswith("VmHWM")]
         return int(marks[0]) * 1024 if marks else int(psutil.Process().memory_info().rss)
-
-
-@dataclass
-class Energy:
-    """Joules and seconds of a stretch of work. `joules` is None where there is no meter, and `note` says why."""
-
-    joules: float | None = None
-    seconds: float = 0.0
-    note: str = field(default="")
-
-
-@contextmanager
-def energy(device: torch.device) -> Iterator[Energy]:
-    """Measure a stretch with the GPU's own energy counter (NVML)."""
-    reading = Energy()
-    if device.type != "cuda":
-        reading.note = "no energy meter: not an NVIDIA GPU"
-        yield reading
-        return
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        uuid = str(torch.cuda.get_device_properties(device).uuid)
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
-        before = pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except pynvml.NVMLError as error:
-        reading.note = f"no energy meter: NVML says {error}"
-        yield reading
-        return
-    started = time.perf_counter()
-    yield reading
-    synchronise(device)
-    reading.seconds = time.perf_counter() - started
-    reading.joules = (pynvml.nvmlDeviceGetTotalEnergyConsumption(handle) - before) / 1000
-    reading.note = "NVML total energy of the whole board"

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from hybrid_core.spec import ComputeDtype, Frozen
+from hybrid_core.spec import ArchSpec, ComputeDtype, Frozen
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
@@ -41,3 +41,7 @@ class ProfileOptions(Frozen):
             kv_cache_dtype=self.kv_cache_dtype,
             state_dtype=self.state_dtype,
         )
+
+    def states_in(self, spec: ArchSpec) -> ComputeDtype:
+        """The dtype that a design's scan states are kept in."""
+        return self.workload(min(self.totals)).of(spec).scan_dtype

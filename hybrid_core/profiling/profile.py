@@ -1,7 +1,7 @@
 """The profile of one design on one device, part by part. Each part is handed over as soon as it is known.
 
 Parts: `environment`, `trace` (traced), `ceilings` (measured), `cache` (measured beside exact), `prefill`, `decode`, `generation`
-(measured beside predicted and quoted), `memory`, `energy`. Seconds, bytes, FLOPs and tokens/s throughout.
+(measured beside predicted and quoted), `memory`, `energy`. Seconds, bytes, FLOPs, tokens/s and joules throughout.
 """
 
 import time
@@ -11,41 +11,47 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hybrid_core import baselines, hardware
-from hybrid_core.costs.memory import memory, refusal
+from hybrid_core import hardware
+from hybrid_core.costs.memory import Refusal, memory
 from hybrid_core.costs.model import model_costs
-from hybrid_core.costs.roofline import generation_tokens_per_s, predict
+from hybrid_core.costs.roofline import predict
 from hybrid_core.hardware import Hardware
 from hybrid_core.modules.cache import TORCH_DTYPES, Cache
 from hybrid_core.modules.decode import decoder, resolve
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device, throughput
 from hybrid_core.profiling.calibrate import Calibration, as_hardware
+from hybrid_core.profiling.energy import EnergyLog
+from hybrid_core.profiling.generation import generation_part
 from hybrid_core.profiling.job import DoesNotFit, Report, Store
 from hybrid_core.profiling.live_memory import LiveTensors
 from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.profiling.room import SMALLEST_CHUNK, PrefillPlan, measurable, prefill_plan
 from hybrid_core.profiling.trace import trace
-from hybrid_core.spec import ArchSpec
-from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
+from hybrid_core.spec import ArchSpec, SpecError
 from kernels import forget, ran
 
 TRACE_LEN = 8192
 DECODE_POINTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
-# Shares of the time that is left when a part starts.
-PREFILL_SHARE, DECODE_SHARE = 0.4, 0.9
+# Shares of the time that is left when a part starts. Where there is an energy meter, decode leaves it some.
+IDLE_SHARE, PREFILL_SHARE, DECODE_SHARE, METERED_DECODE_SHARE = 0.2, 0.4, 0.9, 0.7
 
 
 class Profile:
     """Runs the parts in order against a clock."""
 
-    def __init__(self, spec: ArchSpec, options: ProfileOptions, store: Store, report: Report) -> None:
+    def __init__(self, spec: ArchSpec, options: ProfileOptions, store: Store, report: Report, energy: EnergyLog | None = None) -> None:
         self.spec, self.options, self.store, self.report = spec, options, store, report
         self.started = time.monotonic()
         self.device = device.resolve(options.device)
+        self.energy = energy or EnergyLog.of(self.device)
         self.decode_path = resolve(options.decode, self.device.type)
         self.batch, self.prompt = options.batch_size, options.prompt_len
+        self.dtypes = (options.kv_cache_dtype, options.states_in(spec))
         self.hardware: Hardware | None = None
+        self.plan: PrefillPlan | None = None
         self.points: list[tuple[int, float]] = []
+        self.not_measured: list[dict[str, Any]] = []
         self.activations: dict[str, int] = {}
 
     @property
@@ -55,7 +61,7 @@ class Profile:
     def run(self) -> None:
         """All parts. Raises DoesNotFit before allocating anything, and UnknownOperation from the trace."""
         self.report(0.0, "Looking at the device")
-        environment = device.environment(self.device)
+        environment = device.environment(self.device) | {"state_dtype": self.dtypes[1]}
         self.store("environment", environment)
         forget()
         self._refuse_what_cannot_fit()
@@ -69,25 +75,41 @@ class Profile:
         model = build(self.spec, self.device, TORCH_DTYPES[self.options.dtype], self.options.seed)
         build_s = time.monotonic() - started
         self._cache(model)
-        with device.energy(self.device) as prefill_energy:
-            self._prefill(model)
-        with device.energy(self.device) as decode_energy:
-            self._decode(model)
+        self.energy.idle(self.left_s * IDLE_SHARE)
+        self._prefill(model)
+        self._decode(model)
         self.store("environment", environment | {"kernels_ran": ran(), "decode": self.decode_path})
-        self._generation()
+        generation = generation_part(self.spec, self.options, self.points, self._hardware, self.decode_path)
+        self.store("generation", generation | {"not_measured": self.not_measured})
         self._memory(peak, build_s)
-        self._energy({"prefill": prefill_energy, "decode": decode_energy})
+        self.store("energy", self.energy.as_dict())
         self.report(1.0, "Done")
 
-    def _fitting_totals(self) -> list[int]:
-        free = device.available_bytes(self.device)
-        return [total for total in self.options.totals if refusal(self.spec, self.options.workload(total), free) is None]
+    def _free_bytes(self) -> int:
+        """What could be allocated now, the weights being where they are."""
+        device.free_memory(self.device)
+        return device.available_bytes(self.device)
+
+    def _verdicts(self) -> dict[int, Refusal | None]:
+        """For each total length whether it fits beside the weights. Raises DoesNotFit where none does."""
+        free, totals = self._free_bytes(), sorted(self.options.totals)
+        found = {total: measurable(self.spec, self.options.workload(total), free, weights_loaded=True) for total in totals}
+        smallest = found[totals[0]]
+        if smallest:
+            raise DoesNotFit(f"{self.spec.name} at batch {self.batch}, {totals[0]:,} tokens, beside its weights: {smallest}")
+        return found
 
     def _refuse_what_cannot_fit(self) -> None:
-        free, smallest = device.available_bytes(self.device), min(self.options.totals)
-        problem = refusal(self.spec, self.options.workload(smallest), free)
+        """Raise DoesNotFit, or SpecError for a prompt that leaves nothing to decode, before anything is built."""
+        smallest, longest = min(self.options.totals), max(self.options.totals)
+        if self.prompt > longest:
+            raise SpecError(f"prompt_len: {self.prompt} - must be at most the longest of totals ({longest})")
+        free = device.available_bytes(self.device)
+        problem = measurable(self.spec, self.options.workload(smallest), free)
         if problem:
             raise DoesNotFit(f"{self.spec.name} at batch {self.batch}, {smallest:,} tokens: {problem}")
+        prompt = self.options.workload(self.prompt)
+        prefill_plan(self.spec, prompt, free - int(memory(self.spec, prompt).weights))
 
     def _ceilings(self) -> None:
         """What the predictions rest on: the stored calibration of this device, or its ceilings, measured now."""
@@ -98,12 +120,13 @@ class Profile:
         self.store("ceilings", measured | {"convention": "measured", "basis": basis})
 
     def _cache(self, model: HybridLM) -> None:
-        """Bytes of the live cache's tensors for one sequence, beside the closed forms. The shortest one is filled by a prefill."""
+        """Bytes of the live cache's tensors for one sequence, beside the closed forms."""
         self.report(0.15, "Looking at the live cache")
         costs, options = model_costs(self.spec), self.options
+        kv, state = (TORCH_DTYPES[name] for name in self.dtypes)
         rows = []
-        for total in self._fitting_totals():
-            cache = model.new_cache(1, total, TORCH_DTYPES[options.kv_cache_dtype], TORCH_DTYPES[options.state_dtype])
+        for total in (total for total, problem in self._verdicts().items() if problem is None):
+            cache = model.new_cache(1, total, kv, state)
             exact = int(costs.cache_bytes(total, "exact", options.workload(total)))
             paper = int(costs.cache_bytes(total, "paper"))
             rows.append({"context_len": total, "live_bytes": cache.nbytes, "exact_bytes": exact, "paper_bytes": paper})
@@ -112,31 +135,40 @@ class Profile:
     def _prefill(self, model: HybridLM) -> None:
         """The prompt of the protocol, or as much of it as the budget holds."""
         self.report(0.2, "Measuring prefill")
-        share = self.left_s * PREFILL_SHARE
-        options = self.options
-        kv, state = options.kv_cache_dtype, options.state_dtype
-        trial_len = min(64, self.prompt)
-        self._activations(model, trial_len)
-        per_token_s = throughput.prefill(model, 1, trial_len, kv, state, 0).median_s / trial_len
-        batch, prompt = self.batch, self.prompt
-        while batch * prompt * per_token_s * 2 > share and batch > 1:
-            batch //= 2
-        while batch * prompt * per_token_s * 2 > share and prompt > trial_len:
-            prompt //= 2
-        timing = throughput.prefill(model, batch, prompt, kv, state, share)
-        speed = batch * prompt / timing.median_s
-        at_ceiling = predict(self.spec, options.workload(prompt, batch, prompt), self._hardware)
+        end = time.monotonic() + self.left_s * PREFILL_SHARE
+        batch, prompt = self._affordable_prompt(model, self.left_s * PREFILL_SHARE)
+        workload = self.options.workload(prompt, batch, prompt)
+        self.plan = prefill_plan(self.spec, workload, self._free_bytes())
+        work = throughput.prefill_work(model, batch, prompt, *self.dtypes, self.plan.chunk_tokens)
+        timing = throughput.prefill(work, self.device, end - time.monotonic())
+        at_ceiling = predict(self.spec, workload, self._hardware)
         self.store(
             "prefill",
             timing.as_dict()
-            | {"convention": "measured", "batch_size": batch, "prompt_len": prompt, "tokens_per_s": speed}
-            | {"predicted_tokens_per_s": float(at_ceiling.prefill_tokens_per_s), "shortened": (batch, prompt) != (self.batch, self.prompt)},
+            | {"convention": "measured", "batch_size": batch, "prompt_len": prompt, "chunk_tokens": self.plan.chunk_tokens}
+            | {"tokens_per_s": batch * prompt / timing.median_s, "predicted_tokens_per_s": float(at_ceiling.prefill_tokens_per_s)}
+            | {"shortened": (batch, prompt) != (self.batch, self.prompt)},
         )
+        self.energy.measure("prefill", work, batch * prompt, end - time.monotonic(), batch_size=batch, context_len=prompt)
+
+    def _affordable_prompt(self, model: HybridLM, budget_s: float) -> tuple[int, int]:
+        """Batch and prompt that can be prefilled twice within the budget, by the speed of a short prefill."""
+        trial_len = min(SMALLEST_CHUNK, self.prompt)
+        self._activations(model, trial_len)
+        trial = throughput.prefill(throughput.prefill_work(model, 1, trial_len, *self.dtypes), self.device, 0)
+        per_token_s = trial.median_s / trial_len
+        batch, prompt = self.batch, self.prompt
+        while batch * prompt * per_token_s * 2 > budget_s and batch > 1:
+            batch //= 2
+        while batch * prompt * per_token_s * 2 > budget_s and prompt > trial_len:
+            prompt //= 2
+        return batch, prompt
 
     def _activations(self, model: HybridLM, prompt_len: int) -> None:
         """Tensors alive at the widest moment of a short prefill, which also warms up, beside the closed form."""
+        work = throughput.prefill_work(model, 1, prompt_len, *self.dtypes)
         with LiveTensors() as live:
-            throughput.prefill(model, 1, prompt_len, self.options.kv_cache_dtype, self.options.state_dtype, 0)
+            work()
         exact = memory(self.spec, self.options.workload(prompt_len, 1, prompt_len))
         # The cache was made inside.
         self.activations = {"prompt_len": prompt_len, "live_bytes": live.peak_bytes, "exact_bytes": int(exact.activations + exact.cache)}
@@ -148,14 +180,16 @@ class Profile:
 
     def _decode(self, model: HybridLM) -> None:
         """Steps at several contexts, the longest that fits included; every point is stored as it is known."""
-        totals = self._fitting_totals()
-        longest = max(totals)
-        contexts = sorted({self.prompt, *(c for c in DECODE_POINTS if self.prompt < c <= longest), longest})
+        verdicts = self._verdicts()
+        self.not_measured = [{"total_len": total, "why": str(problem)} for total, problem in verdicts.items() if problem]
+        longest = max(total for total, problem in verdicts.items() if problem is None)
+        first = min(self.prompt, longest)
+        contexts = sorted({first, *(c for c in DECODE_POINTS if first < c <= longest), longest})
         options = self.options
         self.report(0.45, f"Filling a cache of {longest:,} tokens")
-        cache = throughput.filled_cache(model, self.batch, longest, options.kv_cache_dtype, options.state_dtype)
+        cache = throughput.filled_cache(model, self.batch, longest, *self.dtypes)
         step = self._decoder(model, cache)
-        end = time.monotonic() + self.left_s * DECODE_SHARE
+        end = time.monotonic() + self.left_s * (METERED_DECODE_SHARE if self.energy.meter else DECODE_SHARE)
         rows: list[dict[str, Any]] = []
         # Ends first: a budget that runs out still leaves the whole range, with fewer points inside it.
         order = [contexts[0], contexts[-1], *contexts[1:-1]]
@@ -164,13 +198,24 @@ class Profile:
             if index >= 2 and left < 4 * max(row["median_s"] for row in rows):
                 break
             self.report(0.5 + 0.45 * index / len(order), f"Measuring decode at {context:,} tokens")
-            timing = throughput.decode_steps(step, cache, context, max(0.0, left) / (len(order) - index))
+            work = throughput.step_work(step, cache, context)
+            timing = throughput.decode_steps(work, self.device, max(0.0, left) / (len(order) - index))
             predicted = predict(self.spec, options.workload(context), self._hardware)
             row = {"context_len": context, "tokens_per_s": self.batch / timing.median_s, **timing.as_dict()}
             rows.append(row | {"predicted_tokens_per_s": float(predicted.decode_tokens_per_s)})
             self.points.append((context, timing.median_s))
             measured = {"convention": "measured", "batch_size": self.batch, "path": self.decode_path}
             self.store("decode", measured | {"rows": sorted(rows, key=lambda r: r["context_len"])})
+        self._decode_energy(step, cache, sorted({contexts[0], contexts[-1]}))
+
+    def _decode_energy(self, step: Callable[[Tensor], Tensor], cache: Cache, contexts: list[int]) -> None:
+        """Joules of a token at each context. All kernels are warm: the same steps have been timed."""
+        if self.energy.meter is None:
+            return
+        self.report(0.95, "Reading the energy meter")
+        for index, context in enumerate(contexts):
+            work, budget_s = throughput.step_work(step, cache, context), self.left_s / (len(contexts) - index)
+            self.energy.measure("decode", work, self.batch, budget_s, batch_size=self.batch, context_len=context)
 
     def _decoder(self, model: HybridLM, cache: Cache) -> Callable[[Tensor], Tensor]:
         """What makes a step; compiled at the first call, which is made here."""
@@ -182,54 +227,17 @@ class Profile:
                 step(torch.zeros(self.batch, 1, dtype=torch.long, device=self.device))
         return step
 
-    def _generation(self) -> None:
-        """The paper's figure: tokens/s from the prompt to each total length, beside the ceiling and Table 13."""
-        fitting = self._fitting_totals()
-        quoted = baselines.throughput(self.spec)
-        rows = []
-        for total in (t for t in self.options.totals if self.prompt < t <= max(c for c, _ in self.points)):
-            row: dict[str, Any] = {"total_len": total, **throughput.generation(self.points, self.prompt, total, self.batch)}
-            row["predicted_tokens_per_s"] = generation_tokens_per_s(
-                self.spec, self.options.workload(total), self._hardware, self.prompt, total
-            )
-            if quoted and total in quoted.totals:
-                row["paper_tokens_per_s"] = quoted.tokens_per_s[quoted.totals.index(total)]
-            rows.append(row)
-        paper_protocol = (self.batch, self.prompt) == (PAPER_BATCH, PAPER_PROMPT)
-        self.store(
-            "generation",
-            {
-                "convention": "measured",
-                "protocol": f"batch {self.batch}, prompt {self.prompt}"
-                + (" (the paper's, Appendix J)" if paper_protocol else "")
-                + f"; steps ({self.decode_path}) timed at {len(self.points)} contexts and integrated",
-                "paper_source": quoted.source if quoted else None,
-                "rows": rows,
-                "not_measured": self._not_measured(fitting),
-            },
-        )
-
-    def _not_measured(self, fitting: list[int]) -> list[dict[str, Any]]:
-        free = device.available_bytes(self.device)
-        missing = [total for total in self.options.totals if total not in fitting]
-        return [
-            {"total_len": t, "why": str(refusal(self.spec, self.options.workload(t), free) or "did not fit when decode began")}
-            for t in missing
-        ]
-
     def _memory(self, peak: device.PeakMemory, build_s: float) -> None:
+        """The peak beside the closed forms: weights, the longest cache, and the prefill as it was done; also at once, if it was not."""
+        assert self.plan
         longest = max(context for context, _ in self.points)
-        predicted = memory(self.spec, self.options.workload(longest))
+        predicted = memory(self.spec, self.options.workload(longest))._replace(activations=self.plan.activations)
         self.store(
             "memory",
             {"convention": "measured", "peak_bytes": peak.bytes(), "what": peak.what, "context_len": longest, "build_s": build_s}
-            | {"activations": self.activations}
+            | {"activations": self.activations, "one_shot_activations": self.plan.one_shot_activations}
             | {"predicted_bytes": {k: int(v) for k, v in predicted._asdict().items()} | {"total": int(predicted.total)}},
         )
-
-    def _energy(self, readings: dict[str, device.Energy]) -> None:
-        parts = {name: {"joules": reading.joules, "seconds": reading.seconds} for name, reading in readings.items()}
-        self.store("energy", {"convention": "measured", "note": readings["decode"].note, "parts": parts})
 
 
 def profile(spec: ArchSpec, options: ProfileOptions, store: Store, report: Report) -> None:

@@ -1,8 +1,8 @@
 """Prefill and decode speed of a live model, after the paper's protocol as far as a time budget allows.
 
 The paper (Appendix J) generates from a prompt of 512 to a total length, batch 4, and divides generated tokens by the time. A step's
-time depends on the context alone, so here steps are timed at several contexts and the time of the whole generation is their integral:
-the same figure, without generating every token. What was done is in the result.
+time depends on the context alone, so here steps are timed at several contexts and the time of the whole generation is their integral
+(generation.py): the same figure, without generating every token. What was done is in the result.
 """
 
 import statistics
@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from hybrid_core.modules.cache import TORCH_DTYPES, Cache
+from hybrid_core.modules.generate import prefilled
 from hybrid_core.modules.model import HybridLM
 from hybrid_core.profiling.device import synchronise
 
@@ -45,19 +45,23 @@ def repeat(work: Callable[[], object], device: torch.device, budget_s: float, mo
     return Timing(seconds)
 
 
-@torch.inference_mode()
-def prefill(model: HybridLM, batch: int, prompt_len: int, kv: str, state: str, budget_s: float) -> Timing:
-    """Prefill of `batch` prompts into a fresh cache each time. The first repeat is warm-up unless the budget holds only one."""
-    device = model.embed.weight.device
-    tokens = torch.randint(model.spec.vocab_size, (batch, prompt_len), device=device)
+def prefill_work(model: HybridLM, batch: int, prompt_len: int, kv: str, state: str, chunk_tokens: int | None = None) -> Callable[[], None]:
+    """What prefills `batch` prompts into a fresh cache, all at once or `chunk_tokens` at a time."""
+    tokens = torch.randint(model.spec.vocab_size, (batch, prompt_len), device=model.embed.weight.device)
 
+    @torch.inference_mode()
     def once() -> None:
         cache = model.new_cache(batch, prompt_len, TORCH_DTYPES[kv], TORCH_DTYPES[state])
-        model(tokens, cache, last_only=True)
+        prefilled(model, tokens, cache, chunk_tokens)
 
-    first = repeat(once, device, 0, most=1)
+    return once
+
+
+def prefill(work: Callable[[], object], device: torch.device, budget_s: float) -> Timing:
+    """Times `prefill_work`. The first repeat is warm-up unless the budget holds only one."""
+    first = repeat(work, device, 0, most=1)
     left = budget_s - first.median_s
-    return repeat(once, device, left, most=5) if left > first.median_s else first
+    return repeat(work, device, left, most=5) if left > first.median_s else first
 
 
 def filled_cache(model: HybridLM, batch: int, capacity: int, kv: str, state: str) -> Cache:
@@ -68,28 +72,21 @@ def filled_cache(model: HybridLM, batch: int, capacity: int, kv: str, state: str
     return cache
 
 
-@torch.inference_mode()
-def decode_steps(step_from: Callable[[Tensor], Tensor], cache: Cache, context_len: int, budget_s: float) -> Timing:
-    """Steps of one token per sequence whose new token is number `context_len`, by a `modules.decode.decoder` over `cache`. One warm-up
-    step, then at least two are timed."""
+def step_work(step_from: Callable[[Tensor], Tensor], cache: Cache, context_len: int) -> Callable[[], None]:
+    """What makes one token per sequence, number `context_len`, by a `modules.decode.decoder` over `cache`."""
     held = next(cache.tensors())
     token = torch.zeros(held.shape[0], 1, dtype=torch.long, device=held.device)
 
+    @torch.inference_mode()
     def step() -> None:
         nonlocal token
         cache.length = context_len - 1
         token = step_from(token)[:, -1].argmax(-1, keepdim=True)
 
+    return step
+
+
+def decode_steps(step: Callable[[], None], device: torch.device, budget_s: float) -> Timing:
+    """Times `step_work`: one warm-up step, then at least two are timed."""
     step()
-    return repeat(step, held.device, budget_s, most=50, least=2)
-
-
-def generation(points: list[tuple[int, float]], prompt_len: int, total_len: int, batch: int) -> dict[str, float]:
-    """Tokens/s and latency of generating from `prompt_len` to `total_len`, from (context, seconds per step) points.
-
-    Between points the step's time is taken as linear in the context, which attention's reads are; outside them it is constant.
-    """
-    contexts, seconds = (np.array(column, dtype=float) for column in zip(*sorted(points), strict=True))
-    grid = np.unique(np.concatenate([[prompt_len, total_len], contexts[(contexts > prompt_len) & (contexts < total_len)]]))
-    latency_s = float(np.trapezoid(np.interp(grid, contexts, seconds), grid))
-    return {"tokens_per_s": batch * (total_len - prompt_len) / latency_s, "latency_s": latency_s}
+    return repeat(step, device, budget_s, most=50, least=2)

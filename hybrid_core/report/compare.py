@@ -10,6 +10,7 @@ from hybrid_core import baselines, quality
 from hybrid_core.costs.summary import summary
 from hybrid_core.hardware import Hardware
 from hybrid_core.report import units
+from hybrid_core.report.energy import comparable
 from hybrid_core.report.figures import Named, label
 from hybrid_core.report.retrieval import reach, scores_of
 from hybrid_core.report.text import fits_words
@@ -26,6 +27,8 @@ def facts(run: Run) -> dict[str, str]:
     found |= {"d_model of the proxy" if key == "d_model" else key: str(value) for key, value in asked.items()}
     if part := parts.get("environment"):
         found |= {"hardware": part["name"], "torch": part["packages"]["torch"]}
+        if "state_dtype" in part:
+            found["state_dtype"] = part["state_dtype"]
         found["kernels"] = "; ".join(f"{name}: {path}" for name, path in part["kernels"].items())
         found["kernels that ran"] = "; ".join(f"{name}: {path}" for name, path in part.get("kernels_ran", {}).items())
     if part := parts.get("trace"):
@@ -36,6 +39,7 @@ def facts(run: Run) -> dict[str, str]:
         found[f"cache at {row['context_len']:,} tokens (measured)"] = units.n_bytes(row["live_bytes"])
     if part := parts.get("prefill"):
         found["prefill batch x prompt"] = f"{part['batch_size']} x {part['prompt_len']}"
+        found["prefill, tokens at a time"] = str(part.get("chunk_tokens") or "all")
         found["prefill (measured)"] = units.rate(part["tokens_per_s"])
         found["prefill (predicted)"] = units.rate(part["predicted_tokens_per_s"])
     if (part := parts.get("decode")) and "path" in part:
@@ -49,9 +53,9 @@ def facts(run: Run) -> dict[str, str]:
     if part := parts.get("memory"):
         found["peak memory (measured)"] = units.n_bytes(part["peak_bytes"])
         found["weights, cache, activations (exact)"] = units.n_bytes(part["predicted_bytes"]["total"])
-    if part := parts.get("energy"):
-        joules = part["parts"]["decode"]["joules"]
-        found["energy of decode (measured)"] = f"{joules:,.0f} J" if joules is not None else part["note"]
+        if "one_shot_activations" in part:
+            found["activations of the prefill at once (exact)"] = units.n_bytes(part["one_shot_activations"])
+    found |= comparable(parts.get("energy"))
     if (part := parts.get("scores")) and part["at_trained_len"] is not None:
         found[f"needles recalled at {part['trained_len']:,} tokens (measured, proxy)"] = f"{part['at_trained_len']:.0%}"
         found["at 1.5 times that (measured, proxy)"] = "" if part["at_1_5x"] is None else f"{part['at_1_5x']:.0%}"

@@ -17,8 +17,9 @@ from hybrid_core.costs.summary import summary
 from hybrid_core.registry import kind_of
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import design_facts, differences, named, parted
+from hybrid_core.report.energy import energy_lines, how_measured
 from hybrid_core.report.retrieval import reading
-from hybrid_core.report.text import slow_dtype
+from hybrid_core.report.text import in_chunks, kept_in, slow_dtype
 from hybrid_core.runs.store import Run
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
@@ -57,6 +58,10 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
         stacks={run.id: _chart(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs},
         readings={run.id: reading(run) for run in runs},
         slow={run.id: slow_dtype(run) for run in runs},
+        energy={run.id: energy_lines(run.parts.get("energy")) for run in runs},
+        how_measured=how_measured,
+        in_chunks=in_chunks,
+        kept={run.id: kept_in(run) for run in runs},
         commands={run.id: command(run) for run in runs},
         links={run.id: link.address(link.View(design=run.spec), home) for run in runs},
         short={run.id: in_short(run, costs[run.id]) for run in runs},

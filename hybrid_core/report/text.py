@@ -13,6 +13,7 @@ from hybrid_core.paper_check import Cell
 from hybrid_core.presets import Model
 from hybrid_core.quality.quoted import Quoted
 from hybrid_core.report import units
+from hybrid_core.report.energy import energy_lines
 from hybrid_core.report.retrieval import reach, scores_of
 from hybrid_core.runs.store import Run
 
@@ -262,6 +263,32 @@ def slow_dtype(run: Run) -> str | None:
     )
 
 
+def kept_in(run: Run) -> str:
+    """The dtypes that a profile used."""
+    options, found = run.options, run.parts.get("environment", {})
+    state = found.get("state_dtype") or options.get("state_dtype")  # earlier versions had no other than the one asked for
+    if not state or "dtype" not in options:
+        return ""
+    return f"weights {options['dtype']}, keys and values {options['kv_cache_dtype']}, scan states {state}"
+
+
+def in_chunks(prefill: dict[str, Any]) -> str:
+    """How a prefill was cut, if it was; earlier versions did it at once."""
+    tokens = prefill.get("chunk_tokens")
+    return f", {tokens:,} tokens at a time" if tokens else ""
+
+
+def _prefill_memory(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Activations of the prefill as it was done, and of all of it at once."""
+    if "one_shot_activations" not in found:
+        return []
+    activations, at_once = found["predicted_bytes"]["activations"], found["one_shot_activations"]
+    rows: list[tuple[str, ...]] = [("  activations of the prefill as it was done", units.n_bytes(activations), "exact")]
+    if activations != at_once:
+        rows.append(("  activations of the prefill all at once", units.n_bytes(at_once), "exact"))
+    return rows
+
+
 def profile_table(run: Run) -> str:
     """The parts of a profile that are there, each figure with its convention."""
     parts, lines = run.parts, [_headline(run)]
@@ -269,7 +296,9 @@ def profile_table(run: Run) -> str:
         lines.append(f"{found['name']}, {found['device']}, torch {found['packages']['torch']}, {found['threads']} threads")
     if slow := slow_dtype(run):
         lines.append(slow)
-    rows = []
+    if dtypes := kept_in(run):
+        lines.append(dtypes)
+    rows: list[tuple[str, ...]] = []
     if found := parts.get("trace"):
         for what in ("forward", "decode"):
             counts = found[what]
@@ -282,7 +311,8 @@ def profile_table(run: Run) -> str:
             (f"cache at {row['context_len']:,} tokens, one sequence ({agree} to exact)", units.n_bytes(row["live_bytes"]), "measured")
         )
     if found := parts.get("prefill"):
-        rows.append((f"prefill, batch {found['batch_size']}, prompt {found['prompt_len']}", units.rate(found["tokens_per_s"]), "measured"))
+        asked = f"prefill, batch {found['batch_size']}, prompt {found['prompt_len']}{in_chunks(found)}"
+        rows.append((asked, units.rate(found["tokens_per_s"]), "measured"))
         rows.append(("  expected here", units.rate(found["predicted_tokens_per_s"]), "predicted"))
     for row in parts.get("generation", {}).get("rows", []):
         rows.append((f"generation to {row['total_len']:,} tokens", units.rate(row["tokens_per_s"]), "measured"))
@@ -294,14 +324,11 @@ def profile_table(run: Run) -> str:
     if found := parts.get("memory"):
         rows.append((f"peak memory, {found['what']}", units.n_bytes(found["peak_bytes"]), "measured"))
         rows.append(("  weights, cache and activations", units.n_bytes(found["predicted_bytes"]["total"]), "exact"))
+        rows += _prefill_memory(found)
         if live := found.get("activations"):  # runs stored by earlier versions have none
             rows.append((f"activations and cache, prefill of {live['prompt_len']} tokens", units.n_bytes(live["live_bytes"]), "measured"))
             rows.append(("  by the closed form", units.n_bytes(live["exact_bytes"]), "exact"))
-    if found := parts.get("energy"):
-        joules = found["parts"]["decode"]["joules"]
-        rows.append(
-            ("energy of the decode measurements", f"{joules:.0f} J" if joules is not None else found["note"], "measured" if joules else "")
-        )
+    rows += energy_lines(parts.get("energy"))
     return "\n".join(lines) + ("\n\n" + _table(rows) if rows else "")
 
 

@@ -39,6 +39,11 @@ def rate(tokens_per_s: float) -> str:
     return f"{tokens_per_s:,.0f} tokens/s" if tokens_per_s >= 100 else f"{tokens_per_s:.3g} tokens/s"
 
 
+def joules(value: float) -> str:
+    """`12.3 J`, `4.56 mJ`."""
+    return f"{value:,.3g} J" if value >= 1 else f"{value * 1e3:.3g} mJ"
+
+
 def seconds(value: float) -> str:
     """`12 ms`, `3.4 s`, `2 min 5 s`."""
     if value < 1:
