@@ -1,14 +1,15 @@
 """Accelerators and CPUs: their dense ceilings, each figure with its source, read from profiles/hardware/*.yaml."""
 
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from hybrid_core.data import PROFILES, data_dir
-from hybrid_core.spec import Frozen, Positive, SpecError
+from hybrid_core.spec import Frozen, Positive, SpecError, first_line
 
 MEMORY_SHARE = 0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
 
@@ -100,9 +101,68 @@ def catalogue() -> dict[str, Hardware]:
 
 
 def calibrated() -> dict[str, Hardware]:
-    """This machine's devices as `calibrate` measured them, by key; none before it has run."""
-    found = (Hardware.model_validate_json(path.read_text("utf-8")) for path in sorted(data_dir().glob("calibration-*.json")))
-    return {device.key: device for device in found}
+    """This machine's devices as `calibrate` measured them, by key; none before it has run. Files that cannot be read are left out
+    (`unreadable`)."""
+    return _calibrations()[0]
+
+
+def unreadable() -> dict[str, str]:
+    """Calibrations that cannot be used, by the key of their device: one line that says why."""
+    return _calibrations()[1]
+
+
+def _calibrations() -> tuple[dict[str, Hardware], dict[str, str]]:
+    found, wrong = {}, {}
+    for path in sorted(data_dir().glob("calibration-*.json")):
+        key = path.stem.removeprefix("calibration-")
+        try:
+            found[key] = read_calibration(path)
+        except SpecError as error:
+            wrong[key] = str(error)
+    return found, wrong
+
+
+def read_calibration(path: Path) -> Hardware:
+    """A device as `calibrate` kept it. Raises SpecError with one line for a file that is cut, or has figures of another unit."""
+    advice = "delete the file, or run `python -m hybrid_core calibrate` again"
+    try:
+        device = Hardware.model_validate_json(path.read_bytes())
+        _check_units(device)
+    except OSError as error:
+        raise SpecError(f"{path.name}: {error.strerror or error} - {advice}") from None
+    except ValidationError as error:
+        cut = error.errors()[0]["type"] == "json_invalid"
+        raise SpecError(f"{path.name}: {'cut or damaged' if cut else first_line(error, Hardware)} - {advice}") from None
+    except SpecError as error:
+        raise SpecError(f"{path.name}: {error}; {advice}") from None
+    return device
+
+
+# What no device is outside of: a figure beyond these was written in another unit.
+_UNITS: dict[str, tuple[float, float, str]] = {
+    "memory_bytes": (2**28, 2**50, "bytes"),
+    "bandwidth_bytes_per_s": (1e8, 1e15, "bytes/s"),
+    "tdp_w": (0.1, 1e5, "W"),
+    "attention_flops_per_s": (1e6, 1e18, "FLOP/s"),
+    "window_flops_per_s": (1e6, 1e18, "FLOP/s"),
+    "scan_flops_per_s": (1e6, 1e18, "FLOP/s"),
+    "kv_bytes_per_s": (1e6, 1e15, "bytes/s"),
+    "state_bytes_per_s": (1e6, 1e15, "bytes/s"),
+    "elementwise_bytes_per_s": (1e6, 1e15, "bytes/s"),
+    "fp32": (1e8, 1e18, "FLOP/s"),
+    "bf16": (1e8, 1e18, "FLOP/s"),
+    "fp16": (1e8, 1e18, "FLOP/s"),
+    "fp8": (1e8, 1e18, "FLOP/s"),
+}
+
+
+def _check_units(device: Hardware) -> None:
+    """Raise SpecError for a figure that cannot be in its unit."""
+    for part in (device, device.peak_flops_per_s, device.rates):
+        for key, (least, most, unit) in _UNITS.items():
+            value = getattr(part, key, None)
+            if value is not None and not least <= value <= most:
+                raise SpecError(f"{key}: {value} - must be in {unit}, from {least:.0e} to {most:.0e}")
 
 
 def calibration_key(device: str, dtype: str) -> str:
@@ -111,8 +171,11 @@ def calibration_key(device: str, dtype: str) -> str:
 
 
 def keep_calibration(device: Hardware) -> None:
-    """Store a calibrated device with the user's data."""
-    (data_dir() / f"calibration-{device.key}.json").write_text(device.model_dump_json(indent=1), "utf-8")
+    """Store a calibrated device with the user's data, whole or not at all."""
+    path = data_dir() / f"calibration-{device.key}.json"
+    beside = path.with_suffix(".part")
+    beside.write_text(device.model_dump_json(indent=1), "utf-8")
+    beside.replace(path)
 
 
 def devices() -> dict[str, Hardware]:
@@ -122,7 +185,10 @@ def devices() -> dict[str, Hardware]:
 
 def get(key: str) -> Hardware:
     """The device called `key`. Raises SpecError that lists the known ones."""
-    try:
-        return devices()[key]
-    except KeyError:
-        raise SpecError(f"hardware: {key!r} - must be one of {', '.join(devices())}") from None
+    known, wrong = _calibrations()
+    device = known.get(key) or catalogue().get(key)
+    if device is None and key in wrong:
+        raise SpecError(f"hardware: {key!r} - {wrong[key]}")
+    if device is None:
+        raise SpecError(f"hardware: {key!r} - must be one of {', '.join(known | catalogue())}")
+    return device

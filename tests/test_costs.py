@@ -325,6 +325,79 @@ def test_prefill_waits_for_arithmetic_by_hand_and_makes_one_row_of_logits() -> N
     assert speed.prefill_tokens_per_s == pytest.approx(BATCH * CONTEXT / (flops / 1e6), rel=1e-12)
 
 
+# Phi-4-mini-flash as it is published.
+PHI_FLASH = {
+    "model_type": "phi4flash",
+    "hidden_size": 2560,
+    "intermediate_size": 10_240,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 40,
+    "num_key_value_heads": 20,
+    "vocab_size": 200_064,
+    "mb_per_layer": 2,
+    "sliding_window": 512,
+    "mamba_d_state": 16,
+    "mamba_d_conv": 4,
+    "mamba_expand": 2,
+    "tie_word_embeddings": True,
+}
+
+
+def test_layers_that_reuse_keys_and_values_read_them_by_hand() -> None:
+    """A layer that makes none keeps nothing, and reads as much as the one that made them."""
+    mixers = {"x": {"kind": "attention", "reuse_kv": True, **SECTIONS["attention"]}}
+    reusing = design("Ax", ffn=None, mixers=mixers, layers={"pattern": "Ax"}).replace(ffn=None)
+    work = Workload(batch_size=BATCH, context_len=CONTEXT)
+    kept = CONTEXT * 2 * 2 * 8 * 2  # keys and values of 2 heads, 8 wide, bf16
+    assert model_costs(reusing).cache_bytes(CONTEXT, "exact", work) == kept
+    own_projections = 32 * 32 + 32 * 32 + 32  # queries, out and norm
+    n_bytes = 2 * (ATTENTION + own_projections + 50 * 32) + BATCH * 2 * kept
+    assert predict(reusing, work, device(peak=1e30, bandwidth=1e6)).decode_step_s == pytest.approx(n_bytes / 1e6, rel=1e-12)
+
+
+def test_phi_4_mini_flash_reads_its_one_cache_in_eight_layers() -> None:
+    """One full layer and seven that reuse it: 8 x 2 x 20 x 64 x 131,072 x 2 bytes for each of 32 sequences, of 3.35e12 a second; with
+    weights, windows and states 593 tokens/s, where 3,522 were predicted without these reads."""
+    spec = spec_from_config(PHI_FLASH)
+    work = Workload(batch_size=32, context_len=131_072)
+    speed = predict(spec, work, catalogue()["h100_sxm"])
+    reads_s = 32 * 8 * 2 * 20 * 64 * 131_072 * 2 / 3.35e12
+    assert 0.9 < reads_s / speed.decode_step_s < 1
+    assert speed.decode_tokens_per_s == pytest.approx(593, rel=0.01)
+
+
+def test_latent_attention_expands_in_prefill_and_absorbs_in_decode() -> None:
+    """Kimi Linear: 32 heads, 128 + 64 wide keys, 128 wide values, a latent of 512: 2 x 32 x (192 + 128) = 20,480 a pair of a prefill,
+    2 x 32 x ((512 + 64) + 512) = 69,632 in decode. The expansion costs the same once a token, wherever it stands."""
+    latent = {"kind": "mla", "n_heads": 32, "nope_head_dim": 128, "rope_head_dim": 64, "v_head_dim": 128, "kv_rank": 512}
+    costs = model_costs(design("A", d_model=2304, mixers={"L": latent}, layers={"pattern": "L"})).layers[0]
+    assert of_work(costs.forward_flops(10), "attention") == 55 * 20_480
+    assert of_work(costs.decode_flops(10), "attention") == 10 * 69_632
+    products = [sum(term.flops for term in costs.mixer.decode_flops(n) if term.work == "product") for n in (1, 4096)]
+    assert products[0] == products[1] == of_work(costs.mixer.forward_flops(1), "product")
+
+
+def test_cost_says_how_latent_attention_is_counted() -> None:
+    latent = {"kind": "mla", "n_heads": 2, "nope_head_dim": 8, "rope_head_dim": 4, "v_head_dim": 8, "kv_rank": 16}
+    spec = design("A", mixers={"L": latent}, layers={"pattern": "L"})
+    how = {"prefill": "expanded keys and values", "decode": "absorbed: over the latent"}
+    assert summary(spec, Workload(), catalogue()["h100_sxm"])["latent_attention"] == how
+    assert summary(DESIGNS["A"], Workload(), catalogue()["h100_sxm"])["latent_attention"] is None
+
+
+@pytest.mark.parametrize("spec", DESIGNS.values(), ids=DESIGNS)
+def test_products_are_the_terms_whose_weights_are_parameters(spec: ArchSpec) -> None:
+    """A term that is called a product has matrices of the live model behind it, and no other term has: all matrices of the layers, the
+    experts' and the routers' among them, are those of the terms."""
+    live = build(spec, "meta")
+    matrices = sum(p.numel() for name, p in live.layers.named_parameters() if p.ndim > 1 and "conv" not in name and "A_log" not in name)
+    vectors_of_lambda = sum(p.numel() for name, p in live.layers.named_parameters() if p.ndim > 1 and "vectors" in name)
+    shared = sum(layer.params() for layer in model_costs(spec).layers) + spec.d_model - model_costs(spec).params().non_embedding
+    terms = sum(term.weights for layer in model_costs(spec).layers for term in layer.decode_flops(1) if term.work == "product")
+    if not shared and not spec.meta_tokens:
+        assert terms == matrices - vectors_of_lambda
+
+
 def test_a_generation_takes_the_mean_step() -> None:
     """With memory as the limit the step of an attention layer grows linearly, so the mean step is that of the middle."""
     spec, work, toy = design("A"), Workload(batch_size=BATCH), device(peak=1e30, bandwidth=1e6)

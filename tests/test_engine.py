@@ -9,6 +9,8 @@ from hybrid_core.cli import main
 from hybrid_core.costs.engine import engine_view, pages
 from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import model_costs
+from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.spec import SpecError
 from hybrid_core.workload import Workload
 from tests.designs import design
 
@@ -85,3 +87,103 @@ def test_cost_shows_both_views(capsys: pytest.CaptureFixture[str]) -> None:
 def test_every_kind_of_layer_has_pages() -> None:
     for pattern in ("AMSH", "DN", "S"):
         assert pages(design(pattern), HALF).sequence_bytes(64) > 0
+
+
+# ---------------------------------------------------------------- against vLLM's logs
+
+GRANITE_350M = {
+    "model_type": "granitemoehybrid",
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 4,
+    "num_local_experts": 0,
+    "num_experts_per_tok": 0,
+    "shared_intermediate_size": 2048,
+    "vocab_size": 100_352,
+    "mamba_n_heads": 48,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 128,
+    "mamba_d_head": 32,
+    "mamba_d_conv": 4,
+    "mamba_expand": 2,
+    "position_embedding_type": "nope",
+    "tie_word_embeddings": True,
+    "layer_types": ["mamba"] * 10 + ["attention"] + ["mamba"] * 2 + ["attention"] + ["mamba"] * 3 + ["attention"] + ["mamba"] * 9
+    + ["attention"] + ["mamba"] * 4,
+}  # fmt: skip
+FALCON_H1_7B = {
+    "model_type": "falcon_h1",
+    "hidden_size": 3072,
+    "intermediate_size": 12_288,
+    "num_hidden_layers": 44,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "mamba_d_ssm": 3072,
+    "mamba_n_heads": 24,
+    "mamba_d_head": 128,
+    "mamba_d_state": 256,
+    "mamba_n_groups": 1,
+    "mamba_d_conv": 4,
+    "vocab_size": 130_048,
+}
+
+
+def test_granites_block_is_the_logged_one() -> None:
+    """vLLM: 'Setting attention block size to 400 tokens', 'Padding mamba page size by 1.39%'. States are in the model's bf16: 48 x 32 x
+    128 and 3 inputs of 1,792 channels at two bytes are 403,968; a token of 2 x 4 x 64 at two bytes 1,024."""
+    spec = spec_from_config(GRANITE_350M)
+    laid_out = pages(spec, Workload())
+    assert (laid_out.block_tokens, laid_out.page_bytes) == (400, 409_600)
+    assert pytest.approx(1.0139, abs=5e-5) == 409_600 / 403_968
+
+
+def test_falcon_h1_keeps_its_states_in_the_models_dtype() -> None:
+    assert pages(spec_from_config(FALCON_H1_7B), Workload()).block_tokens == 1568
+    assert pages(spec_from_config(FALCON_H1_7B), Workload(state_dtype="fp32")).block_tokens == 3104
+
+
+# What vLLM logged with two GPUs: pages in all, then sequences of so many tokens at once. A page of half a layer's heads holds as many
+# tokens as one of all of them.
+LOGGED = {
+    "Nemotron-H-8B": (14_449, {1024: 1806.12, 4096: 1032.07, 8192: 656.77, 16_384: 380.24, 32_768: 209.41}),
+    "Falcon-H1-7B": (1780, {1024: 890, 4096: 445, 8192: 254.29, 16_384: 148.33, 32_768: 80.91}),
+}
+
+
+@pytest.mark.parametrize("name", LOGGED)
+def test_as_many_sequences_fit_as_the_engine_logged(name: str) -> None:
+    in_all, logged = LOGGED[name]
+    model = spec_from_config(FALCON_H1_7B) if name == "Falcon-H1-7B" else spec(name)
+    laid_out = pages(model, Workload())
+    for context_len, at_once in logged.items():
+        of_one = laid_out.sequence_bytes(context_len) / (laid_out.page_bytes * laid_out.group_size)
+        assert in_all / of_one == pytest.approx(at_once, rel=3e-4)
+
+
+STATE_DTYPES = [
+    ({}, "bf16"),
+    ({"mamba_ssm_cache_dtype": "float32"}, "fp32"),
+    ({"mamba_ssm_dtype": "float32"}, "fp32"),
+    ({"mamba_ssm_cache_dtype": "auto"}, "bf16"),
+    ({"mamba_ssm_cache_dtype": "bfloat16"}, "bf16"),
+]
+
+
+@pytest.mark.parametrize(("fields", "dtype"), STATE_DTYPES)
+def test_the_config_says_what_states_are_kept_in(fields: dict[str, str], dtype: str) -> None:
+    """48 x 32 x 128 elements in each of 28 layers, at two bytes or four; a workload that asks for a dtype gets it."""
+    model = spec_from_config(GRANITE_350M | fields)
+    states = 28 * 48 * 32 * 128
+    convs = 28 * 3 * 1792 * 2
+    keys = 4 * 2 * 4 * 64 * 2
+    element = {"bf16": 2, "fp32": 4}[dtype]
+    assert model_costs(model).cache_bytes(1, "exact", Workload()) == states * element + convs + keys
+    assert model_costs(model).cache_bytes(1, "exact", Workload(state_dtype="fp16")) == states * 2 + convs + keys
+
+
+def test_a_dtype_of_states_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(SpecError, match="mamba_ssm_cache_dtype: 'float8' - must be float32 or bfloat16 or float16"):
+        spec_from_config(GRANITE_350M | {"mamba_ssm_cache_dtype": "float8"})

@@ -264,7 +264,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"rope_scaling": {"rope_type": "su"}}, "rope_scaling.rope_type: 'su' - unknown way to scale RoPE"),
     ("llama", {"rope_scaling": "llama3"}, "rope_scaling: 'llama3' - must be a mapping"),
     ("llama", {"rope_parameters": LLAMA3 | {"mscale": 2}}, "rope_parameters.mscale: 2 - unknown field, which may change"),
-    ("llama", {"quantization_config": {"bits": 4}}, "quantization_config: {'bits': 4} - unknown field, which may change"),
+    ("llama", {"quantization_config": {"quant_method": "gtpq"}}, "quantization_config.quant_method: 'gtpq' - must be one of"),
     ("llama", {"num_hidden_layers": 2.5}, "num_hidden_layers: 2.5 - must be a positive whole number"),
     ("llama", {"num_key_value_heads": 3}, "attention.n_heads: 4 - must be divisible by n_kv_heads (3)"),
     ("llama", {"model_type": "gpt2"}, "model_type: 'gpt2' - must be 'llama' or "),

@@ -1,4 +1,4 @@
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -16,6 +16,7 @@ from hybrid_core.spec import (
     SwaMixer,
     SwiGLU,
 )
+from hybrid_core.workload import Workload
 from tests import designs
 from tests.designs import ALL_AXES, INTRA_COMBINATIONS, axes_id, complaint, design, intra_design, mapping
 
@@ -243,3 +244,54 @@ def test_equal_designs_are_one_key_and_none_can_be_changed() -> None:
 )
 def test_strategies_resolve_to_letters(layers: dict[str, object], expected: str) -> None:
     assert ArchSpec.from_mapping(mapping("AAAAA", layers=layers)).pattern == expected
+
+
+# ---------------------------------------------------------------- suggestions, and one line from anywhere
+
+FORGIVEN = {
+    "a key of another model": ({"hardwares": 1}, "hardwares: 1 - unknown key"),
+    "a field of a workload": ({"batch_siz": 1}, "batch_siz: 1 - unknown key"),
+    "a key of the design": ({"vocab_sise": 1}, "vocab_sise: 1 - unknown key (did you mean vocab_size?)"),
+    "a key of a section": ({"attention": {"n_heds": 4}}, "attention.n_heds: 4 - unknown key (did you mean n_heads?)"),
+    "a key of one kind of feed-forward": ({"ffn": {"kind": "moe", "top": 1}}, "ffn.top: 1 - unknown key (did you mean top_k?)"),
+    "a key of another kind of feed-forward": ({"ffn": {"kind": "swiglu", "n_routd": 1}}, "ffn.n_routd: 1 - unknown key"),
+    "a key of a mixer": (
+        {"mixers": {"Q": {"kind": "mla", "kv_rnk": 4}}},
+        "mixers.Q.kv_rnk: 4 - unknown key (did you mean kv_rank?)",
+    ),
+    "a key of a list": ({"quantization": [{"format": "int4", "part": ["linear"]}]}, "part: ['linear'] - unknown key (did you mean parts?)"),
+}
+
+
+@pytest.mark.parametrize(("changes", "says"), FORGIVEN.values(), ids=FORGIVEN)
+def test_a_suggestion_is_a_key_of_what_is_being_read(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(SpecError) as error:
+        ArchSpec.from_mapping(mapping("AM") | changes)
+    line = str(error.value).partition(" (and ")[0]
+    assert line.endswith(says)
+
+
+def test_the_constructor_says_in_one_line_what_is_wrong() -> None:
+    with pytest.raises(SpecError, match=r"^n_layers: 'three' - must be a whole number$"):
+        ArchSpec(**(mapping("AM") | {"n_layers": "three"}))
+    with pytest.raises(SpecError, match=r"^n_heads: 3 - must be divisible by n_kv_heads \(2\)$"):
+        AttentionMixer(n_heads=3, n_kv_heads=2, head_dim=4)
+    with pytest.raises(SpecError, match=r"^batch_size: 0 - must be greater than or equal to 1$"):
+        Workload(batch_size=0)
+
+
+QUANTISED = {
+    "format": ({"format": "int9", "parts": ["linear"]}, "quantization.0.format: 'int9' - must be 'fp8'"),
+    "part": ({"format": "int4", "parts": ["lineal"]}, "quantization.0.parts.0: 'lineal' - must be one of linear, ffn"),
+    "no part": ({"format": "int4", "parts": []}, "quantization.0.parts: [] - "),
+    "layer": ({"format": "int4", "parts": ["linear"], "layers": [9]}, "quantization.layers: 9 - must be from 1 to n_layers (2)"),
+    "layer twice": ({"format": "int4", "parts": ["linear"], "layers": [1, 1]}, "a layer is named twice"),
+    "group": ({"format": "int4", "parts": ["linear"], "columns": -1}, "columns: -1 - must be greater than or equal to 0"),
+}
+
+
+@pytest.mark.parametrize(("rule", "says"), QUANTISED.values(), ids=QUANTISED)
+def test_a_bad_rule_of_storage_is_one_line(rule: dict[str, Any], says: str) -> None:
+    with pytest.raises(SpecError) as error:
+        ArchSpec.from_mapping(mapping("AM") | {"quantization": [rule]})
+    assert says in str(error.value) and len(str(error.value).splitlines()) == 1

@@ -11,6 +11,7 @@ from hybrid_core.link import View
 from hybrid_core.report import units
 from hybrid_core.stored import ComputeDtype, WeightFormat
 from hybrid_core.workload import CacheDtype, Workload
+from pages.parts import design
 
 CONTEXTS = tuple(2**k for k in range(10, 21))
 FIELDS = ("context_len", "batch_size", "weight_dtype", "kv_cache_dtype", "state_dtype", "max_batched_tokens")
@@ -28,7 +29,9 @@ def current() -> tuple[Workload, str]:
     """What the controls hold: the workload and the key of the accelerator. Raises SpecError with one line."""
     held = {field: st.session_state[f"work.{field}"] for field in FIELDS}
     asked = {field: item for field, item in held.items() if item != OWN}
-    return Workload.make(**asked), st.session_state["work.hardware"]
+    workload, key = Workload.make(**asked), st.session_state["work.hardware"]
+    hardware.get(key).peak(workload.product_dtype)  # says so where a device is not known in this dtype
+    return workload, key
 
 
 def draw() -> None:
@@ -44,6 +47,8 @@ def draw() -> None:
     right.number_input("Prefill chunk", value=None, step=1024, key="work.max_batched_tokens", help=explain("max_batched_tokens"))
     known = hardware.devices()
     st.selectbox("Accelerator", list(known), format_func=lambda key: known[key].name, key="work.hardware", help=explain("accelerator"))
+    for line in hardware.unreadable().values():
+        st.caption(f":orange[:material/warning:] A calibration is left out: {design.plain(line)}")
     _draw_use()
 
 
