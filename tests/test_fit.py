@@ -79,7 +79,7 @@ def test_a_refusal_names_what_would_fit() -> None:
     refused = verdict.refusal
     assert refused is not None
     assert refused.batch_size == 2  # 64 of the 71.7 GiB that are used, beside 2.3 GiB of weights
-    assert verdict.problem("it") == f"does not fit it: {refused}"
+    assert (verdict.problem("it") or "").startswith(f"does not fit it: {refused}")
 
 
 def test_pages_may_be_what_does_not_fit() -> None:

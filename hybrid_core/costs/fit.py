@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from hybrid_core.costs.engine import EngineView, Fit, engine_view
 from hybrid_core.costs.memory import Memory, Refusal, memory, narrower_weights
-from hybrid_core.hardware import Hardware
+from hybrid_core.hardware import MEMORY_SHARE, Hardware
 from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 
@@ -24,10 +24,11 @@ class Verdict(NamedTuple):
 
     def problem(self, device: str) -> str | None:
         """One line where it does not fit, or fits only without pages."""
+        used = f"({MEMORY_SHARE:.0%} of its memory, what an engine uses)"
         if self.refusal:
-            return f"does not fit {device}: {self.refusal}"
+            return f"does not fit {device}: {self.refusal} {used}"
         if self.paged_refusal:
-            return f"fits {device}, but not in the equal pages of vLLM: {self.paged_refusal}"
+            return f"fits {device}, but not in the equal pages of vLLM: {self.paged_refusal} {used}"
         return None
 
     def record(self) -> dict[str, Any]:

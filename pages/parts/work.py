@@ -15,7 +15,7 @@ from pages.parts import design
 
 CONTEXTS = tuple(2**k for k in range(10, 21))
 FIELDS = ("context_len", "batch_size", "weight_dtype", "kv_cache_dtype", "state_dtype", "max_batched_tokens")
-OWN = "the design's own"  # stands for None, which Streamlit takes for a box that holds nothing
+OWN = "own"  # the design's; stands for None, which Streamlit takes for a box that holds nothing
 
 
 def load(view: View, anew: bool = False) -> None:
