@@ -140,6 +140,36 @@ def test_granites_block_is_the_logged_one() -> None:
     assert pytest.approx(1.0139, abs=5e-5) == 409_600 / 403_968
 
 
+def test_qwen3_nexts_block_is_the_logged_one() -> None:
+    """vLLM: 'Setting attention block size to 544 tokens', 'Padding mamba page size by 1.49%': 32 x 128 x 128 and 3 inputs of 8,192
+    channels at two bytes are 1,097,728; a token of 2 x 2 x 256 at two bytes 2,048."""
+    laid_out = pages(spec("Qwen3-Next-80B-A3B"), Workload())
+    assert (laid_out.block_tokens, laid_out.page_bytes) == (544, 544 * 2048)
+    assert 544 * 2048 / 1_097_728 == pytest.approx(1.0149, abs=5e-5)
+    assert pages(spec("Qwen3-Next-80B-A3B"), Workload(state_dtype="fp32")).block_tokens == 1056
+
+
+KIMI_LINEAR = {
+    "model_type": "kimi_linear",
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 32,
+    "vocab_size": 163_840,
+    "kv_lora_rank": 512,
+    "qk_nope_head_dim": 128,
+    "qk_rope_head_dim": 64,
+    "v_head_dim": 128,
+    "linear_attn_config": {"num_heads": 32, "head_dim": 128, "short_conv_kernel_size": 4, "full_attn_layers": [4, 8, 12, 16, 20, 24, 27]},
+}
+
+
+def test_kimi_keeps_its_states_in_float32() -> None:
+    """vLLM does, whatever the model's dtype: 32 x 128 x 128 at four bytes and 3 inputs of 12,288 channels at two are 2,170,880; a token's
+    latent of 576 at two bytes 1,152: 1,885 tokens, in steps of 16."""
+    assert pages(spec_from_config(KIMI_LINEAR), Workload()).block_tokens == 1888
+
+
 def test_falcon_h1_keeps_its_states_in_the_models_dtype() -> None:
     assert pages(spec_from_config(FALCON_H1_7B), Workload()).block_tokens == 1568
     assert pages(spec_from_config(FALCON_H1_7B), Workload(state_dtype="fp32")).block_tokens == 3104

@@ -63,7 +63,7 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
     fields.close()
     if fields.constants:
         design["constants"] = fields.constants
-    design |= {"schema": 1, "name": name or family, "state_dtype": state_dtype}
+    design |= {"schema": 1, "name": name or family, "state_dtype": state_dtype or design.get("state_dtype")}
     spec = ArchSpec.from_mapping({key: value for key, value in design.items() if value is not None})
     return spec.replace(quantization=quantization.stored_weights(quantised, spec)) if quantised else spec
 

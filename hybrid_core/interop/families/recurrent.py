@@ -14,6 +14,7 @@ def qwen3_next(c: Fields) -> dict[str, Any]:
     design, n = shared.model(c, "rms_norm_eps", 1e-6), c.layers()
     c.must("attention_bias", False)
     c.must("mlp_bias", False)
+    c.must("use_sliding_window", False, None)
     attention = shared.attention(c, rope_fraction=c.number("partial_rotary_factor", 0.25)) | {
         "qk_norm": True,
         "output_gate": True,
@@ -103,6 +104,7 @@ def kimi_linear(c: Fields) -> dict[str, Any]:
     c.ignore("rope_theta rope_parameters")
     letters = {"A": "L", "R": "R"}  # A is the section's
     return design | {
+        "state_dtype": "fp32",  # vLLM keeps KDA's states so, whatever the model's dtype (kda_state_dtype in its mamba_utils.py)
         "layers": {"pattern": "".join(letters[x] for x in pattern), "ffns": feeds},
         "mixers": {letters[key]: mixer for key, mixer in mixers.items() if key in pattern},
         "ffn": shared.gated(c),
