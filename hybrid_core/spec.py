@@ -404,6 +404,14 @@ class ArchSpec(Frozen):
         if not set(feeds) <= {"F", "-", *self.ffns}:
             raise ValueError(f"layers.ffns: {short(feeds)} - may hold only F (the section ffn), - (none), {', '.join(self.ffns) or 'ffns'}")
 
+    def __hash__(self) -> int:
+        return self.hashed
+
+    @cached_property
+    def hashed(self) -> int:
+        """Worked out once: every cache of costs asks for it."""
+        return hash(tuple(getattr(self, key) for key in type(self).model_fields))
+
     @cached_property
     def letters(self) -> str:
         """The letters of the mixers as written, `mixers`' own among them."""

@@ -12,6 +12,7 @@ from plotly.io import to_html
 
 from hybrid_core import __version__, baselines, hardware, link, quality
 from hybrid_core.advice import advise
+from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.costs.summary import summary
 from hybrid_core.registry import kind_of
@@ -84,7 +85,7 @@ def design_report(view: link.View, home: str = HOME) -> str:
             {
                 "name": label,
                 "yaml": spec.to_yaml(),
-                "short": [*about(spec, costs := summary(spec, workload, device)), *_speed(spec, workload, device, costs)],
+                "short": _in_short(spec, workload, device),
                 "stack": _chart(figures.stack(spec, workload), f"stack-{index}"),
                 "advice": advise(spec, workload.context_len),
                 "nearest": baselines.nearest(spec, 3).to_dict("records"),
@@ -98,6 +99,20 @@ def design_report(view: link.View, home: str = HOME) -> str:
         charts=[_chart(chart, f"chart-{index}") for index, chart in enumerate(charts)],
         **_frame(),
     )
+
+
+def _in_short(spec: ArchSpec, workload: Workload, device: hardware.Hardware) -> list[str]:
+    """What should be known of a design on a device: what it is, whether it fits, how fast it could be."""
+    costs = summary(spec, workload, device)
+    return [*about(spec, costs), _verdict(spec, workload, device), *_speed(spec, workload, device, costs)]
+
+
+def _verdict(spec: ArchSpec, workload: Workload, device: hardware.Hardware) -> str:
+    verdict = fit(spec, workload, device)
+    if problem := verdict.problem(device.name):
+        return f"{problem[:1].upper()}{problem[1:]}."
+    used, usable = units.n_bytes(float(verdict.used.total)), units.n_bytes(verdict.usable_bytes)
+    return f"Fits {device.name}: {used} of weights, cache and one chunk's activations, of {usable} that an engine uses (exact)."
 
 
 def _use(workload: Workload, device: hardware.Hardware) -> str:
@@ -140,7 +155,8 @@ def about(spec: ArchSpec, cost: dict[str, Any]) -> list[str]:
     said = [f"{made} layers, {units.count(cost['params']['non_embedding'])} parameters without embedding (exact)."]
     if spec.attention:
         context = cost["workload"]["context_len"]
-        base = int(model_costs(same_size_llama(spec)).cache_bytes(context, "exact"))
+        kept = {key: cost["workload"][key] for key in ("kv_cache_dtype", "state_dtype")}
+        base = int(model_costs(same_size_llama(spec)).cache_bytes(context, "exact", Workload.make(**kept)))
         own = cost["cache_bytes"]["exact"]
         said.append(
             f"At {units.length(context)} a sequence keeps {units.n_bytes(own)} of cache, "
