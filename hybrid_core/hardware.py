@@ -139,20 +139,14 @@ def read_calibration(path: Path) -> Hardware:
 
 
 # What no device is outside of: a figure beyond these was written in another unit.
+_PEAK, _FLOPS, _BYTES = (1e8, 1e18, "FLOP/s"), (1e6, 1e18, "FLOP/s"), (1e6, 1e15, "bytes/s")
 _UNITS: dict[str, tuple[float, float, str]] = {
     "memory_bytes": (2**28, 2**50, "bytes"),
     "bandwidth_bytes_per_s": (1e8, 1e15, "bytes/s"),
     "tdp_w": (0.1, 1e5, "W"),
-    "attention_flops_per_s": (1e6, 1e18, "FLOP/s"),
-    "window_flops_per_s": (1e6, 1e18, "FLOP/s"),
-    "scan_flops_per_s": (1e6, 1e18, "FLOP/s"),
-    "kv_bytes_per_s": (1e6, 1e15, "bytes/s"),
-    "state_bytes_per_s": (1e6, 1e15, "bytes/s"),
-    "elementwise_bytes_per_s": (1e6, 1e15, "bytes/s"),
-    "fp32": (1e8, 1e18, "FLOP/s"),
-    "bf16": (1e8, 1e18, "FLOP/s"),
-    "fp16": (1e8, 1e18, "FLOP/s"),
-    "fp8": (1e8, 1e18, "FLOP/s"),
+    **dict.fromkeys(("fp32", "bf16", "fp16", "fp8"), _PEAK),
+    **dict.fromkeys(("attention_flops_per_s", "window_flops_per_s", "scan_flops_per_s"), _FLOPS),
+    **dict.fromkeys(("kv_bytes_per_s", "state_bytes_per_s", "elementwise_bytes_per_s"), _BYTES),
 }
 
 

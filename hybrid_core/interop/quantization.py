@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from hybrid_core.spec import ArchSpec, Layer, MoE, SpecError, StoredWeights, short
 
 Config = Mapping[str, Any]
+LayoutFields = tuple[tuple[str, Any], ...]  # the fields of StoredWeights that say a format's layout
 
 KEYS = ("quantization_config", "quantization", "compression_config")  # the last two: MLX, and compressed-tensors in older files
 
@@ -165,7 +166,7 @@ def safe_regex(text: str) -> re.Pattern[str]:
 class Group(NamedTuple):
     """Matrices in one format: `layout` are the fields of StoredWeights; `modules` None: every linear layer."""
 
-    layout: tuple[tuple[str, Any], ...]
+    layout: LayoutFields
     modules: Modules | None = None
 
 
@@ -178,7 +179,7 @@ class Scheme(NamedTuple):
     everything: bool = False
 
 
-def _layout(**fields: Any) -> tuple[tuple[str, Any], ...]:
+def _layout(**fields: Any) -> LayoutFields:
     return tuple((key, value) for key, value in fields.items() if value is not None)
 
 
@@ -210,7 +211,7 @@ def _number(config: Config, key: str, default: int, allowed: Iterable[int] | Non
 INTEGERS = (2, 3, 4, 5, 6, 8)
 
 
-def _integer(bits: int, group: int, scale_bits: int) -> tuple[tuple[str, Any], ...]:
+def _integer(bits: int, group: int, scale_bits: int) -> LayoutFields:
     """Integers of so many bits, `group` of a row sharing a scale; -1: all of the row."""
     return _layout(format=f"int{bits}", rows=1, columns=max(0, group), scale_bits=scale_bits)
 
@@ -260,7 +261,7 @@ def _bitsandbytes(config: Config) -> Scheme:
     return Scheme([Group(_layout(format="nf4", scale_bits=scale_bits))], left_out)
 
 
-MODELOPT: dict[str, tuple[tuple[str, Any], ...]] = {
+MODELOPT: dict[str, LayoutFields] = {
     "FP8": _layout(format="fp8"),
     "FP8_PB_WO": _layout(format="fp8", rows=128, columns=128),
     "FP8_PER_CHANNEL_PER_TOKEN": _layout(format="fp8", rows=1, columns=0),
@@ -289,7 +290,7 @@ def _modelopt(config: Config) -> Scheme:
 
 def _listed(layers: Mapping[str, Any]) -> Iterator[Group]:
     """ModelOpt's mixed precision: a format for each module by name."""
-    modules: dict[tuple[tuple[str, Any], ...], list[str]] = defaultdict(list)
+    modules: dict[LayoutFields, list[str]] = defaultdict(list)
     for name, how in layers.items():
         algorithm = how.get("quant_algo") if isinstance(how, Mapping) else how
         modules[_known(algorithm, MODELOPT, "quant_algo")].append(name)
@@ -315,7 +316,7 @@ def _compressed(config: Config) -> Scheme:
     return Scheme(found, _names(config, "ignore"))
 
 
-def _compressed_layout(weights: Config, file_format: str) -> tuple[tuple[str, Any], ...]:
+def _compressed_layout(weights: Config, file_format: str) -> LayoutFields:
     bits, group = _number(weights, "num_bits", 8, INTEGERS), _number(weights, "group_size", 0)
     if weights.get("type") == "float":
         return _floating(bits, group, weights, file_format)
@@ -323,7 +324,7 @@ def _compressed_layout(weights: Config, file_format: str) -> tuple[tuple[str, An
     return _integer(bits, group, 16 + zero_bits)
 
 
-def _floating(bits: int, group: int, weights: Config, file_format: str) -> tuple[tuple[str, Any], ...]:
+def _floating(bits: int, group: int, weights: Config, file_format: str) -> LayoutFields:
     if bits == 4:
         return _layout(format="mxfp4" if group == 32 or "mxfp4" in file_format else "nvfp4")
     if bits != 8:
@@ -346,7 +347,7 @@ def _mlx(config: Config) -> Scheme:
     return Scheme([*groups, Group(_mlx_layout(config))], Modules(left_out), everything=True)
 
 
-def _mlx_layout(config: Config) -> tuple[tuple[str, Any], ...]:
+def _mlx_layout(config: Config) -> LayoutFields:
     if config.get("mode") in ("mxfp4", "mxfp8", "nvfp4"):
         return _layout(format=config["mode"])
     return _integer(_number(config, "bits", 4, INTEGERS), _number(config, "group_size", 64), 32)
@@ -389,14 +390,16 @@ def _scheme(config: Config) -> Scheme:
 
 # ---------------------------------------------------------------- onto a design
 
+Numbers = dict[str, list[int]]  # the layers, from 1, that have a part
+
 
 def stored_weights(config: Any, spec: ArchSpec) -> tuple[StoredWeights, ...]:
     """The rules of a design's `quantization` that a published scheme comes to. Raises SpecError with one line."""
     if not isinstance(config, Mapping):
         raise SpecError(f"quantization_config: {short(config)} - must be a mapping")
     scheme = _scheme(config)
-    where: dict[tuple[tuple[str, Any], ...], dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    everywhere: dict[str, list[int]] = defaultdict(list)
+    where: dict[LayoutFields, Numbers] = defaultdict(lambda: defaultdict(list))
+    everywhere: Numbers = defaultdict(list)
     for number, layer in enumerate(spec.stack):
         for part, modules in parts_of(layer).items():
             everywhere[part].append(number + 1)
@@ -422,7 +425,7 @@ def _group_of(scheme: Scheme, part: str, modules: tuple[str, ...], number: int |
     return None
 
 
-def _rules(layout: tuple[tuple[str, Any], ...], parts: dict[str, list[int]], everywhere: dict[str, list[int]]) -> Iterator[StoredWeights]:
+def _rules(layout: LayoutFields, parts: Numbers, everywhere: Numbers) -> Iterator[StoredWeights]:
     """One rule for the parts that have the format in every layer, and one for each set of layers."""
     together: dict[tuple[int, ...] | None, list[str]] = defaultdict(list)
     for part, numbers in parts.items():
@@ -432,7 +435,7 @@ def _rules(layout: tuple[tuple[str, Any], ...], parts: dict[str, list[int]], eve
         yield StoredWeights.make(**dict(layout), parts=_short_names(names, everywhere, layers is None), layers=layers)
 
 
-def _short_names(names: list[str], everywhere: dict[str, list[int]], all_layers: bool) -> tuple[str, ...]:
+def _short_names(names: list[str], everywhere: Numbers, all_layers: bool) -> tuple[str, ...]:
     """`linear` for every matrix of the layers, `attention` for every matrix of a kind."""
     inside = {part for part in everywhere if part != "router"}
     if all_layers and inside <= set(names):
