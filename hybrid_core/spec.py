@@ -69,7 +69,7 @@ from hybrid_core.parts import (
     rotates_pairs,
     short,
 )
-from hybrid_core.stored import ComputeDtype, StoredWeights, WeightFormat
+from hybrid_core.stored import ComputeDtype, StoredWeights, WeightFormat, up_to
 from hybrid_core.yaml_io import TextError, dump, read_text, safe_mapping
 
 __all__ = [
@@ -504,7 +504,10 @@ class ArchSpec(Frozen):
         return dump(self.model_dump(mode="json", exclude_none=True))
 
     def replace(self, **changes: Any) -> "ArchSpec":
-        """A copy with other top-level values, validated again. Raises SpecError with one line."""
+        """A copy with other top-level values, validated again. Raises SpecError with one line. A shallower stack keeps what its layers
+        are stored in."""
+        if isinstance(changes.get("n_layers"), int) and self.quantization:
+            changes.setdefault("quantization", up_to(self.quantization, changes["n_layers"]))
         sections = {key: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value for key, value in changes.items()}
         kept = {key: value for key, value in self.model_dump(exclude_none=True).items() if key not in sections}
         return ArchSpec.from_mapping(kept | {key: value for key, value in sections.items() if value is not None})

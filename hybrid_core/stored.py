@@ -3,6 +3,7 @@
 Parameters stay what they are, and so do products: a format says how many bytes a matrix takes in memory, its scales included.
 """
 
+from collections.abc import Iterable
 from math import ceil
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -100,3 +101,13 @@ class StoredWeights(Frozen):
         if "linear" in self.parts and kind not in ("embedding", "head", "router"):
             return True
         return part in self.parts or kind in self.parts
+
+
+def up_to(rules: Iterable[StoredWeights], n_layers: int) -> list[StoredWeights]:
+    """The rules of a stack that has only so many layers left."""
+    found = []
+    for rule in rules:
+        layers = None if rule.layers is None else tuple(layer for layer in rule.layers if layer <= n_layers)
+        if layers is None or layers:
+            found.append(rule.model_copy(update={"layers": layers}))
+    return found

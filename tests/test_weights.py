@@ -7,7 +7,7 @@ import pytest
 
 from hybrid_core import hardware, presets
 from hybrid_core.cli import main
-from hybrid_core.costs.model import model_costs
+from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.costs.roofline import predict
 from hybrid_core.costs.weights import stored_as, weight_bytes
 from hybrid_core.interop.huggingface import spec_from_config
@@ -253,3 +253,12 @@ def test_keys_and_values_in_fewer_bits(dtype: str, elements_per_byte: float) -> 
     """Llama-3.2-1B at 8,192 tokens: 16 layers x 2 x 8 x 64 elements a token."""
     bytes_ = model_costs(presets.resolve("Llama-3.2-1B")).cache_bytes(8192, "exact", Workload.make(kv_cache_dtype=dtype))
     assert bytes_ == 8192 * 16 * 2 * 8 * 64 / elements_per_byte
+
+
+def test_a_shallower_stack_keeps_what_its_layers_are_stored_in() -> None:
+    deep = design("AAAA", quantization=[{"format": "int4", "parts": ["linear"], "layers": [1, 4]}])
+    shallow = deep.replace(n_layers=2, layers={"pattern": "AA"})
+    assert [rule.layers for rule in shallow.quantization] == [(1,)]
+    only_late = design("AAAA", quantization=[{"format": "int4", "parts": ["linear"], "layers": [4]}])
+    assert only_late.replace(n_layers=2, layers={"pattern": "AA"}).quantization == ()
+    assert same_size_llama(deep).n_layers > 1

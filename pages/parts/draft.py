@@ -7,6 +7,7 @@ import streamlit as st
 from hybrid_core import placement, presets
 from hybrid_core.spec import MAX_LAYERS, ArchSpec, Frozen, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU
 from hybrid_core.spec import SECTIONS as NEEDED
+from hybrid_core.stored import StoredWeights, up_to
 
 PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
 # Of published models: no control, kept as is.
@@ -98,6 +99,8 @@ def design() -> ArchSpec:
             data[section] = _section(section, keys)
     data["ffn"] = _ffn()
     data |= st.session_state["form.kept"]
+    if stored := data.get("quantization"):
+        data["quantization"] = up_to([StoredWeights.make(**rule) for rule in stored], n_layers())
     return ArchSpec.from_mapping({key: item for key, item in data.items() if item is not None})
 
 
