@@ -128,7 +128,7 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
     device, work = hardware.get(need.hardware), need.workload
     speed = float(predict(spec, work, device).decode_tokens_per_s) / need.batch_size
     problems = []
-    if too_big := fit(spec, work, device).problem(device.name):
+    if too_big := fit(spec, work, device).problem:
         problems.append(too_big)
     if speed < need.min_tokens_per_s:
         problems.append(f"decodes at {speed:,.0f} tokens/s a sequence, {need.min_tokens_per_s:,.0f} are asked for")

@@ -5,7 +5,6 @@ import streamlit as st
 
 from hybrid_core import baselines, hardware, presets, quality
 from hybrid_core.advice import advise
-from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import SAME_SIZE, same_size_llama
 from hybrid_core.costs.summary import summary
 from hybrid_core.glossary import explain
@@ -149,9 +148,10 @@ known = references(design.view())
 chosen = known[st.session_state["form.reference"]]
 design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or same_size_llama(spec)
-numbers.draw(summary(spec, workload, device), summary(reference, workload, device), reference.name, device.name)
+costs = summary(spec, workload, device)
+numbers.draw(costs, summary(reference, workload, device), reference.name, device.name)
 with st.container():
-    if problem := fit(spec, workload, device).problem(device.name):
+    if problem := costs["fit"]["problem"]:
         st.warning(f"{problem[:1].upper()}{problem[1:]}.")
     for line in kernel_refusals(spec):
         st.caption(f":material/info: A library's kernel refuses a shape that the kernels here take: {design.plain(line)}.")

@@ -30,7 +30,7 @@ def test_a_long_prompt_of_a_large_batch_fits_where_weights_cache_and_one_chunk_d
     assert used.activations < GIB
     verdict = fit(HYBRID, work, H100)
     assert verdict.refusal is None
-    assert verdict.problem("it") is None
+    assert verdict.problem is None
     assert summary(HYBRID, work, H100)["memory_bytes"]["one_shot_activations"] > 100 * GIB
 
 
@@ -69,7 +69,7 @@ def test_cost_compose_guide_and_compare_give_one_verdict(name: str, context_len:
 def test_the_guide_asks_the_same_rule() -> None:
     need = Need(context_len=131_072, batch_size=16, hardware="h100_sxm")
     for found in candidates(need):
-        problem = fit(found.spec, need.workload, H100).problem(H100.name)
+        problem = fit(found.spec, need.workload, H100).problem
         assert problem is None or problem in (found.problem or "")
 
 
@@ -79,7 +79,7 @@ def test_a_refusal_names_what_would_fit() -> None:
     refused = verdict.refusal
     assert refused is not None
     assert refused.batch_size == 2  # 64 of the 71.7 GiB that are used, beside 2.3 GiB of weights
-    assert (verdict.problem("it") or "").startswith(f"does not fit it: {refused}")
+    assert (verdict.problem or "").startswith(f"does not fit {H100.name}: {refused}")
 
 
 def test_pages_may_be_what_does_not_fit() -> None:
@@ -89,14 +89,14 @@ def test_pages_may_be_what_does_not_fit() -> None:
     work = Workload(context_len=16, batch_size=view["paged"]["batch_size"] + 1)
     verdict = fit(spec, work, H100)
     assert verdict.refusal is None
-    assert "not in the equal pages of vLLM" in (verdict.problem("it") or "")
+    assert "not in the equal pages of vLLM" in (verdict.problem or "")
     assert not verdict.record()["fits_engine"]
 
 
 def test_cost_prints_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cost", "inter-1to5-1b", "--context-len", "131072", "--batch-size", "16", "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert set(record["fit"]) == {"weights", "cache", "activations", "engine", "usable", "fits", "fits_engine"}
+    assert set(record["fit"]) == {"weights", "cache", "activations", "engine", "usable", "fits", "fits_engine", "problem"}
     assert record["fit"]["fits"] and record["fit"]["usable"] == int(0.9 * 81_559 * 2**20)
     assert main(["cost", "inter-1to5-1b", "--max-batched-tokens", "0"]) == 2
     assert "max_batched_tokens: 0 - must be greater than or equal to 1" in capsys.readouterr().err

@@ -16,26 +16,28 @@ from hybrid_core.workload import Workload
 class Verdict(NamedTuple):
     """Bytes that serving takes, `paged_bytes` being the batch's cache in pages, beside what may be used; and why it does not fit."""
 
+    device: str
     used: Memory
     paged_bytes: int
     usable_bytes: int
     refusal: Refusal | None
     paged_refusal: Refusal | None
 
-    def problem(self, device: str) -> str | None:
+    @property
+    def problem(self) -> str | None:
         """One line where it does not fit, or fits only without pages."""
         used = f"({MEMORY_SHARE:.0%} of its memory, what an engine uses)"
         if self.refusal:
-            return f"does not fit {device}: {self.refusal} {used}"
+            return f"does not fit {self.device}: {self.refusal} {used}"
         if self.paged_refusal:
-            return f"fits {device}, but not in the equal pages of vLLM: {self.paged_refusal} {used}"
+            return f"fits {self.device}, but not in the equal pages of vLLM: {self.paged_refusal} {used}"
         return None
 
     def record(self) -> dict[str, Any]:
         """JSON-ready. `engine`: the cache in pages."""
         parts = {key: int(value) for key, value in self.used._asdict().items()}
         verdicts = {"fits": self.refusal is None, "fits_engine": self.refusal is None and self.paged_refusal is None}
-        return parts | {"engine": self.paged_bytes, "usable": self.usable_bytes} | verdicts
+        return parts | {"engine": self.paged_bytes, "usable": self.usable_bytes} | verdicts | {"problem": self.problem}
 
 
 def fit(spec: ArchSpec, workload: Workload, hardware: Hardware, view: EngineView | None = None) -> Verdict:
@@ -50,4 +52,4 @@ def fit(spec: ArchSpec, workload: Workload, hardware: Hardware, view: EngineView
         narrower = narrower_weights(spec, workload, usable, cache_bytes)
         return Refusal(fixed + cache_bytes, usable, room.batch_size or None, room.context_len or None, narrower)
 
-    return Verdict(used, paged, usable, refused(int(used.cache), view.ideal), refused(paged, view.paged))
+    return Verdict(hardware.name, used, paged, usable, refused(int(used.cache), view.ideal), refused(paged, view.paged))

@@ -12,7 +12,6 @@ from plotly.io import to_html
 
 from hybrid_core import __version__, baselines, hardware, link, quality
 from hybrid_core.advice import advise
-from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.costs.summary import summary
 from hybrid_core.registry import kind_of
@@ -104,15 +103,16 @@ def design_report(view: link.View, home: str = HOME) -> str:
 def _in_short(spec: ArchSpec, workload: Workload, device: hardware.Hardware) -> list[str]:
     """What should be known of a design on a device: what it is, whether it fits, how fast it could be."""
     costs = summary(spec, workload, device)
-    return [*about(spec, costs), _verdict(spec, workload, device), *_speed(spec, workload, device, costs)]
+    return [*about(spec, costs), _verdict(costs["fit"], device.name), *_speed(spec, workload, device, costs)]
 
 
-def _verdict(spec: ArchSpec, workload: Workload, device: hardware.Hardware) -> str:
-    verdict = fit(spec, workload, device)
-    if problem := verdict.problem(device.name):
+def _verdict(verdict: dict[str, Any], device: str) -> str:
+    """Whether a design fits, in a sentence."""
+    if problem := verdict["problem"]:
         return f"{problem[:1].upper()}{problem[1:]}."
-    used, usable = units.n_bytes(float(verdict.used.total)), units.n_bytes(verdict.usable_bytes)
-    return f"Fits {device.name}: {used} of weights, cache and one chunk's activations, of {usable} that an engine uses (exact)."
+    used = sum(verdict[part] for part in ("weights", "cache", "activations"))
+    usable = units.n_bytes(verdict["usable"])
+    return f"Fits {device}: {units.n_bytes(used)} of weights, cache and one chunk's activations, of {usable} that an engine uses (exact)."
 
 
 def _use(workload: Workload, device: hardware.Hardware) -> str:
