@@ -3,13 +3,14 @@
 Parameters stay what they are, and so do products: a format says how many bytes a matrix takes in memory, its scales included.
 """
 
+import difflib
 from collections.abc import Iterable
 from math import ceil
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from hybrid_core.parts import Dim, Frozen, exact_int, mixer_kinds, quiet, short
+from hybrid_core.parts import Dim, Frozen, exact_int, quiet, short
 
 ComputeDtype = Literal["fp32", "bf16", "fp16"]
 Format = Literal["fp8", "int8", "int4", "mxfp4", "nvfp4", "mxfp8", "nf4", "int2", "int3", "int5", "int6"]
@@ -48,23 +49,57 @@ USUAL: dict[str, Layout] = {
     **{f"int{bits}": Layout(bits, 1, 128, 16) for bits in (2, 3, 4, 5, 6)},
 }
 
-# Parts that a rule may name beside mixers: `linear` is every matrix of the layers but routers'.
-OUTSIDE = ("linear", "ffn", "experts", "shared", "router", "embedding", "head")
+# The parts that a rule may name, and their matrices. `linear` is every matrix of the layers that is a linear layer in the published code.
+_ATTENTION, _MAMBA1 = "q k v output_gate out", "in_proj x_proj dt_proj out"
+_SHARED_BLOCK = "block q,block k,block v,block out,block ffn.gate,block ffn.up,block ffn.down,adapters,linear"
+MATRICES: dict[str, tuple[str, ...]] = {
+    "linear": (),
+    "embedding": (),
+    "head": (),
+    "router": (),
+    "latent": (),
+    **dict.fromkeys(("ffn", "experts", "shared"), ("gate", "up", "down")),
+    **dict.fromkeys(("attention", "swa", "diff_attention"), tuple(_ATTENTION.split())),
+    **dict.fromkeys(("mamba2", "diff_mamba2"), ("in_proj", "out")),
+    "mamba1": tuple(_MAMBA1.split()),
+    "intra": tuple(dict.fromkeys(f"{_ATTENTION} {_MAMBA1} gate".split())),
+    "mla": ("q", "q_a", "q_b", "kv_a", "kv_b", "out"),
+    "gated_deltanet": ("in_proj", "decay, step", "out"),
+    "kda": ("in_proj", "gates", "step", "out"),
+    "rg_lru": ("in_proj", "gates", "out"),
+    "short_conv": ("in_proj", "out"),
+    "gated_memory": ("in_proj", "out"),
+    "declared": ("matrices",),
+    "shared_block": (*_SHARED_BLOCK.split(","), *(f"ssm {part}" for part in _MAMBA1.split())),
+    "side_by_side": tuple(dict.fromkeys(f"{_ATTENTION} {_MAMBA1} matrices".split())),
+}
+# Matrices of layers that are no linear layers, so that `linear` does not mean them: routers, and gates kept block by block.
+NOT_LINEAR = ("router", "rg_lru.gates")
 Bits = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=64)]
 
 
 def _known_part(name: str) -> str:
-    kinds = (*OUTSIDE, *mixer_kinds())
-    if name.partition(".")[0] not in kinds:
-        raise ValueError(f"must be one of {', '.join(kinds)}, or one of these with a matrix of it behind a dot")
+    kind, dot, matrix = name.partition(".")
+    if kind not in MATRICES:
+        raise ValueError(f"must be {_nearest(kind, MATRICES)}")
+    if dot and matrix not in MATRICES[kind]:
+        raise ValueError(f"must be {_nearest(matrix, MATRICES[kind])} behind the dot")
     return name
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """The known words, and which of them was probably meant."""
+    words = list(known)
+    close = difflib.get_close_matches(word, words, n=1)
+    listed = f"one of {', '.join(words)}" if words else "nothing"
+    return listed + (f" (did you mean {close[0]}?)" if close else "")
 
 
 class StoredWeights(Frozen):
     """Matrices that are stored in `format`: those of the `parts`, in every layer or in `layers` (from 1).
 
-    A part is a kind of mixer (`attention`), one of its matrices (`attention.qkv`), or one of OUTSIDE. The rest says where the format's
-    layout is not the usual one: `columns` elements of a row and as many `rows` share a scale of `scale_bits`, zero point included;
+    A part is a key of MATRICES (`attention`, `experts`) or one of its matrices (`attention.q`). The rest says where the format's layout
+    is not the usual one: `columns` elements of a row and as many `rows` share a scale of `scale_bits`, zero point included;
     0 means all of them.
     """
 
@@ -94,11 +129,11 @@ class StoredWeights(Frozen):
         return USUAL[self.format]._replace(**changed)
 
     def holds(self, part: str, layer: int | None) -> bool:
-        """Whether the rule speaks of `part` (`attention.qkv`, `experts`) of a layer (from 1; None outside the layers)."""
+        """Whether the rule speaks of `part` (`attention.q`, `router`) of a layer (from 1; None outside the layers)."""
         if self.layers is not None and layer not in self.layers:
             return False
         kind = part.partition(".")[0]
-        if "linear" in self.parts and kind not in ("embedding", "head", "router"):
+        if "linear" in self.parts and layer is not None and part not in NOT_LINEAR:
             return True
         return part in self.parts or kind in self.parts
 

@@ -13,8 +13,8 @@ from hybrid_core.costs.weights import stored_as, weight_bytes
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.interop.quantization import parts_of, stored_weights
 from hybrid_core.registry import KINDS
-from hybrid_core.spec import ArchSpec, SpecError
-from hybrid_core.stored import USUAL
+from hybrid_core.spec import ArchSpec, MoE, SpecError
+from hybrid_core.stored import MATRICES, USUAL
 from hybrid_core.workload import Workload
 from tests.designs import MOE, design
 
@@ -60,21 +60,21 @@ def test_gpt_oss_120b_has_room_on_one_h100(tmp_path: Any, capsys: pytest.Capture
     assert record["params"]["total"] == 116_829_156_672
 
 
-# Layer of d_model 32: qkv 32 x 64, out 32 x 32; feed-forward 32 x 80 and 40 x 32; embedding 50 x 32.
-MATRICES = 32 * 64 + 32 * 32 + 32 * 80 + 40 * 32
+# Layer of d_model 32: q 32 x 32, k and v 32 x 16, out 32 x 32; gate and up 32 x 40, down 40 x 32; embedding 50 x 32.
+ELEMENTS = 32 * 64 + 32 * 32 + 32 * 80 + 40 * 32
 KEPT = 50 * 32 + 3 * 32  # embedding and three norms
 
 
 @pytest.mark.parametrize(
     ("dtype", "bits"),
     [
-        ("bf16", 16 * MATRICES),
-        ("fp32", 32 * MATRICES),
-        ("fp8", 8 * MATRICES + 4 * 32),  # a float32 scale for each of four matrices
-        ("int8", 8 * MATRICES + 16 * (64 + 32 + 80 + 32)),  # 16 bits an output channel
-        ("int4", 4 * MATRICES + 16 * (64 + 32 + 80 + 32)),  # rows are shorter than a group of 128
-        ("mxfp4", 4 * MATRICES + 8 * (64 + 32 + 80 + 2 * 32)),  # 8 bits for 32 elements; 40 are two groups
-        ("nvfp4", 4 * MATRICES + 8 * (2 * 64 + 2 * 32 + 2 * 80 + 3 * 32) + 4 * 32),  # 8 bits for 16, and 32 a matrix
+        ("bf16", 16 * ELEMENTS),
+        ("fp32", 32 * ELEMENTS),
+        ("fp8", 8 * ELEMENTS + 7 * 32),  # a float32 scale for each of seven matrices
+        ("int8", 8 * ELEMENTS + 16 * (64 + 32 + 80 + 32)),  # 16 bits an output channel
+        ("int4", 4 * ELEMENTS + 16 * (64 + 32 + 80 + 32)),  # rows are shorter than a group of 128
+        ("mxfp4", 4 * ELEMENTS + 8 * (64 + 32 + 80 + 2 * 32)),  # 8 bits for 32 elements; 40 are two groups
+        ("nvfp4", 4 * ELEMENTS + 8 * (2 * 64 + 2 * 32 + 2 * 80 + 3 * 32) + 7 * 32),  # 8 bits for 16, and 32 a matrix
     ],
 )
 def test_each_format_by_hand(dtype: str, bits: int) -> None:
@@ -129,8 +129,8 @@ ALL = ["linear"]
 SCHEMES: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
     "fp8 blocks": ({"quant_method": "fp8", "weight_block_size": [128, 128]}, {"fp8 all": ALL}),
     "fp8 without attention": (
-        {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.self_attn.q_proj"]},
-        {"fp8 all": ["attention.out", "experts", "shared", "mamba2"]},
+        {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.self_attn"]},
+        {"fp8 all": ["experts", "shared", "mamba2"]},
     ),
     "gptq": ({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": False}, {"int4 all": ALL}),
     "gptq of 8 bits": ({"quant_method": "gptq", "bits": 8, "group_size": -1}, {"int8 all": ALL}),
@@ -149,8 +149,7 @@ SCHEMES: dict[str, tuple[dict[str, Any], dict[str, list[str]]]] = {
             "quant_method": "modelopt",
             "quant_algo": "MIXED_PRECISION",
             "quantized_layers": {
-                "model.layers.0.self_attn.q_proj": {"quant_algo": "FP8"},
-                "model.layers.0.self_attn.o_proj": {"quant_algo": "FP8"},
+                **{f"model.layers.0.self_attn.{part}_proj": {"quant_algo": "FP8"} for part in "qkvo"},
                 "model.layers.0.mlp.experts": {"quant_algo": "NVFP4"},
                 "model.layers.1.mlp.experts": {"quant_algo": "NVFP4"},
             },
@@ -192,10 +191,24 @@ BAD: dict[str, tuple[Any, str]] = {
     "bits": ({"quant_method": "gptq", "bits": 7}, "bits: 7 - must be one of 2, 3, 4, 5, 6, 8"),
     "block": ({"quant_method": "fp8", "weight_block_size": [0, 128]}, "weight_block_size: .* must be two whole numbers above 0"),
     "groups": ({"quant_method": "compressed-tensors"}, "config_groups: None - must be a mapping of groups"),
-    "a slow expression": (
-        {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {}}}, "ignore": ["re:(a+)+$"]},
-        "could take too long",
+    "an expression that looks back": (
+        {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {}}}, "ignore": [r"re:(a)\1"]},
+        "not a regular expression",
     ),
+    "targets": (
+        {"quant_method": "compressed-tensors", "config_groups": {"a": {"targets": 5, "weights": {}}}},
+        "config_groups.a.targets: 5 - must be a list of names",
+    ),
+    "a group": ({"quant_method": "compressed-tensors", "config_groups": {"a": None}}, "config_groups.a: None - must be a mapping"),
+    "sparse weights": (
+        {"quant_method": "compressed-tensors", "sparsity_config": {"format": "sparse-24-bitmask"}},
+        "sparsity_config.format: 'sparse-24-bitmask' - must be dense",
+    ),
+    "a mode of MLX": ({"bits": 4, "mode": "foo"}, "mode: 'foo' - must be affine or mxfp4"),
+    "a group of nothing": ({"quant_method": "gptq", "bits": 4, "group_size": 0}, "group_size: 0 - must be from 8 to"),
+    "text for a flag": ({"quant_method": "bitsandbytes", "load_in_8bit": "false"}, "load_in_8bit: 'false' - must be true or false"),
+    "a block of text": ({"quant_method": "fp8", "weight_block_size": [True, 128]}, "weight_block_size: .* must be two whole numbers"),
+    "too many patterns": ({"quant_method": "fp8", "ignored_layers": [f"*a{i}*" for i in range(3000)]}, "patterns - there may be 2,000"),
     "no expression": (
         {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {}}}, "ignore": ["re:(a"]},
         "not a regular expression",
@@ -213,14 +226,110 @@ def test_what_is_not_known_is_one_line(config: Any, says: str) -> None:
 
 def test_every_matrix_of_every_kind_has_its_modules() -> None:
     """Every product of a kind has a row in the table of modules, or is no linear layer."""
-    no_layers = {"adapters", "gate", "gates", "matrices", "block router", "block experts", "block shared", "block latent"}
-    for kind in ("A", "S", "D", "M", "N", "H"):
-        spec = design(kind)
-        names = {part.partition(".")[2] for part in parts_of(spec.stack[0])}
-        costs = model_costs(spec).layers[0]
-        products = {term.name for term in costs.mixer.decode_flops(1) if term.work == "product"}
-        assert products <= names | no_layers
-    assert {"attention", "mamba2", "gated_deltanet", "kda", "mla"} <= {kind.name for kind in KINDS.values()}
+    for spec in [*(model.spec for model in presets.models().values()), *(design(kind) for kind in "ASDMNH")]:
+        for layer in model_costs(spec).layers:
+            products = {f"{layer.kind.name}.{term.name}" for term in layer.mixer.decode_flops(1) if term.work == "product"}
+            unquantised = {"intra.gate", "declared.matrices", "rg_lru.gates"}
+            assert products <= set(parts_of(layer.layer)) | unquantised
+            assert {part.partition(".")[2] for part in products} <= set(MATRICES[layer.kind.name])
+    assert {kind.name for kind in KINDS.values()} - {"none"} <= set(MATRICES)
+
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_hidden_layers": 16,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 128_256,
+    "tie_word_embeddings": True,
+}
+A_LAYER = 60_817_408  # elements of the linear layers of one: 2048 x (2048 + 512 + 512 + 2048) + 3 x 2048 x 8192
+HEADS = 2048 * (2 * 2048 + 2 * 512)  # of which attention's
+AROUND = 2 * (128_256 * 2048 + 33 * 2048)  # embedding and norms
+
+
+def llama_bytes(config: dict[str, Any]) -> int:
+    return weight_bytes(spec_from_config(LLAMA | {"quantization_config": config}), PLAIN).total
+
+
+NVFP4 = 4.5 / 8  # bytes an element: 4 bits, and 8 for 16; 4 more bytes a matrix
+
+
+def nvfp4(ignore: list[str]) -> dict[str, Any]:
+    return {"quant_method": "modelopt", "quant_algo": "NVFP4", "ignore": ignore}
+
+
+def in_nvfp4(plain: int, matrices: int) -> int:
+    """Bytes of the model where so many elements stay in bf16 and so many matrices do not."""
+    return int(AROUND + 2 * plain + NVFP4 * (16 * A_LAYER - plain) + 4 * matrices)
+
+
+PATTERNS = {
+    "nothing": (["lm_head"], in_nvfp4(0, 112)),
+    "a whole layer": (["model.layers.1"], in_nvfp4(A_LAYER, 105)),
+    "layers that begin with 1": (["model.layers.1*"], in_nvfp4(7 * A_LAYER, 63)),
+    "a class of numbers": (["model.layers.[01].*"], in_nvfp4(2 * A_LAYER, 98)),
+    "a part in every layer": (["*.self_attn.*"], in_nvfp4(16 * HEADS, 48)),
+    "a glob of a branch": (["model.layers.*.self_attn"], in_nvfp4(16 * HEADS, 48)),
+    "an expression": ([r"re:^model\.layers\.\d+\.self_attn.*"], in_nvfp4(16 * HEADS, 48)),
+    "an expression with another root": ([r"re:model\.language_model\.layers\.\d+\.self_attn.*"], in_nvfp4(16 * HEADS, 48)),
+    "one of three": (["model.layers.0.self_attn.k_proj"], in_nvfp4(2048 * 512, 111)),
+    "what stands outside": (["mtp.layers.0.self_attn.q_proj", "vision_tower.encoder.layers.3.mlp.down_proj"], in_nvfp4(0, 112)),
+}
+
+
+@pytest.mark.parametrize(("ignore", "expected"), PATTERNS.values(), ids=PATTERNS)
+def test_patterns_mean_the_modules_that_their_writers_mean(ignore: list[str], expected: int) -> None:
+    assert llama_bytes(nvfp4(ignore)) == expected
+
+
+def test_overrides_by_expression_and_by_module() -> None:
+    """GPTQModel's dynamic rules, AutoRound's extra_config, MLX' overrides: attention left out, and the way down in more bits."""
+    group = 20 / 128 / 8  # bytes of a scale and a zero point for 128 elements
+    four = 0.5 + group
+    gptq = {"quant_method": "gptq", "bits": 4, "group_size": 128}
+    left_out = AROUND + 2 * 16 * HEADS + four * 16 * (A_LAYER - HEADS)
+    assert llama_bytes(gptq | {"dynamic": {"-:.*attn.*": {}}}) == left_out
+    eight = 1 + 24 / 128 / 8
+    down = 16 * 2048 * 8192
+    mixed = AROUND + four * (16 * A_LAYER - down) + eight * down
+    assert llama_bytes(gptq | {"dynamic": {r"+:.*\.down_proj": {"bits": 8}}}) == mixed
+    attention = {f"model.layers.{i}.self_attn.{part}_proj": {"bits": 16} for i in range(16) for part in "qkvo"}
+    assert llama_bytes({"quant_method": "auto-round", "bits": 4, "group_size": 128, "extra_config": attention}) == left_out
+    six = {f"model.layers.{i}.mlp.down_proj": {"group_size": 64, "bits": 6} for i in range(16)}
+    table = 128_256 * 2048
+    mlx = 2 * 33 * 2048 + 4.5 / 8 * (16 * A_LAYER - down + table) + 6.5 / 8 * down
+    assert llama_bytes({"group_size": 64, "bits": 4, **six}) == mlx
+
+
+def test_a_group_that_names_a_module_comes_before_one_of_every_linear_layer() -> None:
+    groups = {
+        "group_0": {"targets": ["Linear"], "weights": {"num_bits": 4, "type": "int", "group_size": 128}},
+        "group_1": {"targets": [r"re:.*down_proj$"], "weights": {"num_bits": 8, "type": "int", "group_size": 128}},
+    }
+    down = 16 * 2048 * 8192
+    expected = AROUND + (4 + 16 / 128) / 8 * (16 * A_LAYER - down) + (8 + 16 / 128) / 8 * down
+    assert llama_bytes({"quant_method": "compressed-tensors", "config_groups": groups, "ignore": ["lm_head"]}) == expected
+
+
+def test_bitsandbytes_leaves_experts_that_are_one_parameter() -> None:
+    """transformers replaces linear layers alone, and Granite's experts are one parameter a layer: 64 experts of 3 x 1536 x 512."""
+    spec = presets.resolve("Granite-4.0-H-tiny")
+    experts = sum(layer.ffn.n_routed * 3 * 1536 * layer.ffn.d_expert for layer in spec.stack if isinstance(layer.ffn, MoE))
+    rules = stored_weights({"quant_method": "bitsandbytes", "load_in_8bit": True}, spec, "granitemoehybrid")
+    assert weight_bytes(spec.replace(quantization=rules), PLAIN).total > 2 * experts
+    assert not any("experts" in rule.parts or "linear" in rule.parts for rule in rules)
+
+
+def test_no_expression_and_no_list_takes_long() -> None:
+    """Expressions that would take a backtracking search for ever are read, or refused, in linear time."""
+    for expression in (".?" * 30 + "!", "(.?)" * 40 + "!", ".*" * 20 + "!", "(a+)+$", "[a-z._0-9]?" * 18 + "!"):
+        assert llama_bytes(nvfp4([f"re:{expression}"])) == in_nvfp4(0, 112)
+    many = {f"model.layers.{i}.mlp.experts.{e}": {"group_size": 64, "bits": 8} for i in range(48) for e in range(400)}
+    assert llama_bytes({"group_size": 64, "bits": 4, **many}) > 0
 
 
 def test_lists_that_name_every_module_of_every_layer_are_read() -> None:

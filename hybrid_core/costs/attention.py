@@ -61,8 +61,14 @@ class AttentionHeadsCosts:
         return self.d_out if self.spec.output_gate else 0
 
     def _projections(self, tokens: Num) -> Terms:
-        gate = [product("output_gate", tokens, self.d_in, self._d_gate)] if self._d_gate else []
-        return [product("qkv", tokens, self.d_in, self.d_qkv), *gate]
+        s = self.spec
+        terms = [product("q", tokens, self.d_in, s.n_heads * s.head_dim)]
+        if not s.reuse_kv:
+            terms += [product("k", tokens, self.d_in, s.n_kv_heads * s.head_dim)]
+            terms += [product("v", tokens, self.d_in, s.n_kv_heads * s.v_head_dim)]
+        if self._d_gate:
+            terms += [product("output_gate", tokens, self.d_in, self._d_gate)]
+        return terms
 
     def _pair_flops(self) -> int:
         """One query-key product and one value sum, over all heads."""

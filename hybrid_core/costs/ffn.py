@@ -70,22 +70,23 @@ def forward_flops(ffn: AnyFfn | None, d_model: int, tokens: Num) -> Terms:
     if ffn is None:
         return []
     if not isinstance(ffn, MoE):
-        return _two_products("ffn", tokens, d_model, ffn.d_ff, isinstance(ffn, SwiGLU))
+        return _in_and_out("ffn", tokens, d_model, ffn.d_ff, isinstance(ffn, SwiGLU))
     terms = [product("router", tokens, d_model, ffn.n_routed)]
     if ffn.shared_gate:
         terms += [product("router", tokens, d_model, 1)]
     if ffn.shared_width:
-        terms += _two_products("shared", tokens, d_model, ffn.shared_width, ffn.gated)
+        terms += _in_and_out("shared", tokens, d_model, ffn.shared_width, ffn.gated)
     if ffn.d_latent:
         terms += [product("latent", tokens, d_model, ffn.d_latent), product("latent", tokens, ffn.d_latent, d_model)]
     width = ffn.d_latent or d_model
-    return terms + _two_products("experts", tokens, width, ffn.d_expert, ffn.gated, ffn.n_routed, ffn.top_k)
+    return terms + _in_and_out("experts", tokens, width, ffn.d_expert, ffn.gated, ffn.n_routed, ffn.top_k)
 
 
-def _two_products(name: str, tokens: Num, width: int, d_ff: int, gated: bool, copies: int = 1, used: int = 1) -> Terms:
-    """The way in, twice as wide where it is gated, and the way out."""
-    into = product(name, tokens, width, (2 if gated else 1) * d_ff, copies, used)
-    return [into, product(name, tokens, d_ff, width, copies, used)]
+def _in_and_out(name: str, tokens: Num, width: int, d_ff: int, gated: bool, copies: int = 1, used: int = 1) -> Terms:
+    """The way in, its gate where it has one, and the way out."""
+    into = ("gate", "up") if gated else ("up",)
+    terms = [product(f"{name}.{way}", tokens, width, d_ff, copies, used) for way in into]
+    return [*terms, product(f"{name}.down", tokens, d_ff, width, copies, used)]
 
 
 def params_read(ffn: AnyFfn | None, d_model: int, tokens: Num) -> Num:

@@ -95,7 +95,7 @@ def _layer(layer: LayerCosts, number: int, rules: Rules, element_bytes: int) -> 
     every = layer.params() * element_bytes - experts
     for part, term in _matrices(layer):
         saved = term.weights * element_bytes - _stored_bytes(term, part, number, rules, element_bytes)
-        if part == "experts":
+        if part.startswith("experts."):
             experts -= saved
         else:
             every -= saved
@@ -103,7 +103,7 @@ def _layer(layer: LayerCosts, number: int, rules: Rules, element_bytes: int) -> 
 
 
 def _matrices(layer: LayerCosts) -> list[tuple[str, Term]]:
-    """Every matrix of a layer by the name of its part: `attention.qkv`, `experts`."""
+    """Every matrix of a layer by the name of its part: `attention.q`, `experts.down`."""
     mixer = [(f"{layer.kind.name}.{term.name}", term) for term in _products(layer.mixer.decode_flops(1))]
     feed_forward = ffn.forward_flops(layer.layer.ffn, layer.d_model, 1)
     return mixer + [(term.name, term) for term in _products(feed_forward)]

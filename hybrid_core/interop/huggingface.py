@@ -65,7 +65,7 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
         design["constants"] = fields.constants
     design |= {"schema": 1, "name": name or family, "state_dtype": state_dtype or design.get("state_dtype")}
     spec = ArchSpec.from_mapping({key: value for key, value in design.items() if value is not None})
-    return spec.replace(quantization=quantization.stored_weights(quantised, spec)) if quantised else spec
+    return spec.replace(quantization=quantization.stored_weights(quantised, spec, family)) if quantised else spec
 
 
 # What configs call the dtype that an engine keeps the scans' states in, and the dtypes that they name.

@@ -1,8 +1,8 @@
 """Published quantisation schemes: which matrices of a checkpoint are stored in which format, from `quantization_config` and its like.
 
 Formats as their writers lay them out: OpenAI's MXFP4, DeepSeek's block FP8, NVIDIA ModelOpt (FP8, NVFP4, mixed), compressed-tensors, GPTQ,
-AWQ, AutoRound, bitsandbytes, FBGEMM, MLX. A part of a layer (`attention.qkv`) is quantised as a whole or not at all: it is left out where
-one of its modules is. GPTQ's order of columns (four bytes an input channel) is not counted.
+AWQ, AutoRound, bitsandbytes, FBGEMM, MLX. A matrix that several published modules make up (`in_proj` of a gated DeltaNet) is left out
+where one of them is. GPTQ's order of columns (four bytes an input channel) is not counted.
 """
 
 import difflib
@@ -12,21 +12,52 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import translate
 from typing import Any, NamedTuple
 
-from hybrid_core.spec import ArchSpec, Layer, MoE, SpecError, StoredWeights, short
+from hybrid_core.spec import ArchSpec, Layer, MoE, SpecError, StoredWeights, SwiGLU, short
 
 Config = Mapping[str, Any]
 LayoutFields = tuple[tuple[str, Any], ...]  # the fields of StoredWeights that say a format's layout
+Places = dict[str, tuple[str, ...]]
 
 KEYS = ("quantization_config", "quantization", "compression_config")  # the last two: MLX, and compressed-tensors in older files
 
-# ---------------------------------------------------------------- the modules behind a part
+# ---------------------------------------------------------------- the modules behind a matrix
 
-Places = dict[str, tuple[str, ...]]
-_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.qkv_proj", "mixer.q_proj", "mixer.k_proj", "mixer.v_proj")
-_ATTENTION: Places = {"qkv": _QKV, "output_gate": ("self_attn.q_proj",), "out": ("self_attn.o_proj", "mixer.o_proj")}
-_MAMBA2: Places = {"in_proj": ("mamba.in_proj", "mixer.in_proj"), "out": ("mamba.out_proj", "mixer.out_proj")}
-_MAMBA1: Places = _MAMBA2 | {"x_proj": ("mamba.x_proj", "mixer.x_proj"), "dt_proj": ("mamba.dt_proj", "mixer.dt_proj")}
-_BLOCK = ("shared_transf", "shared_transformer")  # of Zamba and Zamba2
+
+def _heads(module: str, fused: str = "qkv_proj") -> Places:
+    """Queries, keys and values of a module, alone or in one matrix; the output gate comes out of the queries'."""
+    alone = {part: (f"{module}.{part}_proj", f"{module}.{fused}") for part in "qkv"}
+    return alone | {"output_gate": (f"{module}.q_proj",), "out": (f"{module}.o_proj", f"{module}.out_proj")}
+
+
+def _both(one: Places, other: Places) -> Places:
+    """The places of either."""
+    return {part: (*one.get(part, ()), *other.get(part, ())) for part in one | other}
+
+
+def _scan(*modules: str) -> Places:
+    names = {"in_proj": "in_proj", "x_proj": "x_proj", "dt_proj": "dt_proj", "out": "out_proj"}
+    return {part: tuple(f"{module}.{name}" for module in modules) for part, name in names.items()}
+
+
+def _ways(places: str, **named: str) -> Places:
+    """Gate, up and down of a feed-forward in each of the places; `named`: what a place calls them otherwise."""
+    found = {}
+    for way in ("gate", "up", "down"):
+        names = ["down_proj"] if way == "down" else [f"{way}_proj", "gate_up_proj"]
+        below = [f"{place}.{name}" for place in places.split() for name in names]
+        found[way] = (*below, *named.get(way, "").split())
+    return found
+
+
+_ATTENTION = _both(_heads("self_attn"), _heads("mixer"))
+_SSM = _scan("mamba", "mixer")
+_MAMBA2 = {part: _SSM[part] for part in ("in_proj", "out")}
+_BLOCKS = ("shared_transf", "shared_transformer")  # of Zamba and Zamba2
+_BLOCK = _both(_heads(f"{_BLOCKS[0]}.self_attn"), _heads(f"{_BLOCKS[1]}.self_attn"))
+_BLOCK_FFN = _ways(" ".join(f"{block}.feed_forward" for block in _BLOCKS))
+_MIXTRAL = {"gate": "block_sparse_moe.experts.0.w1", "up": "block_sparse_moe.experts.0.w3", "down": "block_sparse_moe.experts.0.w2"}
+_IN, _OUT = "input_linear", "output_linear"  # Granite's: the way in with its gate, the way out
+
 # kind of mixer -> its matrices -> where published models keep them, behind the layer's own name
 MIXERS: dict[str, Places] = {
     "attention": _ATTENTION,
@@ -42,8 +73,8 @@ MIXERS: dict[str, Places] = {
     },
     "mamba2": _MAMBA2,
     "diff_mamba2": _MAMBA2,
-    "mamba1": _MAMBA1,
-    "intra": _ATTENTION | _MAMBA1 | {"out": ("self_attn.o_proj", "mamba.out_proj")},
+    "mamba1": _SSM,
+    "intra": _both(_ATTENTION, _scan("mamba")),
     "gated_deltanet": {
         "in_proj": ("linear_attn.in_proj_qkvz", "linear_attn.in_proj_qkv", "linear_attn.in_proj_z"),
         "decay, step": ("linear_attn.in_proj_ba", "linear_attn.in_proj_a", "linear_attn.in_proj_b"),
@@ -59,128 +90,163 @@ MIXERS: dict[str, Places] = {
     "short_conv": {"in_proj": ("conv.in_proj",), "out": ("conv.out_proj",)},
     "gated_memory": {"in_proj": ("attn.in_proj",), "out": ("attn.out_proj",)},
     "shared_block": {
-        "block qkv": tuple(f"{block}.self_attn.{part}_proj" for block in _BLOCK for part in "qkv"),
-        "block out": tuple(f"{block}.self_attn.o_proj" for block in _BLOCK),
-        "block ffn": tuple(f"{block}.feed_forward.{part}_proj" for block in _BLOCK for part in ("gate_up", "gate", "up", "down")),
+        **{f"block {part}": modules for part, modules in _BLOCK.items() if part != "output_gate"},
+        **{f"block ffn.{way}": modules for way, modules in _BLOCK_FFN.items()},
+        "adapters": tuple(f"{block}.feed_forward.gate_up_proj_adapter_list" for block in _BLOCKS),
         "linear": ("linear",),
-        "ssm in_proj": ("mamba_decoder.mamba.in_proj",),
-        "ssm out": ("mamba_decoder.mamba.out_proj",),
+        **{f"ssm {part}": modules for part, modules in _scan("mamba_decoder.mamba").items()},
     },
+    "side_by_side": _both(_ATTENTION, _SSM) | {"matrices": ("cross_attn",)},
+    "declared": {"matrices": ()},
 }
-_WAYS = ("gate_proj", "up_proj", "down_proj", "gate_up_proj")
-
-
-def _below(places: str) -> tuple[str, ...]:
-    """The ways in and out of a feed-forward in each of the places."""
-    return tuple(f"{place}.{way}" for place in places.split() for way in _WAYS)
-
-
-_GRANITE_SHARED = ("shared_mlp.input_linear", "shared_mlp.output_linear")
-_GRANITE_EXPERTS = ("block_sparse_moe.input_linear", "block_sparse_moe.output_linear")
-FEED_FORWARD: Places = {
-    "ffn": (*_below("mlp feed_forward mixer"), *_GRANITE_SHARED),
-    "router": ("mlp.gate", "mlp.router", "block_sparse_moe.gate", "block_sparse_moe.router.layer", "mixer.gate", "feed_forward.router"),
-    "experts": (*_below("mlp.experts.0 mixer.experts.0 feed_forward.experts.0"), "block_sparse_moe.experts.0.w1", *_GRANITE_EXPERTS),
-    "shared": (*_below("mlp.shared_expert mlp.shared_experts mixer.shared_experts"), *_GRANITE_SHARED),
-    "latent": ("mixer.fc1_latent_proj", "mixer.fc2_latent_proj"),
+FEED_FORWARD: dict[str, Places] = {
+    "ffn": _ways(
+        "mlp feed_forward mixer",
+        gate=f"feed_forward.w1 shared_mlp.{_IN}",
+        up=f"feed_forward.w3 shared_mlp.{_IN}",
+        down=f"feed_forward.w2 shared_mlp.{_OUT}",
+    ),
+    "experts": _ways(
+        "mlp.experts.0 mixer.experts.0 feed_forward.experts.0 mlp.experts mlp.switch_mlp block_sparse_moe.experts.0",
+        gate=f"{_MIXTRAL['gate']} block_sparse_moe.{_IN}",
+        up=f"{_MIXTRAL['up']} block_sparse_moe.{_IN}",
+        down=f"{_MIXTRAL['down']} block_sparse_moe.{_OUT}",
+    ),
+    "shared": _ways(
+        "mlp.shared_expert mlp.shared_experts mixer.shared_experts block_sparse_moe.shared_experts",
+        gate=f"shared_mlp.{_IN}",
+        up=f"shared_mlp.{_IN}",
+        down=f"shared_mlp.{_OUT}",
+    ),
 }
-OUTSIDE = {"embedding": ("model.embed_tokens", "backbone.embeddings"), "head": ("lm_head",)}
+_ROUTERS = "mlp.gate mlp.router block_sparse_moe.gate block_sparse_moe.router.layer mixer.gate feed_forward.router"
+WHOLE: Places = {"router": tuple(_ROUTERS.split()), "latent": ("mixer.fc1_latent_proj", "mixer.fc2_latent_proj")}
+ROOTS = ("model.layers", "backbone.layers", "model.language_model.layers", "language_model.model.layers")
+OUTSIDE: Places = {
+    "embedding": ("model.embed_tokens", "backbone.embeddings", "model.language_model.embed_tokens", "language_model.model.embed_tokens"),
+    "head": ("lm_head", "language_model.lm_head"),
+}
+# Families whose class keeps all experts of a layer in one parameter, which is no linear layer (transformers 4 and 5).
+FUSED_EXPERTS = ("gpt_oss", "granitemoehybrid")
 
 
 def parts_of(layer: Layer) -> Places:
     """The matrices of a layer by the names of their parts, with the modules behind each."""
     kind = layer.mixer.kind
     found = {f"{kind}.{part}": modules for part, modules in MIXERS.get(kind, {}).items()}
-    if not getattr(layer.mixer, "output_gate", False):
-        found.pop(f"{kind}.output_gate", None)
-    if isinstance(layer.ffn, MoE):
-        names = ["router", "experts"]
-        names += ["shared"] if layer.ffn.shared_width else []
-        names += ["latent"] if layer.ffn.d_latent else []
-    else:
-        names = ["ffn"] if layer.ffn else []
-    return found | {name: FEED_FORWARD[name] for name in names}
+    for option, part in (("output_gate", "output_gate"), ("adapter_rank", "adapters")):
+        if not getattr(layer.mixer, option, True):
+            found.pop(f"{kind}.{part}", None)
+    return found | _feed_forward(layer)
+
+
+def _feed_forward(layer: Layer) -> Places:
+    ffn = layer.ffn
+    if ffn is None:
+        return {}
+    if not isinstance(ffn, MoE):
+        return _named("ffn", isinstance(ffn, SwiGLU))
+    found = {"router": WHOLE["router"]} | _named("experts", ffn.gated)
+    if ffn.shared_width:
+        found |= _named("shared", ffn.gated)
+    return found | ({"latent": WHOLE["latent"]} if ffn.d_latent else {})
+
+
+def _named(name: str, gated: bool) -> Places:
+    return {f"{name}.{way}": modules for way, modules in FEED_FORWARD[name].items() if gated or way != "gate"}
+
+
+# ---------------------------------------------------------------- lists of modules, as configs write them
+
+MOST_PATTERNS = 2_000  # names with * and expressions; names as they are may be as many as the file holds
 
 
 class Modules:
-    """A list of modules as configs write them: names, names with *, regular expressions behind `re:`. A name also stands for what is
-    below it, and a part of a path for every path that holds it."""
+    """Names of modules, names with *, and regular expressions behind `re:`. A name also stands for what is below it, and a part of a
+    path for every path that holds it."""
 
-    def __init__(self, patterns: Iterable[str]) -> None:
-        self._names: dict[str, set[str]] = defaultdict(set)  # by the layer's number, * being every layer
-        self._patterns: dict[str, list[re.Pattern[str]]] = defaultdict(list)
-        self._whole: list[re.Pattern[str]] = []
-        for pattern in patterns:
-            self._add(pattern)
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names: set[str] = set()
+        self._of_layer: dict[str, list[str]] = defaultdict(list)  # names with *, by the layer that they are about; "" is any
+        self._expressions: list[Any] = []
+        for name in names:
+            self._add(name)
+        patterns = sum(map(len, self._of_layer.values())) + len(self._expressions)
+        if patterns > MOST_PATTERNS:
+            raise SpecError(f"quantization_config: {patterns:,} patterns - there may be {MOST_PATTERNS:,} at most")
+        self._globs = {layer: re.compile("|".join(f"(?:{glob})" for glob in globs)) for layer, globs in self._of_layer.items()}
 
-    def _add(self, pattern: str) -> None:
-        if pattern.startswith("re:"):
-            self._whole.append(safe_regex(pattern[3:]))
-            return
-        numbered = re.fullmatch(r"(?:.*\.)?layers\.(\d+|\*)\.(.+)", pattern)
-        number, tail = (numbered[1], numbered[2]) if numbered else ("*", pattern)
-        if "*" in tail:
-            self._patterns[number].append(re.compile(translate(tail)))
+    def _add(self, name: str) -> None:
+        if name.startswith("re:"):
+            self._expressions.append(linear_time_regex(name[3:]))
+        elif set("*?[") & set(name):
+            numbered = re.match(r"[^*?\[]*?layers\.(\d+)\.", name)
+            self._of_layer[numbered[1] if numbered else ""] += [translate(name), translate(f"{name}.*")]
         else:
-            self._names[number].add(tail)
+            self._names.add(name)
 
-    def hold(self, number: int | None, module: str) -> bool:
-        """Whether the list speaks of a module of a layer (numbered from 0), or of one outside (None)."""
-        keys = ("*",) if number is None else ("*", str(number))
-        paths = list(_paths(module))
-        for key in keys:
-            if not self._names[key].isdisjoint(paths):
+    def hold(self, number: int | None, modules: Iterable[str]) -> bool:
+        """Whether the list speaks of one of these modules of a layer (numbered from 0), or of one outside the layers (None)."""
+        return any(self._hold(number, module) for module in modules)
+
+    def _hold(self, number: int | None, module: str) -> bool:
+        paths = [module] if number is None else [f"{root}.{number}.{module}" for root in ROOTS]
+        if self._names and any(not self._names.isdisjoint(_runs(path)) for path in paths):
+            return True
+        for layer in ("", str(number)):
+            globs = self._globs.get(layer)
+            if globs and any(globs.match(path) for path in paths):
                 return True
-            if any(pattern.match(module) for pattern in self._patterns[key]):
-                return True
-        whole = module if number is None else f"model.layers.{number}.{module}"
-        return any(pattern.match(whole) for pattern in self._whole)
+        return any(expression.match(path) for expression in self._expressions for path in paths)
 
 
-def _paths(module: str) -> Iterator[str]:
+def _runs(path: str) -> Iterator[str]:
     """Every run of components of a dotted path."""
-    parts = module.split(".")
+    parts = path.split(".")
     for start in range(len(parts)):
         for end in range(start + 1, len(parts) + 1):
             yield ".".join(parts[start:end])
 
 
-MOST_REPEATS = 4  # unbounded repeats in one expression; more could take very long to fail
+def linear_time_regex(text: str) -> Any:
+    """A regular expression from a stranger's file, which no text takes long to fail on (RE2). Raises SpecError."""
+    import re2  # loaded where a config has one
 
-
-def safe_regex(text: str) -> re.Pattern[str]:
-    """A regular expression from a stranger's file, if it cannot take long: short, few repeats, none of a group. Raises SpecError."""
-    plain = re.sub(r"\\.", "x", text)
-    slow = re.search(r"\)\s*[*+{?]", plain) or len(re.findall(r"[*+{]", plain)) > MOST_REPEATS or len(text) > 200
-    if slow:
-        raise SpecError(f"quantization_config: {short(text)} - this expression could take too long to search with")
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = 2**20
     try:
-        return re.compile(text)
-    except re.error as error:
-        raise SpecError(f"quantization_config: {short(text)} - not a regular expression ({error})") from None
+        return re2.compile(text, options)
+    except re2.error:
+        raise SpecError(f"quantization_config: {short(text)} - not a regular expression that can be searched with") from None
 
 
 # ---------------------------------------------------------------- schemes
 
 
 class Group(NamedTuple):
-    """Matrices in one format: `layout` are the fields of StoredWeights; `modules` None: every linear layer."""
+    """Matrices in one format: of the `modules`, or of every linear layer (None)."""
 
     layout: LayoutFields
     modules: Modules | None = None
 
 
 class Scheme(NamedTuple):
-    """Groups, of which the first that holds a matrix counts, and what they leave out. `everything`: routers, the embedding and the head
-    are in them too."""
+    """Groups, of which those that name a matrix come before those of every linear layer, and what they leave out. `also`: parts that
+    count as linear layers too, such as the head; `fused`: experts in one parameter are no linear layers."""
 
     groups: list[Group]
     left_out: Modules
-    everything: bool = False
+    also: tuple[str, ...] = ()
+    fused: bool = True
 
 
 def _layout(**fields: Any) -> LayoutFields:
     return tuple((key, value) for key, value in fields.items() if value is not None)
+
+
+def _refused(key: str, value: Any, rule: str) -> SpecError:
+    return SpecError(f"quantization_config.{key}: {short(value)} - {rule}")
 
 
 def _names(config: Config, *keys: str) -> Modules:
@@ -194,12 +260,8 @@ def _names(config: Config, *keys: str) -> Modules:
     return Modules(found)
 
 
-def _refused(key: str, value: Any, rule: str) -> SpecError:
-    return SpecError(f"quantization_config.{key}: {short(value)} - {rule}")
-
-
 def _number(config: Config, key: str, default: int, allowed: Iterable[int] | None = None) -> int:
-    value = config.get(key, default)
+    value = config.get(key)
     if value is None:
         return default
     if not isinstance(value, int) or isinstance(value, bool) or (allowed is not None and value not in allowed):
@@ -208,12 +270,43 @@ def _number(config: Config, key: str, default: int, allowed: Iterable[int] | Non
     return value
 
 
+def _flag(config: Config, key: str, default: bool = False) -> bool:
+    value = config.get(key)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise _refused(key, value, "must be true or false")
+    return value
+
+
+def _group_size(config: Config, default: int) -> int:
+    """Elements of a row that share a scale; 0 for all of them, which files write as -1."""
+    size = _number(config, "group_size", default)
+    if size == -1:
+        return 0
+    if not 8 <= size <= 2**16:
+        raise _refused("group_size", size, "must be from 8 to 65,536, or -1 for a whole row")
+    return size
+
+
+def _block(config: Config, key: str) -> LayoutFields | None:
+    """FP8 with a float32 scale for each block of rows and columns."""
+    value = config.get(key)
+    if value is None:
+        return None
+    sides = value if isinstance(value, list) else []
+    if len(sides) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sides):
+        raise _refused(key, value, "must be two whole numbers above 0")
+    return _layout(format="fp8", rows=sides[0], columns=sides[1])
+
+
 INTEGERS = (2, 3, 4, 5, 6, 8)
+PER_CHANNEL_FP8 = _layout(format="fp8", rows=1, columns=0)
 
 
 def _integer(bits: int, group: int, scale_bits: int) -> LayoutFields:
-    """Integers of so many bits, `group` of a row sharing a scale; -1: all of the row."""
-    return _layout(format=f"int{bits}", rows=1, columns=max(0, group), scale_bits=scale_bits)
+    """Integers of so many bits, `group` of a row sharing a scale; 0: all of the row."""
+    return _layout(format=f"int{bits}", rows=1, columns=group, scale_bits=scale_bits)
 
 
 def _mxfp4(config: Config) -> Scheme:
@@ -222,49 +315,89 @@ def _mxfp4(config: Config) -> Scheme:
 
 def _fp8(config: Config) -> Scheme:
     """One float32 scale a matrix, or a block of it."""
-    block = config.get("weight_block_size")
-    if block is None:
-        layout = _layout(format="fp8")
-    elif isinstance(block, list) and len(block) == 2 and all(isinstance(n, int) and n > 0 for n in block):
-        layout = _layout(format="fp8", rows=block[0], columns=block[1])
-    else:
-        raise _refused("weight_block_size", block, "must be two whole numbers above 0")
+    layout = _block(config, "weight_block_size") or _layout(format="fp8")
     return Scheme([Group(layout)], _names(config, "modules_to_not_convert", "ignored_layers"))
 
 
 def _fbgemm(config: Config) -> Scheme:
     """A float32 scale for each output channel."""
-    return Scheme([Group(_layout(format="fp8", rows=1, columns=0))], _names(config, "modules_to_not_convert"))
+    return Scheme([Group(PER_CHANNEL_FP8)], _names(config, "modules_to_not_convert"))
+
+
+def _gptq_layout(config: Config) -> LayoutFields:
+    """A 16-bit scale and a zero point of the weights' own bits for each group."""
+    bits = _number(config, "bits", 4, INTEGERS)
+    return _integer(bits, _group_size(config, 128), 16 + bits)
 
 
 def _gptq(config: Config) -> Scheme:
-    """A 16-bit scale and a zero point of the weights' own bits for each group."""
-    bits = _number(config, "bits", 4, INTEGERS)
-    return Scheme(
-        [Group(_integer(bits, _number(config, "group_size", 128), 16 + bits))], _names(config, "modules_in_block_to_not_quantize")
-    )
+    """`dynamic`: expressions of modules, those behind `-:` left out, the others with bits and groups of their own (GPTQModel)."""
+    left_out: list[str] = []
+    groups: list[Group] = []
+    dynamic = config.get("dynamic") or {}
+    if not isinstance(dynamic, Mapping):
+        raise _refused("dynamic", dynamic, "must be a mapping")
+    for expression, own in dynamic.items():
+        if expression.startswith("-:"):
+            left_out.append(f"re:{expression[2:]}")
+        elif isinstance(own, Mapping):
+            groups.append(Group(_gptq_layout({**config, **own}), Modules([f"re:{expression.removeprefix('+:')}"])))
+    also = ("head",) if _flag(config, "lm_head") else ()
+    return Scheme([*groups, Group(_gptq_layout(config))], Modules(left_out), also)
+
+
+AUTO_ROUND_TYPES = {"int": None, "mx_fp": "mxfp4", "nv_fp": "nvfp4", "nv_fp4_with_static_gs": "nvfp4"}
+
+
+def _auto_round_layout(config: Config) -> LayoutFields:
+    name = _known(config.get("data_type") or "int", AUTO_ROUND_TYPES, "data_type")
+    return _layout(format=name) if name else _gptq_layout(config)
+
+
+def _auto_round(config: Config) -> Scheme:
+    """`extra_config`: modules with bits of their own; 16 and more are left as they are."""
+    own = config.get("extra_config") or {}
+    if not isinstance(own, Mapping):
+        raise _refused("extra_config", own, "must be a mapping")
+    left_out, changed = [], {}
+    for name, fields in own.items():
+        if isinstance(fields, Mapping) and isinstance(fields.get("bits"), int) and fields["bits"] >= 16:
+            left_out.append(name)
+        elif isinstance(fields, Mapping):
+            changed[name] = _auto_round_layout({**config, **fields})
+    return Scheme([*_together(changed), Group(_auto_round_layout(config))], Modules(left_out))
+
+
+def _together(layouts: Mapping[str, LayoutFields]) -> Iterator[Group]:
+    """One group for the modules of each layout."""
+    modules: dict[LayoutFields, list[str]] = defaultdict(list)
+    for name, layout in layouts.items():
+        modules[layout].append(name)
+    for layout, names in modules.items():
+        yield Group(layout, Modules(names))
 
 
 def _awq(config: Config) -> Scheme:
-    bits, group = _number(config, "bits", 4, INTEGERS), _number(config, "group_size", 128)
-    zero_bits = bits if config.get("zero_point", True) else 0
-    return Scheme([Group(_integer(bits, group, 16 + zero_bits))], _names(config, "modules_to_not_convert"))
+    bits = _number(config, "bits", 4, INTEGERS)
+    zero_bits = bits if _flag(config, "zero_point", True) else 0
+    layout = _integer(bits, _group_size(config, 128), 16 + zero_bits)
+    return Scheme([Group(layout)], _names(config, "modules_to_not_convert"))
 
 
 def _bitsandbytes(config: Config) -> Scheme:
     """LLM.int8: a float32 scale a row. 4 bits: a float32 scale of 64 elements, or one of 8 bits where scales are quantised again. Four
     bits where the file says neither, as vLLM reads it."""
     left_out = _names(config, "llm_int8_skip_modules")
-    if config.get("load_in_8bit") or config.get("_load_in_8bit"):
-        return Scheme([Group(_layout(format="int8", rows=1, columns=0, scale_bits=32))], left_out)
-    scale_bits = 8 if config.get("bnb_4bit_use_double_quant") else 32
-    return Scheme([Group(_layout(format="nf4", scale_bits=scale_bits))], left_out)
+    if _flag(config, "load_in_8bit") or _flag(config, "_load_in_8bit"):
+        return Scheme([Group(_layout(format="int8", rows=1, columns=0, scale_bits=32))], left_out, fused=False)
+    scale_bits = 8 if _flag(config, "bnb_4bit_use_double_quant") else 32
+    return Scheme([Group(_layout(format="nf4", scale_bits=scale_bits))], left_out, fused=False)
 
 
 MODELOPT: dict[str, LayoutFields] = {
     "FP8": _layout(format="fp8"),
     "FP8_PB_WO": _layout(format="fp8", rows=128, columns=128),
-    "FP8_PER_CHANNEL_PER_TOKEN": _layout(format="fp8", rows=1, columns=0),
+    "FP8_PER_CHANNEL_PER_TOKEN": PER_CHANNEL_FP8,
     "NVFP4": _layout(format="nvfp4"),
     "NVFP4_AWQ": _layout(format="nvfp4"),
     "W4A16_NVFP4": _layout(format="nvfp4"),
@@ -282,45 +415,54 @@ def _modelopt(config: Config) -> Scheme:
     algorithm = config.get("quant_algo")
     listed = config.get("quantized_layers")
     if isinstance(listed, Mapping) and listed:
-        return Scheme(list(_listed(listed)), left_out)
+        return Scheme(list(_together({name: _modelopt_layout(how) for name, how in listed.items()})), left_out)
     if algorithm is None and "config_groups" in config:
         return _compressed(config)
     return Scheme([Group(_known(algorithm, MODELOPT, "quant_algo"))], left_out)
 
 
-def _listed(layers: Mapping[str, Any]) -> Iterator[Group]:
-    """ModelOpt's mixed precision: a format for each module by name."""
-    modules: dict[LayoutFields, list[str]] = defaultdict(list)
-    for name, how in layers.items():
-        algorithm = how.get("quant_algo") if isinstance(how, Mapping) else how
-        modules[_known(algorithm, MODELOPT, "quant_algo")].append(name)
-    for layout, names in modules.items():
-        yield Group(layout, Modules(names))
+def _modelopt_layout(how: Any) -> LayoutFields:
+    """The format of one module in ModelOpt's mixed precision."""
+    layout: LayoutFields = _known(how.get("quant_algo") if isinstance(how, Mapping) else how, MODELOPT, "quant_algo")
+    return layout
 
 
 def _compressed(config: Config) -> Scheme:
     """compressed-tensors: groups of targets, each with a number of bits, a type and a strategy."""
+    sparsity = config.get("sparsity_config")
+    if isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense"):
+        raise _refused("sparsity_config.format", sparsity["format"], "must be dense: how sparse weights are stored is not known here")
     groups = config.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise _refused("config_groups", groups, "must be a mapping of groups")
-    found = []
-    for name, group in groups.items():
-        weights = group.get("weights") if isinstance(group, Mapping) else None
-        if weights is None:  # only activations or the cache
-            continue
-        if not isinstance(weights, Mapping):
-            raise _refused(f"config_groups.{name}.weights", weights, "must be a mapping")
-        targets = group.get("targets") or ["Linear"]
-        modules = None if "Linear" in targets else Modules(str(target) for target in targets)
-        found.append(Group(_compressed_layout(weights, str(group.get("format") or config.get("format") or "")), modules))
+    found = [group for name, given in groups.items() if (group := _target(f"config_groups.{name}", given, config))]
     return Scheme(found, _names(config, "ignore"))
 
 
+def _target(key: str, group: Any, config: Config) -> Group | None:
+    """One group; None where it speaks of activations or of the cache alone."""
+    if not isinstance(group, Mapping):
+        raise _refused(key, group, "must be a mapping")
+    weights, targets = group.get("weights"), group.get("targets") or ["Linear"]
+    if weights is None:
+        return None
+    if not isinstance(weights, Mapping):
+        raise _refused(f"{key}.weights", weights, "must be a mapping")
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise _refused(f"{key}.targets", targets, "must be a list of names of modules")
+    layout = _compressed_layout(weights, str(group.get("format") or config.get("format") or ""))
+    return Group(layout, None if "Linear" in targets else Modules(targets))
+
+
 def _compressed_layout(weights: Config, file_format: str) -> LayoutFields:
-    bits, group = _number(weights, "num_bits", 8, INTEGERS), _number(weights, "group_size", 0)
-    if weights.get("type") == "float":
+    bits = _number(weights, "num_bits", 8, INTEGERS)
+    group = 0 if weights.get("group_size") is None else _group_size(weights, 0)
+    kind = weights.get("type") or "int"
+    if kind not in ("int", "float"):
+        raise _refused("type", kind, "must be int or float")
+    if kind == "float":
         return _floating(bits, group, weights, file_format)
-    zero_bits = 0 if weights.get("symmetric", True) else bits
+    zero_bits = 0 if _flag(weights, "symmetric", True) else bits
     return _integer(bits, group, 16 + zero_bits)
 
 
@@ -329,28 +471,30 @@ def _floating(bits: int, group: int, weights: Config, file_format: str) -> Layou
         return _layout(format="mxfp4" if group == 32 or "mxfp4" in file_format else "nvfp4")
     if bits != 8:
         raise _refused("num_bits", bits, "must be 4 or 8 where the type is float")
-    block = weights.get("block_structure")
-    if isinstance(block, list) and len(block) == 2:
-        return _layout(format="fp8", rows=block[0], columns=block[1])
-    by_channel = weights.get("strategy") == "channel"
-    return _layout(format="fp8", rows=1, columns=0) if by_channel else _layout(format="fp8")
+    if block := _block(weights, "block_structure"):
+        return block
+    if group:
+        return _layout(format="mxfp8") if group == 32 else _layout(format="fp8", rows=1, columns=group, scale_bits=16)
+    return PER_CHANNEL_FP8 if weights.get("strategy") == "channel" else _layout(format="fp8")
 
 
 def _mlx(config: Config) -> Scheme:
-    """MLX: a scale and a bias of 16 bits a group, in every matrix, the embedding and the head among them, but for overrides by module."""
-    left_out, groups = [], []
-    for name, own in config.items():
-        if own is False:
-            left_out.append(name)
-        elif isinstance(own, Mapping):
-            groups.append(Group(_mlx_layout({**config, **own}), Modules([name])))
-    return Scheme([*groups, Group(_mlx_layout(config))], Modules(left_out), everything=True)
+    """MLX: a scale and a bias of 16 bits a group, in every matrix, routers, embedding and head among them, but for overrides by module."""
+    left_out = [name for name, own in config.items() if own is False]
+    changed = {name: _mlx_layout({**config, **own}) for name, own in config.items() if isinstance(own, Mapping)}
+    return Scheme([*_together(changed), Group(_mlx_layout(config))], Modules(left_out), also=("router", *OUTSIDE))
+
+
+MLX_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
 
 
 def _mlx_layout(config: Config) -> LayoutFields:
-    if config.get("mode") in ("mxfp4", "mxfp8", "nvfp4"):
-        return _layout(format=config["mode"])
-    return _integer(_number(config, "bits", 4, INTEGERS), _number(config, "group_size", 64), 32)
+    mode = config.get("mode") or "affine"
+    if mode not in MLX_MODES:
+        raise _refused("mode", mode, f"must be {' or '.join(MLX_MODES)}")
+    if mode != "affine":
+        return _layout(format=mode)
+    return _integer(_number(config, "bits", 4, INTEGERS), _group_size(config, 64), 32)
 
 
 METHODS: dict[str, Callable[[Config], Scheme]] = {
@@ -360,11 +504,10 @@ METHODS: dict[str, Callable[[Config], Scheme]] = {
     "modelopt": _modelopt,
     "modelopt_fp4": _modelopt,
     "compressed-tensors": _compressed,
-    "gptq": _gptq,
-    "auto-round": _gptq,
-    "awq": _awq,
-    "bitsandbytes": _bitsandbytes,
-    "bitsandbytes_4bit": _bitsandbytes,
+    **dict.fromkeys(("gptq", "gptq_marlin"), _gptq),
+    **dict.fromkeys(("auto-round", "auto_round", "intel/auto-round", "inc"), _auto_round),
+    **dict.fromkeys(("awq", "awq_marlin"), _awq),
+    **dict.fromkeys(("bitsandbytes", "bitsandbytes_4bit"), _bitsandbytes),
     "bitsandbytes_8bit": lambda config: _bitsandbytes({**config, "load_in_8bit": True}),
     "mlx": _mlx,
 }
@@ -374,11 +517,14 @@ def _known(word: Any, words: Mapping[str, Any], key: str) -> Any:
     """What a word stands for; a word that is not known is named with the nearest that is."""
     if isinstance(word, str) and word in words:
         return words[word]
-    close = difflib.get_close_matches(str(word), words, n=1, cutoff=0.0)[0]
+    close = difflib.get_close_matches(str(word)[:100], words, n=1, cutoff=0.0)[0]
     raise _refused(key, word, f"must be one of {', '.join(words)} (the nearest is {close})")
 
 
 def _scheme(config: Config) -> Scheme:
+    inside = config.get("quantization")
+    if isinstance(inside, Mapping) and "quant_algo" in inside:  # ModelOpt's own file, pasted whole
+        config = inside
     method = config.get("quant_method")
     if method is None and "quant_algo" in config:
         method = "modelopt"
@@ -393,17 +539,20 @@ def _scheme(config: Config) -> Scheme:
 Numbers = dict[str, list[int]]  # the layers, from 1, that have a part
 
 
-def stored_weights(config: Any, spec: ArchSpec) -> tuple[StoredWeights, ...]:
-    """The rules of a design's `quantization` that a published scheme comes to. Raises SpecError with one line."""
+def stored_weights(config: Any, spec: ArchSpec, family: str = "") -> tuple[StoredWeights, ...]:
+    """The rules of a design's `quantization` that a published scheme comes to. `family`: the config's model_type. Raises SpecError with
+    one line."""
     if not isinstance(config, Mapping):
         raise SpecError(f"quantization_config: {short(config)} - must be a mapping")
     scheme = _scheme(config)
+    experts = scheme.fused or family not in FUSED_EXPERTS
     where: dict[LayoutFields, Numbers] = defaultdict(lambda: defaultdict(list))
     everywhere: Numbers = defaultdict(list)
     for number, layer in enumerate(spec.stack):
         for part, modules in parts_of(layer).items():
             everywhere[part].append(number + 1)
-            group = _group_of(scheme, part, modules, number)
+            kept = part.startswith("experts.") and not experts
+            group = None if kept else _group_of(scheme, part, modules, number)
             if group:
                 where[group.layout][part].append(number + 1)
     for part, modules in OUTSIDE.items():
@@ -414,15 +563,15 @@ def stored_weights(config: Any, spec: ArchSpec) -> tuple[StoredWeights, ...]:
 
 
 def _group_of(scheme: Scheme, part: str, modules: tuple[str, ...], number: int | None) -> Group | None:
-    """The first group that holds a part, or None where it is left out."""
-    if any(scheme.left_out.hold(number, module) for module in modules):
+    """The group that holds a part: one that names it, or else one of every linear layer; None where it is left out."""
+    if scheme.left_out.hold(number, modules):
         return None
-    by_default = scheme.everything or part not in ("router", *OUTSIDE)
     for group in scheme.groups:
-        named = group.modules is not None and any(group.modules.hold(number, module) for module in modules)
-        if named or (group.modules is None and by_default):
+        if group.modules is not None and group.modules.hold(number, modules):
             return group
-    return None
+    if part in ("router", *OUTSIDE) and part not in scheme.also:
+        return None
+    return next((group for group in scheme.groups if group.modules is None), None)
 
 
 def _rules(layout: LayoutFields, parts: Numbers, everywhere: Numbers) -> Iterator[StoredWeights]:

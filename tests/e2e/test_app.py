@@ -98,7 +98,7 @@ def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(page: Page, 
     visit(page, server)
     expect(page.get_by_role("heading", name="inter-1to5-1b")).to_be_visible()
     expect(number(page, "Parameters without embedding")).to_have_text("959M")
-    expect(number(page, "Cache per sequence")).to_have_text("54.3 MiB")
+    expect(number(page, "Cache per sequence")).to_have_text("43.3 MiB")
     expect(page.get_by_text("Cache of one sequence against context")).to_be_visible()
     stack = letters(page)
     layer(page, 4).click()  # from attention to Mamba
@@ -181,7 +181,7 @@ def test_a_chart_is_saved_as_picture_and_table_and_a_name_hides_its_lines(page: 
     visit(page, server)
     chart = page.get_by_role("figure", name="Cache of one sequence against context")
     expect(chart.locator(".main-svg").first).to_be_visible()
-    for kind, says in (("CSV", "inter-1to5-1b,8192,54.27"), ("SVG", "exact: tensor shapes and dtypes")):
+    for kind, says in (("CSV", "inter-1to5-1b,8192,43.27"), ("SVG", "exact: tensor shapes and dtypes")):
         with page.expect_download() as download:
             chart.get_by_role("button", name=kind, exact=True).click()
         download.value.save_as(tmp_path / kind)

@@ -138,12 +138,16 @@ PARTS = {
     "head": ("vocabulary head", "#F0E442"),
     "other": ("other products", "#BBBBBB"),
 }
-_SHOWN_AS = {"x_proj": "in_proj", "dt_proj": "in_proj"} | dict.fromkeys(("router", "experts", "shared", "latent"), "ffn")
+_SHOWN_AS = {
+    **dict.fromkeys(("q", "k", "v"), "qkv"),
+    **dict.fromkeys(("x_proj", "dt_proj"), "in_proj"),
+    **dict.fromkeys(("router", "experts", "shared", "latent"), "ffn"),
+}
 
 
 def _shown(part: str) -> str:
     """Where a part is shown. A composite mixer names its own before those that it holds, e.g. `block qkv`."""
-    last = part.rpartition(" ")[2]
+    last = part.rpartition(" ")[2].partition(".")[0]
     return last if last in PARTS else _SHOWN_AS.get(last, "other")
 
 
