@@ -14,6 +14,7 @@ from hybrid_core.built import not_built, require_built
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.summary import summary
 from hybrid_core.interop.export import FORMATS, export
+from hybrid_core.interop.export import notes as export_notes
 from hybrid_core.interop.huggingface import read_config, spec_from_config
 from hybrid_core.paper_check import check_all, throughput_ratios
 from hybrid_core.profiling.options import ProfileOptions
@@ -239,9 +240,8 @@ def _export(arguments: argparse.Namespace) -> None:
     for name, text in files.items():
         _write(arguments.output / name, text)
         print(arguments.output / name)
-    if arguments.to in kernel_shapes.FORMATS:
-        for line in kernel_shapes.kernel_refusals(spec):
-            print(f"kernel shape: {line}", file=sys.stderr)
+    for line in export_notes(spec, arguments.to):
+        print(line, file=sys.stderr)
 
 
 def _write(path: Path, text: str) -> None:

@@ -46,7 +46,7 @@ def kernel_refusals(spec: ArchSpec) -> list[str]:
     layers: dict[Mixer, list[int]] = {}
     for number, layer in enumerate(spec.stack, start=1):
         layers.setdefault(layer.mixer, []).append(number)
-    lines = [f"{_where(numbers)}, {line}" for mixer, numbers in layers.items() for line in _of_mixer(mixer)]
+    lines = [f"{_where(numbers)}, {line}" for mixer, numbers in layers.items() for line in _of_mixer(mixer, spec.d_model)]
     return list(dict.fromkeys(lines))
 
 
@@ -55,12 +55,14 @@ def _where(numbers: list[int]) -> str:
     return first if len(numbers) == 1 else f"{first} and {len(numbers) - 1} more"
 
 
-def _of_mixer(mixer: Mixer) -> Iterator[str]:
+def _of_mixer(mixer: Mixer, d_model: int) -> Iterator[str]:
     rules = RULES.get(type(mixer))
     if rules is not None:
         yield from (f"{mixer.kind}.{line}" for line in rules(mixer))
+    if isinstance(mixer, ShortConvMixer):  # the one that convolves the stream's own width
+        yield from (f"{mixer.kind}.{line}" for line in _channels(d_model, "d_model"))
     for part in _inside(mixer):
-        yield from _of_mixer(part)
+        yield from _of_mixer(part, d_model)
 
 
 def _inside(mixer: Mixer) -> tuple[Mixer, ...]:

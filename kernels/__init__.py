@@ -10,9 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kernels.dispatch import explain, forget, ran, use
+    from kernels.dispatch import explain, forget, ran, require_forced, use
 
-__all__ = ["explain", "forget", "ran", "use"]
+__all__ = ["explain", "forget", "ran", "require_forced", "use"]
 
 
 def __getattr__(name: str) -> Any:

@@ -74,6 +74,14 @@ def explain(device_type: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, 
     return {operation: _in_words(operation, device_type, dtype) for operation in OPERATIONS}
 
 
+def require_forced(device_type: str, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Raise CannotRun for an implementation that was asked for and cannot run on a device of this type, before any work is done."""
+    for operation, name in _forced.items():
+        obstacle = _obstacle(operation, name, device_type, dtype, training=False)
+        if obstacle:
+            raise CannotRun(f"HYBRID_KERNELS: {operation}={name} - cannot run on {device_type}: {obstacle}")
+
+
 def _in_words(operation: str, device_type: str, dtype: torch.dtype) -> str:
     if device_type == "meta":
         return "counted, not computed"

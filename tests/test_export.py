@@ -15,7 +15,7 @@ import torch
 from hybrid_core import presets
 from hybrid_core.cli import main
 from hybrid_core.costs.model import model_costs
-from hybrid_core.interop.export import ExportError, export, hf_config
+from hybrid_core.interop.export import ExportError, export, hf_config, notes
 from hybrid_core.interop.huggingface import FAMILIES, spec_from_config
 from hybrid_core.interop.megatron import megatron_pattern
 from hybrid_core.spec import ArchSpec, SpecError
@@ -329,3 +329,13 @@ def test_moving_an_attention_layer_of_jamba_goes_to_transformers(tmp_path: Path)
     odd = jamba.replace(layers=layers | {"pattern": "AMMMMAMM" + "MMMMMAMM" * 3})
     with pytest.raises(ExportError, match="hf: layer "):
         hf_config(odd)
+
+
+def test_an_export_says_what_is_no_part_of_its_format() -> None:
+    """How weights are stored is written nowhere; what states are kept in, where a config has a field for it."""
+    spec = presets.resolve("Nemotron-H-8B").replace(state_dtype="fp32", quantization=[{"format": "fp8", "parts": ["linear"]}])
+    assert json.loads(export(spec, "hf")["config.json"])["mamba_ssm_cache_dtype"] == "float32"
+    assert spec_from_config(json.loads(export(spec, "hf")["config.json"])).state_dtype == "fp32"
+    assert [line.partition(":")[0] for line in notes(spec, "hf")] == ["quantization"]
+    assert [line.partition(":")[0] for line in notes(spec, "megatron")] == ["quantization", "state_dtype"]
+    assert notes(spec, "yaml") == [] and notes(presets.resolve("Nemotron-H-8B"), "megatron") == []

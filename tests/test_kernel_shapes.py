@@ -99,3 +99,10 @@ def test_an_export_works_and_says_it(to: str, tmp_path: Path, capsys: pytest.Cap
     assert any((tmp_path / "out").iterdir())
     expected = f"kernel shape: layer 1, {LINE_643}\n" if to in FORMATS else ""
     assert capsys.readouterr().err == expected
+
+
+def test_a_short_convolution_has_the_streams_channels() -> None:
+    short = {"kind": "short_conv", "d_conv": 3}
+    odd = design("A", d_model=1100, mixers={"C": short}, layers={"pattern": "C"})
+    assert [line for line in kernel_refusals(odd) if "1100" in line and "multiple" in line]
+    assert kernel_refusals(odd.replace(d_model=1104)) == []

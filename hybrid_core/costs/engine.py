@@ -18,6 +18,7 @@ from hybrid_core.workload import Workload
 
 BLOCK_TOKENS = 16  # the smallest block, and the step in which it grows
 MAX_CONTEXT = 2**24
+MAX_BATCH = 65_536  # where sequences keep nothing
 SPLIT = 1.25  # kinds whose numbers of layers differ by less share one group size
 
 
@@ -121,8 +122,8 @@ def engine_view(spec: ArchSpec, workload: Workload, hardware: Hardware) -> Engin
 
 def _fit(serving: Serving, workload: Workload, usable: int, sequence_bytes: Callable[[int], int]) -> Fit:
     """The most sequences and the longest context beside weights and activations, where one sequence holds so many bytes."""
-    each = max(1, sequence_bytes(workload.context_len))
-    at_most = max(0, (usable - serving.weights) // each)
+    each = sequence_bytes(workload.context_len)
+    at_most = max(0, (usable - serving.weights) // each) if each else MAX_BATCH
 
     def batch_fits(n: int) -> bool:
         return serving.fixed_bytes(n, workload.context_len) + n * each <= usable

@@ -91,6 +91,11 @@ def rope_table_width(costs: ModelCosts) -> int:
     return sum(2 * dim for dim, *_ in ropes)
 
 
+def size_words(n_bytes: int) -> str:
+    """Bytes in GiB, or in MiB where that would be next to nothing."""
+    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.1f} MiB"
+
+
 class Refusal(NamedTuple):
     """Why a workload does not fit, in numbers, and what would: each None where nothing helps."""
 
@@ -101,8 +106,7 @@ class Refusal(NamedTuple):
     weight_dtype: str | None
 
     def __str__(self) -> str:
-        gib = 2**30
-        line = f"needs {self.needed_bytes / gib:,.1f} GiB, {self.available_bytes / gib:,.1f} GiB are available"
+        line = f"needs {size_words(self.needed_bytes)}, {size_words(self.available_bytes)} are available"
         options = [
             f"batch {self.batch_size}" if self.batch_size else "",
             f"context {self.context_len:,}" if self.context_len else "",

@@ -14,6 +14,8 @@ from hybrid_core.interop import frameworks, megatron
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.interop.megatron import first_of
 from hybrid_core.interop.snippet import snippet
+from hybrid_core.kernel_shapes import FORMATS as KERNEL_FORMATS
+from hybrid_core.kernel_shapes import kernel_refusals
 from hybrid_core.spec import (
     AnyFfn,
     ArchSpec,
@@ -474,6 +476,8 @@ def _config(spec: ArchSpec, name: str, family: _Family) -> dict[str, Any]:
         config |= more(spec)
     implied = {"embedding_multiplier"} if name in ("gemma3_text", "recurrent_gemma") else set()
     config |= {key: value for key, value in spec.constants.items() if key not in {*IMPLIED, *implied}}
+    if spec.state_dtype:
+        config["mamba_ssm_cache_dtype"] = _STATE_DTYPES[spec.state_dtype]
     return {key: value for key, value in config.items() if value is not None}
 
 
@@ -576,6 +580,22 @@ FORMATS: dict[str, Callable[[ArchSpec], Files]] = {
     "torchtitan": _torchtitan,
     "python": _python,
 }
+
+
+# What the state dtype is called where an engine reads it from a config.
+_STATE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+def notes(spec: ArchSpec, to: str) -> list[str]:
+    """What a user of an export should know, a line each: kernels that refuse a shape, and what is no part of the format."""
+    if to in ("yaml", "python"):
+        return []
+    lines = [f"kernel shape: {line}" for line in kernel_refusals(spec)] if to in KERNEL_FORMATS else []
+    if spec.quantization:
+        lines.append("quantization: not written - the weights are described as they are before they are quantised")
+    if spec.state_dtype and to != "hf":
+        lines.append(f"state_dtype: {spec.state_dtype} - not written: this format has no field for it")
+    return lines
 
 
 def export(spec: ArchSpec, to: str) -> Files:

@@ -12,7 +12,7 @@ import torch
 
 from hybrid_core import __version__
 from hybrid_core.spec import SpecError
-from kernels import explain
+from kernels import explain, require_forced
 
 
 def resolve(name: str) -> torch.device:
@@ -47,7 +47,9 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a job's result rests on: `describe`, and the implementation of each operation on this device."""
+    """What a job's result rests on: `describe`, and the implementation of each operation on this device. Raises CannotRun where one was
+    asked for that this device cannot run."""
+    require_forced(device.type)
     return describe(device) | {"kernels": explain(device.type)}
 
 

@@ -108,8 +108,9 @@ class EnergyLog:
         """Joules, seconds and tokens between two readings, or why there are none."""
         shortest_s = meter.update_s / ERROR
         if budget_s < shortest_s:
+            left_s = max(0.0, budget_s)
             return _nothing(
-                f"the {budget_s:.1f} s that the budget leaves are too short for the meter, which is updated every {meter.update_s:g} s: "
+                f"the {left_s:.1f} s that the budget leaves are too short for the meter, which is updated every {meter.update_s:g} s: "
                 f"{shortest_s:g} s are needed for {ERROR:.0%}"
             )
         try:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hybrid_core.costs.memory import Refusal, one_shot_activations, refusal, rope_table_width
+from hybrid_core.costs.memory import Refusal, one_shot_activations, refusal, rope_table_width, size_words
 from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
 from hybrid_core.profiling.job import DoesNotFit
 from hybrid_core.spec import ArchSpec, SharedBlockMixer, key_value_heads
@@ -41,11 +41,10 @@ def prefill_plan(spec: ArchSpec, workload: Workload, available_bytes: int) -> Pr
         needed = chunk_activations(costs, workload, tokens, prompt_len)
         if cache + needed <= available_bytes:
             return PrefillPlan(tokens, needed, at_once)
-    gib = 2**30
     raise DoesNotFit(
         f"{spec.name} at batch {workload.batch_size}, prompt {prompt_len:,}: {SMALLEST_CHUNK} tokens at a time need "
-        f"{(cache + needed) / gib:,.1f} GiB beside the weights, {available_bytes / gib:,.1f} GiB are available; use a shorter prompt "
-        "or a smaller batch"
+        f"{size_words(cache + needed)} beside the weights, {size_words(available_bytes)} are available; use a shorter prompt or a "
+        "smaller batch"
     )
 
 

@@ -4,8 +4,7 @@ from functools import partial
 
 import streamlit as st
 
-from hybrid_core import kernel_shapes
-from hybrid_core.interop.export import export
+from hybrid_core.interop.export import export, notes
 from hybrid_core.report.html import design_report
 from hybrid_core.spec import ArchSpec, SpecError
 from pages.parts import design
@@ -45,6 +44,5 @@ def _download(spec: ArchSpec, to: str, label: str, kind: str) -> None:
         st.caption(f"{label}: not possible. {design.plain(str(error).removeprefix(f'{to}: '))}")
         return
     st.download_button(f"Download {label}", text, name, kind, icon=":material/code:", on_click="ignore", key=f"share.{to}")
-    if to in kernel_shapes.FORMATS:
-        for line in kernel_shapes.kernel_refusals(spec):
-            st.caption(f"Its kernels refuse a shape: {design.plain(line)}.")
+    for line in notes(spec, to):
+        st.caption(f"{design.plain(line[:1].upper() + line[1:])}.")

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from kernels import dispatch, explain, forget, ran, use
+from kernels import dispatch, explain, forget, ran, require_forced, use
 from kernels.causal_conv1d import causal_conv1d
-from kernels.implementations import OPERATIONS, from_environment
+from kernels.implementations import OPERATIONS, CannotRun, from_environment
 from tests.kernels.conftest import DEVICE
 
 
@@ -99,3 +99,9 @@ def test_eager_in_place_of_triton_says_why() -> None:
     wide = torch.ones(1, 1, 1, 512).as_subclass(OnCuda)
     name, reason = dispatch._choose("ssd", (wide, wide, wide, wide, wide, wide, 64, None))
     assert (name, reason) == ("eager", "a head or state 512 wide, and 256 is the most that a program can hold")
+
+
+def test_what_a_device_cannot_run_is_said_before_any_work() -> None:
+    require_forced("cpu")
+    with use("ssd", "triton"), pytest.raises(CannotRun, match=r"^HYBRID_KERNELS: ssd=triton - cannot run on cpu: "):
+        require_forced("cpu")
