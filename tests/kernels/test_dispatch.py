@@ -103,5 +103,5 @@ def test_eager_in_place_of_triton_says_why() -> None:
 
 def test_what_a_device_cannot_run_is_said_before_any_work() -> None:
     require_forced("cpu")
-    with use("ssd", "triton"), pytest.raises(CannotRun, match=r"^HYBRID_KERNELS: ssd=triton - cannot run on cpu: "):
+    with use("ssd", "mamba_ssm"), pytest.raises(CannotRun, match=r"^HYBRID_KERNELS: ssd=mamba_ssm - cannot run on cpu: "):
         require_forced("cpu")
