@@ -52,14 +52,24 @@ def start(page: Page, run: int) -> None:
 
 @contextmanager
 def stopped_at(store: RunStore, run: int, more_than: int) -> Iterator[int]:
-    """Stop a run's process once its map has more cells than given, so that the page has time to show them; gives how many it has."""
+    """Stop a run's process once its map has more cells than given and it has said so, which is what the page follows; gives how many."""
     while stored(store, run) <= more_than:
         assert store.get(run).active
         time.sleep(0.01)
     process = suspend(store, run)
+    while not said(store, run):
+        process.resume()
+        time.sleep(0.01)
+        process = suspend(store, run)
     yield stored(store, run)
     if process.is_running():
         process.resume()
+
+
+def said(store: RunStore, run: int) -> bool:
+    """Whether the message of a run is of the last row of its map: a row is stored first and told then."""
+    kept = store.get(run)
+    return f"{kept.parts['map']['cells'][-1]['context_len']:,} tokens" in kept.message
 
 
 def stored(store: RunStore, run: int) -> int:
