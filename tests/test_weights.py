@@ -11,7 +11,8 @@ from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.costs.roofline import predict
 from hybrid_core.costs.weights import stored_as, weight_bytes
 from hybrid_core.interop.huggingface import spec_from_config
-from hybrid_core.interop.quantization import parts_of, stored_weights
+from hybrid_core.interop.module_names import parts_of
+from hybrid_core.interop.quantization import stored_weights
 from hybrid_core.registry import KINDS
 from hybrid_core.spec import ArchSpec, MoE, SpecError
 from hybrid_core.stored import MATRICES, USUAL
