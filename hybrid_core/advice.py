@@ -3,10 +3,10 @@
 A rule holds when every fact that it names has the value wanted; facts are the fields of `Facts`, and nothing in a rule is executed.
 
 A rule speaks only where its rows stand for the design, for its size and for the context in use (`Domain`):
-- Design: one of the two rows is the design's (`Rule.subject`). A stack is like such rows if it is of their family, its share of
-  attention or intra-hybrid layers lies within theirs, give or take the factor `SHARE_SLACK`, and it has a single one only where they
-  have, several only where they have. Rows of a block (Tables 6, 18 to 20) also fix the block's axes. The mixers must be of the
-  paper's kinds: grouped-query attention, windows, Mamba-2, and the intra-hybrid block of attention and Mamba-2.
+- Design: one of the two rows is the design's (`Rule.subject`). A stack must be like one such row: of its family, with its share of
+  attention or intra-hybrid layers, give or take the factor `SHARE_SLACK`, and with a single one or several as it has. Rows of a
+  block (Tables 6, 18 to 20) also fix the block's axes. The mixers must be of the paper's kinds: grouped-query attention, windows,
+  Mamba-2, and the intra-hybrid block of attention and Mamba-2.
 - Size: the paper's scale whose parameters are nearest, within a factor of `SAME_SIZE`. At a size without rows of the rule's comparison
   (7B, say) a rule speaks only if the comparison was printed at two scales or more, came out the same at all of them, and no other row
   speaks against it. What it shows then names those scales.
@@ -36,7 +36,7 @@ Scale = Literal["100M", "350M", "1B", "3B"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 SCENARIOS: dict[Scenario, str] = {"long": "over 16K", "medium": "8K to 16K", "short": "under 8K"}
 Direction = Literal["lower", "higher", "equal"]
-SHARE_SLACK = 1.1  # 1:5 is 2 of 13 and 2 of 11 layers in the rows; so it may be 1 of 7 and 1 of 5
+SHARE_SLACK = 1.1  # rounding of a ratio to whole layers: 1:5 is 2 of 13 and 2 of 11 layers in the rows
 
 
 def scenario(context_len: int) -> Scenario:
@@ -159,6 +159,14 @@ class Shape(NamedTuple):
     several: bool  # of them
     axes: Axes | None = None
 
+    def is_like(self, known: Facts) -> bool:
+        """Whether a design with these facts is like the row's."""
+        if (self.family, self.several) != (known.family, known.several_expensive) or known.share_of_expensive is None:
+            return False
+        if self.axes is not None and self.axes != known.intra_axes:
+            return False
+        return self.share / SHARE_SLACK <= known.share_of_expensive <= self.share * SHARE_SLACK
+
 
 _BLOCKS = {"table06_intra_summary", "table18_19_intra_variants", "table20_dim_ratio"}  # stacks of nothing but the block
 _FAMILY = {"table11_swa_position": "swa", "table17_inter_position": "inter", "table21_intra_position": "intra"}
@@ -268,12 +276,7 @@ class Domain(NamedTuple):
         return (known.scale, use) in self.pairs
 
     def _like_a_row(self, known: Facts) -> bool:
-        own = [shape for shape in self.shapes if shape.family == known.family and shape.several == known.several_expensive]
-        own = [shape for shape in own if shape.axes in (None, known.intra_axes)]
-        if not own or known.share_of_expensive is None:
-            return False
-        shares = [shape.share for shape in own]
-        return min(shares) / SHARE_SLACK <= known.share_of_expensive <= max(shares) * SHARE_SLACK
+        return any(shape.is_like(known) for shape in self.shapes)
 
 
 class Rule(Frozen):

@@ -1,6 +1,7 @@
 """A rule speaks only where the tables do: every printed pair of rows that differ as a rule's own rows do is looked up, in every table."""
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -133,7 +134,10 @@ def built(printed: Printed) -> ArchSpec | None:
     return spec.replace(intra=section | axes)
 
 
-def change(first: Printed, second: Printed) -> frozenset[tuple[str, Any, Any]]:
+Change = frozenset[tuple[str, Any, Any]]
+
+
+def change(first: Printed, second: Printed) -> Change:
     """In what two rows differ: (axis, value of the first, value of the second)."""
     return frozenset((axis, value, second.varied[axis]) for axis, value in first.varied.items() if value != second.varied[axis])
 
@@ -148,6 +152,18 @@ def rows_of(item: Evidence) -> tuple[Printed, Printed] | None:
 
 
 QUALITY = {"nll_dclm": -1, "nll_pg19": -1, "avg": 1}  # which way is better
+
+
+@cache
+def pairs() -> dict[Change, list[tuple[Printed, Printed]]]:
+    """Printed rows that can be compared, by what they differ in."""
+    found: dict[Change, list[tuple[Printed, Printed]]] = {}
+    for first, second in product(PRINTED, PRINTED):
+        if (first.table, first.scale, first.same) == (second.table, second.scale, second.same):
+            found.setdefault(change(first, second), []).append((first, second))
+    return found
+
+
 Contrary = tuple[Rule, Printed, Printed, str, float, float]
 
 
@@ -172,11 +188,7 @@ def contrary(rule: Rule) -> Iterator[Contrary]:
         cited, said = rows_of(item), claimed(item)
         if cited is None or not said:
             continue
-        wanted = change(*cited)
-        for first, second in product(PRINTED, PRINTED):
-            alike = first.table == second.table and first.scale == second.scale and first.same == second.same
-            if not alike or change(first, second) != wanted:
-                continue
+        for first, second in pairs().get(change(*cited), []):
             expected = claimed_at(rule, first.scale) or {said}
             for column in QUALITY:
                 if column not in first.row or pd.isna(first.row[column]):
@@ -338,7 +350,7 @@ def stacks(draw: st.DrawFn) -> ArchSpec:
 
 
 @hypothesis.given(stacks(), st.sampled_from([2048, 8192, 16384, 32768]))
-@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.settings(max_examples=150, deadline=None)
 def test_a_rule_that_is_given_has_rows_of_such_a_stack(spec: ArchSpec, context_len: int) -> None:
     letters = "".join(sorted(set(spec.pattern)))
     n_global = sum(letter in "AH" for letter in spec.pattern)
