@@ -26,6 +26,7 @@ from pydantic import model_validator
 from hybrid_core import baselines, presets
 from hybrid_core.data import PROFILES
 from hybrid_core.quality import mixture
+from hybrid_core.quality.ablations import MISPRINTED
 from hybrid_core.quality.coverage import PAPER_CONTEXT
 from hybrid_core.quality.scaling import SAME_SIZE, active_params
 from hybrid_core.spec import ArchSpec, AttentionMixer, Frozen, IntraMixer, Mamba2Mixer, Mixer, MoE, SwaMixer
@@ -165,11 +166,15 @@ class Shape(NamedTuple):
             return False
         if self.axes is not None and self.axes != known.intra_axes:
             return False
+        if self.share == 1:  # a stack of nothing else; with a single Mamba layer it is another
+            return known.share_of_expensive == 1
         return self.share / SHARE_SLACK <= known.share_of_expensive <= self.share * SHARE_SLACK
 
 
 _BLOCKS = {"table06_intra_summary", "table18_19_intra_variants", "table20_dim_ratio"}  # stacks of nothing but the block
 _FAMILY = {"table11_swa_position": "swa", "table17_inter_position": "inter", "table21_intra_position": "intra"}
+# Table 13 prints the intra 1:1 row with its counts exchanged.
+_MISPRINTED = MISPRINTED | {(0, 0, 7, 6): (0, 0, 6, 7)}
 _WORDS = {"conc": "concat", "sep": "separate", "1": "joint", "2": "separate", "nan": "none"}
 # Table 20 prints no axes; its equal widths have the figures of this row of Tables 18 and 19.
 _TABLE20: Axes = ("group", "none", "concat", "separate", "joint")
@@ -191,7 +196,8 @@ def _shape(table: str, row: pd.Series) -> Shape | None:
         return Shape("intra", 1.0, True, _axes(table, row))
     if not set(baselines.COUNTS) & set(row.index):
         return None
-    attn, swa, ssm, hyb = (int(row.get(column, 0)) for column in baselines.COUNTS)
+    printed = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
+    attn, swa, ssm, hyb = _MISPRINTED.get(printed, printed)
     family = _FAMILY.get(table) or str(row["model"])
     if family == "swa" and not attn:
         family = "window"
