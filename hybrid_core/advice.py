@@ -2,7 +2,11 @@
 
 A rule holds when every fact that it names has the value wanted; facts are the fields of `Facts`, and nothing in a rule is executed.
 
-A rule speaks only where its rows stand for the design's size and for the context in use (`Domain`):
+A rule speaks only where its rows stand for the design, for its size and for the context in use (`Domain`):
+- Design: one of the two rows is the design's (`Rule.subject`). A stack must be like one such row: of its family, with its share of
+  attention or intra-hybrid layers, give or take the factor `SHARE_SLACK`, and with a single one or several as it has. Rows of a
+  block (Tables 6, 18 to 20) also fix the block's axes. The mixers must be of the paper's kinds: grouped-query attention, windows,
+  Mamba-2, and the intra-hybrid block of attention and Mamba-2.
 - Size: the paper's scale whose parameters are nearest, within a factor of `SAME_SIZE`. At a size without rows of the rule's comparison
   (7B, say) a rule speaks only if the comparison was printed at two scales or more, came out the same at all of them, and no other row
   speaks against it. What it shows then names those scales.
@@ -22,9 +26,10 @@ from pydantic import model_validator
 from hybrid_core import baselines, presets
 from hybrid_core.data import PROFILES
 from hybrid_core.quality import mixture
+from hybrid_core.quality.ablations import MISPRINTED
 from hybrid_core.quality.coverage import PAPER_CONTEXT
 from hybrid_core.quality.scaling import SAME_SIZE, active_params
-from hybrid_core.spec import ArchSpec, Frozen, IntraMixer, MoE, SwaMixer
+from hybrid_core.spec import ArchSpec, AttentionMixer, Frozen, IntraMixer, Mamba2Mixer, Mixer, MoE, SwaMixer
 from hybrid_core.yaml_io import safe_mapping
 
 Scenario = Literal["long", "medium", "short"]
@@ -32,6 +37,7 @@ Scale = Literal["100M", "350M", "1B", "3B"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 SCENARIOS: dict[Scenario, str] = {"long": "over 16K", "medium": "8K to 16K", "short": "under 8K"}
 Direction = Literal["lower", "higher", "equal"]
+SHARE_SLACK = 1.1  # rounding of a ratio to whole layers: 1:5 is 2 of 13 and 2 of 11 layers in the rows
 
 
 def scenario(context_len: int) -> Scenario:
@@ -55,12 +61,26 @@ def nearest_scale(spec: ArchSpec) -> Scale | None:
     return nearest if distance[nearest] <= math.log(SAME_SIZE) else None
 
 
+Axes = tuple[str, str, str, str, str]  # norm, scalar, fusion, value, out of an intra-hybrid block
+
+
+def _of_the_papers_kind(mixer: Mixer) -> bool:
+    """Whether a mixer is of a kind that the paper trained; a subclass, such as differential attention, is another kind."""
+    if isinstance(mixer, IntraMixer):
+        plain = not (mixer.whole_norm or mixer.ssm_norm)
+        return plain and type(mixer.attention) is AttentionMixer and type(mixer.ssm) is Mamba2Mixer
+    if isinstance(mixer, AttentionMixer) and mixer.reuse_kv:
+        return False
+    return type(mixer) in (AttentionMixer, SwaMixer, Mamba2Mixer)
+
+
 class Facts(NamedTuple):
     """What rules may ask of a design and its use. None where the design has no such part; such a fact meets no condition."""
 
     scale: Scale | None  # the paper's scale of this size
     family: str | None  # llama, mamba, inter, intra, swa, or window (no global attention)
     share_of_expensive: float | None
+    several_expensive: bool
     first_layer_expensive: bool
     last_layer_expensive: bool
     sandwich: bool  # expensive at both ends
@@ -72,6 +92,7 @@ class Facts(NamedTuple):
     intra_fusion: str | None
     intra_value: str | None
     intra_out: str | None
+    intra_axes: Axes | None  # all five of them
     intra_query_share: float | None  # query width over d_model
     context_len: int
     needle_distance: int | None  # tokens between what is to be recalled and the end
@@ -80,8 +101,11 @@ class Facts(NamedTuple):
 
 def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) -> Facts:
     """The facts of a design in use at `context_len` tokens, recalling something `needle_distance` tokens back."""
-    mixed, mixers = mixture(spec.pattern), [layer.mixer for layer in spec.stack]
-    intra: IntraMixer | None = next((mixer for mixer in mixers if isinstance(mixer, IntraMixer)), None)
+    mixers = [layer.mixer for layer in spec.stack]
+    known_kinds = all(map(_of_the_papers_kind, mixers))
+    mixed = mixture(spec.pattern) if known_kinds else None
+    blocks = [mixer for mixer in mixers if isinstance(mixer, IntraMixer)] if known_kinds else []
+    intra = blocks[0] if blocks else None
     windows = [mixer for mixer in mixers if isinstance(mixer, SwaMixer)]
     sunk = context_len - max((mixer.sink for mixer in windows), default=0)
     width = intra.attention.n_heads * intra.attention.head_dim if intra else 0
@@ -89,6 +113,7 @@ def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) 
         scale=nearest_scale(spec),
         family=mixed and mixed.family,
         share_of_expensive=mixed and mixed.share,
+        several_expensive=bool(mixed and len(mixed.expensive) > 1),
         first_layer_expensive=bool(mixed and mixed.first),
         last_layer_expensive=bool(mixed and mixed.last),
         sandwich=bool(mixed and mixed.first and mixed.last),
@@ -100,6 +125,7 @@ def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) 
         intra_fusion=intra.fusion if intra else None,
         intra_value=intra.value if intra else None,
         intra_out=intra.out if intra else None,
+        intra_axes=(intra.norm, intra.scalar, intra.fusion, intra.value, intra.out) if intra else None,
         intra_query_share=width / spec.d_model if intra else None,
         context_len=context_len,
         needle_distance=needle_distance,
@@ -126,6 +152,58 @@ def meets(value: Any, wanted: Wanted) -> bool:
     return value in wanted if isinstance(wanted, tuple) else bool(value == wanted)
 
 
+class Shape(NamedTuple):
+    """What must be alike for a row to stand for a stack. `axes`: of the block, where the row is of a table of blocks."""
+
+    family: str
+    share: float  # of attention or intra-hybrid layers
+    several: bool  # of them
+    axes: Axes | None = None
+
+    def is_like(self, known: Facts) -> bool:
+        """Whether a design with these facts is like the row's."""
+        if (self.family, self.several) != (known.family, known.several_expensive) or known.share_of_expensive is None:
+            return False
+        if self.axes is not None and self.axes != known.intra_axes:
+            return False
+        if self.share == 1:  # a stack of nothing else; with a single Mamba layer it is another
+            return known.share_of_expensive == 1
+        return self.share / SHARE_SLACK <= known.share_of_expensive <= self.share * SHARE_SLACK
+
+
+_BLOCKS = {"table06_intra_summary", "table18_19_intra_variants", "table20_dim_ratio"}  # stacks of nothing but the block
+_FAMILY = {"table11_swa_position": "swa", "table17_inter_position": "inter", "table21_intra_position": "intra"}
+# Table 13 prints the intra 1:1 row with its counts exchanged.
+_MISPRINTED = MISPRINTED | {(0, 0, 7, 6): (0, 0, 6, 7)}
+_WORDS = {"conc": "concat", "sep": "separate", "1": "joint", "2": "separate", "nan": "none"}
+# Table 20 prints no axes; its equal widths have the figures of this row of Tables 18 and 19.
+_TABLE20: Axes = ("group", "none", "concat", "separate", "joint")
+
+
+def _axes(table: str, row: pd.Series) -> Axes:
+    """The axes of a row of a table of blocks, in a design's words. Table 6 prints no `value`: separate ones."""
+    if table == "table20_dim_ratio":
+        return _TABLE20
+    printed = {"value": "sep"} | row.to_dict()
+    norm, scalar, fusion, out = (_WORDS.get(str(printed[axis]), str(printed[axis])) for axis in ("norm", "scalar", "fusion", "out"))
+    value = "shared" if printed["value"] == "joint" else "separate"
+    return norm, scalar, fusion, value, out
+
+
+def _shape(table: str, row: pd.Series) -> Shape | None:
+    """The shape of a row's design; None where the table prints no layers."""
+    if table in _BLOCKS:
+        return Shape("intra", 1.0, True, _axes(table, row))
+    if not set(baselines.COUNTS) & set(row.index):
+        return None
+    printed = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
+    attn, swa, ssm, hyb = _MISPRINTED.get(printed, printed)
+    family = _FAMILY.get(table) or str(row["model"])
+    if family == "swa" and not attn:
+        family = "window"
+    return Shape(family, (attn + hyb) / (attn + swa + ssm + hyb), attn + hyb > 1)
+
+
 class Evidence(Frozen):
     """Two rows of a table, each picked by what its columns hold (null: nothing printed), and printed cells of both with their order."""
 
@@ -139,6 +217,10 @@ class Evidence(Frozen):
         return [
             frame[[all(_same(row[key], value) for key, value in picked.items()) for _, row in frame.iterrows()]] for picked in self.rows
         ]
+
+    def shape(self, side: int) -> Shape | None:
+        """The shape of the first (0) or second (1) row."""
+        return _shape(self.table, self.found()[side].iloc[0])
 
     @property
     def source(self) -> str:
@@ -179,26 +261,34 @@ class Weight(Frozen):
 
 
 class Domain(NamedTuple):
-    """Where a rule speaks: at pairs of a scale and a scenario, and in some scenarios also at sizes that have no rows of its own."""
+    """Where a rule speaks: of designs like its rows' (any, where it has no rows), at pairs of a scale and a scenario, and in some
+    scenarios also at sizes that have no rows of its own."""
 
     pairs: frozenset[tuple[Scale, Scenario]]
     beyond: frozenset[Scenario]
+    shapes: frozenset[Shape] = frozenset()
 
     @property
     def scales(self) -> list[Scale]:
         """The scales that its rows are of, small to large."""
         return [scale for scale in SCALES if any(own == scale for own, _ in self.pairs)]
 
-    def covers(self, scale: Scale | None, use: Scenario) -> bool:
-        """Whether the rows stand for a design of this scale (None: of another size) in such a use."""
-        if scale is None or scale not in self.scales:
+    def covers(self, known: Facts, use: Scenario) -> bool:
+        """Whether the rows stand for such a design (its scale None: of another size) in such a use."""
+        if self.shapes and not self._like_a_row(known):
+            return False
+        if known.scale is None or known.scale not in self.scales:
             return use in self.beyond
-        return (scale, use) in self.pairs
+        return (known.scale, use) in self.pairs
+
+    def _like_a_row(self, known: Facts) -> bool:
+        return any(shape.is_like(known) for shape in self.shapes)
 
 
 class Rule(Frozen):
     """One rule. `control` is the setting it speaks of; it rests on tables (`evidence`) or on a finding in a section of the paper.
 
+    Of two rows, a warning's first and an option's second are of designs such as the one that it is given to.
     What a rule claims is the first evidence's sort, quality or speed; evidence of the other sort says what that costs or gains besides.
     `against`: rows whose order is the opposite; the text quotes those of scales at which the rule speaks. A section's models are `scales`.
     """
@@ -224,6 +314,11 @@ class Rule(Frozen):
             raise ValueError("scales: needed with a section, and only there: rows of a table have their own")
         return self
 
+    @property
+    def subject(self) -> int:
+        """Which of two rows is of the design that the rule is given to: a warning's first (0), an option's second (1)."""
+        return 0 if self.kind == "warning" else 1
+
     def domain(self) -> Domain:
         """Where the rule speaks, from the rows that it cites; a finding of a section in every use, at its own scales."""
         if self.section:
@@ -233,7 +328,8 @@ class Rule(Frozen):
         orders = {column: {item.cells[column][1] for item in claims if column in item.cells} for column in claims[0].cells}
         settled = not self.against and all(len(order) == 1 for order in orders.values())
         beyond = [use for use in SCENARIOS if settled and len({scale for scale, own in pairs if own == use}) > 1]
-        return Domain(pairs, frozenset(beyond))
+        shapes = [item.shape(self.subject) for item in self.evidence]
+        return Domain(pairs, frozenset(beyond), frozenset(shape for shape in shapes if shape))
 
     def holds(self, known: Facts) -> bool:
         """Whether every condition is met."""
@@ -293,6 +389,6 @@ def advise(spec: ArchSpec, context_len: int, needle_distance: int | None = None,
     given = []
     for rule in rules():
         weight: int = getattr(rule.weight, weighed)
-        if weight and rule.holds(known) and domains()[rule.id].covers(known.scale, scenario(context_len)):
+        if weight and rule.holds(known) and domains()[rule.id].covers(known, scenario(context_len)):
             given.append(Advice(rule, weighed, weight, known.scale))
     return sorted(given, key=lambda advice: (-advice.weight, advice.rule.kind != "warning"))

@@ -25,8 +25,8 @@ def preset(name: str, **changes: Any) -> ArchSpec:
     return presets.get(name).spec.replace(**changes)
 
 
-def intra(name: str = "intra-1to5-1b", **axes: Any) -> ArchSpec:
-    """The paper's block with other axes or widths; what joins before one projection is as wide as d_model."""
+def intra(name: str = "intra-1to0-1b", **axes: Any) -> ArchSpec:
+    """A stack of blocks, as in Tables 18 to 20, with other axes or widths; what joins before one projection is as wide as d_model."""
     section = preset(name).intra
     assert section
     joined = {"d_ssm": 2048} if axes.get("out") == "joint" or axes.get("value") == "shared" else {}
@@ -85,11 +85,13 @@ def use(spec: ArchSpec, context_len: int = 8192, needle_distance: int | None = N
     return spec, context_len, needle_distance
 
 
+CONCAT = {"fusion": "concat", "out": "joint"}  # the blocks of Table 20
+
 # rule -> a design that it is made for, and the paper's better one, which it must not touch
 CASES: dict[str, tuple[Use, Use]] = {
     "attention-first-layer": (use(preset("inter-1to5-1b", layers={"strategy": "inter", "indices": [1, 8]})), use(preset("inter-1to5-1b"))),
     "attention-early": (use(preset("inter-1to12-1b", layers={"strategy": "inter", "indices": [2]})), use(preset("inter-1to12-1b"))),
-    "attention-last-layer": (use(preset("inter-1to5-1b", layers={"pattern": "MMMAMMMMMMMMA"})), use(preset("inter-1to1-1b"))),
+    "attention-last-layer": (use(preset("inter-1to5-1b", layers={"pattern": "MMAMMMAMMMMMA"})), use(preset("inter-1to1-1b"))),
     "intra-sandwich": (
         use(preset("intra-1to5-1b", layers={"strategy": "intra", "ratio": "1:5", "placement": "sandwich"})),
         use(preset("intra-1to0-1b")),
@@ -97,14 +99,14 @@ CASES: dict[str, tuple[Use, Use]] = {
     "intra-cluster": (use(preset("intra-1to5-1b", layers={"strategy": "intra", "indices": [9, 10]})), use(preset("intra-1to12-1b"))),
     "intra-no-group-norm": (use(intra(norm="none")), use(intra())),
     "intra-scale": (use(intra(scalar="scale")), use(intra())),
-    "intra-gate": (use(intra(scalar="gate")), use(intra())),
+    "intra-gate": (use(intra(scalar="gate", fusion="add", out="joint")), use(intra(scalar="gate"))),
     "intra-diff-t": (use(intra(scalar="diff_t")), use(intra())),
     "intra-joint-output": (use(intra(out="joint")), use(intra())),
     "intra-add": (use(intra(fusion="add")), use(intra())),
     "intra-concat": (use(intra(fusion="concat", out="joint")), use(intra())),
-    "intra-shared-values": (use(intra(value="shared", out="joint")), use(intra())),
-    "intra-narrow-attention": (use(intra(qk_head_dim=32)), use(intra())),
-    "intra-wide-attention": (use(intra("intra-1to5-350m", qk_head_dim=80)), use(intra(qk_head_dim=112))),
+    "intra-shared-values": (use(intra(value="shared", out="joint", scalar="scale", fusion="add")), use(intra())),
+    "intra-narrow-attention": (use(intra(qk_head_dim=32, **CONCAT)), use(intra(**CONCAT))),
+    "intra-wide-attention": (use(intra("intra-1to0-350m", qk_head_dim=88, **CONCAT, d_ssm=1536)), use(intra(qk_head_dim=112, **CONCAT))),
     "inter-sparser-for-speed": (use(preset("inter-1to1-1b"), 32768), use(preset("inter-1to5-1b"), 32768)),
     "inter-denser-for-quality": (use(preset("inter-1to5-1b"), 2048), use(preset("inter-1to1-1b"), 2048)),
     "inter-very-sparse": (use(preset("inter-1to12-350m")), use(preset("inter-1to5-350m"))),

@@ -13,7 +13,8 @@ import pandas as pd
 from hybrid_core import baselines
 from hybrid_core.quality.ablations import MISPRINTED
 from hybrid_core.quality.coverage import paper_designs
-from hybrid_core.quality.mixture import mixture
+from hybrid_core.quality.mixture import Mixture, mixture
+from hybrid_core.quality.placed import nearest_ratio
 from hybrid_core.quality.scaling import Array, ScalingLaw, active_params
 
 PAPER_TOKENS = 60e9  # the data budget of Tables 9 and 10
@@ -46,6 +47,13 @@ def design_rows() -> pd.DataFrame:
     frame = pd.DataFrame(rows, columns=["family", "scale", "pattern", "experts", "tokens", "nll", "table"])
     frame = frame.drop_duplicates(["scale", "pattern", "experts", "tokens"])
     return frame[frame["family"] != "window"].reset_index(drop=True)
+
+
+@cache
+def trained() -> tuple[Mixture, ...]:
+    """The mixtures of `design_rows`, each once."""
+    found = (mixture(pattern) for pattern in design_rows()["pattern"].unique())
+    return tuple(mixed for mixed in found if mixed)
 
 
 Row = tuple[str, str, str, bool, float, float, str]
@@ -136,8 +144,9 @@ class Moved(NamedTuple):
 def moved(pattern: str, experts: bool, params: float, tokens: float, found: Array, law: ScalingLaw) -> Moved:
     """NLL of a stack by the coefficients `found`, moved by the law from the nearest size and tokens of its rows to the wanted ones.
 
-    Between 350M and 1B it is a mean of both, weighed by the logarithm of the size. Of the law only differences are used: its runs had
-    smaller batches, and the same model lies up to 0.05 beside Tables 9 and 10.
+    A placement costs at least what the best printed one of its family, ratio and scale costs: one that only lies between rows is not
+    known to be better than all of them. Between 350M and 1B it is a mean of both, weighed by the logarithm of the size. Of the law only
+    differences are used: its runs had smaller batches, and the same model lies up to 0.05 beside Tables 9 and 10.
     """
     small, large = _extent("350M"), _extent("1B")
     weight = float(np.clip(np.log(params / small.params[1]) / np.log(large.params[0] / small.params[1]), 0, 1))
@@ -155,9 +164,43 @@ def _moved_from(scale: str, pattern: str, experts: bool, params: float, tokens: 
     """The additive model at one scale, moved to the wanted size and tokens; and whether it had to be."""
     extent = _extent(scale)
     near_params, near_tokens = np.clip(params, *extent.params), np.clip(tokens, *extent.tokens)
-    nll = float(_terms(pattern, scale, float(near_tokens), experts) @ found)
+    nll = float(_terms(pattern, scale, float(near_tokens), experts) @ found) + _short_of_best(pattern, scale, found)
     step = law.loss(params, tokens) - law.loss(near_params, near_tokens)
     return nll + float(step[0, 0]), bool(near_params != params or near_tokens != tokens)
+
+
+PLACED = ("first layer", "early")  # the terms of where blocks stand
+
+
+def _placed_cost(pattern: str, found: Array) -> float:
+    """What the additive model charges for a placement, nats per token."""
+    terms = _terms(pattern, "1B", PAPER_TOKENS, experts=False)
+    return float(sum(terms[i] * found[i] for i in map(TERMS.index, PLACED)))
+
+
+def _short_of_best(pattern: str, scale: str, found: Array) -> float:
+    """How much less a placement is charged than the best printed one of its family, ratio and scale; 0 where not less or none."""
+    mixed = mixture(pattern)
+    if mixed is None or not 0 < mixed.share < 1:
+        return 0.0
+    best = _best_printed(mixed.family, nearest_ratio(mixed.share), scale)
+    if best is None:
+        return 0.0
+    return max(0.0, _placed_cost(best, found) - _placed_cost(pattern, found))
+
+
+@cache
+def _best_printed(family: str, ratio: str, scale: str) -> str | None:
+    """The pattern of the lowest NLL printed at the data budget for a family, ratio and scale, dense; the first of equals."""
+    rows = design_rows().query("family == @family and scale == @scale and tokens == @PAPER_TOKENS and not experts")
+    best: str | None = None
+    lowest = float("inf")
+    for pattern, nll in zip(rows["pattern"], rows["nll"], strict=True):
+        mixed = mixture(pattern)
+        assert mixed
+        if 0 < mixed.share < 1 and nearest_ratio(mixed.share) == ratio and nll < lowest:
+            best, lowest = pattern, nll
+    return best
 
 
 class Extent(NamedTuple):

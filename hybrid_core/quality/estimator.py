@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from hybrid_core import baselines
-from hybrid_core.quality.additive import PAPER_TOKENS, coefficients, design_matrix, design_rows, fit, moved
+from hybrid_core.quality.additive import PAPER_TOKENS, coefficients, design_matrix, design_rows, fit, moved, trained
 from hybrid_core.quality.calibration import interval
 from hybrid_core.quality.coverage import uncovered
 from hybrid_core.quality.mixture import mixture
@@ -52,7 +52,7 @@ def estimate(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> Estimate | OutOfRa
         return OutOfRange(f"layers: {spec.pattern} - {_NO_FAMILY}")
     if reason := uncovered(spec, mixed.family, tokens):
         return OutOfRange(reason)
-    if reason := untrained_placement(mixed):
+    if reason := untrained_placement(mixed, trained()):
         return OutOfRange(reason)
     params, experts = float(active_params(spec)), isinstance(spec.stack[0].ffn, MoE)
     curve = law("llama" if mixed.family == "swa" else mixed.family)[0]
