@@ -73,6 +73,13 @@ def test_a_stack_written_as_letters_is_custom_and_one_click_from_its_strategy(pa
     assert shown(page) == before
 
 
+def test_the_letters_that_the_stack_has_already_change_nothing(page: AppTest) -> None:
+    """A browser sends back what it was told, at times after the design has gone on."""
+    before = shown(page)
+    page.text_input(key="stack.letters").set_value(before.letters.lower()).run()
+    assert shown(page) == before and before.layers.strategy == "inter"
+
+
 def test_letters_that_break_a_rule_are_said_and_change_nothing(page: AppTest) -> None:
     before = shown(page)
     page.text_input(key="stack.letters").set_value("MMXM").run()

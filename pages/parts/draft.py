@@ -8,6 +8,7 @@ from hybrid_core import placement, presets
 from hybrid_core.spec import MAX_LAYERS, ArchSpec, Frozen, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU
 from hybrid_core.spec import SECTIONS as NEEDED
 from hybrid_core.stored import StoredWeights, up_to
+from pages.parts.design import current
 
 PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
 # Of published models: no control, kept as is.
@@ -141,6 +142,8 @@ def _ffns() -> dict[str, str]:
 def set_kinds(pattern: str) -> None:
     """Make the stack these letters, the strategy custom; what breaks a rule is said and changes nothing."""
     pattern = _capitals(pattern)
+    if pattern == current().letters:
+        return  # a browser may send back what it was told, and that is no wish
     before = {key: value(key) for key in ("layers.strategy", "layers.pattern", "n_layers")}
     changed = {"layers.strategy": "custom", "layers.pattern": pattern, "n_layers": max(1, len(pattern))}
     st.session_state.update({field(key): item for key, item in changed.items()})

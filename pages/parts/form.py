@@ -186,6 +186,8 @@ def _share(ratio: str) -> float | None:
 
 def _slide() -> None:
     a, b = placement.parse_ratio(st.session_state["form.ratio"])
+    if (a, b) == (draft.value("layers.a"), draft.value("layers.b")):
+        return  # a browser may send back what it was told, and that is no wish
     st.session_state.update({draft.field("layers.a"): a, draft.field("layers.b"): b})
     _place_by_rule()
 
