@@ -179,10 +179,8 @@ def devices() -> dict[str, Hardware]:
 
 def get(key: str) -> Hardware:
     """The device called `key`. Raises SpecError that lists the known ones."""
-    known, wrong = _calibrations()
-    device = known.get(key) or catalogue().get(key)
-    if device is None and key in wrong:
-        raise SpecError(f"hardware: {key!r} - {wrong[key]}")
-    if device is None:
-        raise SpecError(f"hardware: {key!r} - must be one of {', '.join(known | catalogue())}")
-    return device
+    known = devices()
+    if key in known:
+        return known[key]
+    why = unreadable().get(key) or f"must be one of {', '.join(known)}"
+    raise SpecError(f"hardware: {key!r} - {why}")

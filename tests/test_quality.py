@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from hybrid_core import baselines, presets, quality
+from hybrid_core.binomial import clopper_pearson
 from hybrid_core.cli import main
 from hybrid_core.quality import Estimate, OutOfRange, ablations, additive, calibration, estimator, scaling
 from hybrid_core.quality.mixture import mixture
@@ -290,7 +291,7 @@ def test_both_models_beat_the_mean_of_the_family() -> None:
     ],
 )
 def test_the_exact_interval_of_a_share(successes: int, n: int, expected: tuple[float, float]) -> None:
-    assert calibration.clopper_pearson(successes, n) == pytest.approx(expected, abs=5e-5)
+    assert clopper_pearson(successes, n) == pytest.approx(expected, abs=5e-5)
 
 
 def test_every_group_weighs_the_same_in_a_quantile() -> None:

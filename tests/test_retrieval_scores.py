@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hybrid_core.retrieval.scores import EffectiveContext, at_least, at_length, cell, effective_context, scores, wilson
+from hybrid_core.binomial import at_least, wilson
+from hybrid_core.retrieval.scores import EffectiveContext, at_length, cell, effective_context, scores
 
 LENGTHS = (128, 256, 384, 512, 640, 768, 896, 1024)
 DEPTHS = 11

@@ -549,7 +549,7 @@ def _megatron(spec: ArchSpec) -> Files:
 
 def _fla(spec: ArchSpec) -> Files:
     config = frameworks.to_fla(spec)
-    _same(spec, frameworks.from_fla(config), "fla.models 0.6")
+    _same(spec, frameworks.from_fla(config), frameworks.FLA)
     return {"config.json": json.dumps(config, indent=2) + "\n"}
 
 

@@ -149,7 +149,8 @@ def moved(pattern: str, experts: bool, params: float, tokens: float, found: Arra
     differences are used: its runs had smaller batches, and the same model lies up to 0.05 beside Tables 9 and 10.
     """
     small, large = _extent("350M"), _extent("1B")
-    weight = float(np.clip(np.log(params / small.params[1]) / np.log(large.params[0] / small.params[1]), 0, 1))
+    between, apart = np.log(params / small.params[1]), np.log(large.params[0] / small.params[1])
+    weight = float(np.clip(between / apart, 0, 1))
     nll, by_law, scales = 0.0, False, []
     for scale, share in (("350M", 1 - weight), ("1B", weight)):
         if share == 0:

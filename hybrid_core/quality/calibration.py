@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from hybrid_core.binomial import clopper_pearson
 from hybrid_core.quality import additive
 from hybrid_core.quality.scaling import COVERAGE, SCALED, Array, ScalingLaw, fit_law, has_run_of_size, runs_of, scaling_rows, trained_preset
 
@@ -326,28 +327,3 @@ def _counted(where: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     n, covered = len(rows), int(rows["covered"].sum())
     low, high = clopper_pearson(covered, n)
     return where | {"n": n, "covered": covered, "share": covered / n, "low": low, "high": high, "mean_half": rows["half"].mean()}
-
-
-def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a binomial share (Clopper and Pearson, Biometrika 1934): where either tail has (1 - level) / 2."""
-    tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else _bisect(lambda p: _at_least(successes, n, p) < tail)
-    high = 1.0 if successes == n else _bisect(lambda p: 1 - _at_least(successes + 1, n, p) > tail)
-    return low, high
-
-
-def _at_least(k: int, n: int, p: float) -> float:
-    """The chance of k or more successes in n."""
-    return math.fsum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(k, n + 1))
-
-
-def _bisect(below: Callable[[float], bool]) -> float:
-    """The number from 0 to 1 up to which `below` holds."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if below(middle):
-            low = middle
-        else:
-            high = middle
-    return low

@@ -195,7 +195,8 @@ def _coverage(counted: Sequence[dict[str, Any]]) -> list[tuple[str, ...]]:
     for row in counted:
         left_out = row["left_out"] if row["kind"] == "all" else f"{row['kind']}, {row['left_out']}"
         share, span = f"{row['share']:.0%}", f"{row['low']:.0%} to {row['high']:.0%}"
-        rows.append((left_out, row["family"], row["scale"], str(row["n"]), str(row["covered"]), share, span, f"{row['mean_half']:.3f}"))
+        counts, mean_half = (str(row["n"]), str(row["covered"])), f"{row['mean_half']:.3f}"
+        rows.append((left_out, row["family"], row["scale"], *counts, share, span, mean_half))
     return rows
 
 

@@ -17,12 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybrid_core.binomial import wilson
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device
 from hybrid_core.profiling.job import Report, Store
 from hybrid_core.retrieval.options import CONTEXTS, NOTE, ProbeOptions, least_text_bytes
 from hybrid_core.retrieval.proxy import proxy
-from hybrid_core.retrieval.scores import wilson
 from hybrid_core.retrieval.task import FIRST_KEY, N_NOISE, QUERY, VOCAB_SIZE, Sample, Stage, distinct, echo_stages, spread
 from hybrid_core.retrieval.trainer import Trainer, Training
 from hybrid_core.spec import ArchSpec, SpecError

@@ -4,27 +4,10 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from hybrid_core.binomial import Z95, at_least, at_most, wilson
+
 GOOD = 0.9  # retrieval that counts as working, over all depths
 CONFIDENCE = 0.95  # that the true effective context is in its interval
-Z95 = 1.959963984540054
-
-
-class Interval(NamedTuple):
-    """A share and its 95 % Wilson interval."""
-
-    share: float
-    low: float
-    high: float
-
-
-def wilson(correct: int, trials: int) -> Interval:
-    """The share of correct trials, with the Wilson score interval (95 %)."""
-    if trials < 1:
-        raise ValueError(f"trials: {trials} - must be positive")
-    share, z2 = correct / trials, Z95**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
 def cell(context_len: int, depth: float, correct: int, trials: int) -> dict[str, Any]:
@@ -75,9 +58,14 @@ def effective_context(cells: Sequence[dict[str, Any]]) -> EffectiveContext:
     error = (1 - CONFIDENCE) / 2
     low = _reached(rows, [_as_many_by_luck(row) <= error for row in rows])
     high = _reached(rows, [_as_few_by_luck(row) > error / len(rows) for row in rows])
-    near = [share >= GOOD - Z95 * math.sqrt(GOOD * (1 - GOOD) / row.trials) for row, share in zip(rows, _falling(rows), strict=True)]
+    near = [share >= _nearly_good(row.trials) for row, share in zip(rows, _falling(rows), strict=True)]
     estimate = min(high, max(low, _reached(rows, near)))
     return EffectiveContext(low, estimate, high, bool(rows) and high == rows[-1].context_len)
+
+
+def _nearly_good(trials: int) -> float:
+    """GOOD less two standard errors of so many trials."""
+    return GOOD - Z95 * math.sqrt(GOOD * (1 - GOOD) / trials)
 
 
 def _rows(cells: Sequence[dict[str, Any]]) -> list[Row]:
@@ -134,23 +122,7 @@ def _as_many_by_luck(row: Row) -> float:
 
 def _as_few_by_luck(row: Row) -> float:
     """The probability that as few, or fewer, are recalled where the truth is GOOD."""
-    lost = math.floor(row.trials - row.correct + 1e-9)
-    return at_least(lost, row.trials, 1 - GOOD)
-
-
-def at_least(successes: int, trials: int, chance: float) -> float:
-    """The probability of that many successes or more; 1 where that many are expected."""
-    if successes <= trials * chance:
-        return 1.0
-    ways = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(trials - successes + 1)
-    term = math.exp(ways + successes * math.log(chance) + (trials - successes) * math.log1p(-chance))
-    total = 0.0
-    for done in range(successes, trials + 1):  # each term is the last times a factor below 1
-        total += term
-        term *= (trials - done) / (done + 1) * chance / (1 - chance)
-        if term < total * 1e-15:
-            break
-    return total
+    return at_most(math.ceil(row.correct - 1e-9), row.trials, GOOD)
 
 
 def scores(cells: Sequence[dict[str, Any]], trained_len: int, tokens_to_learn: int | None) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""Shares of trials that came out right: tails of the binomial distribution, and intervals of the share. No torch."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+Z95 = 1.959963984540054
+
+
+class Interval(NamedTuple):
+    """A share and its 95 % Wilson interval."""
+
+    share: float
+    low: float
+    high: float
+
+
+def wilson(correct: int, trials: int) -> Interval:
+    """The share of correct trials, with the Wilson score interval (95 %)."""
+    if trials < 1:
+        raise ValueError(f"trials: {trials} - must be positive")
+    share, z2 = correct / trials, Z95**2
+    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a binomial share (Clopper and Pearson, Biometrika 1934): where either tail has (1 - level) / 2."""
+    tail = (1 - level) / 2
+    low = 0.0 if successes == 0 else _bisect(lambda chance: at_least(successes, trials, chance) < tail)
+    high = 1.0 if successes == trials else _bisect(lambda chance: at_most(successes, trials, chance) > tail)
+    return low, high
+
+
+def at_least(successes: int, trials: int, chance: float) -> float:
+    """The probability of that many successes or more, for a chance above 0 and below 1; 1 where that many are expected."""
+    if successes <= trials * chance:
+        return 1.0
+    term = _exactly(successes, trials, chance)
+    odds = chance / (1 - chance)
+    total = 0.0
+    for done in range(successes, trials + 1):  # each term is the last times a factor below 1
+        total += term
+        term *= (trials - done) / (done + 1) * odds
+        if term < total * 1e-15:
+            break
+    return total
+
+
+def at_most(successes: int, trials: int, chance: float) -> float:
+    """The probability of that many successes or fewer; 1 where that many are expected."""
+    return at_least(trials - successes, trials, 1 - chance)
+
+
+def _exactly(successes: int, trials: int, chance: float) -> float:
+    failures = trials - successes
+    log_ways = math.lgamma(trials + 1) - math.lgamma(successes + 1) - math.lgamma(failures + 1)
+    return math.exp(log_ways + successes * math.log(chance) + failures * math.log1p(-chance))
+
+
+def _bisect(below: Callable[[float], bool]) -> float:
+    """The number from 0 to 1 up to which `below` holds."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if below(middle):
+            low = middle
+        else:
+            high = middle
+    return low
