@@ -1,10 +1,7 @@
 """The main job in a real browser, as a person does it."""
 
-import fcntl
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +10,11 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from hybrid_core import link, presets
 from hybrid_core.costs.model import model_costs
 from hybrid_core.report import units
+from hybrid_core.runs.schema import sqlite_address
+from hybrid_core.runs.store import RunStore
 from hybrid_core.spec import ArchSpec
-from tests.e2e.conftest import expect_toast, visit, visitor, whole
+from tests.e2e.conftest import confirm_cancel, expect_toast, visit, visitor, whole
+from tests.jobs import device_taken
 
 MINUTES = 15  # a guard against hanging, for what trains or measures
 MODELS = Path(__file__).parents[2] / "profiles" / "models" / "configs"
@@ -68,14 +68,9 @@ def save(page: Page, button: str, to: Path) -> Path:
     return to
 
 
-@contextmanager
-def device_taken(place: Path) -> Iterator[None]:
-    """Hold the CPU as a running job does (hybrid_core/runs/worker.py): jobs for it wait meanwhile, however long the browser takes."""
-    lock = place / "data" / "locks" / "cpu.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def the_store(place: Path) -> RunStore:
+    """The store of the server that tests share."""
+    return RunStore(sqlite_address(place / "data" / "runs.db"))
 
 
 def layer(page: Page, n: int) -> Locator:
@@ -260,11 +255,11 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, place: 
     budget = page.get_by_role("spinbutton", name="Time budget")
     budget.fill("5")
     budget.press("Enter")
-    with device_taken(place):
+    with device_taken(the_store(place), small, "cpu"):
         page.get_by_role("button", name="Start profile", exact=True).click()
-        expect(page.get_by_role("progressbar")).to_be_visible()
+        expect(page.get_by_role("progressbar")).to_have_count(2)
         go(page, "Glossary")  # the queue is on every page
-        expect(page.get_by_role("progressbar")).to_be_visible()
+        expect(page.get_by_role("progressbar")).to_have_count(2)
         go(page, "Profile")
     expect(page.get_by_role("heading", name="inter-1to5-100m, done")).to_be_visible(timeout=MINUTES * 60_000)
     expect(page.get_by_text("traced and exact agree to the last FLOP")).to_be_visible()
@@ -283,11 +278,11 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, place: 
 
 def test_a_waiting_and_a_running_profile_can_be_cancelled(page: Page, server: str, place: Path) -> None:
     visit(page, f"{server}/?design={link.encode(presets.get('mamba-100m').spec)}")
-    cancel = page.get_by_role("button", name="Cancel", exact=True)
-    with device_taken(place):
+    with device_taken(the_store(place), presets.get("llama-100m").spec, "cpu") as holds:
         page.get_by_role("button", name="Profile this design", exact=True).click()
         expect(page.get_by_role("heading", name="mamba-100m, queued")).to_be_visible()
-        cancel.click()
+        expect(page.get_by_text(f"waits for run {holds}")).to_be_visible()
+        confirm_cancel(page, holds + 1)
         expect(page.get_by_role("heading", name="mamba-100m, cancelled")).to_be_visible()
     expect(page.get_by_text("No job is running or waiting.")).to_be_visible()
     budget = page.get_by_role("spinbutton", name="Time budget")
@@ -295,7 +290,7 @@ def test_a_waiting_and_a_running_profile_can_be_cancelled(page: Page, server: st
     budget.press("Enter")
     page.get_by_role("button", name="Start profile", exact=True).click()
     expect(page.get_by_role("heading", name="mamba-100m, running")).to_be_visible()
-    cancel.click()
+    confirm_cancel(page, holds + 2)
     expect(page.get_by_role("heading", name="mamba-100m, cancelled")).to_be_visible()
     expect(page.get_by_text("No job is running or waiting.")).to_be_visible()
 
