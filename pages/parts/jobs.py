@@ -5,6 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -19,6 +20,7 @@ from hybrid_core.runs.store import ACTIVE, UnknownRun, now
 from hybrid_core.spec import ArchSpec, SpecError
 from pages.parts import design
 
+DRAWN = "jobs.drawn"  # the whole page is being drawn, not the queue alone
 STATUS_ICON = {
     "queued": ":material/hourglass_empty:",
     "running": ":material/play_circle:",
@@ -88,22 +90,27 @@ def start(make: Callable[[], tuple[ArchSpec, Options]]) -> bool:
     return True
 
 
-@st.fragment(run_every=1.0)
 def queue() -> None:
     """Running and waiting jobs, refreshed every second; the page follows when one has something new or ends."""
-    with needs_runs():
-        _queue()
+    st.session_state[DRAWN] = True
+    st.fragment(_queue, run_every=1.0)()
 
 
 def _queue() -> None:
-    active = _active_rows()
-    state = {(run.id, run.message) for run in active}
-    if st.session_state.get("jobs.state", state) != state:
-        st.session_state["jobs.state"] = state
-        st.rerun()  # a part is known, or a job has ended: the results below follow
+    with needs_runs():
+        active = _active_rows()
+        _follow({(run.id, run.message) for run in active})
+        if not active:
+            st.caption("No job is running or waiting.")
+
+
+def _follow(state: set[Any]) -> None:
+    """Draw the whole page anew when the jobs are not as they were. Where it is being drawn just now, that is done already: to begin again
+    would lose the press that it is drawn for."""
+    before, drawn = st.session_state.get("jobs.state", state), st.session_state.pop(DRAWN, False)
     st.session_state["jobs.state"] = state
-    if not active:
-        st.caption("No job is running or waiting.")
+    if before != state and not drawn:
+        st.rerun()
 
 
 def _active_rows() -> list[Run]:
@@ -149,23 +156,17 @@ def strip() -> None:
     except StoreError as error:  # this page does without
         st.caption(f":material/info: Jobs and runs cannot be shown. {design.plain(str(error))}.")
         return
+    st.session_state[DRAWN] = True
     st.fragment(_strip, run_every=1.0 if active else 5.0)()
 
 
 def _strip() -> None:
     with needs_runs():
-        _follow_strip()
-
-
-def _follow_strip() -> None:
-    active = _active_rows()
-    state = {run.id for run in active}
-    if st.session_state.setdefault("jobs.strip", state) != state:
-        ended = st.session_state["jobs.strip"] - state
-        st.session_state["jobs.strip"] = state
-        for run_id in ended:
+        state = {run.id for run in _active_rows()}
+        for run_id in st.session_state.get("jobs.strip", state) - state:
             _toast(run_id)
-        st.rerun()
+        st.session_state["jobs.strip"] = state
+        _follow(state)
 
 
 def _toast(run_id: int) -> None:
