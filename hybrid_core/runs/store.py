@@ -78,13 +78,15 @@ class Run:
             return f"kind: {self.kind!r} - this version knows {', '.join(KINDS)}"
         if self.status not in STATUSES:
             return f"status: {self.status!r} - this version knows {', '.join(STATUSES)}"
+        odd = [name for name, record in {"options": self.options, **self.parts}.items() if not isinstance(record, dict)]
+        if odd:
+            return f"{odd[0]}: holds no record - written by another version, or edited"
         try:
             _ = self.spec
             KINDS[self.kind].options.make(**self.options)
         except SpecError as error:
             return str(error)
-        odd = next((name for name, part in self.parts.items() if not isinstance(part, dict)), None)
-        return f"part {odd!r} - is no record" if odd else None
+        return None
 
     @property
     def log_path(self) -> Path:
