@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from hybrid_core import link, presets
 from hybrid_core.costs.model import model_costs
+from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import units
 from hybrid_core.runs.schema import sqlite_address
 from hybrid_core.runs.store import RunStore
@@ -70,6 +71,7 @@ def save(page: Page, button: str, to: Path) -> Path:
 
 def the_store(place: Path) -> RunStore:
     """The store of the server that tests share."""
+    (place / "data").mkdir(exist_ok=True)
     return RunStore(sqlite_address(place / "data" / "runs.db"))
 
 
@@ -293,6 +295,30 @@ def test_a_waiting_and_a_running_profile_can_be_cancelled(page: Page, server: st
     confirm_cancel(page, holds + 2)
     expect(page.get_by_role("heading", name="mamba-100m, cancelled")).to_be_visible()
     expect(page.get_by_text("No job is running or waiting.")).to_be_visible()
+
+
+def test_a_tick_stays_with_its_run_when_rows_come_and_go(page: Page, server: str, place: Path) -> None:
+    store, spec = the_store(place), presets.get("mamba-100m").spec
+    made = [store.create("profile", spec, ProfileOptions(device="cpu").model_dump(mode="json"), "none") for _ in range(3)]
+    for run_id in made:
+        store.finish(run_id, "done")
+    visit(page, f"{server}/runs")
+    table = page.get_by_test_id("stDataFrame").bounding_box()
+    assert table
+    page.mouse.click(table["x"] + 18, table["y"] + 35 + 35 + 17)  # the box of the second row
+    shown = page.get_by_role("heading", name=f"Run {made[1]}", exact=True)
+    expect(shown).to_be_visible()
+    store.delete(made[2])  # by somebody else: the row above goes
+    with device_taken(store, spec, "elsewhere"):  # and a new one comes, which the page follows
+        expect(page.get_by_role("progressbar")).to_be_visible()
+        whole(page)
+        expect(shown).to_be_visible()
+        page.get_by_role("button", name="Delete", exact=True).click()
+        expect(page.get_by_text(f"run {made[1]}, mamba-100m")).to_be_visible()
+        page.get_by_role("button", name="Yes, delete", exact=True).click()
+        expect(shown).to_have_count(0)
+    left = [run.id for run in store.list(with_parts=False) if run.id in made]
+    assert left == [made[0]]
 
 
 def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(page: Page, server: str, tmp_path: Path) -> None:
