@@ -244,6 +244,23 @@ def test_fifty_kills_of_worker_and_server_lose_nothing_and_leave_nothing_behind(
     assert all("ended without a word" in str(run.error) for run in runs if run.status == "failed")
 
 
+def test_a_foreign_job_that_waits_fails_with_the_reason_and_the_queue_moves_on(store: RunStore) -> None:
+    foreign, next_one = store.create("dream", design("A"), {}, "cpu"), queued(store)
+    assert store.claim("its lease", CLOCK.boot, CLOCK.seconds()) == foreign
+    assert work_on(foreign, "its lease") == 1
+    assert "kind: 'dream' - this version knows" in str(store.get(foreign).error)
+    assert status(store, next_one) == "running"  # started by the worker before it
+
+
+def test_a_run_that_is_cancelled_and_deleted_does_not_stop_the_queue(store: RunStore) -> None:
+    dispatcher, first = Dispatcher(store), submit(design("AMHS"), LONG, store)
+    begun(store, dispatcher, first)
+    cancel(first, store)
+    store.delete(first)
+    second = submit(design("M"), LONG, store)
+    begun(store, dispatcher, second)
+
+
 # ---------------------------------------------------------------- jobs that get nowhere
 
 
@@ -266,18 +283,16 @@ def test_a_job_without_a_budget_may_take_its_time() -> None:
 
 
 def test_an_overdue_job_is_ended_with_that_reason(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    over = threading.Event()
+    run_id, said = queued(store), []
+    store.claim("a lease", CLOCK.boot, CLOCK.seconds())
+    lease = Lease(store, run_id, "a lease", lambda: "no progress for 10 minutes")
 
-    def end(why: str) -> None:
+    def end(why: str) -> None:  # in place of the end of this process
         said.append(why)
-        over.set()
-        raise SystemExit
+        lease._over.set()
 
     monkeypatch.setattr("hybrid_core.runs.lease.RENEW_S", 0.01)
     monkeypatch.setattr("hybrid_core.runs.lease.end_this_process", end)
-    run_id = queued(store)
-    store.claim("a lease", CLOCK.boot, CLOCK.seconds())
-    Lease(store, run_id, "a lease", lambda: "no progress for 10 minutes").take()
-    assert over.wait(60) and "no progress" in said[0]
+    lease.take()
+    assert lease._over.wait(60) and "no progress" in said[0]
     assert (status(store, run_id), store.get(run_id).error) == ("failed", "no progress for 10 minutes")

@@ -4,6 +4,7 @@ A queued job is a row and nothing else. A `Dispatcher` gives it a process when i
 server has one in a thread, a command that waits for its job has one, and a worker that is done looks once: any number may be at it.
 """
 
+import logging
 import os
 import secrets
 import shutil
@@ -20,7 +21,7 @@ from hybrid_core.runs.devices import concrete
 from hybrid_core.runs.kinds import Options, kind_of
 from hybrid_core.runs.lease import CLOCK, Watch
 from hybrid_core.runs.schema import StoreError
-from hybrid_core.runs.store import Run, RunStore, open_store
+from hybrid_core.runs.store import Run, RunStore, UnknownRun, open_store
 from hybrid_core.spec import ArchSpec, SpecError
 from kernels.implementations import CannotRun, require_installed
 
@@ -76,8 +77,8 @@ class Dispatcher:
         """End runs whose process is gone or whose lease was not renewed; put back those whose worker never began."""
         for run_id, (lease, process) in list(self._started.items()):
             if (code := process.poll()) is not None:
+                self._ended(run_id, lease, code)
                 del self._started[run_id]
-                self.store.finish(run_id, "failed", _last_words(self.store.get(run_id), code), lease=lease)
         for run in self.store.list(with_parts=False, statuses=("running",)):
             if self.watch.expired(run):
                 self._end(run)
@@ -97,6 +98,13 @@ class Dispatcher:
     def unsure(self) -> list[Run]:
         """Running runs of which it takes a lease's time to tell whether they live."""
         return [run for run in self.store.list(with_parts=False, statuses=("running",)) if self.watch.unsure(run)]
+
+    def _ended(self, run_id: int, lease: str, code: int) -> None:
+        try:
+            run = self.store.get(run_id)
+        except UnknownRun:  # deleted since
+            return
+        self.store.finish(run_id, "failed", _last_words(run, code), lease=lease)
 
     def _end(self, run: Run) -> None:
         if run.pid is None and run.lease is not None:
@@ -119,6 +127,9 @@ def _dispatch() -> None:
             dispatcher = dispatcher or Dispatcher(open_store())
             dispatcher.look()
         except StoreError:  # pages say so; it may come back
+            pause.wait(10 * LOOK_S)
+        except Exception:  # whatever it was, the queue must not stand still for it
+            logging.getLogger(__name__).exception("the queue of jobs")
             pause.wait(10 * LOOK_S)
 
 

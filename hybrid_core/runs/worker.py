@@ -8,6 +8,7 @@ from typing import Any
 from hybrid_core.runs.jobs import Dispatcher
 from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.lease import Lease, LostLease
+from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import Run, open_store
 from hybrid_core.spec import SpecError
 from kernels.implementations import CannotRun
@@ -19,10 +20,12 @@ def main(run_id: int, word: str) -> int:
     """Run the job; 0 when it is done, 1 when it failed (the run says why)."""
     store = open_store()
     run = store.get(run_id)
-    pace = Pace(run.options.get("budget_s"))
+    pace = Pace(None if run.foreign else run.options.get("budget_s"))
     lease = Lease(store, run_id, word, pace.overdue)
     try:
         lease.take()
+        if run.foreign:
+            raise SpecError(run.foreign)
         work(run, lease, pace)
         lease.finish("done")
         return 0
@@ -83,7 +86,7 @@ def reason(error: Exception) -> str:
     from hybrid_core.profiling.trace import UnknownOperation
 
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if isinstance(error, (DoesNotFit, UnknownOperation, SpecError, CannotRun)):
+    if isinstance(error, (DoesNotFit, UnknownOperation, SpecError, CannotRun, StoreError)):
         return first
     if isinstance(error, (OutOfMemoryError, MemoryError)) or "can't allocate memory" in first:
         return f"out of memory: {first}. Try a smaller batch, shorter contexts or bf16"
