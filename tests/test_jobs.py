@@ -99,6 +99,16 @@ def test_a_run_of_another_boot_is_watched_before_it_is_ended(store: RunStore, bo
     assert status(store, dead) == "failed" and not dispatcher.unsure()
 
 
+def test_a_worker_that_would_be_seen_if_it_lived_is_not_waited_for(store: RunStore) -> None:
+    first = Dispatcher(store)
+    run_id = submit(design("AMHS"), LONG, store)
+    worker = begun(store, first, run_id)
+    worker.kill()
+    worker.wait()
+    Dispatcher(store).end_the_dead()  # of a server that was started since
+    assert status(store, run_id) == "failed"
+
+
 def test_a_live_run_of_another_boot_stays(store: RunStore) -> None:
     hands = Hands()
     run_id, dispatcher = running(store, "another boot", 5.0), Dispatcher(store, Watch(Clock("this boot", hands)))

@@ -12,14 +12,13 @@ import signal
 import subprocess
 import sys
 import threading
-
-import psutil
+from contextlib import suppress
 
 from hybrid_core.data import data_dir
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.runs.devices import concrete
 from hybrid_core.runs.kinds import Options, kind_of
-from hybrid_core.runs.lease import CLOCK, Watch
+from hybrid_core.runs.lease import CLOCK, Watch, worker_of
 from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import Run, RunStore, UnknownRun, open_store
 from hybrid_core.spec import ArchSpec, SpecError
@@ -148,14 +147,10 @@ def _spawn(run_id: int, lease: str) -> "subprocess.Popen[bytes]":
 
 
 def _kill_worker(run: Run) -> None:
-    """End the process of a run, if it is one of ours to see: its command line has the lease, whoever else has its number by now."""
-    if not run.pid or not run.lease:
-        return
-    try:
-        if run.lease in psutil.Process(run.pid).cmdline():
-            os.killpg(run.pid, signal.SIGKILL)
-    except (psutil.Error, OSError):
-        return  # gone, or in another container: there it sees at its next renewal that the lease is lost
+    """End the process of a run, with all it started. One in another container sees at its next renewal that its lease is lost."""
+    if process := worker_of(run):
+        with suppress(ProcessLookupError):  # gone in between
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_words(run: Run, code: int | None = None) -> str:

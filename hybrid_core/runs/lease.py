@@ -3,7 +3,7 @@
 The worker writes down, every RENEW_S, how far the machine's monotonic clock has come and which boot it counts from. Every process of
 that boot reads the same clock, in whichever container it is, and nobody can set it: a run that was not renewed for LEASE_S has no
 worker. Of a run from another boot (another machine, or this one before it was started again) only one thing can be told: whether what
-it wrote changes. So it is watched for LEASE_S first.
+it wrote changes. So it is watched for LEASE_S first. Where the process could be seen if it lived, nobody has to wait.
 """
 
 import os
@@ -14,7 +14,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import psutil
 
 from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import Run, RunStore
@@ -25,11 +27,12 @@ START_S = 60.0  # from the moment when a device is given to a run until its work
 GIVE_UP_S = 14.0  # a worker that could not renew for so long stops, before another may have its device
 
 
-def _boot() -> str | None:
-    """What tells boots of machines apart, and clocks within one; None where the system does not say."""
+def _this(space: str) -> str | None:
+    """What tells boots of machines apart, and within one the containers that have "time" or "pid" of their own; None where the system does
+    not say."""
     try:
-        clocks = os.readlink("/proc/self/ns/time") if Path("/proc/self/ns/time").exists() else ""
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip() + clocks
+        own = Path(f"/proc/self/ns/{space}")
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip() + (os.readlink(own) if own.exists() else "")
     except OSError:
         return None
 
@@ -41,7 +44,17 @@ class Clock(NamedTuple):
     seconds: Callable[[], float]
 
 
-CLOCK = Clock(_boot(), time.monotonic)
+CLOCK = Clock(_this("time"), time.monotonic)
+PID_SPACE = _this("pid")
+
+
+def worker_of(run: Run) -> psutil.Process | None:
+    """The process that works on a run, where it can be seen: its command line has the lease, whoever has its number by now."""
+    try:
+        process = psutil.Process(run.pid) if run.pid else None
+        return process if process and run.lease in process.cmdline() else None
+    except psutil.Error:
+        return None
 
 
 @dataclass
@@ -53,7 +66,8 @@ class Watch:
 
     def expired(self, run: Run) -> bool:
         """Whether the worker of a running run must be dead."""
-        return self._silent_s(run) > (LEASE_S if run.pid else START_S)
+        gone = run.pid is not None and run.pid_space is not None and run.pid_space == PID_SPACE and worker_of(run) is None
+        return gone or self._silent_s(run) > (LEASE_S if run.pid else START_S)
 
     def unsure(self, run: Run) -> bool:
         """Whether it takes longer to tell."""
@@ -91,7 +105,8 @@ class Lease:
 
     def take(self) -> None:
         """Say which process works on the run, and renew from now on. Raises LostLease where it was cancelled or given to another."""
-        self._must(self.store.renew(self.run_id, self.word, CLOCK.boot, CLOCK.seconds(), pid=os.getpid(), host=socket.gethostname()))
+        me: dict[str, Any] = {"pid": os.getpid(), "pid_space": PID_SPACE, "host": socket.gethostname()}
+        self._must(self.store.renew(self.run_id, self.word, CLOCK.boot, CLOCK.seconds(), **me))
         self._thread.start()
 
     def report(self, fraction: float, message: str) -> None:

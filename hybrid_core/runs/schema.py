@@ -28,7 +28,8 @@ class Base(DeclarativeBase):
 
 
 class RunRow(Base):
-    """One run. `lease` is a word that only its worker knows; `boot` and `heard` say when the worker last renewed it (lease.py)."""
+    """One run. `lease` is a word that only its worker knows; `boot` and `heard` say when the worker last renewed it, `pid_space` among
+    which processes `pid` is counted (lease.py)."""
 
     __tablename__ = "runs"
     __table_args__ = {"sqlite_autoincrement": True}  # the number of a deleted run is never given to another  # noqa: RUF012
@@ -41,6 +42,7 @@ class RunRow(Base):
     device: Mapped[str]
     host: Mapped[str | None]
     pid: Mapped[int | None]
+    pid_space: Mapped[str | None]
     lease: Mapped[str | None]
     boot: Mapped[str | None]
     heard: Mapped[float | None]

@@ -49,6 +49,7 @@ class Run:
     device: str
     host: str | None
     pid: int | None
+    pid_space: str | None
     lease: str | None
     boot: str | None
     heard: float | None

@@ -19,6 +19,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("lease", sa.String))
         table.add_column(sa.Column("boot", sa.String))
         table.add_column(sa.Column("heard", sa.Float))
+        table.add_column(sa.Column("pid_space", sa.String))
         table.drop_column("pid_started")
     # Every process that opens a SQLite file is on one machine; a server's database is shared by several, each with devices of its own.
     dialect = op.get_bind().dialect.name
