@@ -26,8 +26,7 @@ ROWS = (1, 2, 4, 8, 16, 64, 256, 1024)
 
 
 def _best_s(work: Callable[[], object], device: torch.device, budget_s: float = 0.6) -> float:
-    """The quickest of a few repeats after one warm-up: other work on the machine only ever adds."""
-    work()
+    """The quickest of a few repeats: other work on the machine only ever adds."""
     return min(repeat(work, device, budget_s, most=7, least=3).seconds)
 
 
@@ -41,7 +40,6 @@ class Calibration:
     def _random(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         return torch.rand(*shape, device=self.device).to(dtype or self.dtype)
 
-    @torch.inference_mode()
     def peak_and_bandwidth(self) -> dict[str, Any]:
         """FLOP/s of a square matrix product, as large as a twentieth of a second allows, and bytes/s of reading a float32 matrix once.
 
@@ -62,7 +60,6 @@ class Calibration:
         a, b = self._random(size, size, dtype=dtype), self._random(size, size, dtype=dtype)
         return _best_s(lambda: F.linear(a, b), self.device, budget_s)  # as the modules multiply; on a CPU a @ b can be slower
 
-    @torch.inference_mode()
     def linear(self) -> tuple[tuple[int, float], ...]:
         """Seconds per weight against rows. Several matrices take turns, so that no cache holds them all."""
         d_in, d_out, n = 2048, 8192, 4 * self.large
@@ -74,7 +71,6 @@ class Calibration:
 
         return tuple((rows, seconds(rows) / (n * d_in * d_out)) for rows in ROWS)
 
-    @torch.inference_mode()
     def attention(self) -> tuple[float, float]:
         """FLOP/s of causal prefill over the pairs that the mask lets through: all of them, and within a window."""
         t, h, d, window = 1024 * self.large, 16, 64, 512
@@ -84,14 +80,12 @@ class Calibration:
         seen = sum(min(i, window) for i in range(1, t + 1))
         return whole, pair * seen / _best_s(lambda: attention(q, k, k, window=window), self.device)
 
-    @torch.inference_mode()
     def kv(self) -> float:
         """Bytes/s at which one query per sequence reads its keys and values."""
         q = self._random(4, 1, 32, 64)
         k, v = self._random(4, 8192, 8, 64), self._random(4, 8192, 8, 64)
         return (k.nbytes + v.nbytes) / _best_s(lambda: attention(q, k, v), self.device)
 
-    @torch.inference_mode()
     def scan(self) -> tuple[float, float]:
         """FLOP/s of the chunked scan, and bytes/s of the state (read and written) in single steps."""
         b, t, h, p, n, chunk = 1, 1024 * self.large, 16, 128, 128, 128
@@ -110,7 +104,6 @@ class Calibration:
         steps_s = _best_s(lambda: [ssd_step(*one, state) for state in states], self.device)
         return flops, 2 * sum(state.nbytes for state in states) / steps_s
 
-    @torch.inference_mode()
     def elementwise(self) -> float:
         """Bytes/s, read and written, of a chain of elementwise operations on tensors larger than the caches."""
         gate, up = self._random(2048 * self.large, 8192), self._random(2048 * self.large, 8192)
