@@ -1,7 +1,7 @@
 """The quick trainer: a curriculum from few needles close by to many in the whole trained length.
 
 Everything that decides the weights depends on steps and tokens alone, so that the same design, options and seed give the same proxy on
-the same machine; the clock can only cut training short. Matrices are trained by Muon (arXiv 2502.16982), the rest by Adam.
+the same machine; the clock can only cut training short. Matrices of products are trained by Muon (arXiv 2502.16982), the rest by Adam.
 """
 
 import time
@@ -58,13 +58,13 @@ class Training:
 
 
 class Optimiser:
-    """Muon for matrices, Adam for embeddings, vectors and convolutions."""
+    """Muon for the matrices of products: the weights of Linear modules but the head's. Adam for the rest: embeddings and head, norms,
+    biases, convolutions, decays, lambdas, and experts, whose matrices lie in stacks that torch's Muon does not take."""
 
-    def __init__(self, model: nn.Module) -> None:
-        named = list(model.named_parameters())
-        matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "conv" not in name]
-        taken = {id(p) for p in matrices}
-        self.rest = [p for _, p in named if id(p) not in taken]
+    def __init__(self, model: HybridLM) -> None:
+        matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear) and module is not model.head]
+        taken = {id(matrix) for matrix in matrices}
+        self.rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=0.0),
             torch.optim.AdamW(self.rest, lr=ADAM_LR, betas=(0.9, 0.95), weight_decay=0.0),
