@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,11 @@ import torch
 from hybrid_core.cli import main
 from hybrid_core.profiling import device
 from hybrid_core.profiling.options import ProfileOptions, device_among
+from hybrid_core.retrieval.checkpoint import CheckpointRun, checkpoint
+from hybrid_core.retrieval.options import CheckpointOptions
 from hybrid_core.runs import devices
 from hybrid_core.spec import SpecError
+from tests.designs import design
 
 GPUS = [["NVIDIA H100 80GB HBM3", 84_000_000_000], ["NVIDIA L4", 24_000_000_000]]
 
@@ -120,3 +124,22 @@ def test_a_number_that_torch_cannot_read_is_no_device(name: str) -> None:
     """torch.device takes no leading zero and no number beyond 127."""
     with pytest.raises(SpecError, match=f"^device: '{name}' - must be among those"):
         device_among(["cuda:0", "cpu"], ProfileOptions.make(device=name).device)
+
+
+def test_a_checkpoint_is_run_with_its_device_as_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """transformers' models may launch kernels that go to the current device, wherever their tensors are."""
+    current = [0]
+
+    @contextmanager
+    def exchanged(device: torch.device) -> Iterator[None]:
+        before, current[0] = current[0], device.index
+        yield
+        current[0] = before
+
+    ran = []
+    monkeypatch.setattr(torch.cuda, "device", exchanged)
+    monkeypatch.setattr(device, "resolve", torch.device)
+    monkeypatch.setattr(CheckpointRun, "run", lambda self: ran.append((str(self.device), current[0])))
+    for name in ("cuda:1", "cpu"):
+        checkpoint(design("A"), CheckpointOptions(path=str(tmp_path), device=name), lambda name, data: None, lambda fraction, message: None)
+    assert ran == [("cuda:1", 1), ("cpu", 0)] and current == [0]

@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,11 @@ def synchronise(device: torch.device) -> None:
     """Wait until the device has done all it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """While it is open, work that names no device goes to this one: kernels of other libraries launch on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def free_memory(device: torch.device) -> None:
