@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 import time
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -26,7 +27,7 @@ from hybrid_core.retrieval.proxy import proxy
 from hybrid_core.retrieval.trainer import Optimiser, Trainer, Training
 from hybrid_core.runs import cancel, submit
 from hybrid_core.spec import NoMixer, SpecError
-from tests.designs import INTRA_COMBINATIONS, design, intra_design
+from tests.designs import INTRA_COMBINATIONS, MOE, design, intra_design
 from tests.test_modules import VARIANTS
 from tests.test_runs import ended, store, until
 
@@ -83,6 +84,22 @@ def test_a_solved_task_ends_early_and_says_when_it_was_learnt() -> None:
     _, state = trained(0, [task.Stage("fives", 16, always_the_same, 1.0)], 200_000)
     assert state.ended == "solved"
     assert state.tokens_to_learn and state.tokens_to_learn < state.tokens < 50_000
+
+
+def test_compiling_before_training_changes_nothing_and_takes_nothing_of_its_time() -> None:
+    stages = [task.Stage("echo", n, partial(pairs, n // 4), 1.0) for n in (16, 32)]
+    model = build(proxy(design("MA", ffn=MOE), 32, 128, 256))
+    trainer = Trainer(model, stages, lambda _: 64, 10_000, 0, 1000.0, lambda _: None)
+    before, drawn = {name: value.clone() for name, value in model.state_dict().items()}, trainer.generator.get_state()
+    shapes: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    model.train()
+    trainer._compile()
+    assert shapes == [(4, 15), (2, 31)] and trainer.deadline > 1000.0
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters()) and torch.equal(trainer.generator.get_state(), drawn)
+    assert not any(module.load.any() for module in trainer.balanced) and len(trainer.balanced) == 2
+    assert (trainer.training.tokens, trainer.training.steps) == (0, 0)
 
 
 def test_the_clock_cuts_training() -> None:

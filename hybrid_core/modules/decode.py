@@ -4,7 +4,7 @@ Token and position are tensors that every step overwrites, so that nothing in th
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -86,20 +86,31 @@ def _compiled(static: StaticStep) -> Callable[[], Tensor]:
 
 
 def _captured(static: StaticStep) -> Callable[[], Tensor]:
-    """The step as a graph on the model's device, whichever is the current one. It is captured on a stream made here: the one that torch
-    would take stays on the device of the process's first capture, and a graph of another device's work is empty."""
-    with torch.cuda.device(static.token.device):
+    return captured(static.step, static.warm_up, static.token.device)
+
+
+Result = TypeVar("Result")
+
+
+def captured(work: Callable[[], Result], warm_up: Callable[[], object], device: torch.device) -> Callable[[], Result]:
+    """`work` as a graph on a CUDA device, whichever is the current one. Each call does the work anew and returns the same tensors,
+    overwritten. `warm_up` comes first: what is compiled, loaded or chosen at a first call cannot be captured.
+
+    The graph is given a stream made here: the one that torch would take stays on the device of the process's first capture, and a graph
+    of another device's work is empty.
+    """
+    with torch.cuda.device(device):
         stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(stream)
         with torch.cuda.stream(side):
-            static.warm_up()
+            warm_up()
         stream.wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=side):
-            logits = static.step()
+            result = work()
 
-    def replay() -> Tensor:
+    def replay() -> Result:
         graph.replay()
-        return logits
+        return result
 
     return replay

@@ -107,9 +107,11 @@ class Trainer:
 
     def run(self) -> Training:
         """All stages, until the last is solved, the planned tokens are used, or the clock says stop."""
+        self.model.train()
+        if self.device.type == "cuda":
+            self._compile()
         started, state = time.monotonic(), self.training
         at, began, steps = 0, 0, 0
-        self.model.train()
         while not state.ended:
             stage = self.stages[at]
             if at and self._draw() < REHEARSAL:
@@ -153,13 +155,31 @@ class Trainer:
 
     def _step(self, stage: Stage) -> tuple[Tensor, float]:
         """One optimiser step on fresh data; the loss and the share of whole answers that were right."""
-        drawn = stage.draw(self.step_tokens(stage.length), self.generator)
-        tokens, answers = drawn.tokens.to(self.device), drawn.answers.to(self.device)[:, 1:]
-        said, right = self.model(tokens[:, :-1])[answers], tokens[:, 1:][answers]
-        loss = F.cross_entropy(said, right)
+        loss, right, n_tokens = self._forward(stage, self.generator)
         self.optimiser.step(loss, self._rate())
         for module in self.balanced:
             module.update_balance()
         self.training.steps += 1
-        self.training.tokens += tokens.numel()
-        return loss.detach(), float((said.argmax(-1) == right).view(-1, drawn.width).all(-1).float().mean())
+        self.training.tokens += n_tokens
+        return loss.detach(), float(right)
+
+    def _forward(self, stage: Stage, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+        """The loss on data of a stage, the share of whole answers that were right, and how many tokens there were."""
+        drawn = stage.draw(self.step_tokens(stage.length), generator)
+        tokens, answers = drawn.tokens.to(self.device), drawn.answers.to(self.device)[:, 1:]
+        said, true = self.model(tokens[:, :-1])[answers], tokens[:, 1:][answers]
+        right = (said.argmax(-1) == true).view(-1, drawn.width).all(-1).float().mean()
+        return F.cross_entropy(said, true), right, tokens.numel()
+
+    def _compile(self) -> None:
+        """Both passes on every stage, which change nothing: kernels are compiled at their first use with a shape, and that is no training.
+        The clock stands still meanwhile, or a machine that compiles would train its proxies shorter than one that has compiled."""
+        began = time.monotonic()
+        for stage in self.stages:
+            loss, right, _ = self._forward(stage, torch.Generator().manual_seed(0))
+            loss.backward()
+            float(right)  # waits for the device
+        self.model.zero_grad()
+        for module in self.balanced:
+            module.load.zero_()
+        self.deadline += time.monotonic() - began
