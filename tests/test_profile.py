@@ -204,6 +204,20 @@ def test_a_call_that_compiles_is_never_the_figure(budget_s: float, monkeypatch: 
     assert len(timing.seconds) == (5 if budget_s == 40.0 else 1)  # 30 s of the budget are spent before anything is counted
 
 
+@pytest.mark.parametrize(("token_s", "affordable"), [(0.0, (4, 8192)), (1e-4, (4, 8192)), (3e-4, (1, 8192)), (1e-2, (1, 256))])
+def test_the_prompt_is_cut_by_what_tokens_take_not_by_what_a_call_takes(
+    token_s: float, affordable: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call takes 10 ms however short it is: 64 tokens alone would say 0.16 ms a token, 5 s for 4 x 8192 of them, twice."""
+    lengths: list[int] = []
+    monkeypatch.setattr(throughput, "prefill_work", lambda model, batch, length, *how: lengths.append(length) or list)
+    monkeypatch.setattr(throughput, "prefill", lambda work, device, budget_s: throughput.Timing([0.01 + token_s * lengths[-1]]))
+    monkeypatch.setattr(Profile, "_activations", lambda self, model, length: None)
+    options = OPTIONS.model_copy(update={"batch_size": 4, "prompt_len": 8192, "totals": (16384,)})
+    run = Profile(design("A"), options, lambda name, data: None, lambda fraction, message: None)
+    assert run._affordable_prompt(build(design("A"), "meta"), 8.0) == affordable
+
+
 def test_what_is_timed_asks_for_no_gradients() -> None:
     seen = []
     timing = throughput.repeat(lambda: seen.append(torch.is_grad_enabled()), CPU, 1.0, most=3, least=2)

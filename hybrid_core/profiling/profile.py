@@ -32,6 +32,7 @@ from hybrid_core.spec import ArchSpec, SpecError
 from kernels import forget, ran
 
 TRACE_LEN = 8192
+TRIAL_SHARE = 0.01  # of the time for prefill: what takes less says little of how long more tokens take
 DECODE_POINTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 # Shares of the time that is left when a part starts. Where there is an energy meter, decode leaves it some.
 IDLE_SHARE, PREFILL_SHARE, DECODE_SHARE, METERED_DECODE_SHARE = 0.2, 0.4, 0.9, 0.7
@@ -153,17 +154,26 @@ class Profile:
         self.energy.measure("prefill", work, batch * prompt, end - time.monotonic(), batch_size=batch, context_len=prompt)
 
     def _affordable_prompt(self, model: HybridLM, budget_s: float) -> tuple[int, int]:
-        """Batch and prompt that can be prefilled twice within the budget, by the speed of a short prefill."""
-        trial_len = min(SMALLEST_CHUNK, self.prompt)
-        self._activations(model, trial_len)
-        trial = throughput.prefill(throughput.prefill_work(model, 1, trial_len, *self.dtypes), self.device, 0)
-        per_token_s = trial.median_s / trial_len
+        """Batch and prompt that can be prefilled twice within the budget, by the speed of one sequence: a short one, and longer ones for as
+        long as they take next to nothing, since a GPU takes as long for a few tokens as for many."""
+        shortest = length = min(SMALLEST_CHUNK, self.prompt)
+        self._activations(model, length)
+        seconds = self._trial_s(model, length)
+        while seconds < TRIAL_SHARE * budget_s and length < self.prompt:
+            length = min(4 * length, self.prompt)
+            seconds = self._trial_s(model, length)
         batch, prompt = self.batch, self.prompt
-        while batch * prompt * per_token_s * 2 > budget_s and batch > 1:
+        while batch * prompt * 2 * seconds / length > budget_s and batch > 1:
             batch //= 2
-        while batch * prompt * per_token_s * 2 > budget_s and prompt > trial_len:
+        while batch * prompt * 2 * seconds / length > budget_s and prompt > shortest:
             prompt //= 2
         return batch, prompt
+
+    def _trial_s(self, model: HybridLM, length: int) -> float:
+        """Seconds to prefill one sequence."""
+        plan = prefill_plan(self.spec, self.options.workload(length, 1, length), self._free_bytes())
+        work = throughput.prefill_work(model, 1, length, *self.dtypes, plan.chunk_tokens)
+        return throughput.prefill(work, self.device, 0).median_s
 
     def _activations(self, model: HybridLM, prompt_len: int) -> None:
         """Tensors alive at the widest moment of a short prefill, which also warms up, beside the closed form."""
