@@ -285,11 +285,11 @@ def _quality(arguments: argparse.Namespace) -> None:
 def _calibrate(arguments: argparse.Namespace) -> None:
     options = ProfileOptions.make(device=arguments.device, dtype=arguments.dtype)
     require_tools(options)
-    device = _device(options.device)
+    options = options.model_copy(update={"device": _device(options.device)})
     from hybrid_core.profiling.calibrate import Calibration
     from hybrid_core.profiling.device import resolve
 
-    measured = Calibration(resolve(device), options.dtype).run(lambda what: print(f"measuring {what}", file=sys.stderr))
+    measured = Calibration(resolve(options.device), options.dtype).run(lambda what: print(f"measuring {what}", file=sys.stderr))
     hardware.keep_calibration(measured)
     _print_json(measured.model_dump()) if arguments.json else print(calibration_table(measured))
 
