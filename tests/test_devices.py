@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from streamlit.testing.v1 import AppTest
 
 from hybrid_core.cli import main
 from hybrid_core.profiling import device
@@ -21,6 +22,7 @@ from hybrid_core.runs import devices
 from hybrid_core.spec import SpecError
 from tests.designs import design
 
+ROOT = Path(__file__).resolve().parent.parent
 GPUS = [["NVIDIA H100 80GB HBM3", 84_000_000_000], ["NVIDIA L4", 24_000_000_000]]
 
 
@@ -89,6 +91,24 @@ def test_auto_on_the_command_line_says_why_it_is_the_cpu(
     with pytest.raises(pytest.fail.Exception, match="on cpu"):
         main(["profile", "mamba-100m"])
     assert capsys.readouterr().err == "device: auto is the CPU here, as there is no GPU: No CUDA GPUs are available\n"
+
+
+def test_the_page_offers_what_torch_finds_and_says_why_there_is_no_gpu(
+    gpu_build: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    page = AppTest.from_file(str(ROOT / "pages" / "profile.py"), default_timeout=60)
+    for found, offered, captions in (
+        ([GPUS, None], ["NVIDIA H100 80GB HBM3 (78.2 GiB)", "NVIDIA L4 (22.4 GiB)", "CPU"], 0),
+        ([[], "No CUDA GPUs are available"], ["CPU"], 1),
+    ):
+        devices._asked.cache_clear()
+        answered(monkeypatch, json.dumps(found))
+        page.run()
+        assert not page.exception
+        shown = next(box for box in page.selectbox if box.label == "Device").options
+        assert [name.partition(" (")[0] if name.startswith("CPU") else name for name in shown] == offered
+        assert sum("No CUDA GPUs are available" in caption.value for caption in page.caption) == captions
 
 
 @pytest.mark.parametrize(
