@@ -215,7 +215,7 @@ def test_the_prompt_is_cut_by_what_tokens_take_not_by_what_a_call_takes(
     monkeypatch.setattr(Profile, "_activations", lambda self, model, length: None)
     options = OPTIONS.model_copy(update={"batch_size": 4, "prompt_len": 8192, "totals": (16384,)})
     run = Profile(design("A"), options, lambda name, data: None, lambda fraction, message: None)
-    assert run._affordable_prompt(build(design("A"), "meta"), 8.0) == affordable
+    assert run._affordable_prompt(build(design("A"), "meta"), 8.0, 2**40) == affordable
 
 
 def test_what_is_timed_asks_for_no_gradients() -> None:

@@ -138,9 +138,10 @@ class Profile:
         """The prompt of the protocol, or as much of it as the budget holds."""
         self.report(0.2, "Measuring prefill")
         end = time.monotonic() + self.left_s * PREFILL_SHARE
-        batch, prompt = self._affordable_prompt(model, self.left_s * PREFILL_SHARE)
+        free = self._free_bytes()
+        batch, prompt = self._affordable_prompt(model, self.left_s * PREFILL_SHARE, free)
         workload = self.options.workload(prompt, batch, prompt)
-        self.plan = prefill_plan(self.spec, workload, self._free_bytes())
+        self.plan = prefill_plan(self.spec, workload, free)
         work = throughput.prefill_work(model, batch, prompt, *self.dtypes, self.plan.chunk_tokens)
         timing = throughput.prefill(work, self.device, end - time.monotonic())
         at_ceiling = predict(self.spec, workload, self._hardware)
@@ -153,15 +154,15 @@ class Profile:
         )
         self.energy.measure("prefill", work, batch * prompt, end - time.monotonic(), batch_size=batch, context_len=prompt)
 
-    def _affordable_prompt(self, model: HybridLM, budget_s: float) -> tuple[int, int]:
+    def _affordable_prompt(self, model: HybridLM, budget_s: float, free_bytes: int) -> tuple[int, int]:
         """Batch and prompt that can be prefilled twice within the budget, by the speed of one sequence: a short one, and longer ones for as
         long as they take next to nothing, since a GPU takes as long for a few tokens as for many."""
         shortest = length = min(SMALLEST_CHUNK, self.prompt)
         self._activations(model, length)
-        seconds = self._trial_s(model, length)
+        seconds = self._trial_s(model, length, free_bytes)
         while seconds < TRIAL_SHARE * budget_s and length < self.prompt:
             length = min(4 * length, self.prompt)
-            seconds = self._trial_s(model, length)
+            seconds = self._trial_s(model, length, free_bytes)
         batch, prompt = self.batch, self.prompt
         while batch * prompt * 2 * seconds / length > budget_s and batch > 1:
             batch //= 2
@@ -169,9 +170,9 @@ class Profile:
             prompt //= 2
         return batch, prompt
 
-    def _trial_s(self, model: HybridLM, length: int) -> float:
+    def _trial_s(self, model: HybridLM, length: int, free_bytes: int) -> float:
         """Seconds to prefill one sequence."""
-        plan = prefill_plan(self.spec, self.options.workload(length, 1, length), self._free_bytes())
+        plan = prefill_plan(self.spec, self.options.workload(length, 1, length), free_bytes)
         work = throughput.prefill_work(model, 1, length, *self.dtypes, plan.chunk_tokens)
         return throughput.prefill(work, self.device, 0).median_s
 
