@@ -289,6 +289,7 @@ def _quality(arguments: argparse.Namespace) -> None:
 def _calibrate(arguments: argparse.Namespace) -> None:
     options = ProfileOptions.make(device=arguments.device, dtype=arguments.dtype)
     require_tools(options)
+    options = options.model_copy(update={"device": _device(options.device)})
     from hybrid_core.profiling.calibrate import Calibration
     from hybrid_core.profiling.device import resolve
 
@@ -349,6 +350,7 @@ def _job(spec: ArchSpec, options: Options, as_json: bool) -> int:
     from hybrid_core.runs import cancel, open_store, submit
 
     require_built(spec)
+    options = options.model_copy(update={"device": _device(options.device)})
     store = open_store()
     run_id = submit(spec, options, store)
     try:
@@ -364,6 +366,15 @@ def _job(spec: ArchSpec, options: Options, as_json: bool) -> int:
     if run.status == "failed":
         print(f"run {run_id} failed: {run.error}", file=sys.stderr)
     return 0 if run.status == "done" else 1
+
+
+def _device(name: str) -> str:
+    """The device that a name means here; on stderr why "auto" is no GPU, where torch's build knows GPUs. Raises SpecError."""
+    from hybrid_core.runs.devices import concrete, why_no_gpu
+
+    if name == "auto" and (why := why_no_gpu()):
+        print(f"device: auto is the CPU here, as there is no GPU: {why}", file=sys.stderr)
+    return concrete(name)
 
 
 def _follow(store: Any, run_id: int) -> None:

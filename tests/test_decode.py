@@ -1,6 +1,10 @@
 """A decode step over tensors that stay in place: what a CUDA graph captures, and what is compiled."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +12,7 @@ from torch import Tensor
 
 from hybrid_core.modules import HybridLM, build, generate
 from hybrid_core.modules.cache import TORCH_DTYPES, Cache
-from hybrid_core.modules.decode import StaticStep, decoder, resolve
+from hybrid_core.modules.decode import StaticStep, _captured, decoder, resolve
 from hybrid_core.spec import ArchSpec, MoE
 from tests.conftest import assert_close
 from tests.designs import INTRA_COMBINATIONS, axes_id, design, intra_design
@@ -92,3 +96,83 @@ def test_a_compiled_step_generates_the_tokens_of_plain_generation() -> None:
         for _ in range(11):
             out.append(step(out[-1])[:, -1].argmax(-1, keepdim=True))
     assert torch.cat(out, 1).tolist() == generate(model, prompt, 12).tolist()
+
+
+# ---------------------------------------------------------------- what a captured graph rests on
+
+
+class Cuda:
+    """Two devices as torch.cuda sees them: a stream lies on the device that was current when it was made, entering one makes its device
+    current, and work goes to the current device. torch's own `graph` runs over it."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.current, self.work, self.capturing = 0, [], False
+        patch.setattr(torch.cuda, "Stream", self.made_stream)
+        patch.setattr(torch.cuda, "current_stream", self.made_stream)
+        patch.setattr(torch.cuda, "stream", lambda stream: self.on(stream.device))
+        patch.setattr(torch.cuda, "device", lambda device: self.on(device.index))
+        patch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(capture_begin=self.begin, capture_end=self.end))
+        patch.setattr(torch.cuda.graph, "default_capture_stream", None)
+        for name in ("synchronize", "empty_cache"):
+            patch.setattr(torch.cuda, name, lambda: None)
+        patch.setattr(torch._C, "_host_emptyCache", lambda: None, raising=False)
+
+    def made_stream(self) -> Any:
+        return SimpleNamespace(device=self.current, wait_stream=lambda other: None)
+
+    @contextmanager
+    def on(self, device: int) -> Iterator[None]:
+        before, self.current = self.current, device
+        yield
+        self.current = before
+
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        self.capturing = True
+
+    def end(self) -> None:
+        self.capturing = False
+
+    def static(self, device: int) -> Any:
+        """A step on one of the devices, whose work is written down."""
+        step = lambda: self.work.append((device, self.current, self.capturing))  # noqa: E731
+        return SimpleNamespace(token=SimpleNamespace(device=torch.device("cuda", device)), warm_up=step, step=step)
+
+
+def test_a_graph_is_captured_on_the_models_device_whatever_is_current_and_was_captured_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda = Cuda(monkeypatch)
+    for device in (0, 1, 0):
+        cuda.work.clear()
+        _captured(cuda.static(device))
+        assert cuda.work == [(device, device, False), (device, device, True)]
+        assert cuda.current == 0
+
+
+@pytest.mark.parametrize("path", ["eager", "static"])
+def test_a_decoder_keeps_nothing_for_a_backward_pass(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With gradients on, the operations that have no backward pass would give way to slower ones."""
+    seen = []
+    forward = HybridLM.continue_from
+
+    def noted(self: HybridLM, *args: Any, **kwargs: Any) -> Tensor:
+        seen.append(torch.is_grad_enabled())
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(HybridLM, "continue_from", noted)
+    monkeypatch.setattr("hybrid_core.modules.decode._compiled", lambda static: static.warm_up() or static.step)
+    model = build(design("AMSH"))
+    step = decoder(model, model.new_cache(1, 4), "eager" if path == "eager" else "compiled")
+    logits = step(some_tokens(1)[:1])
+    assert not logits.requires_grad and len(seen) == (1 if path == "eager" else 4) and not any(seen)
+
+
+def test_a_captured_table_stays_as_it_is_beside_longer_ones_and_ones_of_other_dtypes() -> None:
+    """What a graph reads is memory: no later use of the same rotation may free it or write to it."""
+    model, tokens = build(design("A")), some_tokens()
+    static = uncaptured(model, model.new_cache(1, LENGTH))
+    (table,) = {id(tables): tables for tables in static.tables}.values()
+    held, where = table.cos.clone(), table.cos.data_ptr()
+    build(design("A"), dtype=torch.bfloat16)(tokens)
+    assert model.layers[0].mixer.rope.reserve(1, model.embed.weight).cos.data_ptr() == where  # another dtype has tables of its own
+    model(tokens.repeat(1, 4))  # longer than the table
+    assert static.tables[0].cos.data_ptr() == where and torch.equal(static.tables[0].cos, held)
+    assert model.layers[0].mixer.rope.reserve(1, model.embed.weight).cos.data_ptr() != where

@@ -1,14 +1,17 @@
 """Predictions from measured rates, against sums worked by hand; and the calibration that measures them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from hybrid_core import hardware
 from hybrid_core.cli import main
 from hybrid_core.costs.roofline import predict
 from hybrid_core.hardware import Hardware, PeakFlops, Rates
+from hybrid_core.profiling import calibrate, throughput
 from hybrid_core.spec import SpecError
 from hybrid_core.workload import Workload
 from tests.designs import design
@@ -95,6 +98,21 @@ def test_a_kind_newer_than_the_calibration_is_taken_as_the_slowest() -> None:
 def test_a_calibration_answers_only_for_its_dtype() -> None:
     with pytest.raises(SpecError, match="calibrated in bf16"):
         toy().peak("fp32")
+
+
+def test_on_cuda_what_is_timed_is_the_graph_of_the_work_on_that_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Called from Python, small kernels would take as long as the calls, which a step's own cost already holds."""
+    order: list[str] = []
+
+    def captured(work: Callable[[], None], warm_up: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        warm_up()
+        order.append(f"captured on {device}")
+        return lambda: order.append("replayed")
+
+    monkeypatch.setattr(calibrate, "captured", captured)
+    monkeypatch.setattr(throughput, "synchronise", lambda device: order.append(f"waited for {device}"))
+    calibrate._best_s(lambda: order.append("called"), torch.device("cuda", 1), 0.0)
+    assert order == ["called", "captured on cuda:1", *["replayed", "waited for cuda:1"] * 4]
 
 
 @pytest.mark.slow

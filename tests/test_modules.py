@@ -15,6 +15,7 @@ from hybrid_core.modules.cache import TORCH_DTYPES, Cache
 from hybrid_core.modules.generate import prefilled
 from hybrid_core.modules.intra import IntraHybrid, ScaledSsm
 from hybrid_core.modules.mamba2 import Mamba2Heads
+from hybrid_core.modules.model import _seeded
 from hybrid_core.modules.moe import MixtureOfExperts
 from hybrid_core.modules.norm import RMSNorm
 from hybrid_core.modules.rope import Rope, inverse_frequencies
@@ -480,6 +481,21 @@ def test_one_seed_makes_one_model_and_leaves_the_global_generator_alone() -> Non
     assert torch.rand(1) == untouched
     assert all(torch.equal(value, same[name]) for name, value in first.items())
     assert not torch.equal(first["embed.weight"], other["embed.weight"])
+
+
+@pytest.mark.parametrize("index", [None, 0, 1], ids=["cpu", "cuda:0", "cuda:1"])
+def test_a_seed_is_one_devices_alone(index: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generators of two CUDA devices are stood in for by a CPU's; whoever draws from them meanwhile goes on undisturbed."""
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("all devices were seeded"))
+    cuda = tuple(torch.Generator().manual_seed(n) for n in (1, 2))
+    monkeypatch.setattr(torch.cuda, "default_generators", cuda)
+    everyone = [torch.default_generator, *cuda]
+    seeded = torch.default_generator if index is None else cuda[index]
+    states = [generator.get_state() for generator in everyone]
+    with _seeded(5, torch.device("cpu") if index is None else torch.device("cuda", index)):
+        assert [generator.initial_seed() == 5 for generator in everyone] == [generator is seeded for generator in everyone]
+        torch.rand(3, generator=seeded)
+    assert all(torch.equal(generator.get_state(), state) for generator, state in zip(everyone, states, strict=True))
 
 
 # ---------------------------------------------------------------- generation

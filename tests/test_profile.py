@@ -1,6 +1,7 @@
 """The profile in this process: what fits, how it prefills, what a token's energy is. Clocks and meters are given, none is asked."""
 
 import sys
+import weakref
 from collections.abc import Callable
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -11,10 +12,10 @@ import torch
 from hybrid_core.costs.memory import memory
 from hybrid_core.costs.model import model_costs
 from hybrid_core.modules import HybridLM, build
-from hybrid_core.modules.cache import TORCH_DTYPES
+from hybrid_core.modules.cache import TORCH_DTYPES, Cache
 from hybrid_core.modules.generate import prefilled
 from hybrid_core.modules.rope import Rope
-from hybrid_core.profiling import device
+from hybrid_core.profiling import device, throughput
 from hybrid_core.profiling import profile as profiling
 from hybrid_core.profiling.calibrate import Calibration
 from hybrid_core.profiling.energy import EnergyLog, NoMeter, NvmlMeter
@@ -189,6 +190,55 @@ def calls_of_the_model(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(HybridLM, "forward", counted)
     return lengths
+
+
+# ---------------------------------------------------------------- what is timed
+
+
+@pytest.mark.parametrize("budget_s", [0.0, 2.0, 40.0])
+def test_a_call_that_compiles_is_never_the_figure(budget_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, seconds = Clock(), iter([30.0])  # the first call of each work compiles
+    monkeypatch.setattr("hybrid_core.profiling.throughput.time.perf_counter", clock)
+    timing = throughput.prefill(lambda: clock.sleep(next(seconds, 1.5)), CPU, budget_s)
+    assert set(timing.seconds) == {1.5}
+    assert len(timing.seconds) == (5 if budget_s == 40.0 else 1)  # 30 s of the budget are spent before anything is counted
+
+
+@pytest.mark.parametrize(("token_s", "affordable"), [(0.0, (4, 8192)), (1e-4, (4, 8192)), (3e-4, (1, 8192)), (1e-2, (1, 256))])
+def test_the_prompt_is_cut_by_what_tokens_take_not_by_what_a_call_takes(
+    token_s: float, affordable: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call takes 10 ms however short it is: 64 tokens alone would say 0.16 ms a token, 5 s for 4 x 8192 of them, twice."""
+    lengths: list[int] = []
+    monkeypatch.setattr(throughput, "prefill_work", lambda model, batch, length, *how: lengths.append(length) or list)
+    monkeypatch.setattr(throughput, "prefill", lambda work, device, budget_s: throughput.Timing([0.01 + token_s * lengths[-1]]))
+    monkeypatch.setattr(Profile, "_activations", lambda self, model, length: None)
+    options = OPTIONS.model_copy(update={"batch_size": 4, "prompt_len": 8192, "totals": (16384,)})
+    run = Profile(design("A"), options, lambda name, data: None, lambda fraction, message: None)
+    assert run._affordable_prompt(build(design("A"), "meta"), 8.0, 2**40) == affordable
+
+
+def test_what_is_timed_asks_for_no_gradients() -> None:
+    seen = []
+    timing = throughput.repeat(lambda: seen.append(torch.is_grad_enabled()), CPU, 1.0, most=3, least=2)
+    assert seen == [False] * (1 + len(timing.seconds))
+
+
+def test_a_live_cache_is_gone_before_the_next_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that fit one by one, both at once may not."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    new_cache = HybridLM.new_cache
+
+    def one_at_a_time(self: HybridLM, batch: int, *args: Any) -> Cache:
+        assert not made or made.pop()() is None
+        cache = new_cache(self, batch, *args)
+        made.append(weakref.ref(next(cache.tensors())))
+        return cache
+
+    run = Profile(design("A"), OPTIONS, lambda name, data: None, lambda fraction, message: None)
+    monkeypatch.setattr(HybridLM, "new_cache", one_at_a_time)
+    run._cache(build(design("A")))
+    assert len(made) == 1
 
 
 # ---------------------------------------------------------------- dtype of the states

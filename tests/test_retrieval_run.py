@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 import time
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -15,6 +16,7 @@ from hybrid_core.cli import main
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device
 from hybrid_core.profiling.job import DoesNotFit
+from hybrid_core.registry import KINDS
 from hybrid_core.report.html import command
 from hybrid_core.retrieval import task
 from hybrid_core.retrieval.evaluate import recalled
@@ -22,10 +24,11 @@ from hybrid_core.retrieval.niah import niah, verdict
 from hybrid_core.retrieval.options import CPU, CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.retrieval.probes import loss_by_position, pairs, probes, scattered
 from hybrid_core.retrieval.proxy import proxy
-from hybrid_core.retrieval.trainer import Trainer, Training
+from hybrid_core.retrieval.trainer import Optimiser, Trainer, Training
 from hybrid_core.runs import cancel, submit
-from hybrid_core.spec import SpecError
-from tests.designs import design
+from hybrid_core.spec import NoMixer, SpecError
+from tests.designs import INTRA_COMBINATIONS, MOE, design, intra_design
+from tests.test_modules import VARIANTS
 from tests.test_runs import ended, store, until
 
 __all__ = ["store"]  # the fixture
@@ -47,6 +50,32 @@ def test_a_seed_fixes_the_proxy() -> None:
     ]
 
 
+# Every parameter that a module can have, by the last words of its name: what multiplies vectors of activations, and what does not.
+PRODUCTS = """qkv.weight in_proj.weight x_proj.weight dt_proj.weight proj.weight out.weight attention_out.weight ssm_out.weight
+    linear.weight narrow.weight wide.weight gate_up.weight up.weight down.weight router.weight latent.weight"""
+NO_PRODUCTS = """embed.weight head.weight meta norm.weight q_norm.weight k_norm.weight mixer_norm.weight ffn_norm.weight
+    attention_norm.weight ssm_norm.weight dt_norm.weight B_norm.weight C_norm.weight dt_proj.bias conv_weight conv_bias A_log D dt_bias
+    vectors scalar.attention scalar.ssm"""
+STACKS = "ffn.gate_up ffn.up ffn.down"  # of experts: matrices, three axes
+
+
+def test_muon_trains_matrices_of_products_and_adam_everything_else() -> None:
+    specs = [*VARIANTS.values(), *(intra_design(axes) for axes in INTRA_COMBINATIONS)]
+    assert {type(layer.mixer) for spec in specs for layer in spec.stack} | {NoMixer} == {
+        mixer for mixer, kind in KINDS.items() if kind.module
+    }
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    for spec in specs:
+        model = build(spec, "meta")
+        by_muon = {id(parameter) for parameter in Optimiser(model).parts[0].param_groups[0]["params"]}
+        for name, parameter in model.named_parameters():
+            words = name.split(".")
+            short = words[-1] if words[-1] in NO_PRODUCTS.split() else ".".join(words[-2:])
+            found[id(parameter) in by_muon].add(short)
+    assert found[True] == set(PRODUCTS.split())
+    assert found[False] == {*NO_PRODUCTS.split(), *STACKS.split()}
+
+
 def test_a_solved_task_ends_early_and_says_when_it_was_learnt() -> None:
     def always_the_same(n_tokens: int, generator: torch.Generator) -> task.Sample:
         tokens = torch.full((8, 16), 5)
@@ -55,6 +84,22 @@ def test_a_solved_task_ends_early_and_says_when_it_was_learnt() -> None:
     _, state = trained(0, [task.Stage("fives", 16, always_the_same, 1.0)], 200_000)
     assert state.ended == "solved"
     assert state.tokens_to_learn and state.tokens_to_learn < state.tokens < 50_000
+
+
+def test_compiling_before_training_sees_every_stage_and_changes_nothing() -> None:
+    stages = [task.Stage("echo", n, partial(pairs, n // 4), 1.0) for n in (16, 32)]
+    model = build(proxy(design("MA", ffn=MOE), 32, 128, 256))
+    trainer = Trainer(model, stages, lambda _: 64, 10_000, 0, math.inf, lambda _: None)
+    before, drawn = {name: value.clone() for name, value in model.state_dict().items()}, trainer.generator.get_state()
+    shapes: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda module, inputs: shapes.append(tuple(inputs[0].shape)))
+    model.train()
+    trainer._compile()
+    assert shapes == [(4, 15), (2, 31)]
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters()) and torch.equal(trainer.generator.get_state(), drawn)
+    assert not any(module.load.any() for module in trainer.balanced) and len(trainer.balanced) == 2
+    assert (trainer.training.tokens, trainer.training.steps) == (0, 0)
 
 
 def test_the_clock_cuts_training() -> None:

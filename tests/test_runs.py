@@ -17,7 +17,7 @@ from hybrid_core.report.html import report
 from hybrid_core.report.text import run_table, slow_dtype
 from hybrid_core.runs import Dispatcher, RunStore, cancel, submit
 from hybrid_core.runs.store import Run, UnknownRun, open_store
-from hybrid_core.spec import ArchSpec
+from hybrid_core.spec import SpecError
 from tests.designs import design
 
 QUICK = ProfileOptions(device="cpu", budget_s=5, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 128))
@@ -152,9 +152,10 @@ def test_a_design_that_cannot_fit_is_refused_with_what_would(store: RunStore) ->
     assert "batch" in str(wide.error) and "would fit" in str(wide.error)
 
 
-def test_an_unknown_device_is_one_clear_line(store: RunStore) -> None:
-    run = until(store, submit(ArchSpec.from_yaml(design("A").to_yaml()), QUICK.model_copy(update={"device": "cuda:7"}), store), ended)
-    assert run.status == "failed" and str(run.error).startswith("device: 'cuda:7'")
+def test_a_device_that_is_not_there_is_refused_in_one_line_before_a_run_is_made(store: RunStore) -> None:
+    with pytest.raises(SpecError, match=r"^device: 'cuda:7' - must be among those that torch finds here: .*cpu$"):
+        submit(design("A"), QUICK.model_copy(update={"device": "cuda:7"}), store)
+    assert store.list() == []
 
 
 def energy_of(rows: list[dict[str, object]], idle: dict[str, object] | None = None) -> dict[str, object]:

@@ -4,7 +4,7 @@ Token and position are tensors that every step overwrites, so that nothing in th
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,18 +15,22 @@ from hybrid_core.modules.model import HybridLM
 WARM_UPS = 3
 
 
+@torch.inference_mode()
 def decoder(model: HybridLM, cache: Cache, path: str = "auto") -> Callable[[Tensor], Tensor]:
-    """token [B, 1] -> logits [B, 1, vocab_size], each call one token further in `cache`.
+    """token [B, 1] -> logits [B, 1, vocab_size], each call one token further in `cache`. Nothing is kept for a backward pass.
 
     `path`: "eager" calls the model; "graph" replays a CUDA graph; "compiled" runs what torch.compile makes of the step, which takes
     about a second per layer and a C++ compiler; "auto" is a graph on CUDA and eager elsewhere. The logits of a graph are overwritten by
     the next call. Raises ValueError for a path that the device does not have.
     """
-    device = model.embed.weight.device.type
-    path = resolve(path, device)
-    if path == "eager":
-        return lambda token: model(token, cache)
-    return StaticStep(model, cache, _captured if path == "graph" else _compiled)
+    path = resolve(path, model.embed.weight.device.type)
+
+    def eager(token: Tensor) -> Tensor:
+        logits: Tensor = model(token, cache)
+        return logits
+
+    step = eager if path == "eager" else StaticStep(model, cache, _captured if path == "graph" else _compiled).__call__
+    return torch.inference_mode()(step)
 
 
 def resolve(path: str, device_type: str) -> str:
@@ -45,10 +49,8 @@ class StaticStep:
 
     def __init__(self, model: HybridLM, cache: Cache, make: Callable[["StaticStep"], Callable[[], Tensor]]) -> None:
         weight = model.embed.weight
-        for module in model.modules():
-            rope: Any = getattr(module, "rope", None)
-            if rope is not None:
-                rope.reserve(cache.capacity + model.spec.meta_tokens, weight)
+        ropes: list[Any] = [module.rope for module in model.modules() if getattr(module, "rope", None) is not None]
+        self.tables = [rope.reserve(cache.capacity + model.spec.meta_tokens, weight) for rope in ropes]  # held for as long as a graph
         self.model, self.cache = model, cache
         self.token = torch.zeros(next(cache.tensors()).shape[0], 1, dtype=torch.long, device=weight.device)
         self.position = torch.zeros((), dtype=torch.long, device=weight.device)
@@ -84,17 +86,31 @@ def _compiled(static: StaticStep) -> Callable[[], Tensor]:
 
 
 def _captured(static: StaticStep) -> Callable[[], Tensor]:
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        static.warm_up()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        logits = static.step()
+    return captured(static.step, static.warm_up, static.token.device)
 
-    def replay() -> Tensor:
+
+Result = TypeVar("Result")
+
+
+def captured(work: Callable[[], Result], warm_up: Callable[[], object], device: torch.device) -> Callable[[], Result]:
+    """`work` as a graph on a CUDA device, whichever is the current one. Each call does the work anew and returns the same tensors,
+    overwritten. `warm_up` comes first: what is compiled, loaded or chosen at a first call cannot be captured.
+
+    The graph is given a stream made here: the one that torch would take stays on the device of the process's first capture, and a graph
+    of another device's work is empty.
+    """
+    with torch.cuda.device(device):
+        stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
+        side.wait_stream(stream)
+        with torch.cuda.stream(side):
+            warm_up()
+        stream.wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=side):
+            result = work()
+
+    def replay() -> Result:
         graph.replay()
-        return logits
+        return result
 
     return replay

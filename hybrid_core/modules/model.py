@@ -180,6 +180,18 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers of `device` from a seed, and afterwards as if none had been drawn. torch.manual_seed would seed every device."""
+    generator = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+    before = generator.get_state()
+    generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
+
+
 def build(spec: ArchSpec, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> HybridLM:
     """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no data. Raises SpecError for a design
     that is costed and not built."""
@@ -189,7 +201,6 @@ def build(spec: ArchSpec, device: str | torch.device = "cpu", dtype: torch.dtype
     if torch.device(device).type == "meta":
         return model.eval()
     model = model.to_empty(device=device)
-    with torch.random.fork_rng(devices=[device] if torch.device(device).type == "cuda" else []):
-        torch.manual_seed(seed)
+    with _seeded(seed, model.embed.weight.device):
         model.initialise()
     return model.eval()

@@ -4,7 +4,7 @@ Halves are rotated (Llama's layout in transformers).
 """
 
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import WeakValueDictionary
 
 import torch
@@ -26,10 +26,18 @@ def inverse_frequencies(dim: int, theta: float, scaling: RopeScaling | None) -> 
     return (inv * kept + inv / scaling.factor * (1 - kept)).float()
 
 
-class Rope:
-    """Rotates the first `dim` channels of x [B, T, H, D] by positions start, start+1, ... Tables grow as needed and live on x's device.
+class Tables(NamedTuple):
+    """Cosine and sine of each position's angles, [positions, 1, dim], the sign of the rotation in the sine."""
 
-    `Rope.shared` gives all layers with the same settings one object, hence one table.
+    cos: Tensor
+    sin: Tensor
+
+
+class Rope:
+    """Rotates the first `dim` channels of x [B, T, H, D] by positions start, start+1, ... Each device and dtype has tables of its own,
+    which grow as needed.
+
+    `Rope.shared` gives all layers with the same settings one object, hence the same tables.
     """
 
     _alive: ClassVar[WeakValueDictionary[Any, "Rope"]] = WeakValueDictionary()
@@ -46,32 +54,35 @@ class Rope:
 
     def __init__(self, dim: int, theta: float, scaling: RopeScaling | None) -> None:
         self.inv_freq = inverse_frequencies(dim, theta, scaling)
-        self._cos = self._sin = torch.empty(0, 1, dim, device="cpu")
+        self._tables: dict[tuple[torch.device, torch.dtype], Tables] = {}
 
-    def reserve(self, length: int, like: Tensor) -> None:
-        """Make the tables long enough for `length` positions of tensors like this one."""
-        enough = self._cos.shape[0]
-        if enough < length or self._cos.device != like.device or self._cos.dtype != like.dtype:
-            self._grow(enough if enough >= length else max(length, 2 * enough), like)
+    def reserve(self, length: int, like: Tensor) -> Tables:
+        """Tables for at least `length` positions of tensors like this one. Longer ones may replace them here at any time: a graph that was
+        captured over them reads on where they lie, so its owner has to hold them."""
+        place = like.device, like.dtype
+        tables = self._tables.get(place)
+        if tables is None or tables.cos.shape[0] < length:
+            positions = length if tables is None else max(length, 2 * tables.cos.shape[0])
+            tables = self._tables[place] = self._made(positions, like)
+        return tables
 
     def __call__(self, x: Tensor, start: Position) -> Tensor:
         """With a position in a tensor, one token, whose row must have been reserved before."""
         if isinstance(start, Tensor):
-            cos, sin = self._cos.index_select(0, start.view(1)), self._sin.index_select(0, start.view(1))
+            cos, sin = (table.index_select(0, start.view(1)) for table in self._tables[x.device, x.dtype])
         else:
             end = start + x.shape[1]
-            self.reserve(end, x)
-            cos, sin = self._cos[start:end], self._sin[start:end]
+            cos, sin = (table[start:end] for table in self.reserve(end, x))
         dim = cos.shape[-1]
         turned, kept = x[..., :dim], x[..., dim:]
         rotated = torch.cat([turned[..., dim // 2 :], turned[..., : dim // 2]], -1)
         turned = torch.addcmul(turned * cos, rotated, sin)
         return torch.cat([turned, kept], -1) if kept.shape[-1] else turned
 
-    def _grow(self, length: int, like: Tensor) -> None:
-        """Tables [length, 1, D], the sign of the rotation in the sine; made outside inference mode, so that training can use them."""
+    def _made(self, length: int, like: Tensor) -> Tables:
+        """Tables of `length` positions, made outside inference mode, so that training can use them."""
         with torch.inference_mode(False):
             angles = torch.arange(length, device="cpu", dtype=torch.float32)[:, None] * self.inv_freq
             cos, sin = angles.cos(), angles.sin()
-            self._cos = torch.cat([cos, cos], -1)[:, None].to(like.device, like.dtype)
-            self._sin = torch.cat([-sin, sin], -1)[:, None].to(like.device, like.dtype)
+            doubled = torch.cat([cos, cos], -1), torch.cat([-sin, sin], -1)
+            return Tables(*(table[:, None].to(like.device, like.dtype) for table in doubled))

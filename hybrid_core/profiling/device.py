@@ -1,8 +1,10 @@
 """The device at hand: which one, what it is, how much memory it has free, how to wait for it."""
 
 import gc
+import json
 import os
 import platform
+from contextlib import AbstractContextManager, nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,18 +13,24 @@ import psutil
 import torch
 
 from hybrid_core import __version__
-from hybrid_core.spec import SpecError
+from hybrid_core.profiling.options import device_among
 from kernels import explain, require_forced
 
 
 def resolve(name: str) -> torch.device:
-    """ "auto" is the first CUDA device if there is one, else the CPU. Raises SpecError for a CUDA device that is not there."""
-    if name == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise SpecError(f"device: {name!r} - this machine has {torch.cuda.device_count()} CUDA devices")
-    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+    """The device that a name means to this process: see `device_among`. Raises SpecError for one that torch does not find."""
+    found = [] if name == "cpu" else gpus()[0]
+    return torch.device(device_among([*(f"cuda:{index}" for index in range(len(found))), "cpu"], name))
+
+
+def gpus() -> tuple[list[tuple[str, int]], str | None]:
+    """Name and bytes of each GPU that torch can use, in torch's order ("cuda:0" first); where there is none, why, in torch's words."""
+    try:
+        torch.cuda.init()
+    except (RuntimeError, AssertionError) as error:  # no driver or no GPU that may be seen; a build of torch without CUDA
+        return [], str(error).partition("\n")[0]
+    found = map(torch.cuda.get_device_properties, range(torch.cuda.device_count()))
+    return [(gpu.name, gpu.total_memory) for gpu in found], None
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -83,6 +91,11 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """While it is open, work that names no device goes to this one: kernels of other libraries launch on the current device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
 def free_memory(device: torch.device) -> None:
     """Give unused memory back, so that the next part starts from the same place."""
     gc.collect()
@@ -112,3 +125,7 @@ class PeakMemory:
             return int(torch.cuda.max_memory_allocated(self.device))
         marks = [line.split()[1] for line in _lines("/proc/self/status") if line.startswith("VmHWM")]
         return int(marks[0]) * 1024 if marks else int(psutil.Process().memory_info().rss)
+
+
+if __name__ == "__main__":  # what `hybrid_core.runs.devices` asks
+    print(json.dumps(gpus()))

@@ -1,10 +1,11 @@
 """What a profile is asked to do. No torch: pages make these."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from hybrid_core.spec import ArchSpec, ComputeDtype, Frozen
+from hybrid_core.spec import ArchSpec, ComputeDtype, Frozen, SpecError
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
@@ -12,6 +13,15 @@ LiveCacheDtype = Literal["fp32", "bf16", "fp16", "fp8"]  # what the modules can 
 DecodePath = Literal["auto", "eager", "graph", "compiled"]
 DECODE_PATHS: tuple[DecodePath, ...] = get_args(DecodePath)
 PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
+
+
+def device_among(known: Sequence[str], name: str) -> str:
+    """The device that a name means where there are these, GPUs first: "auto" is the first of all, "cuda" the first GPU. Raises SpecError
+    for one that is not there."""
+    meant = {"auto": known[0], "cuda": "cuda:0"}.get(name, name)
+    if meant not in known:
+        raise SpecError(f"device: {name!r} - must be among those that torch finds here: {', '.join(known)}")
+    return meant
 
 
 class ProfileOptions(Frozen):

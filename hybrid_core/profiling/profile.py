@@ -32,6 +32,7 @@ from hybrid_core.spec import ArchSpec, SpecError
 from kernels import forget, ran
 
 TRACE_LEN = 8192
+TRIAL_SHARE = 0.01  # of the time for prefill: what takes less says little of how long more tokens take
 DECODE_POINTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 # Shares of the time that is left when a part starts. Where there is an energy meter, decode leaves it some.
 IDLE_SHARE, PREFILL_SHARE, DECODE_SHARE, METERED_DECODE_SHARE = 0.2, 0.4, 0.9, 0.7
@@ -73,6 +74,7 @@ class Profile:
         peak = device.PeakMemory(self.device)
         started = time.monotonic()
         model = build(self.spec, self.device, TORCH_DTYPES[self.options.dtype], self.options.seed)
+        device.synchronise(self.device)
         build_s = time.monotonic() - started
         self._cache(model)
         self.energy.idle(self.left_s * IDLE_SHARE)
@@ -126,19 +128,20 @@ class Profile:
         kv, state = (TORCH_DTYPES[name] for name in self.dtypes)
         rows = []
         for total in (total for total, problem in self._verdicts().items() if problem is None):
-            cache = model.new_cache(1, total, kv, state)
+            live = model.new_cache(1, total, kv, state).nbytes  # gone before the next, larger one is made
             exact = int(costs.cache_bytes(total, "exact", options.workload(total)))
             paper = int(costs.cache_bytes(total, "paper"))
-            rows.append({"context_len": total, "live_bytes": cache.nbytes, "exact_bytes": exact, "paper_bytes": paper})
+            rows.append({"context_len": total, "live_bytes": live, "exact_bytes": exact, "paper_bytes": paper})
         self.store("cache", {"convention": "measured", "per": "sequence", "rows": rows})
 
     def _prefill(self, model: HybridLM) -> None:
         """The prompt of the protocol, or as much of it as the budget holds."""
         self.report(0.2, "Measuring prefill")
         end = time.monotonic() + self.left_s * PREFILL_SHARE
-        batch, prompt = self._affordable_prompt(model, self.left_s * PREFILL_SHARE)
+        free = self._free_bytes()
+        batch, prompt = self._affordable_prompt(model, self.left_s * PREFILL_SHARE, free)
         workload = self.options.workload(prompt, batch, prompt)
-        self.plan = prefill_plan(self.spec, workload, self._free_bytes())
+        self.plan = prefill_plan(self.spec, workload, free)
         work = throughput.prefill_work(model, batch, prompt, *self.dtypes, self.plan.chunk_tokens)
         timing = throughput.prefill(work, self.device, end - time.monotonic())
         at_ceiling = predict(self.spec, workload, self._hardware)
@@ -151,18 +154,27 @@ class Profile:
         )
         self.energy.measure("prefill", work, batch * prompt, end - time.monotonic(), batch_size=batch, context_len=prompt)
 
-    def _affordable_prompt(self, model: HybridLM, budget_s: float) -> tuple[int, int]:
-        """Batch and prompt that can be prefilled twice within the budget, by the speed of a short prefill."""
-        trial_len = min(SMALLEST_CHUNK, self.prompt)
-        self._activations(model, trial_len)
-        trial = throughput.prefill(throughput.prefill_work(model, 1, trial_len, *self.dtypes), self.device, 0)
-        per_token_s = trial.median_s / trial_len
+    def _affordable_prompt(self, model: HybridLM, budget_s: float, free_bytes: int) -> tuple[int, int]:
+        """Batch and prompt that can be prefilled twice within the budget, by the speed of one sequence: a short one, and longer ones for as
+        long as they take next to nothing, since a GPU takes as long for a few tokens as for many."""
+        shortest = length = min(SMALLEST_CHUNK, self.prompt)
+        self._activations(model, length)
+        seconds = self._trial_s(model, length, free_bytes)
+        while seconds < TRIAL_SHARE * budget_s and length < self.prompt:
+            length = min(4 * length, self.prompt)
+            seconds = self._trial_s(model, length, free_bytes)
         batch, prompt = self.batch, self.prompt
-        while batch * prompt * per_token_s * 2 > budget_s and batch > 1:
+        while batch * prompt * 2 * seconds / length > budget_s and batch > 1:
             batch //= 2
-        while batch * prompt * per_token_s * 2 > budget_s and prompt > trial_len:
+        while batch * prompt * 2 * seconds / length > budget_s and prompt > shortest:
             prompt //= 2
         return batch, prompt
+
+    def _trial_s(self, model: HybridLM, length: int, free_bytes: int) -> float:
+        """Seconds to prefill one sequence."""
+        plan = prefill_plan(self.spec, self.options.workload(length, 1, length), free_bytes)
+        work = throughput.prefill_work(model, 1, length, *self.dtypes, plan.chunk_tokens)
+        return throughput.prefill(work, self.device, 0).median_s
 
     def _activations(self, model: HybridLM, prompt_len: int) -> None:
         """Tensors alive at the widest moment of a short prefill, which also warms up, beside the closed form."""
@@ -220,11 +232,10 @@ class Profile:
     def _decoder(self, model: HybridLM, cache: Cache) -> Callable[[Tensor], Tensor]:
         """What makes a step; compiled at the first call, which is made here."""
         cache.length = cache.capacity - 1
-        with torch.inference_mode():
-            step = decoder(model, cache, self.decode_path)
-            if self.decode_path == "compiled":
-                self.report(0.47, "Compiling the decode step")
-                step(torch.zeros(self.batch, 1, dtype=torch.long, device=self.device))
+        step = decoder(model, cache, self.decode_path)
+        if self.decode_path == "compiled":
+            self.report(0.47, "Compiling the decode step")
+            step(torch.zeros(self.batch, 1, dtype=torch.long, device=self.device))
         return step
 
     def _memory(self, peak: device.PeakMemory, build_s: float) -> None:

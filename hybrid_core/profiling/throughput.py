@@ -33,11 +33,18 @@ class Timing:
         return {"median_s": self.median_s, "min_s": min(self.seconds), "max_s": max(self.seconds), "repeats": len(self.seconds)}
 
 
+@torch.inference_mode()
 def repeat(work: Callable[[], object], device: torch.device, budget_s: float, most: int, least: int = 1) -> Timing:
-    """Time `work` until `budget_s` is spent, at least `least` and at most `most` times. The caller has warmed up."""
+    """Time `work`, which nobody will ask gradients of, until `budget_s` is spent, at least `least` and at most `most` times.
+
+    A call before them is never counted, however small the budget, which it is part of: on it kernels are compiled, libraries choose theirs,
+    and memory is touched for the first time.
+    """
+    begun = time.perf_counter()
+    work()
+    synchronise(device)
     seconds: list[float] = []
-    while len(seconds) < least or (len(seconds) < most and sum(seconds) + seconds[-1] <= budget_s):
-        synchronise(device)
+    while len(seconds) < least or (len(seconds) < most and time.perf_counter() - begun + seconds[-1] <= budget_s):
         started = time.perf_counter()
         work()
         synchronise(device)
@@ -58,10 +65,8 @@ def prefill_work(model: HybridLM, batch: int, prompt_len: int, kv: str, state: s
 
 
 def prefill(work: Callable[[], object], device: torch.device, budget_s: float) -> Timing:
-    """Times `prefill_work`. The first repeat is warm-up unless the budget holds only one."""
-    first = repeat(work, device, 0, most=1)
-    left = budget_s - first.median_s
-    return repeat(work, device, left, most=5) if left > first.median_s else first
+    """Times `prefill_work`; in chunks, every shape of them has been seen once before."""
+    return repeat(work, device, budget_s, most=5)
 
 
 def filled_cache(model: HybridLM, batch: int, capacity: int, kv: str, state: str) -> Cache:
@@ -87,6 +92,5 @@ def step_work(step_from: Callable[[Tensor], Tensor], cache: Cache, context_len: 
 
 
 def decode_steps(step: Callable[[], None], device: torch.device, budget_s: float) -> Timing:
-    """Times `step_work`: one warm-up step, then at least two are timed."""
-    step()
+    """Times `step_work`, at least two steps of it."""
     return repeat(step, device, budget_s, most=50, least=2)

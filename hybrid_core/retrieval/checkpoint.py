@@ -243,4 +243,6 @@ class Kept:
 
 def checkpoint(spec: ArchSpec, options: CheckpointOptions, store: Store, report: Report) -> None:
     """Run the protocol; parts and progress as in `niah`."""
-    CheckpointRun(spec, options, store, report).run()
+    run = CheckpointRun(spec, options, store, report)
+    with device.current(run.device):
+        run.run()

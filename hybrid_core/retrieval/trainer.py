@@ -1,7 +1,7 @@
 """The quick trainer: a curriculum from few needles close by to many in the whole trained length.
 
 Everything that decides the weights depends on steps and tokens alone, so that the same design, options and seed give the same proxy on
-the same machine; the clock can only cut training short. Matrices are trained by Muon (arXiv 2502.16982), the rest by Adam.
+the same machine; the clock can only cut training short. Matrices of products are trained by Muon (arXiv 2502.16982), the rest by Adam.
 """
 
 import time
@@ -58,13 +58,13 @@ class Training:
 
 
 class Optimiser:
-    """Muon for matrices, Adam for embeddings, vectors and convolutions."""
+    """Muon for the matrices of products: the weights of Linear modules but the head's. Adam for the rest: embeddings and head, norms,
+    biases, convolutions, decays, lambdas, and experts, whose matrices lie in stacks that torch's Muon does not take."""
 
-    def __init__(self, model: nn.Module) -> None:
-        named = list(model.named_parameters())
-        matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name and "conv" not in name]
-        taken = {id(p) for p in matrices}
-        self.rest = [p for _, p in named if id(p) not in taken]
+    def __init__(self, model: HybridLM) -> None:
+        matrices = [module.weight for module in model.modules() if isinstance(module, nn.Linear) and module is not model.head]
+        taken = {id(matrix) for matrix in matrices}
+        self.rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
         self.parts: list[torch.optim.Optimizer] = [
             torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=0.0),
             torch.optim.AdamW(self.rest, lr=ADAM_LR, betas=(0.9, 0.95), weight_decay=0.0),
@@ -107,9 +107,11 @@ class Trainer:
 
     def run(self) -> Training:
         """All stages, until the last is solved, the planned tokens are used, or the clock says stop."""
+        self.model.train()
+        if self.device.type == "cuda":
+            self._compile()
         started, state = time.monotonic(), self.training
         at, began, steps = 0, 0, 0
-        self.model.train()
         while not state.ended:
             stage = self.stages[at]
             if at and self._draw() < REHEARSAL:
@@ -153,13 +155,29 @@ class Trainer:
 
     def _step(self, stage: Stage) -> tuple[Tensor, float]:
         """One optimiser step on fresh data; the loss and the share of whole answers that were right."""
-        drawn = stage.draw(self.step_tokens(stage.length), self.generator)
-        tokens, answers = drawn.tokens.to(self.device), drawn.answers.to(self.device)[:, 1:]
-        said, right = self.model(tokens[:, :-1])[answers], tokens[:, 1:][answers]
-        loss = F.cross_entropy(said, right)
+        loss, right, n_tokens = self._forward(stage, self.generator)
         self.optimiser.step(loss, self._rate())
         for module in self.balanced:
             module.update_balance()
         self.training.steps += 1
-        self.training.tokens += tokens.numel()
-        return loss.detach(), float((said.argmax(-1) == right).view(-1, drawn.width).all(-1).float().mean())
+        self.training.tokens += n_tokens
+        return loss.detach(), float(right)
+
+    def _forward(self, stage: Stage, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+        """The loss on data of a stage, the share of whole answers that were right, and how many tokens there were."""
+        drawn = stage.draw(self.step_tokens(stage.length), generator)
+        tokens, answers = drawn.tokens.to(self.device), drawn.answers.to(self.device)[:, 1:]
+        said, true = self.model(tokens[:, :-1])[answers], tokens[:, 1:][answers]
+        right = (said.argmax(-1) == true).view(-1, drawn.width).all(-1).float().mean()
+        return F.cross_entropy(said, true), right, tokens.numel()
+
+    def _compile(self) -> None:
+        """Both passes on every stage, which change nothing: kernels are compiled at their first use with a shape, and those seconds are of
+        the budget and not of the training."""
+        for stage in self.stages:
+            loss, right, _ = self._forward(stage, torch.Generator().manual_seed(0))
+            loss.backward()
+            float(right)  # waits for the device
+        self.model.zero_grad()
+        for module in self.balanced:
+            module.load.zero_()

@@ -1,11 +1,22 @@
-"""The devices of this machine, found without torch: pages offer them, and jobs queue per device."""
+"""The devices of this machine: pages offer them, and jobs queue per device.
 
+Which GPUs a job will see, and under which numbers, only torch knows: the driver applies CUDA_VISIBLE_DEVICES (numbers, UUIDs, MIG),
+CUDA_DEVICE_ORDER and its ROCm counterparts. So torch is asked, once, in a process of its own: nobody here imports it.
+"""
+
+import json
+import os
+import subprocess
+import sys
 from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
 import psutil
-import pynvml
+
+from hybrid_core.profiling.options import device_among
+
+PATIENCE_S = 120.0  # torch's first start from a cold disk takes its time
 
 
 class Device(NamedTuple):
@@ -16,23 +27,43 @@ class Device(NamedTuple):
     memory_bytes: int
 
 
-@cache
 def devices() -> tuple[Device, ...]:
-    """GPUs that torch's build can use first, then the CPU."""
-    cpu = Device("cpu", "CPU", psutil.virtual_memory().total)
-    if "+cpu" in version("torch"):
-        return (cpu,)
-    try:
-        pynvml.nvmlInit()
-        handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-        found = [(pynvml.nvmlDeviceGetName(h), pynvml.nvmlDeviceGetMemoryInfo(h).total) for h in handles]
-    except pynvml.NVMLError:
-        return (cpu,)
-    return (*(Device(f"cuda:{index}", str(name), int(total)) for index, (name, total) in enumerate(found)), cpu)
+    """GPUs that torch can use first, then the CPU. The first call takes seconds where torch's build knows GPUs."""
+    found, _ = _asked()
+    gpus = (Device(f"cuda:{index}", name, n_bytes) for index, (name, n_bytes) in enumerate(found))
+    return (*gpus, Device("cpu", "CPU", psutil.virtual_memory().total))
+
+
+def why_no_gpu() -> str | None:
+    """Why there is none although torch's build knows GPUs; None where there is one, or where the build knows none."""
+    return _asked()[1]
 
 
 def concrete(name: str) -> str:
-    """ "auto" and "cuda" as the device they mean here, so that jobs for one device share one queue."""
-    if name == "auto":
-        return devices()[0].key
-    return "cuda:0" if name == "cuda" else name
+    """The device that a name means here, so that jobs for one device share one queue: see `device_among`. Raises SpecError."""
+    return name if name == "cpu" else device_among([device.key for device in devices()], name)
+
+
+@cache
+def _asked() -> tuple[list[tuple[str, int]], str | None]:
+    """What `profiling.device.gpus` says in a process of its own."""
+    if "+cpu" in version("torch"):
+        return [], None
+    path = os.pathsep.join(filter(None, sys.path))
+    try:
+        said = subprocess.run(
+            [sys.executable, "-m", "hybrid_core.profiling.device"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=True,
+            env=os.environ | {"PYTHONPATH": path, "HYBRID_KERNELS": ""},  # what is wrong with the latter is said elsewhere
+        ).stdout
+    except subprocess.TimeoutExpired:
+        return [], f"torch did not say within {PATIENCE_S:g} s which it finds"
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
+        return [], f"torch could not be asked which it finds ({last})"
+    found, why = json.loads(said.splitlines()[-1])
+    return [(name, n_bytes) for name, n_bytes in found], why

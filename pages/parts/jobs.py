@@ -14,7 +14,7 @@ from hybrid_core.report import units
 from hybrid_core.report.foreign import MALFORMED, malformed, unreadable
 from hybrid_core.report.html import report
 from hybrid_core.runs import Run, StoreError, cancel, open_store, submit
-from hybrid_core.runs.devices import devices
+from hybrid_core.runs.devices import devices, why_no_gpu
 from hybrid_core.runs.kinds import Options, kind_of
 from hybrid_core.runs.store import ACTIVE, UnknownRun, now
 from hybrid_core.spec import ArchSpec, SpecError
@@ -32,7 +32,10 @@ STATUS_ICON = {
 
 def device_choice(place: DeltaGenerator, key: str) -> str:
     """A select box of this machine's devices, each with its memory."""
-    known = {device.key: f"{device.name} ({units.n_bytes(device.memory_bytes)})" for device in devices()}
+    with place, st.spinner("Looking for GPUs"):
+        known = {device.key: f"{device.name} ({units.n_bytes(device.memory_bytes)})" for device in devices()}
+    if why := why_no_gpu():
+        place.caption(f"No GPU: {design.plain(why)}")
     return str(place.selectbox("Device", list(known), format_func=known.get, key=key))
 
 
