@@ -108,9 +108,7 @@ def test_a_pipe_among_a_checkpoints_files_is_refused_before_a_library_waits_for_
 
 
 @pytest.mark.parametrize("name", ["model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"])
-@pytest.mark.parametrize(
-    "text", [b"[]", BRACKETS, b"\xff\xfe", b'{"weight_map": 3}'], ids=["list", "deep", "bytes", "other"]
-)
+@pytest.mark.parametrize("text", [b"[]", BRACKETS, b"\xff\xfe", b'{"weight_map": 3}'], ids=["list", "deep", "bytes", "other"])
 def test_nonsense_in_a_checkpoints_other_files_is_one_line_or_harmless(name: str, text: bytes, tmp_path: Path) -> None:
     import torch
 
