@@ -12,12 +12,14 @@ from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 from hybrid_core.validation import (
     Count,
     Dim,
+    Epsilon,
+    Factor,
     Frozen,
     Length,
-    Positive,
     PowerOfTwo,
     Share,
     Size,
+    Theta,
     divides,
     nearest,
     quiet,
@@ -68,10 +70,10 @@ MIXER = (BeforeValidator(_read_mixer), PlainSerializer(_write_mixer))  # what ma
 class RopeScaling(Frozen):
     """Llama-3 frequency scaling: long wavelengths are slowed by `factor`, short ones kept, with a ramp between."""
 
-    factor: Positive = 32.0
-    low_freq_factor: Positive = 1.0
-    high_freq_factor: Positive = 4.0
-    original_context_len: Length = 8192
+    factor: Annotated[Factor, Field(ge=1)] = 32.0
+    low_freq_factor: Factor = 1.0
+    high_freq_factor: Factor = 4.0
+    original_context_len: Annotated[Length, Field(ge=1)] = 8192
 
     @model_validator(mode="after")
     def _rules(self) -> "RopeScaling":
@@ -92,7 +94,7 @@ class AttentionFields(Frozen):
     n_kv_heads: Dim
     head_dim: Dim
     position: Literal["rope", "nope"] = "rope"
-    rope_theta: Positive = 500_000.0
+    rope_theta: Theta = 500_000.0
     rope_fraction: Share = 1.0
     rope_scaling: RopeScaling | None = None
     qkv_bias: bool = quiet(False)
@@ -102,7 +104,7 @@ class AttentionFields(Frozen):
     sink_logits: bool = quiet(False)
     reuse_kv: bool = quiet(False)
     d_input: Dim | None = quiet(None)
-    softmax_scale: Positive | None = quiet(None)
+    softmax_scale: Factor | None = quiet(None)
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
@@ -141,7 +143,7 @@ class SwaMixer(AttentionMixer):
     kind: ClassVar[str] = "swa"
     letter: ClassVar[str] = "S"
     window: Dim
-    sink: Length = 0
+    sink: Count = 0
 
 
 DiffScalar = Literal["diff_t", "none"]
@@ -206,7 +208,7 @@ class Mamba2Fields(Frozen):
     conv_bias: bool = quiet(True)
     in_bias: bool = quiet(False)
     out_bias: bool = quiet(False)
-    dt_min: Positive | None = quiet(None)
+    dt_min: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = quiet(None)
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
@@ -256,7 +258,7 @@ class Mamba1Fields(Frozen):
     dt_rank: Dim
     dt_bc_norm: bool = False
     dt_bc_weight: bool = quiet(True)
-    dt_bc_eps: Positive | None = quiet(None)
+    dt_bc_eps: Epsilon | None = quiet(None)
     n_heads: Dim = quiet(1)
     conv_bias: bool = quiet(True)
     proj_bias: bool = quiet(False)
@@ -354,6 +356,11 @@ class GatedDeltaNetMixer(Mixer):
     v_head_dim: Dim
     d_conv: Dim = 4
 
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        divides("n_v_heads", self.n_v_heads, "n_k_heads", self.n_k_heads)
+        return self
+
 
 class KimiDeltaMixer(Mixer):
     """Kimi Delta Attention: the delta rule with a decay per channel; forget and output gates through a bottleneck of `head_dim`."""
@@ -373,6 +380,11 @@ class RgLruMixer(Mixer):
     width: Dim
     n_blocks: Dim
     d_conv: Dim = 4
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        divides("width", self.width, "n_blocks", self.n_blocks)
+        return self
 
 
 class ShortConvMixer(Mixer):
@@ -464,7 +476,7 @@ class MoE(Frozen):
     bias: bool = quiet(False)
     score: Literal["sigmoid", "softmax"] = quiet("sigmoid")
     norm_top_k: bool = quiet(False)
-    scale: Positive = quiet(1.0)
+    scale: Factor = quiet(1.0)
     score_bias: bool = quiet(False)
     d_latent: Dim | None = quiet(None)
 

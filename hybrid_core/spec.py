@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from hybrid_core import placement as layout
+from hybrid_core.constants import checked_constants
 from hybrid_core.files import read_file
 from hybrid_core.parts import (
     MIXER,
@@ -60,12 +61,14 @@ from hybrid_core.validation import (
     MAX_LAYERS,
     Count,
     Dim,
+    Epsilon,
     Frozen,
     Length,
     Positive,
     Share,
     Size,
     SpecError,
+    Theta,
     divides,
     exact_int,
     first_line,
@@ -222,8 +225,8 @@ class SwaSection(Frozen):
     """Sliding window with sinks; heads come from `attention`. Defaults are the paper's (Appendix E)."""
 
     window: Dim = 512
-    sink: Length = 64
-    rope_theta: Positive = 10_000.0
+    sink: Count = 64
+    rope_theta: Theta = 10_000.0
 
 
 class _KindMamba2(Frozen):
@@ -342,7 +345,7 @@ class ArchSpec(Frozen):
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"), AfterValidator(_not_blank)]
     vocab_size: Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=10_000_000)]
     tie_embeddings: bool = True
-    norm_eps: Positive = 1e-5
+    norm_eps: Epsilon = 1e-5
     d_model: Dim
     n_layers: Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=MAX_LAYERS)]
     layers: LayersSection
@@ -358,7 +361,7 @@ class ArchSpec(Frozen):
     norm: Literal["rms", "layer"] = quiet("rms")
     meta_tokens: Count = quiet(0)
     outside_params: Size = quiet(0)
-    constants: Annotated[dict[str, Any], AfterValidator(_Table)] = quiet(_Table())
+    constants: Annotated[dict[str, Any], AfterValidator(checked_constants), AfterValidator(_Table)] = quiet(_Table())
     quantization: Annotated[tuple[StoredWeights, ...], Field(strict=False)] = quiet(())
     state_dtype: ComputeDtype | None = quiet(None)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from hybrid_core.validation import Dim, Frozen, exact_int, nearest, quiet, short
+from hybrid_core.validation import Dim, Frozen, Length, exact_int, nearest, quiet, short
 
 ComputeDtype = Literal["fp32", "bf16", "fp16"]
 Format = Literal["fp8", "int8", "int4", "mxfp4", "nvfp4", "mxfp8", "nf4", "int2", "int3", "int5", "int6"]
@@ -97,8 +97,8 @@ class StoredWeights(Frozen):
     format: Format
     parts: Annotated[tuple[Annotated[str, AfterValidator(_known_part)], ...], Field(strict=False, min_length=1)]
     layers: tuple[Dim, ...] | None = Field(default=None, strict=False, exclude_if=lambda value: value is None)
-    rows: Annotated[int, BeforeValidator(exact_int), Field(ge=0)] | None = quiet(None)
-    columns: Annotated[int, BeforeValidator(exact_int), Field(ge=0)] | None = quiet(None)
+    rows: Length | None = quiet(None)
+    columns: Length | None = quiet(None)
     scale_bits: Bits | None = quiet(None)
 
     @model_validator(mode="after")

@@ -39,7 +39,7 @@ def one_line(text: str) -> str:
     line = "".join(map(_printable, text))
     if len(line) <= LONGEST_LINE:
         return line
-    rest = LONGEST_LINE // 2 - 2
+    rest = LONGEST_LINE // 2 - 3
     return f"{line[:rest]} ... {line[-rest:]}"
 
 
@@ -88,15 +88,27 @@ def power_of_two(value: int) -> int:
     return value
 
 
+def float32_keeps(value: float) -> float:
+    """Raises ValueError for a number so small that a module in float32 might take it for 0."""
+    if value < 1e-20:
+        raise ValueError("must be at least 1e-20")
+    return value
+
+
 Dim = Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=MAX_DIM)]
 PowerOfTwo = Annotated[Dim, AfterValidator(power_of_two)]
 Count = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=MAX_DIM)]
 Length = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=2**30)]
 Size = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=10**13)]
 Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
+# What multiplies or divides activations: far beyond what anybody publishes, and far within float32.
+LEAST_FACTOR, LARGEST_FACTOR = 1e-6, 1e6
+Factor = Annotated[float, Field(ge=LEAST_FACTOR, le=LARGEST_FACTOR, allow_inf_nan=False)]
+# The base of RoPE's wavelengths: from 1 down later channels would turn faster, not slower. Falcon-H1 has 1e11.
+Theta = Annotated[float, Field(gt=1, le=1e12, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-# What a norm adds to a mean of squares: below, float32 rounds its root away; above, it drowns the activations.
-Epsilon = Annotated[float, Field(ge=1e-20, le=0.1, allow_inf_nan=False)]
+# What a norm adds to a mean of squares: more than that drowns the activations.
+Epsilon = Annotated[float, Field(gt=0, le=0.1, allow_inf_nan=False), AfterValidator(float32_keeps)]
 
 
 def divides(key: str, value: int, divisor_key: str, divisor: int) -> None:

@@ -71,8 +71,10 @@ class CheckpointOptions(Frozen):
     device: DeviceName = "auto"
     task: Literal["niah_single", "niah_multikey"] = "niah_single"
     haystack_path: Annotated[str, Field(min_length=1)] | None = None
-    lengths: Annotated[tuple[Annotated[int, Field(ge=64, le=2**22)], ...], Field(strict=False, min_length=1)] = PAPER_LENGTHS
-    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(strict=False, min_length=1)] = DEPTHS
+    lengths: Annotated[tuple[Annotated[int, Field(ge=64, le=2**22)], ...], Field(strict=False, min_length=1, max_length=999)] = (
+        PAPER_LENGTHS
+    )
+    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(strict=False, min_length=1, max_length=999)] = DEPTHS
     trials: Annotated[int, Field(ge=1, le=10_000)] = 100
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
     dtype: ComputeDtype = "bf16"
