@@ -5,7 +5,7 @@ A mixer without a module is costed only, and so is any `quiet` option that diffe
 
 from collections.abc import Iterator, Set
 
-from hybrid_core.parts import Frozen
+from hybrid_core.constants import ABSORBED
 from hybrid_core.registry import KINDS, kind_of
 from hybrid_core.spec import (
     AnyFfn,
@@ -21,6 +21,7 @@ from hybrid_core.spec import (
     SwiGLU,
     short,
 )
+from hybrid_core.validation import Frozen
 
 # class -> the options beyond its defaults that its module computes.
 _ATTENTION = {"qkv_bias", "out_bias", "qk_norm", "softmax_scale", "reuse_kv"}
@@ -38,15 +39,6 @@ BUILT: dict[str, set[str]] = {
 }
 
 _BRANCHES = (AttentionMixer, SwaMixer, Mamba1Mixer, Mamba2Mixer)  # of an intra-hybrid block
-
-# Constants that weights can absorb: scaling a projection's rows is scaling what it puts out. A model made from a checkpoint has them
-# in its weights (interop/weights.py); one that starts fresh is the same family of functions without them.
-ABSORBED = frozenset(
-    """
-    embedding_multiplier residual_multiplier logits_scaling lm_head_multiplier key_multiplier attention_in_multiplier
-    attention_out_multiplier ssm_in_multiplier ssm_out_multiplier ssm_multipliers mlp_multipliers
-    """.split()
-)
 
 
 def not_built(spec: ArchSpec) -> str | None:

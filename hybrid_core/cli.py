@@ -36,7 +36,8 @@ from hybrid_core.runs.jobs import require_tools
 from hybrid_core.runs.kinds import Options
 from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import UnknownRun
-from hybrid_core.spec import ArchSpec, ComputeDtype, SpecError, WeightFormat
+from hybrid_core.spec import ArchSpec, ComputeDtype, SpecError, WeightFormat, short
+from hybrid_core.validation import one_line
 from hybrid_core.workload import CacheDtype, Workload
 from kernels.implementations import CannotRun
 
@@ -66,7 +67,7 @@ class _Parser(argparse.ArgumentParser):
     """argparse with one line on stderr for bad input."""
 
     def error(self, message: str) -> Any:
-        self.exit(2, f"{message}; see `{self.prog} --help`\n")
+        self.exit(2, f"{one_line(message)}; see `{self.prog} --help`\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -337,7 +338,7 @@ def _lengths(text: str | None) -> list[int] | None:
     try:
         return None if text is None else [int(part) for part in text.split(",")]
     except ValueError:
-        raise SpecError(f"lengths: {text!r} - must be whole numbers with commas between") from None
+        raise SpecError(f"lengths: {short(text)} - must be whole numbers with commas between") from None
 
 
 def _probes(arguments: argparse.Namespace) -> int:

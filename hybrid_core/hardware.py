@@ -9,7 +9,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from hybrid_core.data import PROFILES, data_dir
-from hybrid_core.spec import Frozen, Positive, SpecError, first_line
+from hybrid_core.spec import Frozen, Positive, SpecError, first_line, nearest, short
 
 MEMORY_SHARE = 0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
 
@@ -182,5 +182,5 @@ def get(key: str) -> Hardware:
     known = devices()
     if key in known:
         return known[key]
-    why = unreadable().get(key) or f"must be one of {', '.join(known)}"
-    raise SpecError(f"hardware: {key!r} - {why}")
+    why = unreadable().get(key) or f"must be {nearest(key, known)}"
+    raise SpecError(f"hardware: {short(key)} - {why}")

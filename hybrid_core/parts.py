@@ -4,94 +4,28 @@ Terms: design in the README, symbols as in Mamba-2 (arXiv 2405.21060) and Llama.
 where it differs from its default, so that a new option changes no saved design.
 """
 
-import difflib
-import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
-if TYPE_CHECKING:
-    from pydantic._internal._model_construction import ModelMetaclass
-else:  # pydantic has no public name for it
-    ModelMetaclass = type(BaseModel)
-
-MAX_DIM = 131_072
-MAX_LAYERS = 1_024
-
-
-class SpecError(ValueError):
-    """A design that breaks a rule: one line that names the key, the value and the rule."""
-
-
-def exact_int(value: Any) -> Any:
-    """The value, if it is a whole number."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("must be a whole number")
-    return value
-
-
-def power_of_two(value: int) -> int:
-    """Raises ValueError for any other number."""
-    if value & (value - 1):
-        raise ValueError("must be a power of two, such as 128")
-    return value
-
-
-Dim = Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=MAX_DIM)]
-PowerOfTwo = Annotated[Dim, AfterValidator(power_of_two)]
-Count = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=MAX_DIM)]
-Length = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=2**30)]
-Size = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=10**13)]
-Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
-Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-
-
-def quiet(default: Any) -> Any:
-    """A field that stays out of YAML while it has its default."""
-    return Field(default=default, exclude_if=lambda value: bool(value == default))
-
-
-class _OneLine(ModelMetaclass):
-    """Says in one line what is wrong with a model's arguments, where pydantic would say it in a paragraph."""
-
-    def __call__(cls, *args: Any, **fields: Any) -> Any:
-        try:
-            return super().__call__(*args, **fields)
-        except ValidationError as error:
-            raise SpecError(first_line(error, cls)) from None
-
-
-class Frozen(BaseModel, metaclass=_OneLine):
-    """Immutable, typed strictly, and closed to keys it does not know. What is wrong is a SpecError of one line."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True, populate_by_name=True)
-
-    @classmethod
-    def make(cls, **fields: Any) -> Self:
-        """Validate; raises SpecError with one line that names the key, the value and the rule."""
-        return cls._valid(fields)
-
-    @classmethod
-    def _valid(cls, data: dict[str, Any]) -> Self:
-        try:
-            return cls.model_validate(data)
-        except ValidationError as error:
-            raise SpecError(first_line(error, cls)) from None
-
-
-def divides(key: str, value: int, divisor_key: str, divisor: int) -> None:
-    """Raise unless `divisor` divides `value`; the message names both."""
-    if value % divisor:
-        raise ValueError(f"{key}: {value} - must be divisible by {divisor_key} ({divisor})")
-
-
-def rotates_pairs(key: str, head_dim: int, rope_fraction: float) -> None:
-    """Raise unless RoPE turns whole pairs of channels: the whole head, or the part of it that `rope_fraction` says."""
-    divides(key, head_dim, "2, for RoPE", 2)
-    rotated = head_dim * rope_fraction
-    if round(rotated) % 2 or not math.isclose(rotated, round(rotated)):
-        raise ValueError(f"{key}: {head_dim} - times rope_fraction ({rope_fraction}) must be even, for RoPE")
+from hybrid_core.validation import (
+    Count,
+    Dim,
+    Epsilon,
+    Factor,
+    Frozen,
+    Length,
+    PowerOfTwo,
+    Share,
+    Size,
+    Theta,
+    divides,
+    nearest,
+    quiet,
+    rotates_pairs,
+    short,
+)
 
 
 class Mixer(Frozen):
@@ -108,7 +42,7 @@ def _read_mixer(value: Any) -> Any:
     kinds = mixer_kinds()
     kind = value.get("kind")
     if kind not in kinds:
-        raise ValueError(f"kind: {short(kind)} - must be one of {', '.join(kinds)}")
+        raise ValueError(f"kind: {short(kind)} - must be {nearest(kind, kinds)}")
     return kinds[kind].make(**{str(key): item for key, item in value.items() if key != "kind"})
 
 
@@ -136,10 +70,10 @@ MIXER = (BeforeValidator(_read_mixer), PlainSerializer(_write_mixer))  # what ma
 class RopeScaling(Frozen):
     """Llama-3 frequency scaling: long wavelengths are slowed by `factor`, short ones kept, with a ramp between."""
 
-    factor: Positive = 32.0
-    low_freq_factor: Positive = 1.0
-    high_freq_factor: Positive = 4.0
-    original_context_len: Length = 8192
+    factor: Annotated[Factor, Field(ge=1)] = 32.0
+    low_freq_factor: Factor = 1.0
+    high_freq_factor: Factor = 4.0
+    original_context_len: Annotated[Length, Field(ge=1)] = 8192
 
     @model_validator(mode="after")
     def _rules(self) -> "RopeScaling":
@@ -160,7 +94,7 @@ class AttentionFields(Frozen):
     n_kv_heads: Dim
     head_dim: Dim
     position: Literal["rope", "nope"] = "rope"
-    rope_theta: Positive = 500_000.0
+    rope_theta: Theta = 500_000.0
     rope_fraction: Share = 1.0
     rope_scaling: RopeScaling | None = None
     qkv_bias: bool = quiet(False)
@@ -170,7 +104,7 @@ class AttentionFields(Frozen):
     sink_logits: bool = quiet(False)
     reuse_kv: bool = quiet(False)
     d_input: Dim | None = quiet(None)
-    softmax_scale: Positive | None = quiet(None)
+    softmax_scale: Factor | None = quiet(None)
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
@@ -209,7 +143,7 @@ class SwaMixer(AttentionMixer):
     kind: ClassVar[str] = "swa"
     letter: ClassVar[str] = "S"
     window: Dim
-    sink: Length = 0
+    sink: Count = 0
 
 
 DiffScalar = Literal["diff_t", "none"]
@@ -274,7 +208,7 @@ class Mamba2Fields(Frozen):
     conv_bias: bool = quiet(True)
     in_bias: bool = quiet(False)
     out_bias: bool = quiet(False)
-    dt_min: Positive | None = quiet(None)
+    dt_min: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)] | None = quiet(None)
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
@@ -324,7 +258,7 @@ class Mamba1Fields(Frozen):
     dt_rank: Dim
     dt_bc_norm: bool = False
     dt_bc_weight: bool = quiet(True)
-    dt_bc_eps: Positive | None = quiet(None)
+    dt_bc_eps: Epsilon | None = quiet(None)
     n_heads: Dim = quiet(1)
     conv_bias: bool = quiet(True)
     proj_bias: bool = quiet(False)
@@ -422,6 +356,11 @@ class GatedDeltaNetMixer(Mixer):
     v_head_dim: Dim
     d_conv: Dim = 4
 
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        divides("n_v_heads", self.n_v_heads, "n_k_heads", self.n_k_heads)
+        return self
+
 
 class KimiDeltaMixer(Mixer):
     """Kimi Delta Attention: the delta rule with a decay per channel; forget and output gates through a bottleneck of `head_dim`."""
@@ -441,6 +380,11 @@ class RgLruMixer(Mixer):
     width: Dim
     n_blocks: Dim
     d_conv: Dim = 4
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        divides("width", self.width, "n_blocks", self.n_blocks)
+        return self
 
 
 class ShortConvMixer(Mixer):
@@ -532,7 +476,7 @@ class MoE(Frozen):
     bias: bool = quiet(False)
     score: Literal["sigmoid", "softmax"] = quiet("sigmoid")
     norm_top_k: bool = quiet(False)
-    scale: Positive = quiet(1.0)
+    scale: Factor = quiet(1.0)
     score_bias: bool = quiet(False)
     d_latent: Dim | None = quiet(None)
 
@@ -602,81 +546,3 @@ def check_reuse(stack: tuple[Layer, ...]) -> None:
         elif made != own:
             last = "no layer before it made any" if made is None else "the last ones made before it have other heads or another window"
             raise ValueError(f"reuse_kv: True - layer {number} needs keys and values of an earlier layer like itself, and {last}")
-
-
-# ---------------------------------------------------------------- messages
-
-_PYDANTIC_RULES = {
-    "missing": "missing - this key is required",
-    "extra_forbidden": "{value} - unknown key",
-}
-
-
-def first_line(error: ValidationError, model: type[Any]) -> str:
-    """The first broken rule of `model` as `key: value - rule`, with the number of further ones."""
-    problems = error.errors(include_url=False)
-    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # an unknown key explains a missing one
-    key = ".".join(str(part) for part in map(_word, first["loc"]) if part not in ("swiglu", "mlp", "moe", "mamba1", "mamba2"))
-    rule = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "union_tag_invalid":  # ffn or ssm of an unknown kind
-        line = f"{key}.kind: {first['ctx']['tag']!r} - must be {first['ctx']['expected_tags'].replace(', ', ' or ')}"
-    elif first["type"] == "value_error" and (not isinstance(first["input"], (int, float, str)) or isinstance(first["input"], bool)):
-        # Rules across keys name key and value themselves.
-        line = f"{key}.{rule}" if key and " - " in rule else f"{key}: {short(first['input'])} - {rule}" if key else rule
-    else:
-        template = _PYDANTIC_RULES.get(first["type"], "{value} - {rule}")
-        line = f"{key}: " + template.format(value=short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace(
-            "input should be", "must be"
-        )
-    if first["type"] == "extra_forbidden":
-        line += _suggestion(first["loc"], model)
-    return line + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
-
-
-def _suggestion(where: tuple[str | int, ...], model: type[Any]) -> str:
-    """The nearest key that the part which is being read knows."""
-    key = str(where[-1])
-    known = {field.alias or name for part in _models_at(model, where[:-1]) for name, field in part.model_fields.items()}
-    close = difflib.get_close_matches(key, known, n=1)
-    return f" (did you mean {close[0]}?)" if close and close[0] != key else ""
-
-
-def _models_at(model: type[Any], path: tuple[str | int, ...]) -> list[type[Frozen]]:
-    """The models that may stand at the end of a path of keys from `model`. What names no field - a place in a list, a key of a table,
-    the tag of a union - leads no further down."""
-    models = [model]
-    for step in path:
-        fields = [part.model_fields[step] for part in models if step in part.model_fields]
-        if fields:
-            models = [part for field in fields for part in _models_in(field.annotation)]
-        elif any(_tag(part) == step for part in models):
-            models = [part for part in models if _tag(part) == step]
-    return models
-
-
-def _models_in(annotation: Any) -> list[type[Frozen]]:
-    """Every model that a type is made of."""
-    if isinstance(annotation, type) and issubclass(annotation, Frozen):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in _models_in(inner)]
-
-
-def _tag(model: type[Frozen]) -> Any:
-    """What tells a model among those of a union."""
-    kind = model.model_fields.get("kind")
-    return kind.default if kind else None
-
-
-def short(value: Any) -> str:
-    """A value as a message shows it: one line, 60 characters at most."""
-    try:
-        text = repr(value).replace("\n", " ")
-    except ValueError:  # more digits than Python is willing to write
-        return "a number of thousands of digits"
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _word(part: str | int) -> str:
-    """A key as a message shows it: one line, 60 characters at most."""
-    text = " ".join(str(part).split())
-    return text if len(text) <= 60 else text[:57] + "..."

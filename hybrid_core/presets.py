@@ -2,6 +2,7 @@
 (profiles/models/configs/*.json as they were published, with what they add up to in reference.csv)."""
 
 import csv
+import os
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -10,7 +11,7 @@ from hybrid_core.built import not_built
 from hybrid_core.costs.model import model_costs
 from hybrid_core.data import PROFILES
 from hybrid_core.interop.huggingface import read_config, spec_from_config
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.spec import ArchSpec, SpecError, short
 
 FIRST = "inter-1to5-1b"  # what the Compose page opens with
 TABLE2 = ("llama-1b", "swa-1to5-1b", "mamba-1b", "inter-1to5-1b", "intra-1to5-1b")
@@ -83,7 +84,7 @@ def ordered() -> tuple[str, ...]:
 def get(name: str) -> Preset:
     """The preset called `name`. Raises SpecError for an unknown name."""
     if name not in names():
-        raise SpecError(f"preset: {name!r} - unknown; `python -m hybrid_core presets` lists them")
+        raise SpecError(f"preset: {short(name)} - unknown; `python -m hybrid_core presets` lists them")
     text = (PROFILES / "presets" / f"{name}.yaml").read_text("utf-8")
     source = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
     return Preset(ArchSpec.from_yaml(text), source)
@@ -97,8 +98,8 @@ def resolve(name_or_path: str) -> ArchSpec:
         return models()[name_or_path].spec
     if name_or_path.endswith(".json"):
         return spec_from_config(read_config(Path(name_or_path)), config_name(Path(name_or_path)))
-    if not Path(name_or_path).exists():
-        raise SpecError(f"{name_or_path!r} - neither a preset (see `python -m hybrid_core presets`) nor a file")
+    if not os.path.exists(name_or_path):
+        raise SpecError(f"{short(name_or_path)} - neither a preset (see `python -m hybrid_core presets`) nor a file")
     return ArchSpec.load(name_or_path)
 
 

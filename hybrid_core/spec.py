@@ -11,23 +11,20 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
 
 from hybrid_core import placement as layout
+from hybrid_core.constants import checked_constants
+from hybrid_core.files import read_file
 from hybrid_core.parts import (
-    MAX_DIM,
-    MAX_LAYERS,
     MIXER,
     Activation,
     AnyFfn,
     AttentionFields,
     AttentionMixer,
-    Count,
     DeclaredMixer,
     DiffAttentionMixer,
     DiffFusion,
     DiffMamba2Mixer,
     DiffScalar,
-    Dim,
     Ffn,
-    Frozen,
     Fusion,
     GatedDeltaNetMixer,
     GatedMemoryMixer,
@@ -35,7 +32,6 @@ from hybrid_core.parts import (
     KimiDeltaMixer,
     LatentAttentionMixer,
     Layer,
-    Length,
     Mamba1Fields,
     Mamba1Mixer,
     Mamba2Fields,
@@ -46,31 +42,42 @@ from hybrid_core.parts import (
     NoMixer,
     Norm,
     Out,
-    Positive,
     RgLruMixer,
     RopeScaling,
     Scalar,
-    Share,
     SharedBlockMixer,
     ShortConvMixer,
     SideBySideMixer,
-    Size,
-    SpecError,
     SwaMixer,
     SwiGLU,
     Value,
     check_reuse,
+    fusible,
+    key_value_heads,
+)
+from hybrid_core.stored import ComputeDtype, StoredWeights, WeightFormat, up_to
+from hybrid_core.validation import (
+    MAX_DIM,
+    MAX_LAYERS,
+    Count,
+    Dim,
+    Epsilon,
+    Frozen,
+    Length,
+    Positive,
+    Share,
+    Size,
+    SpecError,
+    Theta,
     divides,
     exact_int,
     first_line,
-    fusible,
-    key_value_heads,
+    nearest,
     quiet,
     rotates_pairs,
     short,
 )
-from hybrid_core.stored import ComputeDtype, StoredWeights, WeightFormat, up_to
-from hybrid_core.yaml_io import TextError, dump, read_text, safe_mapping
+from hybrid_core.yaml_io import dump, safe_mapping
 
 __all__ = [
     "MAX_DIM",
@@ -129,6 +136,7 @@ __all__ = [
     "divides",
     "first_line",
     "key_value_heads",
+    "nearest",
     "rotates_pairs",
     "short",
 ]
@@ -155,7 +163,7 @@ class LayersSection(Frozen):
     def _hints(cls, data: Any) -> Any:
         ratio = data.get("ratio") if isinstance(data, dict) else None
         if ratio is not None and not isinstance(ratio, str):
-            raise ValueError(f'ratio: {ratio!r} - must be text in quotes, e.g. "1:5" (YAML reads 1:5 without quotes as the number 65)')
+            raise ValueError(f'ratio: {short(ratio)} - must be text in quotes, e.g. "1:5" (YAML reads 1:5 without quotes as the number 65)')
         return data
 
     @model_validator(mode="after")
@@ -164,7 +172,7 @@ class LayersSection(Frozen):
             try:
                 layout.parse_ratio(self.ratio)
             except ValueError as error:
-                raise ValueError(f"ratio: {self.ratio!r} - {error}") from None
+                raise ValueError(f"ratio: {short(self.ratio)} - {error}") from None
         given = [key for key in ("ratio", "placement", "indices", "pattern") if getattr(self, key) is not None]
         if self.strategy == "custom":
             allowed: tuple[str, ...] = ("pattern",)
@@ -177,7 +185,7 @@ class LayersSection(Frozen):
         for key in given:
             if key not in allowed:
                 hint = f"takes {' and '.join(allowed)}" if allowed else "takes neither ratio, placement, indices nor pattern"
-                raise ValueError(f"{key}: {getattr(self, key)!r} - strategy {self.strategy!r} {hint}")
+                raise ValueError(f"{key}: {short(getattr(self, key))} - strategy {self.strategy!r} {hint}")
         if self.strategy == "custom" and self.pattern is None:
             raise ValueError(
                 f"pattern: missing - strategy 'custom' needs a pattern of letters ({', '.join(layout.LETTERS)}), one per layer"
@@ -192,14 +200,15 @@ class LayersSection(Frozen):
         """The pattern of letters for `n_layers`. Raises ValueError when indices or pattern do not fit that depth."""
         if self.pattern is not None:
             if len(self.pattern) != n_layers:
-                raise ValueError(f"layers.pattern: {self.pattern!r} - has {len(self.pattern)} letters, must have n_layers ({n_layers})")
+                given = short(self.pattern)
+                raise ValueError(f"layers.pattern: {given} - has {len(self.pattern)} letters, must have n_layers ({n_layers})")
             return self.pattern
         if self.strategy in layout.UNIFORM:
             return layout.pattern(self.strategy, n_layers, ())
         if self.indices is not None:
             if len(set(self.indices)) < len(self.indices):
                 twice = next(i for i in self.indices if self.indices.count(i) > 1)
-                raise ValueError(f"layers.indices: {list(self.indices)} - layer {twice} is named twice")
+                raise ValueError(f"layers.indices: {short(list(self.indices))} - layer {twice} is named twice")
             outside = [i for i in self.indices if i > n_layers]
             if outside:
                 raise ValueError(f"layers.indices: {outside[0]} - must be from 1 to n_layers ({n_layers})")
@@ -216,8 +225,8 @@ class SwaSection(Frozen):
     """Sliding window with sinks; heads come from `attention`. Defaults are the paper's (Appendix E)."""
 
     window: Dim = 512
-    sink: Length = 64
-    rope_theta: Positive = 10_000.0
+    sink: Count = 64
+    rope_theta: Theta = 10_000.0
 
 
 class _KindMamba2(Frozen):
@@ -336,7 +345,7 @@ class ArchSpec(Frozen):
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"), AfterValidator(_not_blank)]
     vocab_size: Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=10_000_000)]
     tie_embeddings: bool = True
-    norm_eps: Positive = 1e-5
+    norm_eps: Epsilon = 1e-5
     d_model: Dim
     n_layers: Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=MAX_LAYERS)]
     layers: LayersSection
@@ -352,7 +361,7 @@ class ArchSpec(Frozen):
     norm: Literal["rms", "layer"] = quiet("rms")
     meta_tokens: Count = quiet(0)
     outside_params: Size = quiet(0)
-    constants: Annotated[dict[str, Any], AfterValidator(_Table)] = quiet(_Table())
+    constants: Annotated[dict[str, Any], AfterValidator(checked_constants), AfterValidator(_Table)] = quiet(_Table())
     quantization: Annotated[tuple[StoredWeights, ...], Field(strict=False)] = quiet(())
     state_dtype: ComputeDtype | None = quiet(None)
 
@@ -380,7 +389,7 @@ class ArchSpec(Frozen):
             heads = self.ssm.d_ssm // self.ssm.head_dim
             divides("ssm.d_ssm / head_dim", heads, "2 * n_groups, for the two branches of kind N", 2 * self.ssm.n_groups)
         if any(layer.mixer == NoMixer() and layer.ffn is None for layer in self.stack):
-            raise ValueError(f"layers.pattern: {self.letters!r} - a layer without mixer (-) needs a feed-forward")
+            raise ValueError(f"layers.pattern: {short(self.letters)} - a layer without mixer (-) needs a feed-forward")
         check_reuse(self.stack)
         self._check_stored_layers()
         return self
@@ -486,18 +495,12 @@ class ArchSpec(Frozen):
     @classmethod
     def from_yaml(cls, text: str | bytes) -> "ArchSpec":
         """Read a design from YAML text. Raises SpecError with one line."""
-        try:
-            return cls.from_mapping(safe_mapping(text))
-        except TextError as error:
-            raise SpecError(str(error)) from None
+        return cls.from_mapping(safe_mapping(text))
 
     @classmethod
     def load(cls, path: str | Path) -> "ArchSpec":
         """Read a design from a YAML file. Raises SpecError with one line."""
-        try:
-            return cls.from_yaml(read_text(Path(path)))
-        except TextError as error:
-            raise SpecError(str(error)) from None
+        return cls.from_yaml(read_file(Path(path), "design"))
 
     def to_yaml(self) -> str:
         """The design as YAML, byte-stable: `from_yaml(to_yaml(s)) == s` and its own `to_yaml` is the same text."""

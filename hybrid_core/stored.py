@@ -3,14 +3,13 @@
 Parameters stay what they are, and so do products: a format says how many bytes a matrix takes in memory, its scales included.
 """
 
-import difflib
 from collections.abc import Iterable
 from math import ceil
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from hybrid_core.parts import Dim, Frozen, exact_int, quiet, short
+from hybrid_core.validation import Dim, Frozen, Length, exact_int, nearest, quiet, short
 
 ComputeDtype = Literal["fp32", "bf16", "fp16"]
 Format = Literal["fp8", "int8", "int4", "mxfp4", "nvfp4", "mxfp8", "nf4", "int2", "int3", "int5", "int6"]
@@ -81,18 +80,10 @@ Bits = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=64)]
 def _known_part(name: str) -> str:
     kind, dot, matrix = name.partition(".")
     if kind not in MATRICES:
-        raise ValueError(f"must be {_nearest(kind, MATRICES)}")
+        raise ValueError(f"must be {nearest(kind, MATRICES)}")
     if dot and matrix not in MATRICES[kind]:
-        raise ValueError(f"must be {_nearest(matrix, MATRICES[kind])} behind the dot")
+        raise ValueError(f"must be {nearest(matrix, MATRICES[kind])} behind the dot")
     return name
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    """The known words, and which of them was probably meant."""
-    words = list(known)
-    close = difflib.get_close_matches(word, words, n=1)
-    listed = f"one of {', '.join(words)}" if words else "nothing"
-    return listed + (f" (did you mean {close[0]}?)" if close else "")
 
 
 class StoredWeights(Frozen):
@@ -106,8 +97,8 @@ class StoredWeights(Frozen):
     format: Format
     parts: Annotated[tuple[Annotated[str, AfterValidator(_known_part)], ...], Field(strict=False, min_length=1)]
     layers: tuple[Dim, ...] | None = Field(default=None, strict=False, exclude_if=lambda value: value is None)
-    rows: Annotated[int, BeforeValidator(exact_int), Field(ge=0)] | None = quiet(None)
-    columns: Annotated[int, BeforeValidator(exact_int), Field(ge=0)] | None = quiet(None)
+    rows: Length | None = quiet(None)
+    columns: Length | None = quiet(None)
     scale_bits: Bits | None = quiet(None)
 
     @model_validator(mode="after")

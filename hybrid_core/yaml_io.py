@@ -2,17 +2,14 @@
 
 import re
 from collections.abc import Hashable
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-MAX_BYTES = 1_000_000
+from hybrid_core.files import MAX_BYTES, decoded, too_long
+from hybrid_core.validation import SpecError, cut, short
+
 MAX_DEPTH = 20
-
-
-class TextError(ValueError):
-    """A file or text that is not what it should be: one line."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -22,10 +19,10 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise TextError(f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design")  # type: ignore[no-untyped-call]
+            raise SpecError(f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design")  # type: ignore[no-untyped-call]
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise TextError(f"nested deeper than {MAX_DEPTH} levels")
+            raise SpecError(f"nested deeper than {MAX_DEPTH} levels")
         node = super().compose_node(parent, index)
         self.depth -= 1
         return node
@@ -36,7 +33,7 @@ class _Loader(yaml.SafeLoader):
             key = getattr(key_node, "value", None)
             if isinstance(key, str):
                 if key in seen:
-                    raise TextError(f"{' '.join(key.split())[:60]}: given twice (line {key_node.start_mark.line + 1})")
+                    raise SpecError(f"{cut(' '.join(key.split()))}: given twice (line {key_node.start_mark.line + 1})")
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -51,48 +48,27 @@ for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
-def read_text(path: Path, what: str = "design") -> bytes:
-    """The bytes of a small file. Raises TextError when it is missing, a folder, unreadable or too large, before reading it."""
-    try:
-        size = path.stat().st_size
-        if not path.is_file():
-            raise TextError(f"{path}: not a file")
-        if size > MAX_BYTES:
-            raise TextError(f"{path}: {too_long(size, what)}")
-        return path.read_bytes()
-    except OSError as error:
-        raise TextError(f"{path}: {error.strerror or error}") from None
-
-
-def too_long(size: int, what: str) -> str:
-    """The line that refuses text from strangers."""
-    return f"{size:,} bytes - a {what} may have at most {MAX_BYTES:,}"
-
-
 def safe_mapping(text: str | bytes) -> dict[str, Any]:
-    """Parse YAML into a mapping with text keys. Raises TextError (one line) on anything else."""
+    """Parse YAML into a mapping with text keys. Raises SpecError (one line) on anything else."""
     if len(text) > MAX_BYTES:
-        raise TextError(too_long(len(text), "design"))
+        raise SpecError(too_long(len(text), "design"))
     try:
-        plain = text.decode("utf-8") if isinstance(text, bytes) else text
-        data = yaml.load(plain, _Loader)
-    except UnicodeDecodeError as error:
-        raise TextError(f"not UTF-8 text (byte {error.start})") from None
-    except TextError:
+        data = yaml.load(decoded(text) if isinstance(text, bytes) else text, _Loader)
+    except SpecError:
         raise
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise TextError(f"not YAML - {line}{(error.problem or 'cannot be read')}".replace("\n", " ")) from None
+        raise SpecError(f"not YAML - {line}{(error.problem or 'cannot be read')}".replace("\n", " ")) from None
     except ValueError:  # int() refuses thousands of digits
-        raise TextError("not YAML - a number has thousands of digits") from None
+        raise SpecError("not YAML - a number has thousands of digits") from None
     except (yaml.YAMLError, RecursionError) as error:
-        raise TextError(f"not YAML - {str(error).splitlines()[0][:120]}") from None
+        raise SpecError(f"not YAML - {str(error).splitlines()[0][:120]}") from None
     if not isinstance(data, dict):
         kind = "empty" if data is None else f"a {type(data).__name__}"
-        raise TextError(f"{kind} - a design is a mapping of keys to values, starting with 'schema: 1'")
+        raise SpecError(f"{kind} - a design is a mapping of keys to values, starting with 'schema: 1'")
     odd = next((key for key in data if not isinstance(key, str)), None)
     if odd is not None:
-        raise TextError(f"{odd!r}: a key must be text")
+        raise SpecError(f"{short(odd)}: a key must be text")
     return data
 
 

@@ -51,6 +51,16 @@ def silu_slope(x):
     return s * (1.0 + x * (1.0 - s))
 
 
+# CUDA's limit of the second and third axes of a grid; the first may have 2^31 - 1. So what can be large - sequences times heads, tiles of a
+# long sequence - stands on the first.
+MOST_PROGRAMS = 65_535
+
+
+def too_many(what: str, n: int) -> str | None:
+    """Why a grid cannot have `n` programs along its second or third axis, if so."""
+    return f"{n:,} {what}, and a grid's axis has {MOST_PROGRAMS:,} programs at most" if n > MOST_PROGRAMS else None
+
+
 def block(n: int, least: int = 16, most: int | None = None) -> int:
     """The width of a tile that covers n: a power of two from `least` (16 is a matrix product's smallest) to `most`."""
     size = max(least, triton.next_power_of_2(n))

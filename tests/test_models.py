@@ -319,7 +319,7 @@ GRANITE = read_config(MODELS / "Granite-4.0-H-tiny.json")
 HYMBA = read_config(MODELS / "Hymba-1.5B-Base.json")
 BAD: list[tuple[dict[str, Any], str]] = [
     (JAMBA | {"trust_remote_code": True}, "trust_remote_code: True - unknown field, which may change what the model computes"),
-    (JAMBA | {"model_type": "rwkv7"}, "model_type: 'rwkv7' - must be 'llama' or "),
+    (JAMBA | {"model_type": "rwkv7"}, "model_type: 'rwkv7' - must be one of "),
     ({"hidden_size": 8}, "model_type: missing - this field is required"),
     (JAMBA | {"hidden_size": -4096}, "hidden_size: -4096 - must be a positive whole number"),
     (JAMBA | {"rms_norm_eps": float("nan")}, "rms_norm_eps: nan - must be a finite number above 0"),
@@ -359,7 +359,7 @@ def test_layers_that_contradict_their_number_are_counted() -> None:
 TEXTS = {
     "not JSON": (b"{model_type: llama}", "not JSON - line 1: "),
     "no config": (b"[1, 2]", "[1, 2] - a config is a mapping of fields to values"),
-    "no text": (b"\xff\xfe\x00", "not UTF-8 text (byte 2)"),
+    "no text": (b"\xff\xfe\x00", "not UTF-8 text (byte 0)"),
     "bomb": (b"[" * 200_000 + b"]" * 200_000, "nested deeper than 20 levels"),
     "deep": (b'{"a":' * 40 + b"1" + b"}" * 40, "nested deeper than 20 levels"),
     "digits": (b'{"a": ' + b"9" * 5000 + b"}", "not JSON - a number has thousands of digits"),

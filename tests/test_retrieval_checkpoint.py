@@ -157,7 +157,7 @@ def test_what_is_missing_or_unknown_gets_one_line(folder: Path, tmp_path: Path) 
         assert len(str(error.value).splitlines()) == 1
         return str(error.value)
 
-    assert "no config.json" in complaint(tmp_path)
+    assert "config.json: No such file" in complaint(tmp_path)
     bare = tmp_path / "bare"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):

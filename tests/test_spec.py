@@ -282,7 +282,7 @@ def test_the_constructor_says_in_one_line_what_is_wrong() -> None:
 
 QUANTISED = {
     "format": ({"format": "int9", "parts": ["linear"]}, "quantization.0.format: 'int9' - must be 'fp8'"),
-    "part": ({"format": "int4", "parts": ["lineal"]}, "quantization.0.parts.0: 'lineal' - must be one of linear, embedding"),
+    "part": ({"format": "int4", "parts": ["lineal"]}, "quantization.0.parts.0: 'lineal' - must be one of linear, "),
     "no part": ({"format": "int4", "parts": []}, "quantization.0.parts: [] - "),
     "layer": ({"format": "int4", "parts": ["linear"], "layers": [9]}, "quantization.layers: 9 - must be from 1 to n_layers (2)"),
     "layer twice": ({"format": "int4", "parts": ["linear"], "layers": [1, 1]}, "a layer is named twice"),
@@ -295,3 +295,90 @@ def test_a_bad_rule_of_storage_is_one_line(rule: dict[str, Any], says: str) -> N
     with pytest.raises(SpecError) as error:
         ArchSpec.from_mapping(mapping("AM") | {"quantization": [rule]})
     assert says in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def without_sense() -> dict[str, tuple[dict[str, Any], str]]:
+    """Changes to a small design that a careful author would refuse, and how the refusal begins."""
+    heads = mapping("A")["attention"]
+    moe = {"kind": "moe", "d_expert": 8}
+    spelt: dict[str, dict[str, Any]] = {
+        "gated_deltanet": {"n_k_heads": 3, "n_v_heads": 4, "k_head_dim": 8, "v_head_dim": 8},
+        "rg_lru": {"width": 10, "n_blocks": 3},
+    }
+    return {
+        "epsilon of 63": ({"norm_eps": 63.0}, "norm_eps: 63.0 - must be less than or equal to 0.1"),
+        "epsilon that float32 rounds away": ({"norm_eps": 1e-300}, "norm_eps: 1e-300 - must be at least 1e-20"),
+        "factor of 1e-300": ({"attention": heads | {"rope_scaling": {"factor": 1e-300}}}, "attention.rope_scaling.factor: 1e-300 - "),
+        "factor that speeds up": ({"attention": heads | {"rope_scaling": {"factor": 0.5}}}, "attention.rope_scaling.factor: 0.5 - "),
+        "tiny low frequency": (
+            {"attention": heads | {"rope_scaling": {"low_freq_factor": 1e-300}}},
+            "attention.rope_scaling.low_freq_factor: 1e-300 - ",
+        ),
+        "no ramp": (
+            {"attention": heads | {"rope_scaling": {"low_freq_factor": 4.0}}},
+            "attention.rope_scaling.high_freq_factor: 4.0 - must be above low_freq_factor (4.0)",
+        ),
+        "no original context": (
+            {"attention": heads | {"rope_scaling": {"original_context_len": 0}}},
+            "attention.rope_scaling.original_context_len: 0 - ",
+        ),
+        "wavelengths that shrink": ({"attention": heads | {"rope_theta": 0.5}}, "attention.rope_theta: 0.5 - must be greater than 1"),
+        "softmax of 1e9": ({"attention": heads | {"softmax_scale": 1e9}}, "attention.softmax_scale: 1000000000.0 - "),
+        "sink beyond any context": ({"swa": {"sink": 2**30}}, "swa.sink: 1073741824 - must be less than or equal to 131072"),
+        "smallest dt of 1e9": ({"ssm": {"d_ssm": 64, "head_dim": 16, "dt_min": 1e9}}, "ssm.dt_min: 1000000000.0 - "),
+        "experts times 1e-300": ({"ffn": moe | {"scale": 1e-300}}, "ffn.scale: 1e-300 - "),
+        "logits over nothing": ({"constants": {"logits_scaling": 0}}, "constants.logits_scaling: 0 - must be a number from 1e-06 to"),
+        "factor that is a word": ({"constants": {"key_multiplier": "x"}}, "constants.key_multiplier: 'x' - must be a number"),
+        "too few factors": ({"constants": {"ssm_multipliers": [1.0]}}, "constants.ssm_multipliers: [1.0] - must be 5 numbers"),
+        "NaN deep inside": ({"constants": {"a": [{"b": float("nan")}]}}, "constants.a: [{'b': nan}] - must be finite numbers"),
+        **{
+            kind: ({"mixers": {"X": {"kind": kind} | fields}, "layers": {"pattern": "X"}}, f"mixers.X.{key}: ")
+            for (kind, fields), key in zip(spelt.items(), ("n_v_heads", "width"), strict=True)
+        },
+    }
+
+
+WITHOUT_SENSE = without_sense()
+
+
+@pytest.mark.parametrize("case", WITHOUT_SENSE)
+def test_a_number_that_no_author_means_is_refused(case: str) -> None:
+    changes, says = WITHOUT_SENSE[case]
+    with pytest.raises(SpecError) as error:
+        ArchSpec.from_mapping(mapping("A") | changes)
+    assert str(error.value).startswith(says)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"name": "\x1b[31mred\n"}, "name: "),
+        ({"d_model": "x" * 10_000}, "d_model: "),
+        ({"layers": {"strategy": "inter", "ratio": "9" * 5000}}, "layers.ratio: "),
+        ({"layers": {"pattern": "A" * 900}}, "layers.pattern: "),
+        ({"ffn": {"kind": "\x1b" * 5000}}, "ffn.kind: "),
+        ({"x" * 5000: 1}, "xxx"),
+        ({"\x1b]0;title\x07": 1}, "\\x1b]0;title\\x07: "),
+        ({"mixers": {"X": {"kind": "y" * 5000}}}, "mixers.X"),
+        ({"constants": {"a" * 3000: float("inf")}}, "constants."),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else repr(value),
+)
+def test_a_refusal_is_one_line_of_bounded_length_that_a_terminal_does_not_obey(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(SpecError) as error:
+        ArchSpec.from_mapping(mapping("A") | changes)
+    line = str(error.value)
+    assert line.startswith(key)
+    assert line.isprintable()
+    assert len(line) <= 400
+
+
+@pytest.mark.parametrize("word", ["lama", "llama4", "x" * 9000, 17, None])
+def test_of_many_known_names_a_refusal_shows_the_nearest(word: object) -> None:
+    from hybrid_core.interop.huggingface import FAMILIES, spec_from_config
+
+    with pytest.raises(SpecError, match=r"^model_type: .* - must be one of ") as error:
+        spec_from_config({"model_type": word})
+    assert sum(f"{name}," in str(error.value) for name in FAMILIES) < 9
+    assert len(str(error.value)) < 300
+    assert ("did you mean llama?" in str(error.value)) == (word in ("lama", "llama4"))

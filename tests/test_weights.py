@@ -186,8 +186,8 @@ def test_a_scheme_is_read_as_its_writers_lay_it_out(config: dict[str, Any], expe
 
 
 BAD: dict[str, tuple[Any, str]] = {
-    "unknown method": ({"quant_method": "gtpq", "bits": 4}, "quant_method: 'gtpq' - must be one of .*the nearest is gptq"),
-    "unknown algorithm": ({"quant_method": "modelopt", "quant_algo": "NVFP5"}, "quant_algo: 'NVFP5' .*the nearest is NVFP4"),
+    "unknown method": ({"quant_method": "gtpq", "bits": 4}, "quant_method: 'gtpq' - must be one of .*did you mean gptq"),
+    "unknown algorithm": ({"quant_method": "modelopt", "quant_algo": "NVFP5"}, "quant_algo: 'NVFP5' .*did you mean NVFP4"),
     "no mapping": ("int4", "quantization_config: 'int4' - must be a mapping"),
     "bits": ({"quant_method": "gptq", "bits": 7}, "bits: 7 - must be one of 2, 3, 4, 5, 6, 8"),
     "block": ({"quant_method": "fp8", "weight_block_size": [0, 128]}, "weight_block_size: .* must be two whole numbers above 0"),

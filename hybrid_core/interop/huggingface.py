@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hybrid_core.files import MAX_BYTES, decoded, read_file, too_long
 from hybrid_core.interop import quantization
 from hybrid_core.interop.families import hybrid, recurrent, ssm, transformer
 from hybrid_core.interop.families.defaults import CLASS_DEFAULTS
 from hybrid_core.interop.fields import Fields
-from hybrid_core.spec import ArchSpec, SpecError, short
-from hybrid_core.yaml_io import MAX_BYTES, MAX_DEPTH, TextError, read_text, too_long
+from hybrid_core.spec import ArchSpec, SpecError, nearest, short
+from hybrid_core.yaml_io import MAX_DEPTH
 
 FAMILIES: dict[str, Callable[[Fields], dict[str, Any]]] = {
     "llama": transformer.llama,
@@ -100,16 +101,13 @@ def _family(fields: Fields) -> tuple[str, Callable[[Fields], dict[str, Any]]]:
                 return family, read
     family = fields.take("model_type")
     if not isinstance(family, str) or family not in FAMILIES:
-        raise fields.refuse("model_type", f"must be {' or '.join(map(repr, FAMILIES))}")
+        raise fields.refuse("model_type", f"must be {nearest(family, FAMILIES)}")
     return family, FAMILIES[family]
 
 
 def read_config(path: Path) -> dict[str, Any]:
     """The fields of a config.json. Raises SpecError with one line where it is missing, too large, no JSON or no config."""
-    try:
-        return parse_config(read_text(path, "config"))
-    except TextError as error:
-        raise SpecError(str(error)) from None
+    return parse_config(read_file(path, "config"))
 
 
 def parse_config(text: str | bytes) -> dict[str, Any]:
@@ -117,9 +115,9 @@ def parse_config(text: str | bytes) -> dict[str, Any]:
     if len(text) > MAX_BYTES:
         raise SpecError(too_long(len(text), "config"))
     try:
-        data = json.loads(text)
-    except UnicodeDecodeError as error:
-        raise SpecError(f"not UTF-8 text (byte {error.start})") from None
+        data = json.loads(decoded(text) if isinstance(text, bytes) else text)
+    except SpecError:
+        raise
     except json.JSONDecodeError as error:
         raise SpecError(f"not JSON - line {error.lineno}: {error.msg}") from None
     except RecursionError:

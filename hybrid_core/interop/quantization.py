@@ -5,13 +5,12 @@ AWQ, AutoRound, bitsandbytes, FBGEMM, MLX. A matrix that several published modul
 where one of them is. GPTQ's order of columns (four bytes an input channel) is not counted.
 """
 
-import difflib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from hybrid_core.interop.module_names import OUTSIDE, Modules, parts_of
-from hybrid_core.spec import ArchSpec, SpecError, StoredWeights, short
+from hybrid_core.spec import ArchSpec, SpecError, StoredWeights, nearest, short
 
 Config = Mapping[str, Any]
 LayoutFields = tuple[tuple[str, Any], ...]  # the fields of StoredWeights that say a format's layout
@@ -317,8 +316,7 @@ def _known(word: Any, words: Mapping[str, Any], key: str) -> Any:
     """What a word stands for; a word that is not known is named with the nearest that is."""
     if isinstance(word, str) and word in words:
         return words[word]
-    close = difflib.get_close_matches(str(word)[:100], words, n=1, cutoff=0.0)[0]
-    raise _refused(key, word, f"must be one of {', '.join(words)} (the nearest is {close})")
+    raise _refused(key, word, f"must be {nearest(word, words)}")
 
 
 def _scheme(config: Config) -> Scheme:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hybrid_core.files import require_files
 from hybrid_core.interop.export import hf_config
 from hybrid_core.interop.huggingface import read_config, spec_from_config
 from hybrid_core.modules import HybridLM, build
@@ -232,6 +233,7 @@ def load_folder(path: Path) -> HybridLM:
     from safetensors.torch import load_file
 
     config, files = read_config(path / "config.json"), sorted(path.glob("*.safetensors"))
+    require_files(path, "checkpoint's text file")
     if not files:
         raise WeightsError(f"{path}: no *.safetensors")
     tensors: dict[str, Tensor] = {}

@@ -8,7 +8,7 @@ from pydantic import Field
 from hybrid_core.spec import ArchSpec, ComputeDtype, Frozen, SpecError
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
-DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")]
 LiveCacheDtype = Literal["fp32", "bf16", "fp16", "fp8"]  # what the modules can keep keys and values in
 DecodePath = Literal["auto", "eager", "graph", "compiled"]
 DECODE_PATHS: tuple[DecodePath, ...] = get_args(DecodePath)
@@ -37,9 +37,9 @@ class ProfileOptions(Frozen):
     state_dtype: ComputeDtype | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = PAPER_BATCH
     prompt_len: Annotated[int, Field(ge=1, le=2**20)] = PAPER_PROMPT
-    totals: Annotated[tuple[Annotated[int, Field(ge=2, le=2**22)], ...], Field(strict=False, min_length=1)] = PAPER_TOTALS
+    totals: Annotated[tuple[Annotated[int, Field(ge=2, le=2**22)], ...], Field(strict=False, min_length=1, max_length=100)] = PAPER_TOTALS
     decode: DecodePath = "auto"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     def workload(self, context_len: int, batch_size: int | None = None, prompt_len: int | None = None) -> Workload:
         """The workload at one total length."""

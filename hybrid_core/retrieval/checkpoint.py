@@ -23,6 +23,7 @@ import torch
 
 from hybrid_core.costs.memory import refusal
 from hybrid_core.data import data_dir
+from hybrid_core.files import read_text
 from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.profiling import device
 from hybrid_core.profiling.job import DoesNotFit, Report, Store
@@ -198,9 +199,9 @@ class CheckpointRun:
         if self.options.haystack_path is None:
             return NOISE
         try:
-            return Path(self.options.haystack_path).read_text("utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise SpecError(f"haystack: {self.options.haystack_path} - {error}") from None
+            return read_text(Path(self.options.haystack_path), "haystack")
+        except SpecError as error:
+            raise SpecError(f"haystack: {error}") from None
 
     def _fitting(self) -> tuple[list[int], list[dict[str, Any]]]:
         """The lengths that fit into memory, and those that do not, with the reason."""

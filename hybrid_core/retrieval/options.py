@@ -1,12 +1,12 @@
 """What a retrieval run is asked to do. No torch: pages make these."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.files import require_files
+from hybrid_core.interop.huggingface import read_config, spec_from_config
 from hybrid_core.profiling.options import DeviceName
 from hybrid_core.spec import ArchSpec, ComputeDtype, Frozen, SpecError
 from hybrid_core.workload import Workload
@@ -71,20 +71,24 @@ class CheckpointOptions(Frozen):
     device: DeviceName = "auto"
     task: Literal["niah_single", "niah_multikey"] = "niah_single"
     haystack_path: Annotated[str, Field(min_length=1)] | None = None
-    lengths: Annotated[tuple[Annotated[int, Field(ge=64, le=2**22)], ...], Field(strict=False, min_length=1)] = PAPER_LENGTHS
-    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(strict=False, min_length=1)] = DEPTHS
+    lengths: Annotated[tuple[Annotated[int, Field(ge=64, le=2**22)], ...], Field(strict=False, min_length=1, max_length=999)] = (
+        PAPER_LENGTHS
+    )
+    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(strict=False, min_length=1, max_length=999)] = DEPTHS
     trials: Annotated[int, Field(ge=1, le=10_000)] = 100
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
     dtype: ComputeDtype = "bf16"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     def design(self) -> ArchSpec:
-        """What the folder's config.json describes. Raises SpecError with one line."""
+        """What the folder's config.json describes. Raises SpecError with one line, also for a folder that no library should open."""
+        folder = Path(self.path)
         try:
-            config = json.loads((Path(self.path) / "config.json").read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise SpecError(f"checkpoint: {self.path} - no config.json that can be read ({type(error).__name__})") from None
-        return spec_from_config(config, Path(self.path).resolve().name)
+            config = read_config(folder / "config.json")
+            require_files(folder, "checkpoint's text file")
+        except SpecError as error:
+            raise SpecError(f"checkpoint: {error}") from None
+        return spec_from_config(config, folder.resolve().name)
 
     def workload(self, length: int) -> Workload:
         """What one batch of haystacks of `length` tokens needs memory for: the prompt's frame is under 64 tokens."""

@@ -12,12 +12,14 @@ Parts of the run: `environment`, `recall`, `copying`, `text`; each says what was
 import time
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hybrid_core.binomial import wilson
+from hybrid_core.files import MAX_TEXT_BYTES, read_file
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device
 from hybrid_core.profiling.job import Report, Store
@@ -168,10 +170,9 @@ class Probes:
 def read_bytes(path: str, at_least: int) -> Tensor:
     """The bytes of a file [N]. Raises SpecError with one line where it cannot be read or is too short."""
     try:
-        with open(path, "rb") as file:
-            data = file.read()
-    except OSError as error:
-        raise SpecError(f"text: {path} - {error.strerror}") from None
+        data = read_file(Path(path), "text", MAX_TEXT_BYTES)
+    except SpecError as error:
+        raise SpecError(f"text: {error}") from None
     if len(data) < at_least:
         raise SpecError(f"text: {path} - {len(data):,} bytes; at least {at_least:,} are needed for this trained length")
     return torch.frombuffer(bytearray(data), dtype=torch.uint8).long()

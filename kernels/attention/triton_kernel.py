@@ -29,10 +29,20 @@ def _seen(token, j, T, S, first, window, sink, gap):
 
 
 @triton.jit
+def _tile_and_group(n, G, BLOCK: tl.constexpr):
+    """What a program owns: a tile of n rows, and a group, counted through all sequences and also as batch and group, these in 64 bits for
+    large strides. All stand on the grid's first axis: long sequences have too many tiles for another one, large batches too many groups."""
+    tiles = tl.cdiv(n, BLOCK)
+    tile, bg = tl.program_id(0) % tiles, tl.program_id(0) // tiles
+    return tile, bg, (bg // G).to(tl.int64), (bg % G).to(tl.int64)
+
+
+@triton.jit
 def _head_rows(x, start, r, heads, d, T, x_t, x_h, D: tl.constexpr):
     """Rows r of a group: queries, or what has their shape."""
     there = (r < T * heads)[:, None] & (d < D)[None, :]
-    return tl.load(x + start + (r // heads).to(tl.int64)[:, None] * x_t + (r % heads)[:, None] * x_h + d[None, :], mask=there, other=0.0)
+    token, head = (r // heads).to(tl.int64), (r % heads).to(tl.int64)
+    return tl.load(x + start + token[:, None] * x_t + head[:, None] * x_h + d[None, :], mask=there, other=0.0)
 
 
 @triton.jit
@@ -78,17 +88,17 @@ def _forward(
     if STEP:
         S = tl.load(length).to(tl.int32)
         first = S - T
-    split, bg = tl.program_id(1), tl.program_id(2)
-    batch, group = (bg // G).to(tl.int64), bg % G
-    r, d_k, d_v = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_V)
+    split = tl.program_id(1)
+    tile, bg, batch, group = _tile_and_group(T * heads, G, BLOCK_M)
+    r, d_k, d_v = tile * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_V)
     token = r // heads
     query = _head_rows(q, batch * q_b + group * heads * q_h, r, heads, d_k, T, q_t, q_h, DK)
     total, mass = tl.zeros([BLOCK_M, BLOCK_V], tl.float32), tl.zeros([BLOCK_M], tl.float32)
     most = tl.full([BLOCK_M], float("-inf"), tl.float32)
     k_start, v_start, scale2 = batch * k_b + group * k_h, batch * v_b + group * v_h, scale * LOG2E
     sinks = tl.minimum(sink, S)
-    top = tl.program_id(0) * BLOCK_M // heads
-    bottom = tl.minimum((tl.program_id(0) * BLOCK_M + BLOCK_M - 1) // heads, T - 1)
+    top = tile * BLOCK_M // heads
+    bottom = tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // heads, T - 1)
     if split == 0:
         total, most, mass = _over(
             query, total, most, mass, k, v, k_start, v_start, token, 0, sinks, T, S, first, window, sink, gap, k_t, v_t, scale2,
@@ -111,7 +121,8 @@ def _forward(
     total = total / tl.where(mass == 0.0, 1.0, mass)[:, None]
     tl.store(out + at, total.to(out.dtype.element_ty), mask=(r < T * heads)[:, None] & (d_v < DV)[None, :])
     log = tl.where(mass == 0.0, float("-inf"), most + tl.log2(tl.where(mass == 0.0, 1.0, mass)))
-    row = (split * tl.num_programs(2) + bg).to(tl.int64) * (T * heads) + r
+    n_groups = tl.num_programs(0) // tl.cdiv(T * heads, BLOCK_M)  # of all sequences
+    row = (split * n_groups + bg).to(tl.int64) * (T * heads) + r
     tl.store(mass_log + row, log, mask=r < T * heads)
 
 
@@ -136,9 +147,8 @@ def _backward_q(
     DK: tl.constexpr, DV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Gradient of a tile of rows, and each row's product of out and its gradient, which `_backward_kv` needs too."""
-    bg = tl.program_id(1)
-    batch, group = (bg // G).to(tl.int64), bg % G
-    r, j, d_k, d_v = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_S), tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_V)
+    tile, bg, batch, group = _tile_and_group(T * heads, G, BLOCK_M)
+    r, j, d_k, d_v = tile * BLOCK_M + tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_S), tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_V)
     token, head = r // heads, group * heads
     query = _head_rows(q, batch * q_b + head * q_h, r, heads, d_k, T, q_t, q_h, DK)
     grad = _head_rows(d_out, batch * o_b + head * o_h, r, heads, d_v, T, o_t, o_h, DV)
@@ -148,8 +158,8 @@ def _backward_q(
     tl.store(dots + row, product, mask=r < T * heads)
     log = tl.load(mass_log + row, mask=r < T * heads, other=0.0)
     sinks = tl.minimum(sink, S)
-    top = tl.program_id(0) * BLOCK_M // heads
-    bottom = tl.minimum((tl.program_id(0) * BLOCK_M + BLOCK_M - 1) // heads, T - 1)
+    top = tile * BLOCK_M // heads
+    bottom = tl.minimum((tile * BLOCK_M + BLOCK_M - 1) // heads, T - 1)
     window_begins = tl.maximum(first + top - window + 1 - gap, sinks)
     end = tl.minimum(first + bottom + 1 - gap, S)
     total = tl.zeros([BLOCK_M, BLOCK_K], tl.float32)
@@ -174,9 +184,8 @@ def _backward_kv(
     DK: tl.constexpr, DV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_S: tl.constexpr,
 ):  # fmt: skip
     """Gradients of a tile of keys and values, from all rows of its group that can see one of them."""
-    bg = tl.program_id(1)
-    batch, group = (bg // G).to(tl.int64), bg % G
-    left = tl.program_id(0) * BLOCK_S
+    tile, bg, batch, group = _tile_and_group(S, G, BLOCK_S)
+    left = tile * BLOCK_S
     j, d_k, d_v = tl.arange(0, BLOCK_S), tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_V)
     key = _keys(k, batch * k_b + group * k_h, left, j, d_k, S, k_t, DK)
     value = _keys(v, batch * v_b + group * v_h, left, j, d_v, S, v_t, DV)
@@ -265,7 +274,7 @@ def _attend(
     sizes, whole = _sizes(q, v, h // g), q.new_empty(b, t, h, d_v)
     parts = whole[None] if splits == 1 else q.new_empty(splits, b, t, h, d_v, dtype=torch.float32)
     mass_log = q.new_empty(splits, b, g, t * h // g, dtype=torch.float32)
-    _forward[triton.cdiv(t * h // g, sizes["BLOCK_M"]), splits, b * g](
+    _forward[triton.cdiv(t * h // g, sizes["BLOCK_M"]) * b * g, splits](
         q, k, v, length, parts, mass_log, *_problem(q, k, mask, scale),
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *parts.stride()[:4],
         **sizes, STEP=length is not None, num_warps=8 if sizes["BLOCK_M"] == 128 else 4, num_stages=2,
@@ -292,10 +301,10 @@ class _Attention(torch.autograd.Function):
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
         dots = mass_log.new_empty(mass_log.shape)
         strides = *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]
-        _backward_q[triton.cdiv(t * h // g, sizes["BLOCK_M"]), b * g](
+        _backward_q[(triton.cdiv(t * h // g, sizes["BLOCK_M"]) * b * g,)](
             q, k, v, out, d_out, mass_log, dq, dots, *problem, *strides, *dq.stride()[:3], **sizes, num_warps=4, num_stages=1
         )
-        _backward_kv[triton.cdiv(s, sizes["BLOCK_S"]), b * g](
+        _backward_kv[(triton.cdiv(s, sizes["BLOCK_S"]) * b * g,)](
             q,
             k,
             v,

@@ -91,7 +91,7 @@ def branch_fusion_limit(
     attention: Tensor, y: Tensor, z: Tensor, a_weight: Tensor, s_weight: Tensor, eps: float, groups: tuple[int, int], fusion: str | None
 ) -> str | None:  # fmt: skip
     """Why these arguments are too much for the kernels, if so."""
-    return gated_rms_norm_limit(y, z, s_weight, eps, max(groups))
+    return gated_rms_norm_limit(attention, z, a_weight, eps, groups[0]) or gated_rms_norm_limit(y, z, s_weight, eps, groups[1])
 
 
 def branch_fusion(

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, rows, silu, silu_slope
+from kernels.tiles import block, rows, silu, silu_slope, too_many
 
 TOKENS, CHANNELS = 32, 128  # of a block
 WIDEST = 16
@@ -91,7 +91,7 @@ def step(
 
     A program owns its channels of the state, so it may write what it alone has read.
     """
-    c, batch = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C), tl.program_id(1).to(tl.int64)
+    c, batch = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C), tl.program_id(0).to(tl.int64)
     real = c < C
     now = tl.load(x + batch * x_b + c, mask=c < n_x, other=0.0) + tl.load(bc + batch * bc_b + (c - n_x), mask=real & (c >= n_x), other=0.0)
     total = tl.load(bias + c, mask=real, other=0.0).to(tl.float32)
@@ -109,7 +109,9 @@ def step(
 
 def causal_conv1d_limit(x: Tensor, weight: Tensor, *_: Any) -> str | None:
     """Why these arguments are not for the kernels, if so."""
-    return f"{weight.shape[1]} taps, and {WIDEST} are the most that a program unrolls" if weight.shape[1] > WIDEST else None
+    if weight.shape[1] > WIDEST:
+        return f"{weight.shape[1]} taps, and {WIDEST} are the most that a program unrolls"
+    return too_many("sequences", x.shape[0])
 
 
 def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:

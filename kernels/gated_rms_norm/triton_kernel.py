@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, rows, silu, silu_slope
+from kernels.tiles import block, rows, silu, silu_slope, too_many
 
 ELEMENTS = 4096  # of a tile
 PROGRAMS = 512  # of the backward pass, per group
@@ -143,7 +143,9 @@ class GroupRms(torch.autograd.Function):
 
 def gated_rms_norm_limit(y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int) -> str | None:
     """Why these arguments are too much for the kernels, if so."""
-    return f"groups of {group} channels, and {WIDEST} are the most that a program can hold" if group > WIDEST else None
+    if group > WIDEST:
+        return f"groups of {group} channels, and {WIDEST} are the most that a program can hold"
+    return too_many("groups", y.shape[-1] // group)
 
 
 def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int) -> Tensor:

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, dot, rows
+from kernels.tiles import block, dot, rows, too_many
 
 
 @triton.jit
@@ -37,12 +37,12 @@ def _product(
     if group < E:
         r, n, k = left + tl.arange(0, BLOCK_M), tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
         at_x = x + r.to(tl.int64)[:, None] * x_r + k[None, :]
-        at_weight = weight + tl.cast(group, tl.int64) * w_e + n[None, :] * w_n + k[:, None] * w_k
+        at_weight = weight + tl.cast(group, tl.int64) * w_e + n.to(tl.int64)[None, :] * w_n + k[:, None] * w_k
         total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
         for begin in range(0, K, BLOCK_K):
             inside = begin + k < K
             tile = tl.load(at_x + begin, mask=(r < stop)[:, None] & inside[None, :], other=0.0)
-            total += dot(tile, tl.load(at_weight + begin * w_k, mask=(n < N)[None, :] & inside[:, None], other=0.0))
+            total += dot(tile, tl.load(at_weight + tl.cast(begin, tl.int64) * w_k, mask=(n < N)[None, :] & inside[:, None], other=0.0))
         at = out + r.to(tl.int64)[:, None] * N + n[None, :]
         tl.store(at, total.to(out.dtype.element_ty), mask=(r < stop)[:, None] & (n < N)[None, :])
 
@@ -64,8 +64,13 @@ def _weight_gradient(
         row = r.to(tl.int64)[:, None]
         grad = tl.load(d_out + row * N + n[None, :], mask=(r < stop)[:, None] & (n < N)[None, :], other=0.0)
         total += dot(tl.trans(grad), tl.load(x + row * x_r + k[None, :], mask=(r < stop)[:, None] & (k < K)[None, :], other=0.0))
-    at = d_weight + tl.cast(group, tl.int64) * N * K + n[:, None] * K + k[None, :]
+    at = d_weight + (tl.cast(group, tl.int64) * N + n[:, None]) * K + k[None, :]
     tl.store(at, total.to(d_weight.dtype.element_ty), mask=(n < N)[:, None] & (k < K)[None, :])
+
+
+def grouped_linear_limit(x: Tensor, weight: Tensor, counts: Tensor) -> str | None:
+    """Why these arguments are too much for the kernels, if so."""
+    return too_many("groups", weight.shape[0])
 
 
 def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:

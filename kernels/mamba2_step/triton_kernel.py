@@ -18,9 +18,9 @@ def _scan_step(
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
     """A block of P channels of one head: dt, state, D and gate. xbc [b, C] after the convolution; z and dt in rows z_b apart."""
-    bh = tl.program_id(1)
-    batch, head = (bh // H).to(tl.int64), bh % H
-    p, n = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
+    bh = tl.program_id(0)
+    batch, head = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
+    p, n = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
     x_p = tl.load(xbc + batch * C + head * P + p, mask=p < P, other=0.0)
     B_n = tl.load(xbc + batch * C + H * P + head // per_group * N + n, mask=n < N, other=0.0)
     C_n = tl.load(xbc + batch * C + H * P + (H // per_group + head // per_group) * N + n, mask=n < N, other=0.0)
@@ -51,13 +51,13 @@ def mamba2_step(
     bc = row[:, h * p + (h * p if shared_x is None else 0) :]
     x = row[:, h * p :] if shared_x is None else rows(shared_x)
     xbc = row.new_empty(b, channels, dtype=torch.float32)
-    conv.step[triton.cdiv(channels, conv.CHANNELS), b](
+    conv.step[b, triton.cdiv(channels, conv.CHANNELS)](
         x, bc, conv_weight.contiguous(), conv_bias, conv_state, xbc, h * p, channels, x.stride(0), bc.stride(0), *conv_state.stride()[:2],
         W=w, BLOCK_C=conv.CHANNELS, num_warps=4,
     )  # fmt: skip
     y = row.new_empty(b, h * p)
     block_p = block(p, least=4, most=32)
-    _scan_step[triton.cdiv(p, block_p), b * h](
+    _scan_step[b * h, triton.cdiv(p, block_p)](
         xbc, row, row[:, -h:], dt_bias, A_log, D, ssm_state, y, dt_min, h, h // n_groups, channels, row.stride(0), *ssm_state.stride()[:3],
         P=p, N=n, BLOCK_P=block_p, BLOCK_N=block(n), GATED=gated, num_warps=4,
     )  # fmt: skip

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, processors, rows
+from kernels.tiles import block, processors, rows, too_many
 
 CHANNELS = 32  # of a block: one warp
 PIECE = 64  # tokens
@@ -152,9 +152,14 @@ def _step(
     tl.store(y + batch * E + e, out.to(y.dtype.element_ty), mask=e < E)
 
 
+def selective_scan_limit(x: Tensor, *_: Any) -> str | None:
+    """Why these arguments are too much for the kernels, if so."""
+    return too_many("sequences", x.shape[0])
+
+
 def selective_scan_step_limit(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> str | None:
     """Why these arguments are not for the kernel, if so."""
-    return None if state.stride(-1) == 1 or state.shape[-1] == 1 else "a state whose last axis has gaps"
+    return selective_scan_limit(x) if state.stride(-1) == 1 or state.shape[-1] == 1 else "a state whose last axis has gaps"
 
 
 def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -29,35 +29,46 @@ SEGMENT_CHUNKS = 8
 
 @triton.jit
 def _tile(first, q, n, bh, T, H, per_group, batch_stride, time_stride, group_stride, N: tl.constexpr, BLOCK_N: tl.constexpr):
-    """Offsets of tokens first + q and channels n in a tensor [b, T, H or G, N] for head `bh`, and which of them exist.
-
-    per_group is 1 for tensors with H. Only the start of the tile can be far from the tensor's, so only that has 64 bits.
-    """
-    batch, head = (bh // H).to(tl.int64), bh % H
+    """Where tokens first + q and channels n of head `bh` lie in a tensor [b, T, H or G, N]: the start of the tile, which alone can be
+    far from the tensor's, in 64 bits, the offsets from there in 32, and which of them exist. per_group is 1 for tensors with H."""
+    batch, head = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
     start = batch * batch_stride + tl.cast(first, tl.int64) * time_stride + head // per_group * group_stride
     there = (first + q < T)[:, None]
     if N % BLOCK_N != 0:
         there = there & (n < N)[None, :]
-    return start + (q[:, None] * time_stride + n[None, :]), there
+    return start, q[:, None] * time_stride + n[None, :], there
 
 
 @triton.jit
 def _read(x, first, q, n, bh, T, H, per_group, x_b, x_t, x_g, N: tl.constexpr, BLOCK_N: tl.constexpr):
     """The tile [q, n], zero where there is nothing."""
-    at, there = _tile(first, q, n, bh, T, H, per_group, x_b, x_t, x_g, N, BLOCK_N)
-    return tl.load(x + at, mask=there, other=0.0)
+    start, at, there = _tile(first, q, n, bh, T, H, per_group, x_b, x_t, x_g, N, BLOCK_N)
+    return tl.load(x + start + at, mask=there, other=0.0)
 
 
 @triton.jit
 def _write(x, tile, first, q, n, bh, T, H, x_b, x_t, x_h, N: tl.constexpr, BLOCK_N: tl.constexpr):
-    at, there = _tile(first, q, n, bh, T, H, 1, x_b, x_t, x_h, N, BLOCK_N)
-    tl.store(x + at, tile.to(x.dtype.element_ty), mask=there)
+    start, at, there = _tile(first, q, n, bh, T, H, 1, x_b, x_t, x_h, N, BLOCK_N)
+    tl.store(x + start + at, tile.to(x.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _scores(
+    C, B, first, q, bh, T, H, per_group, C_b, C_t, C_g, B_b, B_t, B_g, N: tl.constexpr, Q: tl.constexpr, PIECE: tl.constexpr
+):  # fmt: skip
+    """C_i . B_j of the tokens of a chunk, PIECE channels at a time: operands of float32 as wide as N take all registers."""
+    scores = tl.zeros([Q, Q], tl.float32)
+    for left in range(0, N, PIECE):
+        n = left + tl.arange(0, PIECE)
+        C_t_n = _read(C, first, q, n, bh, T, H, per_group, C_b, C_t, C_g, N, PIECE)
+        scores += dot(C_t_n, tl.trans(_read(B, first, q, n, bh, T, H, per_group, B_b, B_t, B_g, N, PIECE)))
+    return scores
 
 
 @triton.jit
 def _decays(dt, rate, first, t, bh, T, H, dt_b, dt_t, dt_h):
     """dt [t], and the base-2 logarithm of the decay since the chunk began: after each token, and at its end. `rate` is A in base 2."""
-    batch, head = (bh // H).to(tl.int64), bh % H
+    batch, head = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
     start = batch * dt_b + tl.cast(first, tl.int64) * dt_t + head * dt_h
     step = tl.load(dt + start + t * dt_t, mask=first + t < T, other=0.0).to(tl.float32)
     log = step * rate
@@ -77,8 +88,8 @@ def _walk(
     the state. STORE writes the state as it is before each chunk is added, [bh, chunks, N, P]. The end of segment s goes to
     ends[bh, s], [N, P], its base-2 log decay to decays[bh, s].
     """
-    segment, bh = tl.program_id(1), tl.program_id(2)
-    q, n, p = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    bh, segment = tl.program_id(0), tl.program_id(1)
+    q, n, p = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.program_id(2) * BLOCK_P + tl.arange(0, BLOCK_P)
     cell, real = n[:, None] * P + p[None, :], (n < N)[:, None] & (p < P)[None, :]
     opening = segment * segment_chunks
     count = tl.minimum(segment_chunks, n_chunks - opening)
@@ -109,12 +120,12 @@ def _walk(
 def _scan(
     x, dt, A, B, C, D, start, ends, decays, y, after, T, H, per_group, n_chunks, segment_chunks, n_ends,
     x_b, x_t, x_h, B_b, B_t, B_g, C_b, C_t, C_g, dt_b, dt_t, dt_h, y_b, y_t, y_h,
-    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, PIECE: tl.constexpr,
     STARTED: tl.constexpr, CUT: tl.constexpr,
 ):  # fmt: skip
     """The fused walk of one segment; the last segment writes the state after all tokens."""
-    segment, bh = tl.program_id(1), tl.program_id(2)
-    q, n, p = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
+    bh, segment = tl.program_id(0), tl.program_id(1)
+    q, n, p = tl.arange(0, Q), tl.arange(0, BLOCK_N), tl.program_id(2) * BLOCK_P + tl.arange(0, BLOCK_P)
     # States lie in memory as [P, N] in the interface and as [N, P] in `ends`.
     held, real = bh.to(tl.int64) * (N * P), (n < N)[:, None] & (p < P)[None, :]
     state = tl.zeros([BLOCK_N, BLOCK_P], tl.float32)
@@ -134,7 +145,11 @@ def _scan(
         x_t_p = _read(x, first, q, p, bh, T, H, 1, x_b, x_t, x_h, P, BLOCK_P)
         # Masked before the exponential: above the diagonal it would overflow.
         decay = tl.exp2(tl.where(causal, log[:, None] - log[None, :], float("-inf")))
-        weights = dot(C_t_n, tl.trans(B_t_n)) * decay * step[None, :]
+        if PIECE < BLOCK_N:
+            scores = _scores(C, B, first, q, bh, T, H, per_group, C_b, C_t, C_g, B_b, B_t, B_g, N, Q, PIECE)
+        else:
+            scores = dot(C_t_n, tl.trans(B_t_n))
+        weights = scores * decay * step[None, :]
         out = dot(C_t_n, state.to(x_t_p.dtype)) * tl.exp2(log)[:, None]
         out += dot(weights.to(x_t_p.dtype), x_t_p) + x_t_p.to(tl.float32) * skip
         _write(y, out, first, q, p, bh, T, H, y_b, y_t, y_h, P, BLOCK_P)
@@ -146,7 +161,7 @@ def _scan(
 
 @triton.jit
 def _gradients(
-    x, dt, A, B, C, D, dy, states, adjoints, dx, ddt, dA, dB, dC, dD, T, H, per_group,
+    x, dt, A, B, C, D, dy, states, adjoints, dx, ddt, dA, dB, dC, dD, T, H, per_group, n_chunks,
     x_b, x_t, x_h, B_b, B_t, B_g, C_b, C_t, C_g, dt_b, dt_t, dt_h, y_b, y_t, y_h,
     P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
@@ -154,7 +169,7 @@ def _gradients(
 
     dx [b, T, H, P], ddt [b, T, H], dB and dC [b, T, H, N] (per head), dA and dD [bh, chunks].
     """
-    chunk, bh, n_chunks = tl.program_id(0), tl.program_id(1), tl.num_programs(0)
+    chunk, bh = tl.program_id(0) % n_chunks, tl.program_id(0) // n_chunks
     q, n = tl.arange(0, Q), tl.arange(0, BLOCK_N)
     first = chunk * Q
     a = tl.load(A + bh % H).to(tl.float32)
@@ -192,9 +207,9 @@ def _gradients(
     outflow *= since_start[:, None]
     pairs = products * decay
     grad_B = (dot(tl.trans(pairs.to(C_t_n.dtype)), C_t_n) + inflow) * step[:, None]
-    _write(dB, grad_B, first, q, n, bh, T, H, T * H * N, H * N, N, N, BLOCK_N)
+    _write(dB, grad_B, first, q, n, bh, T, H, tl.cast(T, tl.int64) * (H * N), H * N, N, N, BLOCK_N)
     grad_C = dot((pairs * step[None, :]).to(B_t_n.dtype), B_t_n) + outflow
-    _write(dC, grad_C, first, q, n, bh, T, H, T * H * N, H * N, N, N, BLOCK_N)
+    _write(dC, grad_C, first, q, n, bh, T, H, tl.cast(T, tl.int64) * (H * N), H * N, N, N, BLOCK_N)
 
     # The gradient of the log decay after token i: what i reads from before, less what later tokens and the state after read from i.
     through = products * scores
@@ -224,9 +239,9 @@ def _step(
     x, dt, A, B, C, D, state, y, H, per_group, x_b, x_h, dt_b, dt_h, B_b, B_g, C_b, C_g, s_b, s_h, s_p,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    bh = tl.program_id(1)
-    batch, head = (bh // H).to(tl.int64), bh % H
-    p, n = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
+    bh = tl.program_id(0)
+    batch, head = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
+    p, n = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
     x_p = tl.load(x + batch * x_b + head * x_h + p, mask=p < P, other=0.0).to(tl.float32)
     step = tl.load(dt + batch * dt_b + head * dt_h).to(tl.float32)
     B_n = tl.load(B + batch * B_b + head // per_group * B_g + n, mask=n < N, other=0.0).to(tl.float32)
@@ -257,17 +272,29 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk
     return _forward(x, dt, A, B, C, D, chunk_size, state)
 
 
+def _longest_chunk(half: bool, n: int, backward: bool) -> int:
+    """Tokens of a chunk at which a program's tiles stay in registers, for a state n wide and operands of 2 bytes (`half`) or 4.
+
+    Found by compiling for sm_90 with Triton 3.6 (tests/kernels/compile_for_h100.py prints what each kernel spills); no time was measured.
+    """
+    if half:
+        return TILE // 2 if backward and n > 128 else TILE
+    return TILE // 4 if backward or n > 64 else TILE // 2
+
+
 class _Tiles:
     """Sizes of a problem, its tiles, and the arguments that every kernel takes in the same order."""
 
-    def __init__(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, chunk_size: int) -> None:
+    def __init__(self, x: Tensor, dt: Tensor, B: Tensor, C: Tensor, chunk_size: int, backward: bool = False) -> None:
         self.b, self.t, self.h, self.p = x.shape
         self.g, self.n = B.shape[2:]
-        tile = TILE if x.element_size() == 2 else TILE // 2  # float32 needs twice the registers and memory
-        self.q = block(self.t, most=max(16, min(tile, chunk_size)))
+        half = x.element_size() == 2
+        self.q = block(self.t, most=max(16, min(_longest_chunk(half, self.n, backward), chunk_size)))
         self.n_chunks = triton.cdiv(self.t, self.q)
         block_n = block(self.n)
-        self.block_p = block(self.p, most=64 if block_n * x.element_size() <= 256 else 32)
+        self.piece = block_n if half else min(block_n, 32)
+        self.walk_warps, self.stages = (4, 2) if half else (8, 1)
+        self.block_p = block(self.p, most=64 if half and (backward or block_n <= 128) else 32)
         self.p_blocks = triton.cdiv(self.p, self.block_p)
         self.widths = {"P": self.p, "N": self.n, "Q": self.q, "BLOCK_P": self.block_p, "BLOCK_N": block_n}
         self.counts = self.t, self.h, self.h // self.g
@@ -291,9 +318,10 @@ def _forward(
         ends, decays = _walked(B, x, dt, A, None, s, segments - 1, each)
     state = None if state is None else state.contiguous()
     y, after = x.new_empty(x.shape), x.new_empty(s.b, s.h, s.p, s.n, dtype=torch.float32)
-    _scan[s.p_blocks, segments, s.b * s.h](
+    _scan[s.b * s.h, segments, s.p_blocks](
         x, dt, A, B, C, D, x if state is None else state, ends, decays, y, after, *s.counts, s.n_chunks, each, segments - 1,
-        *s.strides, *y.stride()[:3], **s.widths, STARTED=state is not None, CUT=segments > 1, num_warps=4, num_stages=2,
+        *s.strides, *y.stride()[:3], **s.widths, PIECE=s.piece, STARTED=state is not None, CUT=segments > 1,
+        num_warps=8, num_stages=s.stages,
     )  # fmt: skip
     return y, after
 
@@ -305,10 +333,10 @@ def _walked(
     """Ends [b, H, segments, N, P] and log decays [b, H, segments] of the walks over the first `segments` pieces of `each` chunks."""
     ends = values.new_empty(s.b, s.h, segments, s.n, s.p, dtype=torch.float32)
     decays = values.new_empty(s.b, s.h, segments, dtype=torch.float32)
-    _walk[s.p_blocks, segments, s.b * s.h](
+    _walk[s.b * s.h, segments, s.p_blocks](
         keys, values, dt, A, ends if start is None else start, ends, decays, ends if states is None else states,
         *s.counts, s.n_chunks, each, *keys.stride()[:3], *values.stride()[:3], *dt.stride(), **s.widths,
-        BACKWARD=backward, STARTED=start is not None, STORE=states is not None, num_warps=4, num_stages=2,
+        BACKWARD=backward, STARTED=start is not None, STORE=states is not None, num_warps=s.walk_warps, num_stages=s.stages,
     )  # fmt: skip
     return ends, decays
 
@@ -324,7 +352,7 @@ class _Ssd(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, d_after: Tensor) -> Any:
         x, dt, A, B, C, D, state = ctx.saved_tensors
         dy, d_after = dy.contiguous(), d_after.contiguous()
-        s = _Tiles(x, dt, B, C, ctx.chunk_size if x.element_size() == 2 else 16)  # larger tiles of float32 spill all registers
+        s = _Tiles(x, dt, B, C, ctx.chunk_size, backward=True)
         # As operands of products they would be rounded to bfloat16 anyway; float16 has not the range.
         kept = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
         states, adjoints = (x.new_empty(s.b, s.h, s.n_chunks, s.n, s.p, dtype=kept) for _ in range(2))
@@ -333,8 +361,8 @@ class _Ssd(torch.autograd.Function):
         dx, ddt = torch.empty_like(dy), x.new_empty(dt.shape, dtype=torch.float32)
         dB, dC = (x.new_empty(s.b, s.t, s.h, s.n, dtype=torch.float32) for _ in range(2))
         dA, dD = (x.new_empty(s.b, s.h, s.n_chunks, dtype=torch.float32) for _ in range(2))
-        _gradients[s.n_chunks, s.b * s.h](
-            x, dt, A, B, C, D, dy, states, adjoints, dx, ddt, dA, dB, dC, dD, *s.counts, *s.strides, *dy.stride()[:3],
+        _gradients[(s.n_chunks * s.b * s.h,)](
+            x, dt, A, B, C, D, dy, states, adjoints, dx, ddt, dA, dB, dC, dD, *s.counts, s.n_chunks, *s.strides, *dy.stride()[:3],
             **s.widths, num_warps=8, num_stages=1,
         )  # fmt: skip
         dB, dC = (v.unflatten(2, (s.g, s.h // s.g)).sum(3).to(B.dtype) for v in (dB, dC))
@@ -348,7 +376,7 @@ def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, 
     (b, _, h, p), (g, n) = x.shape, B.shape[2:]
     y = x.new_empty(x.shape)
     block_p = block(p, least=4, most=32)
-    _step[triton.cdiv(p, block_p), b * h](
+    _step[b * h, triton.cdiv(p, block_p)](
         x, dt, A, B, C, D, state, y, h, h // g, x.stride(0), x.stride(2), dt.stride(0), dt.stride(2), B.stride(0), B.stride(2),
         C.stride(0), C.stride(2), *state.stride()[:3], P=p, N=n, BLOCK_P=block_p, BLOCK_N=block(n), num_warps=4,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from typing import Any
 import streamlit as st
 
 from hybrid_core import placement, presets
-from hybrid_core.spec import MAX_LAYERS, ArchSpec, Frozen, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU
+from hybrid_core.spec import MAX_LAYERS, ArchSpec, Frozen, Mamba1Section, Mamba2Section, Mlp, MoE, SpecError, SwiGLU, short
 from hybrid_core.spec import SECTIONS as NEEDED
 from hybrid_core.stored import StoredWeights, up_to
 from pages.parts.design import current
@@ -166,7 +166,7 @@ def _indices(text: str) -> list[int]:
     try:
         return [int(part) for part in text.replace(",", " ").split()]
     except ValueError:
-        raise SpecError(f"layers.indices: {text!r} - must be layer numbers separated by commas, e.g. 4, 8") from None
+        raise SpecError(f"layers.indices: {short(text)} - must be layer numbers separated by commas, e.g. 4, 8") from None
 
 
 def _section(name: str, keys: list[str]) -> dict[str, Any]:

@@ -1,0 +1,71 @@
+"""Files that a user names, read safely: no pipe is waited for, no device read, and nothing larger than what was expected.
+
+Whatever is wrong with a file is a SpecError of one line that begins with its path.
+"""
+
+from pathlib import Path
+from stat import S_ISDIR, S_ISREG
+
+from hybrid_core.validation import SpecError
+
+MAX_BYTES = 1_000_000  # of a design or a config
+MAX_TEXT_BYTES = 200_000_000  # of a text to train on or to hide needles in, and of a checkpoint's own text files
+TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")  # of the files of a checkpoint that are read whole
+
+
+def read_file(path: Path, what: str, most: int = MAX_BYTES) -> bytes:
+    """The bytes of a regular file. Raises SpecError when it is missing, a folder, a pipe, a device, unreadable or larger than `most`."""
+    try:
+        found = path.stat()
+        if not S_ISREG(found.st_mode):
+            raise SpecError(f"{path}: not a file")
+        if found.st_size > most:
+            raise SpecError(f"{path}: {too_long(found.st_size, what, most)}")
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except SpecError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        raise SpecError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > most:  # files of /proc say that they are empty
+        raise SpecError(f"{path}: {too_long(len(data), what, most)}")
+    return data
+
+
+def read_text(path: Path, what: str, most: int = MAX_TEXT_BYTES) -> str:
+    """The text of a regular file. Raises SpecError as `read_file` does, and where it is not UTF-8."""
+    return decoded(read_file(path, what, most), f"{path}: ")
+
+
+def decoded(data: bytes, where: str = "") -> str:
+    """Bytes as text, without the mark that some editors put before it. Raises SpecError with one line, `where` before it."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{where}not UTF-8 text (byte {error.start})") from None
+
+
+def require_files(folder: Path, what: str) -> None:
+    """Raise SpecError unless everything in a folder can be opened without waiting, and its text files are of a size to be read whole.
+
+    For folders that a library reads, such as a checkpoint's. Broken links pass: the library says what it misses.
+    """
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.exists():
+                _require_file(path, what)
+    except OSError as error:
+        raise SpecError(f"{folder}: {error.strerror or error}") from None
+
+
+def _require_file(path: Path, what: str) -> None:
+    found = path.stat()
+    if not S_ISREG(found.st_mode) and not S_ISDIR(found.st_mode):
+        raise SpecError(f"{path}: neither a file nor a folder")
+    if path.suffix in TEXT_SUFFIXES and found.st_size > MAX_TEXT_BYTES:
+        raise SpecError(f"{path}: {too_long(found.st_size, what, MAX_TEXT_BYTES)}")
+
+
+def too_long(size: int, what: str, most: int = MAX_BYTES) -> str:
+    """The line that refuses text from strangers."""
+    return f"{size:,} bytes - a {what} may have at most {most:,}"
