@@ -8,7 +8,7 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError
 
-from hybrid_core.data import PROFILES, data_dir
+from hybrid_core.data import PROFILES, data_dir, data_path, write_whole
 from hybrid_core.spec import Frozen, Positive, SpecError, first_line
 
 MEMORY_SHARE = 0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
@@ -113,7 +113,7 @@ def unreadable() -> dict[str, str]:
 
 def _calibrations() -> tuple[dict[str, Hardware], dict[str, str]]:
     found, wrong = {}, {}
-    for path in sorted(data_dir().glob("calibration-*.json")):
+    for path in sorted(data_path().glob("calibration-*.json")):
         key = path.stem.removeprefix("calibration-")
         try:
             found[key] = read_calibration(path)
@@ -165,11 +165,8 @@ def calibration_key(device: str, dtype: str) -> str:
 
 
 def keep_calibration(device: Hardware) -> None:
-    """Store a calibrated device with the user's data, whole or not at all."""
-    path = data_dir() / f"calibration-{device.key}.json"
-    beside = path.with_suffix(".part")
-    beside.write_text(device.model_dump_json(indent=1), "utf-8")
-    beside.replace(path)
+    """Store a calibrated device with the user's data. Raises NotWritten."""
+    write_whole(data_dir() / f"calibration-{device.key}.json", device.model_dump_json(indent=1))
 
 
 def devices() -> dict[str, Hardware]:

@@ -208,8 +208,11 @@ def checkpoints() -> None:
     jobs.queue()
     if run := jobs.pick("checkpoint"):
         jobs.headline(run)
-        for row in run.parts.get("checkpoint", {}).get("not_run", []):
+        found = run.parts.get("checkpoint", {})
+        for row in found.get("not_run", []):
             st.warning(f"{row['context_len']:,} tokens not run: {row['why']}")
+        if dropped := found.get("dropped"):
+            st.caption(design.plain(dropped))
         if "map" in run.parts:
             chart.show(figures.retrieval_map(run), f"map-{run.id}")
     else:

@@ -375,6 +375,8 @@ def checkpoint_table(run: Run) -> str:
     if found := parts.get("checkpoint"):
         lines.append(f"{found['task']} after the paper's Appendix K, haystack: {found['haystack']} (x {found['haystack_repeats']})")
         lines += [f"not run: {row['context_len']:,} tokens {row['why']}" for row in found["not_run"]]
+        if found.get("dropped"):  # earlier versions did not say
+            lines.append(found["dropped"])
     return "\n".join(lines) + _map_table(parts)
 
 
