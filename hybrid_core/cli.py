@@ -262,6 +262,8 @@ def _naming_the_output() -> Iterator[None]:
 
 def _cost(arguments: argparse.Namespace) -> None:
     spec, device = presets.resolve(arguments.spec), hardware.get(arguments.hardware)
+    for line in hardware.unreadable().values():
+        print(f"a calibration is left out: {line}", file=sys.stderr)
     names = ("batch_size", "context_len", "prompt_len", "weight_dtype", "kv_cache_dtype", "state_dtype", "max_batched_tokens")
     record = summary(spec, Workload.make(**{name: getattr(arguments, name) for name in names}), device)
     record["kernel_shapes"] = kernel_shapes.kernel_refusals(spec)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from hybrid_core import link, presets
+from hybrid_core import hardware, link, presets
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.retrieval.scores import cell
@@ -87,6 +87,28 @@ def test_letters_that_break_a_rule_are_said_and_change_nothing(page: AppTest) ->
     assert page.text_input(key="stack.letters").value == "MMXM"  # to be mended
     assert shown(page) == before
     assert page.selectbox(key="form.layers.strategy").value == "inter"
+
+
+@pytest.mark.parametrize("name", ["compose", "compare"])
+def test_a_calibration_that_is_cut_while_a_page_shows_it_is_said_and_left(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    hardware.keep_calibration(hardware.get("cpu_server").model_copy(update={"key": "this_cpu_bf16"}))
+    page = AppTest.from_file(str(ROOT / "pages" / f"{name}.py"), default_timeout=600)
+    page.query_params.update({"device": "this_cpu_bf16", "with": "llama-1b"})
+    page.run()
+    assert not page.exception and not page.warning
+    (tmp_path / "calibration-this_cpu_bf16.json").write_text("")
+    page.run()
+    assert not page.exception
+    (said,) = page.warning
+    assert "cut or damaged" in said.value and "shown for NVIDIA H100" in said.value
+    assert page.session_state["view"].hardware == "h100_sxm"
+    page.run()
+    assert not page.exception and not page.warning  # said once
+    if name == "compose":
+        assert sum("A calibration is left out" in caption.value for caption in page.caption) == 1
 
 
 def test_undo_and_redo_walk_the_designs(page: AppTest) -> None:
