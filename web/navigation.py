@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from hybrid_core.data import NotWritten
 from hybrid_core.runs import open_store
 from hybrid_core.spec import SpecError
 from pages.parts import browser, design, layout
@@ -12,7 +13,7 @@ layout.theme()
 
 try:
     open_store()
-except SpecError as error:  # the database that the environment names, which every page asks
+except (SpecError, NotWritten) as error:  # of the database, or of the folder that it is in, which every page asks
     st.error(design.plain(str(error)))
     st.stop()
 

@@ -11,18 +11,28 @@ import psutil
 import torch
 
 from hybrid_core import __version__
+from hybrid_core.limits import available_memory_bytes, processors, total_memory_bytes
 from hybrid_core.spec import SpecError
 from kernels import explain, require_forced
 
 
 def resolve(name: str) -> torch.device:
-    """ "auto" is the first CUDA device if there is one, else the CPU. Raises SpecError for a CUDA device that is not there."""
+    """ "auto" is the first CUDA device if there is one, else the CPU. Raises SpecError for a CUDA device that is not there.
+
+    Whoever measures asks this first, so it also keeps torch to the processors that this process may use."""
+    _use_no_more_threads_than_processors()
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise SpecError(f"device: {name!r} - this machine has {torch.cuda.device_count()} CUDA devices")
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _use_no_more_threads_than_processors() -> None:
+    """torch makes a thread for each processor that it may run on; where a control group gives the time of fewer, they stop each other."""
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > processors():
+        torch.set_num_threads(processors())
 
 
 def describe(device: torch.device) -> dict[str, Any]:
@@ -36,7 +46,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     found = {
         "device": str(device),
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "memory_bytes": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else psutil.virtual_memory().total,
+        "memory_bytes": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory_bytes(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -56,7 +66,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 def _cpu_name() -> str:
     """The processor's name as the kernel prints it, with the number of cores that may be used."""
     names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {processors()} cores"
 
 
 def _lines(path: str) -> list[str]:
@@ -67,14 +77,10 @@ def _lines(path: str) -> list[str]:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that could be allocated now. On a CPU the smaller of what the machine and what its control group has left."""
+    """Memory that could be allocated now. On a CPU the least of what the machine and what its control groups have left."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = psutil.virtual_memory().available
-    limit, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit and used and limit[0].isdigit():
-        free = min(free, int(limit[0]) - int(used[0]))
-    return int(free)
+    return available_memory_bytes()
 
 
 def synchronise(device: torch.device) -> None:

@@ -4,8 +4,9 @@ from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
-import psutil
 import pynvml
+
+from hybrid_core.limits import total_memory_bytes
 
 
 class Device(NamedTuple):
@@ -19,7 +20,7 @@ class Device(NamedTuple):
 @cache
 def devices() -> tuple[Device, ...]:
     """GPUs that torch's build can use first, then the CPU."""
-    cpu = Device("cpu", "CPU", psutil.virtual_memory().total)
+    cpu = Device("cpu", "CPU", total_memory_bytes())
     if "+cpu" in version("torch"):
         return (cpu,)
     try:
