@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from hybrid_core.report import figures, units
-from hybrid_core.report.retrieval import latest_of_each, learnt, reading, score_row, unlike
+from hybrid_core.report.retrieval import latest_of_each, learnt, not_whole, reading, score_row, unlike
 from hybrid_core.retrieval import finding, texts
 from hybrid_core.retrieval.options import NOTE, PAPER_LENGTHS, CheckpointOptions, NiahOptions, ProbeOptions, least_text_bytes
 from hybrid_core.runs import Run, open_store
@@ -61,6 +61,7 @@ def needle_result(run: Run) -> None:
     jobs.headline(run)
     if text := reading(run):
         (st.success if learnt(run) else st.warning)(design.plain(text))
+    what_is_missing(run)
     if "map" in run.parts:
         scores(score_row(run))
     left, right = layout.cells(2, layout.WIDE)
@@ -74,6 +75,12 @@ def needle_result(run: Run) -> None:
     if "training" in run.parts:
         with right if "map" in run.parts else left:
             chart.show(figures.training_curve(run), f"training-{run.id}")
+
+
+def what_is_missing(run: Run) -> None:
+    """So that nobody takes a result that is not whole for one that is."""
+    for line in not_whole(run):
+        st.warning(design.plain(f"{line}."))
 
 
 def scores(row: dict[str, Any]) -> None:
@@ -134,6 +141,7 @@ def score_table(runs: list[Run]) -> None:
         told[figures.label(run)] = {
             "layers of the proxy": row["proxy"] or "unknown",
             "learnt": "yes" if row["learnt"] else "no",
+            "lengths with all trials": row["whole_lengths"],
             "trained length (tokens)": f"{row['trained_len']:,}",
             "recalled there": _share(row["at_trained_len"]),
             "at 1.5 times": _share(row["at_1_5x"]),
@@ -169,6 +177,7 @@ def probes() -> None:
         jobs.headline(run)
         if text := reading(run):
             st.warning(design.plain(text))
+        what_is_missing(run)
         charts(run)
     else:
         st.info("No probes yet. Start them above: the budget is shared out among them.")
