@@ -257,9 +257,11 @@ def test_the_retrieval_page_draws_what_the_store_holds(tmp_path: Path, monkeypat
     curve = [{"tokens": 10, "accuracy": 0.1, "length": 24, "stage": "echoes", "loss": 4.0, "seconds": 1.0}]
     training = {"tokens": 10, "accuracy": 0.1, "length": 24, "tokens_to_learn": None, "curve": curve, "ended": "time"}
     rows = [{"n_pairs": 2, "accuracy": 0.5, "answers": 8}]
+    short = [{"n_pairs": 4, "measured": 0, "of": 16, "why": "the budget of 5 s was used up"}]
+    missing = {"not_measured": [{"context_len": 160, "measured": 1, "of": 4, "why": "the budget of 5 s was used up"}]}
     stored = {
-        "niah": (NiahOptions(), {"training": training, "map": found | {"trained_len": 128}}),
-        "probes": (ProbeOptions(), {"recall": {"trained_pairs": 2, "rows": rows, "training": training}}),
+        "niah": (NiahOptions(), {"training": training, "map": found | {"trained_len": 128} | missing}),
+        "probes": (ProbeOptions(), {"recall": {"trained_pairs": 2, "rows": rows, "training": training, "not_measured": short}}),
         "checkpoint": (CheckpointOptions(path="m"), {"checkpoint": {"not_run": [{"context_len": 960, "why": "too long"}]}, "map": found}),
     }
     for kind, (options, parts) in stored.items():
@@ -277,4 +279,5 @@ def test_the_retrieval_page_draws_what_the_store_holds(tmp_path: Path, monkeypat
         assert not page.exception
         assert "out of memory" in page.error[0].value
         assert said in page.warning[0].value
+        assert sum("not whole" in warning.value and "5 s was used up" in warning.value for warning in page.warning) == (tab != "Checkpoint")
         assert len(page.get("bidi_component")) == n_charts

@@ -83,7 +83,7 @@ def score_row(run: Run) -> dict[str, Any]:
         "design": run.name,
         "proxy": run.parts.get("proxy", {}).get("pattern"),
         "learnt": learnt(run),
-        "whole_lengths": _whole_lengths(run),
+        "whole_lengths": _whole_lengths(run.parts["map"]),
         "at_trained_len": found["at_trained_len"],
         "at_1_5x": found["at_1_5x"],
         "effective_context": found["effective_context"],
@@ -94,9 +94,8 @@ def score_row(run: Run) -> dict[str, Any]:
     }
 
 
-def _whole_lengths(run: Run) -> str:
+def _whole_lengths(found: dict[str, Any]) -> str:
     """How many of the lengths of a map have all their trials: `5 of 8`."""
-    found = run.parts["map"]
     whole = {cell["context_len"] for cell in found["cells"] if cell["trials"] == found["trials"]}
     return f"{len(whole)} of {len(found['lengths'])}"
 

@@ -126,7 +126,7 @@ class Trainer:
             elif (settled and state.accuracy > DOOR) or state.tokens - began > stage.max_share * state.planned_tokens:
                 at, began, steps = at + 1, state.tokens, 0
                 state.accuracy *= DISCOUNT
-            if self.clock() > self.deadline:
+            if self.clock() >= self.deadline:
                 state.ended = state.ended or "time"
             if steps % REPORT_EVERY == 1 or state.ended:
                 state.note(float(loss))
