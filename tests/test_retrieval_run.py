@@ -253,10 +253,10 @@ def test_probes_share_the_budget_and_say_what_is_missing(monkeypatch: pytest.Mon
     options = ProbeOptions(device="cpu", budget_s=120, trials=3, d_model=32, trained_len=128, text_path=str(text))
     parts: dict[str, dict[str, Any]] = {}
     Probes(design("A"), options, parts.__setitem__, lambda *_: None, lambda: watch.now).run()
-    # Shares of 40 s: 36 of them hold four steps, which take all 40; then one piece of 5 s each. The second probe begins at 45 s and trains
-    # until 76, the third at 90 s and trains until 116.
-    assert [parts[part]["training"]["steps"] for part in ("recall", "copying", "text")] == [4, 4, 3]
-    assert watch.now <= 120 + 10 + 5
+    # Shares of 40 s, steps of 10, pieces of 5: the first trains until 34 are over, at 40, and asks once, to 45; the second trains until 74
+    # are over, at 75, and asks once, to 80; the third trains until 114 are over, at 120, and asks once.
+    assert [parts[part]["training"]["steps"] for part in ("recall", "copying", "text")] == [4, 3, 4]
+    assert watch.now == 125
     recall, copying, last = (parts[part] for part in ("recall", "copying", "text"))
     assert [row["n_pairs"] for row in recall["rows"]] == [2] and recall["rows"][0]["answers"] == 6
     assert [(row["n_pairs"], row["measured"], row["of"]) for row in recall["not_measured"]] == [
@@ -276,15 +276,17 @@ def test_loss_by_position_is_the_models_loss_there() -> None:
     assert second["nats_per_byte"] == pytest.approx(float(losses[second["from"] :].mean()), rel=1e-5)
 
 
-def test_probes_run_and_a_short_text_is_refused(tmp_path: Any) -> None:
+def test_probes_run_and_a_short_text_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.txt"
     text.write_bytes(b"to be or not to be, that is the question. " * 100)
-    options = ProbeOptions(device="cpu", budget_s=4, trials=2, trained_len=128, text_path=str(text))
+    options = ProbeOptions(device="cpu", budget_s=30, trials=2, trained_len=128, text_path=str(text))
     parts: dict[str, dict[str, Any]] = {}
-    probes(design("AM"), options, parts.__setitem__, lambda fraction, message: None)
+    watch = timed(monkeypatch, 1, 0)  # 9 steps each
+    Probes(design("AM"), options, parts.__setitem__, lambda fraction, message: None, lambda: watch.now).run()
     assert set(parts) == {"environment", "recall", "copying", "text"}
     assert [row["n_pairs"] for row in parts["recall"]["rows"]] == [2, 4, 8, 16, 24, 32]
     assert parts["text"]["rows"][-1]["to"] == 255
+    assert all(parts[part]["not_measured"] == [] for part in ("recall", "copying", "text"))
     text.write_bytes(b"short")
     with pytest.raises(SpecError, match="5 bytes"):
         probes(design("AM"), options, parts.__setitem__, lambda fraction, message: None)
