@@ -4,7 +4,8 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,6 +14,7 @@ from hybrid_core.advice import SCENARIOS, advise
 from hybrid_core.built import not_built, require_built
 from hybrid_core.costs.model import model_costs
 from hybrid_core.costs.summary import summary
+from hybrid_core.data import NotWritten, data_dir, folder, write_whole
 from hybrid_core.interop.export import FORMATS, export
 from hybrid_core.interop.export import notes as export_notes
 from hybrid_core.interop.huggingface import read_config, spec_from_config
@@ -57,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except BrokenPipeError:
         return 0
+    except NotWritten as error:
+        print(error, file=sys.stderr)
+        return 1
 
 
 # (name, what it runs, one line of help, whether it can print JSON) -> its parser
@@ -238,10 +243,8 @@ def _import(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     spec = presets.resolve(arguments.spec)
     files = export(spec, arguments.to)
-    try:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpecError(f"output: {arguments.output} - {error.strerror or error}") from None
+    with _naming_the_output():
+        folder(arguments.output)
     for name, text in files.items():
         _write(arguments.output / name, text)
         print(arguments.output / name)
@@ -250,14 +253,22 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _write(path: Path, text: str) -> None:
+    with _naming_the_output():
+        write_whole(path, text)
+
+
+@contextmanager
+def _naming_the_output() -> Iterator[None]:
     try:
-        path.write_text(text, "utf-8")
-    except OSError as error:
-        raise SpecError(f"output: {path} - {error.strerror or error}") from None
+        yield
+    except NotWritten as error:
+        raise SpecError(f"output: {error}") from None
 
 
 def _cost(arguments: argparse.Namespace) -> None:
     spec, device = presets.resolve(arguments.spec), hardware.get(arguments.hardware)
+    for line in hardware.unreadable().values():
+        print(f"a calibration is left out: {line}", file=sys.stderr)
     names = ("batch_size", "context_len", "prompt_len", "weight_dtype", "kv_cache_dtype", "state_dtype", "max_batched_tokens")
     record = summary(spec, Workload.make(**{name: getattr(arguments, name) for name in names}), device)
     record["kernel_shapes"] = kernel_shapes.kernel_refusals(spec)
@@ -294,6 +305,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     from hybrid_core.profiling.calibrate import Calibration
     from hybrid_core.profiling.device import resolve
 
+    data_dir()  # where it cannot be made, say so before half a minute of measuring
     measured = Calibration(resolve(options.device), options.dtype).run(lambda what: print(f"measuring {what}", file=sys.stderr))
     hardware.keep_calibration(measured)
     _print_json(measured.model_dump()) if arguments.json else print(calibration_table(measured))
@@ -449,8 +461,5 @@ def _report(arguments: argparse.Namespace) -> None:
 
     store = open_store()
     page = report([_shown(store.get(run_id)) for run_id in dict.fromkeys(arguments.ids)])
-    try:
-        arguments.output.write_text(page, "utf-8")
-    except OSError as error:
-        raise SpecError(f"output: {arguments.output} - {error.strerror}") from None
+    _write(arguments.output, page)
     print(arguments.output)

@@ -1,6 +1,10 @@
-"""Where data live: what ships with the repository, and what belongs to the user."""
+"""Where data live: what ships with the repository, and what belongs to the user. Files are written whole or not at all."""
 
 import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import platformdirs
@@ -8,8 +12,62 @@ import platformdirs
 PROFILES = Path(__file__).resolve().parent.parent / "profiles"
 
 
+class NotWritten(OSError):
+    """A file or folder that could not be written: one line that names it and says why."""
+
+    def __init__(self, path: Path, why: OSError) -> None:
+        super().__init__(f"{path} - {why.strerror or why}")
+
+
+def data_path() -> Path:
+    """Where runs, logs, locks and calibrations are: `HYBRID_DATA_DIR`, or the user's data folder. It may not exist yet."""
+    return Path(os.environ.get("HYBRID_DATA_DIR") or platformdirs.user_data_dir("hybrid-explorer"))
+
+
 def data_dir() -> Path:
-    """Runs, logs, locks and calibrations: `HYBRID_DATA_DIR`, or the user's data folder. Made when missing."""
-    path = Path(os.environ.get("HYBRID_DATA_DIR") or platformdirs.user_data_dir("hybrid-explorer"))
-    path.mkdir(parents=True, exist_ok=True)
+    """`data_path`, made when missing. Raises NotWritten where it cannot be made."""
+    return folder(data_path())
+
+
+def folder(path: Path) -> Path:
+    """`path`, made when missing with what is above it. Raises NotWritten where it cannot be made."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NotWritten(path, error) from None
     return path
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all (`in_place_of`). Text is UTF-8. Raises NotWritten, as on a full disk."""
+    data = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():  # a pipe or a terminal, which has to stay what it is
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise NotWritten(path, error) from None
+        return
+    with in_place_of(path) as beside:
+        beside.write_bytes(data)
+
+
+@contextmanager
+def in_place_of(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`, which takes its place when the block ends well.
+
+    Raises NotWritten for an OSError in the block or after it: then what stood at `path` before still does, and nothing is left beside it.
+    """
+    place = Path(os.path.realpath(path))  # where a link leads, so that the link stays
+    beside = place.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        yield beside
+        with beside.open("rb+") as file:
+            os.fsync(file.fileno())
+        if place.exists():
+            shutil.copymode(place, beside)
+        beside.replace(place)
+    except OSError as error:
+        raise NotWritten(path, error) from None
+    finally:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)

@@ -1,15 +1,16 @@
 """Accelerators and CPUs: their dense ceilings, each figure with its source, read from profiles/hardware/*.yaml."""
 
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
-from hybrid_core.data import PROFILES, data_dir
-from hybrid_core.spec import Frozen, Positive, SpecError, first_line, nearest, short
+from hybrid_core.data import PROFILES, data_dir, data_path, write_whole
+from hybrid_core.spec import Dim, Frozen, Positive, SpecError, first_line, nearest, short
 
 MEMORY_SHARE = 0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
 
@@ -31,6 +32,9 @@ class PeakFlops(Frozen):
     fp8: float | None
 
 
+CallSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 class Rates(Frozen):
     """What a device was seen to do per kind of work, through the operations that the modules use (`calibrate`).
 
@@ -39,14 +43,21 @@ class Rates(Frozen):
     """
 
     dtype: str
-    linear: tuple[tuple[int, float], ...] = Field(strict=False)
+    linear: Annotated[tuple[tuple[Dim, Positive], ...], Field(strict=False, min_length=1)]
     attention_flops_per_s: float
     window_flops_per_s: float
     scan_flops_per_s: float
     kv_bytes_per_s: float
     state_bytes_per_s: float
     elementwise_bytes_per_s: float
-    call_s: dict[str, float]
+    call_s: Annotated[dict[str, CallSeconds], Field(min_length=1)]
+
+    @field_validator("linear")
+    @classmethod
+    def _more_and_more_rows(cls, linear: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+        if any(after[0] <= before[0] for before, after in pairwise(linear)):
+            raise ValueError("must have more rows from point to point")
+        return linear
 
     def weight_s(self, rows: Any) -> Any:
         """Seconds per weight at `rows` rows: between two measured points along a line in logarithms, beyond the last in proportion."""
@@ -113,7 +124,7 @@ def unreadable() -> dict[str, str]:
 
 def _calibrations() -> tuple[dict[str, Hardware], dict[str, str]]:
     found, wrong = {}, {}
-    for path in sorted(data_dir().glob("calibration-*.json")):
+    for path in sorted(data_path().glob(_file_name("*"))):
         key = path.stem.removeprefix("calibration-")
         try:
             found[key] = read_calibration(path)
@@ -128,13 +139,15 @@ def read_calibration(path: Path) -> Hardware:
     try:
         device = Hardware.model_validate_json(path.read_bytes())
         _check_units(device)
+        if path.name != _file_name(device.key):
+            raise SpecError(f"key: {device.key!r} - must be that of the file's name")
     except OSError as error:
-        raise SpecError(f"{path.name}: {error.strerror or error} - {advice}") from None
+        raise SpecError(f"{path}: {error.strerror or error} - {advice}") from None
     except ValidationError as error:
         cut = error.errors()[0]["type"] == "json_invalid"
-        raise SpecError(f"{path.name}: {'cut or damaged' if cut else first_line(error, Hardware)} - {advice}") from None
+        raise SpecError(f"{path}: {'cut or damaged' if cut else first_line(error, Hardware)} - {advice}") from None
     except SpecError as error:
-        raise SpecError(f"{path.name}: {error}; {advice}") from None
+        raise SpecError(f"{path}: {error}; {advice}") from None
     return device
 
 
@@ -165,11 +178,12 @@ def calibration_key(device: str, dtype: str) -> str:
 
 
 def keep_calibration(device: Hardware) -> None:
-    """Store a calibrated device with the user's data, whole or not at all."""
-    path = data_dir() / f"calibration-{device.key}.json"
-    beside = path.with_suffix(".part")
-    beside.write_text(device.model_dump_json(indent=1), "utf-8")
-    beside.replace(path)
+    """Store a calibrated device with the user's data. Raises NotWritten."""
+    write_whole(data_dir() / _file_name(device.key), device.model_dump_json(indent=1))
+
+
+def _file_name(key: str) -> str:
+    return f"calibration-{key}.json"
 
 
 def devices() -> dict[str, Hardware]:
@@ -179,6 +193,8 @@ def devices() -> dict[str, Hardware]:
 
 def get(key: str) -> Hardware:
     """The device called `key`. Raises SpecError that lists the known ones."""
+    if key in catalogue():
+        return catalogue()[key]  # without a look at the user's files
     known = devices()
     if key in known:
         return known[key]

@@ -11,7 +11,7 @@ from hybrid_core.report.energy import energy_lines, how_measured
 from hybrid_core.report.text import in_chunks, kept_in, slow_dtype
 from hybrid_core.runs import Run
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
-from pages.parts import chart, design, jobs, layout
+from pages.parts import chart, design, jobs, layout, work
 
 DECODE_HELP = (
     "Auto: one captured graph per step on CUDA, eager calls on a CPU. Compiled: torch compiles the step first, about a second per layer, "
@@ -36,6 +36,7 @@ def start() -> None:
         asked = {"device": device, "budget_s": float(budget), "dtype": dtype, "batch_size": int(batch), "prompt_len": int(prompt)}
         asked["decode"] = decode
         jobs.start(lambda: (spec, ProfileOptions.make(**asked)))
+    work.calibrations_left_out()
 
 
 def result(run: Run) -> None:

@@ -6,7 +6,7 @@ import pandas as pd
 import streamlit as st
 
 from hybrid_core.report import figures, units
-from hybrid_core.report.retrieval import latest_of_each, learnt, reading, score_row, unlike
+from hybrid_core.report.retrieval import latest_of_each, learnt, not_whole, reading, score_row, unlike
 from hybrid_core.retrieval import finding, texts
 from hybrid_core.retrieval.options import NOTE, PAPER_LENGTHS, CheckpointOptions, NiahOptions, ProbeOptions, least_text_bytes
 from hybrid_core.runs import Run, open_store
@@ -60,6 +60,7 @@ def needle_result(run: Run) -> None:
     jobs.headline(run)
     if text := reading(run):
         (st.success if learnt(run) else st.warning)(design.plain(text))
+    what_is_missing(run)
     if "map" in run.parts:
         scores(score_row(run))
     left, right = layout.cells(2, layout.WIDE)
@@ -73,6 +74,12 @@ def needle_result(run: Run) -> None:
     if "training" in run.parts:
         with right if "map" in run.parts else left:
             chart.show(figures.training_curve(run), f"training-{run.id}")
+
+
+def what_is_missing(run: Run) -> None:
+    """So that nobody takes a result that is not whole for one that is."""
+    for line in not_whole(run):
+        st.warning(design.plain(f"{line}."))
 
 
 def scores(row: dict[str, Any]) -> None:
@@ -133,6 +140,7 @@ def score_table(runs: list[Run]) -> None:
         told[figures.label(run)] = {
             "layers of the proxy": row["proxy"] or "unknown",
             "learnt": "yes" if row["learnt"] else "no",
+            "lengths with all trials": row["whole_lengths"],
             "trained length (tokens)": f"{row['trained_len']:,}",
             "recalled there": _share(row["at_trained_len"]),
             "at 1.5 times": _share(row["at_1_5x"]),
@@ -168,10 +176,11 @@ def probes() -> None:
 
 
 def probe_result(run: Run) -> None:
-    """What it says in words, and the charts."""
+    """What it says in words, what it left out, and the charts."""
     jobs.headline(run)
     if text := reading(run):
         st.warning(design.plain(text))
+    what_is_missing(run)
     charts(run)
 
 
@@ -211,10 +220,13 @@ def checkpoints() -> None:
 
 
 def checkpoint_result(run: Run) -> None:
-    """The map, and the lengths that are not in it."""
+    """The map, and what is not in it."""
     jobs.headline(run)
-    for row in run.parts.get("checkpoint", {}).get("not_run", []):
+    found = run.parts.get("checkpoint", {})
+    for row in found.get("not_run", []):
         st.warning(f"{row['context_len']:,} tokens not run: {row['why']}")
+    if dropped := found.get("dropped"):
+        st.caption(design.plain(dropped))
     if "map" in run.parts:
         chart.show(figures.retrieval_map(run), f"map-{run.id}")
 

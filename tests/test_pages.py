@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from hybrid_core import link, presets
+from hybrid_core import hardware, link, presets
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.retrieval.scores import cell
@@ -87,6 +87,28 @@ def test_letters_that_break_a_rule_are_said_and_change_nothing(page: AppTest) ->
     assert page.text_input(key="stack.letters").value == "MMXM"  # to be mended
     assert shown(page) == before
     assert page.selectbox(key="form.layers.strategy").value == "inter"
+
+
+@pytest.mark.parametrize("name", ["compose", "compare"])
+def test_a_calibration_that_is_cut_while_a_page_shows_it_is_said_and_left(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    hardware.keep_calibration(hardware.get("cpu_server").model_copy(update={"key": "this_cpu_bf16"}))
+    page = AppTest.from_file(str(ROOT / "pages" / f"{name}.py"), default_timeout=600)
+    page.query_params.update({"device": "this_cpu_bf16", "with": "llama-1b"})
+    page.run()
+    assert not page.exception and not page.warning
+    (tmp_path / "calibration-this_cpu_bf16.json").write_text("")
+    page.run()
+    assert not page.exception
+    (said,) = page.warning
+    assert "cut or damaged" in said.value and "shown for NVIDIA H100" in said.value
+    assert page.session_state["view"].hardware == "h100_sxm"
+    page.run()
+    assert not page.exception and not page.warning  # said once
+    if name == "compose":
+        assert sum("A calibration is left out" in caption.value for caption in page.caption) == 1
 
 
 def test_undo_and_redo_walk_the_designs(page: AppTest) -> None:
@@ -234,9 +256,11 @@ def test_the_retrieval_page_draws_what_the_store_holds(tmp_path: Path, monkeypat
     curve = [{"tokens": 10, "accuracy": 0.1, "length": 24, "stage": "echoes", "loss": 4.0, "seconds": 1.0}]
     training = {"tokens": 10, "accuracy": 0.1, "length": 24, "tokens_to_learn": None, "curve": curve, "ended": "time"}
     rows = [{"n_pairs": 2, "accuracy": 0.5, "answers": 8}]
+    short = [{"n_pairs": 4, "measured": 0, "of": 16, "why": "the budget of 5 s was used up"}]
+    missing = {"not_measured": [{"context_len": 160, "measured": 1, "of": 4, "why": "the budget of 5 s was used up"}]}
     stored = {
-        "niah": (NiahOptions(), {"training": training, "map": found | {"trained_len": 128}}),
-        "probes": (ProbeOptions(), {"recall": {"trained_pairs": 2, "rows": rows, "training": training}}),
+        "niah": (NiahOptions(), {"training": training, "map": found | {"trained_len": 128} | missing}),
+        "probes": (ProbeOptions(), {"recall": {"trained_pairs": 2, "rows": rows, "training": training, "not_measured": short}}),
         "checkpoint": (CheckpointOptions(path="m"), {"checkpoint": {"not_run": [{"context_len": 960, "why": "too long"}]}, "map": found}),
     }
     for kind, (options, parts) in stored.items():
@@ -254,4 +278,5 @@ def test_the_retrieval_page_draws_what_the_store_holds(tmp_path: Path, monkeypat
         assert not page.exception
         assert "out of memory" in page.error[0].value
         assert said in page.warning[0].value
+        assert sum("not whole" in warning.value and "5 s was used up" in warning.value for warning in page.warning) == (tab != "Checkpoint")
         assert len(page.get("bidi_component")) == n_charts

@@ -13,7 +13,7 @@ from hybrid_core import presets
 from hybrid_core.report import figures
 from hybrid_core.report.compare import facts
 from hybrid_core.report.html import report
-from hybrid_core.report.retrieval import latest_of_each, learnt, reach, reading, score_row, unlike
+from hybrid_core.report.retrieval import latest_of_each, learnt, not_whole, reach, reading, score_row, unlike
 from hybrid_core.report.text import run_table
 from hybrid_core.retrieval import texts
 from hybrid_core.retrieval.finding import finding
@@ -151,7 +151,7 @@ def test_a_run_of_an_earlier_version_is_shown_with_the_interval_of_its_cells() -
     assert score_row(run)["reach"] == "0 to 128"  # 19 of 20 are not shown to be 90 %: 0.9^20 + 20 * 0.1 * 0.9^19 = 0.39
     assert facts(run)["effective context, tokens (measured, proxy)"] == "0 to 128"
     assert "effective context, tokens: 0 to 128 (" in run_table(run)
-    assert score_row(niah(LEARNT, {"scores": old, "map": {"cells": []}}))["reach"] == "128"
+    assert score_row(niah(LEARNT, {"scores": old, "map": {"cells": [], "lengths": [128]}}))["reach"] == "128"
 
 
 def test_a_stopped_run_says_how_far_it_came() -> None:
@@ -163,6 +163,43 @@ def test_a_stopped_run_says_how_far_it_came() -> None:
 def test_a_run_that_was_stopped_in_training_speaks_of_no_map() -> None:
     said = reading(niah({"map": {"cells": []}}, status="cancelled"))
     assert said == "Stopped before the first cell of its map: 25% recalled at 64 tokens after 50K training tokens."
+
+
+def test_what_was_not_measured_is_said_wherever_a_map_is_shown() -> None:
+    cut, short = "the budget of 5 s was used up", "training only got to contexts of 192 tokens"
+    cells = [cell(128, 0.0, 10, 10), cell(128, 1.0, 9, 10), cell(192, 0.0, 1, 4), cell(192, 1.0, 2, 4)]
+    missing = [
+        {"context_len": 192, "measured": 4, "of": 10, "why": cut},
+        {"context_len": 256, "measured": 0, "of": 10, "why": cut},
+        {"context_len": 320, "measured": 0, "of": 10, "why": short},
+    ]
+    found = {"depths": [0.0, 1.0], "lengths": [128, 192, 256, 320], "trained_len": 128, "trials": 10, "cells": cells}
+    proxy = {"pattern": "AM", "params": 1000, "trained_len": 128, "note": "A probe."}
+    run = niah(LEARNT, {"proxy": proxy, "map": found | {"not_measured": missing}})
+    lines = [f"Map not whole: 192 tokens (4 of 10 trials), 256 tokens; {cut}", f"Map not whole: 320 tokens; {short}"]
+    assert not_whole(run) == lines
+    assert all(line in run_table(run) and line in report([run]) for line in lines)
+    assert "not whole" in str(figures.retrieval_map(run)["layout"])
+    assert score_row(run)["whole_lengths"] == "1 of 4"
+    whole = niah(LEARNT, {"proxy": proxy})
+    assert not_whole(whole) == [] and "not whole" not in run_table(whole) + report([whole])
+
+
+def test_what_probes_did_not_measure_is_said() -> None:
+    why, store = "the budget of 5 s was used up", open_store()
+    run_id = store.create("probes", design("AM"), ProbeOptions(device="cpu").model_dump(mode="json"), "cpu")
+    rows = [{"n_pairs": 2, "accuracy": 0.9, "answers": 20}]
+    missing = [{"n_pairs": 4, "measured": 8, "of": 40, "why": why}, {"n_pairs": 8, "measured": 0, "of": 80, "why": why}]
+    store.put_part(run_id, "recall", {"trained_pairs": 4, "rows": rows, "training": training(), "not_measured": missing})
+    text = {"trained_len": 128, "rows": [{"from": 0, "to": 16, "nats_per_byte": 2.0}], "training": training()}
+    store.put_part(run_id, "text", text | {"not_measured": [{"measured": 3, "of": 50, "why": why}]})
+    run = store.get(run_id)
+    lines = [
+        f"Associative recall not whole: 4 pairs (8 of 40 answers), 8 pairs; {why}",
+        f"Loss by position not whole: 3 of 50 windows of the text; {why}",
+    ]
+    assert not_whole(run) == lines and all(line in run_table(run) and line in report([run]) for line in lines)
+    assert "(not whole)" in go.Figure(figures.recall_by_pairs([run])).data[0].name
 
 
 def test_runs_that_were_not_asked_alike_are_named() -> None:

@@ -11,13 +11,16 @@ import pytest
 import torch
 
 from hybrid_core.cli import main
+from hybrid_core.data import data_path
 from hybrid_core.profiling import device
 from hybrid_core.profiling.job import DoesNotFit
 from hybrid_core.retrieval import checkpoint as protocol
 from hybrid_core.retrieval.checkpoint import CITIES, NOISE, Haystack, Protocol, batches, checkpoint, n_right
 from hybrid_core.retrieval.options import PAPER_LENGTHS, CheckpointOptions
+from hybrid_core.runs import open_store
 from hybrid_core.spec import SpecError
 from tests.checkpoints import save_tiny_llama
+from tests.designs import design
 
 CPU = torch.device("cpu")
 
@@ -148,6 +151,24 @@ def test_a_run_goes_on_where_it_stopped(folder: Path, monkeypatch: pytest.Monkey
     assert [(c["context_len"], c["depth"]) for c in cells] == [(n, d) for n in (128, 192) for d in (0.0, 0.5, 1.0)]
     assert all(c["trials"] == 3 and c["correct"] == 0 for c in cells)  # untrained: it cannot know a number
     assert run(options(folder, seed=1))["checkpoint"]["resumed_cells"] == 0
+
+
+def test_a_cell_that_was_cut_is_asked_again_and_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = options(folder)
+    whole = run(asked)["map"]["cells"]
+    (kept,) = (data_path() / "niah").iterdir()
+    lines = kept.read_text().splitlines()
+    kept.write_text("\n".join([*lines[:4], "[]", lines[4][:30]]))  # the last without its end, as a full disk leaves it
+    parts = run(asked)
+    assert parts["map"]["cells"] == whole
+    assert parts["checkpoint"]["resumed_cells"] == 4 and parts["checkpoint"]["dropped"].startswith("2 of 6 kept cells were cut")
+    again = run(asked)["checkpoint"]
+    assert (again["resumed_cells"], again["dropped"]) == (6, None)
+    store = open_store()
+    run_id = store.create("checkpoint", design("A"), asked.model_dump(mode="json"), "cpu")
+    store.put_part(run_id, "checkpoint", parts["checkpoint"])
+    assert main(["runs", "show", str(run_id)]) == 0
+    assert parts["checkpoint"]["dropped"] in capsys.readouterr().out
 
 
 def test_what_is_missing_or_unknown_gets_one_line(folder: Path, tmp_path: Path) -> None:

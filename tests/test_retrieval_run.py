@@ -19,10 +19,11 @@ from hybrid_core.profiling.job import DoesNotFit
 from hybrid_core.registry import KINDS
 from hybrid_core.report.html import command
 from hybrid_core.retrieval import task
+from hybrid_core.retrieval.budget import Budget, Deadline
 from hybrid_core.retrieval.evaluate import recalled
-from hybrid_core.retrieval.niah import niah, verdict
+from hybrid_core.retrieval.niah import Niah, niah, verdict
 from hybrid_core.retrieval.options import CPU, CheckpointOptions, NiahOptions, ProbeOptions
-from hybrid_core.retrieval.probes import loss_by_position, pairs, probes, scattered
+from hybrid_core.retrieval.probes import Probes, loss_by_position, pairs, probes, scattered
 from hybrid_core.retrieval.proxy import proxy
 from hybrid_core.retrieval.trainer import Optimiser, Trainer, Training
 from hybrid_core.runs import cancel, submit
@@ -121,7 +122,11 @@ def test_a_budget_too_small_to_learn_says_so_and_asks_nothing_that_was_not_train
     assert parts["verdict"] | {"text": ""} == {"learnt": False, "finding": False, "text": ""}
     assert "budget ended" in parts["verdict"]["text"]
     assert parts["training"]["curve"] and parts["training"]["ended"]
-    assert all(c["context_len"] <= parts["training"]["length"] for c in parts["map"]["cells"])
+    shortest, reached = parts["map"]["lengths"][0], parts["training"]["length"]
+    assert {c["context_len"] for c in parts["map"]["cells"]} >= {shortest}  # there is a result
+    assert all(c["context_len"] <= max(shortest, reached) for c in parts["map"]["cells"])
+    whys = {row["context_len"]: row["why"] for row in parts["map"]["not_measured"]}
+    assert all(f"only got to contexts of {reached} tokens" in whys[n] for n in parts["map"]["lengths"][1:] if n > reached)
 
 
 def test_a_design_that_does_not_learn_in_its_plan_is_a_finding() -> None:
@@ -172,7 +177,7 @@ def test_cancel_keeps_what_was_found(store: Any) -> None:
 
 def test_cancel_during_the_map_keeps_the_finished_cells(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # trains so small a proxy fastest
-    slow_map = NiahOptions(device="cpu", budget_s=5, d_model=32, trained_len=256, trials=5000)
+    slow_map = NiahOptions(device="cpu", budget_s=10, d_model=32, trained_len=256, trials=5000)
     run = until(store, submit(design("A"), slow_map, store), lambda run: run.parts.get("map", {}).get("cells"))
     assert cancel(run.id, store)
     kept = store.get(run.id)
@@ -196,24 +201,137 @@ def test_recall_asks_every_pair_again_and_copying_keeps_the_order() -> None:
         assert torch.equal(row[:20][row[:20] >= task.N_NOISE], row[21:]) and torch.equal(row[answers], row[21:])
 
 
+class Watch:
+    """A clock that goes on by a second whenever it is looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1
+        return self.now
+
+
+def test_a_first_piece_is_done_however_late_it_is_and_none_after_the_time() -> None:
+    budget = Budget(3, watch := Watch())
+    late = Budget(0, watch).until(1.0)
+    assert [late.over(), late.over(), late.over()] == [False, True, True]
+    watch.now = 0.0  # the budget began at 1 and ends at 4
+    until = budget.until(1.0)
+    assert [until.over() for _ in range(6)] == [False, False, False, False, True, True]
+    assert budget.at(0.5) == 2.5 and budget.used_up == "the budget of 3 s was used up"
+
+
+def timed(monkeypatch: pytest.MonkeyPatch, step_s: float, haystack_s: float) -> Watch:
+    """A clock that only training steps and haystacks move on."""
+    watch = Watch()
+    step, ask = Trainer._step, recalled
+
+    def slow_step(self: Trainer, stage: task.Stage) -> Any:
+        watch.now += step_s
+        return step(self, stage)
+
+    def slow_ask(model: HybridLM, made: task.Contexts, where: torch.device) -> torch.Tensor:
+        watch.now += haystack_s * len(made.haystack)
+        return ask(model, made, where)
+
+    monkeypatch.setattr(Trainer, "_step", slow_step)
+    monkeypatch.setattr("hybrid_core.retrieval.evaluate.recalled", slow_ask)
+    return watch
+
+
+def mapped(watch: Watch, budget_s: float, **asked: Any) -> dict[str, dict[str, Any]]:
+    """A run in which nothing counts as unfinished, against the clock of `watch`, which does not move by itself."""
+    parts: dict[str, dict[str, Any]] = {}
+    options = NiahOptions(device="cpu", budget_s=budget_s, d_model=32, trained_len=128, **asked)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hybrid_core.retrieval.niah.ENOUGH_TOKENS", 0)
+        patch.setattr("hybrid_core.retrieval.niah.EVAL_TOKENS", 128)  # one haystack a piece
+        Niah(design("A"), options, parts.__setitem__, lambda *_: None, lambda: watch.now).run()
+    return parts
+
+
+def test_a_map_ends_with_its_budget_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 100 s: 5 steps of 20 s until 85 s are over; the map has nothing left, and asks one haystack of 7 s.
+    parts = mapped(timed(monkeypatch, 20, 7), 100, trials=3)
+    assert parts["training"]["ended"] == "time" and parts["training"]["seconds"] == 100
+    assert {(c["context_len"], c["trials"]) for c in parts["map"]["cells"]} == {(128, 1)}
+    assert parts["map"]["cells"][0]["haystack_variance"] is None
+    missing = [(row["context_len"], row["measured"], row["of"]) for row in parts["map"]["not_measured"]]
+    assert missing == [(128, 1, 3), (160, 0, 3), (192, 0, 3), (224, 0, 3), (256, 0, 3)]
+    assert {row["why"] for row in parts["map"]["not_measured"]} == {"the budget of 100 s was used up"}
+    assert parts["scores"]["seconds"] == 107  # one piece over
+
+
+def test_a_row_that_the_budget_ends_in_has_the_trials_that_were_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 40 s, 34 of them for training, by a second a step; then a second a haystack: four of 128 tokens, two of 160.
+    parts = mapped(timed(monkeypatch, 1, 1), 40, trials=4)
+    assert parts["training"]["steps"] == 34
+    assert {(c["context_len"], c["trials"]) for c in parts["map"]["cells"]} == {(128, 4), (160, 2)}
+    whole = mapped(timed(monkeypatch, 1, 0), 40, trials=4)
+    assert whole["map"]["not_measured"] == [] and len(whole["map"]["cells"]) == 5 * 11
+    assert parts["map"]["cells"][:11] == whole["map"]["cells"][:11]
+
+
+def test_the_trained_length_is_asked_before_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybrid_core.retrieval.niah.CONTEXTS", (0.75, 0.875, 1.0, 1.25))
+    parts = mapped(timed(monkeypatch, 20, 7), 110, trials=1)  # 100 s of steps, then two haystacks
+    assert [c["context_len"] for c in parts["map"]["cells"][::11]] == [112, 128]
+
+
+def test_a_map_without_its_trained_length_is_no_finding() -> None:
+    said = verdict({"at_trained_len": None, "trained_len": 128}, Training(2_000_000, tokens=2_000_000, length=128, tokens_to_learn=5))
+    assert said["learnt"] and not said["finding"] and "before the trained length of 128 tokens was asked" in said["text"]
+
+
+def test_probes_share_the_budget_and_say_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(b"to be or not to be, that is the question. " * 100)
+    watch = timed(monkeypatch, 10, 0)
+    forward = HybridLM.forward
+
+    def slow(self: HybridLM, *given: Any, **how: Any) -> torch.Tensor:
+        watch.now += 0 if self.training else 5
+        return forward(self, *given, **how)
+
+    monkeypatch.setattr(HybridLM, "forward", slow)
+    options = ProbeOptions(device="cpu", budget_s=120, trials=3, d_model=32, trained_len=128, text_path=str(text))
+    parts: dict[str, dict[str, Any]] = {}
+    Probes(design("A"), options, parts.__setitem__, lambda *_: None, lambda: watch.now).run()
+    # Shares of 40 s, steps of 10, pieces of 5: the first trains until 34 are over, at 40, and asks once, to 45; the second trains until 74
+    # are over, at 75, and asks once, to 80; the third trains until 114 are over, at 120, and asks once.
+    assert [parts[part]["training"]["steps"] for part in ("recall", "copying", "text")] == [4, 3, 4]
+    assert watch.now == 125
+    recall, copying, last = (parts[part] for part in ("recall", "copying", "text"))
+    assert [row["n_pairs"] for row in recall["rows"]] == [2] and recall["rows"][0]["answers"] == 6
+    assert [(row["n_pairs"], row["measured"], row["of"]) for row in recall["not_measured"]] == [
+        (4, 0, 12), (8, 0, 24), (16, 0, 48), (24, 0, 72), (32, 0, 96),
+    ]  # fmt: skip
+    assert [row["context_len"] for row in copying["rows"]] == [32] and len(copying["not_measured"]) == 7
+    assert last["not_measured"] == [{"measured": 1, "of": 3, "why": "the budget of 120 s was used up"}] and len(last["rows"]) == 16
+
+
 def test_loss_by_position_is_the_models_loss_there() -> None:
     model = build(design("AM", vocab_size=256), seed=1)
     text = torch.randint(256, (64,), generator=torch.Generator().manual_seed(2))
-    (first, second) = loss_by_position(model, text, 64, 1, 2)
+    (first, second), windows = loss_by_position(model, text, 64, 1, 2, Deadline(0.0))
+    assert windows == 1
     losses = torch.nn.functional.cross_entropy(model(text[None, :-1])[0], text[1:], reduction="none")
     assert first["nats_per_byte"] == pytest.approx(float(losses[: first["to"]].mean()), rel=1e-5)
     assert second["nats_per_byte"] == pytest.approx(float(losses[second["from"] :].mean()), rel=1e-5)
 
 
-def test_probes_run_and_a_short_text_is_refused(tmp_path: Any) -> None:
+def test_probes_run_and_a_short_text_is_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.txt"
     text.write_bytes(b"to be or not to be, that is the question. " * 100)
-    options = ProbeOptions(device="cpu", budget_s=4, trials=2, trained_len=128, text_path=str(text))
+    options = ProbeOptions(device="cpu", budget_s=30, trials=2, trained_len=128, text_path=str(text))
     parts: dict[str, dict[str, Any]] = {}
-    probes(design("AM"), options, parts.__setitem__, lambda fraction, message: None)
+    watch = timed(monkeypatch, 1, 0)  # 9 steps each
+    Probes(design("AM"), options, parts.__setitem__, lambda fraction, message: None, lambda: watch.now).run()
     assert set(parts) == {"environment", "recall", "copying", "text"}
     assert [row["n_pairs"] for row in parts["recall"]["rows"]] == [2, 4, 8, 16, 24, 32]
     assert parts["text"]["rows"][-1]["to"] == 255
+    assert all(parts[part]["not_measured"] == [] for part in ("recall", "copying", "text"))
     text.write_bytes(b"short")
     with pytest.raises(SpecError, match="5 bytes"):
         probes(design("AM"), options, parts.__setitem__, lambda fraction, message: None)

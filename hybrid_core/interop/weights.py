@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from hybrid_core.data import folder, in_place_of, write_whole
 from hybrid_core.files import require_files
 from hybrid_core.interop.export import hf_config
 from hybrid_core.interop.huggingface import read_config, spec_from_config
@@ -246,14 +247,19 @@ def load_folder(path: Path) -> HybridLM:
 
 
 def save_folder(model: HybridLM, path: Path) -> None:
-    """Write a folder in Hugging Face format. Raises ExportError where no class written there says the design."""
+    """Write a folder in Hugging Face format. Raises ExportError where no class written there says the design, NotWritten on a full disk."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     config, tensors = to_transformers(model)
-    path.mkdir(parents=True, exist_ok=True)
+    folder(path)
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
-    (path / "config.json").write_text(json.dumps(config | {"torch_dtype": dtype}, indent=2) + "\n", "utf-8")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path / "model.safetensors", {"format": "pt"})
+    with in_place_of(path / "model.safetensors") as file:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, {"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(str(error)) from None
+    write_whole(path / "config.json", json.dumps(config | {"torch_dtype": dtype}, indent=2) + "\n")
 
 
 def _family(config: Mapping[str, Any]) -> Family:

@@ -13,12 +13,16 @@ import psutil
 import torch
 
 from hybrid_core import __version__
+from hybrid_core.limits import available_memory_bytes, processors, total_memory_bytes
 from hybrid_core.profiling.options import device_among
 from kernels import explain, require_forced
 
 
 def resolve(name: str) -> torch.device:
-    """The device that a name means to this process: see `device_among`. Raises SpecError for one that torch does not find."""
+    """The device that a name means to this process: see `device_among`. Raises SpecError for one that torch does not find.
+
+    Whoever measures asks this first, so it also keeps torch to the processors that this process may use."""
+    _use_no_more_threads_than_processors()
     found = [] if name == "cpu" else gpus()[0]
     return torch.device(device_among([*(f"cuda:{index}" for index in range(len(found))), "cpu"], name))
 
@@ -33,6 +37,12 @@ def gpus() -> tuple[list[tuple[str, int]], str | None]:
     return [(gpu.name, gpu.total_memory) for gpu in found], None
 
 
+def _use_no_more_threads_than_processors() -> None:
+    """torch makes a thread for each processor that it may run on; where a control group gives the time of fewer, they stop each other."""
+    if "OMP_NUM_THREADS" not in os.environ and torch.get_num_threads() > processors():
+        torch.set_num_threads(processors())
+
+
 def describe(device: torch.device) -> dict[str, Any]:
     """Hardware and software that a measurement rests on, for the report."""
     packages = {}
@@ -44,7 +54,7 @@ def describe(device: torch.device) -> dict[str, Any]:
     found = {
         "device": str(device),
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "memory_bytes": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else psutil.virtual_memory().total,
+        "memory_bytes": torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else total_memory_bytes(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "python": platform.python_version(),
@@ -64,7 +74,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 def _cpu_name() -> str:
     """The processor's name as the kernel prints it, with the number of cores that may be used."""
     names = [line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {len(os.sched_getaffinity(0))} cores"
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {processors()} cores"
 
 
 def _lines(path: str) -> list[str]:
@@ -75,14 +85,10 @@ def _lines(path: str) -> list[str]:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that could be allocated now. On a CPU the smaller of what the machine and what its control group has left."""
+    """Memory that could be allocated now. On a CPU the least of what the machine and what its control groups have left."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    free = psutil.virtual_memory().available
-    limit, used = (_lines(f"/sys/fs/cgroup/memory.{name}") for name in ("max", "current"))
-    if limit and used and limit[0].isdigit():
-        free = min(free, int(limit[0]) - int(used[0]))
-    return int(free)
+    return available_memory_bytes()
 
 
 def synchronise(device: torch.device) -> None:

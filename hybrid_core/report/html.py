@@ -18,7 +18,7 @@ from hybrid_core.registry import kind_of
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import design_facts, differences, named, parted
 from hybrid_core.report.energy import energy_lines, how_measured
-from hybrid_core.report.retrieval import reading
+from hybrid_core.report.retrieval import not_whole, reading
 from hybrid_core.report.text import in_chunks, kept_in, slow_dtype
 from hybrid_core.runs.store import Run
 from hybrid_core.spec import ArchSpec
@@ -57,6 +57,7 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
         charts=[_chart(chart, f"chart-{index}") for index, chart in enumerate(charts)],
         stacks={run.id: _chart(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs},
         readings={run.id: reading(run) for run in runs},
+        not_whole={run.id: not_whole(run) for run in runs},
         slow={run.id: slow_dtype(run) for run in runs},
         energy={run.id: energy_lines(run.parts.get("energy")) for run in runs},
         how_measured=how_measured,

@@ -9,6 +9,7 @@ from hybrid_core.retrieval.scores import reached, scores
 from hybrid_core.runs.store import Run
 
 PROBES = {"recall": "Associative recall", "copying": "Selective copying"}
+PARTS = {"map": "Map", **PROBES, "text": "Loss by position"}
 
 
 def learnt(run: Run) -> bool:
@@ -38,6 +39,29 @@ def reading(run: Run) -> str | None:
     return f"{'; '.join(short)}. No finding about the design; give it a larger budget." if short else None
 
 
+def not_whole(run: Run) -> list[str]:
+    """What results lack, and why: a line for each part and reason; none where everything that was asked for was measured.
+
+    `Map not whole: 640 tokens (12 of 50 trials), 768 tokens; the budget of 5 s was used up`."""
+    lines = []
+    for part, name in PARTS.items():
+        missing: dict[str, list[str]] = {}
+        for row in run.parts.get(part, {}).get("not_measured", []):  # earlier versions went on until everything was
+            missing.setdefault(row["why"], []).append(_missing(row))
+        lines += [f"{name} not whole: {', '.join(rows)}; {why}" for why, rows in missing.items()]
+    return lines
+
+
+def _missing(row: dict[str, Any]) -> str:
+    """One row that was not measured, or not with all that was asked for."""
+    measured = f"{row['measured']:,} of {row['of']:,}"
+    if "context_len" in row:
+        return f"{row['context_len']:,} tokens" + (f" ({measured} trials)" if row["measured"] else "")
+    if "n_pairs" in row:
+        return f"{row['n_pairs']} pairs" + (f" ({measured} answers)" if row["measured"] else "")
+    return f"{measured} windows of the text"
+
+
 def _stopped(run: Run, training: dict[str, Any]) -> str:
     cells = run.parts.get("map", {}).get("cells")
     if not cells:
@@ -59,6 +83,7 @@ def score_row(run: Run) -> dict[str, Any]:
         "design": run.name,
         "proxy": run.parts.get("proxy", {}).get("pattern"),
         "learnt": learnt(run),
+        "whole_lengths": _whole_lengths(run.parts["map"]),
         "at_trained_len": found["at_trained_len"],
         "at_1_5x": found["at_1_5x"],
         "effective_context": found["effective_context"],
@@ -67,6 +92,12 @@ def score_row(run: Run) -> dict[str, Any]:
         "trained_len": found["trained_len"],
         "seed": run.options["seed"],
     }
+
+
+def _whole_lengths(found: dict[str, Any]) -> str:
+    """How many of the lengths of a map have all their trials: `5 of 8`."""
+    whole = {cell["context_len"] for cell in found["cells"] if cell["trials"] == found["trials"]}
+    return f"{len(whole)} of {len(found['lengths'])}"
 
 
 def scores_of(run: Run) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hybrid_core.presets import Model
 from hybrid_core.quality.quoted import Quoted
 from hybrid_core.report import units
 from hybrid_core.report.energy import energy_lines
-from hybrid_core.report.retrieval import reach, scores_of
+from hybrid_core.report.retrieval import not_whole, reach, scores_of
 from hybrid_core.runs.store import Run
 
 
@@ -351,7 +351,7 @@ def niah_table(run: Run) -> str:
         lines.append(_training_line(found))
     if "scores" in parts:
         lines.append(f"effective context, tokens: {reach(scores_of(run))} (at least 90 % recalled, 95 % interval)")
-    return "\n".join(lines) + _map_table(parts)
+    return "\n".join([*lines, *not_whole(run)]) + _map_table(parts)
 
 
 def _headline(run: Run) -> str:
@@ -382,6 +382,8 @@ def checkpoint_table(run: Run) -> str:
     if found := parts.get("checkpoint"):
         lines.append(f"{found['task']} after the paper's Appendix K, haystack: {found['haystack']} (x {found['haystack_repeats']})")
         lines += [f"not run: {row['context_len']:,} tokens {row['why']}" for row in found["not_run"]]
+        if found.get("dropped"):  # earlier versions did not say
+            lines.append(found["dropped"])
     return "\n".join(lines) + _map_table(parts)
 
 
@@ -395,7 +397,7 @@ def probes_table(run: Run) -> str:
         rows.append((f"selective copying, {row['context_len']:,} tokens", f"{row['share']:.0%} copied whole"))
     for row in parts.get("text", {}).get("rows", []):
         rows.append((f"text, positions {row['from']:,} to {row['to']:,}", f"{row['nats_per_byte']:.3f} nats per byte"))
-    return "\n".join(lines) + (f"\n\n{_table(rows)}" if rows else "")
+    return "\n".join([*lines, *not_whole(run)]) + (f"\n\n{_table(rows)}" if rows else "")
 
 
 TABLES_OF_KINDS = {"profile": profile_table, "niah": niah_table, "checkpoint": checkpoint_table, "probes": probes_table}

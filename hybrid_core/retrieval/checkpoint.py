@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import torch
 
 from hybrid_core.costs.memory import refusal
-from hybrid_core.data import data_dir
+from hybrid_core.data import data_path, folder, write_whole
 from hybrid_core.files import read_text
 from hybrid_core.modules.cache import TORCH_DTYPES
 from hybrid_core.profiling import device
@@ -180,7 +180,8 @@ class CheckpointRun:
         protocol = Protocol(tokenizer, self.options, self._text())
         about = {"path": self.options.path, "task": self.options.task, "prompt": list(PROMPT), "needle": NEEDLE, "new_tokens": NEW_TOKENS}
         haystack = {"haystack": self.options.haystack_path or "built-in noise", "haystack_repeats": protocol.haystack.repeats}
-        self.store("checkpoint", about | haystack | {"resumed_cells": len(self.kept.cells), "not_run": refused})
+        resumed = {"resumed_cells": len(self.kept.cells), "dropped": self.kept.dropped}
+        self.store("checkpoint", about | haystack | resumed | {"not_run": refused})
         questions = [(length, depth) for length in lengths for depth in self.options.depths]
         for done, (length, depth) in enumerate(questions, 1):
             if self.kept.get(length, depth) is None:
@@ -218,28 +219,58 @@ class CheckpointRun:
 
 
 class Kept:
-    """Finished cells on disk, under a name made of the question and the checkpoint's files."""
+    """Finished cells on disk, one a line, under a name made of the question and the checkpoint's files.
+
+    `dropped`: a line on what could not be read back, and is asked again; None where nothing was lost.
+    """
 
     def __init__(self, options: CheckpointOptions) -> None:
         question = options.model_dump(mode="json", exclude={"device", "batch_size", "lengths", "depths"})
         files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in Path(options.path).iterdir() if f.is_file())
         digest = hashlib.sha256(json.dumps([question, files]).encode()).hexdigest()[:16]
-        self.path = data_dir() / "niah" / f"{digest}.jsonl"
-        self.cells: list[dict[str, Any]] = []
-        if self.path.exists():
-            asked = {(length, depth) for length in options.lengths for depth in options.depths}
-            lines = (json.loads(line) for line in self.path.read_text().splitlines() if line.endswith("}"))
-            self.cells = [c for c in lines if (c["context_len"], c["depth"]) in asked]
+        self.path = data_path() / "niah" / f"{digest}.jsonl"
+        self.asked = {(length, depth) for length in options.lengths for depth in options.depths}
+        self.known: dict[tuple[int, float], dict[str, Any]] = {}
+        self.dropped = self._read()
+
+    def _read(self) -> str | None:
+        """Add the cells that are on disk to `known`."""
+        try:
+            lines = self.path.read_text("utf-8", "replace").splitlines()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return f"the kept cells cannot be read and are asked again: {self.path} - {error.strerror or error}"
+        cells = [_read_cell(line) for line in lines]
+        self.known |= {(found["context_len"], found["depth"]): found for found in cells if found}
+        lost = cells.count(None)
+        if not lost:
+            return None
+        return f"{lost} of {len(lines)} kept cells were cut or damaged and are asked again: {self.path}"
+
+    @property
+    def cells(self) -> list[dict[str, Any]]:
+        """Those that this run asks for."""
+        return [found for place, found in self.known.items() if place in self.asked]
 
     def get(self, length: int, depth: float) -> dict[str, Any] | None:
-        return next((c for c in self.cells if (c["context_len"], c["depth"]) == (length, depth)), None)
+        return self.known.get((length, depth))
 
     def add(self, found: dict[str, Any]) -> None:
-        """Keep a cell; a line is written whole or is not read back."""
-        self.cells.append(found)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+        """Keep a cell. Raises NotWritten; what was kept before still is."""
+        self._read()  # a run on another device may have added some
+        self.known[found["context_len"], found["depth"]] = found
+        folder(self.path.parent)
+        write_whole(self.path, "".join(json.dumps(one) + "\n" for one in self.known.values()))
+
+
+def _read_cell(line: str) -> dict[str, Any] | None:
+    """The cell that a line tells of; None for a line that is cut or damaged."""
+    try:
+        found = json.loads(line)
+        return cell(int(found["context_len"]), float(found["depth"]), int(found["correct"]), int(found["trials"]))
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def checkpoint(spec: ArchSpec, options: CheckpointOptions, store: Store, report: Report) -> None:

@@ -5,6 +5,7 @@ cache is put back to where the haystack ended and only the query is read: a row 
 short ones instead of eleven long ones. The trials of one cell are independent; the cells of one row share their haystacks.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from hybrid_core.modules.cache import Cache
 from hybrid_core.modules.model import HybridLM
 from hybrid_core.retrieval import task
+from hybrid_core.retrieval.budget import Deadline
 from hybrid_core.retrieval.scores import cell
 
 
@@ -49,21 +51,33 @@ def recalled(model: HybridLM, made: task.Contexts, device: torch.device) -> Tens
 
 
 def evaluate(
-    model: HybridLM, lengths: tuple[int, ...], depths: tuple[float, ...], trials: int, seed: int, device: torch.device, max_tokens: int
+    model: HybridLM,
+    lengths: tuple[int, ...],
+    depths: tuple[float, ...],
+    trials: int,
+    seed: int,
+    device: torch.device,
+    max_tokens: int,
+    deadline: Deadline | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """The rows of the map, one list of cells per length, as they finish; beside whole values the share of right `symbols`, and the
     variance from haystack to haystack of how many of its needles were recalled, which the cells of a row have in common.
 
-    `max_tokens`: tokens of haystack in memory at a time.
+    `max_tokens`: tokens of haystack in memory at a time, a piece of a row. `deadline`: ends the map between two pieces. The row that it
+    ends in has the trials that were asked until then; those after it are missing.
     """
+    deadline = deadline or Deadline(math.inf)
     for length in lengths:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + length)
         made = task.contexts(trials, length, len(depths), generator, task.grid(length, depths))
         pieces = (task.Contexts(*piece) for piece in zip(*(part.split(max(1, max_tokens // length)) for part in made), strict=True))
-        said = torch.cat([recalled(model, piece, device).cpu() for piece in pieces])
-        right = said == made.needles[..., 1:]
+        said = [recalled(model, piece, device).cpu() for piece in pieces if not deadline.over()]
+        if not said:
+            return
+        asked = sum(map(len, said))
+        right = torch.cat(said) == made.needles[:asked, :, 1:]
         whole = right.all(-1)
-        varies = float(whole.sum(1).float().var()) if trials > 1 else None
+        varies = float(whole.sum(1).float().var()) if asked > 1 else None
         shared = {"haystack_variance": varies}
         counted = zip(depths, whole.sum(0), right.float().mean((0, 2)), strict=True)
-        yield [cell(length, depth, int(n), trials) | {"symbols": float(share)} | shared for depth, n, share in counted]
+        yield [cell(length, depth, int(n), asked) | {"symbols": float(share)} | shared for depth, n, share in counted]

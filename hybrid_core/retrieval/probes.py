@@ -6,13 +6,15 @@
   `n n s5 n s2 n n | ? s5 s2`. Swept over the length, up to twice the trained one.
 - **Loss by position** (the paper's Figure 3c) on a text of the user's, bytes as tokens: trained on its first nine tenths, read on the rest.
 
-Parts of the run: `environment`, `recall`, `copying`, `text`; each says what was trained and how far.
+Parts of the run: `environment`, `recall`, `copying`, `text`; each says what was trained and how far, and what there was no time for.
 """
 
 import time
+from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +25,7 @@ from hybrid_core.files import MAX_TEXT_BYTES, read_file
 from hybrid_core.modules.model import HybridLM, build
 from hybrid_core.profiling import device
 from hybrid_core.profiling.job import Report, Store
+from hybrid_core.retrieval.budget import Budget, Clock, Deadline
 from hybrid_core.retrieval.options import CONTEXTS, NOTE, ProbeOptions, least_text_bytes
 from hybrid_core.retrieval.proxy import proxy
 from hybrid_core.retrieval.task import FIRST_KEY, N_NOISE, QUERY, VOCAB_SIZE, Sample, Stage, distinct, echo_stages, spread
@@ -32,8 +35,10 @@ from hybrid_core.spec import ArchSpec, SpecError
 COPIED = 16  # symbols of selective copying, as in the Mamba paper
 BYTES = 256
 BUCKETS = 16  # of the loss by position, over twice the trained length
-TRAIN_SHARE = 0.9  # of a probe's time
+TRAIN_SHARE = 0.85  # of a probe's time; the rest is for its questions, which end with it
 KEYS = 64  # of associative recall; as many values
+
+Score = Callable[[int, int], dict[str, Any]]  # right answers of so many, as a row says it
 
 
 def pairs(n_pairs: int, n_tokens: int, generator: torch.Generator) -> Sample:
@@ -83,36 +88,47 @@ def copying_stages(trained_len: int) -> list[Stage]:
 
 
 @torch.no_grad()
-def accuracy(model: HybridLM, sample: Sample, max_tokens: int) -> tuple[int, int]:
-    """Whole answers that are right, and answers; `max_tokens` in memory at a time."""
+def accuracy(model: HybridLM, sample: Sample, max_tokens: int, deadline: Deadline) -> tuple[int, int]:
+    """Whole answers that are right, and answers asked for until the deadline; `max_tokens` in memory at a time."""
     rows, where = max(1, max_tokens // sample.tokens.shape[1]), next(model.parameters()).device
-    right = 0
+    right = asked = 0
     for tokens, answers in zip(sample.tokens.split(rows), sample.answers.split(rows), strict=True):
+        if deadline.over():
+            break
         said = model(tokens[:, :-1].to(where)).argmax(-1).cpu()
         hits = (said == tokens[:, 1:])[answers[:, 1:]]
         right += int(hits.view(-1, sample.width).all(-1).sum())
-    return right, int(sample.answers.sum()) // sample.width
+        asked += int(answers.sum()) // sample.width
+    return right, asked
 
 
 @torch.no_grad()
-def loss_by_position(model: HybridLM, text: Tensor, length: int, n_windows: int, buckets: int) -> list[dict[str, float]]:
-    """Mean loss (nats per byte) in each of `buckets` equal parts of `n_windows` windows of `length` bytes spread over `text`."""
+def loss_by_position(
+    model: HybridLM, text: Tensor, length: int, n_windows: int, buckets: int, deadline: Deadline
+) -> tuple[list[dict[str, float]], int]:
+    """Mean loss (nats per byte) in each of `buckets` equal parts of windows of `length` bytes, and of how many windows.
+
+    `n_windows` are spread over `text` and read in random order, so that those read until the deadline are spread over it, too."""
     where = next(model.parameters()).device
     starts = torch.linspace(0, len(text) - length, n_windows).long()
-    losses = []
-    for start in starts.tolist():
+    order = torch.randperm(n_windows, generator=torch.Generator().manual_seed(n_windows))
+    losses: list[Tensor] = []
+    for start in starts[order].tolist():
+        if deadline.over():
+            break
         window = text[start : start + length].to(where)[None]
         losses.append(F.cross_entropy(model(window[:, :-1])[0], window[0, 1:], reduction="none").cpu())
     edges = torch.linspace(0, length - 1, buckets + 1).long().tolist()
     each = torch.stack(losses)
-    return [{"from": a, "to": b, "nats_per_byte": float(each[:, a:b].mean())} for a, b in pairwise(edges)]
+    return [{"from": a, "to": b, "nats_per_byte": float(each[:, a:b].mean())} for a, b in pairwise(edges)], len(losses)
 
 
 class Probes:
     """Runs the probes that were asked for, one after another; each has an equal share of the budget."""
 
-    def __init__(self, spec: ArchSpec, options: ProbeOptions, store: Store, report: Report) -> None:
+    def __init__(self, spec: ArchSpec, options: ProbeOptions, store: Store, report: Report, clock: Clock = time.monotonic) -> None:
         self.spec, self.options, self.store, self.report = spec, options, store, report
+        self.budget = Budget(options.budget_s, clock)
         self.device = device.resolve(options.device)
         self.scale = options.scale(self.device.type)
         self.generator = torch.Generator().manual_seed(options.seed + 1_000_003)  # of the evaluation
@@ -135,36 +151,53 @@ class Probes:
             done = min(1.0, max(state.seconds / share, state.tokens / state.planned_tokens))
             self.report((self._done + TRAIN_SHARE * done) / len(self.tasks), f"{what}: {state.tokens / 1e6:.2f}M tokens")
 
-        planned, deadline = round(self.scale.tokens_per_s * share), time.monotonic() + TRAIN_SHARE * share
-        return model, Trainer(model, stages, self.scale.step_tokens, planned, self.options.seed, deadline, progress).run()
+        planned, deadline, clock = round(self.scale.tokens_per_s * share), self.budget.at(self._share(TRAIN_SHARE)), self.budget.clock
+        return model, Trainer(model, stages, self.scale.step_tokens, planned, self.options.seed, deadline, progress, clock).run()
+
+    def _share(self, done: float) -> float:
+        """Of the budget, when this probe has used `done` of its own share."""
+        return (self._done + done) / len(self.tasks)
+
+    def _ask(self, part: str, about: dict[str, Any], model: HybridLM, samples: Iterable[tuple[str, int, Sample]], score: Score) -> None:
+        """A row for each (name, value, sample) until this probe's time is up, stored as it is known with what is missing."""
+        deadline, max_tokens = self.budget.until(self._share(1.0)), self.scale.step_tokens(self.scale.trained_len)
+        rows, missing = [], []
+        for name, value, sample in samples:
+            right, answers = accuracy(model, sample, max_tokens, deadline)
+            wanted = int(sample.answers.sum()) // sample.width
+            if answers:
+                rows.append({name: value} | score(right, answers))
+            if answers < wanted:
+                missing.append({name: value, "measured": answers, "of": wanted, "why": self.budget.used_up})
+            self.store(part, about | {"rows": rows, "not_measured": missing, "note": NOTE})
 
     def _recall(self) -> None:
         trained = min(KEYS, self.scale.trained_len // 8)
         model, training = self._train("Associative recall", recall_stages(trained), 4 * KEYS)
-        rows = []
-        for n in sorted({trained * k // 8 for k in (1, 2, 4, 8, 12, 16)}):
-            right, of = accuracy(model, pairs(n, 4 * n * self.scale.trials, self.generator), self.scale.step_tokens(self.scale.trained_len))
-            rows.append({"n_pairs": n, "accuracy": right / of, "answers": of})
-            self.store("recall", {"trained_pairs": trained, "rows": rows, "training": training.record(), "note": NOTE})
+        sizes = sorted({trained * k // 8 for k in (1, 2, 4, 8, 12, 16)})
+        samples = (("n_pairs", n, pairs(n, 4 * n * self.scale.trials, self.generator)) for n in sizes)
+        about = {"trained_pairs": trained, "training": training.record()}
+        self._ask("recall", about, model, samples, lambda right, of: {"accuracy": right / of, "answers": of})
 
     def _copying(self) -> None:
         trained = self.scale.trained_len
         model, training = self._train("Selective copying", copying_stages(trained), VOCAB_SIZE)
-        rows = []
-        for length in (round(c * trained) for c in CONTEXTS):
-            sample = scattered(length, COPIED, (length + 1 + COPIED) * self.scale.trials, self.generator)
-            right, of = accuracy(model, sample, self.scale.step_tokens(self.scale.trained_len))
-            rows.append({"context_len": length, **wilson(right, of)._asdict(), "trials": of})
-            self.store("copying", {"trained_len": trained, "n_symbols": COPIED, "rows": rows, "training": training.record(), "note": NOTE})
+        lengths = (round(c * trained) for c in CONTEXTS)
+        samples = (("context_len", n, scattered(n, COPIED, (n + 1 + COPIED) * self.scale.trials, self.generator)) for n in lengths)
+        about = {"trained_len": trained, "n_symbols": COPIED, "training": training.record()}
+        self._ask("copying", about, model, samples, lambda right, of: {**wilson(right, of)._asdict(), "trials": of})
 
     def _text(self) -> None:
-        trained = self.scale.trained_len
+        trained, windows = self.scale.trained_len, self.scale.trials
         text = read_bytes(str(self.options.text_path), least_text_bytes(trained))
         cut = len(text) * 9 // 10
         stage = Stage("text", trained, partial(excerpts, text[:cut], trained), 1.0)
         model, training = self._train("Text", [stage], BYTES)
-        rows = loss_by_position(model, text[cut:], min(2 * trained, len(text) - cut), self.scale.trials, BUCKETS)
-        self.store("text", {"trained_len": trained, "rows": rows, "training": training.record(), "note": NOTE})
+        deadline = self.budget.until(self._share(1.0))
+        rows, read = loss_by_position(model, text[cut:], min(2 * trained, len(text) - cut), windows, BUCKETS, deadline)
+        missing = [{"measured": read, "of": windows, "why": self.budget.used_up}] if read < windows else []
+        about = {"trained_len": trained, "training": training.record(), "note": NOTE}
+        self.store("text", about | {"rows": rows, "not_measured": missing})
 
 
 def read_bytes(path: str, at_least: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from hybrid_core.modules.model import HybridLM
 from hybrid_core.modules.moe import MixtureOfExperts
+from hybrid_core.retrieval.budget import Clock
 from hybrid_core.retrieval.scores import GOOD
 from hybrid_core.retrieval.task import Stage
 
@@ -84,7 +85,7 @@ class Optimiser:
 
 class Trainer:
     """Trains a model in place through `stages`. `step_tokens(length)` says how many tokens a step on contexts of a length has;
-    `progress(training)` is called every few steps; `deadline` is a time.monotonic()."""
+    `progress(training)` is called every few steps; `deadline` is a time on `clock`."""
 
     def __init__(
         self,
@@ -95,9 +96,10 @@ class Trainer:
         seed: int,
         deadline: float,
         progress: Callable[[Training], None],
+        clock: Clock = time.monotonic,
     ) -> None:
         self.model, self.stages, self.step_tokens = model, stages, step_tokens
-        self.deadline, self.progress = deadline, progress
+        self.deadline, self.progress, self.clock = deadline, progress, clock
         self.device = next(model.parameters()).device
         self.optimiser = Optimiser(model)
         self.balanced = [module for module in model.modules() if isinstance(module, MixtureOfExperts)]
@@ -110,7 +112,7 @@ class Trainer:
         self.model.train()
         if self.device.type == "cuda":
             self._compile()
-        started, state = time.monotonic(), self.training
+        started, state = self.clock(), self.training
         at, began, steps = 0, 0, 0
         while not state.ended:
             stage = self.stages[at]
@@ -119,14 +121,14 @@ class Trainer:
             loss, accuracy = self._step(stage)
             steps += 1
             state.accuracy += MEMORY * (accuracy - state.accuracy)
-            state.stage, state.length, state.seconds = stage.name, stage.length, time.monotonic() - started
+            state.stage, state.length, state.seconds = stage.name, stage.length, self.clock() - started
             settled = steps > SETTLE_STEPS
             if at == len(self.stages) - 1:
                 self._watch_the_end(settled)
             elif (settled and state.accuracy > DOOR) or state.tokens - began > stage.max_share * state.planned_tokens:
                 at, began, steps = at + 1, state.tokens, 0
                 state.accuracy *= DISCOUNT
-            if time.monotonic() > self.deadline:
+            if self.clock() >= self.deadline:
                 state.ended = state.ended or "time"
             if steps % REPORT_EVERY == 1 or state.ended:
                 state.note(float(loss))

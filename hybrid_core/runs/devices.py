@@ -12,8 +12,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
-import psutil
-
+from hybrid_core.limits import total_memory_bytes
 from hybrid_core.profiling.options import device_among
 
 PATIENCE_S = 120.0  # torch's first start from a cold disk takes its time
@@ -31,7 +30,7 @@ def devices() -> tuple[Device, ...]:
     """GPUs that torch can use first, then the CPU. The first call takes seconds where torch's build knows GPUs."""
     found, _ = _asked()
     gpus = (Device(f"cuda:{index}", name, n_bytes) for index, (name, n_bytes) in enumerate(found))
-    return (*gpus, Device("cpu", "CPU", psutil.virtual_memory().total))
+    return (*gpus, Device("cpu", "CPU", total_memory_bytes()))
 
 
 def why_no_gpu() -> str | None:

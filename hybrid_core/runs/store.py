@@ -17,7 +17,7 @@ from sqlalchemy import URL, ColumnElement, String, delete, func, select, type_co
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
-from hybrid_core.data import data_dir
+from hybrid_core.data import NotWritten, data_dir, data_path
 from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.schema import VARIABLE, PartRow, RunRow, StoreError, open_database, said_in_one_line, sqlite_address
 from hybrid_core.spec import ArchSpec, SpecError
@@ -216,7 +216,7 @@ def _changed(session: Session, where: list[ColumnElement[bool]], **values: Any) 
 
 
 def _log_path(run_id: int) -> Path:
-    return data_dir() / "logs" / f"run-{run_id}.log"
+    return data_path() / "logs" / f"run-{run_id}.log"
 
 
 # ---------------------------------------------------------------- rows as runs
@@ -267,5 +267,5 @@ def open_store() -> RunStore:
         return _store(address)
     try:
         return _store(sqlite_address(data_dir() / "runs.db"))
-    except OSError as error:
-        raise StoreError(f"runs: {error.filename} - {error.strerror}; name a folder that can be written in HYBRID_DATA_DIR") from None
+    except NotWritten as error:
+        raise StoreError(f"runs: {error}; name a folder that can be written in HYBRID_DATA_DIR") from None

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from hybrid_core import link, presets
+from hybrid_core import hardware, link, presets
 from hybrid_core.report.html import HOME
 from hybrid_core.spec import ArchSpec, SpecError
 
@@ -26,9 +26,22 @@ def view() -> link.View:
             instead = "its design is shown with the usual workload" if found else "the worked example is shown instead"
             st.error(f"This link cannot be opened; {instead}. {plain(str(error))}")
         st.session_state.update({VIEW: shown, HISTORY: [shown.design], AT: 0})
+    _leave_a_device_that_is_gone()
     _write_address()
     found: link.View = st.session_state[VIEW]
     return found
+
+
+def _leave_a_device_that_is_gone() -> None:
+    """Where the calibration that the view names was damaged or deleted meanwhile: the usual accelerator, with a word about it."""
+    shown: link.View = st.session_state[VIEW]
+    try:
+        hardware.get(shown.hardware)
+    except SpecError as error:
+        usual = link.View.model_fields["hardware"].default
+        st.warning(f"{plain(str(error))}  \nCosts are shown for {plain(hardware.get(usual).name)} instead.")
+        st.session_state[VIEW] = shown.model_copy(update={"hardware": usual})
+        st.session_state.pop("work.hardware", None)  # what the control on Compose holds
 
 
 def current() -> ArchSpec:

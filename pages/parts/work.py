@@ -47,9 +47,14 @@ def draw() -> None:
     right.number_input("Prefill chunk", value=None, step=1024, key="work.max_batched_tokens", help=explain("max_batched_tokens"))
     known = hardware.devices()
     st.selectbox("Accelerator", list(known), format_func=lambda key: known[key].name, key="work.hardware", help=explain("accelerator"))
+    calibrations_left_out()
+    _draw_use()
+
+
+def calibrations_left_out() -> None:
+    """A line for each calibration of this machine that cannot be used: predictions for it rest on its ceilings."""
     for line in hardware.unreadable().values():
         st.caption(f":orange[:material/warning:] A calibration is left out: {design.plain(line)}")
-    _draw_use()
 
 
 def advised_use() -> Scenario | None:

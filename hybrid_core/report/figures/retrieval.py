@@ -22,9 +22,11 @@ def retrieval_map(run: Run, small: bool = False) -> style.Figure:
     """
     found = run.parts["map"]
     title, colours = ("needles recalled", RECALLED) if learnt(run) else ("needles recalled, not learnt", NOT_LEARNT)
-    source = f"measured: % of {found['trials']} trials, whole values; empty: not asked" + (
-        "; dashed: trained length" if found["trained_len"] in found["lengths"] else ""
-    )
+    source = f"measured: % of {found['trials']} trials, whole values; empty: not asked"
+    if found["trained_len"] in found["lengths"]:
+        source += "; dashed: trained length"
+    if found.get("not_measured"):
+        source += f"; not whole: {found['not_measured'][-1]['why']}"
     height = 300 if small else 400
     figure = style.blank(f"{style.label(run)}: {title}", source, "context (tokens)", "depth of the needle", height=height)
     style.add(figure, "heatmap", **_cells(found), colorscale=colours, zmin=0, zmax=1, showscale=not small, colorbar=SCALE)
@@ -144,6 +146,7 @@ def _probe(figure: style.Figure, runs: Sequence[Run], part: str, x: str, y: str,
     shown = [run for run in runs if part in run.parts]
     for run, colour in zip(shown, style.cycle(len(shown)), strict=True):
         rows, short = run.parts[part]["rows"], not probe_learnt(run, part)
+        missing = run.parts[part].get("not_measured")
         style.add(
             figure,
             "scatter",
@@ -152,7 +155,7 @@ def _probe(figure: style.Figure, runs: Sequence[Run], part: str, x: str, y: str,
             error_y={"array": [row["high"] - row[y] for row in rows], "arrayminus": [row[y] - row["low"] for row in rows]}
             if "low" in rows[0]
             else None,
-            name=escape(style.label(run)) + (" (not learnt)" if short else ""),
+            name=escape(style.label(run)) + (" (not learnt)" if short else "") + (" (not whole)" if missing else ""),
             line={"color": colour, "dash": "dot" if short else "solid"},
             mode="lines+markers",
         )
