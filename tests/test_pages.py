@@ -111,6 +111,15 @@ def test_a_calibration_that_is_cut_while_a_page_shows_it_is_said_and_left(
         assert sum("A calibration is left out" in caption.value for caption in page.caption) == 1
 
 
+def test_a_data_folder_that_cannot_be_made_is_said_on_every_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path / "file"))
+    monkeypatch.delenv("HYBRID_DATABASE_URL", raising=False)
+    page = AppTest.from_file(str(ROOT / "web" / "navigation.py"), default_timeout=600).run()
+    assert not page.exception
+    assert "File exists" in page.error[0].value and "file" in page.error[0].value
+
+
 def test_undo_and_redo_walk_the_designs(page: AppTest) -> None:
     first = shown(page)
     page.select_slider(key="form.ratio").set_value("1:3").run()
