@@ -1,6 +1,7 @@
 """The hybrid architecture explorer: `streamlit run app.py`."""
 
 import pkgutil
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib import import_module
@@ -11,6 +12,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from hybrid_core import advice, hardware, presets
+from hybrid_core.runs.devices import devices
 from hybrid_core.runs.jobs import dispatch_in_background
 from pages import parts
 from pages.parts import browser
@@ -26,6 +28,7 @@ async def loaded(_: st.App) -> AsyncIterator[None]:
     advice.rules()
     hardware.catalogue()
     dispatch_in_background()
+    threading.Thread(target=devices, daemon=True).start()  # which asks torch, and may take seconds
     yield
 
 

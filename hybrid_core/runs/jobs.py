@@ -14,7 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from hybrid_core.data import data_dir
+from hybrid_core.data import data_dir, folder
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.runs.devices import concrete
 from hybrid_core.runs.kinds import Options, kind_of
@@ -133,8 +133,7 @@ def _dispatch() -> None:
 
 
 def _spawn(run_id: int, lease: str) -> "subprocess.Popen[bytes]":
-    log = data_dir() / "logs" / f"run-{run_id}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = folder(data_dir() / "logs") / f"run-{run_id}.log"
     with log.open("ab") as sink:
         return subprocess.Popen(
             [sys.executable, "-m", WORKER, str(run_id), lease],

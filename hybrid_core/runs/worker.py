@@ -5,6 +5,7 @@ import time
 import traceback
 from typing import Any
 
+from hybrid_core.data import NotWritten
 from hybrid_core.runs.jobs import Dispatcher
 from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.lease import Lease, LostLease
@@ -86,7 +87,7 @@ def reason(error: Exception) -> str:
     from hybrid_core.profiling.trace import UnknownOperation
 
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if isinstance(error, (DoesNotFit, UnknownOperation, SpecError, CannotRun, StoreError)):
+    if isinstance(error, (DoesNotFit, UnknownOperation, SpecError, CannotRun, StoreError, NotWritten)):
         return first
     if isinstance(error, (OutOfMemoryError, MemoryError)) or "can't allocate memory" in first:
         return f"out of memory: {first}. Try a smaller batch, shorter contexts or bf16"
