@@ -40,7 +40,8 @@ def available_memory_bytes(proc: Path = PROC) -> int:
 
 def processors(proc: Path = PROC) -> int:
     """Processors that this process may run on, or the share of them that a group allows, rounded up."""
-    return max(1, math.ceil(min([len(os.sched_getaffinity(0)), *_processor_limits(proc)])))
+    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has no affinity
+    return max(1, math.ceil(min([own, *_processor_limits(proc)])))
 
 
 def _memory_limits(proc: Path) -> dict[Path, float]:

@@ -57,12 +57,20 @@ def worker_of(run: Run) -> psutil.Process | None:
         return None
 
 
+class Seen(NamedTuple):
+    """What a run's worker had written when it was looked at, since when it stands there, and whether another stood there before."""
+
+    written: tuple[str | None, float | None]
+    since: float
+    moved: bool
+
+
 @dataclass
 class Watch:
     """Tells live runs from dead ones. Keep one as long as the process: what is seen of other boots is seen over time."""
 
     clock: Clock = CLOCK
-    _seen: dict[int, tuple[str | None, float | None, float]] = field(default_factory=dict)
+    _seen: dict[int, "Seen"] = field(default_factory=dict)
 
     def expired(self, run: Run) -> bool:
         """Whether the worker of a running run must be dead."""
@@ -70,18 +78,17 @@ class Watch:
         return gone or self._silent_s(run) > (LEASE_S if run.pid else START_S)
 
     def unsure(self, run: Run) -> bool:
-        """Whether it takes longer to tell."""
-        return not self._same_clock(run) and not self.expired(run)
+        """Whether it takes longer to tell: nothing has moved yet, and a lease's time has not passed."""
+        return not self._same_clock(run) and not self.expired(run) and not self._seen[run.id].moved
 
     def _silent_s(self, run: Run) -> float:
         now = self.clock.seconds()
         if self._same_clock(run):
             return now - (run.heard or 0.0)
-        lease, heard, since = self._seen.get(run.id, (None, None, now))
-        if (lease, heard) != (run.lease, run.heard) or run.id not in self._seen:
-            since = now
-        self._seen[run.id] = (run.lease, run.heard, since)
-        return now - since
+        before = self._seen.get(run.id)
+        if before is None or (run.lease, run.heard) != before.written:
+            self._seen[run.id] = Seen((run.lease, run.heard), now, moved=before is not None)
+        return now - self._seen[run.id].since
 
     def _same_clock(self, run: Run) -> bool:
         """A time that lies ahead is of another clock, whatever boot it names."""
