@@ -206,7 +206,7 @@ def test_what_is_offered_on_a_cpu_is_what_the_groups_allow(machine: Machine, mon
     assert device.available_bytes(cpu) == GIB and device.describe(cpu)["memory_bytes"] == 2 * GIB
     assert device.describe(cpu)["name"].endswith(", 2 cores")
     monkeypatch.setattr("hybrid_core.runs.devices.version", lambda _: "2.13.0+cpu")
-    assert devices.devices.__wrapped__() == (devices.Device("cpu", "CPU", 2 * GIB),)
+    assert devices.devices() == (devices.Device("cpu", "CPU", 2 * GIB),)
     monkeypatch.setenv("OMP_NUM_THREADS", "16")  # the user's own word
     device.resolve("cpu")
     assert set_to == [2]
