@@ -20,7 +20,7 @@ pytestmark = pytest.mark.gpu
 PROMPT = 9
 CLOSE = 2e-4  # of float32; on a CPU the error is 2e-5 at most
 NEAR = {"bf16": 0.03, "fp16": 0.006}  # thrice the error on a CPU
-# One published model of every family that our modules build; tests/test_gpu_lists.py says when one is missing.
+# One published model of every family that our modules build; tests/test_gpu_run.py says when one is missing.
 FAMILIES = ("Bamba-9B", "Falcon-H1-1.5B", "Falcon-Mamba-7B", "Granite-4.0-H-tiny", "Hymba-1.5B-Base", "Jamba-v0.1", "Llama-3.2-1B")
 FAMILIES += ("Mamba-Codestral-7B-v0.1", "Nemotron-H-8B", "Samba-1.3B", "Zamba-7B-v1", "Zamba2-2.7B")
 

@@ -86,7 +86,9 @@ def test_attention_equals_the_masked_softmax_with_its_gradients(
 
 
 @PRECISIONS
-def test_the_selective_scan_equals_the_recurrence_with_its_gradients(dtype: torch.dtype, device: torch.device, rng: torch.Generator) -> None:
+def test_the_selective_scan_equals_the_recurrence_with_its_gradients(
+    dtype: torch.dtype, device: torch.device, rng: torch.Generator
+) -> None:
     t, channels, n = size(300, 40), size(512, 24), 16
     x, B, C = random(rng, 2, t, channels, dtype=dtype), random(rng, 2, t, n, dtype=dtype), random(rng, 2, t, n, dtype=dtype)
     dt, A = 0.05 * F.softplus(random(rng, 2, t, channels)), -random(rng, channels, n).exp()
