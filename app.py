@@ -11,18 +11,21 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from hybrid_core import advice, hardware, presets
+from hybrid_core.runs.jobs import dispatch_in_background
 from pages import parts
 from pages.parts import browser
 
 
 @asynccontextmanager
 async def loaded(_: st.App) -> AsyncIterator[None]:
-    """Load what pages need before the server says that it is ready, or the first visitor waits for it."""
+    """Load what pages need before the server says that it is ready, or the first visitor waits for it. The queue of jobs is looked after
+    from then on, whether or not a page is open."""
     for module in pkgutil.iter_modules(parts.__path__, f"{parts.__name__}."):
         import_module(module.name)
     presets.ordered()
     advice.rules()
     hardware.catalogue()
+    dispatch_in_background()
     yield
 
 

@@ -34,6 +34,7 @@ from hybrid_core.report.text import (
 from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.runs.jobs import require_tools
 from hybrid_core.runs.kinds import Options
+from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import UnknownRun
 from hybrid_core.spec import ArchSpec, ComputeDtype, SpecError, WeightFormat
 from hybrid_core.workload import CacheDtype, Workload
@@ -50,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SpecError, UnknownRun, CannotRun) as error:
         print(error.args[0], file=sys.stderr)
         return 2
+    except StoreError as error:
+        print(error.args[0], file=sys.stderr)
+        return 1
     except BrokenPipeError:
         return 0
 
@@ -364,15 +368,27 @@ def _job(spec: ArchSpec, options: Options, as_json: bool) -> int:
 
 def _follow(store: Any, run_id: int) -> None:
     """Print progress on stderr until the run has ended."""
-    from hybrid_core.runs.jobs import bury_the_dead
+    from hybrid_core.runs import Dispatcher
 
-    said = ""
+    said, dispatcher = "", Dispatcher(store)
     while (run := store.get(run_id)).active:
-        bury_the_dead(store)
+        dispatcher.look()
         if run.message != said:
             said = run.message
             print(f"run {run_id}: {run.fraction:4.0%}  {said}", file=sys.stderr)
         time.sleep(0.2)
+
+
+def _bury_the_dead(dispatcher: Any) -> None:
+    """End runs that have no worker any more. Of one that was started before this machine was, or on another, that takes a while to tell."""
+    dispatcher.end_the_dead()
+    said: set[int] = set()
+    while unsure := dispatcher.unsure():
+        for run in (run for run in unsure if run.id not in said):
+            print(f"run {run.id}: started on {run.host} before this machine was; watching whether it still moves", file=sys.stderr)
+            said.add(run.id)
+        time.sleep(0.5)
+        dispatcher.end_the_dead()
 
 
 def _record(run: Any) -> dict[str, Any]:
@@ -381,11 +397,11 @@ def _record(run: Any) -> dict[str, Any]:
 
 
 def _runs(arguments: argparse.Namespace) -> None:
-    from hybrid_core.runs import cancel, open_store
-    from hybrid_core.runs.jobs import bury_the_dead
+    from hybrid_core.runs import Dispatcher, cancel, open_store
 
     store = open_store()
-    bury_the_dead(store)
+    dispatcher = Dispatcher(store)
+    _bury_the_dead(dispatcher)
     if arguments.action == "list":
         found = store.list()
         _print_json([_record(run) for run in found]) if arguments.json else print(runs_table(found))
@@ -394,10 +410,11 @@ def _runs(arguments: argparse.Namespace) -> None:
         raise SpecError(f"id: missing - `runs {arguments.action}` needs a run's number")
     if arguments.action == "show":
         run = store.get(arguments.id)
-        _print_json(_record(run)) if arguments.json else print(run_table(run))
+        _print_json(_record(run)) if arguments.json else print(run_table(_shown(run)))
     elif arguments.action == "cancel":
         if not cancel(arguments.id, store):
             raise SpecError(f"id: {arguments.id} - this run has ended already")
+        dispatcher.start_next()
     else:
         try:
             store.delete(arguments.id)
@@ -405,12 +422,21 @@ def _runs(arguments: argparse.Namespace) -> None:
             raise SpecError(str(error)) from None
 
 
+def _shown(run: Any) -> Any:
+    """The run, if it can be shown."""
+    from hybrid_core.report.foreign import unreadable
+
+    if why := unreadable(run):
+        raise SpecError(f"run {run.id} - {why}; `runs show {run.id} --json` prints it as it is")
+    return run
+
+
 def _report(arguments: argparse.Namespace) -> None:
     from hybrid_core.report.html import report
     from hybrid_core.runs import open_store
 
     store = open_store()
-    page = report([store.get(run_id) for run_id in dict.fromkeys(arguments.ids)])
+    page = report([_shown(store.get(run_id)) for run_id in dict.fromkeys(arguments.ids)])
     try:
         arguments.output.write_text(page, "utf-8")
     except OSError as error:

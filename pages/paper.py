@@ -6,7 +6,6 @@ import streamlit as st
 from hybrid_core import baselines, presets
 from hybrid_core.paper_check import throughput_ratios
 from hybrid_core.report import figures, units
-from hybrid_core.runs import open_store
 from pages.parts import chart, design, jobs, layout
 
 design.view()
@@ -17,7 +16,7 @@ st.markdown(
     "printed; beside Table 13 stand our **predicted** ceilings. Points such as 3+10 count layers, in the order attention, window, Mamba, "
     "intra-hybrid. Your own runs can be laid over; each on its own device by its own protocol, so compare shapes, not heights."
 )
-done = [run for run in open_store().list(statuses=("done",)) if run.kind == "profile"]
+done = jobs.finished("profile")
 chosen = st.multiselect(
     "Your runs to lay over",
     [run.id for run in done],

@@ -137,7 +137,4 @@ def layer_table(run: Run) -> None:
 st.title("Profile")
 start()
 jobs.queue()
-if run := jobs.pick("profile"):
-    result(run)
-else:
-    st.info("No profile yet. Start one above: a 1B design takes one to three minutes on two CPU cores.")
+jobs.show("profile", result, "No profile yet. Start one above: a 1B design takes one to three minutes on two CPU cores.")

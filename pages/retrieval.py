@@ -49,11 +49,10 @@ def needles() -> None:
     if st.button("Start needle test", type="primary", icon=":material/play_arrow:"):
         jobs.start(lambda: (spec, NiahOptions.make(**asked)))
     jobs.queue()
-    if run := jobs.pick("niah"):
-        needle_result(run)
+    none_yet = "No needle test yet. Start one above: with the default budget it takes two to four minutes on two CPU cores."
+    jobs.show("niah", needle_result, none_yet)
+    with jobs.needs_runs(), jobs.results():
         side_by_side()
-    else:
-        st.info("No needle test yet. Start one above: with the default budget it takes two to four minutes on two CPU cores.")
 
 
 def needle_result(run: Run) -> None:
@@ -109,7 +108,7 @@ def beside_the_map(run: Run) -> None:
 
 def side_by_side() -> None:
     """Maps of several designs on one colour scale, and a row of scores each."""
-    runs = [run for run in open_store().list(kind="niah") if run.parts.get("map", {}).get("cells")]
+    runs = [run for run in open_store().list(kind="niah") if not run.foreign and run.parts.get("map", {}).get("cells")]
     if len(runs) < 2:
         return
     st.subheader("Designs side by side")
@@ -165,13 +164,15 @@ def probes() -> None:
         text = upload.getvalue() if upload else pasted.encode()
         jobs.start(lambda: (spec, probe_options(text, asked)))
     jobs.queue()
-    if run := jobs.pick("probes"):
-        jobs.headline(run)
-        if text := reading(run):
-            st.warning(design.plain(text))
-        charts(run)
-    else:
-        st.info("No probes yet. Start them above: the budget is shared out among them.")
+    jobs.show("probes", probe_result, "No probes yet. Start them above: the budget is shared out among them.")
+
+
+def probe_result(run: Run) -> None:
+    """What it says in words, and the charts."""
+    jobs.headline(run)
+    if text := reading(run):
+        st.warning(design.plain(text))
+    charts(run)
 
 
 def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
@@ -206,14 +207,16 @@ def checkpoints() -> None:
     if st.button("Start checkpoint test", type="primary", icon=":material/play_arrow:", disabled=not path):
         jobs.start(lambda: checkpoint_job(path=path, device=device, task=task, trials=trials, lengths=sorted(lengths)))
     jobs.queue()
-    if run := jobs.pick("checkpoint"):
-        jobs.headline(run)
-        for row in run.parts.get("checkpoint", {}).get("not_run", []):
-            st.warning(f"{row['context_len']:,} tokens not run: {row['why']}")
-        if "map" in run.parts:
-            chart.show(figures.retrieval_map(run), f"map-{run.id}")
-    else:
-        st.info("No checkpoint tested yet.")
+    jobs.show("checkpoint", checkpoint_result, "No checkpoint tested yet.")
+
+
+def checkpoint_result(run: Run) -> None:
+    """The map, and the lengths that are not in it."""
+    jobs.headline(run)
+    for row in run.parts.get("checkpoint", {}).get("not_run", []):
+        st.warning(f"{row['context_len']:,} tokens not run: {row['why']}")
+    if "map" in run.parts:
+        chart.show(figures.retrieval_map(run), f"map-{run.id}")
 
 
 def checkpoint_job(**asked: Any) -> tuple[ArchSpec, CheckpointOptions]:

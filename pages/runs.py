@@ -1,60 +1,83 @@
 """Runs: what was measured so far; compare, report, delete."""
 
-from functools import partial
-
 import pandas as pd
 import streamlit as st
 
 from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
-from hybrid_core.report.html import TITLES, report
-from hybrid_core.runs import open_store
-from hybrid_core.runs.jobs import bury_the_dead
+from hybrid_core.report.html import TITLES
+from hybrid_core.report.text import remark
+from hybrid_core.runs import Run, open_store
+from hybrid_core.runs.store import UnknownRun
 from pages.parts import chart, design, jobs, layout
 
+CHOSEN = "runs.chosen"
 
-def pick(runs: list) -> list[int]:
-    """The history as a table; returns the numbers of the selected rows."""
+
+def pick(runs: list[Run]) -> list[int]:
+    """The history as a table; returns the numbers of the chosen runs. Rows come and go: what is chosen is kept by number."""
     frame = pd.DataFrame(
         {
             "run": [run.id for run in runs],
-            "kind": [TITLES[run.kind] for run in runs],
+            "kind": [TITLES.get(run.kind, run.kind) for run in runs],
             "status": [run.status for run in runs],
             "design": [run.name for run in runs],
-            "layers": [run.spec.pattern for run in runs],
+            "layers": ["" if run.foreign else run.spec.pattern for run in runs],
             "device": [run.device for run in runs],
-            "created (UTC)": [run.created_at for run in runs],
-            "remark": [run.error or (run.message if run.active else "") for run in runs],
+            "created (UTC)": [None if run.unread else run.created_at for run in runs],
+            "remark": [remark(run) for run in runs],
         }
     )
-    chosen = st.dataframe(frame, hide_index=True, on_select="rerun", selection_mode="multi-row", key="runs.table")
-    return [int(frame["run"][row]) for row in chosen.selection.rows]
+    ids = [run.id for run in runs]
+    chosen = [run_id for run_id in st.session_state.get(CHOSEN, []) if run_id in ids]
+    # Another set of rows is another table, or the browser's ticks, which are places, would be of other runs.
+    key = f"runs.table.{hash(tuple(ids))}"
+
+    def choose() -> None:
+        st.session_state[CHOSEN] = [ids[row] for row in st.session_state[key].selection.rows]
+
+    st.dataframe(
+        frame,
+        hide_index=True,
+        on_select=choose,
+        selection_mode="multi-row",
+        selection_default={"selection": {"rows": [ids.index(run_id) for run_id in chosen]}},
+        key=key,
+    )
+    return chosen
 
 
-def actions(ids: list[int]) -> None:
-    """What can be done with the selected runs."""
-    store = open_store()
-    selected = [store.get(run_id) for run_id in ids]
-    finished = [run for run in selected if run.parts]
+def actions(runs: list[Run]) -> None:
+    """What can be done with the chosen runs."""
     row = st.container(horizontal=True)
-    if finished:
-        name = f"report-{'-'.join(str(run.id) for run in finished[:6])}.html"
-        made = partial(report, finished, design.home())
-        row.download_button("Save report", made, name, "text/html", type="primary", icon=":material/description:")
-    if len(selected) == 1 and row.button("Open in Compose", icon=":material/stacks:"):
-        design.open_in_compose(selected[0].spec)
+    if finished := [run for run in runs if run.parts and not run.foreign]:
+        jobs.save_report(finished, row, type="primary")
+    if len(runs) == 1 and not runs[0].foreign and row.button("Open in Compose", icon=":material/stacks:"):
+        design.open_in_compose(runs[0].spec)
         layout.go("compose")
-    with row.popover("Delete", icon=":material/delete:", disabled=any(run.active for run in selected)):
-        st.write(f"Delete {len(selected)} run{'s' if len(selected) > 1 else ''} for good?")
-        if st.button("Yes, delete", key="runs.delete"):
-            for run in selected:
-                store.delete(run.id)
-            st.rerun()
+    with row.popover("Delete", icon=":material/delete:", disabled=any(run.active for run in runs)):
+        st.write("Delete for good?")
+        st.markdown("\n".join(f"- run {run.id}, {design.plain(run.name)}" for run in runs))
+        st.button("Yes, delete", key="runs.delete", on_click=delete, args=([run.id for run in runs],))
 
 
-def compare(ids: list[int]) -> None:
+def delete(ids: list[int]) -> None:
+    """Delete the runs that a confirmation named, and no other; say which of them were gone or have begun again."""
+    refused = []
+    for run_id in ids:
+        try:
+            open_store().delete(run_id)
+        except UnknownRun:
+            refused.append(f"Run {run_id} is gone already.")
+        except ValueError as error:
+            refused.append(f"{error}.")
+    st.session_state[CHOSEN] = []
+    if refused:
+        st.session_state["runs.refused"] = " ".join(refused)
+
+
+def compare(runs: list[Run]) -> None:
     """Differences first, then curves and maps."""
-    runs = [open_store().get(run_id) for run_id in ids]
     st.subheader("Comparison" if len(runs) > 1 else f"Run {runs[0].id}")
     for run in runs:
         if run.error:
@@ -70,16 +93,28 @@ def compare(ids: list[int]) -> None:
             chart.show(figure, f"runs-retrieval-{index}")
 
 
+def history() -> None:
+    """All runs, and what can be done with the chosen ones."""
+    runs = open_store().list(with_parts=False)
+    if not runs:
+        st.info("No runs yet. Compose a design and press “Profile this design” or “Test retrieval”.")
+        return
+    st.caption("Select rows to compare them, to save a report, or to delete them.")
+    chosen = [open_store().get(run_id) for run_id in pick(runs)]
+    if not chosen:
+        return
+    actions(chosen)
+    for run in chosen:
+        jobs.say_if_foreign(run)
+    if readable := [run for run in chosen if not run.foreign]:
+        with jobs.results(*readable):
+            compare(readable)
+
+
 st.title("Runs")
 design.view()
+if refused := st.session_state.pop("runs.refused", None):
+    st.warning(design.plain(refused))
 jobs.strip()
-bury_the_dead(open_store())
-runs = open_store().list(with_parts=False)
-if not runs:
-    st.info("No runs yet. Compose a design and press “Profile this design” or “Test retrieval”.")
-    st.stop()
-st.caption("Select rows to compare them, to save a report, or to delete them.")
-ids = pick(runs)
-if ids:
-    actions(ids)
-    compare(ids)
+with jobs.needs_runs():
+    history()

@@ -1,11 +1,46 @@
-"""A job's process that a test makes stand still, so that nothing depends on who is faster."""
+"""Jobs that a test makes stand still, or that hold a device, so that nothing depends on who is faster."""
 
 import sqlite3
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 
+from hybrid_core.runs.lease import CLOCK
 from hybrid_core.runs.store import RunStore
+from hybrid_core.spec import ArchSpec
+
+
+@contextmanager
+def kept_alive(store: RunStore, run_id: int) -> Iterator[None]:
+    """Renew the lease of a running run in its worker's place, until the run ends."""
+    over = threading.Event()
+
+    def renew() -> None:
+        while not over.wait(0.5):
+            store.renew(run_id, str(store.get(run_id).lease), CLOCK.boot, CLOCK.seconds())
+
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def device_taken(store: RunStore, spec: ArchSpec, device: str) -> Iterator[int]:
+    """A run that holds a device and does nothing, with no process: jobs for it wait meanwhile, however long a test takes."""
+    run_id = store.create("profile", spec, {}, device)
+    while store.get(run_id).status != "running":
+        store.claim("held by a test", CLOCK.boot, CLOCK.seconds())
+    with kept_alive(store, run_id):
+        yield run_id
+    store.finish(run_id, "cancelled")
+    store.delete(run_id)
 
 
 def suspend(store: RunStore, run_id: int) -> psutil.Process:

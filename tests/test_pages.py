@@ -12,7 +12,7 @@ from hybrid_core import link, presets
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.retrieval.scores import cell
-from hybrid_core.runs.store import now, open_store
+from hybrid_core.runs.store import open_store
 from hybrid_core.spec import ArchSpec
 from tests.designs import design
 
@@ -190,11 +190,10 @@ def test_the_profile_page_says_what_a_token_takes_and_how_a_prefill_was_cut(
 
 def test_the_profile_page_queues_jobs_of_other_kinds_and_shows_profiles_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
-    monkeypatch.setattr("hybrid_core.runs.jobs.bury_the_dead", lambda store: None)
     store = open_store()
     options = CheckpointOptions(path="somewhere", device="cpu").model_dump(mode="json")
-    run_id = store.create("checkpoint", presets.get("mamba-1b").spec, options, "cpu")
-    store.change(run_id, status="running", pid=os.getpid(), started_at=now())
+    store.create("checkpoint", presets.get("mamba-1b").spec, options, "cpu")
+    store.claim("a lease", "a boot", 1.0)
     page = AppTest.from_file(str(ROOT / "pages" / "profile.py"), default_timeout=600).run()
     assert not page.exception
     assert any("No profile yet" in info.value for info in page.info)

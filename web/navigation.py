@@ -2,19 +2,11 @@
 
 import streamlit as st
 
-from hybrid_core.runs import open_store
-from hybrid_core.spec import SpecError
-from pages.parts import browser, design, layout
+from pages.parts import browser, layout
 
 st.set_page_config(page_title="Hybrid architecture explorer", page_icon=browser.STATIC / "icon.svg", layout="wide")
 
 layout.theme()
-
-try:
-    open_store()
-except SpecError as error:  # the database that the environment names, which every page asks
-    st.error(design.plain(str(error)))
-    st.stop()
 
 st.navigation(
     [

@@ -249,8 +249,15 @@ def runs_table(runs: Sequence[Run]) -> str:
     if not runs:
         return "no runs yet; `python -m hybrid_core profile SPEC` makes one"
     rows = [("run", "status", "device", "created (UTC)", "design", "")]
-    rows += [(str(r.id), r.status, r.device, f"{r.created_at}", r.name, r.error or (r.message if r.active else "")) for r in runs]
+    rows += [(str(r.id), r.status, r.device, f"{r.created_at}", r.name, remark(r)) for r in runs]
     return _table(rows)
+
+
+def remark(run: Run) -> str:
+    """What a list says of a run beside its status."""
+    if run.foreign:
+        return f"cannot be shown: {run.foreign}"
+    return run.error or (run.message if run.active else "")
 
 
 def slow_dtype(run: Run) -> str | None:

@@ -1,6 +1,7 @@
-"""Runs: what was measured, when and how (`store.py`), and the jobs that measure (`jobs.py`, `worker.py`)."""
+"""Runs: what was measured, when and how (`store.py`), and the jobs that measure (`jobs.py`, `lease.py`, `worker.py`)."""
 
-from hybrid_core.runs.jobs import cancel, submit
+from hybrid_core.runs.jobs import Dispatcher, cancel, submit
+from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import Run, RunStore, open_store
 
-__all__ = ["Run", "RunStore", "cancel", "open_store", "submit"]
+__all__ = ["Dispatcher", "Run", "RunStore", "StoreError", "cancel", "open_store", "submit"]

@@ -1,52 +1,42 @@
 """Jobs: a run that is measured in a process of its own, so that a crash there never takes the app down. No torch here.
 
-A queued run already has its process, which waits for its turn on the device (`worker.py`). Whoever looks at the queue first buries
-the dead: a run whose process is gone is never shown as running.
+A queued job is a row and nothing else. A `Dispatcher` gives it a process when its device is free, and ends runs whose worker died. The
+server has one in a thread, a command that waits for its job has one, and a worker that is done looks once: any number may be at it.
 """
 
+import logging
 import os
+import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-
-import psutil
+import threading
+from contextlib import suppress
 
 from hybrid_core.data import data_dir
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.runs.devices import concrete
 from hybrid_core.runs.kinds import Options, kind_of
-from hybrid_core.runs.store import ACTIVE, Run, RunStore, now, open_store
+from hybrid_core.runs.lease import CLOCK, Watch, worker_of
+from hybrid_core.runs.schema import StoreError
+from hybrid_core.runs.store import Run, RunStore, UnknownRun, open_store
 from hybrid_core.spec import ArchSpec, SpecError
 from kernels.implementations import CannotRun, require_installed
 
-SPAWN_GRACE_S = 30
+WORKER = "hybrid_core.runs.worker"
+LOOK_S = 0.5  # how often a dispatcher looks
 
 
 def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> int:
-    """Queue a job of the kind that `options` belong to and start its process; returns the run's number.
+    """Queue a job of the kind that `options` belong to; returns the run's number.
 
     Raises SpecError, with the command that installs it, for what the job needs and this machine lacks.
     """
     require_tools(options)
     store = store or open_store()
     options = options.model_copy(update={"device": concrete(options.device)})
-    run_id = store.create(kind_of(options), spec, options.model_dump(mode="json"), options.device)
-    log = store.get(run_id).log_path
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "hybrid_core.runs.worker", str(run_id)],
-            stdin=subprocess.DEVNULL,
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            env=os.environ | {"HYBRID_DATA_DIR": str(data_dir()), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        )
-    started = psutil.Process(process.pid).create_time()
-    store.change(run_id, host=socket.gethostname(), pid=process.pid, pid_started=started)
-    return run_id
+    return store.create(kind_of(options), spec, options.model_dump(mode="json"), options.device)
 
 
 def require_tools(options: Options) -> None:
@@ -61,40 +51,114 @@ def require_tools(options: Options) -> None:
 
 
 def cancel(run_id: int, store: RunStore | None = None) -> bool:
-    """End a queued or running job at once. What it had stored stays. Says whether there was anything to cancel."""
+    """End a queued or running job at once. What it had stored stays. Says whether there was anything to cancel. Raises UnknownRun."""
     store = store or open_store()
+    ended = store.finish(run_id, "cancelled", "cancelled by the user")
     run = store.get(run_id)
-    if not store.finish(run_id, "cancelled", "cancelled by the user"):
-        return False
-    if run.pid is not None and _alive(run):
-        os.killpg(run.pid, signal.SIGKILL)
-    return True
+    if ended:
+        _kill_worker(run)
+    return ended
 
 
-def bury_the_dead(store: RunStore) -> None:
-    """Mark active runs of this machine as failed when their process is gone."""
-    for run in store.list(with_parts=False, statuses=ACTIVE):
-        if run.pid is None:
-            if (now() - run.created_at).total_seconds() > SPAWN_GRACE_S:
-                store.finish(run.id, "failed", "its process never started")
-        elif run.host == socket.gethostname() and not _alive(run):
-            store.finish(run.id, "failed", _last_words(run))
+class Dispatcher:
+    """Starts what waits and ends what died."""
+
+    def __init__(self, store: RunStore, watch: Watch | None = None) -> None:
+        self.store, self.watch = store, watch or Watch()
+        self._started: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}  # number of a run -> its lease, its process
+
+    def look(self) -> None:
+        """Once at everything. Raises StoreError."""
+        self.end_the_dead()
+        self.start_next()
+
+    def end_the_dead(self) -> None:
+        """End runs whose process is gone or whose lease was not renewed; put back those whose worker never began."""
+        for run_id, (lease, process) in list(self._started.items()):
+            if (code := process.poll()) is not None:
+                self._ended(run_id, lease, code)
+                del self._started[run_id]
+        for run in self.store.list(with_parts=False, statuses=("running",)):
+            if self.watch.expired(run):
+                self._end(run)
+
+    def start_next(self) -> None:
+        """Start jobs as long as there is one whose device is free."""
+        while True:
+            lease = secrets.token_hex(8)
+            run_id = self.store.claim(lease, CLOCK.boot, CLOCK.seconds())
+            if run_id is None:
+                return
+            try:
+                self._started[run_id] = (lease, _spawn(run_id, lease))
+            except OSError as error:
+                self.store.finish(run_id, "failed", f"its process could not be started: {error.strerror or error}", lease=lease)
+
+    def unsure(self) -> list[Run]:
+        """Running runs of which it takes a lease's time to tell whether they live."""
+        return [run for run in self.store.list(with_parts=False, statuses=("running",)) if self.watch.unsure(run)]
+
+    def _ended(self, run_id: int, lease: str, code: int) -> None:
+        try:
+            run = self.store.get(run_id)
+        except UnknownRun:  # deleted since
+            return
+        self.store.finish(run_id, "failed", _last_words(run, code), lease=lease)
+
+    def _end(self, run: Run) -> None:
+        if run.pid is None and run.lease is not None:
+            self.store.requeue(run.id, run.lease)
+            return
+        self.store.finish(run.id, "failed", _last_words(run), lease=run.lease, heard=run.heard)
+        _kill_worker(run)
 
 
-def _alive(run: Run) -> bool:
-    """Whether the very process that was started for this run still runs (numbers of ended processes are used again)."""
-    assert run.pid is not None
-    try:
-        process = psutil.Process(run.pid)
-        same = run.pid_started is None or abs(process.create_time() - run.pid_started) < 2
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+def dispatch_in_background() -> None:
+    """A thread of this process that looks after the queue for as long as the process lives, whatever becomes of the store."""
+    threading.Thread(target=_dispatch, name="dispatcher", daemon=True).start()
 
 
-def _last_words(run: Run) -> str:
+def _dispatch() -> None:
+    dispatcher = None
+    pause = threading.Event()
+    while not pause.wait(LOOK_S):
+        try:
+            dispatcher = dispatcher or Dispatcher(open_store())
+            dispatcher.look()
+        except StoreError:  # pages say so; it may come back
+            pause.wait(10 * LOOK_S)
+        except Exception:  # whatever it was, the queue must not stand still for it
+            logging.getLogger(__name__).exception("the queue of jobs")
+            pause.wait(10 * LOOK_S)
+
+
+def _spawn(run_id: int, lease: str) -> "subprocess.Popen[bytes]":
+    log = data_dir() / "logs" / f"run-{run_id}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as sink:
+        return subprocess.Popen(
+            [sys.executable, "-m", WORKER, str(run_id), lease],
+            stdin=subprocess.DEVNULL,
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=os.environ | {"HYBRID_DATA_DIR": str(data_dir()), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+
+
+def _kill_worker(run: Run) -> None:
+    """End the process of a run, with all it started. One in another container sees at its next renewal that its lease is lost."""
+    if process := worker_of(run):
+        with suppress(ProcessLookupError):  # gone in between
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def _last_words(run: Run, code: int | None = None) -> str:
     """Why a process may have died without saying so."""
     doing = f" while: {run.message}" if run.message else ""
+    if code is not None and code > 0:
+        said = run.log_tail(1)
+        return f"its process failed{doing} ({said or f'exit code {code}'})"
     return (
         f"its process ended without a word{doing}. Most often the system stopped it for want of memory: "
         "try a smaller batch, shorter contexts or bf16"

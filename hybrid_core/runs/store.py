@@ -5,24 +5,26 @@ A run is one row; each part of its result is a row of its own, written when it i
 
 import datetime as dt
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from sqlalchemy import JSON, URL, Engine, ForeignKey, create_engine, delete, event, make_url, select, update
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+from sqlalchemy import URL, ColumnElement, String, delete, func, select, type_coerce, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session, sessionmaker
 
 from hybrid_core.data import data_dir
+from hybrid_core.runs.kinds import KINDS
+from hybrid_core.runs.schema import VARIABLE, PartRow, RunRow, StoreError, open_database, said_in_one_line, sqlite_address
 from hybrid_core.spec import ArchSpec, SpecError
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 ACTIVE: tuple[Status, ...] = ("queued", "running")
-
-
-VARIABLE = "HYBRID_DATABASE_URL"
 
 
 class UnknownRun(LookupError):
@@ -34,40 +36,9 @@ def now() -> dt.datetime:
     return dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)
 
 
-class _Base(DeclarativeBase):
-    pass
-
-
-class _RunRow(_Base):
-    __tablename__ = "runs"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[str]
-    name: Mapped[str]
-    status: Mapped[str] = mapped_column(index=True)
-    spec_yaml: Mapped[str]
-    options: Mapped[dict[str, Any]] = mapped_column(JSON)
-    device: Mapped[str]
-    host: Mapped[str | None]
-    pid: Mapped[int | None]
-    pid_started: Mapped[float | None]
-    fraction: Mapped[float] = mapped_column(default=0.0)
-    message: Mapped[str] = mapped_column(default="")
-    error: Mapped[str | None]
-    created_at: Mapped[dt.datetime]
-    started_at: Mapped[dt.datetime | None]
-    ended_at: Mapped[dt.datetime | None]
-
-
-class _PartRow(_Base):
-    __tablename__ = "parts"
-    run_id: Mapped[int] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
-    name: Mapped[str] = mapped_column(primary_key=True)
-    data: Mapped[dict[str, Any]] = mapped_column(JSON)
-
-
 @dataclass(frozen=True)
 class Run:
-    """One run as it stood when it was read. Times are UTC."""
+    """One run as it stood when it was read. Times are UTC. Of a row that cannot be read `unread` says why, and most fields are empty."""
 
     id: int
     kind: str
@@ -78,7 +49,10 @@ class Run:
     device: str
     host: str | None
     pid: int | None
-    pid_started: float | None
+    pid_space: str | None
+    lease: str | None
+    boot: str | None
+    heard: float | None
     fraction: float
     message: str
     error: str | None
@@ -86,6 +60,7 @@ class Run:
     started_at: dt.datetime | None
     ended_at: dt.datetime | None
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    unread: str | None = None
 
     @property
     def spec(self) -> ArchSpec:
@@ -95,9 +70,28 @@ class Run:
     def active(self) -> bool:
         return self.status in ACTIVE
 
+    @cached_property
+    def foreign(self) -> str | None:
+        """Why this program cannot show the run, in one line: another version wrote it, or somebody edited it. None if it can."""
+        if self.unread:
+            return self.unread
+        if self.kind not in KINDS:
+            return f"kind: {self.kind!r} - this version knows {', '.join(KINDS)}"
+        if self.status not in STATUSES:
+            return f"status: {self.status!r} - this version knows {', '.join(STATUSES)}"
+        odd = [name for name, record in {"options": self.options, **self.parts}.items() if not isinstance(record, dict)]
+        if odd:
+            return f"{odd[0]}: holds no record - written by another version, or edited"
+        try:
+            _ = self.spec
+            KINDS[self.kind].options.make(**self.options)
+        except SpecError as error:
+            return str(error)
+        return None
+
     @property
     def log_path(self) -> Path:
-        return data_dir() / "logs" / f"run-{self.id}.log"
+        return _log_path(self.id)
 
     def log_tail(self, lines: int = 12) -> str:
         """The last lines that the run's process printed."""
@@ -107,117 +101,171 @@ class Run:
             return ""
 
 
-# The distribution that brings a database driver, where it is not called as its module is.
-DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
-
-
-def _engine(url: str) -> Engine:
-    """The engine for an address. Raises SpecError for one that cannot be read, or whose driver is not installed."""
-    try:
-        address = make_url(url)
-    except ArgumentError:
-        raise SpecError(f"{VARIABLE}: not an address - must be one such as postgresql+psycopg://user@host/database") from None
-    try:
-        return create_engine(address)
-    except NoSuchModuleError as error:
-        raise _refused(address, _first_line(error)) from None
-    except ModuleNotFoundError as error:
-        driver = error.name or address.get_driver_name()
-        command = f'.venv/bin/pip install "{DRIVERS.get(driver, driver)}"'
-        raise _refused(address, f"its driver {driver} is not installed; `{command}` installs it") from None
-
-
-def _refused(address: URL, why: str) -> SpecError:
-    """One line on an address, without its password."""
-    return SpecError(f"{VARIABLE}: {address.render_as_string(hide_password=True)!r} - {why}")
-
-
-def _first_line(error: BaseException | None) -> str:
-    return str(error).strip().partition("\n")[0]
-
-
 class RunStore:
-    """All reads and writes. Every method is one transaction."""
+    """All reads and writes. Every method is one transaction. All raise StoreError where the database fails."""
 
-    def __init__(self, url: str) -> None:
-        """Raises SpecError for a database that cannot be opened."""
-        self.engine = _engine(url)
-        if self.engine.dialect.name == "sqlite":
-            event.listen(self.engine, "connect", _sqlite_settings)
-        try:
-            _Base.metadata.create_all(self.engine)
-        except DBAPIError as error:
-            raise _refused(self.engine.url, _first_line(error.orig)) from None
-        self._session = sessionmaker(self.engine)
+    def __init__(self, address: URL | str) -> None:
+        self.engine = open_database(address)
+        # WAL cannot be used over a network: whoever has a SQLite file open is on this machine. A server's database is shared by several.
+        self.shared = self.engine.dialect.name != "sqlite"
+        self._sessions = sessionmaker(self.engine)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Session]:
+        with said_in_one_line(self.engine.url), self._sessions.begin() as session:
+            yield session
+
+    # ------------------------------------------------------------ reading
+
+    def get(self, run_id: int) -> Run:
+        """One run with its parts. Raises UnknownRun."""
+        with self._transaction() as session:
+            found = _runs(session, [run_id], with_parts=True)
+        if not found:
+            raise UnknownRun(f"run {run_id} - there is no such run; `python -m hybrid_core runs` lists them")
+        return found[0]
+
+    def list(self, *, with_parts: bool = True, statuses: tuple[Status, ...] | None = None, kind: str | None = None) -> list[Run]:
+        """Runs, of one kind or of all, newest first."""
+        wanted = select(RunRow.id).order_by(RunRow.id.desc())
+        if statuses is not None:
+            wanted = wanted.where(RunRow.status.in_(statuses))
+        if kind is not None:
+            wanted = wanted.where(RunRow.kind == kind)
+        with self._transaction() as session:
+            return _runs(session, list(session.scalars(wanted)), with_parts)
+
+    # ------------------------------------------------------------ writing
 
     def create(self, kind: str, spec: ArchSpec, options: dict[str, Any], device: str) -> int:
-        """A queued run; returns its number."""
-        with self._session.begin() as session:
-            row = _RunRow(
-                kind=kind, name=spec.name, status="queued", spec_yaml=spec.to_yaml(), options=options, device=device, created_at=now()
-            )
+        """A queued run of this machine; returns its number."""
+        row = RunRow(kind=kind, name=spec.name, status="queued", spec_yaml=spec.to_yaml(), options=options, device=device)
+        row.created_at, row.host = now(), socket.gethostname()
+        with self._transaction() as session:
             session.add(row)
             session.flush()
             return row.id
 
-    def get(self, run_id: int) -> Run:
-        """One run with its parts. Raises UnknownRun."""
-        with self._session() as session:
-            row = session.get(_RunRow, run_id)
-            if row is None:
-                raise UnknownRun(f"run {run_id} - there is no such run; `python -m hybrid_core runs` lists them")
-            return _run(session, row)
+    def claim(self, lease: str, boot: str | None, heard: float) -> int | None:
+        """Give the first queued run whose device is free to the holder of `lease`: its number, or None where nothing can start."""
+        busy = select(RunRow.device).where(RunRow.status == "running", *self._here())
+        first = select(func.min(RunRow.id)).where(RunRow.status == "queued", RunRow.device.not_in(busy), *self._here())
+        values = {"status": "running", "lease": lease, "boot": boot, "heard": heard, "pid": None, "message": "Starting"}
+        try:
+            with self._transaction() as session:
+                run_id = session.scalar(first)
+                if run_id is not None and _changed(session, [RunRow.id == run_id, RunRow.status == "queued"], **values, started_at=now()):
+                    return run_id
+        except StoreError as error:
+            if not isinstance(error.__cause__, IntegrityError):  # another gave the device away in the same moment
+                raise
+        return None
 
-    def list(self, *, with_parts: bool = True, statuses: tuple[Status, ...] = STATUSES, kind: str | None = None) -> list[Run]:
-        """Runs, of one kind or of all, newest first."""
-        wanted = select(_RunRow).where(_RunRow.status.in_(statuses)).order_by(_RunRow.id.desc())
-        with self._session() as session:
-            rows = session.scalars(wanted.where(_RunRow.kind == kind) if kind else wanted)
-            return [_run(session, row, with_parts) for row in rows]
+    def _here(self) -> tuple[ColumnElement[bool], ...]:
+        """What restricts a query to this machine's runs."""
+        return (RunRow.host == socket.gethostname(),) if self.shared else ()
 
-    def change(self, run_id: int, only_if: tuple[Status, ...] = STATUSES, **values: Any) -> bool:
-        """Set columns of a run whose status is one of `only_if`; says whether it was."""
-        with self._session.begin() as session:
-            statement = update(_RunRow).where(_RunRow.id == run_id, _RunRow.status.in_(only_if)).values(**values)
-            return bool(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+    def renew(self, run_id: int, lease: str, boot: str | None, heard: float, **values: Any) -> bool:
+        """Say that the holder of `lease` lives; says whether it still holds the run."""
+        return self.change(run_id, lease=lease, boot=boot, heard=heard, **values)
 
-    def finish(self, run_id: int, status: Status, error: str | None = None) -> bool:
-        """End an active run; a run that has ended already stays as it is."""
-        return self.change(run_id, only_if=ACTIVE, status=status, error=error, ended_at=now())
+    def change(self, run_id: int, *, lease: str, **values: Any) -> bool:
+        """Set columns of a run that `lease` holds; says whether it does."""
+        with self._transaction() as session:
+            return _changed(session, _held(run_id, lease), **values)
 
-    def put_part(self, run_id: int, name: str, data: dict[str, Any]) -> None:
-        """Store or replace one part of a result."""
-        with self._session.begin() as session:
-            session.merge(_PartRow(run_id=run_id, name=name, data=data))
+    def put_part(self, run_id: int, name: str, data: dict[str, Any], lease: str | None = None) -> bool:
+        """Store or replace one part of a result, where `lease`, if it is given, holds the run; says whether it was stored."""
+        with self._transaction() as session:
+            if lease is not None and not _changed(session, _held(run_id, lease), lease=lease):
+                return False
+            session.merge(PartRow(run_id=run_id, name=name, data=data))
+            return True
+
+    def finish(self, run_id: int, status: str, error: str | None = None, *, lease: str | None = None, heard: float | None = None) -> bool:
+        """End an active run; says whether it was. With `lease` only if that holds it, with `heard` only if it was not renewed since."""
+        where = [RunRow.id == run_id, RunRow.status.in_(ACTIVE)]
+        where += [RunRow.lease == lease] if lease is not None else []
+        where += [RunRow.heard == heard] if heard is not None else []
+        with self._transaction() as session:
+            return _changed(session, where, status=status, error=error, ended_at=now())
+
+    def requeue(self, run_id: int, lease: str) -> bool:
+        """Put a run back whose worker never began."""
+        with self._transaction() as session:
+            where = [*_held(run_id, lease), RunRow.pid.is_(None)]
+            return _changed(session, where, status="queued", lease=None, heard=None, started_at=None, message="")
 
     def delete(self, run_id: int) -> None:
         """Forget an ended run and its log. Raises UnknownRun, and ValueError while it is active."""
-        run = self.get(run_id)
-        if run.active:
-            raise ValueError(f"run {run_id} - is {run.status}; cancel it before deleting")
-        with self._session.begin() as session:
-            session.execute(delete(_PartRow).where(_PartRow.run_id == run_id))
-            session.execute(delete(_RunRow).where(_RunRow.id == run_id))
-        run.log_path.unlink(missing_ok=True)
+        with self._transaction() as session:
+            gone = session.execute(delete(RunRow).where(RunRow.id == run_id, RunRow.status.not_in(ACTIVE))).rowcount  # type: ignore[attr-defined]
+            if gone:
+                session.execute(delete(PartRow).where(PartRow.run_id == run_id))
+        if not gone:
+            raise ValueError(f"run {run_id} - is {self.get(run_id).status}; cancel it before deleting")
+        _log_path(run_id).unlink(missing_ok=True)
 
 
-def _run(session: Session, row: _RunRow, with_parts: bool = True) -> Run:
-    columns = {column.name: getattr(row, column.name) for column in _RunRow.__table__.columns}
-    parts = session.scalars(select(_PartRow).where(_PartRow.run_id == row.id)) if with_parts else ()
-    return Run(**columns, parts={part.name: part.data for part in parts})
+def _held(run_id: int, lease: str) -> list[ColumnElement[bool]]:
+    return [RunRow.id == run_id, RunRow.status == "running", RunRow.lease == lease]
 
 
-def _sqlite_settings(connection: Any, _: Any) -> None:
-    """Readers never block the writer; a busy database is waited for."""
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
+def _changed(session: Session, where: list[ColumnElement[bool]], **values: Any) -> bool:
+    return bool(session.execute(update(RunRow).where(*where).values(**values)).rowcount)  # type: ignore[attr-defined]
+
+
+def _log_path(run_id: int) -> Path:
+    return data_dir() / "logs" / f"run-{run_id}.log"
+
+
+# ---------------------------------------------------------------- rows as runs
+
+COLUMNS = [column.name for column in RunRow.__table__.columns]
+UNREADABLE = (ValueError, TypeError, LookupError)  # what comes of a date that is none, or of JSON that is cut
+
+
+def _runs(session: Session, ids: list[int], with_parts: bool) -> list[Run]:
+    """The runs of these numbers that there are, in this order."""
+    try:
+        rows = {row.id: row for row in session.scalars(select(RunRow).where(RunRow.id.in_(ids)))}
+        parts: dict[int, dict[str, dict[str, Any]]] = {run_id: {} for run_id in rows}
+        for part in session.scalars(select(PartRow).where(PartRow.run_id.in_(rows))) if with_parts else ():
+            parts[part.run_id][part.name] = part.data
+        return [_run(rows[run_id], parts[run_id]) for run_id in ids if run_id in rows]
+    except UNREADABLE:
+        if len(ids) > 1:  # one of them, or several
+            return [run for run_id in ids for run in _runs(session, [run_id], with_parts)]
+        return [_unread(session, ids[0])]
+
+
+def _run(row: RunRow, parts: dict[str, dict[str, Any]]) -> Run:
+    return Run(**{name: getattr(row, name) for name in COLUMNS}, parts=parts)
+
+
+def _unread(session: Session, run_id: int) -> Run:
+    """What can be said of a row that holds something else than what its columns are for."""
+    words = ("kind", "name", "status", "device")
+    row = session.execute(select(*(type_coerce(getattr(RunRow, name), String) for name in words)).where(RunRow.id == run_id)).one()
+    empty: dict[str, Any] = dict.fromkeys(COLUMNS) | {"spec_yaml": "", "options": {}, "fraction": 0.0, "message": ""}
+    said = {name: str(value) for name, value in zip(words, row, strict=True)}
+    why = "its row holds a date or JSON that cannot be read: edited by hand, or cut"
+    return Run(**empty | said | {"id": run_id, "created_at": dt.datetime.min}, unread=why)
+
+
+# ---------------------------------------------------------------- the store of this process
 
 
 @cache
-def _store(url: str) -> RunStore:
-    return RunStore(url)
+def _store(address: URL | str) -> RunStore:
+    return RunStore(address)
 
 
 def open_store() -> RunStore:
-    """The store that the environment names; one per process and address. Raises SpecError for one that cannot be opened."""
-    return _store(os.environ.get(VARIABLE) or f"sqlite:///{data_dir() / 'runs.db'}")
+    """The store that the environment names; one per process and address. Raises StoreError."""
+    if address := os.environ.get(VARIABLE):
+        return _store(address)
+    try:
+        return _store(sqlite_address(data_dir() / "runs.db"))
+    except OSError as error:
+        raise StoreError(f"runs: {error.filename} - {error.strerror}; name a folder that can be written in HYBRID_DATA_DIR") from None

@@ -1,66 +1,81 @@
-"""The process of one job: `python -m hybrid_core.runs.worker RUN_ID`. Waits for its turn, works, stores, ends."""
+"""The process of one job: `python -m hybrid_core.runs.worker RUN_ID LEASE`. Takes its lease, works, stores, ends."""
 
-import fcntl
 import sys
 import time
 import traceback
-from typing import IO
+from typing import Any
 
-from hybrid_core.data import data_dir
-from hybrid_core.runs.jobs import bury_the_dead
+from hybrid_core.runs.jobs import Dispatcher
 from hybrid_core.runs.kinds import KINDS
-from hybrid_core.runs.store import ACTIVE, Run, RunStore, now, open_store
+from hybrid_core.runs.lease import Lease, LostLease
+from hybrid_core.runs.schema import StoreError
+from hybrid_core.runs.store import Run, open_store
 from hybrid_core.spec import SpecError
 from kernels.implementations import CannotRun
 
+STUCK_S = 600.0  # without a word, once the budget is used up
 
-def main(run_id: int) -> int:
+
+def main(run_id: int, word: str) -> int:
     """Run the job; 0 when it is done, 1 when it failed (the run says why)."""
     store = open_store()
     run = store.get(run_id)
-    lock = wait_for_turn(store, run)
-    if not store.change(run_id, only_if=("queued",), status="running", started_at=now()):
-        return 1  # cancelled while it waited
+    pace = Pace(None if run.foreign else run.options.get("budget_s"))
+    lease = Lease(store, run_id, word, pace.overdue)
     try:
-        work(store, run)
+        lease.take()
+        if run.foreign:
+            raise SpecError(run.foreign)
+        work(run, lease, pace)
+        lease.finish("done")
+        return 0
+    except LostLease as error:  # cancelled while it started, or given to another
+        print(error)
+        return 1
     except Exception as error:
         traceback.print_exc()
-        store.finish(run_id, "failed", reason(error))
+        lease.finish("failed", reason(error))
         return 1
     finally:
-        lock.close()
-    store.finish(run_id, "done")
-    return 0
+        Dispatcher(store).start_next()  # the queue moves on, whether or not a server runs
 
 
-def wait_for_turn(store: RunStore, run: Run) -> IO[bytes]:
-    """One job per device at a time, in the order of their numbers. The lock dies with its process."""
-    place = data_dir() / "locks" / f"{run.device.replace(':', '-')}.lock"
-    place.parent.mkdir(exist_ok=True)
-    lock = place.open("wb")
-    while True:
-        bury_the_dead(store)
-        ahead = [other for other in store.list(with_parts=False, statuses=ACTIVE) if other.device == run.device and other.id < run.id]
-        if not ahead:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return lock
-            except BlockingIOError:
-                pass
-        store.change(run.id, only_if=("queued",), message=f"Waiting for run {ahead[-1].id}" if ahead else "Waiting for the device")
-        time.sleep(0.3)
+class Pace:
+    """Whether a job still gets somewhere. One without a budget may take its time."""
+
+    def __init__(self, budget_s: float | None, clock: Any = time.monotonic) -> None:
+        self.budget_s, self.clock = budget_s, clock
+        self.started = self.last_word = clock()
+
+    def word(self) -> None:
+        """Something was reported or stored."""
+        self.last_word = self.clock()
+
+    def overdue(self) -> str | None:
+        """Why the job should be ended, or None."""
+        if self.budget_s is None:
+            return None
+        silent_s = self.clock() - max(self.last_word, self.started + self.budget_s)
+        if silent_s < STUCK_S:
+            return None
+        return f"no progress for {silent_s / 60:.0f} minutes after its budget of {self.budget_s:g} s was used up"
 
 
-def work(store: RunStore, run: Run) -> None:
+def work(run: Run, lease: Lease, pace: Pace) -> None:
     """Do what the run's kind does with its design, storing every part as it comes."""
-    store.change(run.id, message="Starting torch")
+    lease.report(0.0, "Starting torch")
     kind = KINDS[run.kind]
-    do = kind.load()  # late: a job that waits needs no torch
+    do = kind.load()
 
     def report(fraction: float, message: str) -> None:
-        store.change(run.id, only_if=("running",), fraction=fraction, message=message)
+        pace.word()
+        lease.report(fraction, message)
 
-    do(run.spec, kind.options.make(**run.options), lambda name, data: store.put_part(run.id, name, data), report)
+    def store(name: str, data: dict[str, Any]) -> None:
+        pace.word()
+        lease.put_part(name, data)
+
+    do(run.spec, kind.options.make(**run.options), store, report)
 
 
 def reason(error: Exception) -> str:
@@ -71,7 +86,7 @@ def reason(error: Exception) -> str:
     from hybrid_core.profiling.trace import UnknownOperation
 
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if isinstance(error, (DoesNotFit, UnknownOperation, SpecError, CannotRun)):
+    if isinstance(error, (DoesNotFit, UnknownOperation, SpecError, CannotRun, StoreError)):
         return first
     if isinstance(error, (OutOfMemoryError, MemoryError)) or "can't allocate memory" in first:
         return f"out of memory: {first}. Try a smaller batch, shorter contexts or bf16"
@@ -79,4 +94,4 @@ def reason(error: Exception) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), sys.argv[2]))

@@ -1,21 +1,26 @@
 """Jobs on a page: start one, watch what runs and waits, choose which result is shown."""
 
-from collections.abc import Callable
+import logging
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from hybrid_core.report import units
+from hybrid_core.report.foreign import MALFORMED, malformed, unreadable
 from hybrid_core.report.html import report
-from hybrid_core.runs import Run, cancel, open_store, submit
+from hybrid_core.runs import Run, StoreError, cancel, open_store, submit
 from hybrid_core.runs.devices import devices
-from hybrid_core.runs.jobs import bury_the_dead
 from hybrid_core.runs.kinds import Options, kind_of
-from hybrid_core.runs.store import ACTIVE, now
+from hybrid_core.runs.store import ACTIVE, UnknownRun, now
 from hybrid_core.spec import ArchSpec, SpecError
 from pages.parts import design
 
+DRAWN = "jobs.drawn"  # the whole page is being drawn, not the queue alone
 STATUS_ICON = {
     "queued": ":material/hourglass_empty:",
     "running": ":material/play_circle:",
@@ -31,65 +36,145 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
     return str(place.selectbox("Device", list(known), format_func=known.get, key=key))
 
 
+# ---------------------------------------------------------------- what may be wrong with runs
+
+
+@contextmanager
+def needs_runs() -> Iterator[None]:
+    """Around what reads or changes runs: where the store cannot be used, one line stands there instead."""
+    try:
+        yield
+    except StoreError as error:
+        st.error(f"Runs cannot be read or started. {design.plain(str(error))}.")
+
+
+@contextmanager
+def results(*runs: Run) -> Iterator[None]:
+    """Around what draws results: a part that another version stored leaves a line, and the rest of the page as it is."""
+    try:
+        yield
+    except MALFORMED as error:
+        logging.getLogger(__name__).exception("a result cannot be shown")
+        which = " of " + ", ".join(f"run {run.id}" for run in runs) if runs else ""
+        st.warning(f"The rest{which} cannot be shown: {design.plain(malformed(error))}.")
+
+
+def finished(kind: str) -> list[Run]:
+    """Runs of a kind that are done and can be shown; none where the store cannot be used, which `strip` says."""
+    try:
+        return [run for run in open_store().list(statuses=("done",), kind=kind) if not run.foreign]
+    except StoreError:
+        return []
+
+
+def say_if_foreign(run: Run) -> bool:
+    """Say why a run cannot be shown, if it cannot; says whether."""
+    if run.foreign:
+        why = design.plain(run.foreign)
+        st.warning(f"Run {run.id} cannot be shown: {why}. It is kept as it is, and can be deleted on the Runs page.")
+    return bool(run.foreign)
+
+
+# ---------------------------------------------------------------- jobs
+
+
 def start(make: Callable[[], tuple[ArchSpec, Options]]) -> bool:
     """Submit what `make` asks for, to be shown by `pick`; where either raises SpecError, say that line. Whether it was submitted."""
     try:
         spec, options = make()
         run_id = submit(spec, options)
-    except SpecError as error:
+    except (SpecError, StoreError) as error:
         st.error(design.plain(str(error)))
         return False
     st.session_state[f"{kind_of(options)}.run"] = run_id
     return True
 
 
-@st.fragment(run_every=1.0)
 def queue() -> None:
     """Running and waiting jobs, refreshed every second; the page follows when one has something new or ends."""
-    active = _active_rows()
-    state = {(run.id, run.message) for run in active}
-    if st.session_state.get("jobs.state", state) != state:
-        st.session_state["jobs.state"] = state
-        st.rerun()  # a part is known, or a job has ended: the results below follow
+    st.session_state[DRAWN] = True
+    st.fragment(_queue, run_every=1.0)()
+
+
+def _queue() -> None:
+    with needs_runs():
+        active = _active_rows()
+        _follow({(run.id, run.message) for run in active})
+        if not active:
+            st.caption("No job is running or waiting.")
+
+
+def _follow(state: set[Any]) -> None:
+    """Draw the whole page anew when the jobs are not as they were. Where it is being drawn just now, that is done already: to begin again
+    would lose the press that it is drawn for."""
+    before, drawn = st.session_state.get("jobs.state", state), st.session_state.pop(DRAWN, False)
     st.session_state["jobs.state"] = state
-    if not active:
-        st.caption("No job is running or waiting.")
+    if before != state and not drawn:
+        st.rerun()
 
 
 def _active_rows() -> list[Run]:
     """Draw a row with a bar and a button for each job that runs or waits, and return the jobs."""
-    store = open_store()
-    bury_the_dead(store)
-    active = store.list(with_parts=False, statuses=ACTIVE)
+    active = open_store().list(with_parts=False, statuses=ACTIVE)
     for run in reversed(active):
         text, stop = st.columns([5, 1], vertical_alignment="center")
-        doing = f"{run.message or 'starting'}{_time_left(run)}"
         text.progress(
             run.fraction,
-            f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}: {doing}",
+            f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}: {doing(run, active)}{_time_left(run)}",
         )
-        if stop.button("Cancel", key=f"cancel-{run.id}", width="stretch"):
-            cancel(run.id, store)
-            st.rerun()
+        with stop.popover("Cancel", key=f"cancel-{run.id}", width="stretch"):
+            st.write(f"Cancel run {run.id}, {design.plain(run.name)}? What it has measured is kept.")
+            st.button("Yes, cancel", key=f"cancel-{run.id}-yes", on_click=_cancel, args=(run.id,))
     return active
+
+
+def doing(run: Run, active: list[Run]) -> str:
+    """What a job does, or what it waits for."""
+    if run.status == "running":
+        return run.message or "starting"
+    if open_store().shared and run.host != socket.gethostname():
+        return f"waits for a server on {run.host}"
+    ahead = [other.id for other in active if other.device == run.device and other.host == run.host and other.id < run.id]
+    return f"waits for run {max(ahead)}" if ahead else "about to start"
+
+
+def _cancel(run_id: int) -> None:
+    """Cancel the run that a confirmation named, unless it has ended or is gone."""
+    try:
+        ended = not cancel(run_id)
+    except (UnknownRun, StoreError) as error:
+        st.toast(design.plain(str(error)))
+        return
+    if ended:
+        st.toast(f"Run {run_id} had ended already.")
 
 
 def strip() -> None:
     """The queue on pages of other things: what runs and waits, nothing when there is nothing."""
-    active = bool(open_store().list(with_parts=False, statuses=ACTIVE))
+    try:
+        active = bool(open_store().list(with_parts=False, statuses=ACTIVE))
+    except StoreError as error:  # this page does without
+        st.caption(f":material/info: Jobs and runs cannot be shown. {design.plain(str(error))}.")
+        return
+    st.session_state[DRAWN] = True
     st.fragment(_strip, run_every=1.0 if active else 5.0)()
 
 
 def _strip() -> None:
-    active = _active_rows()
-    state = {run.id for run in active}
-    if st.session_state.setdefault("jobs.strip", state) != state:
-        ended = st.session_state["jobs.strip"] - state
+    with needs_runs():
+        state = {run.id for run in _active_rows()}
+        for run_id in st.session_state.get("jobs.strip", state) - state:
+            _toast(run_id)
         st.session_state["jobs.strip"] = state
-        for run_id in ended:
-            run = open_store().get(run_id)
-            st.toast(f"Run {run_id}, {design.plain(run.name)}: {run.status}", icon=STATUS_ICON[run.status])
-        st.rerun()
+        _follow(state)
+
+
+def _toast(run_id: int) -> None:
+    try:
+        run = open_store().get(run_id)
+    except UnknownRun:  # ended, and deleted since
+        return
+    st.toast(f"Run {run_id}, {design.plain(run.name)}: {run.status}", icon=STATUS_ICON[run.status])
 
 
 def _time_left(run: Run) -> str:
@@ -103,16 +188,42 @@ def _time_left(run: Run) -> str:
     return f", about {units.seconds(gone * (1 / run.fraction - 1))} left" if run.fraction > 0.02 else ""
 
 
+def show(kind: str, draw: Callable[[Run], None], none_yet: str) -> None:
+    """Let the user choose a run of this kind, the newest at first, and draw it; `none_yet` where there is none."""
+    with needs_runs():
+        run = pick(kind)
+        if run is None:
+            st.info(none_yet)
+        elif not say_if_foreign(run):
+            with results(run):
+                draw(run)
+
+
 def pick(kind: str) -> Run | None:
     """The run to show: the one just started, or what the user chooses; None where there is none of this kind."""
     runs = open_store().list(with_parts=False, kind=kind)
     if not runs:
         return None
-    labels = {run.id: f"{run.id}: {run.name} on {run.device}, {run.created_at:%Y-%m-%d %H:%M} UTC" for run in runs}
+    labels = {run.id: _label(run) for run in runs}
     wanted = st.session_state.pop(f"{kind}.run", None)
     if wanted in labels:
         st.session_state[f"{kind}.shown"] = wanted
     return open_store().get(st.selectbox("Result", list(labels), format_func=labels.get, key=f"{kind}.shown"))
+
+
+def _label(run: Run) -> str:
+    """A run in a list."""
+    when = "cannot be shown" if run.unread else f"{run.created_at:%Y-%m-%d %H:%M} UTC"
+    return f"{run.id}: {run.name} on {run.device}, {when}"
+
+
+def save_report(runs: list[Run], place: DeltaGenerator, **look: str) -> None:
+    """A button that makes a report of these runs and saves it."""
+    if broken := [f"run {run.id}: {why}" for run in runs if (why := unreadable(run))]:
+        place.caption(f"No report can be made of {design.plain('; '.join(broken))}.")
+        return
+    name = f"report-{'-'.join(str(run.id) for run in runs[:6])}.html"
+    place.download_button("Save report", partial(report, runs, design.home()), name, "text/html", icon=":material/description:", **look)
 
 
 def headline(run: Run) -> None:
@@ -126,8 +237,7 @@ def headline(run: Run) -> None:
             with st.expander("Last lines of its log"):
                 st.code(tail, language=None)
     if run.parts:
-        name = f"report-{run.id}.html"
-        st.download_button("Save report", partial(report, [run], design.home()), name, "text/html", icon=":material/description:")
+        save_report([run], st)
     if found := run.parts.get("environment"):
         st.caption(
             f"{found['name']}; torch {found['packages']['torch']}, {found['threads']} threads; started {run.started_at:%Y-%m-%d %H:%M} UTC"

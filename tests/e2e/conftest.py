@@ -122,3 +122,9 @@ def visit(page: Page, address: str) -> None:
 def expect_toast(page: Page, text: str) -> None:
     """Wait until a toast has said `text`, whether it is still there or not."""
     page.wait_for_function("text => [...window.toasts].some(toast => toast.includes(text))", arg=text)
+
+
+def confirm_cancel(page: Page, run: int) -> None:
+    """Press a job's Cancel and say yes."""
+    page.locator(f".st-key-cancel-{run}").get_by_role("button", name="Cancel", exact=True).click()
+    page.get_by_role("button", name="Yes, cancel", exact=True).click()

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, TimeoutError, expect
 
 from hybrid_core import presets
 from hybrid_core.report.html import report
+from hybrid_core.runs.schema import sqlite_address
 from hybrid_core.runs.store import RunStore
 from tests.e2e.conftest import serve, visit, visitor
 
@@ -98,7 +99,7 @@ def test_a_new_server_may_be_visited_at_any_page(browser: Browser, tmp_path: Pat
 @pytest.fixture
 def written(tmp_path: Path) -> str:
     """The address of a report of two runs."""
-    store = RunStore(f"sqlite:///{tmp_path / 'runs.db'}")
+    store = RunStore(sqlite_address(tmp_path / "runs.db"))
     runs = [store.get(store.create("profile", presets.get(name).spec, {}, "cpu")) for name in ("inter-1to5-1b", "llama-1b")]
     file = tmp_path / "report.html"
     file.write_text(report(runs), "utf-8")

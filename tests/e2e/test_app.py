@@ -1,10 +1,7 @@
 """The main job in a real browser, as a person does it."""
 
-import fcntl
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -12,9 +9,13 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from hybrid_core import link, presets
 from hybrid_core.costs.model import model_costs
+from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.report import units
+from hybrid_core.runs.schema import sqlite_address
+from hybrid_core.runs.store import RunStore
 from hybrid_core.spec import ArchSpec
-from tests.e2e.conftest import expect_toast, visit, visitor, whole
+from tests.e2e.conftest import confirm_cancel, expect_toast, visit, visitor, whole
+from tests.jobs import device_taken
 
 MINUTES = 15  # a guard against hanging, for what trains or measures
 MODELS = Path(__file__).parents[2] / "profiles" / "models" / "configs"
@@ -68,14 +69,10 @@ def save(page: Page, button: str, to: Path) -> Path:
     return to
 
 
-@contextmanager
-def device_taken(place: Path) -> Iterator[None]:
-    """Hold the CPU as a running job does (hybrid_core/runs/worker.py): jobs for it wait meanwhile, however long the browser takes."""
-    lock = place / "data" / "locks" / "cpu.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def the_store(place: Path) -> RunStore:
+    """The store of the server that tests share."""
+    (place / "data").mkdir(exist_ok=True)
+    return RunStore(sqlite_address(place / "data" / "runs.db"))
 
 
 def layer(page: Page, n: int) -> Locator:
@@ -260,11 +257,11 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, place: 
     budget = page.get_by_role("spinbutton", name="Time budget")
     budget.fill("5")
     budget.press("Enter")
-    with device_taken(place):
+    with device_taken(the_store(place), small, "cpu"):
         page.get_by_role("button", name="Start profile", exact=True).click()
-        expect(page.get_by_role("progressbar")).to_be_visible()
+        expect(page.get_by_role("progressbar")).to_have_count(2)
         go(page, "Glossary")  # the queue is on every page
-        expect(page.get_by_role("progressbar")).to_be_visible()
+        expect(page.get_by_role("progressbar")).to_have_count(2)
         go(page, "Profile")
     expect(page.get_by_role("heading", name="inter-1to5-100m, done")).to_be_visible(timeout=MINUTES * 60_000)
     expect(page.get_by_text("traced and exact agree to the last FLOP")).to_be_visible()
@@ -283,11 +280,11 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, place: 
 
 def test_a_waiting_and_a_running_profile_can_be_cancelled(page: Page, server: str, place: Path) -> None:
     visit(page, f"{server}/?design={link.encode(presets.get('mamba-100m').spec)}")
-    cancel = page.get_by_role("button", name="Cancel", exact=True)
-    with device_taken(place):
+    with device_taken(the_store(place), presets.get("llama-100m").spec, "cpu") as holds:
         page.get_by_role("button", name="Profile this design", exact=True).click()
         expect(page.get_by_role("heading", name="mamba-100m, queued")).to_be_visible()
-        cancel.click()
+        expect(page.get_by_text(f"waits for run {holds}")).to_be_visible()
+        confirm_cancel(page, holds + 1)
         expect(page.get_by_role("heading", name="mamba-100m, cancelled")).to_be_visible()
     expect(page.get_by_text("No job is running or waiting.")).to_be_visible()
     budget = page.get_by_role("spinbutton", name="Time budget")
@@ -295,9 +292,33 @@ def test_a_waiting_and_a_running_profile_can_be_cancelled(page: Page, server: st
     budget.press("Enter")
     page.get_by_role("button", name="Start profile", exact=True).click()
     expect(page.get_by_role("heading", name="mamba-100m, running")).to_be_visible()
-    cancel.click()
+    confirm_cancel(page, holds + 2)
     expect(page.get_by_role("heading", name="mamba-100m, cancelled")).to_be_visible()
     expect(page.get_by_text("No job is running or waiting.")).to_be_visible()
+
+
+def test_a_tick_stays_with_its_run_when_rows_come_and_go(page: Page, server: str, place: Path) -> None:
+    store, spec = the_store(place), presets.get("mamba-100m").spec
+    made = [store.create("profile", spec, ProfileOptions(device="cpu").model_dump(mode="json"), "none") for _ in range(3)]
+    for run_id in made:
+        store.finish(run_id, "done")
+    visit(page, f"{server}/runs")
+    table = page.get_by_test_id("stDataFrame").bounding_box()
+    assert table
+    page.mouse.click(table["x"] + 18, table["y"] + 35 + 35 + 17)  # the box of the second row
+    shown = page.get_by_role("heading", name=f"Run {made[1]}", exact=True)
+    expect(shown).to_be_visible()
+    store.delete(made[2])  # by somebody else: the row above goes
+    with device_taken(store, spec, "elsewhere"):  # and a new one comes, which the page follows
+        expect(page.get_by_role("progressbar")).to_be_visible()
+        whole(page)
+        expect(shown).to_be_visible()
+        page.get_by_role("button", name="Delete", exact=True).click()
+        expect(page.get_by_text(f"run {made[1]}, mamba-100m")).to_be_visible()
+        page.get_by_role("button", name="Yes, delete", exact=True).click()
+        expect(shown).to_have_count(0)
+    left = [run.id for run in store.list(with_parts=False) if run.id in made]
+    assert left == [made[0]]
 
 
 def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(page: Page, server: str, tmp_path: Path) -> None:

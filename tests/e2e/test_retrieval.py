@@ -11,8 +11,8 @@ from playwright.sync_api import Locator, Page, expect
 from hybrid_core import link
 from hybrid_core.runs.store import RunStore
 from tests.designs import design
-from tests.e2e.conftest import serve, visit, whole
-from tests.jobs import suspend
+from tests.e2e.conftest import confirm_cancel, serve, visit, whole
+from tests.jobs import kept_alive, suspend
 
 ROW, CONTEXTS = 11, 3  # depths; contexts of 128, 192 and 256 tokens: an unfinished proxy is asked no further than it was trained
 
@@ -61,7 +61,8 @@ def stopped_at(store: RunStore, run: int, more_than: int) -> Iterator[int]:
         process.resume()
         time.sleep(0.01)
         process = suspend(store, run)
-    yield stored(store, run)
+    with kept_alive(store, run):
+        yield stored(store, run)
     if process.is_running():
         process.resume()
 
@@ -81,7 +82,7 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: 
     visit(page, f"{server}/?design={link.encode(design('A', name='one layer'))}")
     expect(page.get_by_role("heading", name="one layer", level=1)).to_be_visible()
     page.get_by_role("button", name="Test retrieval", exact=True).click()
-    page.get_by_role("button", name="Cancel", exact=True).click()
+    confirm_cancel(page, 1)
     expect(page.get_by_role("heading", name="Run 1: one layer, cancelled")).to_be_visible()
 
     page.get_by_text("Size of the proxy, trials").click()
@@ -102,7 +103,7 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: 
     start(page, 3)
     with stopped_at(store, 3, 0) as finished:
         expect(cells(page, 3)).to_have_count(finished)
-        page.get_by_role("button", name="Cancel", exact=True).click()
+        confirm_cancel(page, 3)
         expect(page.get_by_role("heading", name="Run 3: one layer, cancelled")).to_be_visible()
     assert finished in (ROW, 2 * ROW)
     expect(page.get_by_text(f"Stopped with {finished} finished cells. It had not learnt its trained length")).to_be_visible()
