@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 from benchmarks import gpu, measured
 from benchmarks.record import AnotherDevice, Record, Result, Step, results
 from hybrid_core import hardware, presets
+from hybrid_core.profiling.device import resolve
 from hybrid_core.spec import SpecError
-from tests.app_environment import ROOT
+from tests.app_environment import ROOT, required
 from tests.gpu.test_decode import FAMILIES
 
 HERE = {"name": "this device"}
@@ -96,10 +98,17 @@ def test_a_device_that_no_longer_answers_ends_the_part_and_keeps_what_is_done(tm
     assert states(path) == {"a": "failed"}
 
 
+def no_device() -> str:
+    """The line for a CUDA device that is not there."""
+    with pytest.raises(SpecError, match=r"^device: 'cuda' - .*") as error:
+        resolve("cuda")
+    return str(error.value)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is what is tested")
 def test_without_a_gpu_every_part_asked_for_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpu.main(["devices", "decode", "--out", str(tmp_path)]) == 1
-    line = "device: 'cuda' - this machine has 0 CUDA devices"
+    line = no_device()
     assert capsys.readouterr().out == line + "\n"
     assert [json.loads((tmp_path / f"{part}.json").read_text())["why"] for part in ("devices", "decode")] == [line, line]
 
@@ -161,13 +170,21 @@ def test_parts_are_taken_by_name_and_within_the_time_of_all(tmp_path: Path) -> N
     assert parts == {"paper": ("124", "stopped after 1 s"), "niah": ("-", "not begun: the time is used up")}
 
 
+def test_the_wheels_are_all_that_the_app_needs_less_what_a_gpu_machine_has_and_what_only_pages_need() -> None:
+    there = {"torch", "numpy", "pandas", "PyYAML", "safetensors", "transformers", "Jinja2"}
+    pages = {"streamlit", "uvloop", "plotly"}
+    needed = {requirement.name for requirement in required("requirements.txt")} - there - pages
+    carried = re.findall(r"\$\(pinned ([\w-]+)\)", (ROOT / "tools" / "gpu-wheels.sh").read_text())
+    assert needed | {"flash-linear-attention", "fla-core", "mamba-ssm"} == set(carried)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is what is tested")
 def test_on_a_machine_without_a_gpu_the_real_run_says_so(tmp_path: Path) -> None:
     command = ["sh", "tools/gpu-run.sh", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stdout.endswith("\tdevice: 'cuda' - this machine has 0 CUDA devices\n") and len(done.stdout.splitlines()) == 1
+    assert done.stdout.endswith(f"\t{no_device()}\n") and len(done.stdout.splitlines()) == 1
     assert (tmp_path / "run.tsv").read_text() == done.stdout
 
 

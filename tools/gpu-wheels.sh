@@ -18,8 +18,8 @@ for_gpu_machine() {
         --abi cp312 --abi abi3 --abi none --platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 "$@"
 }
 
-for_gpu_machine "$dir" "$(pinned pydantic)" "$(pinned SQLAlchemy)" "$(pinned platformdirs)" "$(pinned google-re2)" \
-    "$(pinned nvidia-ml-py)" "$(pinned psutil)" yacs termcolor
+for_gpu_machine "$dir" "$(pinned pydantic)" "$(pinned SQLAlchemy)" "$(pinned alembic)" "$(pinned platformdirs)" \
+    "$(pinned google-re2)" "$(pinned nvidia-ml-py)" "$(pinned psutil)" yacs termcolor
 for_gpu_machine "$dir/fla" --no-deps "$(pinned flash-linear-attention)" "$(pinned fla-core)"
 # What exists only as source is pure Python: a wheel that is made here runs there.
 "$python" -m pip wheel --quiet --no-deps --wheel-dir "$dir" "$(pinned fvcore)" iopath

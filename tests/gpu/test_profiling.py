@@ -14,7 +14,7 @@ from hybrid_core.profiling.device import free_memory
 from hybrid_core.profiling.energy import EnergyLog
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.profiling.profile import profile
-from hybrid_core.runs import Run, open_store, submit
+from hybrid_core.runs import Dispatcher, Run, open_store, submit
 from hybrid_core.runs.devices import devices
 from hybrid_core.runs.worker import reason
 from tests.designs import design
@@ -142,8 +142,11 @@ else:
 
 def waited_for(run_id: int) -> Run:
     """A run once it has ended."""
+    store = open_store()
+    dispatcher = Dispatcher(store)
     while True:
-        run = open_store().get(run_id)
+        dispatcher.look()
+        run = store.get(run_id)
         if not run.active:
             return run
         time.sleep(0.2)
