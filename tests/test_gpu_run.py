@@ -140,6 +140,7 @@ def run(place: Path, says: str, **environment: str) -> tuple[int, dict[str, tupl
     python, out = place / "python", place / "out"
     python.write_text(f'#!/bin/sh\necho "$*" >>"{place}/calls"\n{says}\n')
     python.chmod(0o755)
+    (place / "calls").touch()
     command = ["sh", "tools/gpu-run.sh", str(out)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": str(python)} | environment, capture_output=True, check=False)
     rows = [line.split("\t") for line in (out / "run.tsv").read_text().splitlines()]
@@ -159,15 +160,21 @@ def test_without_a_device_the_run_ends_at_once_with_its_line_in_the_results(tmp_
 
 
 def test_a_part_that_hangs_loses_itself_alone(tmp_path: Path) -> None:
-    code, parts, _ = run(tmp_path, 'case "$*" in *decode*) exec sleep 60;; esac', LIMIT="1")
+    code, parts, _ = run(tmp_path, 'case "$*" in *decode*) exec sleep 60;; esac', LIMIT="2")
     assert code == 1
-    assert parts.pop("decode") == ("124", "stopped after 1 s")
+    assert parts.pop("decode") == ("124", "stopped after 2 s")
     assert set(parts.values()) == {("0", "done")} and len(parts) == len(PARTS) - 1
 
 
-def test_parts_are_taken_by_name_and_within_the_time_of_all(tmp_path: Path) -> None:
-    _, parts, _ = run(tmp_path, 'case "$*" in *paper*) exec sleep 60;; esac', PARTS="paper niah", IN_ALL="1")
-    assert parts == {"paper": ("124", "stopped after 1 s"), "niah": ("-", "not begun: the time is used up")}
+def test_parts_are_taken_by_name(tmp_path: Path) -> None:
+    code, parts, calls = run(tmp_path, "exit 0", PARTS="niah paper")
+    assert (code, list(parts), len(calls)) == (0, ["paper", "niah"], 2)
+
+
+def test_when_the_time_of_all_is_used_up_no_part_begins(tmp_path: Path) -> None:
+    code, parts, calls = run(tmp_path, "exit 0", PARTS="paper niah", IN_ALL="0")
+    assert (code, calls) == (1, [])
+    assert parts == dict.fromkeys(("paper", "niah"), ("-", "not begun: the time is used up"))
 
 
 def test_the_wheels_are_all_that_the_app_needs_less_what_a_gpu_machine_has_and_what_only_pages_need() -> None:
