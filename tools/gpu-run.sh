@@ -58,7 +58,7 @@ bench() {
 failed=
 bench devices 40 "$everything"
 [ -z "$failed" ] || exit 1 # no device, or something that everything needs is missing: the line above says which
-part pytest 180 "$base:$site/mamba" "$python" -m pytest -m gpu -v -rs -n 6 --dist worksteal --timeout 120 --junitxml "$out/pytest.xml" ||
+part pytest 180 "$base:$site/mamba" "$python" -m pytest -m gpu -v -rs -n 10 --dist worksteal --timeout 120 --junitxml "$out/pytest.xml" ||
     failed="$failed pytest"
 bench operations 100 "$everything"
 bench decode 80 "$base"
