@@ -7,7 +7,6 @@ Table 2 at 1B, 1 x 2048, bf16, beside the time of their matrix products alone (s
 
 import argparse
 import copy
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
@@ -16,28 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM
 
+from benchmarks.side_by_side import Mismatch, Work, best, same
 from hybrid_core import presets
 from hybrid_core.interop.weights import from_transformers
 from hybrid_core.modules import HybridLM, build
 from hybrid_core.modules.decode import decoder
 from hybrid_core.profiling.device import describe
 
-Work = Callable[[], object]
 SIZE = {"vocab_size": 32_000, "hidden_size": 768, "num_hidden_layers": 24}
 SSM = {"num_heads": 24, "head_dim": 64, "state_size": 128, "n_groups": 1, "expand": 2, "conv_kernel": 4, "chunk_size": 256}
-
-
-def best(works: dict[str, Work], turns: int) -> dict[str, float]:
-    """Least seconds of each, taken in turns."""
-    seconds: dict[str, float] = dict.fromkeys(works, float("inf"))
-    for work in works.values():
-        work()
-    for _ in range(turns):
-        for name, work in works.items():
-            started = time.perf_counter()
-            work()
-            seconds[name] = min(seconds[name], time.perf_counter() - started)
-    return seconds
 
 
 def products(weights: Iterable[Tensor], rows: int) -> Work:
@@ -67,15 +53,6 @@ def models() -> Iterator[tuple[str, nn.Module]]:
     yield "Mamba-2 24 x 768", Mamba2ForCausalLM(Mamba2Config(**SIZE, **SSM, tie_word_embeddings=True)).eval()
     heads = {"num_attention_heads": 12, "num_key_value_heads": 4, "intermediate_size": 2048}
     yield "Llama 24 x 768", LlamaForCausalLM(LlamaConfig(**SIZE, **heads, tie_word_embeddings=True)).eval()
-
-
-def same(ours: Tensor, theirs: Tensor, what: str, tolerance: float = 1e-3) -> float:
-    """The largest difference relative to the largest value. Ends the run where it is over `tolerance`, so that nothing wrong is timed."""
-    error = float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max())
-    print(f"  {what}: differs by {error:.1e}")
-    if error > tolerance:
-        raise SystemExit(f"{what}: results differ, nothing measured")
-    return error
 
 
 def mixer_forward(ours: HybridLM, theirs: nn.Module) -> None:
@@ -180,10 +157,18 @@ def table(title: str, seconds: dict[str, float], floor: str) -> None:
 
 
 def main() -> None:
-    """Check, measure, print."""
+    """Check, measure, print. Ends at the first result that is not transformers'."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true")
     arguments = parser.parse_args()
+    try:
+        compare(arguments.large)
+    except Mismatch as error:
+        raise SystemExit(str(error)) from None
+
+
+def compare(with_large: bool) -> None:
+    """Everything, model after model."""
     print(describe(torch.device("cpu")))
     for name, theirs in models():
         ours = from_transformers(theirs.config.to_dict(), theirs.state_dict())
@@ -191,7 +176,7 @@ def main() -> None:
             with torch.inference_mode():
                 mixer_forward(ours, theirs)
         decode(name, ours, theirs)
-    if arguments.large:
+    if with_large:
         large()
 
 

@@ -1,17 +1,24 @@
 """Every operation's implementations side by side on a CUDA device: `python -m benchmarks.operations [OPERATION ...] [--segments]`.
 
-Prints the median milliseconds of each, in bf16 at the sizes of the 1B designs, and how many times as long as Triton the others take.
-An implementation that cannot run says why. --segments times the scan cut into other numbers of segments than its own choice.
+Prints the median milliseconds of each, in bf16 at the sizes of the 1B designs, and how far its results are from eager torch's. What
+cannot run, or computes something else, says so and is not timed. flash-linear-attention's operations stand beside ours where it can be
+imported. --segments times the scan cut into other numbers of segments than its own choice.
 """
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 import triton
 from torch import Tensor
 
+from benchmarks import fla_operations
+from benchmarks.record import Result, Step, in_one_line
+from benchmarks.side_by_side import Mismatch, best
+from hybrid_core.profiling.device import resolve
 from kernels import use
 from kernels.attention import attention, attention_step
 from kernels.branch_fusion import fused_branches
@@ -24,36 +31,48 @@ from kernels.rms_norm import rms_norm
 from kernels.selective_scan import selective_scan, selective_scan_step
 from kernels.ssd import ssd, ssd_step
 
+TOLERANCE = 2e-2  # of bf16 results, relative to the norm
+EPS = 1e-5
+TOKENS = 8192
+
 
 class Case(NamedTuple):
-    """A call of an operation, and its size in words."""
+    """A call of an operation: its size in words, what makes its arguments on torch's default device, and its options."""
 
     operation: str
     words: str
     function: Callable[..., Any]
-    arguments: tuple[Any, ...]
+    arguments: Callable[[], Sequence[Any]]
     options: dict[str, Any]
 
-    def __call__(self) -> Any:
-        return self.function(*self.arguments, **self.options)
+    @property
+    def implementations(self) -> tuple[str, ...]:
+        """Ours, and flash-linear-attention's where it computes the same."""
+        comparable = self.operation in fla_operations.OPERATIONS and "window" not in self.options
+        return OPERATIONS[self.operation].implementations + (("fla",) if comparable else ())
 
-    def anew(self) -> list[Tensor]:
+    def results(self, implementation: str, arguments: Sequence[Any]) -> list[Tensor]:
         """Results from copies of the arguments, states that the call leaves in place among them, in float32."""
-        arguments = [x.clone() if isinstance(x, Tensor) else x for x in self.arguments]
-        out = self.function(*arguments, **self.options)
-        return [x.float() for x in (*(out if isinstance(out, tuple) else (out,)), *arguments) if isinstance(x, Tensor)]
+        copies = [x.clone() if isinstance(x, Tensor) else x for x in arguments]
+        out = self.call(implementation, copies)
+        return [x.float() for x in (*(out if isinstance(out, tuple) else (out,)), *copies) if isinstance(x, Tensor)]
+
+    def call(self, implementation: str, arguments: Sequence[Any]) -> Any:
+        """Results of one implementation."""
+        if implementation == "fla":
+            return fla_operations.OPERATIONS[self.operation](*arguments, **self.options)
+        with use(self.operation, implementation):
+            return self.function(*arguments, **self.options)
 
 
-TOLERANCE = 2e-2  # of bf16 results, relative to the norm
-EPS = 1e-5
-
-
-def make(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
-    return torch.randn(*shape, device="cuda").to(dtype)
+def make(*shape: int) -> Tensor:
+    """Normal values."""
+    return torch.randn(*shape).to(torch.bfloat16)
 
 
 def positive(*shape: int) -> Tensor:
-    return torch.rand(*shape, device="cuda") * 0.1
+    """Small values in float32."""
+    return torch.rand(*shape) * 0.1
 
 
 def scan_inputs(b: int, t: int, h: int = 32, p: int = 128, n: int = 128) -> list[Tensor]:
@@ -62,47 +81,96 @@ def scan_inputs(b: int, t: int, h: int = 32, p: int = 128, n: int = 128) -> list
     return [x.unflatten(-1, (h, p)), positive(b, t, h), -positive(h), B.unsqueeze(2), C.unsqueeze(2), make(h)]
 
 
-def cases() -> list[Case]:
-    found: list[Case] = []
+def step_inputs(b: int) -> list[Tensor]:
+    """Of a scan's step: as above for one token, and the state."""
+    return [*scan_inputs(b, 1), positive(b, 32, 128, 128)]
 
-    def case(operation: str, words: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> None:
-        found.append(Case(operation, words, function, arguments, options))
 
-    for b, t in ((1, 8192), (4, 512), (4, 8192)):
-        case("ssd", f"{b} x {t}, 32 heads of 128, state 128", ssd, *scan_inputs(b, t), chunk_size=256)
+def mamba2_inputs(b: int) -> list[Tensor]:
+    """A row of the projection, the convolution's past, the state, the convolution's weight and bias, three vectors of the heads."""
+    sizes = ((b, 4096 + 4352 + 32), (b, 3, 4352))
+    return [*(make(*size) for size in sizes), positive(b, 32, 128, 128), make(4352, 4), make(4352), *(make(32) for _ in range(3))]
+
+
+def attention_inputs(t: int, heads: int, kv_heads: int, width: int, v_width: int) -> list[Tensor]:
+    """Queries, keys and values of one sequence."""
+    return [make(1, t, heads, width), make(1, t, kv_heads, width), make(1, t, kv_heads, v_width)]
+
+
+def held_inputs(slots: int, length: int) -> list[Tensor]:
+    """One query each of four sequences, their keys and values, and how many of the slots hold tokens."""
+    return [make(4, 1, 32, 64), make(4, slots, 8, 64), make(4, slots, 8, 64), torch.tensor(length)]
+
+
+def selective_inputs(t: int) -> list[Tensor]:
+    """x, dt, A, B, C, D of Mamba-1."""
+    return [make(1, t, 4096), positive(1, t, 4096), -positive(4096, 16), make(1, t, 16), make(1, t, 16), make(4096)]
+
+
+def expert_inputs(rows: int) -> list[Tensor]:
+    """Rows, the weights of eight experts, and how many rows each gets."""
+    return [make(rows, 2048), make(8, 4096, 2048), torch.full((8,), rows // 8)]
+
+
+def cases(tokens: int = TOKENS) -> Iterator[Case]:
+    """Every operation at the sizes of the 1B designs, over sequences of `tokens`. Nothing is allocated before a case asks for it."""
+
+    def case(operation: str, words: str, function: Callable[..., Any], arguments: Callable[[], Sequence[Any]], **options: Any) -> Case:
+        return Case(operation, words, function, arguments, options)
+
+    for b, t in ((1, tokens), (4, tokens // 16), (4, tokens)):
+        yield case("ssd", f"{b} x {t}, 32 heads of 128, state 128", ssd, partial(scan_inputs, b, t), chunk_size=256)
     for b in (1, 4, 64):
-        state = positive(b, 32, 128, 128)
-        case("ssd_step", f"batch {b}", ssd_step, *scan_inputs(b, 1), state)
-        row, conv, vectors = make(b, 4096 + 4352 + 32), make(b, 3, 4352), [make(32) for _ in range(3)]
-        case("mamba2_step", f"batch {b}", mamba2_step, row, conv, state, make(4352, 4), make(4352), *vectors, n_groups=1)
-    case("causal_conv1d", "4 x 8192 x 4352", causal_conv1d, make(4, 8192, 4352), make(4352, 4), make(4352))
-    y, z, scale = make(4, 8192, 4096), make(4, 8192, 4096), make(4096)
-    case("gated_rms_norm", "4 x 8192 x 4096", gated_rms_norm, y, z, scale, EPS)
-    case("rms_norm", "4 x 8192 x 4096, residual", rms_norm, y, scale, EPS, z)
-    case("branch_fusion", "4 x 8192 x 4096", fused_branches, y, y, z, scale, scale, EPS, groups=(128, 128), fusion="diff")
-    q, k = make(1, 8192, 32, 64), make(1, 8192, 8, 64)
-    case("attention", "1 x 8192, 32 heads of 64 over 8", attention, q, k, k)
-    case("attention", "the same, window 512, sink 64", attention, q, k, k, window=512, sink=64)
-    wide_q, wide_k, wide_v = make(1, 8192, 16, 72), make(1, 8192, 4, 72), make(1, 8192, 4, 128)
-    case("attention", "1 x 8192, 16 heads of 72 and 128 over 4", attention, wide_q, wide_k, wide_v)
-    one_q, held = make(4, 1, 32, 64), make(4, 32768, 8, 64)
-    for length in (2048, 32768):
-        words = f"4 queries over {length} of 32768 keys"
-        case("attention_step", words, attention_step, one_q, held, held, torch.tensor(length, device="cuda"))
-    x1, dt1, A1, B1, D1 = make(1, 8192, 4096), positive(1, 8192, 4096), -positive(4096, 16), make(1, 8192, 16), make(4096)
-    case("selective_scan", "1 x 8192 x 4096, state 16", selective_scan, x1, dt1, A1, B1, B1, D1)
-    one = (x1[:, :1], dt1[:, :1], A1, B1[:, :1], B1[:, :1], D1)
-    case("selective_scan_step", "1 x 4096, state 16", selective_scan_step, *one, positive(1, 4096, 16))
-    rows, experts, counts = make(8192, 2048), make(8, 4096, 2048), torch.full((8,), 1024, device="cuda")
-    case("grouped_linear", "8192 rows, 8 experts of 2048 x 4096", grouped_linear, rows, experts, counts)
-    return found
+        yield case("ssd_step", f"batch {b}", ssd_step, partial(step_inputs, b))
+        yield case("mamba2_step", f"batch {b}", mamba2_step, partial(mamba2_inputs, b), n_groups=1)
+    yield case("causal_conv1d", f"4 x {tokens} x 4352", causal_conv1d, lambda: (make(4, tokens, 4352), make(4352, 4), make(4352)))
+    words, wide = f"4 x {tokens} x 4096", (4, tokens, 4096)
+    yield case("gated_rms_norm", words, gated_rms_norm, lambda: (make(*wide), make(*wide), make(4096), EPS))
+    yield case("rms_norm", f"{words}, residual", rms_norm, lambda: (make(*wide), make(4096), EPS, make(*wide)))
+    branches = {"groups": (128, 128), "fusion": "diff"}
+    fused = lambda: (make(*wide), make(*wide), make(*wide), make(4096), make(4096), EPS)  # noqa: E731
+    yield case("branch_fusion", words, fused_branches, fused, **branches)
+    heads = partial(attention_inputs, tokens, 32, 8, 64, 64)
+    yield case("attention", f"1 x {tokens}, 32 heads of 64 over 8", attention, heads)
+    yield case("attention", f"1 x {tokens}, 32 heads of 64 over 8, window 512, sink 64", attention, heads, window=512, sink=64)
+    unlike = partial(attention_inputs, tokens, 16, 4, 72, 128)
+    yield case("attention", f"1 x {tokens}, 16 heads of 72 and 128 over 4", attention, unlike)
+    for length in (tokens // 4, 4 * tokens):
+        words = f"4 queries over {length} of {4 * tokens} keys"
+        yield case("attention_step", words, attention_step, partial(held_inputs, 4 * tokens, length))
+    yield case("selective_scan", f"1 x {tokens} x 4096, state 16", selective_scan, partial(selective_inputs, tokens))
+    yield case("selective_scan_step", "1 x 4096, state 16", selective_scan_step, lambda: [*selective_inputs(1), positive(1, 4096, 16)])
+    yield case("grouped_linear", f"{tokens} rows, 8 experts of 2048 x 4096", grouped_linear, partial(expert_inputs, tokens))
+
+
+def steps(device: torch.device, names: Sequence[str] = (), tokens: int = TOKENS) -> dict[str, Step]:
+    """A step for every implementation of every case of the operations named (all of them unless any is), by its name in words."""
+    chosen = [case for case in cases(tokens) if not names or case.operation in names]
+    return {
+        f"{case.operation}, {case.words}: {name}": partial(timed, case, name, device) for case in chosen for name in case.implementations
+    }
 
 
 @torch.inference_mode()
-def compare(names: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Every case of the operations named (all of them unless any is): one record each, and one line printed."""
-    chosen = [case for case in cases() if not names or case.operation in names]
-    return [{"operation": case.operation, "size": case.words} | side_by_side(case) for case in chosen]
+def timed(case: Case, implementation: str, device: torch.device) -> Result:
+    """Median milliseconds of one implementation, and how far its results are from eager torch's. Raises Mismatch where that is too far."""
+    with torch.device(device), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        torch.manual_seed(0)
+        arguments = case.arguments()
+        pairs = zip(case.results(implementation, arguments), case.results("eager", arguments), strict=True)
+        difference = max(float((found - truth).norm() / truth.norm()) for found, truth in pairs if truth.norm() > 0)
+        if not difference <= TOLERANCE:
+            raise Mismatch(f"{implementation} differs from eager torch by {difference:.1e}, {TOLERANCE:.0e} is allowed; not timed")
+        ms = milliseconds(lambda: case.call(implementation, arguments), device)
+    print(f"{case.operation}, {case.words}: {implementation} {ms:.3f} ms", flush=True)
+    return {"operation": case.operation, "size": case.words, "implementation": implementation, "ms": ms, "difference": difference}
+
+
+def milliseconds(work: Callable[[], object], device: torch.device) -> float:
+    """Median on a CUDA device, with cold caches; the best of three elsewhere, where only the path to here is of interest."""
+    if device.type == "cuda":
+        return float(triton.testing.do_bench(work, return_mode="median"))
+    return 1000 * best({"work": work}, 3)["work"]
 
 
 def main() -> None:
@@ -111,38 +179,16 @@ def main() -> None:
     parser.add_argument("operations", nargs="*")
     parser.add_argument("--segments", action="store_true")
     args = parser.parse_args()
+    device = resolve("cuda")
     print(torch.cuda.get_device_name(), "torch", torch.__version__, "triton", triton.__version__)
-    compare(args.operations)
-    if args.segments:
-        segments()
-
-
-def side_by_side(case: Case) -> dict[str, Any]:
-    """Milliseconds of each implementation, and how far its results are from eager torch's; what cannot run says why."""
-    found: dict[str, Any] = {}
-    with use(case.operation, "eager"):
-        truth = case.anew()
-    for name in OPERATIONS[case.operation].implementations:
+    for name, step in steps(device, args.operations).items():
         try:
-            with use(case.operation, name):
-                error = max(float((a - b).norm() / b.norm()) for a, b in zip(case.anew(), truth, strict=True) if b.norm() > 0)
-                if error > TOLERANCE:
-                    raise SystemExit(f"{case.operation}, {case.words}: {name} differs from eager torch by {error:.1e}, nothing measured")
-                found[name] = {"ms": triton.testing.do_bench(case, return_mode="median"), "difference": error}
-        except (RuntimeError, torch.cuda.OutOfMemoryError, ImportError) as problem:
-            found[name] = {"why_not": str(problem).splitlines()[0]}
-    fastest = found.get("triton", {}).get("ms")
-    said = [in_words(name, of_it, fastest) for name, of_it in found.items()]
-    print(f"{case.operation}, {case.words}: {', '.join(said)}", flush=True)
-    return found
-
-
-def in_words(name: str, found: dict[str, Any], triton_ms: float | None) -> str:
-    """Milliseconds, and the ratio to Triton's."""
-    if "why_not" in found:
-        return f"{name}: {found['why_not']}"
-    ratio = f" ({found['ms'] / triton_ms:.2f} x)" if triton_ms and name != "triton" else ""
-    return f"{name} {found['ms']:.3f} ms{ratio}"
+            step()
+        except Exception as error:
+            print(f"{name}: not timed - {in_one_line(error)}", flush=True)
+    if args.segments:
+        with torch.device(device):
+            segments()
 
 
 @torch.inference_mode()
@@ -150,7 +196,7 @@ def segments() -> None:
     """The scan of one sequence, cut into more and fewer segments."""
     from kernels.ssd.triton_kernel import _forward
 
-    inputs = scan_inputs(1, 8192)
+    inputs = scan_inputs(1, TOKENS)
     for n in (1, 2, 4, 8, 16):
         ms = triton.testing.do_bench(lambda n=n: _forward(*inputs, 256, None, n), return_mode="median")
         print(f"ssd in {n} segments: {ms:.3f} ms")

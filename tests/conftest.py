@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,6 +15,16 @@ TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2}
 DTYPES = [pytest.param(dtype, id=str(dtype).removeprefix("torch.")) for dtype in (torch.float64, torch.float32)]
 
 torch.set_num_threads(1)  # the tensors here are too small to share
+
+
+TESTS = Path(__file__).parent
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m gpu` reads the two folders that have such tests and no other, since a GPU machine has no browser and no Streamlit."""
+    inside = collection_path.relative_to(TESTS).parts
+    unneeded = config.option.markexpr == "gpu" and inside and inside[0] not in ("gpu", "kernels")
+    return True if unneeded else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -73,14 +73,14 @@ def some_tokens(length: int = LENGTH, batch: int = 2) -> Tensor:
     return torch.randint(0, 50, (batch, length), generator=torch.Generator().manual_seed(1))
 
 
-def lively(spec: ArchSpec, dtype: torch.dtype = torch.float64) -> HybridLM:
+def lively(spec: ArchSpec, dtype: torch.dtype = torch.float64, spread: float = 0.3) -> HybridLM:
     """A model whose weights are large enough that every part shows in the logits, norms and skips included."""
     model = build(spec, dtype=dtype)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            spread = 0.05 if name.endswith(("A_log", "dt_bias")) else 0.3
-            parameter.add_(spread * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype))
+            own_spread = 0.05 if name.endswith(("A_log", "dt_bias")) else spread
+            parameter.add_(own_spread * torch.randn(parameter.shape, generator=generator, dtype=torch.float64).to(dtype))
     return model
 
 

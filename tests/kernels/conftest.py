@@ -1,6 +1,7 @@
 """Where there is no CUDA device, Triton's interpreter runs the kernels; it must be told before the first of them is imported."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,20 @@ if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"
 else:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it the references may not multiply deterministically
+
+
+ON_DEVICE = ("test_triton_", "test_norms", "test_mamba2_step")  # modules whose tensors are on DEVICE
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where there is a CUDA device the kernels are tested on it, so there `-m gpu` means these tests too, but not those that only
+    compile."""
+    here = Path(__file__).parent
+    for item in items:
+        on_device = item.path.parent == here and item.path.name.startswith(ON_DEVICE)
+        if DEVICE == "cuda" and on_device and not item.get_closest_marker("slow"):
+            item.add_marker("gpu")
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from kernels import use
+from kernels.implementations import not_installed
 from kernels.ssd import mamba_ssm_kernel, reference, ssd, ssd_step
 from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, on_device
 from tests.kernels.test_ssd import INPUTS, Case
@@ -38,9 +39,9 @@ def test_a_cpu_and_a_small_chunk_are_refused(rng: torch.Generator) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.skipif(not_installed("mamba_ssm") is not None, reason="mamba-ssm is not installed")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_equals_the_recurrence(dtype: torch.dtype, rng: torch.Generator) -> None:
-    pytest.importorskip("mamba_ssm")
     case = Case(200, 64, g=2, p=64, n=64, state=True)
     tensors = on_device(case.tensors(rng, dtype))
 

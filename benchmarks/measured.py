@@ -1,0 +1,125 @@
+"""The entry of a GPU in profiles/measured/, from the records of a run: `python -m benchmarks.measured FOLDER [--out FOLDER]`.
+
+Writes <device>.json, what `calibrate` would have kept on that machine (`hardware.read_calibration` reads it), and <device>.csv, the
+measured prefill, decode and generation of each design, which the rates did not come from. profiles/measured/README.md describes both.
+Takes only steps that are done, and says which parts had others.
+"""
+
+import argparse
+import csv
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.record import Result, results
+from hybrid_core.data import PROFILES
+from hybrid_core.hardware import Hardware, Source, read_calibration
+from hybrid_core.spec import SpecError
+
+
+class Row(NamedTuple):
+    """One measurement: `seconds` of the whole prefill, of a step, or of the whole generation; `tokens` in, held, or in all."""
+
+    design: str
+    phase: str
+    batch_size: int
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+
+
+def rows(folder: Path) -> Iterator[Row]:
+    """Every measurement of a design in a run's records."""
+    for found in results(folder / "prefill.json").values():
+        yield _row(found["design"], "prefill", found["batch_size"], found["prompt_len"], found["best_s"], found["prompt_len"])
+    for found in results(folder / "decode.json").values():
+        yield _row(found["design"], "decode", found["batch_size"], found["context_len"], found["median_s"], 1)
+    for design, parts in results(folder / "paper.json").items():
+        batch = parts["decode"]["batch_size"]
+        for found in parts["generation"]["rows"]:
+            yield Row(design, "generation", batch, found["total_len"], found["latency_s"], found["tokens_per_s"])
+
+
+def _row(design: str, phase: str, batch_size: int, tokens: int, seconds: float, made: int) -> Row:
+    return Row(design, phase, batch_size, tokens, seconds, batch_size * made / seconds)
+
+
+def entry(folder: Path) -> Hardware:
+    """The calibrated device of a run, under its own name. Raises SpecError where the run has none."""
+    path = folder / "calibrate.json"
+    calibrations = results(path)
+    if not calibrations:
+        raise SpecError(f"{path} - no calibration that is done; `python -m benchmarks.gpu calibrate --out {folder}` makes it")
+    rates = Hardware.model_validate_json(json.dumps(calibrations["bf16"]))
+    record = json.loads(path.read_text("utf-8"))
+    environment = record["environment"]
+    packages = environment["packages"]
+    text = f"measured on {record['date']} in bf16 with torch {packages['torch']}, triton {packages['triton']}"
+    sources = (Source(fields=("peak_flops_per_s", "bandwidth_bytes_per_s", "rates"), text=text, url=""),)
+    name = environment["name"]
+    return rates.model_copy(update={"key": f"{slug(name)}_bf16", "name": f"{name} (bf16, measured)", "sources": sources})
+
+
+def slug(name: str) -> str:
+    """A device's name as a file's."""
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def one_device(folder: Path) -> str:
+    """The name of the device that all records of a run are from. Raises SpecError for records of several, or none."""
+    records = [_record(path) for path in sorted(folder.glob("*.json"))]
+    names = sorted({record["environment"]["name"] for record in records if record.get("environment")})
+    if len(names) != 1:
+        raise SpecError(f"{folder} - must hold records of one device, and holds those of {', '.join(names) or 'none'}")
+    return names[0]
+
+
+def _record(path: Path) -> Result:
+    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return record
+
+
+def unfinished(folder: Path) -> Iterator[str]:
+    """A line for each part that has steps without a result."""
+    for path in sorted(folder.glob("*.json")):
+        left = sum(step["state"] != "done" for step in _record(path)["steps"].values())
+        if left:
+            yield f"{left} steps are not done: {path} says why"
+
+
+def write(folder: Path, out: Path) -> Path:
+    """Write both files of a run's device; the path of the first. Raises SpecError."""
+    name, device = slug(one_device(folder)), entry(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    path, beside = out / f"{name}.json", out / f"{name}.part"
+    beside.write_text(device.model_dump_json(indent=1) + "\n", "utf-8")
+    read_calibration(beside)  # what cannot be read is not kept
+    beside.replace(path)
+    with (out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(Row._fields)
+        table.writerows(rows(folder))
+    return path
+
+
+def main() -> int:
+    """Write, and say where and what is missing; 2 for a folder that cannot make an entry."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--out", type=Path, default=PROFILES / "measured")
+    asked = parser.parse_args()
+    try:
+        print(f"written to {write(asked.folder, asked.out)}")
+    except SpecError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for line in unfinished(asked.folder):
+        print(line)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
