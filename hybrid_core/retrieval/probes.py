@@ -12,6 +12,7 @@ Parts of the run: `environment`, `recall`, `copying`, `text`; each says what was
 import time
 from functools import partial
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -95,8 +96,9 @@ def accuracy(model: HybridLM, sample: Sample, max_tokens: int) -> tuple[int, int
 
 
 @torch.no_grad()
-def loss_by_position(model: HybridLM, text: Tensor, length: int, n_windows: int, buckets: int) -> list[dict[str, float]]:
-    """Mean loss (nats per byte) in each of `buckets` equal parts of `n_windows` windows of `length` bytes spread over `text`."""
+def loss_by_position(model: HybridLM, text: Tensor, length: int, n_windows: int, buckets: int) -> list[dict[str, float | None]]:
+    """Mean loss (nats per byte) in each of `buckets` equal parts of `n_windows` windows of `length` bytes spread over `text`; None where
+    it is no number, because training diverged."""
     where = next(model.parameters()).device
     starts = torch.linspace(0, len(text) - length, n_windows).long()
     losses = []
@@ -105,7 +107,10 @@ def loss_by_position(model: HybridLM, text: Tensor, length: int, n_windows: int,
         losses.append(F.cross_entropy(model(window[:, :-1])[0], window[0, 1:], reduction="none").cpu())
     edges = torch.linspace(0, length - 1, buckets + 1).long().tolist()
     each = torch.stack(losses)
-    return [{"from": a, "to": b, "nats_per_byte": float(each[:, a:b].mean())} for a, b in pairwise(edges)]
+    means = [float(each[:, a:b].mean()) for a, b in pairwise(edges)]
+    return [
+        {"from": a, "to": b, "nats_per_byte": mean if isfinite(mean) else None} for (a, b), mean in zip(pairwise(edges), means, strict=True)
+    ]
 
 
 class Probes:
