@@ -107,7 +107,7 @@ def test_the_command_runs_a_job_and_prints_its_parts(store: Any, capsys: pytest.
         (["niah", "llama-1b", "--checkpoint", "x"], "either a design or --checkpoint"),
         (["niah", "llama-1b", "--trained-len", "100"], "trained_len: 100"),
         (["niah", "llama-1b", "--budget", "0"], "budget_s: 0"),
-        (["niah", "--checkpoint", "/nowhere"], "no config.json"),
+        (["niah", "--checkpoint", "/nowhere"], "config.json: No such file"),
         (["niah", "--checkpoint", "x", "--lengths", "1k"], "lengths: '1k'"),
     ],
 )
