@@ -254,7 +254,7 @@ def test_bad_input_of_the_retrieval_page_is_said_and_nothing_is_queued(tmp_path:
     page = retrieval("Checkpoint")
     page.text_input[0].set_value(str(tmp_path))
     page.run()
-    assert "no config" in press(page, "Start checkpoint test")
+    assert "config\\.json\\: No such file" in press(page, "Start checkpoint test")
     assert open_store().list() == []
 
 

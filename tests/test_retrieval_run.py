@@ -157,7 +157,7 @@ def test_the_command_runs_a_job_and_prints_its_parts(store: Any, capsys: pytest.
         (["niah", "llama-1b", "--checkpoint", "x"], "either a design or --checkpoint"),
         (["niah", "llama-1b", "--trained-len", "100"], "trained_len: 100"),
         (["niah", "llama-1b", "--budget", "0"], "budget_s: 0"),
-        (["niah", "--checkpoint", "/nowhere"], "no config.json"),
+        (["niah", "--checkpoint", "/nowhere"], "config.json: No such file"),
         (["niah", "--checkpoint", "x", "--lengths", "1k"], "lengths: '1k'"),
     ],
 )
@@ -187,6 +187,23 @@ def test_cancel_during_the_map_keeps_the_finished_cells(store: Any, monkeypatch:
     asked = {c["context_len"] for c in cells}
     assert {(c["context_len"], c["depth"]) for c in cells} == {(n, d / 10) for n in asked for d in range(11)}  # whole rows
     assert all(c["trials"] == 5000 for c in cells)
+
+
+def test_training_that_diverges_ends_with_the_reason_and_a_record_that_json_can_hold() -> None:
+    model = build(proxy(design("A"), 32, 128, task.VOCAB_SIZE))
+    with torch.no_grad():
+        model.norm.weight.fill_(math.nan)
+    state = Trainer(model, task.curriculum(128, 11), lambda _: 512, 10**6, 0, math.inf, lambda _: None).run()
+    assert state.ended == "diverged: the loss is no number"
+    assert state.steps < 20
+    assert json.loads(json.dumps(state.record(), allow_nan=False))["curve"][-1]["loss"] is None
+
+
+def test_the_loss_of_a_model_that_diverged_is_none() -> None:
+    model = build(design("A", vocab_size=256))
+    with torch.no_grad():
+        model.norm.weight.fill_(math.nan)
+    assert [row["nats_per_byte"] for row in loss_by_position(model, torch.arange(64), 64, 1, 2)] == [None, None]
 
 
 def test_recall_asks_every_pair_again_and_copying_keeps_the_order() -> None:

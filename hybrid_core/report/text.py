@@ -396,7 +396,9 @@ def probes_table(run: Run) -> str:
     for row in parts.get("copying", {}).get("rows", []):
         rows.append((f"selective copying, {row['context_len']:,} tokens", f"{row['share']:.0%} copied whole"))
     for row in parts.get("text", {}).get("rows", []):
-        rows.append((f"text, positions {row['from']:,} to {row['to']:,}", f"{row['nats_per_byte']:.3f} nats per byte"))
+        loss = row["nats_per_byte"]
+        said = "no number: training diverged" if loss is None else f"{loss:.3f} nats per byte"
+        rows.append((f"text, positions {row['from']:,} to {row['to']:,}", said))
     return "\n".join([*lines, *not_whole(run)]) + (f"\n\n{_table(rows)}" if rows else "")
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from itertools import pairwise
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +106,9 @@ def accuracy(model: HybridLM, sample: Sample, max_tokens: int, deadline: Deadlin
 @torch.no_grad()
 def loss_by_position(
     model: HybridLM, text: Tensor, length: int, n_windows: int, buckets: int, deadline: Deadline
-) -> tuple[list[dict[str, float]], int]:
-    """Mean loss (nats per byte) in each of `buckets` equal parts of windows of `length` bytes, and of how many windows.
+) -> tuple[list[dict[str, float | None]], int]:
+    """Mean loss (nats per byte) in each of `buckets` equal parts of windows of `length` bytes, None where it is no number, because training
+    diverged; and of how many windows.
 
     `n_windows` are spread over `text` and read in random order, so that those read until the deadline are spread over it, too."""
     where = next(model.parameters()).device
@@ -120,7 +122,11 @@ def loss_by_position(
         losses.append(F.cross_entropy(model(window[:, :-1])[0], window[0, 1:], reduction="none").cpu())
     edges = torch.linspace(0, length - 1, buckets + 1).long().tolist()
     each = torch.stack(losses)
-    return [{"from": a, "to": b, "nats_per_byte": float(each[:, a:b].mean())} for a, b in pairwise(edges)], len(losses)
+    means = [float(each[:, a:b].mean()) for a, b in pairwise(edges)]
+    rows = [
+        {"from": a, "to": b, "nats_per_byte": mean if isfinite(mean) else None} for (a, b), mean in zip(pairwise(edges), means, strict=True)
+    ]
+    return rows, len(losses)
 
 
 class Probes:

@@ -7,6 +7,7 @@ the same machine; the clock can only cut training short. Matrices of products ar
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from math import isfinite
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ SETTLE_STEPS = 10  # in a stage before its running accuracy counts
 REHEARSAL = 0.4  # how often a step on the current stage is preceded by one on an earlier one, so that nothing is unlearnt
 DISCOUNT = 0.8  # of the running accuracy at the door of the next stage
 REPORT_EVERY = 10
+DIVERGED = "diverged: the loss is no number"
 
 
 @dataclass
@@ -49,9 +51,11 @@ class Training:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, loss: float) -> None:
-        """Add a point to the curve."""
+        """Add a point to the curve. A loss that is no number ends the training: no weight is one any more, nor can JSON say it."""
+        if not isfinite(loss):
+            self.ended = DIVERGED
         point = {key: getattr(self, key) for key in ("tokens", "accuracy", "stage", "length")}
-        self.curve.append(point | {"loss": loss, "seconds": round(self.seconds, 2)})
+        self.curve.append(point | {"loss": loss if isfinite(loss) else None, "seconds": round(self.seconds, 2)})
 
     def record(self) -> dict[str, Any]:
         """As it is stored."""

@@ -244,11 +244,11 @@ def attention_step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float
 
 
 def _sizes(q: Tensor, v: Tensor, heads: int) -> dict[str, int]:
-    """Widths and tiles."""
+    """Widths and tiles, at which little spills: see tests/kernels/compile_for_h100.py."""
     d_k, d_v = q.shape[-1], v.shape[-1]
     block_k, block_v = block(d_k), block(d_v)
     large = max(block_k, block_v) * q.element_size()
-    most = 128 if large <= 256 else 64 if large <= 512 else 32
+    most = 128 if large <= 256 else 32
     tiles = {"BLOCK_M": block(q.shape[1] * heads, most=most), "BLOCK_S": block(q.shape[1] * 4, 32 if large > 256 else 64, min(most, 64))}
     return {"DK": d_k, "DV": d_v, "BLOCK_K": block_k, "BLOCK_V": block_v, **tiles}
 
@@ -300,9 +300,10 @@ class _Attention(torch.autograd.Function):
         sizes["BLOCK_M"] = min(sizes["BLOCK_M"], 64)
         dq, dk, dv = (x.new_empty(x.shape) for x in (q, k, v))
         dots = mass_log.new_empty(mass_log.shape)
+        warps = 8 if q.element_size() == 2 and max(sizes["BLOCK_K"], sizes["BLOCK_V"]) > 64 else 4
         strides = *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]
         _backward_q[(triton.cdiv(t * h // g, sizes["BLOCK_M"]) * b * g,)](
-            q, k, v, out, d_out, mass_log, dq, dots, *problem, *strides, *dq.stride()[:3], **sizes, num_warps=4, num_stages=1
+            q, k, v, out, d_out, mass_log, dq, dots, *problem, *strides, *dq.stride()[:3], **sizes, num_warps=warps, num_stages=1
         )
         _backward_kv[(triton.cdiv(s, sizes["BLOCK_S"]) * b * g,)](
             q,
@@ -318,7 +319,7 @@ class _Attention(torch.autograd.Function):
             *dk.stride()[:3],
             *dv.stride()[:3],
             **sizes,
-            num_warps=4,
+            num_warps=warps,
             num_stages=1,
         )
         return dq, dk, dv, None, None
