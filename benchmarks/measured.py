@@ -1,6 +1,6 @@
 """The entry of a GPU in profiles/measured/, from the records of a run: `python -m benchmarks.measured FOLDER [--out FOLDER]`.
 
-Writes <device>.json, what `calibrate` would have kept on that machine (`hardware.read_calibration` reads it), and <device>.csv, the
+Writes <device>.json, what `calibrate` would have kept on that machine (`hardware.read_device` reads it), and <device>.csv, the
 measured prefill, decode and generation of each design, which the rates did not come from. profiles/measured/README.md describes both.
 Takes only steps that are done, and says which parts had others.
 """
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.record import Result, results
 from hybrid_core.data import PROFILES
-from hybrid_core.hardware import Hardware, Source, read_calibration
+from hybrid_core.hardware import Hardware, Source, read_device
 from hybrid_core.spec import SpecError
 
 
@@ -96,7 +96,7 @@ def write(folder: Path, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     path, beside = out / f"{name}.json", out / f"{name}.part"
     beside.write_text(device.model_dump_json(indent=1) + "\n", "utf-8")
-    read_calibration(beside)  # what cannot be read is not kept
+    read_device(beside)  # what cannot be read is not kept
     beside.replace(path)
     with (out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator
 from hybrid_core.data import PROFILES, data_dir, data_path, write_whole
 from hybrid_core.spec import Dim, Frozen, Positive, SpecError, first_line, nearest, short
 
+MEASURE_AGAIN = "delete the file, or run `python -m hybrid_core calibrate` again"
 MEMORY_SHARE = 0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
 
 
@@ -105,9 +106,10 @@ class Hardware(Frozen):
 
 @cache
 def catalogue() -> dict[str, Hardware]:
-    """Every known device by its key, GPUs first."""
-    paths = sorted((PROFILES / "hardware").glob("*.yaml"))
-    devices = [Hardware.model_validate(yaml.safe_load(path.read_text("utf-8"))) for path in paths]
+    """Every known device by its key, GPUs first: datasheets in profiles/hardware, and what was measured, in profiles/measured."""
+    sheets, records = sorted((PROFILES / "hardware").glob("*.yaml")), sorted((PROFILES / "measured").glob("*.json"))
+    devices = [Hardware.model_validate(yaml.safe_load(path.read_text("utf-8"))) for path in sheets]
+    devices += [read_device(path) for path in records]
     return {device.key: device for device in sorted(devices, key=lambda d: (d.kind == "cpu", d.key))}
 
 
@@ -134,20 +136,25 @@ def _calibrations() -> tuple[dict[str, Hardware], dict[str, str]]:
 
 
 def read_calibration(path: Path) -> Hardware:
-    """A device as `calibrate` kept it. Raises SpecError with one line for a file that is cut, or has figures of another unit."""
-    advice = "delete the file, or run `python -m hybrid_core calibrate` again"
+    """A device as `calibrate` kept it. Raises SpecError as `read_device` does, and for another device than the file's name has."""
+    device = read_device(path)
+    if path.name != _file_name(device.key):
+        raise SpecError(f"{path}: key: {short(device.key)} - must be that of the file's name; {MEASURE_AGAIN}")
+    return device
+
+
+def read_device(path: Path) -> Hardware:
+    """A device as it was measured. Raises SpecError with one line for a file that is cut, or has figures of another unit."""
     try:
         device = Hardware.model_validate_json(path.read_bytes())
         _check_units(device)
-        if path.name != _file_name(device.key):
-            raise SpecError(f"key: {device.key!r} - must be that of the file's name")
     except OSError as error:
-        raise SpecError(f"{path}: {error.strerror or error} - {advice}") from None
+        raise SpecError(f"{path}: {error.strerror or error} - {MEASURE_AGAIN}") from None
     except ValidationError as error:
         cut = error.errors()[0]["type"] == "json_invalid"
-        raise SpecError(f"{path}: {'cut or damaged' if cut else first_line(error, Hardware)} - {advice}") from None
+        raise SpecError(f"{path}: {'cut or damaged' if cut else first_line(error, Hardware)} - {MEASURE_AGAIN}") from None
     except SpecError as error:
-        raise SpecError(f"{path}: {error}; {advice}") from None
+        raise SpecError(f"{path}: {error}; {MEASURE_AGAIN}") from None
     return device
 
 

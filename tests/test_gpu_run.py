@@ -13,8 +13,10 @@ import torch
 from benchmarks import gpu, measured
 from benchmarks.record import AnotherDevice, Record, Result, Step, results
 from hybrid_core import hardware, presets
+from hybrid_core.costs.summary import summary
 from hybrid_core.profiling.device import resolve
 from hybrid_core.spec import SpecError
+from hybrid_core.workload import Workload
 from tests.app_environment import ROOT, required
 from tests.gpu.test_decode import FAMILIES
 
@@ -223,7 +225,7 @@ def of_a_run(folder: Path, name: str = "NVIDIA H100 80GB HBM3") -> Path:
 def test_a_run_becomes_a_device_that_hardware_reads_and_the_rows_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = measured.write(of_a_run(tmp_path / "run"), tmp_path / "measured")
     assert path.name == "nvidia_h100_80gb_hbm3.json"
-    device = hardware.read_calibration(path)
+    device = hardware.read_device(path)
     assert (device.key, device.name) == ("nvidia_h100_80gb_hbm3_bf16", "NVIDIA H100 80GB HBM3 (bf16, measured)")
     assert device.rates and device.rates.linear == ((1, 1e-12), (64, 2e-12))
     assert "torch 2.11.0, triton 3.6.0" in device.sources[0].text
@@ -234,9 +236,14 @@ def test_a_run_becomes_a_device_that_hardware_reads_and_the_rows_beside_it(tmp_p
         "llama-1b,generation,4,2048,3.0,2048.0",
     ]
     assert list(measured.unfinished(tmp_path / "run")) == [f"1 steps are not done: {tmp_path}/run/decode.json says why"]
-    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
-    (tmp_path / f"calibration-{device.key}.json").write_bytes(path.read_bytes())
-    assert hardware.get(device.key) == device
+    (tmp_path / "hardware").symlink_to(ROOT / "profiles" / "hardware")
+    monkeypatch.setattr(hardware, "PROFILES", tmp_path)
+    hardware.catalogue.cache_clear()
+    assert hardware.get(device.key) == device and hardware.get("h100_sxm").rates is None
+    predicted = summary(presets.get("llama-1b").spec, Workload(), device)["predicted"]
+    assert "calibrated rates of NVIDIA H100 80GB HBM3" in json.dumps(predicted)
+    monkeypatch.undo()
+    hardware.catalogue.cache_clear()
 
 
 def test_a_run_on_two_devices_or_without_a_calibration_makes_no_entry(tmp_path: Path) -> None:
@@ -253,4 +260,4 @@ def test_a_run_on_two_devices_or_without_a_calibration_makes_no_entry(tmp_path: 
 def test_nothing_claims_to_be_measured_that_is_not() -> None:
     """Every file in profiles/measured is one that hardware reads."""
     for path in (ROOT / "profiles" / "measured").glob("*.json"):
-        assert hardware.read_calibration(path).rates
+        assert hardware.get(hardware.read_device(path).key).rates

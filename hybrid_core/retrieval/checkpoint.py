@@ -150,13 +150,13 @@ def load(path: str, dtype: torch.dtype, where: torch.device) -> tuple[Any, Any]:
         return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         if len(tokenizer) == 0:
             raise ValueError("it is empty")
     except Exception as error:  # of any type, by family
         raise SpecError(f"checkpoint: {path} - no tokenizer that can be read ({first_line(error)})") from None
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, trust_remote_code=False)
     except Exception as error:
         raise SpecError(f"checkpoint: {path} - no model that can be read ({first_line(error)})") from None
     return tokenizer, model.to(where).eval()
