@@ -121,10 +121,10 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
         "vocab_size": draw(st.integers(1, 60)),
         "d_model": draw(st.integers(1, 24)),
         "tie_embeddings": draw(st.booleans()),
-        "norm_eps": draw(st.floats(1e-12, 1.0)),
+        "norm_eps": draw(st.floats(1e-12, 0.1)),
         "layers": layers,
         "attention": draw(_attention(kv, head_dim)),
-        "swa": {"window": draw(st.integers(1, 9)), "sink": draw(st.integers(0, 5)), "rope_theta": draw(st.floats(1.0, 1e9))},
+        "swa": {"window": draw(st.integers(1, 9)), "sink": draw(st.integers(0, 5)), "rope_theta": draw(st.floats(1.001, 1e9))},
         "ssm": {
             "d_ssm": p * groups * draw(times) * two,
             "head_dim": p,
@@ -209,7 +209,7 @@ def widened(spec: ArchSpec, times: int) -> ArchSpec:
 def _attention(draw: st.DrawFn, n_kv_heads: int, head_dim: int) -> dict[str, Any]:
     scaling = {"factor": draw(st.floats(1.0, 64.0)), "original_context_len": draw(st.integers(1, 9000))}
     section = {"n_heads": n_kv_heads * draw(st.integers(1, 3)), "n_kv_heads": n_kv_heads, "head_dim": head_dim}
-    section |= {"position": draw(st.sampled_from(["rope", "nope"])), "rope_theta": draw(st.floats(1.0, 1e9))}
+    section |= {"position": draw(st.sampled_from(["rope", "nope"])), "rope_theta": draw(st.floats(1.001, 1e9))}
     section |= {"rope_fraction": draw(st.sampled_from([1.0, 2 / head_dim]))}
     return section | draw(st.sampled_from([{}, {"rope_scaling": scaling}]))
 

@@ -142,7 +142,7 @@ def test_the_worker_goes_by_torchs_list(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("name", ["cuda:01", "cuda:300", "cuda:99999999999999999999"])
 def test_a_number_that_torch_cannot_read_is_no_device(name: str) -> None:
     """torch.device takes no leading zero and no number beyond 127."""
-    with pytest.raises(SpecError, match=f"^device: '{name}' - must be among those"):
+    with pytest.raises(SpecError, match=f"^device: '{name}' - "):
         device_among(["cuda:0", "cpu"], ProfileOptions.make(device=name).device)
 
 

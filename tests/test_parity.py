@@ -267,7 +267,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"quantization_config": {"quant_method": "gtpq"}}, "quantization_config.quant_method: 'gtpq' - must be one of"),
     ("llama", {"num_hidden_layers": 2.5}, "num_hidden_layers: 2.5 - must be a positive whole number"),
     ("llama", {"num_key_value_heads": 3}, "attention.n_heads: 4 - must be divisible by n_kv_heads (3)"),
-    ("llama", {"model_type": "gpt2"}, "model_type: 'gpt2' - must be 'llama' or "),
+    ("llama", {"model_type": "gpt2"}, "model_type: 'gpt2' - must be one of "),
     ("mistral", {"rope_parameters": LLAMA3}, "sliding_window: 5 - must be null where RoPE is scaled"),
     ("mamba2", {"time_step_limit": [0.001, 0.1]}, "time_step_limit: [0.001, 0.1] - dt must have no upper limit"),
     ("nemotron_h", {"time_step_limit": [0.0, 0.1]}, "time_step_limit: [0.0, 0.1] - dt must have no upper limit"),
