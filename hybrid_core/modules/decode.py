@@ -92,6 +92,7 @@ def _captured(static: StaticStep) -> Callable[[], Tensor]:
 Result = TypeVar("Result")
 
 
+@torch.inference_mode()
 def captured(work: Callable[[], Result], warm_up: Callable[[], object], device: torch.device) -> Callable[[], Result]:
     """`work` as a graph on a CUDA device, whichever is the current one. Each call does the work anew and returns the same tensors,
     overwritten. `warm_up` comes first: what is compiled, loaded or chosen at a first call cannot be captured.
