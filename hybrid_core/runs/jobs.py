@@ -109,8 +109,8 @@ class Dispatcher:
         if run.pid is None and run.lease is not None:
             self.store.requeue(run.id, run.lease)
             return
-        self.store.finish(run.id, "failed", _last_words(run), lease=run.lease, heard=run.heard)
-        _kill_worker(run)
+        if self.store.finish(run.id, "failed", _last_words(run), lease=run.lease, heard=run.heard):  # not renewed since
+            _kill_worker(run)
 
 
 def dispatch_in_background() -> None:
@@ -123,7 +123,8 @@ def _dispatch() -> None:
     pause = threading.Event()
     while not pause.wait(LOOK_S):
         try:
-            dispatcher = dispatcher or Dispatcher(open_store())
+            store = open_store()
+            dispatcher = dispatcher if dispatcher and dispatcher.store is store else Dispatcher(store)
             dispatcher.look()
         except StoreError:  # pages say so; it may come back
             pause.wait(10 * LOOK_S)

@@ -7,7 +7,7 @@ import datetime as dt
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -256,16 +256,28 @@ def _unread(session: Session, run_id: int) -> Run:
 # ---------------------------------------------------------------- the store of this process
 
 
+def _file(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another of its name; made when missing. None where it cannot be made: opening it says why."""
+    with suppress(OSError):
+        if not path.exists():
+            path.touch()
+        found = path.stat()
+        return found.st_dev, found.st_ino
+    return None
+
+
 @cache
-def _store(address: URL | str) -> RunStore:
+def _store(address: URL | str, file: tuple[int, int] | None = None) -> RunStore:
     return RunStore(address)
 
 
 def open_store() -> RunStore:
-    """The store that the environment names; one per process and address. Raises StoreError."""
+    """The store that the environment names; one per process and address. A file that was put in the place of another is another store.
+    Raises StoreError."""
     if address := os.environ.get(VARIABLE):
         return _store(address)
     try:
-        return _store(sqlite_address(data_dir() / "runs.db"))
+        path = data_dir() / "runs.db"
+        return _store(sqlite_address(path), _file(path))
     except NotWritten as error:
         raise StoreError(f"runs: {error}; name a folder that can be written in HYBRID_DATA_DIR") from None
