@@ -26,7 +26,8 @@ class DiffAttentionCosts(AttentionCosts):
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Plain attention's, whose kernel is called for one map and then, beside its output, for the other; then lambda, fusion, norm."""
         rows = seq_len * workload.element_bytes
-        outputs = 4 + (self.spec.n_heads > 2) if self.spec.norm == "group" else 3  # the norm of a single pair is one operation
+        more = self.spec.n_heads > 2 or self.spec.scalar == "diff_t"  # the norm of a single pair is one operation; then comes its factor
+        outputs = 4 + more if self.spec.norm == "group" else 3
         return widest(super().workspace(seq_len, workload), rows * (self._operands(workload) + outputs * self.d_out))
 
     def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
