@@ -32,7 +32,7 @@ class Record:
 
     def __init__(self, path: Path, command: str, environment: Result) -> None:
         self.path = path
-        before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        before = _kept(path)
         known = before.get("environment", {}).get("name")
         name = environment.get("name")
         if known and name and known != name:
@@ -90,6 +90,22 @@ class Record:
         beside.replace(self.path)
 
 
+def _kept(path: Path) -> Result:
+    """What a record holds; nothing of one that is cut or no record, which is put aside with a word."""
+    if not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if isinstance(found, dict) and isinstance(found.get("steps", {}), dict):
+            return found
+    except ValueError:
+        pass
+    aside = path.with_suffix(".damaged")
+    path.replace(aside)
+    print(f"{path} is no record that can be read: kept as {aside.name}, and begun anew", flush=True)
+    return {}
+
+
 def in_one_line(error: BaseException) -> str:
     """The kind of an error and the first line of what it says."""
     first = next(iter(str(error).splitlines()), "")
@@ -98,7 +114,5 @@ def in_one_line(error: BaseException) -> str:
 
 def results(path: Path) -> dict[str, Result]:
     """The results of the steps that a record says are done, by the steps' names; none where there is no record."""
-    if not path.exists():
-        return {}
-    steps = json.loads(path.read_text("utf-8"))["steps"]
+    steps = _kept(path).get("steps", {})
     return {name: step["result"] for name, step in steps.items() if step["state"] == "done"}

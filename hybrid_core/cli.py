@@ -175,11 +175,19 @@ def _add_measurements(command: Command) -> None:
 
     sub = command("runs", _runs, "The runs kept so far", as_json=True)
     sub.add_argument("action", nargs="?", choices=["list", "show", "delete", "cancel"], default="list", help="default: list")
-    sub.add_argument("id", nargs="?", type=int, help="the run's number, for show, delete and cancel")
+    sub.add_argument("id", nargs="?", type=_run_number, help="the run's number, for show, delete and cancel")
 
     sub = command("report", _report, "One HTML file, readable offline, of one or more runs")
-    sub.add_argument("ids", nargs="+", type=int, metavar="ID", help="run numbers")
+    sub.add_argument("ids", nargs="+", type=_run_number, metavar="ID", help="run numbers")
     sub.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="where to write, e.g. report.html")
+
+
+def _run_number(text: str) -> int:
+    """A number that a store may give to a run."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 0 < number < 2**63:
+        raise argparse.ArgumentTypeError(f"{short(text)} - must be a run's number, as `runs` lists them")
+    return number
 
 
 def _small_training(sub: argparse.ArgumentParser) -> None:

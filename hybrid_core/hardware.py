@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from hybrid_core.data import PROFILES, data_dir, data_path, write_whole
+from hybrid_core.files import read_file
 from hybrid_core.spec import Dim, Frozen, Positive, SpecError, first_line, nearest, short
 
 MEASURE_AGAIN = "delete the file, or run `python -m hybrid_core calibrate` again"
@@ -146,10 +147,12 @@ def read_calibration(path: Path) -> Hardware:
 def read_device(path: Path) -> Hardware:
     """A device as it was measured. Raises SpecError with one line for a file that is cut, or has figures of another unit."""
     try:
-        device = Hardware.model_validate_json(path.read_bytes())
+        data = read_file(path, "calibration")
+    except SpecError as error:
+        raise SpecError(f"{error} - {MEASURE_AGAIN}") from None
+    try:
+        device = Hardware.model_validate_json(data)
         _check_units(device)
-    except OSError as error:
-        raise SpecError(f"{path}: {error.strerror or error} - {MEASURE_AGAIN}") from None
     except ValidationError as error:
         cut = error.errors()[0]["type"] == "json_invalid"
         raise SpecError(f"{path}: {'cut or damaged' if cut else first_line(error, Hardware)} - {MEASURE_AGAIN}") from None

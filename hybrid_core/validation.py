@@ -182,7 +182,7 @@ def first_line(error: ValidationError, model: type[Any]) -> str:
         line = f"{key}.{rule}" if key and " - " in rule else f"{key}: {short(first['input'])} - {rule}" if key else rule
     else:
         template = _PYDANTIC_RULES.get(first["type"], "{value} - {rule}")
-        line = f"{key}: " + template.format(value=short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace(
+        line = f"{key}: " * bool(key) + template.format(value=short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace(
             "input should be", "must be"
         )
     if first["type"] == "extra_forbidden":

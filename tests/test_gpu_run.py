@@ -145,7 +145,8 @@ def run(place: Path, says: str, **environment: str) -> tuple[int, dict[str, tupl
     (place / "calls").touch()
     command = ["sh", "tools/gpu-run.sh", str(out)]
     done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": str(python)} | environment, capture_output=True, check=False)
-    rows = [line.split("\t") for line in (out / "run.tsv").read_text().splitlines()]
+    table = out / "run.tsv"
+    rows = [line.split("\t") for line in table.read_text().splitlines()] if table.exists() else []
     return done.returncode, {name: (code, words) for name, code, _, words in rows}, (place / "calls").read_text().splitlines()
 
 
@@ -170,13 +171,27 @@ def test_a_part_that_hangs_loses_itself_alone(tmp_path: Path) -> None:
 
 def test_parts_are_taken_by_name(tmp_path: Path) -> None:
     code, parts, calls = run(tmp_path, "exit 0", PARTS="niah paper")
-    assert (code, list(parts), len(calls)) == (0, ["paper", "niah"], 2)
+    assert (code, list(parts), len(calls)) == (0, ["devices", "paper", "niah"], 3)
+
+
+@pytest.mark.parametrize("wrong", [{"PARTS": "papre"}, {"LIMIT": "a minute"}, {"IN_ALL": "1.5"}])
+def test_a_part_or_a_limit_that_is_none_is_refused(tmp_path: Path, wrong: dict[str, str]) -> None:
+    code, parts, calls = run(tmp_path, "exit 0", **wrong)
+    assert (code, parts, calls) == (2, {}, [])
+
+
+@pytest.mark.parametrize("held", ['{"steps": {', "[]", '{"steps": []}'])
+def test_a_damaged_record_is_put_aside_and_begun_anew(tmp_path: Path, held: str) -> None:
+    path = tmp_path / "paper.json"
+    path.write_text(held)
+    assert Record(path, "", HERE).run(Steps("a").steps)
+    assert states(path) == {"a": "done"} and path.with_suffix(".damaged").read_text() == held
 
 
 def test_when_the_time_of_all_is_used_up_no_part_begins(tmp_path: Path) -> None:
     code, parts, calls = run(tmp_path, "exit 0", PARTS="paper niah", IN_ALL="0")
     assert (code, calls) == (1, [])
-    assert parts == dict.fromkeys(("paper", "niah"), ("-", "not begun: the time is used up"))
+    assert parts == {"devices": ("-", "not begun: the time is used up")}
 
 
 def test_the_wheels_are_all_that_the_app_needs_less_what_a_gpu_machine_has_and_what_only_pages_need() -> None:

@@ -1,6 +1,7 @@
 """Accelerators: memory as drivers report it, and calibrations that somebody edited or cut."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -95,13 +96,14 @@ def test_a_damaged_calibration_is_one_line_and_loses_nothing(
 def test_what_is_no_file_is_left_out_too(kept: Path) -> None:
     text = kept.read_bytes()
     (kept.parent / "calibration-a_folder.json").mkdir()
+    os.mkfifo(kept.parent / "calibration-a_pipe.json")  # which nobody writes to
     (kept.parent / "calibration-a_link_to_nothing.json").symlink_to("nowhere")
     (kept.parent / "calibration-bytes.json").write_bytes(b"\xff\xfe\x00" + text)
     assert list(hardware.calibrated()) == ["this_cpu_bf16"]
     assert [(key, len(line.splitlines())) for key, line in hardware.unreadable().items()] == [
-        ("a_folder", 1), ("a_link_to_nothing", 1), ("bytes", 1),
+        ("a_folder", 1), ("a_link_to_nothing", 1), ("a_pipe", 1), ("bytes", 1),
     ]  # fmt: skip
-    assert "Is a directory - delete" in hardware.unreadable()["a_folder"]
+    assert "not a file - delete" in hardware.unreadable()["a_folder"]
 
 
 def test_an_unknown_device_is_named() -> None:

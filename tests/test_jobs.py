@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.runs import Dispatcher, RunStore, cancel, jobs, open_store, submit
+from hybrid_core.runs import Dispatcher, RunStore, StoreError, cancel, jobs, open_store, submit
 from hybrid_core.runs.lease import CLOCK, LEASE_S, START_S, Clock, Lease, Watch
 from hybrid_core.runs.worker import STUCK_S, Pace
 from hybrid_core.runs.worker import main as work_on
@@ -239,7 +240,7 @@ def test_a_process_that_cannot_begin_fails_its_run_with_what_it_printed(store: R
 @pytest.mark.slow
 def test_fifty_kills_of_worker_and_server_lose_nothing_and_leave_nothing_behind(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "WORKER", "tests.kills")
-    killer = kills.Killer([sys.executable, "-m", "tests.kills", "server"], seed=0, pause_s=2.2)
+    killer = kills.Killer([sys.executable, "-m", "tests.kills", "server"], seed=0, pause_s=1.6)
     try:
         for _ in range(50):
             killer.round()
@@ -270,6 +271,23 @@ def test_a_run_that_is_cancelled_and_deleted_does_not_stop_the_queue(store: RunS
     store.delete(first)
     second = submit(design("M"), LONG, store)
     begun(store, dispatcher, second)
+
+
+def test_a_store_that_is_locked_for_a_while_loses_no_part(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_id = queued(store)
+    store.claim("a lease", CLOCK.boot, CLOCK.seconds())
+    monkeypatch.setattr("hybrid_core.runs.lease.RENEW_S", 0.01)
+    refused = [StoreError("database is locked")] * 3
+    put_part = store.put_part
+
+    def busy(*args: Any, **kwargs: Any) -> bool:
+        if refused:
+            raise refused.pop()
+        return put_part(*args, **kwargs)
+
+    monkeypatch.setattr(store, "put_part", busy)
+    Lease(store, run_id, "a lease").put_part("trace", {"flops": 1})
+    assert store.get(run_id).parts == {"trace": {"flops": 1}}
 
 
 # ---------------------------------------------------------------- jobs that get nowhere

@@ -14,7 +14,8 @@ from streamlit.testing.v1 import AppTest
 from hybrid_core import presets
 from hybrid_core.cli import main
 from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.runs import Run, RunStore, StoreError, open_store
+from hybrid_core.runs import Dispatcher, Run, RunStore, StoreError, cancel, open_store
+from hybrid_core.runs.lease import CLOCK
 from hybrid_core.runs.schema import sqlite_address
 from hybrid_core.spec import ArchSpec
 
@@ -139,6 +140,20 @@ def test_a_store_that_is_moved_away_under_a_server_is_made_anew(folder: Path) ->
     assert [run.status for run in RunStore(sqlite_address(folder / "runs.db")).list()] == ["done"]
 
 
+@pytest.mark.parametrize("address", ["sqlite://", "sqlite:///:memory:", "postgresql+psycopg://u@host:abc/db"])
+def test_an_address_that_no_job_could_open_is_one_line(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRID_DATABASE_URL", address)
+    with pytest.raises(StoreError, match=r"^HYBRID_DATABASE_URL: "):
+        open_store()
+
+
+@pytest.mark.parametrize("command", [["show", "99999999999999999999"], ["cancel", "-1"], ["delete", "9223372036854775808"]])
+def test_a_number_that_no_run_has_is_bad_input(folder: Path, command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["runs", *command])
+    assert ended.value.code == 2 and capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_question_mark_in_the_name_of_the_folder_is_a_letter_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path / "what?mode=memory #1 %20"))
     monkeypatch.delenv("HYBRID_DATABASE_URL", raising=False)
@@ -158,9 +173,15 @@ EDITS = {
     "an option that is not known": ("UPDATE runs SET options = ? WHERE id = ?", json.dumps(OPTIONS | {"warp": 9}), "warp"),
     "options that are a list": ("UPDATE runs SET options = ? WHERE id = ?", "[1, 2]", "options: holds no record"),
     "options that are cut": ("UPDATE runs SET options = ? WHERE id = ?", '{"dev', "cannot be read"),
+    "options that are nested too deep": ("UPDATE runs SET options = ? WHERE id = ?", "[" * 100_000, "cannot be read"),
+    "a name of bytes": ("UPDATE runs SET name = ? WHERE id = ?", b"\xff\x00\xfe", "cannot be read"),
+    "a date of bytes": ("UPDATE runs SET created_at = cast(? as text) WHERE id = ?", b"\xff\xfe", "cannot be read"),
+    "a process of minus five": ("UPDATE runs SET pid = ? WHERE id = ?", -5, "cannot be read"),
+    "more done than all": ("UPDATE runs SET fraction = ? WHERE id = ?", 7.5, "cannot be read"),
     "a date that is none": ("UPDATE runs SET created_at = ? WHERE id = ?", "yesterday", "cannot be read"),
     "a part that is a list": ("UPDATE parts SET data = ? WHERE run_id = ?", "[1]", "prefill: holds no record"),
     "a part that lacks a key": ("UPDATE parts SET data = ? WHERE run_id = ?", '{"batch_size": 4}', "lacks"),
+    "a part that is nested too deep": ("UPDATE parts SET data = ? WHERE run_id = ?", "[" * 100_000, "cannot be read"),
     "a part that is cut": ("UPDATE parts SET data = ? WHERE run_id = ?", '{"batch', "cannot be read"),
 }
 SPEED = {"median_s": 1.0, "min_s": 1.0, "max_s": 1.0, "repeats": 3, "tokens_per_s": 8.0, "predicted_tokens_per_s": 9.0}
@@ -186,6 +207,28 @@ def test_a_foreign_run_is_shown_as_such_and_can_be_deleted(folder: Path, edit: s
     assert store.get(sound).foreign is None
     store.delete(foreign)
     assert [run.id for run in store.list()] == [sound]
+
+
+@pytest.mark.parametrize("column", ["heard", "pid", "options", "name", "fraction", "lease", "spec_yaml", "kind"])
+@pytest.mark.parametrize("value", ["abc", b"\xff\xfe", "[" * 100_000])
+def test_an_odd_row_that_runs_stops_neither_pages_nor_the_queue(folder: Path, column: str, value: object) -> None:
+    store = open_store()
+    odd = store.create("profile", SPEC, OPTIONS, "elsewhere")
+    assert store.claim("a lease", CLOCK.boot, CLOCK.seconds()) == odd
+    by_hand(
+        folder,
+        f"UPDATE runs SET pid = 1, {column} = ? WHERE id = ?" if column != "pid" else "UPDATE runs SET pid = ? WHERE id = ?",
+        value,
+        odd,
+    )
+    for name in ("glossary", "runs"):
+        assert not page(name).exception
+    waiting = store.create("profile", SPEC, OPTIONS, "cpu")
+    Dispatcher(store).end_the_dead()
+    assert store.claim("another", CLOCK.boot, CLOCK.seconds()) == waiting
+    cancel(odd, store)
+    store.delete(odd)
+    assert [run.id for run in store.list()] == [waiting]
 
 
 def test_numbers_that_json_cannot_say_are_kept_as_nothing(folder: Path) -> None:

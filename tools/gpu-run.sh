@@ -55,6 +55,15 @@ bench() {
     part "$name" "$limit" "$path" "$python" -m benchmarks.gpu "$name" --out "$out" "$@" || failed="$failed $name"
 }
 
+known="devices pytest operations decode paper prefill calibrate niah transformers"
+for name in ${PARTS:-}; do
+    case " $known " in *" $name "*) ;; *) echo "PARTS: $name - must be among $known" >&2 && exit 2 ;; esac
+done
+for number in "${LIMIT:-1}" "${IN_ALL:-1}"; do
+    case $number in '' | *[!0-9]*) echo "LIMIT, IN_ALL: $number - must be whole seconds" >&2 && exit 2 ;; esac
+done
+PARTS=${PARTS:+devices $PARTS} # without a device the others would be skipped, and look as if they had passed
+
 failed=
 bench devices 40 "$everything"
 [ -z "$failed" ] || exit 1 # no device, or something that everything needs is missing: the line above says which

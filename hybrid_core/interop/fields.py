@@ -120,9 +120,9 @@ class Fields:
             raise self.refuse(key, "must be a list of one name a layer")
         if len(value) != n_layers:
             raise self.refuse(key, f"has {len(value)} entries, must have {of} ({n_layers})")
-        unknown = next((name for name in value if not isinstance(name, str) or name not in names), None)
-        if unknown is not None:
-            raise self.refuse(key, f"{short(unknown)} is none of {', '.join(names)}")
+        unknown = [name for name in value if not isinstance(name, str) or name not in names]
+        if unknown:
+            raise self.refuse(key, f"{short(unknown[0])} is none of {', '.join(names)}")
         return "".join(names[name] for name in value)
 
     def constant(self, key: str, *neutral: Any) -> None:

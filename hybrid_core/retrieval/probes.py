@@ -138,6 +138,7 @@ class Probes:
         self.device = device.resolve(options.device)
         self.scale = options.scale(self.device.type)
         self.generator = torch.Generator().manual_seed(options.seed + 1_000_003)  # of the evaluation
+        self.text = read_bytes(options.text_path, least_text_bytes(self.scale.trained_len)) if options.text_path else None
         self.tasks = [self._recall, self._copying] + ([self._text] if options.text_path else [])
 
     def run(self) -> None:
@@ -195,7 +196,8 @@ class Probes:
 
     def _text(self) -> None:
         trained, windows = self.scale.trained_len, self.scale.trials
-        text = read_bytes(str(self.options.text_path), least_text_bytes(trained))
+        text = self.text
+        assert text is not None
         cut = len(text) * 9 // 10
         stage = Stage("text", trained, partial(excerpts, text[:cut], trained), 1.0)
         model, training = self._train("Text", [stage], BYTES)

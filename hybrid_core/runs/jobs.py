@@ -18,7 +18,7 @@ from hybrid_core.data import data_dir, folder
 from hybrid_core.profiling.options import ProfileOptions
 from hybrid_core.runs.devices import concrete
 from hybrid_core.runs.kinds import Options, kind_of
-from hybrid_core.runs.lease import CLOCK, Watch, worker_of
+from hybrid_core.runs.lease import CLOCK, LEASE_S, Watch, worker_of
 from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import Run, RunStore, UnknownRun, open_store
 from hybrid_core.spec import ArchSpec, SpecError
@@ -106,10 +106,11 @@ class Dispatcher:
         self.store.finish(run_id, "failed", _last_words(run, code), lease=lease)
 
     def _end(self, run: Run) -> None:
-        if run.pid is None and run.lease is not None:
+        if run.unread:
+            self.store.finish(run.id, "failed", run.unread)
+        elif run.pid is None and run.lease is not None:
             self.store.requeue(run.id, run.lease)
-            return
-        if self.store.finish(run.id, "failed", _last_words(run), lease=run.lease, heard=run.heard):  # not renewed since
+        elif self.store.finish(run.id, "failed", _why_ended(run), lease=run.lease, heard=run.heard):  # not renewed since
             _kill_worker(run)
 
 
@@ -151,6 +152,13 @@ def _kill_worker(run: Run) -> None:
     if process := worker_of(run):
         with suppress(ProcessLookupError):  # gone in between
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _why_ended(run: Run) -> str:
+    """Of a run whose lease ran out."""
+    if worker_of(run):
+        return f"nothing was heard of its process for {LEASE_S:g} s: something held it, or the machine was too busy; it was ended"
+    return _last_words(run)
 
 
 def _last_words(run: Run, code: int | None = None) -> str:

@@ -73,9 +73,9 @@ class Watch:
     _seen: dict[int, "Seen"] = field(default_factory=dict)
 
     def expired(self, run: Run) -> bool:
-        """Whether the worker of a running run must be dead."""
+        """Whether the worker of a running run must be dead, or cannot be known by what the row holds."""
         gone = run.pid is not None and run.pid_space is not None and run.pid_space == PID_SPACE and worker_of(run) is None
-        return gone or self._silent_s(run) > (LEASE_S if run.pid else START_S)
+        return bool(run.unread) or gone or self._silent_s(run) > (LEASE_S if run.pid else START_S)
 
     def unsure(self, run: Run) -> bool:
         """Whether it takes longer to tell: nothing has moved yet, and a lease's time has not passed."""
@@ -118,16 +118,28 @@ class Lease:
 
     def report(self, fraction: float, message: str) -> None:
         """Progress. Raises LostLease."""
-        self._must(self.store.change(self.run_id, lease=self.word, fraction=fraction, message=message))
+        self._must(self._patiently(lambda: self.store.change(self.run_id, lease=self.word, fraction=fraction, message=message)))
 
     def put_part(self, name: str, data: dict[str, object]) -> None:
         """A part of the result. Raises LostLease."""
-        self._must(self.store.put_part(self.run_id, name, data, lease=self.word))
+        self._must(self._patiently(lambda: self.store.put_part(self.run_id, name, data, lease=self.word)))
 
     def finish(self, status: str, error: str | None = None) -> None:
         """End the run, unless it has been ended."""
+        self._patiently(lambda: self.store.finish(self.run_id, status, error, lease=self.word))
         self._over.set()
-        self.store.finish(self.run_id, status, error, lease=self.word)
+
+    def _patiently(self, write: Callable[[], bool]) -> bool:
+        """What cannot be written now may be in a moment: a database that is locked, a server that is started again. Raises StoreError where
+        it could not for as long as a lease can do without."""
+        begun = CLOCK.seconds()
+        while True:
+            try:
+                return write()
+            except StoreError:
+                if CLOCK.seconds() - begun > GIVE_UP_S:
+                    raise
+                time.sleep(RENEW_S / 4)
 
     def _must(self, held: bool) -> None:
         if not held:

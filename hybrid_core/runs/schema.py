@@ -76,8 +76,10 @@ def open_database(address: URL | str) -> Engine:
     """The engine for an address, its tables up to date. Raises StoreError."""
     try:
         url = make_url(address)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise StoreError(f"{VARIABLE}: not an address - must be one such as postgresql+psycopg://user@host/database") from None
+    if url.get_backend_name() == "sqlite" and (url.database in (None, "", ":memory:") or "mode" in url.query):
+        raise StoreError(f"{VARIABLE}: an SQLite database in memory - must be a file, which jobs in other processes can open")
     engine = _engine(url)
     with said_in_one_line(url):
         _bring_up_to_date(engine)
@@ -118,6 +120,7 @@ def _sayable(value: Any) -> Any:
 
 def _sqlite_settings(connection: Any, _: Any) -> None:
     """Readers never block the writer; a busy database is waited for."""
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")  # a row that is damaged must not hide the others
     for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 

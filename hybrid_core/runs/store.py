@@ -204,7 +204,8 @@ class RunStore:
                 session.execute(delete(PartRow).where(PartRow.run_id == run_id))
         if not gone:
             raise ValueError(f"run {run_id} - is {self.get(run_id).status}; cancel it before deleting")
-        _log_path(run_id).unlink(missing_ok=True)
+        with suppress(OSError):  # a log that cannot be deleted is no run
+            _log_path(run_id).unlink(missing_ok=True)
 
 
 def _held(run_id: int, lease: str) -> list[ColumnElement[bool]]:
@@ -222,7 +223,7 @@ def _log_path(run_id: int) -> Path:
 # ---------------------------------------------------------------- rows as runs
 
 COLUMNS = [column.name for column in RunRow.__table__.columns]
-UNREADABLE = (ValueError, TypeError, LookupError)  # what comes of a date that is none, or of JSON that is cut
+UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)  # what comes of a date that is none, or of JSON that is cut or too deep
 
 
 def _runs(session: Session, ids: list[int], with_parts: bool) -> list[Run]:
@@ -240,7 +241,31 @@ def _runs(session: Session, ids: list[int], with_parts: bool) -> list[Run]:
 
 
 def _run(row: RunRow, parts: dict[str, dict[str, Any]]) -> Run:
-    return Run(**{name: getattr(row, name) for name in COLUMNS}, parts=parts)
+    """Raises ValueError for a column that holds something else than it is for, as SQLite lets it."""
+    run = Run(**{name: getattr(row, name) for name in COLUMNS}, parts=parts)
+    words = (
+        run.kind,
+        run.name,
+        run.status,
+        run.spec_yaml,
+        run.device,
+        run.message,
+        run.host,
+        run.lease,
+        run.boot,
+        run.pid_space,
+        run.error,
+    )
+    sound = (
+        all(isinstance(word, str | None) for word in words)
+        and (run.pid is None or (isinstance(run.pid, int) and 0 < run.pid < 2**31))
+        and (run.heard is None or isinstance(run.heard, float | int))
+        and isinstance(run.fraction, float | int)
+        and 0 <= run.fraction <= 1
+    )
+    if not sound:
+        raise ValueError(f"run {run.id} - holds a value of another type")
+    return run
 
 
 def _unread(session: Session, run_id: int) -> Run:
@@ -249,7 +274,7 @@ def _unread(session: Session, run_id: int) -> Run:
     row = session.execute(select(*(type_coerce(getattr(RunRow, name), String) for name in words)).where(RunRow.id == run_id)).one()
     empty: dict[str, Any] = dict.fromkeys(COLUMNS) | {"spec_yaml": "", "options": {}, "fraction": 0.0, "message": ""}
     said = {name: str(value) for name, value in zip(words, row, strict=True)}
-    why = "its row holds a date or JSON that cannot be read: edited by hand, or cut"
+    why = "its row holds a date, JSON or a number that cannot be read: edited by hand, or cut"
     return Run(**empty | said | {"id": run_id, "created_at": dt.datetime.min}, unread=why)
 
 

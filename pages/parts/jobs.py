@@ -182,7 +182,7 @@ def _toast(run_id: int) -> None:
 
 def _time_left(run: Run) -> str:
     """Of the budget, or, where a job has none, at the pace so far."""
-    if run.status != "running" or run.started_at is None:
+    if run.status != "running" or run.started_at is None or run.foreign:
         return ""
     gone = (now() - run.started_at).total_seconds()
     if "budget_s" in run.options:
