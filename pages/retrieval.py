@@ -51,7 +51,7 @@ def needles() -> None:
     jobs.queue()
     none_yet = "No needle test yet. Start one above: with the default budget it takes two to four minutes on two CPU cores."
     jobs.show("niah", needle_result, none_yet)
-    with jobs.needs_runs(), jobs.results():
+    with jobs.needs_runs(say=False), jobs.results():
         side_by_side()
 
 

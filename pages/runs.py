@@ -115,6 +115,6 @@ st.title("Runs")
 design.view()
 if refused := st.session_state.pop("runs.refused", None):
     st.warning(design.plain(refused))
-jobs.strip()
+jobs.strip(say=False)
 with jobs.needs_runs():
     history()

@@ -43,11 +43,14 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
 
 
 @contextmanager
-def needs_runs() -> Iterator[None]:
-    """Around what reads or changes runs: where the store cannot be used, one line stands there instead."""
+def needs_runs(say: bool = True) -> Iterator[None]:
+    """Around what reads or changes runs: where the store cannot be used, one line stands there instead, or nothing where the page has said
+    it already."""
     try:
         yield
     except StoreError as error:
+        if not say:
+            return
         st.error(f"Runs cannot be read or started. {design.plain(str(error))}.")
 
 
@@ -152,11 +155,14 @@ def _cancel(run_id: int) -> None:
         st.toast(f"Run {run_id} had ended already.")
 
 
-def strip() -> None:
-    """The queue on pages of other things: what runs and waits, nothing when there is nothing."""
+def strip(say: bool = True) -> None:
+    """The queue on pages of other things: what runs and waits, nothing when there is nothing. Unless the page says it itself, also why
+    there are none."""
     try:
         active = bool(open_store().list(with_parts=False, statuses=ACTIVE))
     except StoreError as error:  # this page does without
+        if not say:
+            return
         st.caption(f":material/info: Jobs and runs cannot be shown. {design.plain(str(error))}.")
         return
     st.session_state[DRAWN] = True
@@ -192,8 +198,8 @@ def _time_left(run: Run) -> str:
 
 
 def show(kind: str, draw: Callable[[Run], None], none_yet: str) -> None:
-    """Let the user choose a run of this kind, the newest at first, and draw it; `none_yet` where there is none."""
-    with needs_runs():
+    """Let the user choose a run of this kind, the newest at first, and draw it; `none_yet` where there is none. Stands below `queue`."""
+    with needs_runs(say=False):
         run = pick(kind)
         if run is None:
             st.info(none_yet)
