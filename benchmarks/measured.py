@@ -12,10 +12,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from benchmarks.record import Result, results
-from hybrid_core.data import PROFILES
+from benchmarks.record import kept, results
+from hybrid_core import data
 from hybrid_core.hardware import Hardware, Source, read_device
 from hybrid_core.spec import SpecError
 
@@ -54,7 +54,7 @@ def entry(folder: Path) -> Hardware:
     if not calibrations:
         raise SpecError(f"{path} - no calibration that is done; `python -m benchmarks.gpu calibrate --out {folder}` makes it")
     rates = Hardware.model_validate_json(json.dumps(calibrations["bf16"]))
-    record = json.loads(path.read_text("utf-8"))
+    record = kept(path)
     environment = record["environment"]
     packages = environment["packages"]
     text = f"measured on {record['date']} in bf16 with torch {packages['torch']}, triton {packages['triton']}"
@@ -70,22 +70,17 @@ def slug(name: str) -> str:
 
 def one_device(folder: Path) -> str:
     """The name of the device that all records of a run are from. Raises SpecError for records of several, or none."""
-    records = [_record(path) for path in sorted(folder.glob("*.json"))]
+    records = [kept(path) for path in sorted(folder.glob("*.json"))]
     names = sorted({record["environment"]["name"] for record in records if record.get("environment")})
     if len(names) != 1:
         raise SpecError(f"{folder} - must hold records of one device, and holds those of {', '.join(names) or 'none'}")
     return names[0]
 
 
-def _record(path: Path) -> Result:
-    record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return record
-
-
 def unfinished(folder: Path) -> Iterator[str]:
     """A line for each part that has steps without a result."""
     for path in sorted(folder.glob("*.json")):
-        left = sum(step["state"] != "done" for step in _record(path)["steps"].values())
+        left = sum(step["state"] != "done" for step in kept(path).get("steps", {}).values())
         if left:
             yield f"{left} steps are not done: {path} says why"
 
@@ -93,11 +88,10 @@ def unfinished(folder: Path) -> Iterator[str]:
 def write(folder: Path, out: Path) -> Path:
     """Write both files of a run's device; the path of the first. Raises SpecError."""
     name, device = slug(one_device(folder)), entry(folder)
-    out.mkdir(parents=True, exist_ok=True)
-    path, beside = out / f"{name}.json", out / f"{name}.part"
-    beside.write_text(device.model_dump_json(indent=1) + "\n", "utf-8")
-    read_device(beside)  # what cannot be read is not kept
-    beside.replace(path)
+    path = data.folder(out) / f"{name}.json"
+    with data.in_place_of(path) as beside:
+        beside.write_text(device.model_dump_json(indent=1) + "\n", "utf-8")
+        read_device(beside)  # what cannot be read is not kept
     with (out / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(Row._fields)
@@ -109,7 +103,7 @@ def main() -> int:
     """Write, and say where and what is missing; 2 for a folder that cannot make an entry."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--out", type=Path, default=PROFILES / "measured")
+    parser.add_argument("--out", type=Path, default=data.PROFILES / "measured")
     asked = parser.parse_args()
     try:
         print(f"written to {write(asked.folder, asked.out)}")

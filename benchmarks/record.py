@@ -11,13 +11,14 @@ Opened again, a record keeps what is done and tries the rest once more: first wh
 """
 
 import json
-import os
 import time
 import traceback
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from hybrid_core.data import folder, write_whole
 
 Result = dict[str, Any]
 Step = Callable[[], Result]
@@ -32,7 +33,7 @@ class Record:
 
     def __init__(self, path: Path, command: str, environment: Result) -> None:
         self.path = path
-        before = _kept(path)
+        before = kept(path)
         known = before.get("environment", {}).get("name")
         name = environment.get("name")
         if known and name and known != name:
@@ -80,17 +81,11 @@ class Record:
         self._write()
 
     def _write(self) -> None:
-        """The whole record: beside, then in place of the old one, so that no reader finds half of it."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_suffix(".part")
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(self.header | {"steps": self.steps}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.path)
+        folder(self.path.parent)
+        write_whole(self.path, json.dumps(self.header | {"steps": self.steps}, indent=1))
 
 
-def _kept(path: Path) -> Result:
+def kept(path: Path) -> Result:
     """What a record holds; nothing of one that is cut or no record, which is put aside with a word."""
     if not path.exists():
         return {}
@@ -114,5 +109,5 @@ def in_one_line(error: BaseException) -> str:
 
 def results(path: Path) -> dict[str, Result]:
     """The results of the steps that a record says are done, by the steps' names; none where there is no record."""
-    steps = _kept(path).get("steps", {})
+    steps = kept(path).get("steps", {})
     return {name: step["result"] for name, step in steps.items() if step["state"] == "done"}

@@ -182,9 +182,8 @@ def first_line(error: ValidationError, model: type[Any]) -> str:
         line = f"{key}.{rule}" if key and " - " in rule else f"{key}: {short(first['input'])} - {rule}" if key else rule
     else:
         template = _PYDANTIC_RULES.get(first["type"], "{value} - {rule}")
-        line = f"{key}: " * bool(key) + template.format(value=short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace(
-            "input should be", "must be"
-        )
+        said = template.format(value=short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace("input should be", "must be")
+        line = f"{key}: {said}" if key else said
     if first["type"] == "extra_forbidden":
         line += _suggestion(first["loc"], model)
     return line + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")

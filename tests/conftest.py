@@ -4,11 +4,14 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from hybrid_core.runs import RunStore
 
 # Largest error that a path may have against the float64 truth, relative to the largest value of the truth.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2}
@@ -53,6 +56,19 @@ def assert_same_gradients(names: str, actual: Tensor, expected: Tensor, inputs: 
     pairs = zip(names.split(), torch.autograd.grad(actual, inputs), torch.autograd.grad(expected, others), strict=True)
     for name, one, other in pairs:
         assert_close(f"gradient of {name}", one, other, 1e-10)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[RunStore]":
+    """A store of its own; no process outlives the test."""
+    from hybrid_core.runs import cancel, open_store
+
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
+    monkeypatch.delenv("HYBRID_DATABASE_URL", raising=False)
+    store = open_store()
+    yield store
+    for run in store.list():
+        cancel(run.id, store)
 
 
 @pytest.fixture

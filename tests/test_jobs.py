@@ -4,7 +4,6 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import psutil
 import pytest
 
 from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.runs import Dispatcher, RunStore, StoreError, cancel, jobs, open_store, submit
+from hybrid_core.runs import Dispatcher, RunStore, StoreError, cancel, jobs, submit
 from hybrid_core.runs.lease import CLOCK, LEASE_S, START_S, Clock, Lease, Watch
 from hybrid_core.runs.worker import STUCK_S, Pace
 from hybrid_core.runs.worker import main as work_on
@@ -20,17 +19,6 @@ from tests import kills
 from tests.designs import design
 
 LONG = ProfileOptions(device="cpu", budget_s=300, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 4096))
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
-    """A store of its own; no process outlives the test."""
-    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
-    monkeypatch.delenv("HYBRID_DATABASE_URL", raising=False)
-    store = open_store()
-    yield store
-    for run in store.list():
-        cancel(run.id, store)
 
 
 class Hands:
@@ -270,7 +258,7 @@ def test_a_run_that_is_cancelled_and_deleted_does_not_stop_the_queue(store: RunS
     cancel(first, store)
     store.delete(first)
     second = submit(design("M"), LONG, store)
-    begun(store, dispatcher, second)
+    assert begun(store, dispatcher, second).is_running()
 
 
 def test_a_store_that_is_locked_for_a_while_loses_no_part(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,9 +30,7 @@ from hybrid_core.runs import cancel, submit
 from hybrid_core.spec import NoMixer, SpecError
 from tests.designs import INTRA_COMBINATIONS, MOE, design, intra_design
 from tests.test_modules import VARIANTS
-from tests.test_runs import ended, store, until
-
-__all__ = ["store"]  # the fixture
+from tests.test_runs import ended, until
 
 QUICK = NiahOptions(device="cpu", budget_s=3, trials=2, trained_len=128)
 

@@ -3,8 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import plotly.graph_objects as go
 import psutil
@@ -16,22 +15,11 @@ from hybrid_core.report.compare import differences
 from hybrid_core.report.html import report
 from hybrid_core.report.text import run_table, slow_dtype
 from hybrid_core.runs import Dispatcher, RunStore, cancel, submit
-from hybrid_core.runs.store import Run, UnknownRun, open_store
+from hybrid_core.runs.store import Run, UnknownRun
 from hybrid_core.spec import SpecError
 from tests.designs import design
 
 QUICK = ProfileOptions(device="cpu", budget_s=5, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 128))
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunStore]:
-    """A store of its own; no process outlives the test."""
-    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
-    monkeypatch.delenv("HYBRID_DATABASE_URL", raising=False)
-    store = open_store()
-    yield store
-    for run in store.list():
-        cancel(run.id, store)
 
 
 def until(store: RunStore, run_id: int, reached: Callable[[Run], bool]) -> Run:

@@ -138,8 +138,10 @@ class Probes:
         self.device = device.resolve(options.device)
         self.scale = options.scale(self.device.type)
         self.generator = torch.Generator().manual_seed(options.seed + 1_000_003)  # of the evaluation
-        self.text = read_bytes(options.text_path, least_text_bytes(self.scale.trained_len)) if options.text_path else None
-        self.tasks = [self._recall, self._copying] + ([self._text] if options.text_path else [])
+        self.tasks: list[Callable[[], None]] = [self._recall, self._copying]
+        if options.text_path:
+            text = read_bytes(options.text_path, least_text_bytes(self.scale.trained_len))
+            self.tasks.append(partial(self._text, text))
 
     def run(self) -> None:
         """All parts."""
@@ -194,10 +196,8 @@ class Probes:
         about = {"trained_len": trained, "n_symbols": COPIED, "training": training.record()}
         self._ask("copying", about, model, samples, lambda right, of: {**wilson(right, of)._asdict(), "trials": of})
 
-    def _text(self) -> None:
+    def _text(self, text: Tensor) -> None:
         trained, windows = self.scale.trained_len, self.scale.trials
-        text = self.text
-        assert text is not None
         cut = len(text) * 9 // 10
         stage = Stage("text", trained, partial(excerpts, text[:cut], trained), 1.0)
         model, training = self._train("Text", [stage], BYTES)

@@ -223,6 +223,7 @@ def _log_path(run_id: int) -> Path:
 # ---------------------------------------------------------------- rows as runs
 
 COLUMNS = [column.name for column in RunRow.__table__.columns]
+WORDS = [column.name for column in RunRow.__table__.columns if isinstance(column.type, String)]
 UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)  # what comes of a date that is none, or of JSON that is cut or too deep
 
 
@@ -243,21 +244,8 @@ def _runs(session: Session, ids: list[int], with_parts: bool) -> list[Run]:
 def _run(row: RunRow, parts: dict[str, dict[str, Any]]) -> Run:
     """Raises ValueError for a column that holds something else than it is for, as SQLite lets it."""
     run = Run(**{name: getattr(row, name) for name in COLUMNS}, parts=parts)
-    words = (
-        run.kind,
-        run.name,
-        run.status,
-        run.spec_yaml,
-        run.device,
-        run.message,
-        run.host,
-        run.lease,
-        run.boot,
-        run.pid_space,
-        run.error,
-    )
     sound = (
-        all(isinstance(word, str | None) for word in words)
+        all(isinstance(getattr(run, name), str | None) for name in WORDS)
         and (run.pid is None or (isinstance(run.pid, int) and 0 < run.pid < 2**31))
         and (run.heard is None or isinstance(run.heard, float | int))
         and isinstance(run.fraction, float | int)
