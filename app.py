@@ -11,9 +11,11 @@ import streamlit as st
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
-from hybrid_core import advice, hardware, presets
+from hybrid_core.design import presets
+from hybrid_core.evidence import advice
 from hybrid_core.runs.devices import devices
 from hybrid_core.runs.jobs import dispatch_in_background
+from hybrid_core.speed import hardware
 from pages import parts
 from pages.parts import browser
 

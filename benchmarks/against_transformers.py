@@ -9,9 +9,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForC
 
 from benchmarks.record import Result, Step
 from benchmarks.side_by_side import best, same
-from hybrid_core.interop.weights import from_transformers
-from hybrid_core.modules.decode import decoder
-from hybrid_core.profiling.device import synchronise
+from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.profiling.device import synchronise
+from hybrid_core.live.weights import from_transformers
 from hybrid_core.workload import PAPER_BATCH
 
 SIZE = {"vocab_size": 32_000, "hidden_size": 1024, "num_hidden_layers": 24, "tie_word_embeddings": True}

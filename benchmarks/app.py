@@ -27,10 +27,12 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.proto.WidgetStates_pb2 import WidgetState
 
-from hybrid_core import hardware, link, presets
 from hybrid_core.costs.model import model_costs
-from hybrid_core.costs.summary import summary
-from hybrid_core.spec import LayersSection
+from hybrid_core.design import presets
+from hybrid_core.design.sections import LayersSection
+from hybrid_core.interop import link
+from hybrid_core.speed import hardware
+from hybrid_core.speed.summary import summary
 from hybrid_core.workload import Workload
 
 ROOT = Path(__file__).resolve().parent.parent

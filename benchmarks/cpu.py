@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForCausalLM
 
 from benchmarks.side_by_side import Mismatch, Work, best, same
-from hybrid_core import presets
-from hybrid_core.interop.weights import from_transformers
-from hybrid_core.modules import HybridLM, build
-from hybrid_core.modules.decode import decoder
-from hybrid_core.profiling.device import describe
+from hybrid_core.design import presets
+from hybrid_core.live.modules import HybridLM, build
+from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.profiling.device import describe
+from hybrid_core.live.weights import from_transformers
 
 SIZE = {"vocab_size": 32_000, "hidden_size": 768, "num_hidden_layers": 24}
 SSM = {"num_heads": 24, "head_dim": 64, "state_size": 128, "n_groups": 1, "expand": 2, "conv_kernel": 4, "chunk_size": 256}

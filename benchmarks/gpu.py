@@ -32,18 +32,20 @@ from torch import Tensor
 
 from benchmarks.record import AnotherDevice, Record, Result, Step, in_one_line
 from benchmarks.side_by_side import best, same
-from hybrid_core import presets
 from hybrid_core.costs.model import model_costs
-from hybrid_core.modules import HybridLM, build
-from hybrid_core.modules.decode import decoder
-from hybrid_core.profiling import throughput
-from hybrid_core.profiling.calibrate import Calibration
-from hybrid_core.profiling.device import environment, free_memory, resolve, synchronise
-from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.profiling.profile import profile
-from hybrid_core.retrieval.niah import niah
-from hybrid_core.retrieval.options import NiahOptions
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.interop import published
+from hybrid_core.live.modules import HybridLM, build
+from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.profiling import throughput
+from hybrid_core.live.profiling.calibrate import Calibration
+from hybrid_core.live.profiling.device import environment, free_memory, resolve, synchronise
+from hybrid_core.live.profiling.options import ProfileOptions
+from hybrid_core.live.profiling.profile import profile
+from hybrid_core.live.retrieval.niah import niah
+from hybrid_core.live.retrieval.options import NiahOptions
+from hybrid_core.validation import SpecError
 from hybrid_core.workload import PAPER_BATCH, Workload
 from kernels import forget, ran, require_forced
 from kernels.implementations import CannotRun
@@ -273,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = " ".join(["python -m benchmarks.gpu", *(sys.argv[1:] if arguments is None else arguments)])
     parts = asked.parts or list(PARTS)
     try:
-        specs = [presets.resolve(name) for name in asked.designs]
+        specs = [published.resolve(name) for name in asked.designs]
         device = resolve(asked.device)
         require_forced(device.type)
     except (SpecError, CannotRun) as error:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 from benchmarks.record import kept, results
 from hybrid_core import data
-from hybrid_core.hardware import Hardware, Source, read_device
-from hybrid_core.spec import SpecError
+from hybrid_core.speed.hardware import Hardware, Source, read_device
+from hybrid_core.validation import SpecError
 
 
 class Row(NamedTuple):

@@ -18,7 +18,7 @@ from torch import Tensor
 from benchmarks import fla_operations
 from benchmarks.record import Result, Step, in_one_line
 from benchmarks.side_by_side import Mismatch, best
-from hybrid_core.profiling.device import resolve
+from hybrid_core.live.profiling.device import resolve
 from kernels import use
 from kernels.attention import attention, attention_step
 from kernels.branch_fusion import fused_branches

@@ -8,15 +8,15 @@ import argparse
 import statistics
 from collections.abc import Iterator
 
-from hybrid_core import presets
-from hybrid_core.costs.roofline import predict
-from hybrid_core.hardware import Hardware
-from hybrid_core.modules import HybridLM, build
-from hybrid_core.modules.cache import TORCH_DTYPES
-from hybrid_core.modules.decode import decoder
-from hybrid_core.profiling import throughput
-from hybrid_core.profiling.calibrate import Calibration
-from hybrid_core.profiling.device import resolve
+from hybrid_core.design import presets
+from hybrid_core.live.modules import HybridLM, build
+from hybrid_core.live.modules.cache import TORCH_DTYPES
+from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.profiling import throughput
+from hybrid_core.live.profiling.calibrate import Calibration
+from hybrid_core.live.profiling.device import resolve
+from hybrid_core.speed.hardware import Hardware
+from hybrid_core.speed.roofline import predict
 from hybrid_core.workload import Workload
 
 MODELS = ("llama", "swa-1to5", "mamba", "inter-1to5", "intra-1to5")

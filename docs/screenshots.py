@@ -12,7 +12,8 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from benchmarks.app import FLAGS, PORT, chromium, served
-from hybrid_core import link, presets
+from hybrid_core.design import presets
+from hybrid_core.interop import link
 
 DOCS = Path(__file__).parent
 WIDTHS, THEMES, TALLEST = (1440, 800), ("light", "dark"), 2600

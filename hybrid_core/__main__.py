@@ -2,6 +2,6 @@
 
 import sys
 
-from hybrid_core.cli import main
+from hybrid_core.cli.main import main
 
 sys.exit(main())

@@ -1,11 +1,11 @@
 """What a cost or a profile is asked about: how many sequences, how long, and in which dtypes."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
-from hybrid_core.spec import ArchSpec, ComputeDtype, Frozen, WeightFormat
-from hybrid_core.stored import COMPUTE_BYTES
+from hybrid_core.stored import COMPUTE_BYTES, ComputeDtype, WeightFormat
+from hybrid_core.validation import Frozen
 
 CacheDtype = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"]
 
@@ -13,6 +13,13 @@ PAPER_BATCH, PAPER_PROMPT = 4, 512  # of the paper's throughput protocol (Append
 
 # Bytes of an element of a cache. Scales of integer keys and values are not counted: engines differ in how many they keep.
 DTYPE_BYTES: dict[str, int | float] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
+
+
+class KeepsStates(Protocol):
+    """A design, as far as a workload asks."""
+
+    @property
+    def state_dtype(self) -> ComputeDtype | None: ...
 
 
 class Workload(Frozen):
@@ -45,7 +52,7 @@ class Workload(Frozen):
         """What the states of scans are kept in."""
         return self.state_dtype or self.product_dtype
 
-    def of(self, spec: ArchSpec) -> "Workload":
+    def of(self, spec: KeepsStates) -> "Workload":
         """The workload with what a design's config decides: the dtype of its states, unless one is asked for."""
         if self.state_dtype or not spec.state_dtype:
             return self

@@ -2,10 +2,12 @@
 
 import streamlit as st
 
-from hybrid_core import hardware, presets
-from hybrid_core.link import MAX_COMPARED
+from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.interop import published
+from hybrid_core.interop.link import MAX_COMPARED
 from hybrid_core.report import compare, figures
-from hybrid_core.spec import ArchSpec
+from hybrid_core.speed import hardware
 from pages.parts import chart, design, jobs, layout, pictures, share
 
 
@@ -46,7 +48,7 @@ def make_first(spec: ArchSpec) -> None:
 def add() -> None:
     """What was picked from the list."""
     if name := st.session_state["compare.add"]:
-        design.change(compared=(*design.view().others, presets.resolve(name)))
+        design.change(compared=(*design.view().others, published.resolve(name)))
         st.session_state["compare.add"] = None
 
 
@@ -58,7 +60,7 @@ jobs.strip()
 with st.container(horizontal=True, vertical_alignment="bottom"):
     st.selectbox(
         "Add a design of the paper or a published model",
-        [*presets.ordered(), *presets.models()],
+        [*presets.ordered(), *published.models()],
         index=None,
         key="compare.add",
         on_change=add,

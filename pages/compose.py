@@ -3,17 +3,21 @@
 import pandas as pd
 import streamlit as st
 
-from hybrid_core import baselines, hardware, presets, quality
-from hybrid_core.advice import advise
 from hybrid_core.costs.model import SAME_SIZE, same_size_llama
-from hybrid_core.costs.summary import summary
+from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.evidence import baselines, quality
+from hybrid_core.evidence.advice import advise
 from hybrid_core.glossary import explain
-from hybrid_core.kernel_shapes import kernel_refusals
-from hybrid_core.link import MAX_COMPARED, View
-from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.interop.kernel_shapes import kernel_refusals
+from hybrid_core.interop.link import MAX_COMPARED, View
+from hybrid_core.live.profiling.options import ProfileOptions
+from hybrid_core.live.retrieval.options import NiahOptions
+from hybrid_core.mixers.intra import IntraMixer
 from hybrid_core.report import figures
-from hybrid_core.retrieval.options import NiahOptions
-from hybrid_core.spec import ArchSpec, IntraMixer, SpecError
+from hybrid_core.speed import hardware
+from hybrid_core.speed.summary import summary
+from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from pages.parts import chart, design, draft, form, guide, jobs, layout, notes, numbers, pictures, share, stack, work
 

@@ -5,7 +5,7 @@ from collections import Counter
 import pandas as pd
 import streamlit as st
 
-from hybrid_core import presets
+from hybrid_core.interop import published
 from hybrid_core.report import units
 from pages.parts import design, jobs, layout
 
@@ -26,7 +26,7 @@ st.markdown(
     "from the published code where transformers has no class; **computed** ones are this explorer's closed forms. Cache: one sequence of "
     "8,192 tokens, two bytes an element. *Built* models can be profiled and tested here; of the others all costs are known."
 )
-models = presets.models()
+models = published.models()
 rows = {}
 for name, model in models.items():
     pairs = {}

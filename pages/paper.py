@@ -3,8 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from hybrid_core import baselines, presets
-from hybrid_core.paper_check import throughput_ratios
+from hybrid_core.design import presets
+from hybrid_core.evidence import baselines
+from hybrid_core.evidence.paper_check import throughput_ratios
 from hybrid_core.report import figures, units
 from pages.parts import chart, design, jobs, layout
 

@@ -4,12 +4,12 @@ import pandas as pd
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from hybrid_core.costs.summary import layers
-from hybrid_core.profiling.options import DECODE_PATHS, ProfileOptions
+from hybrid_core.live.profiling.options import DECODE_PATHS, ProfileOptions
 from hybrid_core.report import figures, units
 from hybrid_core.report.energy import energy_lines, how_measured
 from hybrid_core.report.text import in_chunks, kept_in, slow_dtype
 from hybrid_core.runs import Run
+from hybrid_core.speed.summary import layers
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
 from pages.parts import chart, design, jobs, layout, work
 

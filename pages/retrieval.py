@@ -5,12 +5,12 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.live.retrieval import finding, texts
+from hybrid_core.live.retrieval.options import NOTE, PAPER_LENGTHS, CheckpointOptions, NiahOptions, ProbeOptions, least_text_bytes
 from hybrid_core.report import figures, units
 from hybrid_core.report.retrieval import latest_of_each, learnt, not_whole, reading, score_row, unlike
-from hybrid_core.retrieval import finding, texts
-from hybrid_core.retrieval.options import NOTE, PAPER_LENGTHS, CheckpointOptions, NiahOptions, ProbeOptions, least_text_bytes
 from hybrid_core.runs import Run, open_store
-from hybrid_core.spec import ArchSpec
 from pages.parts import chart, design, jobs, layout
 
 FIELD = 180

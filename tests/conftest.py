@@ -1,5 +1,6 @@
 """What several tests need: comparison by relative error, random tensors, and memory that is NaN until it is written."""
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 # Largest error that a path may have against the float64 truth, relative to the largest value of the truth.
 TOLERANCE = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 3e-2}
 DTYPES = [pytest.param(dtype, id=str(dtype).removeprefix("torch.")) for dtype in (torch.float64, torch.float32)]
+
+# Read when the first kernel is imported, which may be in any folder of tests.
+if torch.cuda.is_available():
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it the references may not multiply deterministically
+else:
+    os.environ["TRITON_INTERPRET"] = "1"
 
 torch.set_num_threads(1)  # the tensors here are too small to share
 

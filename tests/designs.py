@@ -8,9 +8,11 @@ import pytest
 import yaml
 from hypothesis import strategies as st
 
-from hybrid_core import baselines, placement, presets
-from hybrid_core import spec as schema
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.design import placement, presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.evidence import baselines
+from hybrid_core.mixers import fusion as schema
+from hybrid_core.validation import SpecError
 
 JOINT_WIDTH = 48  # n_heads * v_head_dim of SECTIONS["intra"]: the SSM's width where a rule asks for equality
 FREE_WIDTH = 64  # its width where none does

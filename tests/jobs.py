@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import psutil
 
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.runs.lease import CLOCK
 from hybrid_core.runs.store import RunStore
-from hybrid_core.spec import ArchSpec
 
 
 @contextmanager

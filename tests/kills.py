@@ -17,11 +17,11 @@ from typing import Any
 import psutil
 
 from hybrid_core.data import data_dir
-from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.runs import RunStore, jobs, lease, open_store, submit, worker
 from hybrid_core.runs.kinds import KINDS, Kind
 from hybrid_core.runs.store import ACTIVE
-from hybrid_core.spec import ArchSpec
 from tests.designs import design
 
 ROOT = Path(__file__).parent.parent

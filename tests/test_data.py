@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_core import hardware
-from hybrid_core.cli import main
+from hybrid_core.cli.main import main
 from hybrid_core.data import NotWritten, data_dir, in_place_of, write_whole
-from hybrid_core.hardware import catalogue
-from hybrid_core.retrieval import texts
-from hybrid_core.spec import SpecError
+from hybrid_core.live.retrieval import texts
+from hybrid_core.speed import hardware
+from hybrid_core.speed.hardware import catalogue
+from hybrid_core.validation import SpecError
 
 
 def full_disk(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -122,7 +122,7 @@ def test_a_data_folder_that_cannot_be_made_is_one_line(no_folder: str, capsys: p
 def test_a_calibration_on_a_full_disk_is_one_line_and_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from hybrid_core.profiling.calibrate import Calibration
+    from hybrid_core.live.profiling.calibrate import Calibration
 
     measured = catalogue()["cpu_server"].model_copy(update={"key": "this_cpu_bf16"})
     monkeypatch.setattr(Calibration, "run", lambda *_: measured)  # which takes half a minute

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from hybrid_core import presets
-from hybrid_core.cli import main
+from hybrid_core.cli.main import main
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.files import MAX_BYTES
+from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import read_config
-from hybrid_core.retrieval.options import CheckpointOptions
-from hybrid_core.retrieval.probes import read_bytes
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.live.retrieval.options import CheckpointOptions
+from hybrid_core.live.retrieval.probes import read_bytes
+from hybrid_core.validation import SpecError
 from tests.checkpoints import save_tiny_llama
 
 BRACKETS = b"[" * 100_000 + b"]" * 100_000
@@ -88,13 +89,13 @@ def test_a_file_that_hides_its_size_is_read_no_further_than_it_may_be(tmp_path: 
 
 @pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\x1b[2Jgone", "two\nlines"], ids=["long", "null", "escape", "lines"])
 def test_a_name_that_no_file_can_have_is_shown_and_not_obeyed(name: str) -> None:
-    line = refusal(lambda: presets.resolve(name))
+    line = refusal(lambda: published.resolve(name))
     assert "neither a preset" in line
     assert line.isprintable()
 
 
 def test_a_pipe_among_a_checkpoints_files_is_refused_before_a_library_waits_for_it(tmp_path: Path) -> None:
-    from hybrid_core.interop.weights import load_folder
+    from hybrid_core.live.weights import load_folder
 
     save_tiny_llama(tmp_path)
     asked = CheckpointOptions(path=str(tmp_path))
@@ -112,7 +113,7 @@ def test_a_pipe_among_a_checkpoints_files_is_refused_before_a_library_waits_for_
 def test_nonsense_in_a_checkpoints_other_files_is_one_line_or_harmless(name: str, text: bytes, tmp_path: Path) -> None:
     import torch
 
-    from hybrid_core.retrieval.checkpoint import load
+    from hybrid_core.live.retrieval.checkpoint import load
 
     save_tiny_llama(tmp_path)
     (tmp_path / name).write_bytes(text)

@@ -12,10 +12,12 @@ import torch
 
 from benchmarks import gpu, measured
 from benchmarks.record import AnotherDevice, Record, Result, Step, results
-from hybrid_core import hardware, presets
-from hybrid_core.costs.summary import summary
-from hybrid_core.profiling.device import resolve
-from hybrid_core.spec import SpecError
+from hybrid_core.design import presets
+from hybrid_core.interop import published
+from hybrid_core.live.profiling.device import resolve
+from hybrid_core.speed import hardware
+from hybrid_core.speed.summary import summary
+from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from tests.app_environment import ROOT, required
 from tests.gpu.test_decode import FAMILIES
@@ -128,8 +130,8 @@ def test_only_the_comparison_with_transformers_needs_it() -> None:
 
 
 def test_every_family_that_is_built_has_its_graph_and_gradients_tested_on_a_gpu() -> None:
-    built = {model.family for model in presets.models().values() if model.not_built is None}
-    assert {presets.models()[name].family for name in FAMILIES} == built
+    built = {model.family for model in published.models().values() if model.not_built is None}
+    assert {published.models()[name].family for name in FAMILIES} == built
 
 
 # ---------------------------------------------------------------- tools/gpu-run.sh, with a python that writes down its calls

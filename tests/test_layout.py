@@ -15,7 +15,10 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 
-TORCH_FREE = "spec placement presets workload hardware registry baselines costs.model costs.memory costs.summary".split()
+TORCH_FREE = """
+    design.spec design.placement design.presets
+    workload speed.hardware mixers.registry evidence.baselines costs.model costs.memory speed.summary
+""".split()
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hybrid_core import limits
-from hybrid_core.profiling import device
+from hybrid_core.live.profiling import device
 from hybrid_core.runs import devices
 
 GIB = 2**30

@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from hybrid_core import hardware, link, presets
-from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
-from hybrid_core.retrieval.scores import cell
+from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.interop import link, published
+from hybrid_core.live.profiling.options import ProfileOptions
+from hybrid_core.live.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
+from hybrid_core.live.retrieval.scores import cell
 from hybrid_core.runs.store import open_store
-from hybrid_core.spec import ArchSpec
+from hybrid_core.speed import hardware
 from tests.designs import design
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,10 +28,10 @@ def compose(design: ArchSpec) -> AppTest:
     return page.run()
 
 
-@pytest.mark.parametrize("name", [*OPENED, *presets.models()])
+@pytest.mark.parametrize("name", [*OPENED, *published.models()])
 def test_a_design_survives_the_form_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
-    spec = presets.resolve(name).replace(name="opened", norm_eps=1e-6)
+    spec = published.resolve(name).replace(name="opened", norm_eps=1e-6)
     page = compose(spec)
     assert not page.exception and not page.error
     assert shown(page) == spec

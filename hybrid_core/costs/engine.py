@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from hybrid_core.costs.memory import Serving, largest
 from hybrid_core.costs.model import LayerCosts, model_costs, tensor_bytes
-from hybrid_core.hardware import Hardware
-from hybrid_core.spec import ArchSpec
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.workload import Workload
 
+MEMORY_SHARE = 0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
 BLOCK_TOKENS = 16  # the smallest block, and the step in which it grows
 MAX_CONTEXT = 2**24
 MAX_BATCH = 65_536  # where sequences keep nothing
@@ -95,7 +95,7 @@ class Fit(NamedTuple):
 
 
 class EngineView(NamedTuple):
-    """The cache of one sequence in bytes, ideal and in pages, and what fits the accelerator in each view."""
+    """The cache of one sequence in bytes, ideal and in pages, and what fits in each view."""
 
     ideal_bytes: int
     paged_bytes: int
@@ -104,10 +104,9 @@ class EngineView(NamedTuple):
     paged: Fit
 
 
-def engine_view(spec: ArchSpec, workload: Workload, hardware: Hardware) -> EngineView:
-    """Both views of a design's cache on `hardware`: what the weights and one chunk of the prefill leave is for the cache."""
+def engine_view(spec: ArchSpec, workload: Workload, usable_bytes: int) -> EngineView:
+    """Both views of a design's cache within `usable_bytes`: what the weights and one chunk of the prefill leave is for the cache."""
     costs, laid_out, serving = model_costs(spec), pages(spec, workload), Serving(spec, workload)
-    usable = hardware.usable_bytes
 
     def ideal(context_len: int) -> int:
         return int(costs.cache_bytes(context_len, "exact", workload))
@@ -116,7 +115,7 @@ def engine_view(spec: ArchSpec, workload: Workload, hardware: Hardware) -> Engin
         return laid_out.sequence_bytes(context_len + spec.meta_tokens)
 
     context = workload.context_len
-    fits = [_fit(serving, workload, usable, view) for view in (ideal, paged)]
+    fits = [_fit(serving, workload, usable_bytes, view) for view in (ideal, paged)]
     return EngineView(ideal(context), paged(context), laid_out, *fits)
 
 

@@ -4,13 +4,22 @@ Weights as they are stored, the cache of the whole batch, and the activations of
 memory that a serving engine uses: with the cache as it is, and with the cache in the engine's equal pages.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from hybrid_core.costs.engine import EngineView, Fit, engine_view
+from hybrid_core.costs.engine import MEMORY_SHARE, EngineView, Fit, engine_view
 from hybrid_core.costs.memory import Memory, Refusal, memory, narrower_weights
-from hybrid_core.hardware import MEMORY_SHARE, Hardware
-from hybrid_core.spec import ArchSpec
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.workload import Workload
+
+
+class Device(Protocol):
+    """What the verdict asks of an accelerator: its name, and the bytes that an engine may use of its memory."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def usable_bytes(self) -> int: ...
 
 
 class Verdict(NamedTuple):
@@ -40,10 +49,10 @@ class Verdict(NamedTuple):
         return parts | {"engine": self.paged_bytes, "usable": self.usable_bytes} | verdicts | {"problem": self.problem}
 
 
-def fit(spec: ArchSpec, workload: Workload, hardware: Hardware, view: EngineView | None = None) -> Verdict:
+def fit(spec: ArchSpec, workload: Workload, device: Device, view: EngineView | None = None) -> Verdict:
     """The verdict on a design; `view` is its engine view where that is known already."""
-    view = view or engine_view(spec, workload, hardware)
-    used, usable = memory(spec, workload), hardware.usable_bytes
+    view = view or engine_view(spec, workload, device.usable_bytes)
+    used, usable = memory(spec, workload), device.usable_bytes
     fixed, paged = int(used.weights + used.activations), workload.batch_size * view.paged_bytes
 
     def refused(cache_bytes: int, room: Fit) -> Refusal | None:
@@ -52,4 +61,4 @@ def fit(spec: ArchSpec, workload: Workload, hardware: Hardware, view: EngineView
         narrower = narrower_weights(spec, workload, usable, cache_bytes)
         return Refusal(fixed + cache_bytes, usable, room.batch_size or None, room.context_len or None, narrower)
 
-    return Verdict(hardware.name, used, paged, usable, refused(int(used.cache), view.ideal), refused(paged, view.paged))
+    return Verdict(device.name, used, paged, usable, refused(int(used.cache), view.ideal), refused(paged, view.paged))

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybrid_core.costs import ffn
 from hybrid_core.costs.model import ModelCosts, model_costs
-from hybrid_core.costs.terms import Num, least, lengths, widest
 from hybrid_core.costs.weights import weight_bytes
-from hybrid_core.spec import ArchSpec, WeightFormat
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns import costs as ffn
+from hybrid_core.stored import WeightFormat
+from hybrid_core.terms import Num, least, lengths, widest
 from hybrid_core.workload import Workload
 
 

@@ -11,10 +11,14 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from hybrid_core.costs import ffn
-from hybrid_core.costs.terms import CacheTensor, MixerCosts, Num, Terms, lengths, linear, total
-from hybrid_core.registry import Kind, costs_of, kind_of
-from hybrid_core.spec import MAX_LAYERS, ArchSpec, Layer, LayersSection, NoMixer
+from hybrid_core.design.sections import LayersSection
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.design.stack import Layer
+from hybrid_core.ffns import costs as ffn
+from hybrid_core.mixers.none import NoMixer
+from hybrid_core.mixers.registry import Kind, kind_of
+from hybrid_core.terms import CacheTensor, MixerCosts, Num, Terms, lengths, linear, total
+from hybrid_core.validation import MAX_LAYERS
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
 Convention = Literal["paper", "exact"]
@@ -99,7 +103,7 @@ class ModelCosts:
     def _layer(self, layer: Layer) -> LayerCosts:
         spec, parts = self.spec, (layer.mixer != NoMixer()) + (layer.ffn is not None)
         norms = self._norm * parts * (2 if spec.post_norm else 1)
-        return LayerCosts(layer, costs_of(layer.mixer, spec.d_model), spec.d_model, norms, spec.meta_tokens)
+        return LayerCosts(layer, layer.mixer.costs(spec.d_model), spec.d_model, norms, spec.meta_tokens)
 
     @property
     def _norm(self) -> int:

@@ -5,11 +5,11 @@ from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
-from hybrid_core.costs import ffn
 from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
-from hybrid_core.costs.terms import Num, Term, Terms
-from hybrid_core.spec import ArchSpec, StoredWeights
-from hybrid_core.stored import COMPUTE_BYTES
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns import costs as ffn
+from hybrid_core.stored import COMPUTE_BYTES, StoredWeights
+from hybrid_core.terms import Num, Term, Terms
 from hybrid_core.workload import Workload
 
 Rules = tuple[StoredWeights, ...]

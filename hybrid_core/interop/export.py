@@ -9,36 +9,33 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from hybrid_core.built import require_built
+from hybrid_core.design.built import require_built
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.design.stack import Layer
+from hybrid_core.ffns.mlp import Mlp
+from hybrid_core.ffns.moe import MoE
+from hybrid_core.ffns.registry import AnyFfn
+from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.interop import frameworks, megatron
 from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.interop.kernel_shapes import FORMATS as KERNEL_FORMATS
+from hybrid_core.interop.kernel_shapes import kernel_refusals
 from hybrid_core.interop.megatron import first_of
 from hybrid_core.interop.snippet import snippet
-from hybrid_core.kernel_shapes import FORMATS as KERNEL_FORMATS
-from hybrid_core.kernel_shapes import kernel_refusals
-from hybrid_core.spec import (
-    AnyFfn,
-    ArchSpec,
-    AttentionMixer,
-    GatedDeltaNetMixer,
-    IntraMixer,
-    KimiDeltaMixer,
-    LatentAttentionMixer,
-    Layer,
-    Mamba1Mixer,
-    Mamba2Mixer,
-    Mixer,
-    Mlp,
-    MoE,
-    NoMixer,
-    RgLruMixer,
-    SharedBlockMixer,
-    ShortConvMixer,
-    SpecError,
-    SwaMixer,
-    SwiGLU,
-    short,
-)
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.base import Mixer
+from hybrid_core.mixers.gated_deltanet import GatedDeltaNetMixer
+from hybrid_core.mixers.intra import IntraMixer
+from hybrid_core.mixers.kda import KimiDeltaMixer
+from hybrid_core.mixers.mamba1 import Mamba1Mixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.mla import LatentAttentionMixer
+from hybrid_core.mixers.none import NoMixer
+from hybrid_core.mixers.rg_lru import RgLruMixer
+from hybrid_core.mixers.shared_block import SharedBlockMixer
+from hybrid_core.mixers.short_conv import ShortConvMixer
+from hybrid_core.mixers.swa import SwaMixer
+from hybrid_core.validation import SpecError, short
 
 Files = dict[str, str]
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from hybrid_core.spec import MAX_LAYERS, SpecError, short
+from hybrid_core.validation import MAX_LAYERS, SpecError, short
 
 # Fields that change no number: the library's own, those of training and generation, choices among equal implementations, and those
 # that no class here reads (Mamba-2 has no rank, its norm follows the gate whatever the field says).

@@ -7,18 +7,16 @@ A framework's reader knows its fixed choices (FLA's heads share d_model), so wha
 from math import ceil
 from typing import Any
 
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.interop.megatron import first_of
-from hybrid_core.spec import (
-    ArchSpec,
-    AttentionMixer,
-    GatedDeltaNetMixer,
-    KimiDeltaMixer,
-    Mamba1Mixer,
-    Mamba2Mixer,
-    SpecError,
-    SwaMixer,
-    SwiGLU,
-)
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.gated_deltanet import GatedDeltaNetMixer
+from hybrid_core.mixers.kda import KimiDeltaMixer
+from hybrid_core.mixers.mamba1 import Mamba1Mixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.swa import SwaMixer
+from hybrid_core.validation import SpecError
 
 # ---------------------------------------------------------------- FLA
 

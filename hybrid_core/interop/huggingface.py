@@ -12,12 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.files import MAX_BYTES, decoded, read_file, too_long
 from hybrid_core.interop import quantization
 from hybrid_core.interop.families import hybrid, recurrent, ssm, transformer
 from hybrid_core.interop.families.defaults import CLASS_DEFAULTS
 from hybrid_core.interop.fields import Fields
-from hybrid_core.spec import ArchSpec, SpecError, nearest, short
+from hybrid_core.validation import SpecError, nearest, short
 from hybrid_core.yaml_io import MAX_DEPTH
 
 FAMILIES: dict[str, Callable[[Fields], dict[str, Any]]] = {

@@ -8,21 +8,19 @@ reads back is what would run.
 
 from typing import Any
 
-from hybrid_core.spec import (
-    ArchSpec,
-    AttentionMixer,
-    GatedDeltaNetMixer,
-    LatentAttentionMixer,
-    Layer,
-    Mamba2Mixer,
-    Mixer,
-    Mlp,
-    MoE,
-    NoMixer,
-    SpecError,
-    SwaMixer,
-    SwiGLU,
-)
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.design.stack import Layer
+from hybrid_core.ffns.mlp import Mlp
+from hybrid_core.ffns.moe import MoE
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.base import Mixer
+from hybrid_core.mixers.gated_deltanet import GatedDeltaNetMixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.mla import LatentAttentionMixer
+from hybrid_core.mixers.none import NoMixer
+from hybrid_core.mixers.swa import SwaMixer
+from hybrid_core.validation import SpecError
 
 VERSION = "Megatron-LM at 089b33b"
 SYMBOLS = {"M": "Mamba-2", "G": "Gated DeltaNet", "*": "attention", "-": "feed-forward", "E": "mixture of experts"}

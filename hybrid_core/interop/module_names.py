@@ -6,7 +6,10 @@ from collections.abc import Iterable, Iterator
 from fnmatch import translate
 from typing import Any
 
-from hybrid_core.spec import Layer, MoE, SpecError, SwiGLU, short
+from hybrid_core.design.stack import Layer
+from hybrid_core.ffns.moe import MoE
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.validation import SpecError, short
 
 Places = dict[str, tuple[str, ...]]
 

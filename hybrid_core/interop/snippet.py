@@ -1,14 +1,14 @@
 """A design as a Python file that builds the model."""
 
-from hybrid_core.spec import ArchSpec
+from hybrid_core.design.spec import ArchSpec
 
 _TEMPLATE = '''\
 """Builds a model composed in the hybrid architecture explorer. Run it in the explorer's repository, with its requirements installed."""
 
 import torch
 
-from hybrid_core.modules.model import build
-from hybrid_core.spec import ArchSpec
+from hybrid_core.live.modules.model import build
+from hybrid_core.design.spec import ArchSpec
 
 DESIGN = {design}
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from hybrid_core import baselines, quality
-from hybrid_core.costs.summary import summary
-from hybrid_core.hardware import Hardware
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.evidence import baselines, quality
 from hybrid_core.report import units
 from hybrid_core.report.energy import comparable
 from hybrid_core.report.figures import Named, label
 from hybrid_core.report.retrieval import reach, scores_of
 from hybrid_core.report.text import fits_words
 from hybrid_core.runs.store import Run
-from hybrid_core.spec import ArchSpec
+from hybrid_core.speed.hardware import Hardware
+from hybrid_core.speed.summary import summary
 from hybrid_core.workload import Workload
 
 

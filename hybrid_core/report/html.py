@@ -10,18 +10,21 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from plotly.io import to_html
 
-from hybrid_core import __version__, baselines, hardware, link, quality
-from hybrid_core.advice import advise
+from hybrid_core import __version__
 from hybrid_core.costs.model import model_costs, same_size_llama
-from hybrid_core.costs.summary import summary
-from hybrid_core.registry import kind_of
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.evidence import baselines, quality
+from hybrid_core.evidence.advice import advise
+from hybrid_core.interop import link
+from hybrid_core.mixers.registry import kind_of
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import design_facts, differences, named, parted
 from hybrid_core.report.energy import energy_lines, how_measured
 from hybrid_core.report.retrieval import not_whole, reading
 from hybrid_core.report.text import in_chunks, kept_in, slow_dtype
 from hybrid_core.runs.store import Run
-from hybrid_core.spec import ArchSpec
+from hybrid_core.speed import hardware
+from hybrid_core.speed.summary import summary
 from hybrid_core.workload import Workload
 
 _TEMPLATES = Environment(

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from hybrid_core.live.retrieval.options import NiahOptions
+from hybrid_core.live.retrieval.scores import reached, scores
 from hybrid_core.report import units
-from hybrid_core.retrieval.options import NiahOptions
-from hybrid_core.retrieval.scores import reached, scores
 from hybrid_core.runs.store import Run
 
 PROBES = {"recall": "Associative recall", "copying": "Selective copying"}

@@ -5,17 +5,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from hybrid_core.advice import Advice
-from hybrid_core.baselines import COUNTS, TABLES
 from hybrid_core.costs.model import Params
-from hybrid_core.hardware import Hardware
-from hybrid_core.paper_check import Cell
-from hybrid_core.presets import Model
-from hybrid_core.quality.quoted import Quoted
+from hybrid_core.evidence.advice import Advice
+from hybrid_core.evidence.baselines import COUNTS, TABLES
+from hybrid_core.evidence.paper_check import Cell
+from hybrid_core.evidence.quality.quoted import Quoted
+from hybrid_core.interop.published import Model
 from hybrid_core.report import units
 from hybrid_core.report.energy import energy_lines
 from hybrid_core.report.retrieval import not_whole, reach, scores_of
 from hybrid_core.runs.store import Run
+from hybrid_core.speed.hardware import Hardware
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from typing import NamedTuple
 
 from hybrid_core.limits import total_memory_bytes
-from hybrid_core.profiling.options import device_among
+from hybrid_core.live.profiling.options import device_among
 
 PATIENCE_S = 120.0  # torch's first start from a cold disk takes its time
 
@@ -51,7 +51,7 @@ def _asked() -> tuple[list[tuple[str, int]], str | None]:
     path = os.pathsep.join(filter(None, sys.path))
     try:
         said = subprocess.run(
-            [sys.executable, "-m", "hybrid_core.profiling.device"],
+            [sys.executable, "-m", "hybrid_core.live.profiling.device"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -15,13 +15,14 @@ import threading
 from contextlib import suppress
 
 from hybrid_core.data import data_dir, folder
-from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.runs.devices import concrete
 from hybrid_core.runs.kinds import Options, kind_of
 from hybrid_core.runs.lease import CLOCK, LEASE_S, Watch, worker_of
 from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import Run, RunStore, UnknownRun, open_store
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.validation import SpecError
 from kernels.implementations import CannotRun, require_installed
 
 WORKER = "hybrid_core.runs.worker"

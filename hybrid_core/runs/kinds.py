@@ -4,10 +4,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
-from hybrid_core.profiling.job import Report, Store
-from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
-from hybrid_core.spec import ArchSpec
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.live.profiling.job import Report, Store
+from hybrid_core.live.profiling.options import ProfileOptions
+from hybrid_core.live.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 
 Options = ProfileOptions | NiahOptions | ProbeOptions | CheckpointOptions
 Work = Callable[[ArchSpec, Any, Store, Report], None]
@@ -27,10 +27,10 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "profile": Kind(ProfileOptions, "hybrid_core.profiling.profile:profile"),
-    "niah": Kind(NiahOptions, "hybrid_core.retrieval.niah:niah"),
-    "probes": Kind(ProbeOptions, "hybrid_core.retrieval.probes:probes"),
-    "checkpoint": Kind(CheckpointOptions, "hybrid_core.retrieval.checkpoint:checkpoint"),
+    "profile": Kind(ProfileOptions, "hybrid_core.live.profiling.profile:profile"),
+    "niah": Kind(NiahOptions, "hybrid_core.live.retrieval.niah:niah"),
+    "probes": Kind(ProbeOptions, "hybrid_core.live.retrieval.probes:probes"),
+    "checkpoint": Kind(CheckpointOptions, "hybrid_core.live.retrieval.checkpoint:checkpoint"),
 }
 
 

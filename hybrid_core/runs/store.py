@@ -18,9 +18,10 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
 from hybrid_core.data import NotWritten, data_dir, data_path
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.schema import VARIABLE, PartRow, RunRow, StoreError, open_database, said_in_one_line, sqlite_address
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.validation import SpecError
 
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = get_args(Status)

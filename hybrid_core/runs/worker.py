@@ -11,7 +11,7 @@ from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.lease import Lease, LostLease
 from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import Run, open_store
-from hybrid_core.spec import SpecError
+from hybrid_core.validation import SpecError
 from kernels.implementations import CannotRun
 
 STUCK_S = 600.0  # without a word, once the budget is used up
@@ -83,8 +83,8 @@ def reason(error: Exception) -> str:
     """One line for the user: what happened, and what to try."""
     from torch import OutOfMemoryError
 
-    from hybrid_core.profiling.job import DoesNotFit
-    from hybrid_core.profiling.trace import UnknownOperation
+    from hybrid_core.live.profiling.job import DoesNotFit
+    from hybrid_core.live.profiling.trace import UnknownOperation
 
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
     if isinstance(error, (DoesNotFit, UnknownOperation, SpecError, CannotRun, StoreError, NotWritten)):

@@ -6,9 +6,12 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from hybrid_core import hardware, link, presets
+from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.interop import link
 from hybrid_core.report.html import HOME
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.speed import hardware
+from hybrid_core.validation import SpecError
 
 VIEW, HISTORY, AT = "view", "view.history", "view.at"
 MAX_HISTORY = 200

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import streamlit as st
 
-from hybrid_core import placement, presets
 from hybrid_core.costs.model import fit_depth
+from hybrid_core.design import placement, presets
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.glossary import explain
+from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import parse_config, spec_from_config
-from hybrid_core.spec import MAX_DIM, ArchSpec, IntraMixer, SpecError
+from hybrid_core.mixers.intra import IntraMixer
+from hybrid_core.validation import MAX_DIM, SpecError
 from pages.parts import draft, layout, notes, pictures, places
 
 CHUNKS = tuple(2**i for i in range(MAX_DIM.bit_length()))
@@ -66,7 +69,7 @@ def _draw_window(said: notes.Notes) -> None:
 def _draw_start() -> None:
     st.selectbox(
         "Start from",
-        [*presets.ordered(), *presets.models()],
+        [*presets.ordered(), *published.models()],
         index=None,
         placeholder="a preset or published model",
         key="form.preset",
@@ -81,7 +84,7 @@ def _draw_start() -> None:
 
 def _open_preset() -> None:
     if name := st.session_state["form.preset"]:
-        draft.load(presets.resolve(name))
+        draft.load(published.resolve(name))
         st.session_state["form.preset"] = None
 
 
@@ -90,7 +93,7 @@ def _open_upload() -> None:
     if upload is None:
         return
     if upload.name.endswith(".json"):
-        _open_config(upload.getvalue(), presets.config_name(Path(upload.name)), upload.name)
+        _open_config(upload.getvalue(), published.config_name(Path(upload.name)), upload.name)
         return
     try:
         draft.load(ArchSpec.from_yaml(upload.getvalue()))

@@ -3,10 +3,10 @@
 import pandas as pd
 import streamlit as st
 
-from hybrid_core import hardware
+from hybrid_core.evidence.guide import ROLES, Need, Proposal, candidates, left_out, propose
 from hybrid_core.glossary import explain
-from hybrid_core.guide import ROLES, Need, Proposal, candidates, left_out, propose
 from hybrid_core.report import units
+from hybrid_core.speed import hardware
 from pages.parts import design, draft, layout, work
 
 SIZES = ("350M", "1B", "3B")

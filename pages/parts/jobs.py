@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.report import units
 from hybrid_core.report.foreign import MALFORMED, malformed, unreadable
 from hybrid_core.report.html import report
@@ -17,7 +18,7 @@ from hybrid_core.runs import Run, StoreError, cancel, open_store, submit
 from hybrid_core.runs.devices import devices, why_no_gpu
 from hybrid_core.runs.kinds import Options, kind_of
 from hybrid_core.runs.store import ACTIVE, UnknownRun, now
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.validation import SpecError
 from pages.parts import design
 
 DRAWN = "jobs.drawn"  # the whole page is being drawn, not the queue alone

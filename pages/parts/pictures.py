@@ -5,8 +5,12 @@ from collections.abc import Iterator
 from html import escape
 from itertools import groupby
 
-from hybrid_core.registry import KINDS, kind_of
-from hybrid_core.spec import ArchSpec, AttentionMixer, IntraMixer, Mamba2Mixer, SwaMixer
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.intra import IntraMixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.registry import KINDS, kind_of
+from hybrid_core.mixers.swa import SwaMixer
 
 # Of the letters that strategies place; M is Mamba-2 here, whichever Mamba it stands for.
 COLOURS = {letter: KINDS[mixer].colour for letter, mixer in zip("ASMH", (AttentionMixer, SwaMixer, Mamba2Mixer, IntraMixer), strict=True)}

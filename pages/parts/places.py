@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from hybrid_core import placement
+from hybrid_core.design import placement
 from hybrid_core.glossary import explain
 from pages.parts import browser, draft, pictures
 

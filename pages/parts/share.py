@@ -4,9 +4,10 @@ from functools import partial
 
 import streamlit as st
 
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop.export import export, notes
 from hybrid_core.report.html import design_report
-from hybrid_core.spec import ArchSpec, SpecError
+from hybrid_core.validation import SpecError
 from pages.parts import design
 
 FRAMEWORKS = {

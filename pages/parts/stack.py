@@ -5,10 +5,10 @@ from typing import Any
 
 import streamlit as st
 
-from hybrid_core import placement
+from hybrid_core.design import placement
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.glossary import explain
 from hybrid_core.report import figures
-from hybrid_core.spec import ArchSpec
 from hybrid_core.workload import Workload
 from pages.parts import browser, draft
 

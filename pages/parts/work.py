@@ -4,11 +4,11 @@ from typing import get_args
 
 import streamlit as st
 
-from hybrid_core import hardware
-from hybrid_core.advice import SCENARIOS, Scenario, scenario
+from hybrid_core.evidence.advice import SCENARIOS, Scenario, scenario
 from hybrid_core.glossary import explain
-from hybrid_core.link import View
+from hybrid_core.interop.link import View
 from hybrid_core.report import units
+from hybrid_core.speed import hardware
 from hybrid_core.stored import ComputeDtype, WeightFormat
 from hybrid_core.workload import CacheDtype, Workload
 from pages.parts import design

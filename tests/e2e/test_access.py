@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, TimeoutError, expect
 
-from hybrid_core import presets
+from hybrid_core.design import presets
 from hybrid_core.report.html import report
 from hybrid_core.runs.schema import sqlite_address
 from hybrid_core.runs.store import RunStore

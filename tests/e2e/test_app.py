@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from hybrid_core import link, presets
 from hybrid_core.costs.model import model_costs
-from hybrid_core.profiling.options import ProfileOptions
+from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.interop import link
+from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.report import units
 from hybrid_core.runs.schema import sqlite_address
 from hybrid_core.runs.store import RunStore
-from hybrid_core.spec import ArchSpec
 from tests.e2e.conftest import confirm_cancel, expect_toast, visit, visitor, whole
 from tests.jobs import device_taken
 

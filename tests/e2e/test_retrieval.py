@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from hybrid_core import link
+from hybrid_core.interop import link
 from hybrid_core.runs.store import RunStore
 from tests.designs import design
 from tests.e2e.conftest import confirm_cancel, serve, visit, whole

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybrid_core import presets
-from hybrid_core.modules import HybridLM, build
-from hybrid_core.modules.cache import TORCH_DTYPES, Cache
-from hybrid_core.modules.decode import decoder
-from hybrid_core.retrieval.proxy import proxy
-from hybrid_core.spec import ArchSpec
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.interop import published
+from hybrid_core.live.modules import HybridLM, build
+from hybrid_core.live.modules.cache import TORCH_DTYPES, Cache
+from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.retrieval.proxy import proxy
 from kernels import forget, ran
 from tests.conftest import assert_close
 from tests.designs import INTRA_COMBINATIONS, axes_id, design, intra_design
-from tests.test_modules import LENGTH, VARIANTS, lively, some_tokens
+from tests.live.test_modules import LENGTH, VARIANTS, lively, some_tokens
 
 pytestmark = pytest.mark.gpu
 
@@ -27,7 +27,7 @@ FAMILIES += ("Mamba-Codestral-7B-v0.1", "Nemotron-H-8B", "Samba-1.3B", "Zamba-7B
 
 def small(name: str) -> ArchSpec:
     """A published model in small, with everything that sets its family apart."""
-    return proxy(presets.models()[name].spec, 64, 256, 50)
+    return proxy(published.models()[name].spec, 64, 256, 50)
 
 
 def on(device: torch.device, model: HybridLM, dtype: torch.dtype = torch.float32) -> HybridLM:

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from hybrid_core import hardware, presets
-from hybrid_core.profiling.calibrate import Calibration
-from hybrid_core.profiling.device import free_memory
-from hybrid_core.profiling.energy import EnergyLog
-from hybrid_core.profiling.options import ProfileOptions
-from hybrid_core.profiling.profile import profile
+from hybrid_core.design import presets
+from hybrid_core.live.profiling.calibrate import Calibration
+from hybrid_core.live.profiling.device import free_memory
+from hybrid_core.live.profiling.energy import EnergyLog
+from hybrid_core.live.profiling.options import ProfileOptions
+from hybrid_core.live.profiling.profile import profile
 from hybrid_core.runs import Dispatcher, Run, open_store, submit
 from hybrid_core.runs.devices import devices
 from hybrid_core.runs.worker import reason
+from hybrid_core.speed import hardware
 from tests.designs import design
 
 pytestmark = pytest.mark.gpu

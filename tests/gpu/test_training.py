@@ -7,18 +7,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hybrid_core import presets
-from hybrid_core.modules import HybridLM, build
-from hybrid_core.retrieval import task
-from hybrid_core.retrieval.niah import niah
-from hybrid_core.retrieval.options import NiahOptions
-from hybrid_core.retrieval.proxy import proxy
-from hybrid_core.retrieval.trainer import Trainer, Training
-from hybrid_core.spec import ArchSpec
+from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.live.modules import HybridLM, build
+from hybrid_core.live.retrieval import task
+from hybrid_core.live.retrieval.niah import niah
+from hybrid_core.live.retrieval.options import NiahOptions
+from hybrid_core.live.retrieval.proxy import proxy
+from hybrid_core.live.retrieval.trainer import Trainer, Training
 from tests.conftest import assert_close
 from tests.designs import INTRA_COMBINATIONS, axes_id, design, intra_design
 from tests.gpu.test_decode import FAMILIES, on, small
-from tests.test_modules import VARIANTS, lively, some_tokens
+from tests.live.test_modules import VARIANTS, lively, some_tokens
 
 pytestmark = pytest.mark.gpu
 

@@ -1,6 +1,5 @@
-"""Where there is no CUDA device, Triton's interpreter runs the kernels; it must be told before the first of them is imported."""
+"""Where there is no CUDA device, Triton's interpreter runs the kernels (tests/conftest.py tells it)."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,6 @@ import pytest
 import torch
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"
-else:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it the references may not multiply deterministically
 
 
 ON_DEVICE = ("test_triton_", "test_norms", "test_mamba2_step")  # modules whose tensors are on DEVICE

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from hybrid_core import baselines
+from hybrid_core.evidence import baselines
 from hybrid_core.report import units
 from hybrid_core.report.figures import style
 

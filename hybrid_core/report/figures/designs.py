@@ -10,13 +10,13 @@ import numpy as np
 
 from hybrid_core.costs.memory import CONTEXTS, memory, room_for
 from hybrid_core.costs.model import model_costs
-from hybrid_core.costs.roofline import predict
-from hybrid_core.costs.terms import total
-from hybrid_core.hardware import Hardware, catalogue
-from hybrid_core.registry import KINDS, Kind, kind_of
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.mixers.registry import KINDS, Kind, kind_of
 from hybrid_core.report import units
 from hybrid_core.report.figures import style
-from hybrid_core.spec import ArchSpec
+from hybrid_core.speed.hardware import Hardware, catalogue
+from hybrid_core.speed.roofline import predict
+from hybrid_core.terms import total
 from hybrid_core.workload import Workload
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from hybrid_core import baselines
+from hybrid_core.evidence import baselines
 from hybrid_core.report.figures import style
 from hybrid_core.runs.store import Run
 

@@ -5,8 +5,9 @@ from html import escape
 
 import numpy as np
 
-from hybrid_core import baselines, presets
 from hybrid_core.costs.model import model_costs
+from hybrid_core.design import presets
+from hybrid_core.evidence import baselines
 from hybrid_core.report import units
 from hybrid_core.report.figures import names, style
 from hybrid_core.runs.store import Run

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.report import units
 from hybrid_core.report.figures import names
 from hybrid_core.runs.store import Run
-from hybrid_core.spec import ArchSpec
 
 # Okabe and Ito's colours, for designs side by side.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")

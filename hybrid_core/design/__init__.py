@@ -1,0 +1,1 @@
+"""What a design is: ArchSpec and its stack of layers, placement, presets."""

@@ -1,0 +1,46 @@
+"""The paper's designs by name (profiles/presets/*.yaml, whose first comment line says where each comes from)."""
+
+from functools import cache
+from typing import NamedTuple
+
+from hybrid_core.data import PROFILES
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.validation import SpecError, short
+
+FIRST = "inter-1to5-1b"  # what the Compose page opens with
+
+
+TABLE2 = ("llama-1b", "swa-1to5-1b", "mamba-1b", "inter-1to5-1b", "intra-1to5-1b")
+
+
+class Preset(NamedTuple):
+    """A design and the source that its dimensions are quoted from."""
+
+    spec: ArchSpec
+    source: str
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """Every preset's name, sorted."""
+    return tuple(sorted(path.stem for path in (PROFILES / "presets").glob("*.yaml")))
+
+
+@cache
+def ordered() -> tuple[str, ...]:
+    """Every name as a person looks for it: Table 2's five, then narrow to wide, the many variants of Tables 18 and 19 last."""
+
+    def place(name: str) -> tuple[bool, bool, int, str]:
+        return name not in TABLE2, name.count("-") > 3, get(name).spec.d_model, name
+
+    return tuple(sorted(names(), key=place))
+
+
+@cache
+def get(name: str) -> Preset:
+    """The preset called `name`. Raises SpecError for an unknown name."""
+    if name not in names():
+        raise SpecError(f"preset: {short(name)} - unknown; `python -m hybrid_core presets` lists them")
+    text = (PROFILES / "presets" / f"{name}.yaml").read_text("utf-8")
+    source = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    return Preset(ArchSpec.from_yaml(text), source)

@@ -1,0 +1,260 @@
+"""ArchSpec: the one description of a model. Everything else reads the tuple of layers it resolves to (`ArchSpec.stack`).
+
+The YAML sections (sections.py) are what a person writes for the usual kinds of layer; `mixers` and `ffns` give further letters to
+mixers and feed-forwards that a design spells out whole. What one layer is: mixers/.
+"""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_validator
+
+from hybrid_core.design import placement as layout
+from hybrid_core.design.constants import checked_constants
+from hybrid_core.design.sections import (
+    SECTIONS,
+    AttentionSection,
+    DiffSection,
+    IntraSection,
+    LayersSection,
+    Mamba2Section,
+    SsmSection,
+    SwaSection,
+)
+from hybrid_core.design.stack import Layer, check_reuse
+from hybrid_core.ffns.registry import AnyFfn, Ffn
+from hybrid_core.files import read_file
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.base import MIXER, Mixer
+from hybrid_core.mixers.diff_attention import DiffAttentionMixer
+from hybrid_core.mixers.diff_mamba2 import DiffMamba2Mixer
+from hybrid_core.mixers.intra import IntraMixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.none import NoMixer
+from hybrid_core.mixers.swa import SwaMixer
+from hybrid_core.stored import ComputeDtype, StoredWeights, up_to
+from hybrid_core.validation import (
+    MAX_LAYERS,
+    Count,
+    Dim,
+    Epsilon,
+    Frozen,
+    Size,
+    SpecError,
+    divides,
+    exact_int,
+    quiet,
+    rotates_pairs,
+    short,
+)
+from hybrid_core.yaml_io import dump, safe_mapping
+
+
+class _Table(dict[str, Any]):
+    """A mapping that can be hashed, as a design must."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(repr(sorted(self.items())))
+
+
+def _table(reserved: str) -> AfterValidator:
+    """Keys are single letters or digits, none of `reserved`."""
+
+    def check(value: dict[str, Any]) -> _Table:
+        for key in value:
+            if not (len(key) == 1 and key.isascii() and key.isalnum()) or key in reserved:
+                raise ValueError(f"{short(key)} - must be one letter or digit, and none of {', '.join(reserved)}")
+        return _Table(value)
+
+    return AfterValidator(check)
+
+
+def _not_blank(name: str) -> str:
+    if not name.strip(" "):
+        raise ValueError("must have more than blanks")
+    return name
+
+
+class ArchSpec(Frozen):
+    """A whole model. `stack` is the tuple of layers that costs, modules, figures and exports read.
+
+    `post_norm`: mixer and feed-forward have a norm behind them too (Gemma). `meta_tokens`: learnt tokens before every prompt, which
+    the caches hold too (Hymba). `outside_params`: parameters of what stands outside the language model, e.g. a vision tower.
+    `constants`: fields of a published config that change what is computed but no cost, under their name there. `quantization`: matrices
+    that are stored in fewer bits; `state_dtype`: what an engine keeps the scans' states in. Neither changes what the model is.
+    """
+
+    schema_: Annotated[Literal[1], BeforeValidator(exact_int), Field(alias="schema")] = 1
+    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"), AfterValidator(_not_blank)]
+    vocab_size: Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=10_000_000)]
+    tie_embeddings: bool = True
+    norm_eps: Epsilon = 1e-5
+    d_model: Dim
+    n_layers: Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=MAX_LAYERS)]
+    layers: LayersSection
+    attention: AttentionSection | None = None
+    swa: SwaSection | None = None
+    ssm: SsmSection | None = None
+    intra: IntraSection | None = None
+    diff: DiffSection | None = None
+    ffn: Ffn | None = None
+    mixers: Annotated[dict[str, Annotated[Mixer, *MIXER]], _table("".join(layout.LETTERS))] = quiet(_Table())
+    ffns: Annotated[dict[str, Ffn], _table("F")] = quiet(_Table())
+    post_norm: bool = quiet(False)
+    norm: Literal["rms", "layer"] = quiet("rms")
+    meta_tokens: Count = quiet(0)
+    outside_params: Size = quiet(0)
+    constants: Annotated[dict[str, Any], AfterValidator(checked_constants), AfterValidator(_Table)] = quiet(_Table())
+    quantization: Annotated[tuple[StoredWeights, ...], Field(strict=False)] = quiet(())
+    state_dtype: ComputeDtype | None = quiet(None)
+
+    @model_validator(mode="after")
+    def _rules(self) -> "ArchSpec":
+        self._check_letters()
+        for letter in sorted(set(self.letters) - set(self.mixers)):
+            for section in SECTIONS[letter]:
+                if getattr(self, section) is None:
+                    raise ValueError(f"{section}: missing - the layers hold kind {letter}, which needs the section {section!r}")
+            if letter in "HN" and not isinstance(self.ssm, Mamba2Section):
+                raise ValueError(
+                    f"ssm.kind: {self.ssm and self.ssm.kind!r} - kind {letter} has Mamba-2 branches: it needs ssm.kind 'mamba2'"
+                )
+        if self.intra is not None and isinstance(self.ssm, Mamba2Section):
+            head_dim = self.intra.ssm_head_dim or self.ssm.head_dim
+            divides("intra.d_ssm", self.intra.d_ssm, "the SSM's head_dim", head_dim)
+            divides("intra.d_ssm / head_dim", self.intra.d_ssm // head_dim, "ssm.n_groups", self.ssm.n_groups)
+        if self.intra is not None and self.attention is not None and self.attention.position == "rope":
+            rotates_pairs("intra.qk_head_dim", self.intra.qk_head_dim, self.attention.rope_fraction)
+        if "D" in self.letters and self.attention is not None:
+            for key in ("n_heads", "n_kv_heads"):
+                divides(f"attention.{key}", getattr(self.attention, key), "2, for the pairs of kind D", 2)
+        if "N" in self.letters and isinstance(self.ssm, Mamba2Section):
+            heads = self.ssm.d_ssm // self.ssm.head_dim
+            divides("ssm.d_ssm / head_dim", heads, "2 * n_groups, for the two branches of kind N", 2 * self.ssm.n_groups)
+        if any(layer.mixer == NoMixer() and layer.ffn is None for layer in self.stack):
+            raise ValueError(f"layers.pattern: {short(self.letters)} - a layer without mixer (-) needs a feed-forward")
+        check_reuse(self.stack)
+        self._check_stored_layers()
+        return self
+
+    def _check_stored_layers(self) -> None:
+        """Raise unless the layers that `quantization` names are there."""
+        for rule in self.quantization:
+            outside = [layer for layer in rule.layers or () if layer > self.n_layers]
+            if outside:
+                raise ValueError(f"quantization.layers: {outside[0]} - must be from 1 to n_layers ({self.n_layers})")
+
+    def _check_letters(self) -> None:
+        """Raise unless every letter of the two patterns stands for something."""
+        known = {**layout.LETTERS, "-": "none"} | {letter: mixer.kind for letter, mixer in self.mixers.items()}
+        if not set(self.letters) <= set(known):
+            legend = ", ".join(f"{letter} ({name})" for letter, name in known.items())
+            raise ValueError(f"layers.pattern: {short(self.letters)} - may hold only {legend}")
+        feeds = self._feeds
+        if len(feeds) != self.n_layers:
+            raise ValueError(f"layers.ffns: {short(feeds)} - has {len(feeds)} letters, must have n_layers ({self.n_layers})")
+        if not set(feeds) <= {"F", "-", *self.ffns}:
+            raise ValueError(f"layers.ffns: {short(feeds)} - may hold only F (the section ffn), - (none), {', '.join(self.ffns) or 'ffns'}")
+
+    def __hash__(self) -> int:
+        return self.hashed
+
+    @cached_property
+    def hashed(self) -> int:
+        """Worked out once: every cache of costs asks for it."""
+        return hash(tuple(getattr(self, key) for key in type(self).model_fields))
+
+    @cached_property
+    def letters(self) -> str:
+        """The letters of the mixers as written, `mixers`' own among them."""
+        return self.layers.resolve(self.n_layers)
+
+    @cached_property
+    def _feeds(self) -> str:
+        """The letters of the feed-forwards."""
+        return self.layers.ffns if self.layers.ffns is not None else "F" * self.n_layers
+
+    @cached_property
+    def pattern(self) -> str:
+        """One letter per layer by the kind of its mixer, e.g. `MMMAMMMAMMMMM`."""
+        return "".join(layer.letter for layer in self.stack)
+
+    @cached_property
+    def stack(self) -> tuple[Layer, ...]:
+        """The layers as built, first to last."""
+        known = {"-": NoMixer()} | dict(self.mixers)
+        mixers: dict[str, Mixer] = {letter: known.get(letter) or self._mixer(letter) for letter in set(self.letters)}
+        feeds: dict[str, AnyFfn | None] = {"-": None, "F": self.ffn} | dict(self.ffns)
+        pairs = zip(self.letters, self._feeds, strict=True)
+        return tuple(Layer(mixers[letter].letter, mixers[letter], feeds[feed]) for letter, feed in pairs)
+
+    def same_model(self, other: "ArchSpec") -> bool:
+        """Whether both are one model, whatever they are called and however their layers are written."""
+        return self._resolved() == other._resolved()
+
+    def _resolved(self) -> tuple[Any, ...]:
+        plain = ("vocab_size", "tie_embeddings", "norm_eps", "d_model", "post_norm", "norm", "meta_tokens", "outside_params", "constants")
+        return (self.stack, *(getattr(self, key) for key in plain))
+
+    def _mixer(self, letter: str) -> Mixer:
+        """The mixer of a layer of kind `letter`; validation has made sure that its sections are there."""
+        if letter == "M":
+            assert self.ssm
+            return self.ssm.mixer()
+        if letter == "N":
+            assert isinstance(self.ssm, Mamba2Section)
+            assert self.diff
+            ssm = self.ssm.mixer().model_dump() | {"n_groups": 2 * self.ssm.n_groups}
+            return DiffMamba2Mixer(**ssm, **self.diff.model_dump())
+        assert self.attention
+        heads = self.attention.model_dump(exclude={"rope_scaling"}) | {"v_head_dim": self.attention.head_dim}
+        scaling = self.attention.rope_scaling
+        if letter == "A":
+            return AttentionMixer(**heads, rope_scaling=scaling)
+        if letter == "D":
+            assert self.diff
+            return DiffAttentionMixer(**heads, rope_scaling=scaling, **self.diff.model_dump())
+        if letter == "S":
+            assert self.swa
+            return SwaMixer(**(heads | self.swa.model_dump()))  # the window's own theta, unscaled (Appendix E)
+        assert isinstance(self.ssm, Mamba2Section)
+        assert self.intra
+        axes = self.intra.model_dump(include={"norm", "scalar", "fusion", "value", "out", "ssm_norm"})
+        own = {"n_heads": self.intra.n_heads, "n_kv_heads": self.intra.n_kv_heads}
+        own |= {"head_dim": self.intra.qk_head_dim, "v_head_dim": self.intra.v_head_dim}
+        branch = {"d_ssm": self.intra.d_ssm, "head_dim": self.intra.ssm_head_dim or self.ssm.head_dim}
+        ssm = self.ssm.mixer().model_dump() | branch
+        return IntraMixer(attention=AttentionMixer(**(heads | own), rope_scaling=scaling), ssm=Mamba2Mixer(**ssm), **axes)
+
+    # ------------------------------------------------------------ YAML
+
+    @classmethod
+    def from_mapping(cls, data: dict[str, Any]) -> "ArchSpec":
+        """Validate a mapping as it comes out of YAML. Raises SpecError with one line."""
+        if "schema" not in data:
+            raise SpecError("schema: missing - a design starts with 'schema: 1'")
+        return cls._valid(data)
+
+    @classmethod
+    def from_yaml(cls, text: str | bytes) -> "ArchSpec":
+        """Read a design from YAML text. Raises SpecError with one line."""
+        return cls.from_mapping(safe_mapping(text))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "ArchSpec":
+        """Read a design from a YAML file. Raises SpecError with one line."""
+        return cls.from_yaml(read_file(Path(path), "design"))
+
+    def to_yaml(self) -> str:
+        """The design as YAML, byte-stable: `from_yaml(to_yaml(s)) == s` and its own `to_yaml` is the same text."""
+        return dump(self.model_dump(mode="json", exclude_none=True))
+
+    def replace(self, **changes: Any) -> "ArchSpec":
+        """A copy with other top-level values, validated again. Raises SpecError with one line. A shallower stack keeps what its layers
+        are stored in."""
+        if isinstance(changes.get("n_layers"), int) and self.quantization:
+            changes.setdefault("quantization", up_to(self.quantization, changes["n_layers"]))
+        sections = {key: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value for key, value in changes.items()}
+        kept = {key: value for key, value in self.model_dump(exclude_none=True).items() if key not in sections}
+        return ArchSpec.from_mapping(kept | {key: value for key, value in sections.items() if value is not None})

@@ -1,0 +1,1 @@
+"""What the paper's tables say of a design, and how well."""

@@ -1,0 +1,1 @@
+"""One torch-free file per kind of feed-forward."""

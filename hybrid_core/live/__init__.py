@@ -1,0 +1,1 @@
+"""Everything that needs torch: modules, profiling, retrieval, weights of checkpoints."""

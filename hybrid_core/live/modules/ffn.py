@@ -1,0 +1,49 @@
+"""The feed-forwards without experts, gated and plain. Costs: costs/ffn.py."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybrid_core.ffns.base import Activation
+from hybrid_core.ffns.mlp import Mlp
+from hybrid_core.ffns.swiglu import SwiGLU
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """One of the activations that our modules know."""
+    if activation == "relu2":
+        return F.relu(x).square()
+    if activation == "silu":
+        return F.silu(x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+
+
+class GatedFFN(nn.Module):
+    """x [B, T, d_model] -> [B, T, d_model]: down(activation(gate(x)) * up(x))."""
+
+    def __init__(self, spec: SwiGLU, d_model: int) -> None:
+        super().__init__()
+        self.activation = spec.activation
+        self.gate_up = nn.Linear(d_model, 2 * spec.d_ff, bias=spec.bias)
+        self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
+
+    def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
+        """`extra` is added to gate and up: an adapter's share."""
+        widened = self.gate_up(x) if extra is None else self.gate_up(x) + extra
+        gate, up = widened.chunk(2, -1)
+        del widened
+        out: Tensor = self.down(activate(gate, self.activation) * up)
+        return out
+
+
+class PlainFFN(nn.Module):
+    """x [B, T, d_model] -> [B, T, d_model]: down(activation(up(x)))."""
+
+    def __init__(self, spec: Mlp, d_model: int) -> None:
+        super().__init__()
+        self.activation = spec.activation
+        self.up = nn.Linear(d_model, spec.d_ff, bias=spec.bias)
+        self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.down(activate(self.up(x), self.activation))
+        return out

@@ -1,0 +1,40 @@
+"""Token by token from a prompt, over an explicit cache."""
+
+import torch
+from torch import Tensor
+
+from hybrid_core.live.modules.cache import Cache
+from hybrid_core.live.modules.model import HybridLM
+
+
+@torch.inference_mode()
+def generate(model: HybridLM, prompt: Tensor, n_tokens: int, cache: Cache | None = None, temperature: float = 0.0) -> Tensor:
+    """prompt [B, T] -> the `n_tokens` that follow [B, n_tokens]; greedy unless `temperature` is positive.
+
+    With a `cache` the prompt continues what is in it. Raises ValueError when the cache has no room.
+    """
+    cache = cache or model.new_cache(prompt.shape[0], prompt.shape[1] + n_tokens)
+    logits = prefilled(model, prompt, cache)
+    out = []
+    for step in range(n_tokens):
+        token = _pick(logits[:, -1], temperature)
+        out.append(token)
+        if step + 1 < n_tokens:
+            logits = model(token, cache)
+    return torch.cat(out, 1)
+
+
+def prefilled(model: HybridLM, tokens: Tensor, cache: Cache, chunk_tokens: int | None = None) -> Tensor:
+    """tokens [B, T] into `cache`, all at once or `chunk_tokens` of each sequence at a time, which leaves the same in it; logits of the
+    last position, [B, 1, vocab_size]."""
+    *before, last = tokens.split(chunk_tokens or tokens.shape[1], 1)
+    for piece in before:
+        model(piece, cache, last_only=True)
+    logits: Tensor = model(last, cache, last_only=True)
+    return logits
+
+
+def _pick(logits: Tensor, temperature: float) -> Tensor:
+    if temperature <= 0:
+        return logits.argmax(-1, keepdim=True)
+    return torch.multinomial(torch.softmax(logits.float() / temperature, -1), 1)

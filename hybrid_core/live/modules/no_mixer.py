@@ -1,0 +1,18 @@
+"""The mixer of a layer that has none: a feed-forward alone."""
+
+import torch
+from torch import nn
+
+from hybrid_core.live.modules.cache import CacheDtypes, SSMCache
+from hybrid_core.mixers.none import NoMixer as Spec
+
+
+class NoMixer(nn.Module):
+    """Holds nothing, and its cache holds nothing."""
+
+    def __init__(self, spec: Spec, d_model: int, layer_index: int) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> SSMCache:
+        return SSMCache(*(torch.empty(batch, 0, dtype=dtype, device=device) for dtype in (dtypes.state, dtypes.conv)))

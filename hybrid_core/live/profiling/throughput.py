@@ -1,0 +1,96 @@
+"""Prefill and decode speed of a live model, after the paper's protocol as far as a time budget allows.
+
+The paper (Appendix J) generates from a prompt of 512 to a total length, batch 4, and divides generated tokens by the time. A step's
+time depends on the context alone, so here steps are timed at several contexts and the time of the whole generation is their integral
+(generation.py): the same figure, without generating every token. What was done is in the result.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hybrid_core.live.modules.cache import TORCH_DTYPES, Cache
+from hybrid_core.live.modules.generate import prefilled
+from hybrid_core.live.modules.model import HybridLM
+from hybrid_core.live.profiling.device import synchronise
+
+
+@dataclass
+class Timing:
+    """Seconds of repeated work: the median, and the spread as the lowest and highest."""
+
+    seconds: list[float]
+
+    @property
+    def median_s(self) -> float:
+        return statistics.median(self.seconds)
+
+    def as_dict(self) -> dict[str, float | int]:
+        return {"median_s": self.median_s, "min_s": min(self.seconds), "max_s": max(self.seconds), "repeats": len(self.seconds)}
+
+
+@torch.inference_mode()
+def repeat(work: Callable[[], object], device: torch.device, budget_s: float, most: int, least: int = 1) -> Timing:
+    """Time `work`, which nobody will ask gradients of, until `budget_s` is spent, at least `least` and at most `most` times.
+
+    A call before them is never counted, however small the budget, which it is part of: on it kernels are compiled, libraries choose theirs,
+    and memory is touched for the first time.
+    """
+    begun = time.perf_counter()
+    work()
+    synchronise(device)
+    seconds: list[float] = []
+    while len(seconds) < least or (len(seconds) < most and time.perf_counter() - begun + seconds[-1] <= budget_s):
+        started = time.perf_counter()
+        work()
+        synchronise(device)
+        seconds.append(time.perf_counter() - started)
+    return Timing(seconds)
+
+
+def prefill_work(model: HybridLM, batch: int, prompt_len: int, kv: str, state: str, chunk_tokens: int | None = None) -> Callable[[], None]:
+    """What prefills `batch` prompts into a fresh cache, all at once or `chunk_tokens` at a time."""
+    tokens = torch.randint(model.spec.vocab_size, (batch, prompt_len), device=model.embed.weight.device)
+
+    @torch.inference_mode()
+    def once() -> None:
+        cache = model.new_cache(batch, prompt_len, TORCH_DTYPES[kv], TORCH_DTYPES[state])
+        prefilled(model, tokens, cache, chunk_tokens)
+
+    return once
+
+
+def prefill(work: Callable[[], object], device: torch.device, budget_s: float) -> Timing:
+    """Times `prefill_work`; in chunks, every shape of them has been seen once before."""
+    return repeat(work, device, budget_s, most=5)
+
+
+def filled_cache(model: HybridLM, batch: int, capacity: int, kv: str, state: str) -> Cache:
+    """A cache whose memory has really been written, so that reading it costs what it costs."""
+    cache = model.new_cache(batch, capacity, TORCH_DTYPES[kv], TORCH_DTYPES[state])
+    for tensor in cache.tensors():
+        tensor.fill_(0.01)
+    return cache
+
+
+def step_work(step_from: Callable[[Tensor], Tensor], cache: Cache, context_len: int) -> Callable[[], None]:
+    """What makes one token per sequence, number `context_len`, by a `modules.decode.decoder` over `cache`."""
+    held = next(cache.tensors())
+    token = torch.zeros(held.shape[0], 1, dtype=torch.long, device=held.device)
+
+    @torch.inference_mode()
+    def step() -> None:
+        nonlocal token
+        cache.length = context_len - 1
+        token = step_from(token)[:, -1].argmax(-1, keepdim=True)
+
+    return step
+
+
+def decode_steps(step: Callable[[], None], device: torch.device, budget_s: float) -> Timing:
+    """Times `step_work`, at least two steps of it."""
+    return repeat(step, device, budget_s, most=50, least=2)

@@ -1,0 +1,104 @@
+"""FLOPs of a design, counted on the instantiated model by two counters that nobody here wrote.
+
+The model stands on the meta device: shapes without data. torch's FlopCounterMode sees every operation that is dispatched; fvcore
+walks the graph that torch.jit traces. Both price custom operations by the formula registered in kernels/. An operation that is
+neither priced nor known to hold no matrix product fails the trace: nothing counts as zero by accident.
+"""
+
+import warnings
+from typing import Any
+
+import torch
+from fvcore.nn import FlopCountAnalysis
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+
+from hybrid_core.costs.model import ModelCosts
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.live.modules.model import HybridLM, build
+from kernels.counting import fvcore_handles
+
+# Operations without a matrix product or scan. Not counted, by convention.
+_ELEMENTWISE = """add add_ addcmul clamp clamp_min cos div exp eq floor_divide ge gelu gt le lt masked_fill mul neg pow relu rsqrt rsub
+    sigmoid silu sin softmax _softmax softplus square sub where"""
+_REDUCTIONS = "argsort cumsum linalg_vector_norm max mean _fused_rms_norm native_rms_norm one_hot rms_norm sort sum topk"
+_MOVES = """alias arange as_strided cat chunk clone contiguous copy copy_ detach embedding empty empty_like expand fill_ flatten full gather
+    index index_add index_select lift_fresh new_empty new_zeros numel ones permute repeat_interleave reshape scalar_tensor scatter scatter_
+    select size slice split split_with_sizes squeeze stack t to _to_copy to_copy transpose unbind unflatten _unsafe_view unsqueeze view
+    view_as zeros zeros_like"""
+UNCOUNTED = frozenset(f"{_ELEMENTWISE} {_REDUCTIONS} {_MOVES}".split())
+
+
+class UnknownOperation(RuntimeError):
+    """A counter met an operation that it cannot price."""
+
+
+class _OnlyKnown(TorchDispatchMode):
+    """Fails on any operation that is neither priced by FlopCounterMode nor listed as uncounted."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._overloadpacket.__name__
+        if func._overloadpacket not in flop_registry and name not in UNCOUNTED:
+            raise UnknownOperation(
+                f"FlopCounterMode does not know {func} - give it a formula (kernels/counting.py) or list it as uncounted"
+            )
+        return func(*args, **(kwargs or {}))
+
+
+def count_torch(model: nn.Module, *inputs: Any) -> int:
+    """FLOPs by torch's FlopCounterMode."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, _OnlyKnown():  # type: ignore[no-untyped-call]
+        model(*inputs)
+    return int(counter.get_total_flops())
+
+
+def count_fvcore(model: nn.Module, *inputs: Any) -> int:
+    """FLOPs by fvcore; it counts a multiply-add as 1, so its total is doubled."""
+    analysis = FlopCountAnalysis(model, inputs)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    for name, handle in fvcore_handles().items():
+        analysis.set_op_handle(name, handle)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        total = 2 * analysis.total()
+    unknown = {name for name in analysis.unsupported_ops() if name.split("::")[-1] not in UNCOUNTED}
+    if unknown:
+        raise UnknownOperation(
+            f"fvcore does not know {', '.join(sorted(unknown))} - give it a formula (kernels/counting.py) or list it as uncounted"
+        )
+    return int(total)
+
+
+class _Step(nn.Module):
+    """One decode step whose token is number `context_len`, as a module that fvcore can trace."""
+
+    def __init__(self, model: HybridLM, context_len: int) -> None:
+        super().__init__()
+        self.model, self.context_len = model, context_len
+        self.cache = model.new_cache(1, context_len)  # made here, as meta tokens are no part of a step
+
+    def forward(self, token: torch.Tensor) -> torch.Tensor:
+        self.cache.length = self.context_len - 1
+        logits: torch.Tensor = self.model(token, self.cache)
+        return logits
+
+
+def trace(spec: ArchSpec, seq_len: int) -> dict[str, dict[str, int]]:
+    """FLOPs of one sequence: `forward` over seq_len tokens with all logits, and one `decode` step at seq_len tokens,
+    each by fvcore, by FlopCounterMode and by the exact closed form. Raises UnknownOperation."""
+    model, costs = build(spec, "meta", torch.bfloat16), ModelCosts(spec)
+    tokens = torch.empty(1, seq_len, dtype=torch.long, device="meta")
+    step = _Step(model, seq_len)
+    return {
+        "forward": {
+            "fvcore": count_fvcore(model, tokens),
+            "torch": count_torch(model, tokens),
+            "exact": int(costs.forward_flops(seq_len)),
+        },
+        "decode": {
+            "fvcore": count_fvcore(step, tokens[:, :1]),
+            "torch": count_torch(step, tokens[:, :1]),
+            "exact": int(costs.decode_flops(seq_len)),
+        },
+    }

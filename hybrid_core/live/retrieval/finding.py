@@ -1,0 +1,22 @@
+"""What the paper's Figure 4 shows for each family of designs. The figure prints no numbers, so this is in words. No torch."""
+
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.evidence.quality.mixture import mixture
+
+SOURCE = "Figure 4 and Section 4.3, models of 1B trained at 8K tokens"
+_WINDOWS = "Models with sliding windows recall only what lies in the window, in the sinks or near the end of the context."
+_HYBRIDS = "recall holds at every depth to about 1.5 times the trained length; what goes first beyond it is the middle of the context."
+FIGURE4 = {
+    "llama": "Llama recalls at every depth of its trained length, and next to nothing past it.",
+    "swa": _WINDOWS,
+    "window": _WINDOWS,
+    "mamba": "Mamba recalls only what lies near the end of the context.",
+    "inter": f"Inter-hybrid: {_HYBRIDS}",
+    "intra": f"Intra-hybrid: {_HYBRIDS}",
+}
+
+
+def finding(spec: ArchSpec) -> str:
+    """The paper's finding for designs of this kind, or that it has none."""
+    mixed = mixture(spec.pattern)
+    return FIGURE4[mixed.family] if mixed else "The paper's retrieval test has no design with this mix of layers."

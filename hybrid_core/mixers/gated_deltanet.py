@@ -1,0 +1,47 @@
+"""Gated DeltaNet. Costed, not built."""
+
+from typing import ClassVar, Self
+
+from pydantic import model_validator
+
+from hybrid_core.mixers.base import Mixer
+from hybrid_core.mixers.sized import Matrix, SizedCosts, Sizes
+from hybrid_core.validation import Dim, divides
+
+
+class GatedDeltaNetMixer(Mixer):
+    """Gated DeltaNet (arXiv 2412.06464) as in Qwen3-Next: a delta-rule state of key by value channels for each value head."""
+
+    kind: ClassVar[str] = "gated_deltanet"
+    letter: ClassVar[str] = "R"
+    n_k_heads: Dim
+    n_v_heads: Dim
+    k_head_dim: Dim
+    v_head_dim: Dim
+    d_conv: Dim = 4
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        divides("n_v_heads", self.n_v_heads, "n_k_heads", self.n_k_heads)
+        return self
+
+    def costs(self, d_model: int) -> SizedCosts:
+        """q, k, v and the gate z; two numbers a head for decay and step; a norm of the value head's width. Per state element and token:
+        decay (1), what the key recalls (2), the correction written (2), what the query reads (2)."""
+        d_k, d_v = self.n_k_heads * self.k_head_dim, self.n_v_heads * self.v_head_dim
+        state = self.n_v_heads * self.k_head_dim * self.v_head_dim
+        return SizedCosts(
+            d_model,
+            Sizes(
+                matrices=(
+                    ("in_proj", Matrix(d_model, 2 * d_k + 2 * d_v)),
+                    ("decay, step", Matrix(d_model, 2 * self.n_v_heads)),
+                    ("out", Matrix(d_v, d_model)),
+                ),
+                vectors=2 * self.n_v_heads + self.v_head_dim,
+                conv_channels=2 * d_k + d_v,
+                d_conv=self.d_conv,
+                state=state,
+                scan_flops=7 * state,
+            ),
+        )

@@ -1,0 +1,39 @@
+"""Kimi Delta Attention. Costed, not built."""
+
+from typing import ClassVar
+
+from hybrid_core.mixers.base import Mixer
+from hybrid_core.mixers.sized import Matrix, SizedCosts, Sizes
+from hybrid_core.validation import Dim
+
+
+class KimiDeltaMixer(Mixer):
+    """Kimi Delta Attention: the delta rule with a decay per channel; forget and output gates through a bottleneck of `head_dim`."""
+
+    kind: ClassVar[str] = "kda"
+    letter: ClassVar[str] = "R"
+    n_heads: Dim
+    head_dim: Dim
+    d_conv: Dim = 4
+
+    def costs(self, d_model: int) -> SizedCosts:
+        """q, k, v; forget and output gates through `head_dim`; a step per head; dt bias
+        per channel, decay per head, norm per head width."""
+        width, state = self.n_heads * self.head_dim, self.n_heads * self.head_dim**2
+        return SizedCosts(
+            d_model,
+            Sizes(
+                matrices=(
+                    ("in_proj", Matrix(d_model, 3 * width)),
+                    ("gates", Matrix(d_model, self.head_dim, copies=2)),
+                    ("gates", Matrix(self.head_dim, width, copies=2)),
+                    ("step", Matrix(d_model, self.n_heads)),
+                    ("out", Matrix(width, d_model)),
+                ),
+                vectors=width + self.n_heads + self.head_dim,
+                conv_channels=3 * width,
+                d_conv=self.d_conv,
+                state=state,
+                scan_flops=7 * state,
+            ),
+        )

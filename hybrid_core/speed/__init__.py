@@ -1,0 +1,1 @@
+"""How fast a design can be: the ceilings of accelerators, and forecasts."""

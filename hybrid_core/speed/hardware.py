@@ -1,0 +1,212 @@
+"""Accelerators and CPUs: their dense ceilings, each figure with its source, read from profiles/hardware/*.yaml."""
+
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from hybrid_core.costs.engine import MEMORY_SHARE
+from hybrid_core.data import PROFILES, data_dir, data_path, write_whole
+from hybrid_core.files import read_file
+from hybrid_core.validation import Dim, Frozen, Positive, SpecError, first_line, nearest, short
+
+MEASURE_AGAIN = "delete the file, or run `python -m hybrid_core calibrate` again"
+
+
+class Source(Frozen):
+    """Where some of a device's figures are from, and what was done to them (such as halving a peak printed with sparsity)."""
+
+    fields: tuple[str, ...] = Field(strict=False)
+    text: str
+    url: str
+
+
+class PeakFlops(Frozen):
+    """FLOP/s of dense matrix products per dtype, one multiply-add being 2; null where the device has no such units."""
+
+    fp32: float
+    bf16: float
+    fp16: float
+    fp8: float | None
+
+
+CallSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Rates(Frozen):
+    """What a device was seen to do per kind of work, through the operations that the modules use (`calibrate`).
+
+    `linear`: (rows, seconds per weight) of a matrix product with weights too large for the caches; the rest are FLOP/s, bytes/s and, per
+    kind of layer, the seconds that a step spends on calls when there is nothing to compute.
+    """
+
+    dtype: str
+    linear: Annotated[tuple[tuple[Dim, Positive], ...], Field(strict=False, min_length=1)]
+    attention_flops_per_s: float
+    window_flops_per_s: float
+    scan_flops_per_s: float
+    kv_bytes_per_s: float
+    state_bytes_per_s: float
+    elementwise_bytes_per_s: float
+    call_s: Annotated[dict[str, CallSeconds], Field(min_length=1)]
+
+    @field_validator("linear")
+    @classmethod
+    def _more_and_more_rows(cls, linear: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+        if any(after[0] <= before[0] for before, after in pairwise(linear)):
+            raise ValueError("must have more rows from point to point")
+        return linear
+
+    def weight_s(self, rows: Any) -> Any:
+        """Seconds per weight at `rows` rows: between two measured points along a line in logarithms, beyond the last in proportion."""
+        known, seconds = (np.array(column, dtype=float) for column in zip(*self.linear, strict=True))
+        inside = np.exp(np.interp(np.log(np.maximum(rows, 1.0)), np.log(known), np.log(seconds)))
+        return inside * np.maximum(1.0, rows / known[-1])
+
+    def calls_s(self, kind: str) -> float:
+        """Seconds of calls per layer and step; a kind that came after the calibration is taken as the slowest one."""
+        return self.call_s.get(kind, max(self.call_s.values()))
+
+
+class Hardware(Frozen):
+    """One device. Bandwidth is decimal bytes per second; peaks are dense, with fp32 accumulation."""
+
+    key: str
+    name: str
+    kind: Literal["gpu", "cpu"]
+    memory_bytes: int
+    bandwidth_bytes_per_s: float
+    peak_flops_per_s: PeakFlops
+    tdp_w: Positive
+    sources: tuple[Source, ...] = Field(strict=False)
+    rates: Rates | None = None
+
+    @property
+    def usable_bytes(self) -> int:
+        """What weights, cache and activations may take together."""
+        return int(self.memory_bytes * MEMORY_SHARE)
+
+    @property
+    def basis(self) -> str:
+        """What a prediction for this device rests on."""
+        return f"calibrated rates of {self.name}" if self.rates else f"roofline ceiling of {self.name}"
+
+    def peak(self, dtype: str) -> float:
+        """Dense FLOP/s at `dtype`; raises SpecError where the device has none."""
+        if self.rates and self.rates.dtype != dtype:
+            raise SpecError(f"weight_dtype: {dtype!r} - {self.key} was calibrated in {self.rates.dtype}")
+        peak: float | None = getattr(self.peak_flops_per_s, dtype)
+        if peak is None:
+            raise SpecError(f"weight_dtype: {dtype!r} - {self.key} has no dense {dtype} peak")
+        return peak
+
+
+@cache
+def catalogue() -> dict[str, Hardware]:
+    """Every known device by its key, GPUs first: datasheets in profiles/hardware, and what was measured, in profiles/measured."""
+    sheets, records = sorted((PROFILES / "hardware").glob("*.yaml")), sorted((PROFILES / "measured").glob("*.json"))
+    devices = [Hardware.model_validate(yaml.safe_load(path.read_text("utf-8"))) for path in sheets]
+    devices += [read_device(path) for path in records]
+    return {device.key: device for device in sorted(devices, key=lambda d: (d.kind == "cpu", d.key))}
+
+
+def calibrated() -> dict[str, Hardware]:
+    """This machine's devices as `calibrate` measured them, by key; none before it has run. Files that cannot be read are left out
+    (`unreadable`)."""
+    return _calibrations()[0]
+
+
+def unreadable() -> dict[str, str]:
+    """Calibrations that cannot be used, by the key of their device: one line that says why."""
+    return _calibrations()[1]
+
+
+def _calibrations() -> tuple[dict[str, Hardware], dict[str, str]]:
+    found, wrong = {}, {}
+    for path in sorted(data_path().glob(_file_name("*"))):
+        key = path.stem.removeprefix("calibration-")
+        try:
+            found[key] = read_calibration(path)
+        except SpecError as error:
+            wrong[key] = str(error)
+    return found, wrong
+
+
+def read_calibration(path: Path) -> Hardware:
+    """A device as `calibrate` kept it. Raises SpecError as `read_device` does, and for another device than the file's name has."""
+    device = read_device(path)
+    if path.name != _file_name(device.key):
+        raise SpecError(f"{path}: key: {short(device.key)} - must be that of the file's name; {MEASURE_AGAIN}")
+    return device
+
+
+def read_device(path: Path) -> Hardware:
+    """A device as it was measured. Raises SpecError with one line for a file that is cut, or has figures of another unit."""
+    try:
+        data = read_file(path, "calibration")
+    except SpecError as error:
+        raise SpecError(f"{error} - {MEASURE_AGAIN}") from None
+    try:
+        device = Hardware.model_validate_json(data)
+        _check_units(device)
+    except ValidationError as error:
+        cut = error.errors()[0]["type"] == "json_invalid"
+        raise SpecError(f"{path}: {'cut or damaged' if cut else first_line(error, Hardware)} - {MEASURE_AGAIN}") from None
+    except SpecError as error:
+        raise SpecError(f"{path}: {error}; {MEASURE_AGAIN}") from None
+    return device
+
+
+# What no device is outside of: a figure beyond these was written in another unit.
+_PEAK, _FLOPS, _BYTES = (1e8, 1e18, "FLOP/s"), (1e6, 1e18, "FLOP/s"), (1e6, 1e15, "bytes/s")
+_UNITS: dict[str, tuple[float, float, str]] = {
+    "memory_bytes": (2**28, 2**50, "bytes"),
+    "bandwidth_bytes_per_s": (1e8, 1e15, "bytes/s"),
+    "tdp_w": (0.1, 1e5, "W"),
+    **dict.fromkeys(("fp32", "bf16", "fp16", "fp8"), _PEAK),
+    **dict.fromkeys(("attention_flops_per_s", "window_flops_per_s", "scan_flops_per_s"), _FLOPS),
+    **dict.fromkeys(("kv_bytes_per_s", "state_bytes_per_s", "elementwise_bytes_per_s"), _BYTES),
+}
+
+
+def _check_units(device: Hardware) -> None:
+    """Raise SpecError for a figure that cannot be in its unit."""
+    for part in (device, device.peak_flops_per_s, device.rates):
+        for key, (least, most, unit) in _UNITS.items():
+            value = getattr(part, key, None)
+            if value is not None and not least <= value <= most:
+                raise SpecError(f"{key}: {value} - must be in {unit}, from {least:.0e} to {most:.0e}")
+
+
+def calibration_key(device: str, dtype: str) -> str:
+    """The key under which `calibrate` keeps a device ("cpu", "cuda:0") in a dtype."""
+    return f"this_{device.replace(':', '')}_{dtype}"
+
+
+def keep_calibration(device: Hardware) -> None:
+    """Store a calibrated device with the user's data. Raises NotWritten."""
+    write_whole(data_dir() / _file_name(device.key), device.model_dump_json(indent=1))
+
+
+def _file_name(key: str) -> str:
+    return f"calibration-{key}.json"
+
+
+def devices() -> dict[str, Hardware]:
+    """Every device that a cost can be asked for: this machine's calibrated ones first, then the catalogue."""
+    return calibrated() | catalogue()
+
+
+def get(key: str) -> Hardware:
+    """The device called `key`. Raises SpecError that lists the known ones."""
+    if key in catalogue():
+        return catalogue()[key]  # without a look at the user's files
+    known = devices()
+    if key in known:
+        return known[key]
+    why = unreadable().get(key) or f"must be {nearest(key, known)}"
+    raise SpecError(f"hardware: {short(key)} - {why}")
