@@ -22,8 +22,8 @@ from pages.parts import browser
 
 @asynccontextmanager
 async def loaded(_: st.App) -> AsyncIterator[None]:
-    """Load what pages need before the server says that it is ready, or the first visitor waits for it. The queue of jobs is looked after
-    from then on, whether or not a page is open."""
+    """Load what pages need before the server says that it is ready, or the first visitor waits for
+    it. The queue of jobs is looked after from then on, whether or not a page is open."""
     for module in pkgutil.iter_modules(parts.__path__, f"{parts.__name__}."):
         import_module(module.name)
     presets.ordered()
@@ -34,7 +34,10 @@ async def loaded(_: st.App) -> AsyncIterator[None]:
     yield
 
 
-# In a folder of its own: Streamlit takes a folder `pages` beside the script for navigation of its own, and imports what is beside it.
+# In a folder of its own: Streamlit takes a folder `pages` beside the script for navigation of its
+# own, and imports what is beside it.
 app = st.App(
-    Path(__file__).parent / "web" / "navigation.py", lifespan=loaded, routes=[Mount(browser.PLACE, StaticFiles(directory=browser.STATIC))]
+    Path(__file__).parent / "web" / "navigation.py",
+    lifespan=loaded,
+    routes=[Mount(browser.PLACE, StaticFiles(directory=browser.STATIC))],
 )

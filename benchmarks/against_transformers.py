@@ -1,4 +1,5 @@
-"""Our models against transformers' on one device, with the same weights: a part of `benchmarks.gpu`."""
+"""Our models against transformers' on one device, with the same weights: a part of
+`benchmarks.gpu`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -14,8 +15,21 @@ from hybrid_core.live.profiling.device import synchronise
 from hybrid_core.live.weights import from_transformers
 from hybrid_core.workload import PAPER_BATCH
 
-SIZE = {"vocab_size": 32_000, "hidden_size": 1024, "num_hidden_layers": 24, "tie_word_embeddings": True}
-SSM = {"num_heads": 32, "head_dim": 64, "state_size": 128, "n_groups": 1, "expand": 2, "conv_kernel": 4, "chunk_size": 256}
+SIZE = {
+    "vocab_size": 32_000,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "tie_word_embeddings": True,
+}
+SSM = {
+    "num_heads": 32,
+    "head_dim": 64,
+    "state_size": 128,
+    "n_groups": 1,
+    "expand": 2,
+    "conv_kernel": 4,
+    "chunk_size": 256,
+}
 HEADS = {"num_attention_heads": 16, "num_key_value_heads": 4, "intermediate_size": 2816}
 MODELS: dict[str, Callable[[], Any]] = {
     "Mamba-2 24 x 1024": lambda: Mamba2ForCausalLM(Mamba2Config(**SIZE, **SSM)),
@@ -30,16 +44,24 @@ def steps(device: torch.device, tokens: int) -> dict[str, Step]:
 
 @torch.inference_mode()
 def compared(name: str, device: torch.device, tokens: int) -> Result:
-    """Prefill of four prompts and the decode step after it, in bf16. Results are checked first, in float32: with these random weights
-    bf16 alone moves transformers' own logits by a third."""
+    """Prefill of four prompts and the decode step after it, in bf16. Results are checked first, in
+    float32: with these random weights bf16 alone moves transformers' own logits by a third."""
     torch.manual_seed(0)
     theirs = MODELS[name]().to(device).eval()
     ours = from_transformers(theirs.config.to_dict(), theirs.state_dict()).to(device)
     prompt = torch.randint(SIZE["vocab_size"], (PAPER_BATCH, tokens), device=device)
-    difference = same(ours(prompt[:1], last_only=True), theirs(prompt[:1], logits_to_keep=1).logits, f"{name} and transformers'", 5e-3)
+    difference = same(
+        ours(prompt[:1], last_only=True),
+        theirs(prompt[:1], logits_to_keep=1).logits,
+        f"{name} and transformers'",
+        5e-3,
+    )
     theirs, ours = theirs.to(torch.bfloat16), ours.to(torch.bfloat16)
     cache = ours.new_cache(PAPER_BATCH, 2 * tokens)
-    first, out = ours(prompt, cache, last_only=True), theirs(prompt, use_cache=True, logits_to_keep=1)
+    first, out = (
+        ours(prompt, cache, last_only=True),
+        theirs(prompt, use_cache=True, logits_to_keep=1),
+    )
     token, step = first[:, -1:].argmax(-1), decoder(ours, cache)
     held = {key: out[key] for key in ("cache_params", "past_key_values") if key in out}
 
@@ -64,6 +86,11 @@ def compared(name: str, device: torch.device, tokens: int) -> Result:
         "prefill, transformers": timed(lambda: theirs(prompt, use_cache=True, logits_to_keep=1)),
     }
     seconds = best(works, 10)
-    ratios = {f"{what}_times_as_fast": seconds[f"{what}, transformers"] / seconds[what] for what in ("decode", "prefill")}
-    print(f"{name}: decode {ratios['decode_times_as_fast']:.2f}, prefill {ratios['prefill_times_as_fast']:.2f} times transformers' speed")
+    ratios = {
+        f"{what}_times_as_fast": seconds[f"{what}, transformers"] / seconds[what]
+        for what in ("decode", "prefill")
+    }
+    print(
+        f"{name}: decode {ratios['decode_times_as_fast']:.2f}, prefill {ratios['prefill_times_as_fast']:.2f} times transformers' speed"
+    )
     return {"seconds": seconds, "difference": difference} | ratios

@@ -1,10 +1,11 @@
-"""How fast the app answers: `python -m benchmarks.app`. Needs Chromium and the packages of requirements-dev.txt.
+"""How fast the app answers: `python -m benchmarks.app`. Needs Chromium and the packages of
+requirements-dev.txt.
 
-Prints: seconds from a ready server to the first page with numbers and with charts; milliseconds from a widget change of a 100-layer design
-to new numbers, to a new stack and new charts in sight, and to all charts (median and p95 of 20); seconds that each change takes while 20
-visitors make one every five seconds (without their browsers, which would share this machine's cores); microseconds for one `cost` (closed
-forms only, nothing remembered); whether the server ever loaded torch.
-"""
+Prints: seconds from a ready server to the first page with numbers and with charts; milliseconds
+from a widget change of a 100-layer design to new numbers, to a new stack and new charts in sight,
+and to all charts (median and p95 of 20); seconds that each change takes while 20 visitors make one
+every five seconds (without their browsers, which would share this machine's cores); microseconds
+for one `cost` (closed forms only, nothing remembered); whether the server ever loaded torch."""
 
 import asyncio
 import json
@@ -42,7 +43,9 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 ).split()
 VALUE = ".numbers div:has-text('Parameters without embedding') .value"
-DEEP = presets.get(presets.FIRST).spec.replace(name="deep", n_layers=100, layers=LayersSection(strategy="inter", ratio="1:5"))
+DEEP = presets.get(presets.FIRST).spec.replace(
+    name="deep", n_layers=100, layers=LayersSection(strategy="inter", ratio="1:5")
+)
 VISITORS, CHANGES, PAUSE_S = 20, 6, 5.0
 
 
@@ -59,14 +62,16 @@ def cost_us() -> float:
     return statistics.median(seconds) * 1e6
 
 
-# The stack has as many rows as layers, and every chart, or every one in sight, is another one than before and drawn.
+# The stack has as many rows as layers, and every chart, or every one in sight, is another one than
+# before and drawn.
 REDRAWN = """([layers, before, all]) => document.querySelectorAll('.stack button').length == layers &&
   [...document.querySelectorAll('.chart')].every((chart, i) => (chart.ariaBusy == 'false' && chart.ariaLabel != before[i]) ||
     (!all && chart.getBoundingClientRect().top > innerHeight))"""
 
 
 def changes_ms(page: Page) -> list[list[float]]:
-    """Twenty changes of the number of layers by keyboard; each until a number, the charts in sight, and all charts have changed."""
+    """Twenty changes of the number of layers by keyboard; each until a number, the charts in sight,
+    and all charts have changed."""
     field = page.get_by_label("Layers", exact=True)
     times: list[list[float]] = [[], [], []]
     for i in range(20):
@@ -75,7 +80,9 @@ def changes_ms(page: Page) -> list[list[float]]:
         field.fill(str(layers))
         started = time.perf_counter()
         field.press("Enter")
-        page.wait_for_function("before => document.querySelector('.numbers .value').innerText != before", arg=number)
+        page.wait_for_function(
+            "before => document.querySelector('.numbers .value').innerText != before", arg=number
+        )
         times[0].append((time.perf_counter() - started) * 1e3)
         for everything, seen in enumerate(times[1:]):
             page.wait_for_function(REDRAWN, arg=[layers, drawn, bool(everything)])
@@ -88,26 +95,37 @@ def spread(values: list[float], digits: int = 0) -> dict[str, float]:
     """Median and 95th percentile."""
     ordered = sorted(values)
     p95 = ordered[min(len(ordered) - 1, round(0.95 * len(ordered)) - 1)]
-    return {"median": round(statistics.median(values), digits), "p95": round(p95, digits), "n": len(values)}
+    return {
+        "median": round(statistics.median(values), digits),
+        "p95": round(p95, digits),
+        "n": len(values),
+    }
 
 
 class Visitor:
-    """A browser's side of Streamlit's protocol: asks for a page, changes one control, waits until the script has finished."""
+    """A browser's side of Streamlit's protocol: asks for a page, changes one control, waits until
+    the script has finished."""
 
     def __init__(self, socket: websockets.ClientConnection, query: str) -> None:
         self.socket, self.query, self.field = socket, query, ""
 
     async def rerun(self, **states: int) -> float:
-        """Seconds until everything for the page has arrived; remembers the control called Layers."""
+        """Seconds until everything for the page has arrived; remembers the control called
+        Layers."""
         started = time.perf_counter()
         message = BackMsg()
         message.rerun_script.query_string = self.query
-        message.rerun_script.widget_states.widgets.extend(WidgetState(id=key, double_value=n) for key, n in states.items())
+        message.rerun_script.widget_states.widgets.extend(
+            WidgetState(id=key, double_value=n) for key, n in states.items()
+        )
         await self.socket.send(message.SerializeToString())
         while True:
             answer = ForwardMsg.FromString(await self.socket.recv())
             element = answer.delta.new_element
-            if element.WhichOneof("type") == "number_input" and element.number_input.label == "Layers":
+            if (
+                element.WhichOneof("type") == "number_input"
+                and element.number_input.label == "Layers"
+            ):
                 self.field = element.number_input.id
             if answer.WhichOneof("type") == "script_finished":
                 return time.perf_counter() - started
@@ -119,7 +137,9 @@ async def visit(number: int) -> list[float]:
     await asyncio.sleep(random.uniform(0, PAUSE_S))
     seconds = []
     query = f"design={link.encode(DEEP)}"
-    async with websockets.connect(f"ws://localhost:{PORT}/_stcore/stream", subprotocols=["streamlit"], max_size=None) as socket:  # type: ignore[list-item]
+    async with websockets.connect(
+        f"ws://localhost:{PORT}/_stcore/stream", subprotocols=["streamlit"], max_size=None
+    ) as socket:  # type: ignore[list-item]
         visitor = Visitor(socket, query)
         await visitor.rerun()
         for change in range(CHANGES):
@@ -130,7 +150,9 @@ async def visit(number: int) -> list[float]:
 
 async def visits() -> list[float]:
     """All visitors at once."""
-    return [second for found in await asyncio.gather(*map(visit, range(VISITORS))) for second in found]
+    return [
+        second for found in await asyncio.gather(*map(visit, range(VISITORS))) for second in found
+    ]
 
 
 def loads_torch(pid: int) -> bool:
@@ -143,7 +165,12 @@ def served(data: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
     """The app as `make app` starts it, ready, with a data folder of its own unless one is given."""
     with nullcontext(data) if data else tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(PORT)]
-        server = subprocess.Popen(command, cwd=ROOT, env=os.environ | {"HYBRID_DATA_DIR": folder}, stdout=subprocess.DEVNULL)
+        server = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"HYBRID_DATA_DIR": folder},
+            stdout=subprocess.DEVNULL,
+        )
         try:
             while True:
                 try:
@@ -159,7 +186,11 @@ def served(data: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
 
 def chromium() -> str:
     """Where the browser is."""
-    return next(found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name)))
+    return next(
+        found
+        for name in ("chromium", "chromium-browser", "google-chrome")
+        if (found := shutil.which(name))
+    )
 
 
 def main() -> None:
@@ -172,7 +203,9 @@ def main() -> None:
             page.goto(f"http://localhost:{PORT}")
             page.locator(VALUE).wait_for()
             numbers = time.perf_counter() - started
-            page.wait_for_function("document.querySelectorAll('.chart[aria-busy=false]').length >= 4")
+            page.wait_for_function(
+                "document.querySelectorAll('.chart[aria-busy=false]').length >= 4"
+            )
             charts = time.perf_counter() - started
             page.goto(f"http://localhost:{PORT}/?design={link.encode(DEEP)}")
             page.get_by_role("heading", name="deep").wait_for()

@@ -1,9 +1,10 @@
-"""Our modules on a CPU beside transformers' and beside this machine's ceilings: `python -m benchmarks.cpu [--large]`.
+"""Our modules on a CPU beside transformers' and beside this machine's ceilings: `python -m
+benchmarks.cpu [--large]`.
 
-Each result is checked against transformers with the same weights first. Then everything is timed side by side, in turns, in one run;
-the best of several turns counts, since other work on the machine only ever adds. `--large` adds the forward of the five designs of
-Table 2 at 1B, 1 x 2048, bf16, beside the time of their matrix products alone (some minutes).
-"""
+Each result is checked against transformers with the same weights first. Then everything is timed
+side by side, in turns, in one run; the best of several turns counts, since other work on the
+machine only ever adds. `--large` adds the forward of the five designs of Table 2 at 1B, 1 x 2048,
+bf16, beside the time of their matrix products alone (some minutes)."""
 
 import argparse
 import copy
@@ -23,11 +24,20 @@ from hybrid_core.live.profiling.device import describe
 from hybrid_core.live.weights import from_transformers
 
 SIZE = {"vocab_size": 32_000, "hidden_size": 768, "num_hidden_layers": 24}
-SSM = {"num_heads": 24, "head_dim": 64, "state_size": 128, "n_groups": 1, "expand": 2, "conv_kernel": 4, "chunk_size": 256}
+SSM = {
+    "num_heads": 24,
+    "head_dim": 64,
+    "state_size": 128,
+    "n_groups": 1,
+    "expand": 2,
+    "conv_kernel": 4,
+    "chunk_size": 256,
+}
 
 
 def products(weights: Iterable[Tensor], rows: int) -> Work:
-    """The product of `rows` vectors, made before, with every weight: what a forward over as many tokens cannot do without."""
+    """The product of `rows` vectors, made before, with every weight: what a forward over as many
+    tokens cannot do without."""
     pairs = [(torch.randn(rows, weight.shape[1], dtype=weight.dtype), weight) for weight in weights]
 
     def work() -> None:
@@ -50,9 +60,15 @@ def matrices(model: nn.Module) -> Iterator[Tensor]:
 def models() -> Iterator[tuple[str, nn.Module]]:
     """transformers' models, whose weights ours take."""
     torch.manual_seed(0)
-    yield "Mamba-2 24 x 768", Mamba2ForCausalLM(Mamba2Config(**SIZE, **SSM, tie_word_embeddings=True)).eval()
+    yield (
+        "Mamba-2 24 x 768",
+        Mamba2ForCausalLM(Mamba2Config(**SIZE, **SSM, tie_word_embeddings=True)).eval(),
+    )
     heads = {"num_attention_heads": 12, "num_key_value_heads": 4, "intermediate_size": 2048}
-    yield "Llama 24 x 768", LlamaForCausalLM(LlamaConfig(**SIZE, **heads, tie_word_embeddings=True)).eval()
+    yield (
+        "Llama 24 x 768",
+        LlamaForCausalLM(LlamaConfig(**SIZE, **heads, tie_word_embeddings=True)).eval(),
+    )
 
 
 def mixer_forward(ours: HybridLM, theirs: nn.Module) -> None:
@@ -77,12 +93,16 @@ def build_half(module: nn.Module) -> nn.Module:
 
 
 def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
-    """The mixer's matrix products alone: both projections, and the scan's products over chunks of the spec's size."""
+    """The mixer's matrix products alone: both projections, and the scan's products over chunks of
+    the spec's size."""
     s, projections = mixer.spec, products(linear_weights(mixer), 2048)
     chunks, length = 2048 // s.chunk_size, s.chunk_size
     B, C = (torch.randn(chunks, length, s.d_state, dtype=dtype) for _ in range(2))
     weights = torch.randn(s.n_heads, length, length, dtype=dtype)
-    x, state = torch.randn(s.n_heads, length, s.head_dim, dtype=dtype), torch.randn(s.d_state, s.d_ssm, dtype=dtype)
+    x, state = (
+        torch.randn(s.n_heads, length, s.head_dim, dtype=dtype),
+        torch.randn(s.d_state, s.d_ssm, dtype=dtype),
+    )
     wide = torch.randn(s.d_ssm, length, dtype=dtype)
 
     def work() -> None:
@@ -97,7 +117,8 @@ def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
 
 
 def stepper(model: HybridLM, prompt: Tensor, path: str) -> Callable[[Tensor], Tensor]:
-    """A decode step after the prompt, by one of the paths of `decoder`; every call is the first one after it."""
+    """A decode step after the prompt, by one of the paths of `decoder`; every call is the first one
+    after it."""
     cache = model.new_cache(1, 4096)
     model(prompt, cache, last_only=True)
     step = decoder(model, cache, path)
@@ -141,7 +162,10 @@ def large() -> None:
     for name in presets.TABLE2:
         model = build(presets.get(name).spec, dtype=torch.bfloat16)
         tokens = torch.randint(model.spec.vocab_size, (1, 2048))
-        works = {"ours": lambda m=model, t=tokens: m(t, last_only=True), "matrix products": products(linear_weights(model), 2048)}
+        works = {
+            "ours": lambda m=model, t=tokens: m(t, last_only=True),
+            "matrix products": products(linear_weights(model), 2048),
+        }
         table(f"{name}: forward 1 x 2048, bf16", best(works, 2), "matrix products")
 
 
@@ -151,9 +175,15 @@ def table(title: str, seconds: dict[str, float], floor: str) -> None:
     for name, value in seconds.items():
         print(f"  {name:26}{1000 * value:>10.1f}{value / seconds[floor]:>24.2f}")
     if "transformers" in seconds:
-        print(f"  ours is {seconds['transformers'] / seconds['ours']:.2f} times as fast as transformers", flush=True)
+        print(
+            f"  ours is {seconds['transformers'] / seconds['ours']:.2f} times as fast as transformers",
+            flush=True,
+        )
     if "ours bf16" in seconds:
-        print(f"  bf16 is {seconds['ours'] / seconds['ours bf16']:.2f} times as fast as fp32", flush=True)
+        print(
+            f"  bf16 is {seconds['ours'] / seconds['ours bf16']:.2f} times as fast as fp32",
+            flush=True,
+        )
 
 
 def main() -> None:

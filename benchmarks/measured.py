@@ -1,9 +1,10 @@
-"""The entry of a GPU in profiles/measured/, from the records of a run: `python -m benchmarks.measured FOLDER [--out FOLDER]`.
+"""The entry of a GPU in profiles/measured/, from the records of a run: `python -m
+benchmarks.measured FOLDER [--out FOLDER]`.
 
-Writes <device>.json, what `calibrate` would have kept on that machine (`hardware.read_device` reads it), and <device>.csv, the
-measured prefill, decode and generation of each design, which the rates did not come from. profiles/measured/README.md describes both.
-Takes only steps that are done, and says which parts had others.
-"""
+Writes <device>.json, what `calibrate` would have kept on that machine (`hardware.read_device` reads
+it), and <device>.csv, the measured prefill, decode and generation of each design, which the rates
+did not come from. profiles/measured/README.md describes both. Takes only steps that are done, and
+says which parts had others."""
 
 import argparse
 import csv
@@ -21,7 +22,8 @@ from hybrid_core.validation import SpecError
 
 
 class Row(NamedTuple):
-    """One measurement: `seconds` of the whole prefill, of a step, or of the whole generation; `tokens` in, held, or in all."""
+    """One measurement: `seconds` of the whole prefill, of a step, or of the whole generation;
+    `tokens` in, held, or in all."""
 
     design: str
     phase: str
@@ -34,13 +36,34 @@ class Row(NamedTuple):
 def rows(folder: Path) -> Iterator[Row]:
     """Every measurement of a design in a run's records."""
     for found in results(folder / "prefill.json").values():
-        yield _row(found["design"], "prefill", found["batch_size"], found["prompt_len"], found["best_s"], found["prompt_len"])
+        yield _row(
+            found["design"],
+            "prefill",
+            found["batch_size"],
+            found["prompt_len"],
+            found["best_s"],
+            found["prompt_len"],
+        )
     for found in results(folder / "decode.json").values():
-        yield _row(found["design"], "decode", found["batch_size"], found["context_len"], found["median_s"], 1)
+        yield _row(
+            found["design"],
+            "decode",
+            found["batch_size"],
+            found["context_len"],
+            found["median_s"],
+            1,
+        )
     for design, parts in results(folder / "paper.json").items():
         batch = parts["decode"]["batch_size"]
         for found in parts["generation"]["rows"]:
-            yield Row(design, "generation", batch, found["total_len"], found["latency_s"], found["tokens_per_s"])
+            yield Row(
+                design,
+                "generation",
+                batch,
+                found["total_len"],
+                found["latency_s"],
+                found["tokens_per_s"],
+            )
 
 
 def _row(design: str, phase: str, batch_size: int, tokens: int, seconds: float, made: int) -> Row:
@@ -48,19 +71,26 @@ def _row(design: str, phase: str, batch_size: int, tokens: int, seconds: float, 
 
 
 def entry(folder: Path) -> Hardware:
-    """The calibrated device of a run, under its own name. Raises SpecError where the run has none."""
+    """The calibrated device of a run, under its own name. Raises SpecError where the run has
+    none."""
     path = folder / "calibrate.json"
     calibrations = results(path)
     if not calibrations:
-        raise SpecError(f"{path} - no calibration that is done; `python -m benchmarks.gpu calibrate --out {folder}` makes it")
+        raise SpecError(
+            f"{path} - no calibration that is done; `python -m benchmarks.gpu calibrate --out {folder}` makes it"
+        )
     rates = Hardware.model_validate_json(json.dumps(calibrations["bf16"]))
     record = kept(path)
     environment = record["environment"]
     packages = environment["packages"]
     text = f"measured on {record['date']} in bf16 with torch {packages['torch']}, triton {packages['triton']}"
-    sources = (Source(fields=("peak_flops_per_s", "bandwidth_bytes_per_s", "rates"), text=text, url=""),)
+    sources = (
+        Source(fields=("peak_flops_per_s", "bandwidth_bytes_per_s", "rates"), text=text, url=""),
+    )
     name = environment["name"]
-    return rates.model_copy(update={"key": f"{slug(name)}_bf16", "name": f"{name} (bf16, measured)", "sources": sources})
+    return rates.model_copy(
+        update={"key": f"{slug(name)}_bf16", "name": f"{name} (bf16, measured)", "sources": sources}
+    )
 
 
 def slug(name: str) -> str:
@@ -69,11 +99,16 @@ def slug(name: str) -> str:
 
 
 def one_device(folder: Path) -> str:
-    """The name of the device that all records of a run are from. Raises SpecError for records of several, or none."""
+    """The name of the device that all records of a run are from. Raises SpecError for records of
+    several, or none."""
     records = [kept(path) for path in sorted(folder.glob("*.json"))]
-    names = sorted({record["environment"]["name"] for record in records if record.get("environment")})
+    names = sorted(
+        {record["environment"]["name"] for record in records if record.get("environment")}
+    )
     if len(names) != 1:
-        raise SpecError(f"{folder} - must hold records of one device, and holds those of {', '.join(names) or 'none'}")
+        raise SpecError(
+            f"{folder} - must hold records of one device, and holds those of {', '.join(names) or 'none'}"
+        )
     return names[0]
 
 
@@ -101,7 +136,9 @@ def write(folder: Path, out: Path) -> Path:
 
 def main() -> int:
     """Write, and say where and what is missing; 2 for a folder that cannot make an entry."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=Path)
     parser.add_argument("--out", type=Path, default=data.PROFILES / "measured")
     asked = parser.parse_args()

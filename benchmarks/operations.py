@@ -1,9 +1,10 @@
-"""Every operation's implementations side by side on a CUDA device: `python -m benchmarks.operations [OPERATION ...] [--segments]`.
+"""Every operation's implementations side by side on a CUDA device: `python -m benchmarks.operations
+[OPERATION ...] [--segments]`.
 
-Prints the median milliseconds of each, in bf16 at the sizes of the 1B designs, and how far its results are from eager torch's. What
-cannot run, or computes something else, says so and is not timed. flash-linear-attention's operations stand beside ours where it can be
-imported. --segments times the scan cut into other numbers of segments than its own choice.
-"""
+Prints the median milliseconds of each, in bf16 at the sizes of the 1B designs, and how far its
+results are from eager torch's. What cannot run, or computes something else, says so and is not
+timed. flash-linear-attention's operations stand beside ours where it can be imported. --segments
+times the scan cut into other numbers of segments than its own choice."""
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
@@ -37,7 +38,8 @@ TOKENS = 8192
 
 
 class Case(NamedTuple):
-    """A call of an operation: its size in words, what makes its arguments on torch's default device, and its options."""
+    """A call of an operation: its size in words, what makes its arguments on torch's default
+    device, and its options."""
 
     operation: str
     words: str
@@ -52,10 +54,15 @@ class Case(NamedTuple):
         return OPERATIONS[self.operation].implementations + (("fla",) if comparable else ())
 
     def results(self, implementation: str, arguments: Sequence[Any]) -> list[Tensor]:
-        """Results from copies of the arguments, states that the call leaves in place among them, in float32."""
+        """Results from copies of the arguments, states that the call leaves in place among them, in
+        float32."""
         copies = [x.clone() if isinstance(x, Tensor) else x for x in arguments]
         out = self.call(implementation, copies)
-        return [x.float() for x in (*(out if isinstance(out, tuple) else (out,)), *copies) if isinstance(x, Tensor)]
+        return [
+            x.float()
+            for x in (*(out if isinstance(out, tuple) else (out,)), *copies)
+            if isinstance(x, Tensor)
+        ]
 
     def call(self, implementation: str, arguments: Sequence[Any]) -> Any:
         """Results of one implementation."""
@@ -78,7 +85,14 @@ def positive(*shape: int) -> Tensor:
 def scan_inputs(b: int, t: int, h: int = 32, p: int = 128, n: int = 128) -> list[Tensor]:
     """x, dt, A, B, C, D; x, B and C are slices of one tensor, as the module has them."""
     x, B, C = make(b, t, h * p + 2 * n).split([h * p, n, n], -1)
-    return [x.unflatten(-1, (h, p)), positive(b, t, h), -positive(h), B.unsqueeze(2), C.unsqueeze(2), make(h)]
+    return [
+        x.unflatten(-1, (h, p)),
+        positive(b, t, h),
+        -positive(h),
+        B.unsqueeze(2),
+        C.unsqueeze(2),
+        make(h),
+    ]
 
 
 def step_inputs(b: int) -> list[Tensor]:
@@ -87,9 +101,16 @@ def step_inputs(b: int) -> list[Tensor]:
 
 
 def mamba2_inputs(b: int) -> list[Tensor]:
-    """A row of the projection, the convolution's past, the state, the convolution's weight and bias, three vectors of the heads."""
+    """A row of the projection, the convolution's past, the state, the convolution's weight and
+    bias, three vectors of the heads."""
     sizes = ((b, 4096 + 4352 + 32), (b, 3, 4352))
-    return [*(make(*size) for size in sizes), positive(b, 32, 128, 128), make(4352, 4), make(4352), *(make(32) for _ in range(3))]
+    return [
+        *(make(*size) for size in sizes),
+        positive(b, 32, 128, 128),
+        make(4352, 4),
+        make(4352),
+        *(make(32) for _ in range(3)),
+    ]
 
 
 def attention_inputs(t: int, heads: int, kv_heads: int, width: int, v_width: int) -> list[Tensor]:
@@ -98,13 +119,21 @@ def attention_inputs(t: int, heads: int, kv_heads: int, width: int, v_width: int
 
 
 def held_inputs(slots: int, length: int) -> list[Tensor]:
-    """One query each of four sequences, their keys and values, and how many of the slots hold tokens."""
+    """One query each of four sequences, their keys and values, and how many of the slots hold
+    tokens."""
     return [make(4, 1, 32, 64), make(4, slots, 8, 64), make(4, slots, 8, 64), torch.tensor(length)]
 
 
 def selective_inputs(t: int) -> list[Tensor]:
     """x, dt, A, B, C, D of Mamba-1."""
-    return [make(1, t, 4096), positive(1, t, 4096), -positive(4096, 16), make(1, t, 16), make(1, t, 16), make(4096)]
+    return [
+        make(1, t, 4096),
+        positive(1, t, 4096),
+        -positive(4096, 16),
+        make(1, t, 16),
+        make(1, t, 16),
+        make(4096),
+    ]
 
 
 def expert_inputs(rows: int) -> list[Tensor]:
@@ -113,61 +142,132 @@ def expert_inputs(rows: int) -> list[Tensor]:
 
 
 def cases(tokens: int = TOKENS) -> Iterator[Case]:
-    """Every operation at the sizes of the 1B designs, over sequences of `tokens`. Nothing is allocated before a case asks for it."""
+    """Every operation at the sizes of the 1B designs, over sequences of `tokens`. Nothing is
+    allocated before a case asks for it."""
 
-    def case(operation: str, words: str, function: Callable[..., Any], arguments: Callable[[], Sequence[Any]], **options: Any) -> Case:
+    def case(
+        operation: str,
+        words: str,
+        function: Callable[..., Any],
+        arguments: Callable[[], Sequence[Any]],
+        **options: Any,
+    ) -> Case:
         return Case(operation, words, function, arguments, options)
 
     for b, t in ((1, tokens), (4, tokens // 16), (4, tokens)):
-        yield case("ssd", f"{b} x {t}, 32 heads of 128, state 128", ssd, partial(scan_inputs, b, t), chunk_size=256)
+        yield case(
+            "ssd",
+            f"{b} x {t}, 32 heads of 128, state 128",
+            ssd,
+            partial(scan_inputs, b, t),
+            chunk_size=256,
+        )
     for b in (1, 4, 64):
         yield case("ssd_step", f"batch {b}", ssd_step, partial(step_inputs, b))
         yield case("mamba2_step", f"batch {b}", mamba2_step, partial(mamba2_inputs, b), n_groups=1)
-    yield case("causal_conv1d", f"4 x {tokens} x 4352", causal_conv1d, lambda: (make(4, tokens, 4352), make(4352, 4), make(4352)))
+    yield case(
+        "causal_conv1d",
+        f"4 x {tokens} x 4352",
+        causal_conv1d,
+        lambda: (make(4, tokens, 4352), make(4352, 4), make(4352)),
+    )
     words, wide = f"4 x {tokens} x 4096", (4, tokens, 4096)
-    yield case("gated_rms_norm", words, gated_rms_norm, lambda: (make(*wide), make(*wide), make(4096), EPS))
-    yield case("rms_norm", f"{words}, residual", rms_norm, lambda: (make(*wide), make(4096), EPS, make(*wide)))
+    yield case(
+        "gated_rms_norm", words, gated_rms_norm, lambda: (make(*wide), make(*wide), make(4096), EPS)
+    )
+    yield case(
+        "rms_norm",
+        f"{words}, residual",
+        rms_norm,
+        lambda: (make(*wide), make(4096), EPS, make(*wide)),
+    )
     branches = {"groups": (128, 128), "fusion": "diff"}
     fused = lambda: (make(*wide), make(*wide), make(*wide), make(4096), make(4096), EPS)  # noqa: E731
     yield case("branch_fusion", words, fused_branches, fused, **branches)
     heads = partial(attention_inputs, tokens, 32, 8, 64, 64)
     yield case("attention", f"1 x {tokens}, 32 heads of 64 over 8", attention, heads)
-    yield case("attention", f"1 x {tokens}, 32 heads of 64 over 8, window 512, sink 64", attention, heads, window=512, sink=64)
+    yield case(
+        "attention",
+        f"1 x {tokens}, 32 heads of 64 over 8, window 512, sink 64",
+        attention,
+        heads,
+        window=512,
+        sink=64,
+    )
     unlike = partial(attention_inputs, tokens, 16, 4, 72, 128)
     yield case("attention", f"1 x {tokens}, 16 heads of 72 and 128 over 4", attention, unlike)
     for length in (tokens // 4, 4 * tokens):
         words = f"4 queries over {length} of {4 * tokens} keys"
-        yield case("attention_step", words, attention_step, partial(held_inputs, 4 * tokens, length))
-    yield case("selective_scan", f"1 x {tokens} x 4096, state 16", selective_scan, partial(selective_inputs, tokens))
-    yield case("selective_scan_step", "1 x 4096, state 16", selective_scan_step, lambda: [*selective_inputs(1), positive(1, 4096, 16)])
-    yield case("grouped_linear", f"{tokens} rows, 8 experts of 2048 x 4096", grouped_linear, partial(expert_inputs, tokens))
+        yield case(
+            "attention_step", words, attention_step, partial(held_inputs, 4 * tokens, length)
+        )
+    yield case(
+        "selective_scan",
+        f"1 x {tokens} x 4096, state 16",
+        selective_scan,
+        partial(selective_inputs, tokens),
+    )
+    yield case(
+        "selective_scan_step",
+        "1 x 4096, state 16",
+        selective_scan_step,
+        lambda: [*selective_inputs(1), positive(1, 4096, 16)],
+    )
+    yield case(
+        "grouped_linear",
+        f"{tokens} rows, 8 experts of 2048 x 4096",
+        grouped_linear,
+        partial(expert_inputs, tokens),
+    )
 
 
 def steps(device: torch.device, names: Sequence[str] = (), tokens: int = TOKENS) -> dict[str, Step]:
-    """A step for every implementation of every case of the operations named (all of them unless any is), by its name in words."""
+    """A step for every implementation of every case of the operations named (all of them unless any
+    is), by its name in words."""
     chosen = [case for case in cases(tokens) if not names or case.operation in names]
     return {
-        f"{case.operation}, {case.words}: {name}": partial(timed, case, name, device) for case in chosen for name in case.implementations
+        f"{case.operation}, {case.words}: {name}": partial(timed, case, name, device)
+        for case in chosen
+        for name in case.implementations
     }
 
 
 @torch.inference_mode()
 def timed(case: Case, implementation: str, device: torch.device) -> Result:
-    """Median milliseconds of one implementation, and how far its results are from eager torch's. Raises Mismatch where that is too far."""
-    with torch.device(device), torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+    """Median milliseconds of one implementation, and how far its results are from eager torch's.
+    Raises Mismatch where that is too far."""
+    with (
+        torch.device(device),
+        torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
+    ):
         torch.manual_seed(0)
         arguments = case.arguments()
-        pairs = zip(case.results(implementation, arguments), case.results("eager", arguments), strict=True)
-        difference = max(float((found - truth).norm() / truth.norm()) for found, truth in pairs if truth.norm() > 0)
+        pairs = zip(
+            case.results(implementation, arguments), case.results("eager", arguments), strict=True
+        )
+        difference = max(
+            float((found - truth).norm() / truth.norm())
+            for found, truth in pairs
+            if truth.norm() > 0
+        )
         if not difference <= TOLERANCE:
-            raise Mismatch(f"{implementation} differs from eager torch by {difference:.1e}, {TOLERANCE:.0e} is allowed; not timed")
+            raise Mismatch(
+                f"{implementation} differs from eager torch by {difference:.1e}, {TOLERANCE:.0e} is allowed; not timed"
+            )
         ms = milliseconds(lambda: case.call(implementation, arguments), device)
     print(f"{case.operation}, {case.words}: {implementation} {ms:.3f} ms", flush=True)
-    return {"operation": case.operation, "size": case.words, "implementation": implementation, "ms": ms, "difference": difference}
+    return {
+        "operation": case.operation,
+        "size": case.words,
+        "implementation": implementation,
+        "ms": ms,
+        "difference": difference,
+    }
 
 
 def milliseconds(work: Callable[[], object], device: torch.device) -> float:
-    """Median on a CUDA device, with cold caches; the best of three elsewhere, where only the path to here is of interest."""
+    """Median on a CUDA device, with cold caches; the best of three elsewhere, where only the path
+    to here is of interest."""
     if device.type == "cuda":
         return float(triton.testing.do_bench(work, return_mode="median"))
     return 1000 * best({"work": work}, 3)["work"]
@@ -175,7 +275,9 @@ def milliseconds(work: Callable[[], object], device: torch.device) -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("operations", nargs="*")
     parser.add_argument("--segments", action="store_true")
     args = parser.parse_args()
@@ -198,7 +300,9 @@ def segments() -> None:
 
     inputs = scan_inputs(1, TOKENS)
     for n in (1, 2, 4, 8, 16):
-        ms = triton.testing.do_bench(lambda n=n: _forward(*inputs, 256, None, n), return_mode="median")
+        ms = triton.testing.do_bench(
+            lambda n=n: _forward(*inputs, 256, None, n), return_mode="median"
+        )
         print(f"ssd in {n} segments: {ms:.3f} ms")
 
 

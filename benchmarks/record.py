@@ -1,7 +1,8 @@
-"""What a benchmark has found, step by step, on disk: written after every step, so that nothing that was measured is lost.
+"""What a benchmark has found, step by step, on disk: written after every step, so that nothing that
+was measured is lost.
 
-A record is one JSON file: `command` and `date` of the last run, `environment` (what the figures rest on), `why` where that run could not
-even begin, and `steps`, each with its `state`:
+A record is one JSON file: `command` and `date` of the last run, `environment` (what the figures
+rest on), `why` where that run could not even begin, and `steps`, each with its `state`:
 
 - `done`, with the step's `result` and the `seconds` that it took;
 - `failed`, with `why` in one line: its result, if it had one, is nowhere;
@@ -29,7 +30,8 @@ class AnotherDevice(ValueError):
 
 
 class Record:
-    """The record in `path`, which need not exist. Raises AnotherDevice for one that was begun on a device of another name."""
+    """The record in `path`, which need not exist. Raises AnotherDevice for one that was begun on a
+    device of another name."""
 
     def __init__(self, path: Path, command: str, environment: Result) -> None:
         self.path = path
@@ -37,14 +39,20 @@ class Record:
         known = before.get("environment", {}).get("name")
         name = environment.get("name")
         if known and name and known != name:
-            raise AnotherDevice(f"{path} was measured on {known}, this is {name}: give another folder")
+            raise AnotherDevice(
+                f"{path} was measured on {known}, this is {name}: give another folder"
+            )
         self.steps: dict[str, Result] = before.get("steps", {})
         date = datetime.now(UTC).date().isoformat()
-        self.header = {"command": command, "date": date, "environment": environment or before.get("environment", {})}
+        self.header = {
+            "command": command,
+            "date": date,
+            "environment": environment or before.get("environment", {}),
+        }
 
     def run(self, steps: dict[str, Step], go_on: Callable[[], bool] = lambda: True) -> bool:
-        """Run the steps that are not done. A step that raises is recorded as failed, and the next one runs as long as `go_on()` holds.
-        Says whether all the steps given are done now."""
+        """Run the steps that are not done. A step that raises is recorded as failed, and the next
+        one runs as long as `go_on()` holds. Says whether all the steps given are done now."""
         for name in self._waiting(steps):
             self._run(name, steps[name])
             if not go_on():
@@ -62,7 +70,9 @@ class Record:
 
     def _waiting(self, names: Iterable[str]) -> list[str]:
         """Steps that are not done, those that were never tried before the others."""
-        return sorted((name for name in names if not self.is_done(name)), key=lambda name: name in self.steps)
+        return sorted(
+            (name for name in names if not self.is_done(name)), key=lambda name: name in self.steps
+        )
 
     def _run(self, name: str, step: Step) -> None:
         self._note(name, {"state": "started"})
@@ -74,7 +84,14 @@ class Record:
             print(f"{name}: failed - {in_one_line(error)}", flush=True)
             self._note(name, {"state": "failed", "why": in_one_line(error)})
         else:
-            self._note(name, {"state": "done", "seconds": round(time.monotonic() - started, 2), "result": result})
+            self._note(
+                name,
+                {
+                    "state": "done",
+                    "seconds": round(time.monotonic() - started, 2),
+                    "result": result,
+                },
+            )
 
     def _note(self, name: str, entry: Result) -> None:
         self.steps[name] = entry
@@ -86,7 +103,8 @@ class Record:
 
 
 def kept(path: Path) -> Result:
-    """What a record holds; nothing of one that is cut or no record, which is put aside with a word."""
+    """What a record holds; nothing of one that is cut or no record, which is put aside with a
+    word."""
     if not path.exists():
         return {}
     try:
@@ -108,6 +126,7 @@ def in_one_line(error: BaseException) -> str:
 
 
 def results(path: Path) -> dict[str, Result]:
-    """The results of the steps that a record says are done, by the steps' names; none where there is no record."""
+    """The results of the steps that a record says are done, by the steps' names; none where there
+    is no record."""
     steps = kept(path).get("steps", {})
     return {name: step["result"] for name, step in steps.items() if step["state"] == "done"}

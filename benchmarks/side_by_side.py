@@ -26,9 +26,12 @@ def best(works: dict[str, Work], turns: int) -> dict[str, float]:
 
 
 def same(ours: Tensor, theirs: Tensor, what: str, tolerance: float = 1e-3) -> float:
-    """The largest difference relative to the largest value. Raises Mismatch where it is over `tolerance`, or no number."""
+    """The largest difference relative to the largest value. Raises Mismatch where it is over
+    `tolerance`, or no number."""
     error = float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max())
     print(f"  {what}: differs by {error:.1e}", flush=True)
     if not error <= tolerance:
-        raise Mismatch(f"{what}: results differ by {error:.1e}, {tolerance:.0e} is allowed; not timed")
+        raise Mismatch(
+            f"{what}: results differ by {error:.1e}, {tolerance:.0e} is allowed; not timed"
+        )
     return error

@@ -1,7 +1,8 @@
-"""Pictures of every page, 1440 and 800 pixels wide, light and dark, into docs/: `python -m docs.screenshots FOLDER`.
+"""Pictures of every page, 1440 and 800 pixels wide, light and dark, into docs/: `python -m
+docs.screenshots FOLDER`.
 
-FOLDER is the data folder (HYBRID_DATA_DIR) whose runs the pages show. Needs Chromium and the packages of requirements-dev.txt.
-"""
+FOLDER is the data folder (HYBRID_DATA_DIR) whose runs the pages show. Needs Chromium and the
+packages of requirements-dev.txt."""
 
 import io
 import sys
@@ -19,7 +20,11 @@ DOCS = Path(__file__).parent
 WIDTHS, THEMES, TALLEST = (1440, 800), ("light", "dark"), 2600
 PAGES = ("compose", "compare", "profile", "retrieval", "paper", "models", "runs", "glossary")
 SPECS = [presets.get(name).spec for name in ("inter-1to5-1b", "intra-1to5-1b", "llama-1b")]
-QUERY = {"compare": urlencode(link.to_query(link.View(design=SPECS[0], compared=tuple(SPECS[1:]))), doseq=True)}
+QUERY = {
+    "compare": urlencode(
+        link.to_query(link.View(design=SPECS[0], compared=tuple(SPECS[1:]))), doseq=True
+    )
+}
 
 
 def picture(page: Page, path: Path, width: int) -> None:
@@ -39,7 +44,9 @@ def main(data: str) -> None:
         for theme in THEMES:
             page = browser.new_context(color_scheme=theme).new_page()
             for name in PAGES:
-                page.goto(f"http://localhost:{PORT}/{'' if name == 'compose' else name}?{QUERY.get(name, '')}")
+                page.goto(
+                    f"http://localhost:{PORT}/{'' if name == 'compose' else name}?{QUERY.get(name, '')}"
+                )
                 page.locator("h1").first.wait_for()
                 for width in WIDTHS:
                     picture(page, DOCS / f"{name}-{width}-{theme}.png", width)

@@ -1,3 +1,4 @@
-"""Hybrid architecture explorer: compose, cost, build, profile and compare Transformer/Mamba language models."""
+"""Hybrid architecture explorer: compose, cost, build, profile and compare Transformer/Mamba
+language models."""
 
 __version__ = "0.1.0"

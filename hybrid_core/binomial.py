@@ -1,4 +1,5 @@
-"""Shares of trials that came out right: tails of the binomial distribution, and intervals of the share. No torch."""
+"""Shares of trials that came out right: tails of the binomial distribution, and intervals of the
+share. No torch."""
 
 import math
 from collections.abc import Callable
@@ -26,15 +27,25 @@ def wilson(correct: int, trials: int) -> Interval:
 
 
 def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a binomial share (Clopper and Pearson, Biometrika 1934): where either tail has (1 - level) / 2."""
+    """The exact interval of a binomial share (Clopper and Pearson, Biometrika 1934): where either
+    tail has (1 - level) / 2."""
     tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else _bisect(lambda chance: at_least(successes, trials, chance) < tail)
-    high = 1.0 if successes == trials else _bisect(lambda chance: at_most(successes, trials, chance) > tail)
+    low = (
+        0.0
+        if successes == 0
+        else _bisect(lambda chance: at_least(successes, trials, chance) < tail)
+    )
+    high = (
+        1.0
+        if successes == trials
+        else _bisect(lambda chance: at_most(successes, trials, chance) > tail)
+    )
     return low, high
 
 
 def at_least(successes: int, trials: int, chance: float) -> float:
-    """The probability of that many successes or more, for a chance above 0 and below 1; 1 where that many are expected."""
+    """The probability of that many successes or more, for a chance above 0 and below 1; 1 where
+    that many are expected."""
     if successes <= trials * chance:
         return 1.0
     term = _exactly(successes, trials, chance)

@@ -1,4 +1,5 @@
-"""Where data live: what ships with the repository, and what belongs to the user. Files are written whole or not at all."""
+"""Where data live: what ships with the repository, and what belongs to the user. Files are written
+whole or not at all."""
 
 import os
 import secrets
@@ -20,7 +21,8 @@ class NotWritten(OSError):
 
 
 def data_path() -> Path:
-    """Where runs, logs, locks and calibrations are: `HYBRID_DATA_DIR`, or the user's data folder. It may not exist yet."""
+    """Where runs, logs, locks and calibrations are: `HYBRID_DATA_DIR`, or the user's data folder.
+    It may not exist yet."""
     return Path(os.environ.get("HYBRID_DATA_DIR") or platformdirs.user_data_dir("hybrid-explorer"))
 
 
@@ -30,7 +32,8 @@ def data_dir() -> Path:
 
 
 def folder(path: Path) -> Path:
-    """`path`, made when missing with what is above it. Raises NotWritten where it cannot be made."""
+    """`path`, made when missing with what is above it. Raises NotWritten where it cannot be
+    made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -39,7 +42,8 @@ def folder(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all (`in_place_of`). Text is UTF-8. Raises NotWritten, as on a full disk."""
+    """Write a file whole or not at all (`in_place_of`). Text is UTF-8. Raises NotWritten, as on a
+    full disk."""
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():  # a pipe or a terminal, which has to stay what it is
         try:
@@ -55,8 +59,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def in_place_of(path: Path) -> Iterator[Path]:
     """A file to write beside `path`, which takes its place when the block ends well.
 
-    Raises NotWritten for an OSError in the block or after it: then what stood at `path` before still does, and nothing is left beside it.
-    """
+    Raises NotWritten for an OSError in the block or after it: then what stood at `path` before
+    still does, and nothing is left beside it."""
     place = Path(os.path.realpath(path))  # where a link leads, so that the link stays
     beside = place.with_name(f".{secrets.token_hex(8)}.part")
     try:

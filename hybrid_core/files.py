@@ -1,4 +1,5 @@
-"""Files that a user names, read safely: no pipe is waited for, no device read, and nothing larger than what was expected.
+"""Files that a user names, read safely: no pipe is waited for, no device read, and nothing larger
+than what was expected.
 
 Whatever is wrong with a file is a SpecError of one line that begins with its path.
 """
@@ -9,12 +10,20 @@ from stat import S_ISDIR, S_ISREG
 from hybrid_core.validation import SpecError
 
 MAX_BYTES = 1_000_000  # of a design or a config
-MAX_TEXT_BYTES = 200_000_000  # of a text to train on or to hide needles in, and of a checkpoint's own text files
-TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")  # of the files of a checkpoint that are read whole
+MAX_TEXT_BYTES = (
+    200_000_000  # of a text to train on or to hide needles in, and of a checkpoint's own text files
+)
+TEXT_SUFFIXES = (
+    ".json",
+    ".txt",
+    ".model",
+    ".jinja",
+)  # of the files of a checkpoint that are read whole
 
 
 def read_file(path: Path, what: str, most: int = MAX_BYTES) -> bytes:
-    """The bytes of a regular file. Raises SpecError when it is missing, a folder, a pipe, a device, unreadable or larger than `most`."""
+    """The bytes of a regular file. Raises SpecError when it is missing, a folder, a pipe, a device,
+    unreadable or larger than `most`."""
     try:
         found = path.stat()
         if not S_ISREG(found.st_mode):
@@ -33,12 +42,14 @@ def read_file(path: Path, what: str, most: int = MAX_BYTES) -> bytes:
 
 
 def read_text(path: Path, what: str, most: int = MAX_TEXT_BYTES) -> str:
-    """The text of a regular file. Raises SpecError as `read_file` does, and where it is not UTF-8."""
+    """The text of a regular file. Raises SpecError as `read_file` does, and where it is not
+    UTF-8."""
     return decoded(read_file(path, what, most), f"{path}: ")
 
 
 def decoded(data: bytes, where: str = "") -> str:
-    """Bytes as text, without the mark that some editors put before it. Raises SpecError with one line, `where` before it."""
+    """Bytes as text, without the mark that some editors put before it. Raises SpecError with one
+    line, `where` before it."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -46,10 +57,11 @@ def decoded(data: bytes, where: str = "") -> str:
 
 
 def require_files(folder: Path, what: str) -> None:
-    """Raise SpecError unless everything in a folder can be opened without waiting, and its text files are of a size to be read whole.
+    """Raise SpecError unless everything in a folder can be opened without waiting, and its text
+    files are of a size to be read whole.
 
-    For folders that a library reads, such as a checkpoint's. Broken links pass: the library says what it misses.
-    """
+    For folders that a library reads, such as a checkpoint's. Broken links pass: the library says
+    what it misses."""
     try:
         for path in sorted(folder.iterdir()):
             if path.exists():

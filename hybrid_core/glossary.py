@@ -1,4 +1,5 @@
-"""Every term in one line (profiles/glossary.yaml): on hover beside its control, and together on a page."""
+"""Every term in one line (profiles/glossary.yaml): on hover beside its control, and together on a
+page."""
 
 from functools import cache
 
@@ -10,7 +11,9 @@ from hybrid_core.data import PROFILES
 @cache
 def groups() -> dict[str, dict[str, str]]:
     """Group -> term -> one line."""
-    found: dict[str, dict[str, str]] = yaml.safe_load((PROFILES / "glossary.yaml").read_text("utf-8"))
+    found: dict[str, dict[str, str]] = yaml.safe_load(
+        (PROFILES / "glossary.yaml").read_text("utf-8")
+    )
     return found
 
 
@@ -20,5 +23,6 @@ def _lines() -> dict[str, str]:
 
 
 def explain(term: str) -> str:
-    """The line of a term; of a dotted path such as `ssm.d_state` its own line or that of its last part. Raises KeyError."""
+    """The line of a term; of a dotted path such as `ssm.d_state` its own line or that of its last
+    part. Raises KeyError."""
     return _lines().get(term) or _lines()[term.rpartition(".")[2]]

@@ -1,8 +1,10 @@
-"""What this process may use of the machine: memory and processors, as its control groups (Linux) and its affinity allow.
+"""What this process may use of the machine: memory and processors, as its control groups (Linux)
+and its affinity allow.
 
-Docker, Slurm and systemd limit a process by putting it into groups, and every group above its own limits it too. /proc/self/cgroup says
-in which groups it is, /proc/self/mountinfo where their files are: version 2 has one tree for everything, version 1 one for each controller,
-and a machine may have both (cgroups(7); kernel documentation, admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst).
+Docker, Slurm and systemd limit a process by putting it into groups, and every group above its own
+limits it too. /proc/self/cgroup says in which groups it is, /proc/self/mountinfo where their files
+are: version 2 has one tree for everything, version 1 one for each controller, and a machine may
+have both (cgroups(7); kernel documentation, admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst).
 """
 
 import math
@@ -19,7 +21,8 @@ V2 = ""  # how /proc/self/cgroup names the tree of version 2, which has all cont
 
 
 class Mount(NamedTuple):
-    """A tree of control groups: where its files are, which group stands there, and whose tree it is."""
+    """A tree of control groups: where its files are, which group stands there, and whose tree it
+    is."""
 
     point: Path
     root: str
@@ -32,24 +35,32 @@ def total_memory_bytes(proc: Path = PROC) -> int:
 
 
 def available_memory_bytes(proc: Path = PROC) -> int:
-    """What could be allocated now: what the machine has left, or the group with the least left. Cache that the kernel would give up for
-    it (`inactive_file`) counts as left."""
+    """What could be allocated now: what the machine has left, or the group with the least left.
+    Cache that the kernel would give up for it (`inactive_file`) counts as left."""
     left = [limit - _used_bytes(group) for group, limit in _memory_limits(proc).items()]
     return int(max(0, min([psutil.virtual_memory().available, *left])))
 
 
 def processors(proc: Path = PROC) -> int:
-    """Processors that this process may run on, or the share of them that a group allows, rounded up."""
-    own = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has no affinity
+    """Processors that this process may run on, or the share of them that a group allows, rounded
+    up."""
+    own = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )  # macOS has no affinity
     return max(1, math.ceil(min([own, *_processor_limits(proc)])))
 
 
 def _memory_limits(proc: Path) -> dict[Path, float]:
-    """Bytes that each group allows; version 1 writes an unlimited group as a number beyond any machine."""
+    """Bytes that each group allows; version 1 writes an unlimited group as a number beyond any
+    machine."""
     found = {}
     for group in _groups("memory", proc):
-        limits = [_number(group / name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
-        limits.append(_memory_stat(group).get("hierarchical_memory_limit"))  # of groups that a container does not see, too (version 1)
+        limits = [
+            _number(group / name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")
+        ]
+        limits.append(
+            _memory_stat(group).get("hierarchical_memory_limit")
+        )  # of groups that a container does not see, too (version 1)
         found[group] = min(math.inf if limit is None else limit for limit in limits)
     return found
 
@@ -57,12 +68,17 @@ def _memory_limits(proc: Path) -> dict[Path, float]:
 def _used_bytes(group: Path) -> int:
     used = _number(group / "memory.current") or _number(group / "memory.usage_in_bytes") or 0
     counted = _memory_stat(group)
-    # Version 1 counts a group's own under the plain name, and everything below it, as its usage does, under `total_`.
+    # Version 1 counts a group's own under the plain name, and everything below it, as its usage
+    # does, under `total_`.
     return used - counted.get("total_inactive_file", counted.get("inactive_file", 0))
 
 
 def _memory_stat(group: Path) -> dict[str, int]:
-    return {name: int(value) for name, _, value in (line.partition(" ") for line in _lines(group / "memory.stat")) if value.isdigit()}
+    return {
+        name: int(value)
+        for name, _, value in (line.partition(" ") for line in _lines(group / "memory.stat"))
+        if value.isdigit()
+    }
 
 
 def _processor_limits(proc: Path) -> list[float]:
@@ -77,7 +93,8 @@ def _processor_limits(proc: Path) -> list[float]:
 
 
 def _groups(controller: str, proc: Path) -> Iterator[Path]:
-    """Folders of the groups that this process is in and that have a say about `controller`, each followed by those above it."""
+    """Folders of the groups that this process is in and that have a say about `controller`, each
+    followed by those above it."""
     own = _own_groups(proc)
     for mount in _mounts(proc):
         for tree in (controller, V2):
@@ -88,7 +105,8 @@ def _groups(controller: str, proc: Path) -> Iterator[Path]:
 
 
 def _own_groups(proc: Path) -> dict[str, str]:
-    """The path of this process's group in each tree, by controller: from lines such as `4:memory:/docker/1f` or `0::/user.slice`."""
+    """The path of this process's group in each tree, by controller: from lines such as
+    `4:memory:/docker/1f` or `0::/user.slice`."""
     found: dict[str, str] = {}
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -97,19 +115,25 @@ def _own_groups(proc: Path) -> dict[str, str]:
 
 
 def _mounts(proc: Path) -> list[Mount]:
-    """Where trees are mounted: lines such as `31 23 0:27 /docker/1f /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory` (proc(5))."""
+    """Where trees are mounted: lines such as `31 23 0:27 /docker/1f /sys/fs/cgroup/memory ro -
+    cgroup cgroup rw,memory` (proc(5))."""
     found = []
     for line in _lines(proc / "self" / "mountinfo"):
         place, _, source = line.partition(" - ")
         kind, _, options = source.split(" ", 2)
         if kind in ("cgroup", "cgroup2"):
             root, point = (_unescaped(word) for word in place.split(" ")[3:5])
-            found.append(Mount(Path(point), root, frozenset([V2] if kind == "cgroup2" else options.split(","))))
+            found.append(
+                Mount(
+                    Path(point), root, frozenset([V2] if kind == "cgroup2" else options.split(","))
+                )
+            )
     return found
 
 
 def _folder(mount: Mount, path: str) -> Path:
-    """The folder of a group. In a container it may lie outside of what is mounted there: then what is mounted is the container's own."""
+    """The folder of a group. In a container it may lie outside of what is mounted there: then what
+    is mounted is the container's own."""
     inside = PurePosixPath(path)
     if ".." not in inside.parts and inside.is_relative_to(mount.root):
         folder = mount.point / inside.relative_to(mount.root)

@@ -1,8 +1,7 @@
 """The vocabulary of the closed forms, and the pieces that several mixers share.
 
-Formulas are elementwise: a length may be an int or a NumPy array of ints. One multiply-add is 2 FLOPs. Elementwise work
-(norms, activations, residuals, RoPE) is not counted, in any convention.
-"""
+Formulas are elementwise: a length may be an int or a NumPy array of ints. One multiply-add is 2
+FLOPs. Elementwise work (norms, activations, residuals, RoPE) is not counted, in any convention."""
 
 from functools import reduce
 from typing import Any, Literal, NamedTuple, Protocol
@@ -16,19 +15,22 @@ Num = Any
 
 
 class CacheTensor(NamedTuple):
-    """One tensor of a layer's cache for one sequence. `kind` says which dtype of the workload it has."""
+    """One tensor of a layer's cache for one sequence. `kind` says which dtype of the workload it
+    has."""
 
     name: str
     elements: Num
     kind: Literal["kv", "state", "conv"]
 
 
-# What kind of work a term is: a product with weights, attention between positions, a scan, or a convolution.
+# What kind of work a term is: a product with weights, attention between positions, a scan, or a
+# convolution.
 Work = Literal["product", "attention", "scan", "conv"]
 
 
 class Term(NamedTuple):
-    """FLOPs of one part of a layer. A product says the shape of its weights, of which there are `copies` and a token uses `used`."""
+    """FLOPs of one part of a layer. A product says the shape of its weights, of which there are
+    `copies` and a token uses `used`."""
 
     name: str
     flops: Num
@@ -58,12 +60,17 @@ def of_work(terms: Terms, work: Work) -> Num:
 
 
 def renamed(terms: Terms, prefix: str) -> Terms:
-    """Terms of a part of a layer: products are called by it, and the rest, which is told by its work, keeps its name."""
-    return [term._replace(name=f"{prefix} {term.name}") if term.work == "product" else term for term in terms]
+    """Terms of a part of a layer: products are called by it, and the rest, which is told by its
+    work, keeps its name."""
+    return [
+        term._replace(name=f"{prefix} {term.name}") if term.work == "product" else term
+        for term in terms
+    ]
 
 
 class MixerCosts(Protocol):
-    """The questions that every kind of mixer answers. Lengths in tokens, all for one sequence and one layer."""
+    """The questions that every kind of mixer answers. Lengths in tokens, all for one sequence and
+    one layer."""
 
     def params(self) -> dict[str, int]:
         """Parameters by part."""
@@ -78,17 +85,20 @@ class MixerCosts(Protocol):
         """The cache's tensors when it has room for `context_len` tokens."""
 
     def reads(self, context_len: Num) -> list[CacheTensor]:
-        """The cache's tensors that one decode step reads: its own, or those of an earlier layer that it reuses."""
+        """The cache's tensors that one decode step reads: its own, or those of an earlier layer
+        that it reuses."""
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """The mixer's own term of the paper's training FLOPs per token (Appendix C), beside 6 * parameters."""
+        """The mixer's own term of the paper's training FLOPs per token (Appendix C), beside 6 *
+        parameters."""
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
         """The paper's cache size in bytes (bf16)."""
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Bytes of the tensors that a prefill of one sequence of `seq_len` tokens holds at its widest moment, beside the residual
-        stream and its norm. A sum inside `widest(...)` is one moment of the module's forward, in order."""
+        """Bytes of the tensors that a prefill of one sequence of `seq_len` tokens holds at its
+        widest moment, beside the residual stream and its norm. A sum inside `widest(...)` is one
+        moment of the module's forward, in order."""
 
 
 def widest(*moments: Num) -> Num:
@@ -97,8 +107,8 @@ def widest(*moments: Num) -> Num:
 
 
 def last_pieces(seq_len: Num, size: Num) -> tuple[tuple[Num, Num], tuple[Num, Num]]:
-    """A sequence, or the heads of a group, worked on in pieces: (what comes before it, its length) of the last whole piece and of the
-    shorter one after it."""
+    """A sequence, or the heads of a group, worked on in pieces: (what comes before it, its length)
+    of the last whole piece and of the shorter one after it."""
     whole = seq_len // size * size
     return (np.maximum(whole - size, 0), least(seq_len, size)), (whole, seq_len - whole)
 
@@ -114,19 +124,25 @@ def product(name: str, rows: Num, d_in: int, d_out: int, copies: int = 1, used: 
 
 
 def visible_pairs(seq_len: Num, span: int | None = None) -> Num:
-    """Query-key pairs that a causal mask lets through, when token t (from 1) sees min(t, span) tokens.
+    """Query-key pairs that a causal mask lets through, when token t (from 1) sees min(t, span)
+    tokens.
 
-    Without a span this is L(L+1)/2; with span W it is the paper's W((W+1)/2 + L - W) (Appendix C) for L > W.
-    """
+    Without a span this is L(L+1)/2; with span W it is the paper's W((W+1)/2 + L - W) (Appendix C)
+    for L > W."""
     inside = seq_len if span is None else least(seq_len, span)
     return inside * (inside + 1) // 2 + (seq_len - inside) * (span or 0)
 
 
 def least(n: Num, limit: Num) -> Num:
     """min(n, limit); an int stays Python's, which does not overflow."""
-    return np.minimum(n, limit) if isinstance(n, np.ndarray) or isinstance(limit, np.ndarray) else min(n, limit)
+    return (
+        np.minimum(n, limit)
+        if isinstance(n, np.ndarray) or isinstance(limit, np.ndarray)
+        else min(n, limit)
+    )
 
 
 def lengths(n: Num) -> Num:
-    """Lengths as the formulas want them: an int exact to any size, an array in float64, whose products cannot wrap around."""
+    """Lengths as the formulas want them: an int exact to any size, an array in float64, whose
+    products cannot wrap around."""
     return n.astype(float) if isinstance(n, np.ndarray) else int(n)

@@ -1,8 +1,7 @@
 """Frozen models, bounded numbers, and what is wrong with an input in one line: key, value and rule.
 
-Every refusal is a SpecError. Whatever it quotes came from a stranger, so the error itself sees to it that it is one line of bounded
-length that a terminal shows and does not obey.
-"""
+Every refusal is a SpecError. Whatever it quotes came from a stranger, so the error itself sees to
+it that it is one line of bounded length that a terminal shows and does not obey."""
 
 import difflib
 import math
@@ -34,8 +33,9 @@ class SpecError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """The text as one line of at most LONGEST_LINE characters. What does not print (escape sequences, line breaks, the marks that turn the
-    direction of writing) is spelt out; a longer text loses its middle, for the key stands at its start and the rule at its end."""
+    """The text as one line of at most LONGEST_LINE characters. What does not print (escape
+    sequences, line breaks, the marks that turn the direction of writing) is spelt out; a longer
+    text loses its middle, for the key stands at its start and the rule at its end."""
     line = "".join(map(_printable, text))
     if len(line) <= LONGEST_LINE:
         return line
@@ -61,7 +61,8 @@ def cut(text: str) -> str:
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:
-    """What `word` may be: all known names where they are few, else those most like it. Names what was probably meant."""
+    """What `word` may be: all known names where they are few, else those most like it. Names what
+    was probably meant."""
     names, said = list(known), word[:100] if isinstance(word, str) else short(word)
     alike = difflib.get_close_matches(said, names, n=MOST_NAMES, cutoff=0.0)
     meant = difflib.get_close_matches(said, names, n=1)
@@ -104,7 +105,8 @@ Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 # What multiplies or divides activations: far beyond what anybody publishes, and far within float32.
 LEAST_FACTOR, LARGEST_FACTOR = 1e-6, 1e6
 Factor = Annotated[float, Field(ge=LEAST_FACTOR, le=LARGEST_FACTOR, allow_inf_nan=False)]
-# The base of RoPE's wavelengths: from 1 down later channels would turn faster, not slower. Falcon-H1 has 1e11.
+# The base of RoPE's wavelengths: from 1 down later channels would turn faster, not slower.
+# Falcon-H1 has 1e11.
 Theta = Annotated[float, Field(gt=1, le=1e12, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 # What a norm adds to a mean of squares: more than that drowns the activations.
@@ -118,11 +120,14 @@ def divides(key: str, value: int, divisor_key: str, divisor: int) -> None:
 
 
 def rotates_pairs(key: str, head_dim: int, rope_fraction: float) -> None:
-    """Raise unless RoPE turns whole pairs of channels: the whole head, or the part of it that `rope_fraction` says."""
+    """Raise unless RoPE turns whole pairs of channels: the whole head, or the part of it that
+    `rope_fraction` says."""
     divides(key, head_dim, "2, for RoPE", 2)
     rotated = head_dim * rope_fraction
     if round(rotated) % 2 or not math.isclose(rotated, round(rotated)):
-        raise ValueError(f"{key}: {head_dim} - times rope_fraction ({rope_fraction}) must be even, for RoPE")
+        raise ValueError(
+            f"{key}: {head_dim} - times rope_fraction ({rope_fraction}) must be even, for RoPE"
+        )
 
 
 # ---------------------------------------------------------------- models
@@ -134,7 +139,8 @@ def quiet(default: Any) -> Any:
 
 
 class _OneLine(ModelMetaclass):
-    """Says in one line what is wrong with a model's arguments, where pydantic would say it in a paragraph."""
+    """Says in one line what is wrong with a model's arguments, where pydantic would say it in a
+    paragraph."""
 
     def __call__(cls, *args: Any, **fields: Any) -> Any:
         try:
@@ -144,9 +150,12 @@ class _OneLine(ModelMetaclass):
 
 
 class Frozen(BaseModel, metaclass=_OneLine):
-    """Immutable, typed strictly, and closed to keys it does not know. What is wrong is a SpecError of one line."""
+    """Immutable, typed strictly, and closed to keys it does not know. What is wrong is a SpecError
+    of one line."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, serialize_by_alias=True, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, serialize_by_alias=True, populate_by_name=True
+    )
 
     @classmethod
     def make(cls, **fields: Any) -> Self:
@@ -172,17 +181,33 @@ _PYDANTIC_RULES = {
 def first_line(error: ValidationError, model: type[Any]) -> str:
     """The first broken rule of `model` as `key: value - rule`, with the number of further ones."""
     problems = error.errors(include_url=False)
-    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])  # an unknown key explains a missing one
-    key = ".".join(str(part) for part in map(_word, first["loc"]) if part not in ("swiglu", "mlp", "moe", "mamba1", "mamba2"))
+    first = next(
+        (p for p in problems if p["type"] == "extra_forbidden"), problems[0]
+    )  # an unknown key explains a missing one
+    key = ".".join(
+        str(part)
+        for part in map(_word, first["loc"])
+        if part not in ("swiglu", "mlp", "moe", "mamba1", "mamba2")
+    )
     rule = first["msg"].removeprefix("Value error, ")
     if first["type"] == "union_tag_invalid":  # ffn or ssm of an unknown kind
         line = f"{key}.kind: {short(first['ctx']['tag'])} - must be {first['ctx']['expected_tags'].replace(', ', ' or ')}"
-    elif first["type"] == "value_error" and (not isinstance(first["input"], (int, float, str)) or isinstance(first["input"], bool)):
+    elif first["type"] == "value_error" and (
+        not isinstance(first["input"], (int, float, str)) or isinstance(first["input"], bool)
+    ):
         # Rules across keys name key and value themselves.
-        line = f"{key}.{rule}" if key and " - " in rule else f"{key}: {short(first['input'])} - {rule}" if key else rule
+        line = (
+            f"{key}.{rule}"
+            if key and " - " in rule
+            else f"{key}: {short(first['input'])} - {rule}"
+            if key
+            else rule
+        )
     else:
         template = _PYDANTIC_RULES.get(first["type"], "{value} - {rule}")
-        said = template.format(value=short(first["input"]), rule=rule[:1].lower() + rule[1:]).replace("input should be", "must be")
+        said = template.format(
+            value=short(first["input"]), rule=rule[:1].lower() + rule[1:]
+        ).replace("input should be", "must be")
         line = f"{key}: {said}" if key else said
     if first["type"] == "extra_forbidden":
         line += _suggestion(first["loc"], model)
@@ -192,14 +217,18 @@ def first_line(error: ValidationError, model: type[Any]) -> str:
 def _suggestion(where: tuple[str | int, ...], model: type[Any]) -> str:
     """The nearest key that the part which is being read knows."""
     key = str(where[-1])
-    known = {field.alias or name for part in _models_at(model, where[:-1]) for name, field in part.model_fields.items()}
+    known = {
+        field.alias or name
+        for part in _models_at(model, where[:-1])
+        for name, field in part.model_fields.items()
+    }
     close = difflib.get_close_matches(key, known, n=1)
     return f" (did you mean {close[0]}?)" if close and close[0] != key else ""
 
 
 def _models_at(model: type[Any], path: tuple[str | int, ...]) -> list[type[Frozen]]:
-    """The models that may stand at the end of a path of keys from `model`. What names no field - a place in a list, a key of a table,
-    the tag of a union - leads no further down."""
+    """The models that may stand at the end of a path of keys from `model`. What names no field - a
+    place in a list, a key of a table, the tag of a union - leads no further down."""
     models = [model]
     for step in path:
         fields = [part.model_fields[step] for part in models if step in part.model_fields]

@@ -11,8 +11,16 @@ CacheDtype = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"]
 
 PAPER_BATCH, PAPER_PROMPT = 4, 512  # of the paper's throughput protocol (Appendix J)
 
-# Bytes of an element of a cache. Scales of integer keys and values are not counted: engines differ in how many they keep.
-DTYPE_BYTES: dict[str, int | float] = {"fp32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "int8": 1, "int4": 0.5}
+# Bytes of an element of a cache. Scales of integer keys and values are not counted: engines differ
+# in how many they keep.
+DTYPE_BYTES: dict[str, int | float] = {
+    "fp32": 4,
+    "bf16": 2,
+    "fp16": 2,
+    "fp8": 1,
+    "int8": 1,
+    "int4": 0.5,
+}
 
 
 class KeepsStates(Protocol):
@@ -23,11 +31,12 @@ class KeepsStates(Protocol):
 
 
 class Workload(Frozen):
-    """`context_len` tokens in each of `batch_size` sequences; `prompt_len` of them are prefilled (all of them unless given).
+    """`context_len` tokens in each of `batch_size` sequences; `prompt_len` of them are prefilled
+    (all of them unless given).
 
-    `weight_dtype` None: as the design's weights are stored, or else bf16. `state_dtype` None: the design's own, or else that of the
-    products. `max_batched_tokens`: a serving engine prefills that many tokens at a time (vLLM's name and default).
-    """
+    `weight_dtype` None: as the design's weights are stored, or else bf16. `state_dtype` None: the
+    design's own, or else that of the products. `max_batched_tokens`: a serving engine prefills that
+    many tokens at a time (vLLM's name and default)."""
 
     batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
     context_len: Annotated[int, Field(ge=1, le=2**24)] = 8192
@@ -39,7 +48,8 @@ class Workload(Frozen):
 
     @property
     def product_dtype(self) -> ComputeDtype:
-        """What products compute in, and activations are kept in: bf16 where weights are stored in fewer bits."""
+        """What products compute in, and activations are kept in: bf16 where weights are stored in
+        fewer bits."""
         return self.weight_dtype if self.weight_dtype in COMPUTE_BYTES else "bf16"  # type: ignore[return-value]
 
     @property
@@ -53,7 +63,8 @@ class Workload(Frozen):
         return self.state_dtype or self.product_dtype
 
     def of(self, spec: KeepsStates) -> "Workload":
-        """The workload with what a design's config decides: the dtype of its states, unless one is asked for."""
+        """The workload with what a design's config decides: the dtype of its states, unless one is
+        asked for."""
         if self.state_dtype or not spec.state_dtype:
             return self
         return self.model_copy(update={"state_dtype": spec.state_dtype})

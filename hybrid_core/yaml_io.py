@@ -1,4 +1,5 @@
-"""YAML from strangers, read safely, and YAML for people, written so that a second save changes no byte."""
+"""YAML from strangers, read safely, and YAML for people, written so that a second save changes no
+byte."""
 
 import re
 from collections.abc import Hashable
@@ -19,7 +20,9 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise SpecError(f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design")  # type: ignore[no-untyped-call]
+            raise SpecError(
+                f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design"
+            )  # type: ignore[no-untyped-call]
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise SpecError(f"nested deeper than {MAX_DEPTH} levels")
@@ -33,7 +36,9 @@ class _Loader(yaml.SafeLoader):
             key = getattr(key_node, "value", None)
             if isinstance(key, str):
                 if key in seen:
-                    raise SpecError(f"{cut(' '.join(key.split()))}: given twice (line {key_node.start_mark.line + 1})")
+                    raise SpecError(
+                        f"{cut(' '.join(key.split()))}: given twice (line {key_node.start_mark.line + 1})"
+                    )
                 seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -43,9 +48,14 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-# YAML 1.1 takes 1e6 and 1e-5 for text; people mean numbers. Reader and writer agree, so that a name like "1e6" is quoted.
+# YAML 1.1 takes 1e6 and 1e-5 for text; people mean numbers. Reader and writer agree, so that a name
+# like "1e6" is quoted.
 for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789"))
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+        list("-+0123456789"),
+    )
 
 
 def safe_mapping(text: str | bytes) -> dict[str, Any]:
@@ -58,14 +68,18 @@ def safe_mapping(text: str | bytes) -> dict[str, Any]:
         raise
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise SpecError(f"not YAML - {line}{(error.problem or 'cannot be read')}".replace("\n", " ")) from None
+        raise SpecError(
+            f"not YAML - {line}{(error.problem or 'cannot be read')}".replace("\n", " ")
+        ) from None
     except ValueError:  # int() refuses thousands of digits
         raise SpecError("not YAML - a number has thousands of digits") from None
     except (yaml.YAMLError, RecursionError) as error:
         raise SpecError(f"not YAML - {str(error).splitlines()[0][:120]}") from None
     if not isinstance(data, dict):
         kind = "empty" if data is None else f"a {type(data).__name__}"
-        raise SpecError(f"{kind} - a design is a mapping of keys to values, starting with 'schema: 1'")
+        raise SpecError(
+            f"{kind} - a design is a mapping of keys to values, starting with 'schema: 1'"
+        )
     odd = next((key for key in data if not isinstance(key, str)), None)
     if odd is not None:
         raise SpecError(f"{short(odd)}: a key must be text")
@@ -73,7 +87,8 @@ def safe_mapping(text: str | bytes) -> dict[str, Any]:
 
 
 def dump(data: dict[str, Any]) -> str:
-    """Top-level keys one per line in the order given, sections in flow style, as people write designs."""
+    """Top-level keys one per line in the order given, sections in flow style, as people write
+    designs."""
     return "".join(_line(key, value) for key, value in data.items())
 
 

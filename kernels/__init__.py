@@ -1,10 +1,10 @@
 """Operations of Transformer/Mamba hybrids, one folder each: `from kernels.ssd import ssd`.
 
-A folder holds the sequential truth (`reference.py`), a fast torch version for any device (`eager.py`), a Triton version
-(`triton_kernel.py`), and one public signature. `dispatch.py` decides which of them runs, `explain` says so beforehand and `ran` afterwards.
-Nothing here knows of hybrid_core. On the meta device there are no data: there each operation is one node of the graph, which FLOP
-counters price by the formula registered beside it (`counting.py`).
-"""
+A folder holds the sequential truth (`reference.py`), a fast torch version for any device
+(`eager.py`), a Triton version (`triton_kernel.py`), and one public signature. `dispatch.py` decides
+which of them runs, `explain` says so beforehand and `ran` afterwards. Nothing here knows of
+hybrid_core. On the meta device there are no data: there each operation is one node of the graph,
+which FLOP counters price by the formula registered beside it (`counting.py`)."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,8 @@ __all__ = ["explain", "forget", "ran", "require_forced", "use"]
 
 
 def __getattr__(name: str) -> Any:
-    """What `dispatch` offers, once it is asked for: it needs torch, and `implementations` must do without."""
+    """What `dispatch` offers, once it is asked for: it needs torch, and `implementations` must do
+    without."""
     if name in __all__:
         return getattr(import_module("kernels.dispatch"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,8 @@
 """FLOP formulas of the custom operations, for torch's FlopCounterMode and for fvcore alike.
 
-A formula gets the operation's arguments in order, each tensor as its shape (None where it was not given), and returns FLOPs with
-one multiply-add as 2. fvcore counts a multiply-add as 1, so its handle returns half.
-"""
+A formula gets the operation's arguments in order, each tensor as its shape (None where it was not
+given), and returns FLOPs with one multiply-add as 2. fvcore counts a multiply-add as 1, so its
+handle returns half."""
 
 from collections.abc import Callable
 from typing import Any

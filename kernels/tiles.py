@@ -1,4 +1,5 @@
-"""What the Triton kernels share: matrix products of tiles, activations, block sizes. Imported only where Triton is installed."""
+"""What the Triton kernels share: matrix products of tiles, activations, block sizes. Imported only
+where Triton is installed."""
 
 import math
 import os
@@ -9,11 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-# The interpreter multiplies the bits of bfloat16 as if they were integers, so tiles are widened there; products of bfloat16 are exact
-# in float32, so it computes what the tensor cores do.
+# The interpreter multiplies the bits of bfloat16 as if they were integers, so tiles are widened
+# there; products of bfloat16 are exact in float32, so it computes what the tensor cores do.
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
-# Of float32 products: three tf32 products on the tensor cores keep about float32's precision (Triton's default, one, keeps 10 bits);
-# "ieee" would leave the tensor cores, and spills thousands of registers.
+# Of float32 products: three tf32 products on the tensor cores keep about float32's precision
+# (Triton's default, one, keeps 10 bits); "ieee" would leave the tensor cores, and spills thousands
+# of registers.
 PRECISION = tl.constexpr("tf32x3")
 
 LOG2E = tl.constexpr(math.log2(math.e))
@@ -51,18 +53,23 @@ def silu_slope(x):
     return s * (1.0 + x * (1.0 - s))
 
 
-# CUDA's limit of the second and third axes of a grid; the first may have 2^31 - 1. So what can be large - sequences times heads, tiles of a
-# long sequence - stands on the first.
+# CUDA's limit of the second and third axes of a grid; the first may have 2^31 - 1. So what can be
+# large - sequences times heads, tiles of a long sequence - stands on the first.
 MOST_PROGRAMS = 65_535
 
 
 def too_many(what: str, n: int) -> str | None:
     """Why a grid cannot have `n` programs along its second or third axis, if so."""
-    return f"{n:,} {what}, and a grid's axis has {MOST_PROGRAMS:,} programs at most" if n > MOST_PROGRAMS else None
+    return (
+        f"{n:,} {what}, and a grid's axis has {MOST_PROGRAMS:,} programs at most"
+        if n > MOST_PROGRAMS
+        else None
+    )
 
 
 def block(n: int, least: int = 16, most: int | None = None) -> int:
-    """The width of a tile that covers n: a power of two from `least` (16 is a matrix product's smallest) to `most`."""
+    """The width of a tile that covers n: a power of two from `least` (16 is a matrix product's
+    smallest) to `most`."""
     size = max(least, triton.next_power_of_2(n))
     return size if most is None else min(size, most)
 
@@ -71,9 +78,14 @@ def block(n: int, least: int = 16, most: int | None = None) -> int:
 @cache
 def processors(device: torch.device) -> int:
     """Streaming multiprocessors of a device."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else SMS
+    return (
+        torch.cuda.get_device_properties(device).multi_processor_count
+        if device.type == "cuda"
+        else SMS
+    )
 
 
 def rows(x: Tensor) -> Tensor:
-    """x itself where its last axis lies in memory without gaps, as the kernels read it, else a copy."""
+    """x itself where its last axis lies in memory without gaps, as the kernels read it, else a
+    copy."""
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()

@@ -13,7 +13,9 @@ from pages.parts import chart, design, jobs, layout, pictures, share
 
 def cards(designs: list[figures.Named]) -> None:
     """One card a design, the first being the one on Compose."""
-    for index, (cell, (label, spec)) in enumerate(zip(layout.cells(len(designs), layout.CARD + 40), designs, strict=True)):
+    for index, (cell, (label, spec)) in enumerate(
+        zip(layout.cells(len(designs), layout.CARD + 40), designs, strict=True)
+    ):
         with cell.container(border=True):
             st.markdown(f"**{design.plain(label)}**")
             st.markdown(pictures.strip(spec.pattern, pictures.colours(spec)))
@@ -23,7 +25,9 @@ def cards(designs: list[figures.Named]) -> None:
                     layout.go("compose")
                 continue
             row = st.container(horizontal=True)
-            row.button("Remove", key=f"remove-{index}", on_click=remove, args=(spec,), help="Take it away")
+            row.button(
+                "Remove", key=f"remove-{index}", on_click=remove, args=(spec,), help="Take it away"
+            )
             row.button(
                 "Make first",
                 key=f"first-{index}",
@@ -71,18 +75,27 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     share.draw(view.design, "compare")
 cards(designs)
 if not view.others:
-    st.info("One design alone differs from nothing. Add one above, or press “Keep for comparison” on Compose and change the design there.")
+    st.info(
+        "One design alone differs from nothing. Add one above, or press “Keep for comparison” on Compose and change the design there."
+    )
     st.stop()
 facts = [compare.design_facts(item.spec, view.workload, device) for item in designs]
 differ, alike = compare.parted([item.label for item in designs], facts)
 layout.table(differ)
 with st.expander(f"{len(alike)} figures in which they are alike"):
     layout.table(alike)
-st.caption(f"Costs stand before dimensions. Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose.")
+st.caption(
+    f"Costs stand before dimensions. Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose."
+)
 drawn = figures.beside_each_other(designs, view.workload, device)
 for cell, (key, figure) in zip(layout.cells(len(drawn), layout.WIDE), drawn.items(), strict=True):
     with cell:
         chart.show(figure, f"compare-{key}")
 st.subheader(f"What to change in the YAML of {design.plain(designs[0].label)}")
-for tab, (label, spec) in zip(st.tabs([f"to have {item.label}" for item in designs[1:]]), designs[1:], strict=True):
-    tab.code(compare.yaml_diff(view.design, spec) or f"Nothing: {label} is the same design.", language="diff")
+for tab, (label, spec) in zip(
+    st.tabs([f"to have {item.label}" for item in designs[1:]]), designs[1:], strict=True
+):
+    tab.code(
+        compare.yaml_diff(view.design, spec) or f"Nothing: {label} is the same design.",
+        language="diff",
+    )

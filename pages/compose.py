@@ -19,14 +19,33 @@ from hybrid_core.speed import hardware
 from hybrid_core.speed.summary import summary
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
-from pages.parts import chart, design, draft, form, guide, jobs, layout, notes, numbers, pictures, share, stack, work
+from pages.parts import (
+    chart,
+    design,
+    draft,
+    form,
+    guide,
+    jobs,
+    layout,
+    notes,
+    numbers,
+    pictures,
+    share,
+    stack,
+    work,
+)
 
 
 def references(view: View) -> dict[str, ArchSpec | None]:
-    """What differences can be taken against: presets, designs kept for comparison, and, as None, the Llama of the same size."""
+    """What differences can be taken against: presets, designs kept for comparison, and, as None,
+    the Llama of the same size."""
     own = [*view.compared, *([view.reference] if view.reference else [])]
     kept = {f"kept: {spec.name}": spec for spec in own if spec.name not in presets.names()}
-    known = {SAME_SIZE: None, **kept, **{name: presets.get(name).spec for name in presets.ordered()}}
+    known = {
+        SAME_SIZE: None,
+        **kept,
+        **{name: presets.get(name).spec for name in presets.ordered()},
+    }
     if st.session_state.get("form.reference") not in known:
         name = view.reference.name if view.reference else SAME_SIZE
         st.session_state["form.reference"] = name if name in known else f"kept: {name}"
@@ -51,10 +70,20 @@ def buttons(spec: ArchSpec) -> None:
         layout.go("retrieval")
     if st.button("Guided start", icon=":material/explore:"):
         guide.ask()
-    st.button("Keep for comparison", icon=":material/compare_arrows:", on_click=keep_for_comparison, args=(spec,))
+    st.button(
+        "Keep for comparison",
+        icon=":material/compare_arrows:",
+        on_click=keep_for_comparison,
+        args=(spec,),
+    )
     share.draw(spec)
     for label, by, icon in (("Undo", -1, ":material/undo:"), ("Redo", 1, ":material/redo:")):
-        st.button(label, icon=icon, disabled=not design.can_step(by), on_click=lambda by=by: draft.load(design.step(by)))
+        st.button(
+            label,
+            icon=icon,
+            disabled=not design.can_step(by),
+            on_click=lambda by=by: draft.load(design.step(by)),
+        )
 
 
 AGAINST, LIMITS, PAPER = "Against context", "Memory limits", "What the paper says"
@@ -69,14 +98,21 @@ def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware
     with right:
         chart.show(figures.flops_by_part(pair[:1], workload), "flops")
         chart.show(figures.memory_by_part(pair, workload, device), "memory")
-    with right if spec.n_layers > pictures.FEW else st.container():  # beside a stack that is high enough
+    with (
+        right if spec.n_layers > pictures.FEW else st.container()
+    ):  # beside a stack that is high enough
         by_context(pair, workload, device)
 
 
 def by_context(pair: list[figures.Named], workload: Workload, device: hardware.Hardware) -> None:
     """One view of several: what is not looked at is not drawn, which keeps changes quick."""
     shown = st.segmented_control(
-        "Look at", [AGAINST, LIMITS, PAPER], default=AGAINST, required=True, key="compose.look", label_visibility="collapsed"
+        "Look at",
+        [AGAINST, LIMITS, PAPER],
+        default=AGAINST,
+        required=True,
+        key="compose.look",
+        label_visibility="collapsed",
     )
     if shown == PAPER:
         findings(pair[0].spec, workload.context_len)
@@ -91,7 +127,8 @@ def by_context(pair: list[figures.Named], workload: Workload, device: hardware.H
 
 
 def findings(spec: ArchSpec, context_len: int) -> None:
-    """The loss and speed that the paper prints, the loss that its rows suggest, and the rows closest to the design."""
+    """The loss and speed that the paper prints, the loss that its rows suggest, and the rows
+    closest to the design."""
     if printed := quality.quoted(spec):
         st.markdown(f"The paper trained this stack: NLL on DCLM **{printed}**, in nats per token.")
     if speed := baselines.generated(spec, context_len):
@@ -104,7 +141,9 @@ def findings(spec: ArchSpec, context_len: int) -> None:
             f"{found.rests_on}."
         )
     else:
-        st.markdown(f"No estimate of the loss at 60B tokens, outside the paper's range: {design.plain(found.reason)}.")
+        st.markdown(
+            f"No estimate of the loss at 60B tokens, outside the paper's range: {design.plain(found.reason)}."
+        )
     st.markdown("**Nearest rows**")
     rows = baselines.nearest(spec)
     shown = {
@@ -143,8 +182,14 @@ except SpecError as error:
     problem, workload, key = problem or str(error), view.workload, view.hardware
 device = hardware.get(key)
 st.title(design.plain(spec.name))
-# What changes is sent first, the controls, which mostly stay, last: places that are filled later, or at times, are kept here.
-queue, wrong, row, against = st.container(), st.container(), st.container(horizontal=True), st.container()
+# What changes is sent first, the controls, which mostly stay, last: places that are filled later,
+# or at times, are kept here.
+queue, wrong, row, against = (
+    st.container(),
+    st.container(),
+    st.container(horizontal=True),
+    st.container(),
+)
 if problem:
     wrong.error(f"{design.plain(problem)}  \nThe last valid design is shown.")
     st.toast(design.plain(problem), icon=":material/error:")  # the controls may be far below
@@ -158,10 +203,14 @@ with st.container():
     if problem := costs["fit"]["problem"]:
         st.warning(f"{problem[:1].upper()}{problem[1:]}.")
     for line in kernel_refusals(spec):
-        st.caption(f":material/info: A library's kernel refuses a shape that the kernels here take: {design.plain(line)}.")
+        st.caption(
+            f":material/info: A library's kernel refuses a shape that the kernels here take: {design.plain(line)}."
+        )
 said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
 with st.container():
-    if intra := next((layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None):
+    if intra := next(
+        (layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None
+    ):
         form.draw_intra(intra, said)
 charts(spec, reference, workload, device)
 with queue:
@@ -169,7 +218,9 @@ with queue:
 yaml = st.expander("YAML", key="compose.yaml", on_change="rerun")
 if yaml.open:
     yaml.code(spec.to_yaml(), language="yaml")
-against.selectbox("Differences against", list(known), key="form.reference", help=explain("reference"), width=420)
+against.selectbox(
+    "Differences against", list(known), key="form.reference", help=explain("reference"), width=420
+)
 with row:
     buttons(spec)
 with st.sidebar:

@@ -12,7 +12,11 @@ st.markdown("The same lines stand behind the question marks beside the controls.
 wanted = st.text_input("Find", placeholder="a term or a word of its explanation").strip().casefold()
 found = {}
 for group, terms in glossary.groups().items():
-    rows = [{"term": f"`{term}`", "meaning": design.plain(line)} for term, line in terms.items() if wanted in f"{term} {line}".casefold()]
+    rows = [
+        {"term": f"`{term}`", "meaning": design.plain(line)}
+        for term, line in terms.items()
+        if wanted in f"{term} {line}".casefold()
+    ]
     if rows:
         found[group] = rows
 for cell, (group, rows) in zip(layout.cells(len(found), layout.WIDE), found.items(), strict=True):

@@ -1,4 +1,5 @@
-"""Models: published models with quoted and computed figures side by side, each one click from Compose."""
+"""Models: published models with quoted and computed figures side by side, each one click from
+Compose."""
 
 from collections import Counter
 
@@ -9,7 +10,11 @@ from hybrid_core.interop import published
 from hybrid_core.report import units
 from pages.parts import design, jobs, layout
 
-FIGURES = {"total": ("parameters", units.count), "active": ("active", units.count), "cache_8k": ("cache at 8K", units.n_bytes)}
+FIGURES = {
+    "total": ("parameters", units.count),
+    "active": ("active", units.count),
+    "cache_8k": ("cache at 8K", units.n_bytes),
+}
 EXACT = {
     "total": "parameters",
     "embedding": "of embedding and head",
@@ -31,8 +36,15 @@ rows = {}
 for name, model in models.items():
     pairs = {}
     for key, (label, write) in FIGURES.items():
-        pairs |= {f"{label}, quoted": write(model.quoted[key]), f"{label}, computed": write(model.computed[key])}
-    differs = [f"{EXACT[key]} {value - model.quoted[key]:+,}" for key, value in model.computed.items() if value != model.quoted[key]]
+        pairs |= {
+            f"{label}, quoted": write(model.quoted[key]),
+            f"{label}, computed": write(model.computed[key]),
+        }
+    differs = [
+        f"{EXACT[key]} {value - model.quoted[key]:+,}"
+        for key, value in model.computed.items()
+        if value != model.quoted[key]
+    ]
     level = f"costed: {model.not_built}" if model.not_built else "built"
     rows[name] = pairs | {"difference": ", ".join(differs) or "none", "level": level}
 layout.table(pd.DataFrame(rows).T)
@@ -43,7 +55,10 @@ if row.button(f"Start from {chosen}", type="primary", icon=":material/stacks:"):
     design.open_in_compose(models[chosen].spec)
     layout.go("compose")
 model = models[chosen]
-exact = {label: {"quoted": f"{model.quoted[key]:,}", "computed": f"{model.computed[key]:,}"} for key, label in EXACT.items()}
+exact = {
+    label: {"quoted": f"{model.quoted[key]:,}", "computed": f"{model.computed[key]:,}"}
+    for key, label in EXACT.items()
+}
 layout.table(pd.DataFrame(exact).T)
 kinds = ", ".join(f"{n} {kind}" for kind, n in Counter(model.spec.pattern).items())
 st.caption(

@@ -1,4 +1,5 @@
-"""Paper: the stored tables of Bae et al., the figures made from them, and the user's runs laid over."""
+"""Paper: the stored tables of Bae et al., the figures made from them, and the user's runs laid
+over."""
 
 import pandas as pd
 import streamlit as st
@@ -27,7 +28,10 @@ chosen = st.multiselect(
 runs = [run for run in done if run.id in chosen]
 
 st.subheader("Table 2: five designs at 1B, 60B tokens")
-rows = [baselines.matching(presets.get(name).spec, "table09_1b").query("budget == 'data'").iloc[0] for name in presets.TABLE2]
+rows = [
+    baselines.matching(presets.get(name).spec, "table09_1b").query("budget == 'data'").iloc[0]
+    for name in presets.TABLE2
+]
 columns = {
     figures.MODEL_LABEL[row["model"]]: {
         "parameters": f"{row['n_emb_b']:.2f}B",
@@ -43,7 +47,15 @@ columns = {
 layout.table(pd.DataFrame(columns).T)
 st.caption(f"quoted: {baselines.CITATION}, Tables 2, 9 and 13; parameters without embedding")
 
-total = st.segmented_control("Total length of Figure 1b", list(baselines.TOTALS.values()), default=8192, format_func=units.length) or 8192
+total = (
+    st.segmented_control(
+        "Total length of Figure 1b",
+        list(baselines.TOTALS.values()),
+        default=8192,
+        format_func=units.length,
+    )
+    or 8192
+)
 chart.show(figures.quality_throughput(total, runs), "figure1b")
 chart.show(figures.paper_throughput(runs), "figure3a")
 chart.show(figures.paper_cache(runs), "figure3b")
@@ -51,9 +63,21 @@ chart.show(figures.paper_cache(runs), "figure3b")
 st.subheader("What changes the loss")
 with st.container(horizontal=True, vertical_alignment="bottom"):
     asked = {question.title: question for question in figures.QUESTIONS}
-    question = asked[st.segmented_control("Question", list(asked), default="Ratio", required=True, key="paper.question")]
+    question = asked[
+        st.segmented_control(
+            "Question", list(asked), default="Ratio", required=True, key="paper.question"
+        )
+    ]
     if len(question.scales) > 1:
-        scales = [st.segmented_control("Size of the models", question.scales, default="1B", required=True, key="paper.scale")]
+        scales = [
+            st.segmented_control(
+                "Size of the models",
+                question.scales,
+                default="1B",
+                required=True,
+                key="paper.scale",
+            )
+        ]
     else:
         scales = list(question.scales)
 chart.show(question.draw(*scales), f"loss-{question.title}")
@@ -72,13 +96,17 @@ st.caption(
 
 st.subheader("Every stored table")
 name = st.selectbox(
-    "Table", list(baselines.TABLES), format_func=lambda key: f"Table {baselines.TABLES[key][0]}: {baselines.TABLES[key][1]}"
+    "Table",
+    list(baselines.TABLES),
+    format_func=lambda key: f"Table {baselines.TABLES[key][0]}: {baselines.TABLES[key][1]}",
 )
 frame = baselines.table(name)
 st.dataframe(
     frame.rename(columns=baselines.heading),
     hide_index=True,
-    column_config={baselines.heading("train_flops"): st.column_config.NumberColumn(format="scientific")},
+    column_config={
+        baselines.heading("train_flops"): st.column_config.NumberColumn(format="scientific")
+    },
 )
 st.download_button("Download as CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv")
 st.caption(f"quoted: {baselines.CITATION}, Table {baselines.TABLES[name][0]}")

@@ -1,4 +1,5 @@
-"""Profile: build the design for real, measure it, and hold the result beside prediction and paper."""
+"""Profile: build the design for real, measure it, and hold the result beside prediction and
+paper."""
 
 import pandas as pd
 import streamlit as st
@@ -27,13 +28,27 @@ def start() -> None:
     )
     columns = list(layout.cells(6, 180))
     device = jobs.device_choice(columns[0], "profile.device")
-    budget = columns[1].number_input("Time budget (s)", value=60, step=30, help="Shorter budgets mean fewer repeats")
+    budget = columns[1].number_input(
+        "Time budget (s)", value=60, step=30, help="Shorter budgets mean fewer repeats"
+    )
     dtype = columns[2].selectbox("Weights", ["bf16", "fp16", "fp32"])
-    batch = columns[3].number_input("Batch size", value=PAPER_BATCH, help="4 in the paper's protocol")
-    prompt = columns[4].number_input("Prompt (tokens)", value=PAPER_PROMPT, step=128, help="512 in the paper's protocol")
-    decode = columns[5].selectbox("Decode steps", DECODE_PATHS, format_func=str.capitalize, help=DECODE_HELP)
+    batch = columns[3].number_input(
+        "Batch size", value=PAPER_BATCH, help="4 in the paper's protocol"
+    )
+    prompt = columns[4].number_input(
+        "Prompt (tokens)", value=PAPER_PROMPT, step=128, help="512 in the paper's protocol"
+    )
+    decode = columns[5].selectbox(
+        "Decode steps", DECODE_PATHS, format_func=str.capitalize, help=DECODE_HELP
+    )
     if st.button("Start profile", type="primary", icon=":material/play_arrow:"):
-        asked = {"device": device, "budget_s": float(budget), "dtype": dtype, "batch_size": int(batch), "prompt_len": int(prompt)}
+        asked = {
+            "device": device,
+            "budget_s": float(budget),
+            "dtype": dtype,
+            "batch_size": int(batch),
+            "prompt_len": int(prompt),
+        }
         asked["decode"] = decode
         jobs.start(lambda: (spec, ProfileOptions.make(**asked)))
     work.calibrations_left_out()
@@ -78,18 +93,25 @@ def speeds(parts: dict) -> None:
             units.rate(rows[0]["tokens_per_s"]),
             help=f"measured: median of {rows[0]['repeats']} steps",
         )
-        columns[1].caption(f"measured; {rows[0]['tokens_per_s'] / rows[0]['predicted_tokens_per_s']:.0%} of the prediction")
+        columns[1].caption(
+            f"measured; {rows[0]['tokens_per_s'] / rows[0]['predicted_tokens_per_s']:.0%} of the prediction"
+        )
     if found := parts.get("memory"):
         columns[2].metric("Peak memory", units.n_bytes(found["peak_bytes"]), help=found["what"])
-        columns[2].caption(f"measured; {units.n_bytes(found['predicted_bytes']['total'])} by the closed forms")
+        columns[2].caption(
+            f"measured; {units.n_bytes(found['predicted_bytes']['total'])} by the closed forms"
+        )
         if found.get("one_shot_activations", 0) > found["predicted_bytes"]["activations"]:
-            columns[2].caption(f"a prefill at once would hold {units.n_bytes(found['one_shot_activations'])} of activations")
+            columns[2].caption(
+                f"a prefill at once would hold {units.n_bytes(found['one_shot_activations'])} of activations"
+            )
     if found := parts.get("energy"):
         energy(found, columns[3])
 
 
 def energy(part: dict, column: DeltaGenerator) -> None:
-    """Joules a token of the last stretch that has a figure, decode at the longest context, and the other lines below it."""
+    """Joules a token of the last stretch that has a figure, decode at the longest context, and the
+    other lines below it."""
     lines = energy_lines(part)
     measured = [line for line in lines if line.convention and line.name.startswith("energy")]
     if not measured:
@@ -108,10 +130,17 @@ def traced(parts: dict) -> None:
     """Both counters beside the closed form."""
     if found := parts.get("trace"):
         st.markdown(f"**FLOPs at {found['seq_len']:,} tokens** (traced on the instantiated model)")
-        rows = {what: {name: units.flops(value) for name, value in found[what].items()} for what in ("forward", "decode")}
+        rows = {
+            what: {name: units.flops(value) for name, value in found[what].items()}
+            for what in ("forward", "decode")
+        }
         st.dataframe(pd.DataFrame(rows).T.rename(columns={"torch": "FlopCounterMode"}))
         equal = all(len(set(found[what].values())) == 1 for what in ("forward", "decode"))
-        st.caption("traced and exact agree to the last FLOP" if equal else "traced and exact DISAGREE: please report this design")
+        st.caption(
+            "traced and exact agree to the last FLOP"
+            if equal
+            else "traced and exact DISAGREE: please report this design"
+        )
 
 
 def layer_table(run: Run) -> None:
@@ -138,4 +167,8 @@ def layer_table(run: Run) -> None:
 st.title("Profile")
 start()
 jobs.queue()
-jobs.show("profile", result, "No profile yet. Start one above: a 1B design takes one to three minutes on two CPU cores.")
+jobs.show(
+    "profile",
+    result,
+    "No profile yet. Start one above: a 1B design takes one to three minutes on two CPU cores.",
+)

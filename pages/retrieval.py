@@ -1,4 +1,5 @@
-"""Retrieval: what a design can find in its context, as a small proxy of it shows, or a trained checkpoint."""
+"""Retrieval: what a design can find in its context, as a small proxy of it shows, or a trained
+checkpoint."""
 
 from typing import Any
 
@@ -7,9 +8,23 @@ import streamlit as st
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.retrieval import finding, texts
-from hybrid_core.live.retrieval.options import NOTE, PAPER_LENGTHS, CheckpointOptions, NiahOptions, ProbeOptions, least_text_bytes
+from hybrid_core.live.retrieval.options import (
+    NOTE,
+    PAPER_LENGTHS,
+    CheckpointOptions,
+    NiahOptions,
+    ProbeOptions,
+    least_text_bytes,
+)
 from hybrid_core.report import figures, units
-from hybrid_core.report.retrieval import latest_of_each, learnt, not_whole, reading, score_row, unlike
+from hybrid_core.report.retrieval import (
+    latest_of_each,
+    learnt,
+    not_whole,
+    reading,
+    score_row,
+    unlike,
+)
 from hybrid_core.runs import Run, open_store
 from pages.parts import chart, design, jobs, layout
 
@@ -18,21 +33,39 @@ TASKS = {"niah_single": "one needle", "niah_multikey": "one needle among three o
 
 
 def proxy_controls(kind: str) -> dict[str, Any]:
-    """Device, budget and seed of a proxy's training; the rest follows the device unless it is changed."""
+    """Device, budget and seed of a proxy's training; the rest follows the device unless it is
+    changed."""
     columns = list(layout.cells(3, FIELD))
     device = jobs.device_choice(columns[0], f"{kind}.device")
-    help_budget = "For training and questions together. 300 s let most designs learn on two CPU cores"
-    budget = columns[1].number_input("Time budget (s)", value=300, step=60, key=f"{kind}.budget", help=help_budget)
+    help_budget = (
+        "For training and questions together. 300 s let most designs learn on two CPU cores"
+    )
+    budget = columns[1].number_input(
+        "Time budget (s)", value=300, step=60, key=f"{kind}.budget", help=help_budget
+    )
     seed = columns[2].number_input("Seed", value=0, key=f"{kind}.seed", help="Of weights and data")
     usual = NiahOptions().scale(device.split(":")[0])
     with st.expander("Size of the proxy, trials"):
         columns = list(layout.cells(3, FIELD))
         key = f"{kind}.{device}"
-        width = columns[0].number_input("d_model of the proxy", value=usual.d_model, step=32, key=f"{key}.width")
-        length = columns[1].number_input("Trained length (tokens)", value=usual.trained_len, step=128, key=f"{key}.length")
-        trials = columns[2].number_input("Trials a cell", value=usual.trials, step=50, key=f"{key}.trials")
+        width = columns[0].number_input(
+            "d_model of the proxy", value=usual.d_model, step=32, key=f"{key}.width"
+        )
+        length = columns[1].number_input(
+            "Trained length (tokens)", value=usual.trained_len, step=128, key=f"{key}.length"
+        )
+        trials = columns[2].number_input(
+            "Trials a cell", value=usual.trials, step=50, key=f"{key}.trials"
+        )
         st.caption("Compare designs at the same size, budget and seed.")
-    return {"device": device, "budget_s": float(budget), "seed": seed, "d_model": width, "trained_len": length, "trials": trials}
+    return {
+        "device": device,
+        "budget_s": float(budget),
+        "seed": seed,
+        "d_model": width,
+        "trained_len": length,
+        "trials": trials,
+    }
 
 
 # ---------------------------------------------------------------- needles
@@ -86,12 +119,26 @@ def scores(row: dict[str, Any]) -> None:
     """The numbers that compare designs."""
     trained = row["trained_len"]
     shown = [
-        (f"Recalled at {trained:,} tokens", _share(row["at_trained_len"]), "the trained length, mean over all depths"),
-        (f"Recalled at {trained * 3 // 2:,} tokens", _share(row["at_1_5x"]), "1.5 times the trained length"),
-        ("Effective context (tokens)", row["reach"], "up to here at least 90 % recalled, 95 % interval; ≥: no longer context was asked"),
+        (
+            f"Recalled at {trained:,} tokens",
+            _share(row["at_trained_len"]),
+            "the trained length, mean over all depths",
+        ),
+        (
+            f"Recalled at {trained * 3 // 2:,} tokens",
+            _share(row["at_1_5x"]),
+            "1.5 times the trained length",
+        ),
+        (
+            "Effective context (tokens)",
+            row["reach"],
+            "up to here at least 90 % recalled, 95 % interval; ≥: no longer context was asked",
+        ),
         ("Training tokens to 90 %", _tokens(row), "fewer: learns sooner"),
     ]
-    for cell, (label, value, meaning) in zip(layout.cells(len(shown), layout.CARD + 30), shown, strict=True):
+    for cell, (label, value, meaning) in zip(
+        layout.cells(len(shown), layout.CARD + 30), shown, strict=True
+    ):
         cell.metric(label, value)
         cell.caption(f"measured, proxy; {meaning}")
 
@@ -108,20 +155,30 @@ def beside_the_map(run: Run) -> None:
     """What was trained, and what the paper found for such designs."""
     if proxy := run.parts.get("proxy"):
         layers = f"layers `{proxy['pattern']}` for the design's `{proxy['design_pattern']}`"
-        size = f"{units.count(proxy['params'])} parameters, trained at {proxy['trained_len']:,} tokens"
-        st.markdown(f"**{proxy['note']}** The proxy: {layers}, {size}, {proxy['n_needles']} needles a context.")
+        size = (
+            f"{units.count(proxy['params'])} parameters, trained at {proxy['trained_len']:,} tokens"
+        )
+        st.markdown(
+            f"**{proxy['note']}** The proxy: {layers}, {size}, {proxy['n_needles']} needles a context."
+        )
     st.markdown(f"**The paper:** {finding.finding(run.spec)} *{finding.SOURCE}*")
 
 
 def side_by_side() -> None:
     """Maps of several designs on one colour scale, and a row of scores each."""
-    runs = [run for run in open_store().list(kind="niah") if not run.foreign and run.parts.get("map", {}).get("cells")]
+    runs = [
+        run
+        for run in open_store().list(kind="niah")
+        if not run.foreign and run.parts.get("map", {}).get("cells")
+    ]
     if len(runs) < 2:
         return
     st.subheader("Designs side by side")
     labels = {run.id: f"{run.id}: {run.name}, seed {run.options['seed']}" for run in runs}
     default = [run.id for run in latest_of_each(runs)][:6]
-    chosen = st.multiselect("Needle tests", list(labels), default=default, format_func=labels.get, key="niah.compared")
+    chosen = st.multiselect(
+        "Needle tests", list(labels), default=default, format_func=labels.get, key="niah.compared"
+    )
     by_id = {run.id: run for run in runs}
     compared = [by_id[run_id] for run_id in chosen]
     if differing := unlike(compared):
@@ -167,12 +224,18 @@ def probes() -> None:
     with st.expander("A text for the loss by position (without one that probe is left out)"):
         upload = st.file_uploader("A text file", type=["txt", "md"], key="probes.upload")
         pasted = st.text_area("or paste a text", key="probes.pasted")
-        st.caption(f"At least {least_text_bytes(asked['trained_len']):,} bytes for this trained length. It stays in your data folder.")
+        st.caption(
+            f"At least {least_text_bytes(asked['trained_len']):,} bytes for this trained length. It stays in your data folder."
+        )
     if st.button("Start probes", type="primary", icon=":material/play_arrow:"):
         text = upload.getvalue() if upload else pasted.encode()
         jobs.start(lambda: (spec, probe_options(text, asked)))
     jobs.queue()
-    jobs.show("probes", probe_result, "No probes yet. Start them above: the budget is shared out among them.")
+    jobs.show(
+        "probes",
+        probe_result,
+        "No probes yet. Start them above: the budget is shared out among them.",
+    )
 
 
 def probe_result(run: Run) -> None:
@@ -193,7 +256,9 @@ def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
 def charts(run: Run) -> None:
     """A chart for each probe that has begun."""
     drawn = figures.retrieval_charts([run])
-    for index, (place, figure) in enumerate(zip(layout.cells(len(drawn), layout.WIDE), drawn, strict=True)):
+    for index, (place, figure) in enumerate(
+        zip(layout.cells(len(drawn), layout.WIDE), drawn, strict=True)
+    ):
         with place:
             chart.show(figure, f"probe-{run.id}-{index}")
 
@@ -209,12 +274,27 @@ def checkpoints() -> None:
     )
     columns = list(layout.cells(3, FIELD + 60))
     device = jobs.device_choice(columns[0], "checkpoint.device")
-    task = columns[1].selectbox("Task", list(TASKS), format_func=lambda name: f"{name}: {TASKS[name]}")
-    trials = columns[2].number_input("Trials a cell", value=100, step=50, key="checkpoint.trials", help="100 in the paper")
+    task = columns[1].selectbox(
+        "Task", list(TASKS), format_func=lambda name: f"{name}: {TASKS[name]}"
+    )
+    trials = columns[2].number_input(
+        "Trials a cell", value=100, step=50, key="checkpoint.trials", help="100 in the paper"
+    )
     path = st.text_input("Folder of the checkpoint", placeholder="/home/me/models/my-hybrid-1b")
-    lengths = st.multiselect("Contexts (tokens)", PAPER_LENGTHS, default=PAPER_LENGTHS, help="The paper's; longer ones take longer")
-    if st.button("Start checkpoint test", type="primary", icon=":material/play_arrow:", disabled=not path):
-        jobs.start(lambda: checkpoint_job(path=path, device=device, task=task, trials=trials, lengths=sorted(lengths)))
+    lengths = st.multiselect(
+        "Contexts (tokens)",
+        PAPER_LENGTHS,
+        default=PAPER_LENGTHS,
+        help="The paper's; longer ones take longer",
+    )
+    if st.button(
+        "Start checkpoint test", type="primary", icon=":material/play_arrow:", disabled=not path
+    ):
+        jobs.start(
+            lambda: checkpoint_job(
+                path=path, device=device, task=task, trials=trials, lengths=sorted(lengths)
+            )
+        )
     jobs.queue()
     jobs.show("checkpoint", checkpoint_result, "No checkpoint tested yet.")
 
@@ -239,7 +319,9 @@ def checkpoint_job(**asked: Any) -> tuple[ArchSpec, CheckpointOptions]:
 
 st.title("Retrieval")
 views = {"Needle in a haystack": needles, "Probes": probes, "Checkpoint": checkpoints}
-for tab, draw in zip(st.tabs(list(views), key="retrieval.tab", on_change="rerun"), views.values(), strict=True):
+for tab, draw in zip(
+    st.tabs(list(views), key="retrieval.tab", on_change="rerun"), views.values(), strict=True
+):
     if tab.open:
         with tab:
             draw()

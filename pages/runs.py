@@ -15,7 +15,8 @@ CHOSEN = "runs.chosen"
 
 
 def pick(runs: list[Run]) -> list[int]:
-    """The history as a table; returns the numbers of the chosen runs. Rows come and go: what is chosen is kept by number."""
+    """The history as a table; returns the numbers of the chosen runs. Rows come and go: what is
+    chosen is kept by number."""
     frame = pd.DataFrame(
         {
             "run": [run.id for run in runs],
@@ -30,7 +31,8 @@ def pick(runs: list[Run]) -> list[int]:
     )
     ids = [run.id for run in runs]
     chosen = [run_id for run_id in st.session_state.get(CHOSEN, []) if run_id in ids]
-    # Another set of rows is another table, or the browser's ticks, which are places, would be of other runs.
+    # Another set of rows is another table, or the browser's ticks, which are places, would be of
+    # other runs.
     key = f"runs.table.{hash(tuple(ids))}"
 
     def choose() -> None:
@@ -52,17 +54,24 @@ def actions(runs: list[Run]) -> None:
     row = st.container(horizontal=True)
     if finished := [run for run in runs if run.parts and not run.foreign]:
         jobs.save_report(finished, row, type="primary")
-    if len(runs) == 1 and not runs[0].foreign and row.button("Open in Compose", icon=":material/stacks:"):
+    if (
+        len(runs) == 1
+        and not runs[0].foreign
+        and row.button("Open in Compose", icon=":material/stacks:")
+    ):
         design.open_in_compose(runs[0].spec)
         layout.go("compose")
     with row.popover("Delete", icon=":material/delete:", disabled=any(run.active for run in runs)):
         st.write("Delete for good?")
         st.markdown("\n".join(f"- run {run.id}, {design.plain(run.name)}" for run in runs))
-        st.button("Yes, delete", key="runs.delete", on_click=delete, args=([run.id for run in runs],))
+        st.button(
+            "Yes, delete", key="runs.delete", on_click=delete, args=([run.id for run in runs],)
+        )
 
 
 def delete(ids: list[int]) -> None:
-    """Delete the runs that a confirmation named, and no other; say which of them were gone or have begun again."""
+    """Delete the runs that a confirmation named, and no other; say which of them were gone or have
+    begun again."""
     refused = []
     for run_id in ids:
         try:
@@ -88,7 +97,9 @@ def compare(runs: list[Run]) -> None:
         chart.show(figures.generation(measured), "runs-generation")
         chart.show(figures.live_cache(measured), "runs-cache")
     maps = figures.retrieval_charts(runs)
-    for index, (place, figure) in enumerate(zip(layout.cells(len(maps), layout.WIDE), maps, strict=True)):
+    for index, (place, figure) in enumerate(
+        zip(layout.cells(len(maps), layout.WIDE), maps, strict=True)
+    ):
         with place:
             chart.show(figure, f"runs-retrieval-{index}")
 
@@ -97,7 +108,9 @@ def history() -> None:
     """All runs, and what can be done with the chosen ones."""
     runs = open_store().list(with_parts=False)
     if not runs:
-        st.info("No runs yet. Compose a design and press “Profile this design” or “Test retrieval”.")
+        st.info(
+            "No runs yet. Compose a design and press “Profile this design” or “Test retrieval”."
+        )
         return
     st.caption("Select rows to compare them, to save a report, or to delete them.")
     chosen = [open_store().get(run_id) for run_id in pick(runs)]

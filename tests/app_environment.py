@@ -1,8 +1,9 @@
-"""Runs code as a user runs the app: with the distributions that requirements.txt brings, and without the developers' others.
+"""Runs code as a user runs the app: with the distributions that requirements.txt brings, and
+without the developers' others.
 
-The tests' own environment has more packages, which hide what the app lacks. Here a subprocess gets a `sitecustomize` whose path
-finder does not see the modules and the metadata of any distribution outside the closure of the requirements.
-"""
+The tests' own environment has more packages, which hide what the app lacks. Here a subprocess gets
+a `sitecustomize` whose path finder does not see the modules and the metadata of any distribution
+outside the closure of the requirements."""
 
 import json
 import os
@@ -49,7 +50,8 @@ def required(file: str) -> list[Requirement]:
 
 
 def closure(requirements: Iterable[Requirement]) -> set[str]:
-    """The canonical names of the requirements' distributions and of all that they need here, extras and markers heeded.
+    """The canonical names of the requirements' distributions and of all that they need here, extras
+    and markers heeded.
 
     Raises PackageNotFoundError for one that is not installed.
     """
@@ -69,15 +71,26 @@ def closure(requirements: Iterable[Requirement]) -> set[str]:
 
 
 def outside(kept: set[str]) -> dict[str, list[str]]:
-    """The distributions that are installed and not kept, and the top-level modules that no kept one brings."""
+    """The distributions that are installed and not kept, and the top-level modules that no kept one
+    brings."""
     by_module = packages_distributions()
-    modules = [module for module, owners in by_module.items() if kept.isdisjoint(map(canonicalize_name, owners))]
+    modules = [
+        module
+        for module, owners in by_module.items()
+        if kept.isdisjoint(map(canonicalize_name, owners))
+    ]
     names = {found.name for found in distributions()}
-    return {"modules": sorted(modules), "distributions": sorted(name for name in names if canonicalize_name(name) not in kept)}
+    return {
+        "modules": sorted(modules),
+        "distributions": sorted(name for name in names if canonicalize_name(name) not in kept),
+    }
 
 
-def run(place: Path, *arguments: str, kept: set[str] | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """`python *arguments` in the app's environment, with a data folder under `place`; the jobs that it starts are in it too."""
+def run(
+    place: Path, *arguments: str, kept: set[str] | None = None, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """`python *arguments` in the app's environment, with a data folder under `place`; the jobs that
+    it starts are in it too."""
     site = place / "site"
     site.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(HIDE)
@@ -88,4 +101,11 @@ def run(place: Path, *arguments: str, kept: set[str] | None = None, **env: str) 
         "HIDDEN_FROM_THE_APP": json.dumps(hidden),
     }
     command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | environment | env, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | environment | env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

@@ -1,4 +1,5 @@
-"""Designs for the tests: a factory of small ones, all combinations of intra-hybrid axes, random ones, and the paper's rows."""
+"""Designs for the tests: a factory of small ones, all combinations of intra-hybrid axes, random
+ones, and the paper's rows."""
 
 import itertools
 from typing import Any, NamedTuple, get_args
@@ -14,14 +15,23 @@ from hybrid_core.evidence import baselines
 from hybrid_core.mixers import fusion as schema
 from hybrid_core.validation import SpecError
 
-JOINT_WIDTH = 48  # n_heads * v_head_dim of SECTIONS["intra"]: the SSM's width where a rule asks for equality
+JOINT_WIDTH = (
+    48  # n_heads * v_head_dim of SECTIONS["intra"]: the SSM's width where a rule asks for equality
+)
 FREE_WIDTH = 64  # its width where none does
 
 SECTIONS: dict[str, dict[str, Any]] = {
     "attention": {"n_heads": 4, "n_kv_heads": 2, "head_dim": 8},
     "swa": {"window": 4, "sink": 2},
     "ssm": {"d_ssm": 64, "head_dim": 16, "d_state": 8, "d_conv": 4, "chunk_size": 8},
-    "intra": {"n_heads": 4, "n_kv_heads": 2, "qk_head_dim": 6, "v_head_dim": 12, "d_ssm": JOINT_WIDTH, "ssm_head_dim": 16},
+    "intra": {
+        "n_heads": 4,
+        "n_kv_heads": 2,
+        "qk_head_dim": 6,
+        "v_head_dim": 12,
+        "d_ssm": JOINT_WIDTH,
+        "ssm_head_dim": 16,
+    },
     "diff": {"norm": "none", "scalar": "diff_t", "fusion": "diff"},
     "ffn": {"kind": "swiglu", "d_ff": 40},
 }
@@ -35,8 +45,15 @@ REUSING = {
     "y": {"kind": "swa", "reuse_kv": True, **SECTIONS["attention"], **SECTIONS["swa"]},
 }
 
-# Hymba in small: windows whose sinks are the meta tokens, layers that reuse keys and values, Mamba-1 beside the attention.
-TINY_HYMBA: dict[str, Any] = {"model_type": "hymba", "vocab_size": 50, "hidden_size": 32, "intermediate_size": 40, "num_hidden_layers": 6}
+# Hymba in small: windows whose sinks are the meta tokens, layers that reuse keys and values,
+# Mamba-1 beside the attention.
+TINY_HYMBA: dict[str, Any] = {
+    "model_type": "hymba",
+    "vocab_size": 50,
+    "hidden_size": 32,
+    "intermediate_size": 40,
+    "num_hidden_layers": 6,
+}
 TINY_HYMBA |= {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
@@ -44,10 +61,29 @@ TINY_HYMBA |= {
     "num_memory_tokens": 3,
     "global_attn_idx": [0, 4, 5],
 }
-TINY_HYMBA |= {"kv_reuse_group": [[1, 2, 3], [4, 5]], "mamba_d_state": 5, "mamba_dt_rank": 3, "mlp_hidden_act": "silu", "rope_type": "ntk"}
+TINY_HYMBA |= {
+    "kv_reuse_group": [[1, 2, 3], [4, 5]],
+    "mamba_d_state": 5,
+    "mamba_dt_rank": 3,
+    "mlp_hidden_act": "silu",
+    "rope_type": "ntk",
+}
 
-TINY_SAMBA: dict[str, Any] = {"n_layer": 4, "n_embd": 32, "n_head": 4, "n_query_groups": 2, "mb_per_layer": 2, "local_window": 4}
-TINY_SAMBA |= {"vocab_size": 50, "padding_multiple": 10, "intermediate_size": 40, "bias": False, "parallel_residual": False}
+TINY_SAMBA: dict[str, Any] = {
+    "n_layer": 4,
+    "n_embd": 32,
+    "n_head": 4,
+    "n_query_groups": 2,
+    "mb_per_layer": 2,
+    "local_window": 4,
+}
+TINY_SAMBA |= {
+    "vocab_size": 50,
+    "padding_multiple": 10,
+    "intermediate_size": 40,
+    "bias": False,
+    "parallel_residual": False,
+}
 TINY_SAMBA |= {"_mlp_class": "LLaMAMLP", "_norm_class": "RMSNorm"}
 
 # Every kind alone, kinds in both orders, and all of them in one stack.
@@ -55,9 +91,15 @@ PATTERNS = ("A", "S", "M", "H", "D", "N", "AM", "SA", "AMSH", "HSMA", "NADM")
 
 
 def mapping(pattern: str = "AM", **changes: Any) -> dict[str, Any]:
-    """A small design as it comes out of YAML. A mixer section's change is merged into it; any other value, and a section of another kind,
-    is replaced; None leaves it out."""
-    data = {"schema": 1, "name": f"small-{pattern}", "vocab_size": 50, "d_model": 32, "n_layers": len(pattern)}
+    """A small design as it comes out of YAML. A mixer section's change is merged into it; any other
+    value, and a section of another kind, is replaced; None leaves it out."""
+    data = {
+        "schema": 1,
+        "name": f"small-{pattern}",
+        "vocab_size": 50,
+        "d_model": 32,
+        "n_layers": len(pattern),
+    }
     data |= {"layers": {"strategy": "custom", "pattern": pattern}} | SECTIONS
     for key, value in changes.items():
         merged = key in MIXER_SECTIONS and value is not None and "kind" not in value
@@ -85,20 +127,28 @@ def complaint(text: str | bytes) -> str:
 
 
 def _axes() -> dict[str, tuple[str, ...]]:
-    return {axis: get_args(getattr(schema, axis.capitalize())) for axis in ("norm", "scalar", "fusion", "value", "out")}
+    return {
+        axis: get_args(getattr(schema, axis.capitalize()))
+        for axis in ("norm", "scalar", "fusion", "value", "out")
+    }
 
 
-ALL_AXES: list[dict[str, str]] = [dict(zip(_axes(), values, strict=True)) for values in itertools.product(*_axes().values())]
+ALL_AXES: list[dict[str, str]] = [
+    dict(zip(_axes(), values, strict=True)) for values in itertools.product(*_axes().values())
+]
 
 
 def intra_design(axes: dict[str, str], pattern: str = "H", **changes: Any) -> ArchSpec:
-    """A design whose intra-hybrid blocks use `axes`, with an SSM wider than the values wherever that is allowed."""
+    """A design whose intra-hybrid blocks use `axes`, with an SSM wider than the values wherever
+    that is allowed."""
     equal = axes["value"] == "shared" or (axes["out"] == "joint" and axes["fusion"] != "concat")
     return design(pattern, intra=axes | {"d_ssm": JOINT_WIDTH if equal else FREE_WIDTH}, **changes)
 
 
 # Two outputs of width d_model cannot be concatenated into one; all else can be combined.
-INTRA_COMBINATIONS = [axes for axes in ALL_AXES if not (axes["fusion"] == "concat" and axes["out"] == "separate")]
+INTRA_COMBINATIONS = [
+    axes for axes in ALL_AXES if not (axes["fusion"] == "concat" and axes["out"] == "separate")
+]
 
 
 def axes_id(axes: dict[str, str]) -> str:
@@ -116,7 +166,10 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
     two = 2 if set("DN") & set(letters) else 1  # differential mixers want heads in pairs
     kv, head_dim, p = draw(divisor) * two, 2 * draw(times), draw(st.integers(1, 8))
     groups, axes = draw(divisor), draw(st.sampled_from(INTRA_COMBINATIONS))
-    heads, v_head_dim = kv * draw(divisor), p * groups  # so that the values' width has whole SSM heads in whole groups
+    heads, v_head_dim = (
+        kv * draw(divisor),
+        p * groups,
+    )  # so that the values' width has whole SSM heads in whole groups
     changes: dict[str, Any] = {
         "name": draw(st.text(NAME_CHARACTERS, min_size=1, max_size=20)),
         "n_layers": n_layers,
@@ -126,7 +179,11 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
         "norm_eps": draw(st.floats(1e-12, 0.1)),
         "layers": layers,
         "attention": draw(_attention(kv, head_dim)),
-        "swa": {"window": draw(st.integers(1, 9)), "sink": draw(st.integers(0, 5)), "rope_theta": draw(st.floats(1.001, 1e9))},
+        "swa": {
+            "window": draw(st.integers(1, 9)),
+            "sink": draw(st.integers(0, 5)),
+            "rope_theta": draw(st.floats(1.001, 1e9)),
+        },
         "ssm": {
             "d_ssm": p * groups * draw(times) * two,
             "head_dim": p,
@@ -149,27 +206,49 @@ def valid_designs(draw: st.DrawFn) -> ArchSpec:
             "scalar": draw(st.sampled_from(["diff_t", "none"])),
             "fusion": draw(st.sampled_from(["diff", "add"])),
         },
-        "ffn": draw(st.sampled_from([None, {"kind": "swiglu", "d_ff": 7}, MOE, MOE | {"n_shared": 0, "top_k": 4}])),
+        "ffn": draw(
+            st.sampled_from(
+                [None, {"kind": "swiglu", "d_ff": 7}, MOE, MOE | {"n_shared": 0, "top_k": 4}]
+            )
+        ),
     }
     if not set("HN") & set(letters) and draw(st.booleans()):
-        sizes = {"d_ssm": draw(times), "d_state": draw(times), "d_conv": draw(times), "dt_rank": draw(times)}
+        sizes = {
+            "d_ssm": draw(times),
+            "d_state": draw(times),
+            "d_conv": draw(times),
+            "dt_rank": draw(times),
+        }
         changes["ssm"] = {"kind": "mamba1", "dt_bc_norm": draw(st.booleans())} | sizes
-    return ArchSpec.from_mapping({key: value for key, value in ({"schema": 1} | changes).items() if value is not None})
+    return ArchSpec.from_mapping(
+        {key: value for key, value in ({"schema": 1} | changes).items() if value is not None}
+    )
 
 
 @st.composite
 def optional_designs(draw: st.DrawFn) -> ArchSpec:
-    """Any valid design with any of the options that published models have and our modules build: biases, norms, Mamba-1 in heads,
-    feed-forwards of all kinds, mixers and feed-forwards in layers of their own, Zamba's shared blocks."""
+    """Any valid design with any of the options that published models have and our modules build:
+    biases, norms, Mamba-1 in heads, feed-forwards of all kinds, mixers and feed-forwards in layers
+    of their own, Zamba's shared blocks."""
     flag = st.booleans()
     data = draw(valid_designs()).model_dump(exclude_none=True, by_alias=True)
-    plain = not set("DN") & set(data["layers"].get("pattern") or "")  # the differential mixers know no options
+    plain = not set("DN") & set(
+        data["layers"].get("pattern") or ""
+    )  # the differential mixers know no options
     if plain:
         data["attention"] |= {key: draw(flag) for key in ("qkv_bias", "out_bias", "qk_norm")}
-        biases = ("proj_bias",) if data["ssm"].get("kind") == "mamba1" else ("in_bias", "out_bias", "gated_norm", "norm_first")
+        biases = (
+            ("proj_bias",)
+            if data["ssm"].get("kind") == "mamba1"
+            else ("in_bias", "out_bias", "gated_norm", "norm_first")
+        )
         data["ssm"] |= {key: draw(flag) for key in biases}
         if data["ssm"].get("kind") == "mamba1":
-            data["ssm"] |= {"n_heads": draw(st.sampled_from([n for n in (1, 2, 3) if data["ssm"]["d_ssm"] % n == 0]))}
+            data["ssm"] |= {
+                "n_heads": draw(
+                    st.sampled_from([n for n in (1, 2, 3) if data["ssm"]["d_ssm"] % n == 0])
+                )
+            }
             data["ssm"] |= {"dt_bc_weight": draw(flag)}
         data["intra"] |= {"ssm_norm": draw(flag) and data["intra"]["norm"] == "none"}
     data["ffns"] = {
@@ -179,21 +258,51 @@ def optional_designs(draw: st.DrawFn) -> ArchSpec:
         "L": MOE | {"gated": False, "activation": "relu2", "d_latent": 6},
     }
     n_layers = data["n_layers"]
-    layers, heads = data["layers"], {"kind": "attention", "n_heads": 2, "n_kv_heads": 1, "head_dim": 4, "d_input": 2 * data["d_model"]}
+    layers, heads = (
+        data["layers"],
+        {
+            "kind": "attention",
+            "n_heads": 2,
+            "n_kv_heads": 1,
+            "head_dim": 4,
+            "d_input": 2 * data["d_model"],
+        },
+    )
     layers["ffns"] = draw(st.text("GPEL-", min_size=n_layers, max_size=n_layers))
     if layers["strategy"] == "custom":
-        block = {"kind": "shared_block", "attention": heads, "ffn": data["ffns"]["G"], "ssm": {"kind": "mamba2"} | SECTIONS["ssm"]}
+        block = {
+            "kind": "shared_block",
+            "attention": heads,
+            "ffn": data["ffns"]["G"],
+            "ssm": {"kind": "mamba2"} | SECTIONS["ssm"],
+        }
         block |= {"adapter_rank": draw(st.integers(0, 3)), "attention_adapters": draw(flag)}
         data["mixers"] = {str(i): block | {"block": i} for i in range(2)}
         instead = draw(st.text("01-.", min_size=n_layers, max_size=n_layers))
-        layers["pattern"] = "".join(a if b == "." else b for a, b in zip(layers["pattern"], instead, strict=True))
-        layers["ffns"] = "".join("P" if a == "-" else b for a, b in zip(layers["pattern"], layers["ffns"], strict=True))
+        layers["pattern"] = "".join(
+            a if b == "." else b for a, b in zip(layers["pattern"], instead, strict=True)
+        )
+        layers["ffns"] = "".join(
+            "P" if a == "-" else b for a, b in zip(layers["pattern"], layers["ffns"], strict=True)
+        )
     return ArchSpec.from_mapping(data)
 
 
 def widened(spec: ArchSpec, times: int) -> ArchSpec:
-    """The same design with every width `times` as wide; numbers of heads, groups, experts and layers stay."""
-    widths = {"d_model", "head_dim", "window", "d_ssm", "d_state", "chunk_size", "dt_rank", "qk_head_dim", "v_head_dim", "ssm_head_dim"}
+    """The same design with every width `times` as wide; numbers of heads, groups, experts and
+    layers stay."""
+    widths = {
+        "d_model",
+        "head_dim",
+        "window",
+        "d_ssm",
+        "d_state",
+        "chunk_size",
+        "dt_rank",
+        "qk_head_dim",
+        "v_head_dim",
+        "ssm_head_dim",
+    }
     widths |= {"d_ff", "d_expert"}
 
     def wider(key: str, value: Any) -> Any:
@@ -209,9 +318,19 @@ def widened(spec: ArchSpec, times: int) -> ArchSpec:
 
 @st.composite
 def _attention(draw: st.DrawFn, n_kv_heads: int, head_dim: int) -> dict[str, Any]:
-    scaling = {"factor": draw(st.floats(1.0, 64.0)), "original_context_len": draw(st.integers(1, 9000))}
-    section = {"n_heads": n_kv_heads * draw(st.integers(1, 3)), "n_kv_heads": n_kv_heads, "head_dim": head_dim}
-    section |= {"position": draw(st.sampled_from(["rope", "nope"])), "rope_theta": draw(st.floats(1.001, 1e9))}
+    scaling = {
+        "factor": draw(st.floats(1.0, 64.0)),
+        "original_context_len": draw(st.integers(1, 9000)),
+    }
+    section = {
+        "n_heads": n_kv_heads * draw(st.integers(1, 3)),
+        "n_kv_heads": n_kv_heads,
+        "head_dim": head_dim,
+    }
+    section |= {
+        "position": draw(st.sampled_from(["rope", "nope"])),
+        "rope_theta": draw(st.floats(1.001, 1e9)),
+    }
     section |= {"rope_fraction": draw(st.sampled_from([1.0, 2 / head_dim]))}
     return section | draw(st.sampled_from([{}, {"rope_scaling": scaling}]))
 
@@ -220,24 +339,35 @@ def _attention(draw: st.DrawFn, n_kv_heads: int, head_dim: int) -> dict[str, Any
 def _layers(draw: st.DrawFn, n_layers: int) -> dict[str, Any]:
     strategy = draw(st.sampled_from(placement.STRATEGIES))
     if strategy == "custom":
-        return {"strategy": strategy, "pattern": draw(st.text("".join(placement.LETTERS), min_size=n_layers, max_size=n_layers))}
+        return {
+            "strategy": strategy,
+            "pattern": draw(
+                st.text("".join(placement.LETTERS), min_size=n_layers, max_size=n_layers)
+            ),
+        }
     if strategy in placement.UNIFORM:
         return {"strategy": strategy}
     if draw(st.booleans()):
         indices = draw(st.lists(st.integers(1, n_layers), unique=True, max_size=n_layers))
         return {"strategy": strategy, "indices": indices}
     ratio = f"{draw(st.integers(0, 13))}:{draw(st.integers(1, 13))}"
-    return {"strategy": strategy, "ratio": ratio, "placement": draw(st.sampled_from(placement.PLACEMENTS))}
+    return {
+        "strategy": strategy,
+        "ratio": ratio,
+        "placement": draw(st.sampled_from(placement.PLACEMENTS)),
+    }
 
 
 # ---------------------------------------------------------------- the paper's rows
 
-# Table 9 prints the intra 1:3 row of the flops budget as 10 + 2, the same row of the data budget as 10 + 3.
+# Table 9 prints the intra 1:3 row of the flops budget as 10 + 2, the same row of the data budget as
+# 10 + 3.
 MISPRINTED = {("table09_1b", (0, 0, 10, 2)): (0, 0, 10, 3)}
 
 
 class PaperRow(NamedTuple):
-    """A row of Table 9, 10 or 12 as printed, its layer counts, and the dense presets of that scale with as many layers of each kind."""
+    """A row of Table 9, 10 or 12 as printed, its layer counts, and the dense presets of that scale
+    with as many layers of each kind."""
 
     table: str
     cells: pd.Series
@@ -250,18 +380,33 @@ class PaperRow(NamedTuple):
 
 
 def _final(spec: ArchSpec) -> bool:
-    """Whether an intra-hybrid block of this design is the paper's final choice, which all these rows have."""
+    """Whether an intra-hybrid block of this design is the paper's final choice, which all these
+    rows have."""
     assert spec.intra
-    return tuple(getattr(spec.intra, axis) for axis in _axes()) == ("group", "none", "diff", "separate", "separate")
+    return tuple(getattr(spec.intra, axis) for axis in _axes()) == (
+        "group",
+        "none",
+        "diff",
+        "separate",
+        "separate",
+    )
 
 
 def paper_rows() -> list[PaperRow]:
-    dense = {name: spec for name in presets.names() if "moe" not in name and _final(spec := presets.get(name).spec)}
+    dense = {
+        name: spec
+        for name in presets.names()
+        if "moe" not in name and _final(spec := presets.get(name).spec)
+    }
     rows = []
     for table in ("table09_1b", "table10_350m", "table12_long_context"):
         for _, cells in baselines.table(table).iterrows():
             printed = tuple(cells[baselines.COUNTS])
             counts = MISPRINTED.get((table, printed), printed)
-            same = [name for name, spec in dense.items() if (baselines.counts(spec), baselines.scale(spec)) == (counts, cells["scale"])]
+            same = [
+                name
+                for name, spec in dense.items()
+                if (baselines.counts(spec), baselines.scale(spec)) == (counts, cells["scale"])
+            ]
             rows.append(PaperRow(table, cells, counts, same))
     return rows

@@ -1,4 +1,5 @@
-"""Jobs that a test makes stand still, or that hold a device, so that nothing depends on who is faster."""
+"""Jobs that a test makes stand still, or that hold a device, so that nothing depends on who is
+faster."""
 
 import sqlite3
 import threading
@@ -33,7 +34,8 @@ def kept_alive(store: RunStore, run_id: int) -> Iterator[None]:
 
 @contextmanager
 def device_taken(store: RunStore, spec: ArchSpec, device: str) -> Iterator[int]:
-    """A run that holds a device and does nothing, with no process: jobs for it wait meanwhile, however long a test takes."""
+    """A run that holds a device and does nothing, with no process: jobs for it wait meanwhile,
+    however long a test takes."""
     run_id = store.create("profile", spec, {}, device)
     while store.get(run_id).status != "running":
         store.claim("held by a test", CLOCK.boot, CLOCK.seconds())
@@ -44,7 +46,8 @@ def device_taken(store: RunStore, spec: ArchSpec, device: str) -> Iterator[int]:
 
 
 def suspend(store: RunStore, run_id: int) -> psutil.Process:
-    """Stop the process of a run between two transactions: inside one it would keep the database locked. `resume()` lets it go on."""
+    """Stop the process of a run between two transactions: inside one it would keep the database
+    locked. `resume()` lets it go on."""
     process = psutil.Process(store.get(run_id).pid)
     while True:
         process.suspend()

@@ -1,8 +1,8 @@
-"""A server and a worker that a test may kill at any moment: the real queue, lease and store, a job that is quick, and short leases.
+"""A server and a worker that a test may kill at any moment: the real queue, lease and store, a job
+that is quick, and short leases.
 
-`python -m tests.kills server` looks after the queue as the app does; `python -m tests.kills RUN_ID LEASE` is its worker. For the whole app
-with real profiles: `python -m tests.kills rounds N`.
-"""
+`python -m tests.kills server` looks after the queue as the app does; `python -m tests.kills RUN_ID
+LEASE` is its worker. For the whole app with real profiles: `python -m tests.kills rounds N`."""
 
 import os
 import random
@@ -27,7 +27,9 @@ from tests.designs import design
 ROOT = Path(__file__).parent.parent
 PARTS = 5
 LEASES = {"RENEW_S": 0.3, "LEASE_S": 3.0, "START_S": 8.0, "GIVE_UP_S": 2.0}
-OPTIONS = ProfileOptions(device="cpu", budget_s=5, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 128))
+OPTIONS = ProfileOptions(
+    device="cpu", budget_s=5, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 128)
+)
 
 
 def shorten() -> None:
@@ -39,7 +41,8 @@ def shorten() -> None:
 
 
 def job(spec: ArchSpec, options: ProfileOptions, store: Any, report: Any) -> None:
-    """Stores PARTS parts, and writes each down elsewhere once the store has said that it is kept."""
+    """Stores PARTS parts, and writes each down elsewhere once the store has said that it is
+    kept."""
     ledger = os.open(data_dir() / "ledger", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for number in range(PARTS):
         report(number / PARTS, f"part {number}")
@@ -49,7 +52,8 @@ def job(spec: ArchSpec, options: ProfileOptions, store: Any, report: Any) -> Non
 
 
 class Killer:
-    """Rounds of a random pause and a kill of the worker, the server or both, with jobs waiting; then everything may come to rest."""
+    """Rounds of a random pause and a kill of the worker, the server or both, with jobs waiting;
+    then everything may come to rest."""
 
     def __init__(self, command: list[str], seed: int, pause_s: float) -> None:
         self.command, self.random, self.pause_s = command, random.Random(seed), pause_s
@@ -60,7 +64,9 @@ class Killer:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         log = (data_dir() / "server.log").open("ab")
-        return subprocess.Popen(self.command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        return subprocess.Popen(
+            self.command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
+        )
 
     def round(self) -> None:
         if len(self.store.list(with_parts=False, statuses=("queued",))) < 2:
@@ -80,7 +86,9 @@ class Killer:
         """Until no run is active; a guard against hanging, and nothing that is measured."""
         until = time.monotonic() + 900
         while self.store.list(with_parts=False, statuses=ACTIVE):
-            assert time.monotonic() < until, [(run.id, run.status, run.message) for run in self.store.list(statuses=ACTIVE)]
+            assert time.monotonic() < until, [
+                (run.id, run.status, run.message) for run in self.store.list(statuses=ACTIVE)
+            ]
             time.sleep(0.2)
         while workers():  # one that is done looks at the queue once more
             assert time.monotonic() < until
@@ -99,7 +107,11 @@ def workers() -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             line = process.cmdline()
-            mine = jobs.WORKER in line and "server" not in line and process.environ().get("HYBRID_DATA_DIR") == str(data_dir())
+            mine = (
+                jobs.WORKER in line
+                and "server" not in line
+                and process.environ().get("HYBRID_DATA_DIR") == str(data_dir())
+            )
             if mine and process.status() != psutil.STATUS_ZOMBIE:
                 found.append(process)
         except psutil.Error:
@@ -130,7 +142,17 @@ def rounds(number: int) -> int:
     """The real app and real profiles, killed `number` times."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HYBRID_DATA_DIR"] = folder
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", "8599", "--server.headless", "true"]
+        command = [
+            sys.executable,
+            "-m",
+            "streamlit",
+            "run",
+            "app.py",
+            "--server.port",
+            "8599",
+            "--server.headless",
+            "true",
+        ]
         killer = Killer(command, seed=0, pause_s=9.0)
         try:
             for _ in range(number):
@@ -138,10 +160,24 @@ def rounds(number: int) -> int:
             killer.rest()
             runs = killer.store.list()
             done = [run for run in runs if run.status == "done"]
-            whole = {"environment", "trace", "ceilings", "cache", "prefill", "decode", "generation", "memory", "energy"}
+            whole = {
+                "environment",
+                "trace",
+                "ceilings",
+                "cache",
+                "prefill",
+                "decode",
+                "generation",
+                "memory",
+                "energy",
+            }
             print(f"killed: {killer.killed}; {len(done)} of {len(runs)} runs done")
-            print(f"why others were not: {sorted({str(run.error) for run in runs if run.status != 'done'})}")
-            print(f"results lost: {sum(set(run.parts) != whole for run in done)}, orphans: {len(workers())}; every run has ended")
+            print(
+                f"why others were not: {sorted({str(run.error) for run in runs if run.status != 'done'})}"
+            )
+            print(
+                f"results lost: {sum(set(run.parts) != whole for run in done)}, orphans: {len(workers())}; every run has ended"
+            )
         finally:
             killer.stop()
     return 0

@@ -1,4 +1,5 @@
-"""What the app offers works with what `make app` installs, or one line names the command that installs the rest."""
+"""What the app offers works with what `make app` installs, or one line names the command that
+installs the rest."""
 
 import json
 import re
@@ -32,7 +33,9 @@ def test_the_environment_is_the_apps_alone() -> None:
     kept = closure(required("requirements.txt"))
     assert {"torch", "streamlit", "sqlalchemy"} <= kept
     assert kept.isdisjoint({"pytest", "playwright", "mamba-ssm", "triton"})
-    assert {"pytest", "_pytest", "playwright", "mamba_ssm", "triton"} <= set(outside(kept)["modules"])
+    assert {"pytest", "_pytest", "playwright", "mamba_ssm", "triton"} <= set(
+        outside(kept)["modules"]
+    )
 
 
 def test_every_module_can_be_imported_but_those_that_only_triton_runs(tmp_path: Path) -> None:
@@ -58,7 +61,9 @@ def test_a_checkpoint_is_asked(tmp_path: Path) -> None:
     folder = tmp_path / "tiny-llama"
     folder.mkdir()
     asked = ["--lengths", "128", "--trials", "1", "--dtype", "fp32", "--device", "cpu", "--json"]
-    done = run(tmp_path, "-m", "hybrid_core", "niah", "--checkpoint", str(save_tiny_llama(folder)), *asked)
+    done = run(
+        tmp_path, "-m", "hybrid_core", "niah", "--checkpoint", str(save_tiny_llama(folder)), *asked
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["status"] == "done"
 
@@ -69,15 +74,25 @@ NOT_INSTALLED = (
 )
 
 
-@pytest.mark.parametrize("command", ["niah mamba-100m --budget 5", "profile mamba-100m", "probes mamba-100m", "calibrate"])
-def test_a_kernel_that_is_not_installed_is_one_line_with_its_command(tmp_path: Path, command: str) -> None:
+@pytest.mark.parametrize(
+    "command",
+    ["niah mamba-100m --budget 5", "profile mamba-100m", "probes mamba-100m", "calibrate"],
+)
+def test_a_kernel_that_is_not_installed_is_one_line_with_its_command(
+    tmp_path: Path, command: str
+) -> None:
     done = run(tmp_path, "-m", "hybrid_core", *command.split(), HYBRID_KERNELS="ssd=mamba_ssm")
     assert (done.returncode, done.stdout, done.stderr) == (2, "", NOT_INSTALLED + "\n")
 
 
 @pytest.mark.parametrize(
     ("page", "button"),
-    [("retrieval", "Start needle test"), ("profile", "Start profile"), ("compose", "Profile this design"), ("compose", "Test retrieval")],
+    [
+        ("retrieval", "Start needle test"),
+        ("profile", "Start profile"),
+        ("compose", "Profile this design"),
+        ("compose", "Test retrieval"),
+    ],
 )
 def test_the_page_says_the_same_line(tmp_path: Path, page: str, button: str) -> None:
     code = (
@@ -92,7 +107,8 @@ def test_the_page_says_the_same_line(tmp_path: Path, page: str, button: str) -> 
 
 
 def test_mamba_ssm_finds_all_that_it_imports_where_the_app_installs_it(tmp_path: Path) -> None:
-    """It is installed without its dependencies, and imports transformers and einops as soon as one of its operations is asked for."""
+    """It is installed without its dependencies, and imports transformers and einops as soon as one
+    of its operations is asked for."""
     script = (ROOT / "tools" / "install-mamba.sh").read_text()
     beside = [Requirement(name) for name in re.findall(r"[a-z]+==[\d.]+", script)]
     kept = closure(required("requirements.txt") + beside) | {"mamba-ssm"}
@@ -108,20 +124,44 @@ def test_mamba_ssm_finds_all_that_it_imports_where_the_app_installs_it(tmp_path:
 @pytest.mark.parametrize(
     ("address", "says"),
     [
-        ("postgresql+psycopg://me:secret@host/runs", '`.venv/bin/pip install "psycopg[binary]"` installs it'),
-        ("postgresql+psycopg2://me:secret@host/runs", '`.venv/bin/pip install "psycopg2-binary"` installs it'),
+        (
+            "postgresql+psycopg://me:secret@host/runs",
+            '`.venv/bin/pip install "psycopg[binary]"` installs it',
+        ),
+        (
+            "postgresql+psycopg2://me:secret@host/runs",
+            '`.venv/bin/pip install "psycopg2-binary"` installs it',
+        ),
         ("oracle9://me:secret@host/runs", "Can't load plugin: sqlalchemy.dialects:oracle9"),
         ("me:secret@host", "must be one such as postgresql+psycopg://user@host/database"),
         ("sqlite:////no/such/folder/runs.db", "unable to open database file"),
     ],
 )
-def test_a_database_that_cannot_be_opened_is_one_line(tmp_path: Path, address: str, says: str) -> None:
+def test_a_database_that_cannot_be_opened_is_one_line(
+    tmp_path: Path, address: str, says: str
+) -> None:
     done = run(tmp_path, "-m", "hybrid_core", "runs", HYBRID_DATABASE_URL=address)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
-    assert done.stderr.startswith("HYBRID_DATABASE_URL: ") and says in done.stderr and "secret" not in done.stderr
+    assert (
+        done.stderr.startswith("HYBRID_DATABASE_URL: ")
+        and says in done.stderr
+        and "secret" not in done.stderr
+    )
 
 
 def test_a_compiled_decode_without_a_compiler_is_one_line(tmp_path: Path) -> None:
-    done = run(tmp_path, "-m", "hybrid_core", "profile", "mamba-100m", "--decode", "compiled", CXX="no-such-compiler")
+    done = run(
+        tmp_path,
+        "-m",
+        "hybrid_core",
+        "profile",
+        "mamba-100m",
+        "--decode",
+        "compiled",
+        CXX="no-such-compiler",
+    )
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "decode: 'compiled' - needs a C++ compiler, and none is found; `apt-get install g++` installs one\n"
+    assert (
+        done.stderr
+        == "decode: 'compiled' - needs a C++ compiler, and none is found; `apt-get install g++` installs one\n"
+    )

@@ -1,4 +1,5 @@
-"""Files of the user's: whole or not at all, on a full disk, a read-only one, and where there is no place to put them."""
+"""Files of the user's: whole or not at all, on a full disk, a read-only one, and where there is no
+place to put them."""
 
 import errno
 import os
@@ -58,7 +59,9 @@ def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace"])
-def test_what_stood_there_stays_when_the_disk_is_full(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_stood_there_stays_when_the_disk_is_full(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def no_space(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -79,10 +82,15 @@ def test_what_is_given_up_half_way_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
-    [("import", "{config}", "-o", "{out}"), ("export", "inter-1to5-1b", "--to", "yaml", "-o", "{folder}")],
+    [
+        ("import", "{config}", "-o", "{out}"),
+        ("export", "inter-1to5-1b", "--to", "yaml", "-o", "{folder}"),
+    ],
     ids=lambda command: command[0],
 )
-def test_a_command_on_a_full_disk_says_one_line_and_leaves_what_was_there(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_command_on_a_full_disk_says_one_line_and_leaves_what_was_there(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
     out = tmp_path / "spec.yaml"
     out.write_text("before")
     config = Path("profiles/models/configs/Jamba-v0.1.json").resolve()
@@ -93,7 +101,9 @@ def test_a_command_on_a_full_disk_says_one_line_and_leaves_what_was_there(comman
 
 
 @pytest.fixture(params=["a file", "no such place"])
-def no_folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def no_folder(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
     """A data folder that cannot be made."""
     (tmp_path / "file").touch()
     place = {"a file": str(tmp_path / "file"), "no such place": "/proc/no/such"}[request.param]
@@ -107,7 +117,9 @@ def test_costs_need_no_data_folder(no_folder: str, capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == ""
 
 
-def test_a_data_folder_that_cannot_be_made_is_one_line(no_folder: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_folder_that_cannot_be_made_is_one_line(
+    no_folder: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(NotWritten, match=no_folder):
         data_dir()
     with pytest.raises(NotWritten, match=no_folder):
@@ -126,8 +138,15 @@ def test_a_calibration_on_a_full_disk_is_one_line_and_leaves_no_file(
 
     measured = catalogue()["cpu_server"].model_copy(update={"key": "this_cpu_bf16"})
     monkeypatch.setattr(Calibration, "run", lambda *_: measured)  # which takes half a minute
-    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+    )
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     assert main(["calibrate", "--device", "cpu"]) == 1
-    assert capsys.readouterr().err == f"{tmp_path}/calibration-this_cpu_bf16.json - No space left on device\n"
+    assert (
+        capsys.readouterr().err
+        == f"{tmp_path}/calibration-this_cpu_bf16.json - No space left on device\n"
+    )
     assert os.listdir(tmp_path) == []

@@ -51,7 +51,10 @@ NO_CONFIG: dict[str, tuple[Make, str]] = UNREADABLE | {
     "list": (lambda path: path.write_bytes(b"[1, 2]"), "[1, 2] - a config is a mapping"),
     "brackets": (lambda path: path.write_bytes(BRACKETS), "nested deeper than 20 levels"),
     "not UTF-8": (lambda path: path.write_bytes(b"\xff\xfe\x00"), "not UTF-8 text (byte 0)"),
-    "number": (lambda path: path.write_bytes(b'{"hidden_size": ' + b"9" * 5000 + b"}"), "thousands of digits"),
+    "number": (
+        lambda path: path.write_bytes(b'{"hidden_size": ' + b"9" * 5000 + b"}"),
+        "thousands of digits",
+    ),
 }
 
 
@@ -65,14 +68,18 @@ def refusal(ask: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("kind", NO_CONFIG)
-def test_a_checkpoint_whose_config_is_nonsense_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+def test_a_checkpoint_whose_config_is_nonsense_is_refused_in_one_line(
+    kind: str, tmp_path: Path
+) -> None:
     make, said = NO_CONFIG[kind]
     make(tmp_path / "config.json")
     assert said in refusal(CheckpointOptions(path=str(tmp_path)).design)
 
 
 @pytest.mark.parametrize("kind", UNREADABLE)
-def test_a_design_and_texts_that_are_no_files_are_refused_without_waiting(kind: str, tmp_path: Path) -> None:
+def test_a_design_and_texts_that_are_no_files_are_refused_without_waiting(
+    kind: str, tmp_path: Path
+) -> None:
     make, said = UNREADABLE[kind]
     path = tmp_path / "given"
     make(path)
@@ -87,14 +94,20 @@ def test_a_file_that_hides_its_size_is_read_no_further_than_it_may_be(tmp_path: 
     assert f"{MAX_BYTES + 1:,} bytes" in refusal(lambda: ArchSpec.load(tmp_path / "design.yaml"))
 
 
-@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "\x1b[2Jgone", "two\nlines"], ids=["long", "null", "escape", "lines"])
+@pytest.mark.parametrize(
+    "name",
+    ["x" * 5000, "a\0b", "\x1b[2Jgone", "two\nlines"],
+    ids=["long", "null", "escape", "lines"],
+)
 def test_a_name_that_no_file_can_have_is_shown_and_not_obeyed(name: str) -> None:
     line = refusal(lambda: published.resolve(name))
     assert "neither a preset" in line
     assert line.isprintable()
 
 
-def test_a_pipe_among_a_checkpoints_files_is_refused_before_a_library_waits_for_it(tmp_path: Path) -> None:
+def test_a_pipe_among_a_checkpoints_files_is_refused_before_a_library_waits_for_it(
+    tmp_path: Path,
+) -> None:
     from hybrid_core.live.weights import load_folder
 
     save_tiny_llama(tmp_path)
@@ -108,9 +121,23 @@ def test_a_pipe_among_a_checkpoints_files_is_refused_before_a_library_waits_for_
         (tmp_path / name).unlink()
 
 
-@pytest.mark.parametrize("name", ["model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json", "generation_config.json"])
-@pytest.mark.parametrize("text", [b"[]", BRACKETS, b"\xff\xfe", b'{"weight_map": 3}'], ids=["list", "deep", "bytes", "other"])
-def test_nonsense_in_a_checkpoints_other_files_is_one_line_or_harmless(name: str, text: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.safetensors.index.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "generation_config.json",
+    ],
+)
+@pytest.mark.parametrize(
+    "text",
+    [b"[]", BRACKETS, b"\xff\xfe", b'{"weight_map": 3}'],
+    ids=["list", "deep", "bytes", "other"],
+)
+def test_nonsense_in_a_checkpoints_other_files_is_one_line_or_harmless(
+    name: str, text: bytes, tmp_path: Path
+) -> None:
     import torch
 
     from hybrid_core.live.retrieval.checkpoint import load
@@ -119,7 +146,9 @@ def test_nonsense_in_a_checkpoints_other_files_is_one_line_or_harmless(name: str
     (tmp_path / name).write_bytes(text)
     if name.endswith("index.json"):
         (tmp_path / "model.safetensors").unlink()
-        assert "no model that can be read" in refusal(lambda: load(str(tmp_path), torch.float32, torch.device("cpu")))
+        assert "no model that can be read" in refusal(
+            lambda: load(str(tmp_path), torch.float32, torch.device("cpu"))
+        )
         return
     try:
         load(str(tmp_path), torch.float32, torch.device("cpu"))
@@ -127,7 +156,9 @@ def test_nonsense_in_a_checkpoints_other_files_is_one_line_or_harmless(name: str
         assert len(str(error).splitlines()) == 1
 
 
-def test_the_command_says_it_with_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_says_it_with_exit_code_2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pipe(tmp_path / "design.yaml")
     assert main(["cost", str(tmp_path / "design.yaml")]) == 2
     assert capsys.readouterr().err == f"{tmp_path / 'design.yaml'}: not a file\n"

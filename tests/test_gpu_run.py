@@ -1,4 +1,5 @@
-"""What is prepared for a day with a GPU: a record that outlives failures, the parts of benchmarks.gpu, tools/gpu-run.sh."""
+"""What is prepared for a day with a GPU: a record that outlives failures, the parts of
+benchmarks.gpu, tools/gpu-run.sh."""
 
 import json
 import os
@@ -50,7 +51,10 @@ def test_a_step_that_raises_is_recorded_as_failed_and_the_next_one_runs(tmp_path
     assert not Record(path, "a command", HERE).run(steps.steps)
     assert steps.called == ["a", "b", "c"]
     assert states(path) == {"a": "done", "b": "failed", "c": "done"}
-    assert json.loads(path.read_text())["steps"]["b"] == {"state": "failed", "why": "ValueError: b differs"}
+    assert json.loads(path.read_text())["steps"]["b"] == {
+        "state": "failed",
+        "why": "ValueError: b differs",
+    }
     assert results(path) == {"a": {"ms": 1}, "c": {"ms": 3}}
 
 
@@ -91,12 +95,16 @@ def test_a_process_that_is_killed_in_a_step_leaves_the_others_results(tmp_path: 
 def test_figures_of_two_devices_do_not_meet_in_one_record(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     Record(path, "", HERE).run(Steps("a").steps)
-    with pytest.raises(AnotherDevice, match="was measured on this device, this is that device: give another folder"):
+    with pytest.raises(
+        AnotherDevice, match="was measured on this device, this is that device: give another folder"
+    ):
         Record(path, "", {"name": "that device"})
     assert states(path) == {"a": "done"}
 
 
-def test_a_device_that_no_longer_answers_ends_the_part_and_keeps_what_is_done(tmp_path: Path) -> None:
+def test_a_device_that_no_longer_answers_ends_the_part_and_keeps_what_is_done(
+    tmp_path: Path,
+) -> None:
     steps, path = Steps("a", "b", broken=("a",)), tmp_path / "x.json"
     assert not Record(path, "", HERE).run(steps.steps, go_on=lambda: False)
     assert states(path) == {"a": "failed"}
@@ -110,17 +118,24 @@ def no_device() -> str:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is what is tested")
-def test_without_a_gpu_every_part_asked_for_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_gpu_every_part_asked_for_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert gpu.main(["devices", "decode", "--out", str(tmp_path)]) == 1
     line = no_device()
     assert capsys.readouterr().out == line + "\n"
-    assert [json.loads((tmp_path / f"{part}.json").read_text())["why"] for part in ("devices", "decode")] == [line, line]
+    assert [
+        json.loads((tmp_path / f"{part}.json").read_text())["why"] for part in ("devices", "decode")
+    ] == [line, line]
 
 
 def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         gpu.main(["decoding"])
-    assert "no part is called 'decoding' - there are devices, operations, decode" in capsys.readouterr().err
+    assert (
+        "no part is called 'decoding' - there are devices, operations, decode"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow
@@ -136,20 +151,43 @@ def test_every_family_that_is_built_has_its_graph_and_gradients_tested_on_a_gpu(
 
 # ---------------------------------------------------------------- tools/gpu-run.sh, with a python that writes down its calls
 
-PARTS = ["devices", "pytest", "operations", "decode", "paper", "prefill", "calibrate", "niah", "transformers"]
+PARTS = [
+    "devices",
+    "pytest",
+    "operations",
+    "decode",
+    "paper",
+    "prefill",
+    "calibrate",
+    "niah",
+    "transformers",
+]
 
 
-def run(place: Path, says: str, **environment: str) -> tuple[int, dict[str, tuple[str, str]], list[str]]:
-    """Exit code, (exit code, words) of each part, and the calls of python, which does what `says` says."""
+def run(
+    place: Path, says: str, **environment: str
+) -> tuple[int, dict[str, tuple[str, str]], list[str]]:
+    """Exit code, (exit code, words) of each part, and the calls of python, which does what `says`
+    says."""
     python, out = place / "python", place / "out"
     python.write_text(f'#!/bin/sh\necho "$*" >>"{place}/calls"\n{says}\n')
     python.chmod(0o755)
     (place / "calls").touch()
     command = ["sh", "tools/gpu-run.sh", str(out)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": str(python)} | environment, capture_output=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHON": str(python)} | environment,
+        capture_output=True,
+        check=False,
+    )
     table = out / "run.tsv"
     rows = [line.split("\t") for line in table.read_text().splitlines()] if table.exists() else []
-    return done.returncode, {name: (code, words) for name, code, _, words in rows}, (place / "calls").read_text().splitlines()
+    return (
+        done.returncode,
+        {name: (code, words) for name, code, _, words in rows},
+        (place / "calls").read_text().splitlines(),
+    )
 
 
 def test_the_run_asks_for_every_part_in_order_in_a_process_of_its_own(tmp_path: Path) -> None:
@@ -196,7 +234,9 @@ def test_when_the_time_of_all_is_used_up_no_part_begins(tmp_path: Path) -> None:
     assert parts == {"devices": ("-", "not begun: the time is used up")}
 
 
-def test_the_wheels_are_all_that_the_app_needs_less_what_a_gpu_machine_has_and_what_only_pages_need() -> None:
+def test_the_wheels_are_all_that_the_app_needs_less_what_a_gpu_machine_has_and_what_only_pages_need() -> (
+    None
+):
     there = {"torch", "numpy", "pandas", "PyYAML", "safetensors", "transformers", "Jinja2"}
     pages = {"streamlit", "uvloop", "plotly"}
     needed = {requirement.name for requirement in required("requirements.txt")} - there - pages
@@ -208,7 +248,14 @@ def test_the_wheels_are_all_that_the_app_needs_less_what_a_gpu_machine_has_and_w
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is what is tested")
 def test_on_a_machine_without_a_gpu_the_real_run_says_so(tmp_path: Path) -> None:
     command = ["sh", "tools/gpu-run.sh", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHON": sys.executable}, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=os.environ | {"PYTHON": sys.executable},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 1
     assert done.stdout.endswith(f"\t{no_device()}\n") and len(done.stdout.splitlines()) == 1
     assert (tmp_path / "run.tsv").read_text() == done.stdout
@@ -221,7 +268,9 @@ def of_a_run(folder: Path, name: str = "NVIDIA H100 80GB HBM3") -> Path:
     """The records of a run on a device, with figures made up: half of h100_sxm's ceilings."""
     device = hardware.get("h100_sxm")
     rates = {"dtype": "bf16", "linear": [[1, 1e-12], [64, 2e-12]], "call_s": {"attention": 1e-6}}
-    rates |= dict.fromkeys(("attention_flops_per_s", "window_flops_per_s", "scan_flops_per_s"), 1e14)
+    rates |= dict.fromkeys(
+        ("attention_flops_per_s", "window_flops_per_s", "scan_flops_per_s"), 1e14
+    )
     rates |= dict.fromkeys(("kv_bytes_per_s", "state_bytes_per_s", "elementwise_bytes_per_s"), 1e12)
     calibration = device.model_dump(mode="json") | {"key": "this_cuda0_bf16", "rates": rates}
     environment = {"name": name, "packages": {"torch": "2.11.0", "triton": "3.6.0"}}
@@ -233,17 +282,26 @@ def of_a_run(folder: Path, name: str = "NVIDIA H100 80GB HBM3") -> Path:
     prefill = {"design": "llama-1b", "batch_size": 1, "prompt_len": 8192, "best_s": 0.1}
     generation = {"rows": [{"total_len": 2048, "latency_s": 3.0, "tokens_per_s": 2048.0}]}
     Record(folder / "calibrate.json", "", environment).run({"bf16": lambda: calibration})
-    Record(folder / "decode.json", "", environment).run({"llama-1b at 2048 tokens": lambda: decode, "mamba-1b at 2048 tokens": failing})
+    Record(folder / "decode.json", "", environment).run(
+        {"llama-1b at 2048 tokens": lambda: decode, "mamba-1b at 2048 tokens": failing}
+    )
     Record(folder / "prefill.json", "", environment).run({"llama-1b": lambda: prefill})
-    Record(folder / "paper.json", "", environment).run({"llama-1b": lambda: {"decode": {"batch_size": 4}, "generation": generation}})
+    Record(folder / "paper.json", "", environment).run(
+        {"llama-1b": lambda: {"decode": {"batch_size": 4}, "generation": generation}}
+    )
     return folder
 
 
-def test_a_run_becomes_a_device_that_hardware_reads_and_the_rows_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_becomes_a_device_that_hardware_reads_and_the_rows_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = measured.write(of_a_run(tmp_path / "run"), tmp_path / "measured")
     assert path.name == "nvidia_h100_80gb_hbm3.json"
     device = hardware.read_device(path)
-    assert (device.key, device.name) == ("nvidia_h100_80gb_hbm3_bf16", "NVIDIA H100 80GB HBM3 (bf16, measured)")
+    assert (device.key, device.name) == (
+        "nvidia_h100_80gb_hbm3_bf16",
+        "NVIDIA H100 80GB HBM3 (bf16, measured)",
+    )
     assert device.rates and device.rates.linear == ((1, 1e-12), (64, 2e-12))
     assert "torch 2.11.0, triton 3.6.0" in device.sources[0].text
     assert path.with_suffix(".csv").read_text().splitlines() == [
@@ -252,7 +310,9 @@ def test_a_run_becomes_a_device_that_hardware_reads_and_the_rows_beside_it(tmp_p
         "llama-1b,decode,4,2048,0.002,2000.0",
         "llama-1b,generation,4,2048,3.0,2048.0",
     ]
-    assert list(measured.unfinished(tmp_path / "run")) == [f"1 steps are not done: {tmp_path}/run/decode.json says why"]
+    assert list(measured.unfinished(tmp_path / "run")) == [
+        f"1 steps are not done: {tmp_path}/run/decode.json says why"
+    ]
     (tmp_path / "hardware").symlink_to(ROOT / "profiles" / "hardware")
     monkeypatch.setattr(hardware, "PROFILES", tmp_path)
     hardware.catalogue.cache_clear()
@@ -266,7 +326,10 @@ def test_a_run_becomes_a_device_that_hardware_reads_and_the_rows_beside_it(tmp_p
 def test_a_run_on_two_devices_or_without_a_calibration_makes_no_entry(tmp_path: Path) -> None:
     folder = of_a_run(tmp_path / "run")
     (folder / "calibrate.json").unlink()
-    with pytest.raises(SpecError, match=r"calibrate\.json - no calibration that is done; `python -m benchmarks\.gpu calibrate"):
+    with pytest.raises(
+        SpecError,
+        match=r"calibrate\.json - no calibration that is done; `python -m benchmarks\.gpu calibrate",
+    ):
         measured.write(folder, tmp_path / "measured")
     Record(folder / "niah.json", "", {"name": "NVIDIA H200"}).run(Steps("a").steps)
     with pytest.raises(SpecError, match="holds those of NVIDIA H100 80GB HBM3, NVIDIA H200"):

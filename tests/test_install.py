@@ -1,4 +1,5 @@
-"""Where tools/install.sh takes torch from: its calls of pip, in order, in an environment of stubs that write down how they are called."""
+"""Where tools/install.sh takes torch from: its calls of pip, in order, in an environment of stubs
+that write down how they are called."""
 
 import os
 import subprocess
@@ -9,7 +10,9 @@ import pytest
 from tests.app_environment import ROOT, required
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"  # as pytorch.org gives it
-TORCH = next(str(requirement) for requirement in required("requirements.txt") if requirement.name == "torch")
+TORCH = next(
+    str(requirement) for requirement in required("requirements.txt") if requirement.name == "torch"
+)
 REST = "pip install --quiet -r requirements.txt"
 
 
@@ -20,15 +23,26 @@ def stub(path: Path, says: str) -> None:
     path.chmod(0o755)
 
 
-def installed(place: Path, *, driver: bool, answers: bool, refuses: str = "no such argument", torch_index: str = "") -> list[str]:
+def installed(
+    place: Path,
+    *,
+    driver: bool,
+    answers: bool,
+    refuses: str = "no such argument",
+    torch_index: str = "",
+) -> list[str]:
     """The calls that install.sh makes, `nvidia-smi` left out.
 
-    `driver`: whether nvidia-smi finds one; `answers`: whether the CPU index does; `refuses`: with which argument pip fails.
-    """
+    `driver`: whether nvidia-smi finds one; `answers`: whether the CPU index does; `refuses`: with
+    which argument pip fails."""
     log = place / "log"
     stub(place / "venv" / "bin" / "pip", f'case "$*" in *"{refuses}"*) exit 1;; esac')
-    # Python is asked whether the index answers, and after the installation whether torch sees a GPU: here it never does.
-    stub(place / "venv" / "bin" / "python", f'case "$*" in *urlopen*) exit {int(not answers)};; esac; exit 1')
+    # Python is asked whether the index answers, and after the installation whether torch sees a
+    # GPU: here it never does.
+    stub(
+        place / "venv" / "bin" / "python",
+        f'case "$*" in *urlopen*) exit {int(not answers)};; esac; exit 1',
+    )
     stub(place / "bin" / "nvidia-smi", f"exit {int(not driver)}")
     path = os.pathsep.join([str(place / "bin"), os.environ["PATH"]])
     environment = os.environ | {"PATH": path, "LOG": str(log), "TORCH_INDEX": torch_index}
@@ -37,7 +51,11 @@ def installed(place: Path, *, driver: bool, answers: bool, refuses: str = "no su
     calls = log.read_text().splitlines()
     probe = [call for call in calls if "urlopen" in call]
     assert all(call.endswith(f"{CPU_INDEX}/torch/") for call in probe)
-    return ["probe" if call in probe else call for call in calls if not call.startswith("nvidia-smi") and "is_available" not in call]
+    return [
+        "probe" if call in probe else call
+        for call in calls
+        if not call.startswith("nvidia-smi") and "is_available" not in call
+    ]
 
 
 DEFAULT = f"pip install --quiet {TORCH}"
@@ -63,10 +81,18 @@ def test_where_the_cpu_index_lacks_the_wheel_it_is_the_default_one(tmp_path: Pat
 
 @pytest.mark.parametrize("driver", [True, False])
 def test_torch_index_wins(tmp_path: Path, driver: bool) -> None:
-    calls = installed(tmp_path, driver=driver, answers=True, torch_index="https://mirror.example/torch")
+    calls = installed(
+        tmp_path, driver=driver, answers=True, torch_index="https://mirror.example/torch"
+    )
     assert calls == [f"pip install --quiet --index-url https://mirror.example/torch {TORCH}", REST]
 
 
 def test_an_index_that_was_named_and_fails_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(subprocess.CalledProcessError):
-        installed(tmp_path, driver=False, answers=True, refuses="mirror.example", torch_index="https://mirror.example/torch")
+        installed(
+            tmp_path,
+            driver=False,
+            answers=True,
+            refuses="mirror.example",
+            torch_index="https://mirror.example/torch",
+        )

@@ -16,13 +16,27 @@ UNLIMITED_V1 = 9223372036854771712
 Files = dict[str, str | int]
 
 
-def v2(limit: str | int = "max", used: int = 0, inactive: int = 0, cpu: str = "max 100000", high: str | int = "max") -> Files:
+def v2(
+    limit: str | int = "max",
+    used: int = 0,
+    inactive: int = 0,
+    cpu: str = "max 100000",
+    high: str | int = "max",
+) -> Files:
     """A group of version 2."""
     stat = f"anon 1000\nfile 2000\ninactive_anon 5\ninactive_file {inactive}\nactive_file 7"
-    return {"memory.max": limit, "memory.high": high, "memory.current": used, "memory.stat": stat, "cpu.max": cpu}
+    return {
+        "memory.max": limit,
+        "memory.high": high,
+        "memory.current": used,
+        "memory.stat": stat,
+        "cpu.max": cpu,
+    }
 
 
-def v1_memory(limit: int = UNLIMITED_V1, used: int = 0, inactive: int = 0, above: int = UNLIMITED_V1) -> Files:
+def v1_memory(
+    limit: int = UNLIMITED_V1, used: int = 0, inactive: int = 0, above: int = UNLIMITED_V1
+) -> Files:
     """A group of version 1's memory tree; `above`: the least limit of it and of those above it."""
     stat = f"cache 9\ninactive_file 1\nhierarchical_memory_limit {above}\ntotal_cache 9\ntotal_inactive_file {inactive}"
     return {"memory.limit_in_bytes": limit, "memory.usage_in_bytes": used, "memory.stat": stat}
@@ -33,12 +47,15 @@ def v1_cpu(quota: int = -1) -> Files:
 
 
 class Machine:
-    """/proc and /sys under a folder, of a machine with 64 GiB, 60 of them free, and 16 processors."""
+    """/proc and /sys under a folder, of a machine with 64 GiB, 60 of them free, and 16
+    processors."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.proc = folder, folder / "proc"
         (self.proc / "self").mkdir(parents=True)
-        (self.proc / "self" / "mountinfo").write_text("22 1 0:21 / /proc rw,nosuid - proc proc rw\n24 1 8:1 / / rw - ext4 /dev/sda1 rw\n")
+        (self.proc / "self" / "mountinfo").write_text(
+            "22 1 0:21 / /proc rw,nosuid - proc proc rw\n24 1 8:1 / / rw - ext4 /dev/sda1 rw\n"
+        )
 
     def group(self, place: str, *files: Files) -> None:
         (self.folder / place).mkdir(parents=True, exist_ok=True)
@@ -49,10 +66,13 @@ class Machine:
         (self.proc / "self" / "cgroup").write_text("".join(f"{line}\n" for line in lines))
 
     def mount(self, root: str, point: str, kind: str, options: str) -> None:
-        """A line of mountinfo, with the optional field that systemd leaves there, and spaces as the kernel writes them."""
+        """A line of mountinfo, with the optional field that systemd leaves there, and spaces as the
+        kernel writes them."""
         place = str(self.folder / point).replace(" ", "\\040")
         with (self.proc / "self" / "mountinfo").open("a") as file:
-            file.write(f"35 24 0:30 {root} {place} rw,nosuid,nodev,noexec,relatime shared:9 - {kind} cgroup {options}\n")
+            file.write(
+                f"35 24 0:30 {root} {place} rw,nosuid,nodev,noexec,relatime shared:9 - {kind} cgroup {options}\n"
+            )
 
     def mount_v2(self, root: str = "/", point: str = "sys/fs/cgroup") -> None:
         self.mount(root, point, "cgroup2", "rw,nsdelegate,memory_recursiveprot")
@@ -76,7 +96,9 @@ def test_a_machine_without_groups_has_all_of_itself(machine: Machine) -> None:
     assert machine.offered == (64, 60, 16)  # no /proc/self/cgroup, as on a kernel without them
     machine.process("0::/")
     machine.mount_v2()
-    machine.group("sys/fs/cgroup", {"cgroup.controllers": "cpuset cpu io memory pids"})  # the true root has no limits
+    machine.group(
+        "sys/fs/cgroup", {"cgroup.controllers": "cpuset cpu io memory pids"}
+    )  # the true root has no limits
     assert machine.offered == (64, 60, 16)
 
 
@@ -84,11 +106,16 @@ def test_docker_with_a_namespace_of_its_own(machine: Machine) -> None:
     machine.process("0::/")
     machine.mount_v2()
     machine.group("sys/fs/cgroup", v2(2 * GIB, GIB, inactive=GIB // 4, cpu="150000 100000"))
-    assert machine.offered == (2, 1.25, 2)  # a quarter of the used is cache that the kernel gives up
+    assert machine.offered == (
+        2,
+        1.25,
+        2,
+    )  # a quarter of the used is cache that the kernel gives up
 
 
 def test_docker_with_the_machines_namespace(machine: Machine) -> None:
-    """`--cgroupns host`: the path is the machine's, and only the container's own group is mounted."""
+    """`--cgroupns host`: the path is the machine's, and only the container's own group is
+    mounted."""
     machine.process("0::/system.slice/docker-1f2e.scope")
     machine.mount_v2(root="/system.slice/docker-1f2e.scope")
     machine.group("sys/fs/cgroup", v2(4 * GIB, 3 * GIB, cpu="400000 100000"))
@@ -108,15 +135,24 @@ def test_every_slice_of_systemd_counts(machine: Machine) -> None:
     machine.mount_v2()
     machine.group("sys/fs/cgroup", {"cgroup.controllers": "cpu memory"})
     machine.group("sys/fs/cgroup/user.slice", v2("max", 30 * GIB))
-    machine.group("sys/fs/cgroup/user.slice/user-1000.slice", v2(8 * GIB, 7 * GIB, cpu="200000 100000"))
+    machine.group(
+        "sys/fs/cgroup/user.slice/user-1000.slice", v2(8 * GIB, 7 * GIB, cpu="200000 100000")
+    )
     machine.group("sys/fs/cgroup/user.slice/user-1000.slice/session-3.scope", v2(16 * GIB, GIB))
-    assert machine.offered == (8, 1, 2)  # of the user's slice, which another session has nearly filled
-    machine.group("sys/fs/cgroup/user.slice", v2("max", 30 * GIB, high=6 * GIB))  # MemoryHigh=: what is over it is taken back
+    assert machine.offered == (
+        8,
+        1,
+        2,
+    )  # of the user's slice, which another session has nearly filled
+    machine.group(
+        "sys/fs/cgroup/user.slice", v2("max", 30 * GIB, high=6 * GIB)
+    )  # MemoryHigh=: what is over it is taken back
     assert machine.offered == (6, 0, 2)
 
 
 def test_a_step_of_a_slurm_job(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """cgroup/v2 of Slurm: the job's group has the memory, its steps and tasks none; processors are given by cpuset."""
+    """cgroup/v2 of Slurm: the job's group has the memory, its steps and tasks none; processors are
+    given by cpuset."""
     job = "system.slice/slurmstepd.scope/job_4711"
     machine.process(f"0::/{job}/step_0/user/task_0")
     machine.mount_v2()
@@ -135,7 +171,9 @@ def v1(machine: Machine, memory_root: str = "/", cpu_root: str = "/") -> None:
 
 
 def test_docker_on_version_1(machine: Machine) -> None:
-    machine.process("11:memory:/docker/1f2e", "5:cpu,cpuacct:/docker/1f2e", "1:name=systemd:/docker/1f2e")
+    machine.process(
+        "11:memory:/docker/1f2e", "5:cpu,cpuacct:/docker/1f2e", "1:name=systemd:/docker/1f2e"
+    )
     v1(machine, "/docker/1f2e", "/docker/1f2e")
     machine.group("sys/fs/cgroup/memory", v1_memory(2 * GIB, GIB, inactive=GIB // 2))
     machine.group("sys/fs/cgroup/cpu,cpuacct", v1_cpu(50000))
@@ -189,14 +227,18 @@ def test_a_group_over_its_limit_leaves_nothing(machine: Machine) -> None:
     assert machine.offered[:2] == (1, 0)
 
 
-def test_what_is_offered_on_a_cpu_is_what_the_groups_allow(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_offered_on_a_cpu_is_what_the_groups_allow(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     machine.process("0::/")
     machine.mount_v2()
     machine.group("sys/fs/cgroup", v2(2 * GIB, GIB, cpu="200000 100000"))
     for name in ("total_memory_bytes", "available_memory_bytes", "processors"):
         inside = getattr(limits, name)
         for module in (device, devices):
-            monkeypatch.setattr(module, name, lambda inside=inside: inside(machine.proc), raising=False)
+            monkeypatch.setattr(
+                module, name, lambda inside=inside: inside(machine.proc), raising=False
+            )
     set_to: list[Any] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
     monkeypatch.setattr(torch, "set_num_threads", set_to.append)

@@ -1,4 +1,5 @@
-"""The pages without a browser: what the form holds is the design that was opened, and nothing there loads torch."""
+"""The pages without a browser: what the form holds is the design that was opened, and nothing there
+loads torch."""
 
 import os
 import subprocess
@@ -19,7 +20,15 @@ from hybrid_core.speed import hardware
 from tests.designs import design
 
 ROOT = Path(__file__).resolve().parent.parent
-OPENED = ("inter-1to5-1b", "swa-1to3-1b", "intra-1to0-350m", "llama-moe-1b", "diff-t-1b", "diff-m-1b", "mamba-3b")
+OPENED = (
+    "inter-1to5-1b",
+    "swa-1to3-1b",
+    "intra-1to0-350m",
+    "llama-moe-1b",
+    "diff-t-1b",
+    "diff-m-1b",
+    "mamba-3b",
+)
 
 
 def compose(design: ArchSpec) -> AppTest:
@@ -29,7 +38,9 @@ def compose(design: ArchSpec) -> AppTest:
 
 
 @pytest.mark.parametrize("name", [*OPENED, *published.models()])
-def test_a_design_survives_the_form_whole(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_design_survives_the_form_whole(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     spec = published.resolve(name).replace(name="opened", norm_eps=1e-6)
     page = compose(spec)
@@ -53,20 +64,27 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AppTest:
     return compose(presets.get(presets.FIRST).spec)
 
 
-def test_compose_names_a_shape_that_kernels_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """state-spaces/mamba#643: an input projection of 514. It is a caption: the design is fine here."""
+def test_compose_names_a_shape_that_kernels_refuse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """state-spaces/mamba#643: an input projection of 514. It is a caption: the design is fine
+    here."""
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     page = compose(design("M", d_model=64, ssm={"d_ssm": 128, "head_dim": 64, "d_state": 128}))
     assert not page.exception and not page.error
     assert sum("514 wide" in caption.value for caption in page.caption) == 1
-    page.session_state["share"] = True  # the menu, open: Hugging Face and Megatron run those kernels
+    page.session_state["share"] = (
+        True  # the menu, open: Hugging Face and Megatron run those kernels
+    )
     page.run()
     assert sum("Kernel shape" in caption.value for caption in page.caption) == 2
     other = compose(presets.get(presets.FIRST).spec)
     assert not any("causal-conv1d" in caption.value for caption in other.caption)
 
 
-def test_a_stack_written_as_letters_is_custom_and_one_click_from_its_strategy(page: AppTest) -> None:
+def test_a_stack_written_as_letters_is_custom_and_one_click_from_its_strategy(
+    page: AppTest,
+) -> None:
     before = shown(page)
     page.text_input(key="stack.letters").set_value("mmmhmmmammmmm").run()
     assert shown(page).pattern == "MMMHMMMAMMMMM"
@@ -96,7 +114,9 @@ def test_a_calibration_that_is_cut_while_a_page_shows_it_is_said_and_left(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
-    hardware.keep_calibration(hardware.get("cpu_server").model_copy(update={"key": "this_cpu_bf16"}))
+    hardware.keep_calibration(
+        hardware.get("cpu_server").model_copy(update={"key": "this_cpu_bf16"})
+    )
     page = AppTest.from_file(str(ROOT / "pages" / f"{name}.py"), default_timeout=600)
     page.query_params.update({"device": "this_cpu_bf16", "with": "llama-1b"})
     page.run()
@@ -113,7 +133,9 @@ def test_a_calibration_that_is_cut_while_a_page_shows_it_is_said_and_left(
         assert sum("A calibration is left out" in caption.value for caption in page.caption) == 1
 
 
-def test_a_data_folder_that_cannot_be_made_is_said_on_every_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_folder_that_cannot_be_made_is_said_on_every_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path / "file"))
     monkeypatch.delenv("HYBRID_DATABASE_URL", raising=False)
@@ -147,9 +169,19 @@ def test_depth_and_strategy_follow_one_another(page: AppTest) -> None:
 def test_the_link_carries_the_whole_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     page = AppTest.from_file(str(ROOT / "pages" / "compose.py"), default_timeout=600)
-    page.query_params.update({"design": "intra-1to5-1b", "context": "32768", "device": "rtx_4090", "reference": "mamba-1b"})
+    page.query_params.update(
+        {
+            "design": "intra-1to5-1b",
+            "context": "32768",
+            "device": "rtx_4090",
+            "reference": "mamba-1b",
+        }
+    )
     page.run()
-    assert (shown(page).name, page.session_state["view"].reference.name) == ("intra-1to5-1b", "mamba-1b")
+    assert (shown(page).name, page.session_state["view"].reference.name) == (
+        "intra-1to5-1b",
+        "mamba-1b",
+    )
     assert page.session_state["work.context_len"] == 32768
     assert "".join(page.query_params["device"]) == "rtx_4090"
     page.session_state["work.context_len"] = 65536
@@ -165,7 +197,9 @@ def test_no_page_needs_torch(tmp_path: Path) -> None:
         "print('torch' in sys.modules)"
     )
     env = os.environ | {"HYBRID_DATA_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == "False"
 
 
@@ -177,12 +211,28 @@ ENERGY = {
             "error": 0.05,
             "idle": {"watts": 71.4, "seconds": 2.0, "why": None},
             "rows": [
-                {"phase": "prefill", "batch_size": 4, "context_len": 512, "joules_per_token": 0.0031, "why": None},
-                {"phase": "decode", "batch_size": 4, "context_len": 2048, "joules_per_token": 1.25, "why": None},
+                {
+                    "phase": "prefill",
+                    "batch_size": 4,
+                    "context_len": 512,
+                    "joules_per_token": 0.0031,
+                    "why": None,
+                },
+                {
+                    "phase": "decode",
+                    "batch_size": 4,
+                    "context_len": 2048,
+                    "joules_per_token": 1.25,
+                    "why": None,
+                },
             ],
         },
         "1.25 J a token",
-        ["decode at 2,048 tokens, batch 4", "energy, prefill of 512 tokens, batch 4: 3.1 mJ a token", "idle power, included above: 71 W"],
+        [
+            "decode at 2,048 tokens, batch 4",
+            "energy, prefill of 512 tokens, batch 4: 3.1 mJ a token",
+            "idle power, included above: 71 W",
+        ],
     ),
     "an earlier version": (
         {"note": "NVML", "parts": {"decode": {"joules": 4321.0, "seconds": 9.0}}},
@@ -190,12 +240,21 @@ ENERGY = {
         ["energy of the whole decode stretch, cache filling included: not comparable"],
     ),
     "no meter": (
-        {"meter": None, "note": "no energy meter: not an NVIDIA GPU", "error": 0.05, "idle": None, "rows": []},
+        {
+            "meter": None,
+            "note": "no energy meter: not an NVIDIA GPU",
+            "error": 0.05,
+            "idle": None,
+            "rows": [],
+        },
         "not measured",
         ["no energy meter: not an NVIDIA GPU"],
     ),
     "an earlier version without a meter": (
-        {"note": "no energy meter: not an NVIDIA GPU", "parts": {"decode": {"joules": None, "seconds": 9.0}}},
+        {
+            "note": "no energy meter: not an NVIDIA GPU",
+            "parts": {"decode": {"joules": None, "seconds": 9.0}},
+        },
         "not measured",
         ["no energy meter: not an NVIDIA GPU"],
     ),
@@ -204,14 +263,32 @@ ENERGY = {
 
 @pytest.mark.parametrize(("part", "figure", "captions"), ENERGY.values(), ids=ENERGY)
 def test_the_profile_page_says_what_a_token_takes_and_how_a_prefill_was_cut(
-    part: dict[str, object], figure: str, captions: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    part: dict[str, object],
+    figure: str,
+    captions: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
-    store, options = open_store(), ProfileOptions(device="cpu", state_dtype="fp32").model_dump(mode="json")
+    store, options = (
+        open_store(),
+        ProfileOptions(device="cpu", state_dtype="fp32").model_dump(mode="json"),
+    )
     run_id = store.create("profile", presets.get("mamba-1b").spec, options, "cpu")
     store.put_part(run_id, "energy", part)
-    timing = {"median_s": 1.0, "min_s": 1.0, "max_s": 1.0, "repeats": 3, "tokens_per_s": 8.0, "predicted_tokens_per_s": 8.0}
-    store.put_part(run_id, "prefill", timing | {"batch_size": 4, "prompt_len": 32768, "chunk_tokens": 2048, "shortened": False})
+    timing = {
+        "median_s": 1.0,
+        "min_s": 1.0,
+        "max_s": 1.0,
+        "repeats": 3,
+        "tokens_per_s": 8.0,
+        "predicted_tokens_per_s": 8.0,
+    }
+    store.put_part(
+        run_id,
+        "prefill",
+        timing | {"batch_size": 4, "prompt_len": 32768, "chunk_tokens": 2048, "shortened": False},
+    )
     store.finish(run_id, "done")
     page = AppTest.from_file(str(ROOT / "pages" / "profile.py"), default_timeout=60).run()
     assert not page.exception
@@ -222,7 +299,9 @@ def test_the_profile_page_says_what_a_token_takes_and_how_a_prefill_was_cut(
     assert "Weights bf16, keys and values bf16, scan states fp32" in written
 
 
-def test_the_profile_page_queues_jobs_of_other_kinds_and_shows_profiles_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_profile_page_queues_jobs_of_other_kinds_and_shows_profiles_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     store = open_store()
     options = CheckpointOptions(path="somewhere", device="cpu").model_dump(mode="json")
@@ -246,7 +325,9 @@ def press(page: AppTest, button: str) -> str:
     return "".join(error.value for error in page.error)
 
 
-def test_bad_input_of_the_retrieval_page_is_said_and_nothing_is_queued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_of_the_retrieval_page_is_said_and_nothing_is_queued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     page = retrieval("Needle in a haystack")
     page.number_input("niah.cpu.length").set_value(130)
@@ -261,26 +342,72 @@ def test_bad_input_of_the_retrieval_page_is_said_and_nothing_is_queued(tmp_path:
     assert open_store().list() == []
 
 
-def test_the_retrieval_page_draws_what_the_store_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_retrieval_page_draws_what_the_store_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     store, spec = open_store(), presets.get("mamba-1b").spec
-    found = {"depths": [0.0, 1.0], "lengths": [128], "trained_len": None, "trials": 4, "cells": [cell(128, d, 1, 4) for d in (0.0, 1.0)]}
-    curve = [{"tokens": 10, "accuracy": 0.1, "length": 24, "stage": "echoes", "loss": 4.0, "seconds": 1.0}]
-    training = {"tokens": 10, "accuracy": 0.1, "length": 24, "tokens_to_learn": None, "curve": curve, "ended": "time"}
+    found = {
+        "depths": [0.0, 1.0],
+        "lengths": [128],
+        "trained_len": None,
+        "trials": 4,
+        "cells": [cell(128, d, 1, 4) for d in (0.0, 1.0)],
+    }
+    curve = [
+        {
+            "tokens": 10,
+            "accuracy": 0.1,
+            "length": 24,
+            "stage": "echoes",
+            "loss": 4.0,
+            "seconds": 1.0,
+        }
+    ]
+    training = {
+        "tokens": 10,
+        "accuracy": 0.1,
+        "length": 24,
+        "tokens_to_learn": None,
+        "curve": curve,
+        "ended": "time",
+    }
     rows = [{"n_pairs": 2, "accuracy": 0.5, "answers": 8}]
     short = [{"n_pairs": 4, "measured": 0, "of": 16, "why": "the budget of 5 s was used up"}]
-    missing = {"not_measured": [{"context_len": 160, "measured": 1, "of": 4, "why": "the budget of 5 s was used up"}]}
+    missing = {
+        "not_measured": [
+            {"context_len": 160, "measured": 1, "of": 4, "why": "the budget of 5 s was used up"}
+        ]
+    }
     stored = {
-        "niah": (NiahOptions(), {"training": training, "map": found | {"trained_len": 128} | missing}),
-        "probes": (ProbeOptions(), {"recall": {"trained_pairs": 2, "rows": rows, "training": training, "not_measured": short}}),
-        "checkpoint": (CheckpointOptions(path="m"), {"checkpoint": {"not_run": [{"context_len": 960, "why": "too long"}]}, "map": found}),
+        "niah": (
+            NiahOptions(),
+            {"training": training, "map": found | {"trained_len": 128} | missing},
+        ),
+        "probes": (
+            ProbeOptions(),
+            {
+                "recall": {
+                    "trained_pairs": 2,
+                    "rows": rows,
+                    "training": training,
+                    "not_measured": short,
+                }
+            },
+        ),
+        "checkpoint": (
+            CheckpointOptions(path="m"),
+            {"checkpoint": {"not_run": [{"context_len": 960, "why": "too long"}]}, "map": found},
+        ),
     }
     for kind, (options, parts) in stored.items():
         for status in ("cancelled", "failed"):
             run_id = store.create(kind, spec, options.model_dump(mode="json"), "cpu")
             for name, data in parts.items():
                 store.put_part(run_id, name, data)
-            store.finish(run_id, status, "out of memory: try a smaller batch" if status == "failed" else None)
+            store.finish(
+                run_id, status, "out of memory: try a smaller batch" if status == "failed" else None
+            )
     for tab, n_charts, said in (
         ("Needle in a haystack", 3, "not learnt"),
         ("Probes", 1, "not learnt"),
@@ -290,5 +417,8 @@ def test_the_retrieval_page_draws_what_the_store_holds(tmp_path: Path, monkeypat
         assert not page.exception
         assert "out of memory" in page.error[0].value
         assert said in page.warning[0].value
-        assert sum("not whole" in warning.value and "5 s was used up" in warning.value for warning in page.warning) == (tab != "Checkpoint")
+        assert sum(
+            "not whole" in warning.value and "5 s was used up" in warning.value
+            for warning in page.warning
+        ) == (tab != "Checkpoint")
         assert len(page.get("bidi_component")) == n_charts

@@ -4,7 +4,9 @@ import streamlit as st
 
 from pages.parts import browser, layout
 
-st.set_page_config(page_title="Hybrid architecture explorer", page_icon=browser.STATIC / "icon.svg", layout="wide")
+st.set_page_config(
+    page_title="Hybrid architecture explorer", page_icon=browser.STATIC / "icon.svg", layout="wide"
+)
 
 layout.theme()
 

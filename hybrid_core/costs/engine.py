@@ -1,9 +1,10 @@
-"""What a serving engine's pages make of the cache: vLLM's one pool of equal pages, into which every layer's cache has to fit.
+"""What a serving engine's pages make of the cache: vLLM's one pool of equal pages, into which every
+layer's cache has to fit.
 
-As in vLLM v1 (kv_cache_utils.py and the hybrid models' config): attention keeps a block of tokens in a page; where there are states
-too, the block grows in steps of 16 tokens until its page holds the largest state, and states are padded to that page. Layers of one
-kind are split into groups of equal size, the last one padded; a block of a group takes one page in each of its layers.
-"""
+As in vLLM v1 (kv_cache_utils.py and the hybrid models' config): attention keeps a block of tokens
+in a page; where there are states too, the block grows in steps of 16 tokens until its page holds
+the largest state, and states are padded to that page. Layers of one kind are split into groups of
+equal size, the last one padded; a block of a group takes one page in each of its layers."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from hybrid_core.costs.model import LayerCosts, model_costs, tensor_bytes
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.workload import Workload
 
-MEMORY_SHARE = 0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
+MEMORY_SHARE = (
+    0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
+)
 BLOCK_TOKENS = 16  # the smallest block, and the step in which it grows
 MAX_CONTEXT = 2**24
 MAX_BATCH = 65_536  # where sequences keep nothing
@@ -23,7 +26,8 @@ SPLIT = 1.25  # kinds whose numbers of layers differ by less share one group siz
 
 
 class Holder(NamedTuple):
-    """What one layer keeps, of one kind: `token_bytes` for each of at most `window` tokens, or `state_bytes` for the sequence."""
+    """What one layer keeps, of one kind: `token_bytes` for each of at most `window` tokens, or
+    `state_bytes` for the sequence."""
 
     token_bytes: int = 0
     window: int | None = None
@@ -31,7 +35,8 @@ class Holder(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """One page's bytes, the tokens of an attention block (0 without attention), layers in a group, and groups of each kind of holder."""
+    """One page's bytes, the tokens of an attention block (0 without attention), layers in a group,
+    and groups of each kind of holder."""
 
     page_bytes: int
     block_tokens: int
@@ -40,7 +45,11 @@ class Pages(NamedTuple):
 
     def sequence_bytes(self, context_len: int) -> int:
         """Bytes of the pages that one sequence of `context_len` tokens occupies."""
-        return self.page_bytes * self.group_size * sum(n * self._blocks(holder, context_len) for holder, n in self.groups)
+        return (
+            self.page_bytes
+            * self.group_size
+            * sum(n * self._blocks(holder, context_len) for holder, n in self.groups)
+        )
 
     def _blocks(self, holder: Holder, context_len: int) -> int:
         if not holder.token_bytes:
@@ -70,10 +79,15 @@ def pages(spec: ArchSpec, workload: Workload) -> Pages:
 
 
 def _holders(layer: LayerCosts, workload: Workload) -> list[Holder]:
-    """The layer's keys and values, and its states with the inputs of their convolutions, as far as it has either."""
+    """The layer's keys and values, and its states with the inputs of their convolutions, as far as
+    it has either."""
 
     def kv_bytes(context_len: int) -> int:
-        held = [float(tensor_bytes(tensor, workload)) for tensor in layer.mixer.cache(context_len) if tensor.kind == "kv"]
+        held = [
+            float(tensor_bytes(tensor, workload))
+            for tensor in layer.mixer.cache(context_len)
+            if tensor.kind == "kv"
+        ]
         return ceil(sum(held))
 
     per_token, state = kv_bytes(1), int(layer.state_bytes(workload))
@@ -88,7 +102,8 @@ def _up(n: int, unit: int) -> int:
 
 
 class Fit(NamedTuple):
-    """The most sequences of the asked context, and the longest context of the asked batch, that fit; 0 where not even one does."""
+    """The most sequences of the asked context, and the longest context of the asked batch, that
+    fit; 0 where not even one does."""
 
     batch_size: int
     context_len: int
@@ -105,7 +120,8 @@ class EngineView(NamedTuple):
 
 
 def engine_view(spec: ArchSpec, workload: Workload, usable_bytes: int) -> EngineView:
-    """Both views of a design's cache within `usable_bytes`: what the weights and one chunk of the prefill leave is for the cache."""
+    """Both views of a design's cache within `usable_bytes`: what the weights and one chunk of the
+    prefill leave is for the cache."""
     costs, laid_out, serving = model_costs(spec), pages(spec, workload), Serving(spec, workload)
 
     def ideal(context_len: int) -> int:
@@ -119,8 +135,11 @@ def engine_view(spec: ArchSpec, workload: Workload, usable_bytes: int) -> Engine
     return EngineView(ideal(context), paged(context), laid_out, *fits)
 
 
-def _fit(serving: Serving, workload: Workload, usable: int, sequence_bytes: Callable[[int], int]) -> Fit:
-    """The most sequences and the longest context beside weights and activations, where one sequence holds so many bytes."""
+def _fit(
+    serving: Serving, workload: Workload, usable: int, sequence_bytes: Callable[[int], int]
+) -> Fit:
+    """The most sequences and the longest context beside weights and activations, where one sequence
+    holds so many bytes."""
     each = sequence_bytes(workload.context_len)
     at_most = max(0, (usable - serving.weights) // each) if each else MAX_BATCH
 
@@ -128,6 +147,9 @@ def _fit(serving: Serving, workload: Workload, usable: int, sequence_bytes: Call
         return serving.fixed_bytes(n, workload.context_len) + n * each <= usable
 
     def context_fits(n: int) -> bool:
-        return serving.fixed_bytes(workload.batch_size, n) + workload.batch_size * sequence_bytes(n) <= usable
+        return (
+            serving.fixed_bytes(workload.batch_size, n) + workload.batch_size * sequence_bytes(n)
+            <= usable
+        )
 
     return Fit(largest(at_most, batch_fits) or 0, largest(MAX_CONTEXT, context_fits) or 0)

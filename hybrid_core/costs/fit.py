@@ -1,8 +1,9 @@
-"""Whether a workload fits an accelerator: the one verdict that every page, command and report gives.
+"""Whether a workload fits an accelerator: the one verdict that every page, command and report
+gives.
 
-Weights as they are stored, the cache of the whole batch, and the activations of one chunk of the prefill have to fit the share of the
-memory that a serving engine uses: with the cache as it is, and with the cache in the engine's equal pages.
-"""
+Weights as they are stored, the cache of the whole batch, and the activations of one chunk of the
+prefill have to fit the share of the memory that a serving engine uses: with the cache as it is, and
+with the cache in the engine's equal pages."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +14,8 @@ from hybrid_core.workload import Workload
 
 
 class Device(Protocol):
-    """What the verdict asks of an accelerator: its name, and the bytes that an engine may use of its memory."""
+    """What the verdict asks of an accelerator: its name, and the bytes that an engine may use of
+    its memory."""
 
     @property
     def name(self) -> str: ...
@@ -23,7 +25,8 @@ class Device(Protocol):
 
 
 class Verdict(NamedTuple):
-    """Bytes that serving takes, `paged_bytes` being the batch's cache in pages, beside what may be used; and why it does not fit."""
+    """Bytes that serving takes, `paged_bytes` being the batch's cache in pages, beside what may be
+    used; and why it does not fit."""
 
     device: str
     used: Memory
@@ -45,11 +48,21 @@ class Verdict(NamedTuple):
     def record(self) -> dict[str, Any]:
         """JSON-ready. `engine`: the cache in pages."""
         parts = {key: int(value) for key, value in self.used._asdict().items()}
-        verdicts = {"fits": self.refusal is None, "fits_engine": self.refusal is None and self.paged_refusal is None}
-        return parts | {"engine": self.paged_bytes, "usable": self.usable_bytes} | verdicts | {"problem": self.problem}
+        verdicts = {
+            "fits": self.refusal is None,
+            "fits_engine": self.refusal is None and self.paged_refusal is None,
+        }
+        return (
+            parts
+            | {"engine": self.paged_bytes, "usable": self.usable_bytes}
+            | verdicts
+            | {"problem": self.problem}
+        )
 
 
-def fit(spec: ArchSpec, workload: Workload, device: Device, view: EngineView | None = None) -> Verdict:
+def fit(
+    spec: ArchSpec, workload: Workload, device: Device, view: EngineView | None = None
+) -> Verdict:
     """The verdict on a design; `view` is its engine view where that is known already."""
     view = view or engine_view(spec, workload, device.usable_bytes)
     used, usable = memory(spec, workload), device.usable_bytes
@@ -59,6 +72,15 @@ def fit(spec: ArchSpec, workload: Workload, device: Device, view: EngineView | N
         if fixed + cache_bytes <= usable:
             return None
         narrower = narrower_weights(spec, workload, usable, cache_bytes)
-        return Refusal(fixed + cache_bytes, usable, room.batch_size or None, room.context_len or None, narrower)
+        return Refusal(
+            fixed + cache_bytes, usable, room.batch_size or None, room.context_len or None, narrower
+        )
 
-    return Verdict(device.name, used, paged, usable, refused(int(used.cache), view.ideal), refused(paged, view.paged))
+    return Verdict(
+        device.name,
+        used,
+        paged,
+        usable,
+        refused(int(used.cache), view.ideal),
+        refused(paged, view.paged),
+    )

@@ -1,8 +1,8 @@
-"""Device memory of a workload: weights, cache and activations, what fits an accelerator, and what would fit where it does not.
+"""Device memory of a workload: weights, cache and activations, what fits an accelerator, and what
+would fit where it does not.
 
-Serving prefills in chunks, so what counts is one batch of `max_batched_tokens`. A prefill of the whole batch at once, as the modules can
-do it, is a figure of its own.
-"""
+Serving prefills in chunks, so what counts is one batch of `max_batched_tokens`. A prefill of the
+whole batch at once, as the modules can do it, is a figure of its own."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -31,7 +31,8 @@ class Memory(NamedTuple):
 
 
 def memory(spec: ArchSpec, workload: Workload, context_len: Num = None) -> Memory:
-    """Memory of serving a workload; `context_len` (an int or an array) stands in for the workload's when given."""
+    """Memory of serving a workload; `context_len` (an int or an array) stands in for the workload's
+    when given."""
     context = workload.context_len if context_len is None else lengths(context_len)
     cache = workload.batch_size * model_costs(spec).cache_bytes(context, "exact", workload)
     prompt = workload.prefill_len if context_len is None else context
@@ -49,15 +50,17 @@ class Serving:
         self._chunks: dict[int, int] = {}
 
     def fixed_bytes(self, batch_size: int, context_len: int) -> int:
-        """Weights and activations of so many sequences, whose prompts are as long as the workload's or the context."""
+        """Weights and activations of so many sequences, whose prompts are as long as the workload's
+        or the context."""
         prompt_len = min(self.workload.prompt_len or context_len, context_len)
         return self.weights + int(self.activations(batch_size, prompt_len))
 
     def activations(self, batch_size: int, prompt_len: Num) -> Num:
-        """Bytes of the tensors that one batch of `max_batched_tokens` holds, or of the whole prefill where that is shorter.
+        """Bytes of the tensors that one batch of `max_batched_tokens` holds, or of the whole
+        prefill where that is shorter.
 
-        Tokens of several sequences stand in one row, as an engine packs them; each sequence makes one row of logits.
-        """
+        Tokens of several sequences stand in one row, as an engine packs them; each sequence makes
+        one row of logits."""
         tokens = least(batch_size * prompt_len, self.workload.max_batched_tokens)
         more_rows = least(tokens, batch_size) - 1
         logits = self.workload.element_bytes * self.costs.spec.vocab_size
@@ -73,22 +76,28 @@ class Serving:
 
 
 def one_shot_activations(costs: ModelCosts, workload: Workload, prompt_len: Num) -> Num:
-    """Bytes of the tensors that the prefill of a batch into its cache, all of it at once through the modules' eager operations, holds at
-    its widest moment, beside weights and cache: the residual stream before and inside the block, the norm, and the widest moment of the
-    widest part; rotary tables; a row of logits a sequence."""
+    """Bytes of the tensors that the prefill of a batch into its cache, all of it at once through
+    the modules' eager operations, holds at its widest moment, beside weights and cache: the
+    residual stream before and inside the block, the norm, and the widest moment of the widest part;
+    rotary tables; a row of logits a sequence."""
     width, d_model = workload.element_bytes, costs.spec.d_model
     stream = prompt_len * d_model * width
     per_sequence: Num = stream + width * costs.spec.vocab_size
     for layer, _ in costs.distinct():
         mixer = 2 * stream + widest(layer.mixer.workspace(prompt_len, workload), stream)
-        feed_forward = 3 * stream + widest(ffn.workspace(layer.layer.ffn, d_model, prompt_len, width), stream)
+        feed_forward = 3 * stream + widest(
+            ffn.workspace(layer.layer.ffn, d_model, prompt_len, width), stream
+        )
         per_sequence = widest(per_sequence, mixer, feed_forward if layer.layer.ffn else 0)
     return workload.batch_size * per_sequence + prompt_len * width * rope_table_width(costs)
 
 
 def rope_table_width(costs: ModelCosts) -> int:
-    """Elements per position of all sine and cosine tables; layers with the same settings share one."""
-    ropes = {rope for layer, _ in costs.distinct() if (rope := getattr(layer.layer.mixer, "rope", None))}
+    """Elements per position of all sine and cosine tables; layers with the same settings share
+    one."""
+    ropes = {
+        rope for layer, _ in costs.distinct() if (rope := getattr(layer.layer.mixer, "rope", None))
+    }
     return sum(2 * dim for dim, *_ in ropes)
 
 
@@ -117,8 +126,11 @@ class Refusal(NamedTuple):
         return line + (f"; {would} would fit" if would else "; a smaller model is needed")
 
 
-def refusal(spec: ArchSpec, workload: Workload, available_bytes: int, weights_loaded: bool = False) -> Refusal | None:
-    """None if the workload fits into `available_bytes`, else the numbers and the largest batch, context or dtype that would fit.
+def refusal(
+    spec: ArchSpec, workload: Workload, available_bytes: int, weights_loaded: bool = False
+) -> Refusal | None:
+    """None if the workload fits into `available_bytes`, else the numbers and the largest batch,
+    context or dtype that would fit.
 
     `weights_loaded`: they are in memory already, and `available_bytes` is what they left.
     """
@@ -131,16 +143,25 @@ def refusal(spec: ArchSpec, workload: Workload, available_bytes: int, weights_lo
         return None
     batch = largest(workload.batch_size, lambda n: needed(batch_size=n) <= available_bytes)
     context = largest(workload.context_len, lambda n: needed(context_len=n) <= available_bytes)
-    narrower = workload.weight_dtype == "fp32" and needed(weight_dtype="bf16", kv_cache_dtype="bf16") <= available_bytes
+    narrower = (
+        workload.weight_dtype == "fp32"
+        and needed(weight_dtype="bf16", kv_cache_dtype="bf16") <= available_bytes
+    )
     return Refusal(needed(), available_bytes, batch, context, "bf16" if narrower else None)
 
 
-def narrower_weights(spec: ArchSpec, workload: Workload, available_bytes: int, cache_bytes: int) -> str | None:
+def narrower_weights(
+    spec: ArchSpec, workload: Workload, available_bytes: int, cache_bytes: int
+) -> str | None:
     """The widest format of NARROWER whose weights fit beside the cache, or None."""
     now = weight_bytes(spec, workload).total
     for dtype in NARROWER:
         serving = Serving(spec, workload.model_copy(update={"weight_dtype": dtype}))
-        if serving.weights < now and serving.fixed_bytes(workload.batch_size, workload.context_len) + cache_bytes <= available_bytes:
+        if (
+            serving.weights < now
+            and serving.fixed_bytes(workload.batch_size, workload.context_len) + cache_bytes
+            <= available_bytes
+        ):
             return dtype
     return None
 
@@ -150,14 +171,16 @@ CONTEXTS = 1024 * np.arange(1, 2**14 + 1)  # up to 16M tokens
 
 
 def room_for(spec: ArchSpec, workload: Workload, available_bytes: Sequence[int]) -> list[int]:
-    """For each size of memory the longest of CONTEXTS that fits for the whole batch; 0 if none does."""
+    """For each size of memory the longest of CONTEXTS that fits for the whole batch; 0 if none
+    does."""
     needed = np.broadcast_to(memory(spec, workload, CONTEXTS).total, CONTEXTS.shape)
     fitting = np.searchsorted(needed, available_bytes, side="right")
     return [int(CONTEXTS[n - 1]) if n else 0 for n in fitting]
 
 
 def largest(limit: int, fits: Callable[[int], bool]) -> int | None:
-    """The largest n in 1..limit with fits(n), assuming that it fits below and not above; None if not even 1 fits."""
+    """The largest n in 1..limit with fits(n), assuming that it fits below and not above; None if
+    not even 1 fits."""
     low, high = 0, limit
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,8 +1,9 @@
-"""Costs of a whole model: sums of its layers' closed forms, in the paper's convention and in the exact one.
+"""Costs of a whole model: sums of its layers' closed forms, in the paper's convention and in the
+exact one.
 
-`exact` is what modules/ does: every matrix product and scan of the forward pass, and each cache tensor with its real shape and
-dtype. Causal attention counts the pairs that the mask lets through. `paper` is Table 1 and Appendix C of arXiv 2510.04800v3.
-"""
+`exact` is what modules/ does: every matrix product and scan of the forward pass, and each cache
+tensor with its real shape and dtype. Causal attention counts the pairs that the mask lets through.
+`paper` is Table 1 and Appendix C of arXiv 2510.04800v3."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -25,7 +26,8 @@ Convention = Literal["paper", "exact"]
 
 
 class Params(NamedTuple):
-    """Parameter counts. `embedding` holds the input table and an untied head; `active` is what one token uses, embedding included."""
+    """Parameter counts. `embedding` holds the input table and an untied head; `active` is what one
+    token uses, embedding included."""
 
     total: int
     embedding: int
@@ -52,7 +54,11 @@ class LayerCosts(NamedTuple):
         return seq_len > (np.inf if window is None else window)
 
     def params(self) -> int:
-        return sum(self.mixer.params().values()) + ffn.params(self.layer.ffn, self.d_model) + self.norm_params
+        return (
+            sum(self.mixer.params().values())
+            + ffn.params(self.layer.ffn, self.d_model)
+            + self.norm_params
+        )
 
     def shared_params(self) -> dict[Any, int]:
         """Those among `params` that layers with the same key have in common."""
@@ -60,21 +66,34 @@ class LayerCosts(NamedTuple):
         return shared
 
     def idle_params(self) -> int:
-        return ffn.params(self.layer.ffn, self.d_model) - ffn.active_params(self.layer.ffn, self.d_model)
+        return ffn.params(self.layer.ffn, self.d_model) - ffn.active_params(
+            self.layer.ffn, self.d_model
+        )
 
     def forward_flops(self, seq_len: Num) -> Terms:
         seq_len = seq_len + self.meta_tokens
-        return self.mixer.forward_flops(seq_len) + ffn.forward_flops(self.layer.ffn, self.d_model, seq_len)
+        return self.mixer.forward_flops(seq_len) + ffn.forward_flops(
+            self.layer.ffn, self.d_model, seq_len
+        )
 
     def decode_flops(self, context_len: Num) -> Terms:
-        return self.mixer.decode_flops(context_len + self.meta_tokens) + ffn.forward_flops(self.layer.ffn, self.d_model, 1)
+        return self.mixer.decode_flops(context_len + self.meta_tokens) + ffn.forward_flops(
+            self.layer.ffn, self.d_model, 1
+        )
 
     def cache_bytes(self, context_len: Num, workload: Workload) -> Num:
-        return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.cache(context_len + self.meta_tokens))
+        return sum(
+            tensor_bytes(tensor, workload)
+            for tensor in self.mixer.cache(context_len + self.meta_tokens)
+        )
 
     def read_bytes(self, context_len: Num, workload: Workload) -> Num:
-        """Bytes of the caches that a step of one sequence reads, an earlier layer's among them where this one reuses it."""
-        return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.reads(context_len + self.meta_tokens))
+        """Bytes of the caches that a step of one sequence reads, an earlier layer's among them
+        where this one reuses it."""
+        return sum(
+            tensor_bytes(tensor, workload)
+            for tensor in self.mixer.reads(context_len + self.meta_tokens)
+        )
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
         """The paper's convention: every element two bytes."""
@@ -82,17 +101,25 @@ class LayerCosts(NamedTuple):
 
     def state_bytes(self, workload: Workload) -> Num:
         """The part of the cache that each step rewrites whole."""
-        return sum(tensor_bytes(tensor, workload) for tensor in self.mixer.cache(1) if tensor.kind != "kv")
+        return sum(
+            tensor_bytes(tensor, workload) for tensor in self.mixer.cache(1) if tensor.kind != "kv"
+        )
 
 
 def tensor_bytes(tensor: CacheTensor, workload: Workload) -> Num:
-    """Bytes of one cache tensor: keys and values in the cache's dtype, scan states in theirs, conv inputs in the products'."""
-    dtype = {"kv": workload.kv_cache_dtype, "state": workload.scan_dtype, "conv": workload.product_dtype}[tensor.kind]
+    """Bytes of one cache tensor: keys and values in the cache's dtype, scan states in theirs, conv
+    inputs in the products'."""
+    dtype = {
+        "kv": workload.kv_cache_dtype,
+        "state": workload.scan_dtype,
+        "conv": workload.product_dtype,
+    }[tensor.kind]
     return tensor.elements * DTYPE_BYTES[dtype]
 
 
 class ModelCosts:
-    """The closed forms of one design. Sums run over distinct layers times their number, so depth costs nothing."""
+    """The closed forms of one design. Sums run over distinct layers times their number, so depth
+    costs nothing."""
 
     def __init__(self, spec: ArchSpec) -> None:
         self.spec = spec
@@ -103,7 +130,9 @@ class ModelCosts:
     def _layer(self, layer: Layer) -> LayerCosts:
         spec, parts = self.spec, (layer.mixer != NoMixer()) + (layer.ffn is not None)
         norms = self._norm * parts * (2 if spec.post_norm else 1)
-        return LayerCosts(layer, layer.mixer.costs(spec.d_model), spec.d_model, norms, spec.meta_tokens)
+        return LayerCosts(
+            layer, layer.mixer.costs(spec.d_model), spec.d_model, norms, spec.meta_tokens
+        )
 
     @property
     def _norm(self) -> int:
@@ -131,7 +160,12 @@ class ModelCosts:
 
     def _repeated(self) -> int:
         """Parameters that the layers' own counts hold more than once, because layers share them."""
-        shared = [item for layer, n in self._counts for item in layer.shared_params().items() for _ in range(n)]
+        shared = [
+            item
+            for layer, n in self._counts
+            for item in layer.shared_params().items()
+            for _ in range(n)
+        ]
         return sum(n for _, n in shared) - sum(dict(shared).values())
 
     def head_flops(self, tokens: Num) -> Num:
@@ -139,7 +173,8 @@ class ModelCosts:
         return linear(tokens, self.spec.d_model, self.spec.vocab_size)
 
     def forward_flops(self, seq_len: Num, logits: Num | None = None) -> Num:
-        """Exact FLOPs of one sequence's forward; logits for every position, or for the last `logits` of them."""
+        """Exact FLOPs of one sequence's forward; logits for every position, or for the last
+        `logits` of them."""
         seq_len = lengths(seq_len)
         body = self._sum(lambda layer: total(layer.forward_flops(seq_len)))
         return body + self.head_flops(seq_len if logits is None else logits)
@@ -150,15 +185,19 @@ class ModelCosts:
         return self._sum(lambda layer: total(layer.decode_flops(context_len))) + self.head_flops(1)
 
     def train_flops_per_token(self, context_len: Num, convention: Convention) -> Num:
-        """Forward and backward. `paper`: 6 N_nonembedding + mixer terms, without the head; `exact`: 3 times the exact forward."""
+        """Forward and backward. `paper`: 6 N_nonembedding + mixer terms, without the head; `exact`:
+        3 times the exact forward."""
         context_len = lengths(context_len)
         if convention == "exact":
             return 3 * self.forward_flops(context_len) / context_len
         active = self.params().non_embedding - self._sum(LayerCosts.idle_params)
         return 6 * active + self._sum(lambda layer: layer.mixer.paper_train_flops(context_len))
 
-    def cache_bytes(self, context_len: Num, convention: Convention, workload: Workload | None = None) -> Num:
-        """Bytes of one sequence's cache; `paper` is always bf16, `exact` follows the workload's dtypes."""
+    def cache_bytes(
+        self, context_len: Num, convention: Convention, workload: Workload | None = None
+    ) -> Num:
+        """Bytes of one sequence's cache; `paper` is always bf16, `exact` follows the workload's
+        dtypes."""
         context_len = lengths(context_len)
         if convention == "paper":
             return self._sum(lambda layer: layer.paper_cache_bytes(context_len))
@@ -177,17 +216,33 @@ SAME_SIZE = "Llama of the same size"
 
 @lru_cache(maxsize=256)
 def same_size_llama(spec: ArchSpec) -> ArchSpec:
-    """A Transformer of the design's own widths with as many parameters, or the largest, called so, where no depth makes as many.
+    """A Transformer of the design's own widths with as many parameters, or the largest, called so,
+    where no depth makes as many.
 
-    Sections that the design lacks are the paper's (Table 8): heads of 64, four of which share keys and values; d_ff = 4 d_model.
-    """
+    Sections that the design lacks are the paper's (Table 8): heads of 64, four of which share keys
+    and values; d_ff = 4 d_model."""
     heads = max(1, spec.d_model // 64)
-    attention = spec.attention or {"n_heads": heads, "n_kv_heads": heads // 4 if heads % 4 == 0 else heads, "head_dim": 64}
+    attention = spec.attention or {
+        "n_heads": heads,
+        "n_kv_heads": heads // 4 if heads % 4 == 0 else heads,
+        "head_dim": 64,
+    }
     ffn = spec.ffn or {"kind": "swiglu", "d_ff": 4 * spec.d_model}
-    llama = spec.replace(name=SAME_SIZE, n_layers=1, layers=LayersSection(strategy="transformer"), attention=attention, ffn=ffn)
+    llama = spec.replace(
+        name=SAME_SIZE,
+        n_layers=1,
+        layers=LayersSection(strategy="transformer"),
+        attention=attention,
+        ffn=ffn,
+    )
     one, two = (ModelCosts(llama.replace(n_layers=n)).params().non_embedding for n in (1, 2))
-    layers = 1 + (model_costs(spec).params().non_embedding - one) / (two - one)  # all layers are alike
-    return llama.replace(n_layers=_possible(layers), name=SAME_SIZE if layers < MAX_LAYERS + 1 else "largest Llama of its width")
+    layers = 1 + (model_costs(spec).params().non_embedding - one) / (
+        two - one
+    )  # all layers are alike
+    return llama.replace(
+        n_layers=_possible(layers),
+        name=SAME_SIZE if layers < MAX_LAYERS + 1 else "largest Llama of its width",
+    )
 
 
 def _possible(n_layers: float) -> int:
@@ -196,12 +251,15 @@ def _possible(n_layers: float) -> int:
 
 
 def fit_depth(spec: ArchSpec, target_params: float) -> ArchSpec:
-    """The design with the number of layers whose non-embedding parameters come closest to `target_params`.
+    """The design with the number of layers whose non-embedding parameters come closest to
+    `target_params`.
 
-    Needs layers given by strategy and ratio. This is how the paper compares 16 Transformer, 14 (1:1) and 13 layers at 1B.
-    """
+    Needs layers given by strategy and ratio. This is how the paper compares 16 Transformer, 14
+    (1:1) and 13 layers at 1B."""
     if spec.layers.pattern is not None or spec.layers.indices is not None:
-        raise ValueError("layers: given one by one - fitting the depth needs a strategy with a ratio and a placement")
+        raise ValueError(
+            "layers: given one by one - fitting the depth needs a strategy with a ratio and a placement"
+        )
 
     def params(n_layers: int) -> int:
         return ModelCosts(spec.replace(n_layers=n_layers)).params().non_embedding

@@ -1,4 +1,5 @@
-"""Bytes of a design's weights as they are stored: matrices in their format with its scales, all else in the products' dtype."""
+"""Bytes of a design's weights as they are stored: matrices in their format with its scales, all
+else in the products' dtype."""
 
 from collections import defaultdict
 from functools import lru_cache
@@ -16,19 +17,21 @@ Rules = tuple[StoredWeights, ...]
 
 
 class LayerBytes(NamedTuple):
-    """Bytes of one layer's weights: of the routed experts all together, and of everything else. Means, where layers that are alike are
-    stored in different formats."""
+    """Bytes of one layer's weights: of the routed experts all together, and of everything else.
+    Means, where layers that are alike are stored in different formats."""
 
     every_token: float
     experts: float
 
     def read(self, layer: LayerCosts, tokens: Num) -> Num:
-        """What a step over `tokens` tokens reads: of the experts those that are expected to be chosen."""
+        """What a step over `tokens` tokens reads: of the experts those that are expected to be
+        chosen."""
         return self.every_token + self.experts * ffn.experts_read(layer.layer.ffn, tokens)
 
 
 class WeightBytes(NamedTuple):
-    """Bytes of all weights, of the matrix that makes logits, and of each layer in the order of `ModelCosts.distinct`."""
+    """Bytes of all weights, of the matrix that makes logits, and of each layer in the order of
+    `ModelCosts.distinct`."""
 
     total: int
     head: float
@@ -62,9 +65,18 @@ def _weight_bytes(spec: ArchSpec, rules: Rules, element_bytes: int) -> WeightByt
     table = _outside("embedding", costs, rules, element_bytes)
     head = table if spec.tie_embeddings else _outside("head", costs, rules, element_bytes)
     layers = _layers(costs, rules, element_bytes)
-    counted = sum(n * (layer.every_token + layer.experts) for layer, (_, n) in zip(layers, costs.distinct(), strict=True))
+    counted = sum(
+        n * (layer.every_token + layer.experts)
+        for layer, (_, n) in zip(layers, costs.distinct(), strict=True)
+    )
     around = costs.params_outside_layers() * element_bytes
-    total = counted - _repeated(costs, rules, element_bytes) + around + table + (0 if spec.tie_embeddings else head)
+    total = (
+        counted
+        - _repeated(costs, rules, element_bytes)
+        + around
+        + table
+        + (0 if spec.tie_embeddings else head)
+    )
     return WeightBytes(ceil(total), head, layers)
 
 
@@ -94,7 +106,9 @@ def _layer(layer: LayerCosts, number: int, rules: Rules, element_bytes: int) -> 
     experts = float(sizes.n_routed * sizes.expert * element_bytes)
     every = layer.params() * element_bytes - experts
     for part, term in _matrices(layer):
-        saved = term.weights * element_bytes - _stored_bytes(term, part, number, rules, element_bytes)
+        saved = term.weights * element_bytes - _stored_bytes(
+            term, part, number, rules, element_bytes
+        )
         if part.startswith("experts."):
             experts -= saved
         else:
@@ -104,7 +118,9 @@ def _layer(layer: LayerCosts, number: int, rules: Rules, element_bytes: int) -> 
 
 def _matrices(layer: LayerCosts) -> list[tuple[str, Term]]:
     """Every matrix of a layer by the name of its part: `attention.q`, `experts.down`."""
-    mixer = [(f"{layer.kind.name}.{term.name}", term) for term in _products(layer.mixer.decode_flops(1))]
+    mixer = [
+        (f"{layer.kind.name}.{term.name}", term) for term in _products(layer.mixer.decode_flops(1))
+    ]
     feed_forward = ffn.forward_flops(layer.layer.ffn, layer.d_model, 1)
     return mixer + [(term.name, term) for term in _products(feed_forward)]
 
@@ -113,7 +129,9 @@ def _products(terms: Terms) -> Terms:
     return [term for term in terms if term.work == "product"]
 
 
-def _stored_bytes(term: Term, part: str, number: int | None, rules: Rules, element_bytes: int) -> float:
+def _stored_bytes(
+    term: Term, part: str, number: int | None, rules: Rules, element_bytes: int
+) -> float:
     """Bytes of a term's matrices by the first rule that speaks of them."""
     for rule in rules:
         if rule.holds(part, number):
@@ -133,10 +151,14 @@ def _repeated(costs: ModelCosts, rules: Rules, element_bytes: int) -> float:
     return repeated
 
 
-def _block_bytes(layer: LayerCosts, params: int, number: int, rules: Rules, element_bytes: int) -> float:
+def _block_bytes(
+    layer: LayerCosts, params: int, number: int, rules: Rules, element_bytes: int
+) -> float:
     """A shared block of so many parameters, whose matrices are called `block ...`."""
     n_bytes = float(params * element_bytes)
     for part, term in _matrices(layer):
         if term.name.startswith("block "):
-            n_bytes -= term.weights * element_bytes - _stored_bytes(term, part, number, rules, element_bytes)
+            n_bytes -= term.weights * element_bytes - _stored_bytes(
+                term, part, number, rules, element_bytes
+            )
     return n_bytes

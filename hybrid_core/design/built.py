@@ -1,7 +1,8 @@
-"""Two levels of knowing a design: *costed* (parameters, FLOPs and cache exact) and *built* (our modules compute it too).
+"""Two levels of knowing a design: *costed* (parameters, FLOPs and cache exact) and *built* (our
+modules compute it too).
 
-A mixer without a module is costed only, and so is any `quiet` option that differs from its default, unless BUILT names it.
-"""
+A mixer without a module is costed only, and so is any `quiet` option that differs from its default,
+unless BUILT names it."""
 
 from collections.abc import Iterator, Set
 
@@ -30,7 +31,11 @@ BUILT: dict[str, set[str]] = {
     "SharedBlockMixer": {"adapter_rank", "attention_adapters"},
     "SwiGLU": {"activation", "bias"},
     "Mlp": {"bias"},
-    "ArchSpec": {"meta_tokens", "quantization", "state_dtype"},  # the last two say how values are kept, not what they are
+    "ArchSpec": {
+        "meta_tokens",
+        "quantization",
+        "state_dtype",
+    },  # the last two say how values are kept, not what they are
     "MoE": {"d_shared", "score", "norm_top_k", "scale", "gated", "activation", "d_latent"},
 }
 
@@ -38,21 +43,28 @@ _BRANCHES = (AttentionMixer, SwaMixer, Mamba1Mixer, Mamba2Mixer)  # of an intra-
 
 
 def not_built(spec: ArchSpec) -> str | None:
-    """The first thing about a design that our modules do not compute, or None where they compute all of it."""
+    """The first thing about a design that our modules do not compute, or None where they compute
+    all of it."""
     return next(_reasons(spec), None)
 
 
 def require_built(spec: ArchSpec) -> None:
     """Raise SpecError, with the reason, for a design that is costed and not built."""
     if reason := not_built(spec):
-        raise SpecError(f"{reason} - costed, not built: parameters, FLOPs and cache are known, but our modules do not compute it")
+        raise SpecError(
+            f"{reason} - costed, not built: parameters, FLOPs and cache are known, but our modules do not compute it"
+        )
 
 
 def options(spec: ArchSpec) -> set[str]:
     """Every option of a design that differs from its default, built or not, as `name: value`."""
     mixers = [layer.mixer for layer in spec.stack]
     inside = [getattr(mixer, key, None) for mixer in mixers for key in ("attention", "ssm")]
-    parts = {part for part in (*mixers, *inside, *(layer.ffn for layer in spec.stack), spec) if isinstance(part, Frozen)}
+    parts = {
+        part
+        for part in (*mixers, *inside, *(layer.ffn for layer in spec.stack), spec)
+        if isinstance(part, Frozen)
+    }
     return {line for part in parts for line in _differing(part, {"mixers", "ffns"})}
 
 
@@ -80,7 +92,11 @@ def _of_mixer(mixer: Mixer) -> Iterator[str]:
         if mixer.attention.reuse_kv:
             yield "shared_block.attention.reuse_kv: True"
     if isinstance(mixer, IntraMixer):
-        yield from (f"intra: {part.kind}" for part in (mixer.attention, mixer.ssm) if type(part) not in _BRANCHES)
+        yield from (
+            f"intra: {part.kind}"
+            for part in (mixer.attention, mixer.ssm)
+            if type(part) not in _BRANCHES
+        )
 
 
 def _of_ffn(ffn: AnyFfn) -> Iterator[str]:
@@ -90,7 +106,8 @@ def _of_ffn(ffn: AnyFfn) -> Iterator[str]:
 
 
 def _options(part: Frozen, name: str, also: Set[str] = frozenset()) -> Iterator[str]:
-    """Options of one part and of mixers inside it that are not BUILT; `also` are built in this place alone."""
+    """Options of one part and of mixers inside it that are not BUILT; `also` are built in this
+    place alone."""
     known = BUILT.get(type(part).__name__, set()) | {"mixers", "ffns", "constants"} | also
     for key in type(part).model_fields:
         value = getattr(part, key)

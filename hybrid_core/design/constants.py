@@ -1,11 +1,13 @@
-"""Constants of a published config (`ArchSpec.constants`): what they may be, and which of them weights can absorb."""
+"""Constants of a published config (`ArchSpec.constants`): what they may be, and which of them
+weights can absorb."""
 
 from typing import Any
 
 from hybrid_core.validation import LARGEST_FACTOR, LEAST_FACTOR, short
 
-# Constants that weights can absorb: scaling a projection's rows is scaling what it puts out. A model made from a checkpoint has them
-# in its weights (interop/weights.py); one that starts fresh is the same family of functions without them. Each with its count of numbers.
+# Constants that weights can absorb: scaling a projection's rows is scaling what it puts out. A
+# model made from a checkpoint has them in its weights (interop/weights.py); one that starts fresh
+# is the same family of functions without them. Each with its count of numbers.
 ABSORBED = {
     **dict.fromkeys(
         "embedding_multiplier residual_multiplier logits_scaling lm_head_multiplier key_multiplier attention_in_multiplier "
@@ -18,26 +20,40 @@ ABSORBED = {
 
 
 def checked_constants(given: dict[str, Any]) -> dict[str, Any]:
-    """The constants themselves. Raises ValueError unless factors can be multiplied with and divided by, and all else is at least finite."""
+    """The constants themselves. Raises ValueError unless factors can be multiplied with and divided
+    by, and all else is at least finite."""
     for key, value in given.items():
         if key in ABSORBED:
             factors = value if ABSORBED[key] > 1 and isinstance(value, list | tuple) else [value]
             if len(factors) != ABSORBED[key] or not all(_is_factor(factor) for factor in factors):
                 number = "a number" if ABSORBED[key] == 1 else f"{ABSORBED[key]} numbers"
-                raise ValueError(f"{key}: {short(value)} - must be {number} from {LEAST_FACTOR:g} to {LARGEST_FACTOR:,.0f} in size")
+                raise ValueError(
+                    f"{key}: {short(value)} - must be {number} from {LEAST_FACTOR:g} to {LARGEST_FACTOR:,.0f} in size"
+                )
         elif not _is_finite(value):
-            raise ValueError(f"{key}: {short(value)} - must be finite numbers up to 1e12, words, true or false")
+            raise ValueError(
+                f"{key}: {short(value)} - must be finite numbers up to 1e12, words, true or false"
+            )
     return given
 
 
 def _is_factor(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and LEAST_FACTOR <= abs(value) <= LARGEST_FACTOR
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and LEAST_FACTOR <= abs(value) <= LARGEST_FACTOR
+    )
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether a value as JSON has it, and all in it, is a word, a truth, nothing, or a number of a usual size."""
+    """Whether a value as JSON has it, and all in it, is a word, a truth, nothing, or a number of a
+    usual size."""
     if isinstance(value, dict):
         return all(_is_finite(item) for item in value.values())
     if isinstance(value, list | tuple):
         return all(_is_finite(item) for item in value)
-    return value is None or isinstance(value, str) or (isinstance(value, int | float) and abs(value) <= 1e12)
+    return (
+        value is None
+        or isinstance(value, str)
+        or (isinstance(value, int | float) and abs(value) <= 1e12)
+    )

@@ -1,7 +1,7 @@
 """From a strategy, a ratio and a placement to the kind of every layer.
 
-Kinds are letters (LETTERS); M is Mamba-1 or Mamba-2, as the section `ssm` says. Layer indices are 1-based, as the paper prints them.
-"""
+Kinds are letters (LETTERS); M is Mamba-1 or Mamba-2, as the section `ssm` says. Layer indices are
+1-based, as the paper prints them."""
 
 import math
 import re
@@ -47,7 +47,8 @@ def parse_ratio(text: str) -> tuple[int, int]:
 
 
 def n_expensive(n_layers: int, ratio: tuple[int, int]) -> int:
-    """How many of `n_layers` are expensive blocks at `ratio`; halves round up (7 of 13 at 1:1, Table 21), and at least one if a > 0."""
+    """How many of `n_layers` are expensive blocks at `ratio`; halves round up (7 of 13 at 1:1,
+    Table 21), and at least one if a > 0."""
     a, b = ratio
     return max(1, math.floor(n_layers * a / (a + b) + 0.5)) if a else 0
 
@@ -57,7 +58,8 @@ def _spread(k: int, n: int) -> list[int]:
 
 
 def place(k: int, n: int, placement: Placement) -> tuple[int, ...]:
-    """The 1-based indices of `k` expensive blocks among `n` layers (0 <= k <= n), by one of PLACEMENTS."""
+    """The 1-based indices of `k` expensive blocks among `n` layers (0 <= k <= n), by one of
+    PLACEMENTS."""
     if placement not in PLACEMENTS:
         raise ValueError(f"placement: {placement!r} - must be one of {', '.join(PLACEMENTS)}")
     if k == 0:

@@ -1,4 +1,5 @@
-"""The paper's designs by name (profiles/presets/*.yaml, whose first comment line says where each comes from)."""
+"""The paper's designs by name (profiles/presets/*.yaml, whose first comment line says where each
+comes from)."""
 
 from functools import cache
 from typing import NamedTuple
@@ -28,7 +29,8 @@ def names() -> tuple[str, ...]:
 
 @cache
 def ordered() -> tuple[str, ...]:
-    """Every name as a person looks for it: Table 2's five, then narrow to wide, the many variants of Tables 18 and 19 last."""
+    """Every name as a person looks for it: Table 2's five, then narrow to wide, the many variants
+    of Tables 18 and 19 last."""
 
     def place(name: str) -> tuple[bool, bool, int, str]:
         return name not in TABLE2, name.count("-") > 3, get(name).spec.d_model, name
@@ -40,7 +42,11 @@ def ordered() -> tuple[str, ...]:
 def get(name: str) -> Preset:
     """The preset called `name`. Raises SpecError for an unknown name."""
     if name not in names():
-        raise SpecError(f"preset: {short(name)} - unknown; `python -m hybrid_core presets` lists them")
+        raise SpecError(
+            f"preset: {short(name)} - unknown; `python -m hybrid_core presets` lists them"
+        )
     text = (PROFILES / "presets" / f"{name}.yaml").read_text("utf-8")
-    source = " ".join(line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#"))
+    source = " ".join(
+        line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")
+    )
     return Preset(ArchSpec.from_yaml(text), source)

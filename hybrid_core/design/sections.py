@@ -6,17 +6,27 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from hybrid_core.design import placement as layout
 from hybrid_core.mixers.attention import AttentionFields
-from hybrid_core.mixers.fusion import DiffFusion, DiffScalar, Fusion, Norm, Out, Scalar, Value, fusible
+from hybrid_core.mixers.fusion import (
+    DiffFusion,
+    DiffScalar,
+    Fusion,
+    Norm,
+    Out,
+    Scalar,
+    Value,
+    fusible,
+)
 from hybrid_core.mixers.mamba1 import Mamba1Fields, Mamba1Mixer
 from hybrid_core.mixers.mamba2 import Mamba2Fields, Mamba2Mixer
 from hybrid_core.validation import Count, Dim, Frozen, Theta, divides, quiet, short
 
 
 class LayersSection(Frozen):
-    """Which layer is of which kind: a strategy with ratio and placement, or with indices, or a pattern of letters.
+    """Which layer is of which kind: a strategy with ratio and placement, or with indices, or a
+    pattern of letters.
 
-    `ffns`: the feed-forward of each layer, where they differ: F is the section `ffn`, - none, other letters are those of `ffns`.
-    """
+    `ffns`: the feed-forward of each layer, where they differ: F is the section `ffn`, - none, other
+    letters are those of `ffns`."""
 
     strategy: layout.Strategy = "custom"
     ratio: str | None = None
@@ -30,7 +40,9 @@ class LayersSection(Frozen):
     def _hints(cls, data: Any) -> Any:
         ratio = data.get("ratio") if isinstance(data, dict) else None
         if ratio is not None and not isinstance(ratio, str):
-            raise ValueError(f'ratio: {short(ratio)} - must be text in quotes, e.g. "1:5" (YAML reads 1:5 without quotes as the number 65)')
+            raise ValueError(
+                f'ratio: {short(ratio)} - must be text in quotes, e.g. "1:5" (YAML reads 1:5 without quotes as the number 65)'
+            )
         return data
 
     @model_validator(mode="after")
@@ -40,7 +52,11 @@ class LayersSection(Frozen):
                 layout.parse_ratio(self.ratio)
             except ValueError as error:
                 raise ValueError(f"ratio: {short(self.ratio)} - {error}") from None
-        given = [key for key in ("ratio", "placement", "indices", "pattern") if getattr(self, key) is not None]
+        given = [
+            key
+            for key in ("ratio", "placement", "indices", "pattern")
+            if getattr(self, key) is not None
+        ]
         if self.strategy == "custom":
             allowed: tuple[str, ...] = ("pattern",)
         elif self.strategy in layout.UNIFORM:
@@ -51,45 +67,64 @@ class LayersSection(Frozen):
             allowed = ("ratio", "placement")
         for key in given:
             if key not in allowed:
-                hint = f"takes {' and '.join(allowed)}" if allowed else "takes neither ratio, placement, indices nor pattern"
-                raise ValueError(f"{key}: {short(getattr(self, key))} - strategy {self.strategy!r} {hint}")
+                hint = (
+                    f"takes {' and '.join(allowed)}"
+                    if allowed
+                    else "takes neither ratio, placement, indices nor pattern"
+                )
+                raise ValueError(
+                    f"{key}: {short(getattr(self, key))} - strategy {self.strategy!r} {hint}"
+                )
         if self.strategy == "custom" and self.pattern is None:
             raise ValueError(
                 f"pattern: missing - strategy 'custom' needs a pattern of letters ({', '.join(layout.LETTERS)}), one per layer"
             )
         if "ratio" in allowed and self.ratio is None:
-            raise ValueError(f"ratio: missing - strategy {self.strategy!r} needs a ratio (and placement), or indices")
+            raise ValueError(
+                f"ratio: missing - strategy {self.strategy!r} needs a ratio (and placement), or indices"
+            )
         if self.placement == "custom" and self.indices is None:
             raise ValueError("placement: 'custom' - needs indices")
         return self
 
     def resolve(self, n_layers: int) -> str:
-        """The pattern of letters for `n_layers`. Raises ValueError when indices or pattern do not fit that depth."""
+        """The pattern of letters for `n_layers`. Raises ValueError when indices or pattern do not
+        fit that depth."""
         if self.pattern is not None:
             if len(self.pattern) != n_layers:
                 given = short(self.pattern)
-                raise ValueError(f"layers.pattern: {given} - has {len(self.pattern)} letters, must have n_layers ({n_layers})")
+                raise ValueError(
+                    f"layers.pattern: {given} - has {len(self.pattern)} letters, must have n_layers ({n_layers})"
+                )
             return self.pattern
         if self.strategy in layout.UNIFORM:
             return layout.pattern(self.strategy, n_layers, ())
         if self.indices is not None:
             if len(set(self.indices)) < len(self.indices):
                 twice = next(i for i in self.indices if self.indices.count(i) > 1)
-                raise ValueError(f"layers.indices: {short(list(self.indices))} - layer {twice} is named twice")
+                raise ValueError(
+                    f"layers.indices: {short(list(self.indices))} - layer {twice} is named twice"
+                )
             outside = [i for i in self.indices if i > n_layers]
             if outside:
-                raise ValueError(f"layers.indices: {outside[0]} - must be from 1 to n_layers ({n_layers})")
+                raise ValueError(
+                    f"layers.indices: {outside[0]} - must be from 1 to n_layers ({n_layers})"
+                )
             return layout.pattern(self.strategy, n_layers, self.indices)
         k = layout.n_expensive(n_layers, layout.parse_ratio(self.ratio or ""))
-        return layout.pattern(self.strategy, n_layers, layout.place(k, n_layers, self.placement or "middle"))
+        return layout.pattern(
+            self.strategy, n_layers, layout.place(k, n_layers, self.placement or "middle")
+        )
 
 
 class AttentionSection(AttentionFields):
-    """Grouped-query attention; its position encoding also serves the intra-hybrid block's attention branch."""
+    """Grouped-query attention; its position encoding also serves the intra-hybrid block's attention
+    branch."""
 
 
 class SwaSection(Frozen):
-    """Sliding window with sinks; heads come from `attention`. Defaults are the paper's (Appendix E)."""
+    """Sliding window with sinks; heads come from `attention`. Defaults are the paper's (Appendix
+    E)."""
 
     window: Dim = 512
     sink: Count = 64
@@ -105,7 +140,8 @@ class _KindMamba1(Frozen):
 
 
 class Mamba2Section(Mamba2Fields, _KindMamba2):
-    """Mamba-2; state, convolution and (unless it says otherwise) head width also serve the intra-hybrid block's Mamba branch."""
+    """Mamba-2; state, convolution and (unless it says otherwise) head width also serve the
+    intra-hybrid block's Mamba branch."""
 
     def mixer(self) -> Mamba2Mixer:
         """A layer of kind M."""
@@ -124,11 +160,14 @@ def _mamba2_unless_said(section: Any) -> Any:
     return {"kind": "mamba2"} | section if isinstance(section, dict) else section
 
 
-SsmSection = Annotated[Mamba2Section | Mamba1Section, Field(discriminator="kind"), BeforeValidator(_mamba2_unless_said)]
+SsmSection = Annotated[
+    Mamba2Section | Mamba1Section, Field(discriminator="kind"), BeforeValidator(_mamba2_unless_said)
+]
 
 
 class IntraSection(Frozen):
-    """Position encoding comes from `attention`, state and convolution from `ssm`, and so does the SSM head unless given here."""
+    """Position encoding comes from `attention`, state and convolution from `ssm`, and so does the
+    SSM head unless given here."""
 
     n_heads: Dim
     n_kv_heads: Dim
@@ -151,11 +190,12 @@ class IntraSection(Frozen):
 
 
 class DiffSection(Frozen):
-    """The differential mixers; heads come from `attention`, branches from `ssm`. Defaults are Table 18's Diff-T and Diff-M.
+    """The differential mixers; heads come from `attention`, branches from `ssm`. Defaults are Table
+    18's Diff-T and Diff-M.
 
-    `norm` group: RMS over each head - of the fused pair in attention, times 1 - lambda's start, as in arXiv 2410.05258; of either branch
-    in Mamba. `scalar` diff_t: the second of two is scaled by lambda. `fusion`: first minus second, or their sum.
-    """
+    `norm` group: RMS over each head - of the fused pair in attention, times 1 - lambda's start, as
+    in arXiv 2410.05258; of either branch in Mamba. `scalar` diff_t: the second of two is scaled by
+    lambda. `fusion`: first minus second, or their sum."""
 
     norm: Norm = "none"
     scalar: DiffScalar = "diff_t"

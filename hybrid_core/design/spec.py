@@ -1,8 +1,9 @@
-"""ArchSpec: the one description of a model. Everything else reads the tuple of layers it resolves to (`ArchSpec.stack`).
+"""ArchSpec: the one description of a model. Everything else reads the tuple of layers it resolves
+to (`ArchSpec.stack`).
 
-The YAML sections (sections.py) are what a person writes for the usual kinds of layer; `mixers` and `ffns` give further letters to
-mixers and feed-forwards that a design spells out whole. What one layer is: mixers/.
-"""
+The YAML sections (sections.py) are what a person writes for the usual kinds of layer; `mixers` and
+`ffns` give further letters to mixers and feed-forwards that a design spells out whole. What one
+layer is: mixers/."""
 
 from functools import cached_property
 from pathlib import Path
@@ -64,7 +65,9 @@ def _table(reserved: str) -> AfterValidator:
     def check(value: dict[str, Any]) -> _Table:
         for key in value:
             if not (len(key) == 1 and key.isascii() and key.isalnum()) or key in reserved:
-                raise ValueError(f"{short(key)} - must be one letter or digit, and none of {', '.join(reserved)}")
+                raise ValueError(
+                    f"{short(key)} - must be one letter or digit, and none of {', '.join(reserved)}"
+                )
         return _Table(value)
 
     return AfterValidator(check)
@@ -79,14 +82,19 @@ def _not_blank(name: str) -> str:
 class ArchSpec(Frozen):
     """A whole model. `stack` is the tuple of layers that costs, modules, figures and exports read.
 
-    `post_norm`: mixer and feed-forward have a norm behind them too (Gemma). `meta_tokens`: learnt tokens before every prompt, which
-    the caches hold too (Hymba). `outside_params`: parameters of what stands outside the language model, e.g. a vision tower.
-    `constants`: fields of a published config that change what is computed but no cost, under their name there. `quantization`: matrices
-    that are stored in fewer bits; `state_dtype`: what an engine keeps the scans' states in. Neither changes what the model is.
-    """
+    `post_norm`: mixer and feed-forward have a norm behind them too (Gemma). `meta_tokens`: learnt
+    tokens before every prompt, which the caches hold too (Hymba). `outside_params`: parameters of
+    what stands outside the language model, e.g. a vision tower. `constants`: fields of a published
+    config that change what is computed but no cost, under their name there. `quantization`:
+    matrices that are stored in fewer bits; `state_dtype`: what an engine keeps the scans' states
+    in. Neither changes what the model is."""
 
     schema_: Annotated[Literal[1], BeforeValidator(exact_int), Field(alias="schema")] = 1
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"), AfterValidator(_not_blank)]
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$"),
+        AfterValidator(_not_blank),
+    ]
     vocab_size: Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=10_000_000)]
     tie_embeddings: bool = True
     norm_eps: Epsilon = 1e-5
@@ -99,13 +107,17 @@ class ArchSpec(Frozen):
     intra: IntraSection | None = None
     diff: DiffSection | None = None
     ffn: Ffn | None = None
-    mixers: Annotated[dict[str, Annotated[Mixer, *MIXER]], _table("".join(layout.LETTERS))] = quiet(_Table())
+    mixers: Annotated[dict[str, Annotated[Mixer, *MIXER]], _table("".join(layout.LETTERS))] = quiet(
+        _Table()
+    )
     ffns: Annotated[dict[str, Ffn], _table("F")] = quiet(_Table())
     post_norm: bool = quiet(False)
     norm: Literal["rms", "layer"] = quiet("rms")
     meta_tokens: Count = quiet(0)
     outside_params: Size = quiet(0)
-    constants: Annotated[dict[str, Any], AfterValidator(checked_constants), AfterValidator(_Table)] = quiet(_Table())
+    constants: Annotated[
+        dict[str, Any], AfterValidator(checked_constants), AfterValidator(_Table)
+    ] = quiet(_Table())
     quantization: Annotated[tuple[StoredWeights, ...], Field(strict=False)] = quiet(())
     state_dtype: ComputeDtype | None = quiet(None)
 
@@ -115,7 +127,9 @@ class ArchSpec(Frozen):
         for letter in sorted(set(self.letters) - set(self.mixers)):
             for section in SECTIONS[letter]:
                 if getattr(self, section) is None:
-                    raise ValueError(f"{section}: missing - the layers hold kind {letter}, which needs the section {section!r}")
+                    raise ValueError(
+                        f"{section}: missing - the layers hold kind {letter}, which needs the section {section!r}"
+                    )
             if letter in "HN" and not isinstance(self.ssm, Mamba2Section):
                 raise ValueError(
                     f"ssm.kind: {self.ssm and self.ssm.kind!r} - kind {letter} has Mamba-2 branches: it needs ssm.kind 'mamba2'"
@@ -123,17 +137,38 @@ class ArchSpec(Frozen):
         if self.intra is not None and isinstance(self.ssm, Mamba2Section):
             head_dim = self.intra.ssm_head_dim or self.ssm.head_dim
             divides("intra.d_ssm", self.intra.d_ssm, "the SSM's head_dim", head_dim)
-            divides("intra.d_ssm / head_dim", self.intra.d_ssm // head_dim, "ssm.n_groups", self.ssm.n_groups)
-        if self.intra is not None and self.attention is not None and self.attention.position == "rope":
+            divides(
+                "intra.d_ssm / head_dim",
+                self.intra.d_ssm // head_dim,
+                "ssm.n_groups",
+                self.ssm.n_groups,
+            )
+        if (
+            self.intra is not None
+            and self.attention is not None
+            and self.attention.position == "rope"
+        ):
             rotates_pairs("intra.qk_head_dim", self.intra.qk_head_dim, self.attention.rope_fraction)
         if "D" in self.letters and self.attention is not None:
             for key in ("n_heads", "n_kv_heads"):
-                divides(f"attention.{key}", getattr(self.attention, key), "2, for the pairs of kind D", 2)
+                divides(
+                    f"attention.{key}",
+                    getattr(self.attention, key),
+                    "2, for the pairs of kind D",
+                    2,
+                )
         if "N" in self.letters and isinstance(self.ssm, Mamba2Section):
             heads = self.ssm.d_ssm // self.ssm.head_dim
-            divides("ssm.d_ssm / head_dim", heads, "2 * n_groups, for the two branches of kind N", 2 * self.ssm.n_groups)
+            divides(
+                "ssm.d_ssm / head_dim",
+                heads,
+                "2 * n_groups, for the two branches of kind N",
+                2 * self.ssm.n_groups,
+            )
         if any(layer.mixer == NoMixer() and layer.ffn is None for layer in self.stack):
-            raise ValueError(f"layers.pattern: {short(self.letters)} - a layer without mixer (-) needs a feed-forward")
+            raise ValueError(
+                f"layers.pattern: {short(self.letters)} - a layer without mixer (-) needs a feed-forward"
+            )
         check_reuse(self.stack)
         self._check_stored_layers()
         return self
@@ -143,19 +178,27 @@ class ArchSpec(Frozen):
         for rule in self.quantization:
             outside = [layer for layer in rule.layers or () if layer > self.n_layers]
             if outside:
-                raise ValueError(f"quantization.layers: {outside[0]} - must be from 1 to n_layers ({self.n_layers})")
+                raise ValueError(
+                    f"quantization.layers: {outside[0]} - must be from 1 to n_layers ({self.n_layers})"
+                )
 
     def _check_letters(self) -> None:
         """Raise unless every letter of the two patterns stands for something."""
-        known = {**layout.LETTERS, "-": "none"} | {letter: mixer.kind for letter, mixer in self.mixers.items()}
+        known = {**layout.LETTERS, "-": "none"} | {
+            letter: mixer.kind for letter, mixer in self.mixers.items()
+        }
         if not set(self.letters) <= set(known):
             legend = ", ".join(f"{letter} ({name})" for letter, name in known.items())
             raise ValueError(f"layers.pattern: {short(self.letters)} - may hold only {legend}")
         feeds = self._feeds
         if len(feeds) != self.n_layers:
-            raise ValueError(f"layers.ffns: {short(feeds)} - has {len(feeds)} letters, must have n_layers ({self.n_layers})")
+            raise ValueError(
+                f"layers.ffns: {short(feeds)} - has {len(feeds)} letters, must have n_layers ({self.n_layers})"
+            )
         if not set(feeds) <= {"F", "-", *self.ffns}:
-            raise ValueError(f"layers.ffns: {short(feeds)} - may hold only F (the section ffn), - (none), {', '.join(self.ffns) or 'ffns'}")
+            raise ValueError(
+                f"layers.ffns: {short(feeds)} - may hold only F (the section ffn), - (none), {', '.join(self.ffns) or 'ffns'}"
+            )
 
     def __hash__(self) -> int:
         return self.hashed
@@ -184,21 +227,37 @@ class ArchSpec(Frozen):
     def stack(self) -> tuple[Layer, ...]:
         """The layers as built, first to last."""
         known = {"-": NoMixer()} | dict(self.mixers)
-        mixers: dict[str, Mixer] = {letter: known.get(letter) or self._mixer(letter) for letter in set(self.letters)}
+        mixers: dict[str, Mixer] = {
+            letter: known.get(letter) or self._mixer(letter) for letter in set(self.letters)
+        }
         feeds: dict[str, AnyFfn | None] = {"-": None, "F": self.ffn} | dict(self.ffns)
         pairs = zip(self.letters, self._feeds, strict=True)
-        return tuple(Layer(mixers[letter].letter, mixers[letter], feeds[feed]) for letter, feed in pairs)
+        return tuple(
+            Layer(mixers[letter].letter, mixers[letter], feeds[feed]) for letter, feed in pairs
+        )
 
     def same_model(self, other: "ArchSpec") -> bool:
-        """Whether both are one model, whatever they are called and however their layers are written."""
+        """Whether both are one model, whatever they are called and however their layers are
+        written."""
         return self._resolved() == other._resolved()
 
     def _resolved(self) -> tuple[Any, ...]:
-        plain = ("vocab_size", "tie_embeddings", "norm_eps", "d_model", "post_norm", "norm", "meta_tokens", "outside_params", "constants")
+        plain = (
+            "vocab_size",
+            "tie_embeddings",
+            "norm_eps",
+            "d_model",
+            "post_norm",
+            "norm",
+            "meta_tokens",
+            "outside_params",
+            "constants",
+        )
         return (self.stack, *(getattr(self, key) for key in plain))
 
     def _mixer(self, letter: str) -> Mixer:
-        """The mixer of a layer of kind `letter`; validation has made sure that its sections are there."""
+        """The mixer of a layer of kind `letter`; validation has made sure that its sections are
+        there."""
         if letter == "M":
             assert self.ssm
             return self.ssm.mixer()
@@ -208,7 +267,9 @@ class ArchSpec(Frozen):
             ssm = self.ssm.mixer().model_dump() | {"n_groups": 2 * self.ssm.n_groups}
             return DiffMamba2Mixer(**ssm, **self.diff.model_dump())
         assert self.attention
-        heads = self.attention.model_dump(exclude={"rope_scaling"}) | {"v_head_dim": self.attention.head_dim}
+        heads = self.attention.model_dump(exclude={"rope_scaling"}) | {
+            "v_head_dim": self.attention.head_dim
+        }
         scaling = self.attention.rope_scaling
         if letter == "A":
             return AttentionMixer(**heads, rope_scaling=scaling)
@@ -217,15 +278,26 @@ class ArchSpec(Frozen):
             return DiffAttentionMixer(**heads, rope_scaling=scaling, **self.diff.model_dump())
         if letter == "S":
             assert self.swa
-            return SwaMixer(**(heads | self.swa.model_dump()))  # the window's own theta, unscaled (Appendix E)
+            return SwaMixer(
+                **(heads | self.swa.model_dump())
+            )  # the window's own theta, unscaled (Appendix E)
         assert isinstance(self.ssm, Mamba2Section)
         assert self.intra
-        axes = self.intra.model_dump(include={"norm", "scalar", "fusion", "value", "out", "ssm_norm"})
+        axes = self.intra.model_dump(
+            include={"norm", "scalar", "fusion", "value", "out", "ssm_norm"}
+        )
         own = {"n_heads": self.intra.n_heads, "n_kv_heads": self.intra.n_kv_heads}
         own |= {"head_dim": self.intra.qk_head_dim, "v_head_dim": self.intra.v_head_dim}
-        branch = {"d_ssm": self.intra.d_ssm, "head_dim": self.intra.ssm_head_dim or self.ssm.head_dim}
+        branch = {
+            "d_ssm": self.intra.d_ssm,
+            "head_dim": self.intra.ssm_head_dim or self.ssm.head_dim,
+        }
         ssm = self.ssm.mixer().model_dump() | branch
-        return IntraMixer(attention=AttentionMixer(**(heads | own), rope_scaling=scaling), ssm=Mamba2Mixer(**ssm), **axes)
+        return IntraMixer(
+            attention=AttentionMixer(**(heads | own), rope_scaling=scaling),
+            ssm=Mamba2Mixer(**ssm),
+            **axes,
+        )
 
     # ------------------------------------------------------------ YAML
 
@@ -247,14 +319,24 @@ class ArchSpec(Frozen):
         return cls.from_yaml(read_file(Path(path), "design"))
 
     def to_yaml(self) -> str:
-        """The design as YAML, byte-stable: `from_yaml(to_yaml(s)) == s` and its own `to_yaml` is the same text."""
+        """The design as YAML, byte-stable: `from_yaml(to_yaml(s)) == s` and its own `to_yaml` is
+        the same text."""
         return dump(self.model_dump(mode="json", exclude_none=True))
 
     def replace(self, **changes: Any) -> "ArchSpec":
-        """A copy with other top-level values, validated again. Raises SpecError with one line. A shallower stack keeps what its layers
-        are stored in."""
+        """A copy with other top-level values, validated again. Raises SpecError with one line. A
+        shallower stack keeps what its layers are stored in."""
         if isinstance(changes.get("n_layers"), int) and self.quantization:
             changes.setdefault("quantization", up_to(self.quantization, changes["n_layers"]))
-        sections = {key: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value for key, value in changes.items()}
-        kept = {key: value for key, value in self.model_dump(exclude_none=True).items() if key not in sections}
-        return ArchSpec.from_mapping(kept | {key: value for key, value in sections.items() if value is not None})
+        sections = {
+            key: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
+            for key, value in changes.items()
+        }
+        kept = {
+            key: value
+            for key, value in self.model_dump(exclude_none=True).items()
+            if key not in sections
+        }
+        return ArchSpec.from_mapping(
+            kept | {key: value for key, value in sections.items() if value is not None}
+        )

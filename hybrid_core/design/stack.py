@@ -1,4 +1,5 @@
-"""The tuple of layers that a design resolves to: costs, modules, proxies, figures and exports read it and nothing else."""
+"""The tuple of layers that a design resolves to: costs, modules, proxies, figures and exports read
+it and nothing else."""
 
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ from hybrid_core.mixers.intra import IntraMixer
 
 
 class Layer(NamedTuple):
-    """One layer as built: its letter (see placement.py), its mixer (or NoMixer), its feed-forward or none."""
+    """One layer as built: its letter (see placement.py), its mixer (or NoMixer), its feed-forward
+    or none."""
 
     letter: str
     mixer: Mixer
@@ -17,21 +19,35 @@ class Layer(NamedTuple):
 
 
 def key_value_heads(layer: Layer) -> AttentionMixer | None:
-    """The heads of a layer whose keys and values later layers may reuse, or that reuses an earlier one's; None where it has none."""
+    """The heads of a layer whose keys and values later layers may reuse, or that reuses an earlier
+    one's; None where it has none."""
     mixer = layer.mixer.attention if isinstance(layer.mixer, IntraMixer) else layer.mixer
     return mixer if isinstance(mixer, AttentionMixer) else None
 
 
 def check_reuse(stack: tuple[Layer, ...]) -> None:
-    """Raise unless every layer that reuses keys and values has an earlier one that made them, with the same heads and window."""
+    """Raise unless every layer that reuses keys and values has an earlier one that made them, with
+    the same heads and window."""
     made: tuple[Any, ...] | None = None
     for number, layer in enumerate(stack, start=1):
         heads = key_value_heads(layer)
         if heads is None:
             continue
-        own = (heads.n_kv_heads, heads.head_dim, heads.v_head_dim, getattr(heads, "window", None), getattr(heads, "sink", 0))
+        own = (
+            heads.n_kv_heads,
+            heads.head_dim,
+            heads.v_head_dim,
+            getattr(heads, "window", None),
+            getattr(heads, "sink", 0),
+        )
         if not heads.reuse_kv:
             made = own
         elif made != own:
-            last = "no layer before it made any" if made is None else "the last ones made before it have other heads or another window"
-            raise ValueError(f"reuse_kv: True - layer {number} needs keys and values of an earlier layer like itself, and {last}")
+            last = (
+                "no layer before it made any"
+                if made is None
+                else "the last ones made before it have other heads or another window"
+            )
+            raise ValueError(
+                f"reuse_kv: True - layer {number} needs keys and values of an earlier layer like itself, and {last}"
+            )

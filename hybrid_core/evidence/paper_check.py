@@ -1,9 +1,10 @@
-"""Recompute every parameter count, FLOPs figure and cache size that the paper prints, at printed precision.
+"""Recompute every parameter count, FLOPs figure and cache size that the paper prints, at printed
+precision.
 
-A row becomes the design that it describes; a cell agrees when the computed figure rounds to the print. A row's tokens are themselves
-rounded to a billion, so a FLOPs cell agrees if any token count within half a billion does (the data budget is exactly 60B). What does
-not agree must be in `baselines.CONTRADICTIONS`, which says why; nothing is tuned to fit.
-"""
+A row becomes the design that it describes; a cell agrees when the computed figure rounds to the
+print. A row's tokens are themselves rounded to a billion, so a FLOPs cell agrees if any token count
+within half a billion does (the data budget is exactly 60B). What does not agree must be in
+`baselines.CONTRADICTIONS`, which says why; nothing is tuned to fit."""
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -23,7 +24,8 @@ PAPER_CONTEXT = 8192
 
 
 class Cell(NamedTuple):
-    """One printed figure and what the closed forms give. `contradiction` is the key under which a difference is explained."""
+    """One printed figure and what the closed forms give. `contradiction` is the key under which a
+    difference is explained."""
 
     table: str
     row: str
@@ -42,7 +44,11 @@ class Cell(NamedTuple):
 def check(name: str) -> list[Cell]:
     """Every checkable cell of one table."""
     frame = pd.read_csv(PROFILES / "paper" / f"{name}.csv", dtype=str, keep_default_na=False)
-    return [cell for row in frame.to_dict("records") for cell in _row_cells(name, {str(k): str(v) for k, v in row.items()})]
+    return [
+        cell
+        for row in frame.to_dict("records")
+        for cell in _row_cells(name, {str(k): str(v) for k, v in row.items()})
+    ]
 
 
 def check_all() -> dict[str, list[Cell]]:
@@ -64,7 +70,15 @@ def _row_cells(name: str, row: Row) -> Iterator[Cell]:
         agrees = any(rounds_to(value, row[column]) for value in candidates)
         key = (name, label, counts, column)
         known = key if not agrees and key in baselines.CONTRADICTIONS else None
-        yield Cell(name, f"{label} {'+'.join(str(n) for n in counts if n)}", column, row[column], candidates[0], agrees, known)
+        yield Cell(
+            name,
+            f"{label} {'+'.join(str(n) for n in counts if n)}",
+            column,
+            row[column],
+            candidates[0],
+            agrees,
+            known,
+        )
 
 
 # ---------------------------------------------------------------- a row's design
@@ -82,7 +96,8 @@ def _stack(scale: str, counts: tuple[int, ...]) -> ArchSpec:
 
 
 def _by_counts(row: Row) -> ArchSpec:
-    """Scale and counts; at 350M the 1:0 intra stack has widths of its own (Table 20), which its preset carries."""
+    """Scale and counts; at 350M the 1:0 intra stack has widths of its own (Table 20), which its
+    preset carries."""
     scale, counts = row.get("scale") or "1B", _counts(row)
     if scale == "350M" and counts == (0, 0, 0, 11):
         return presets.get("intra-1to0-350m").spec
@@ -99,26 +114,37 @@ def _homogeneous(row: Row) -> ArchSpec:
 
 
 def _dim_ratio(row: Row) -> ArchSpec:
-    """Table 20: the Transformer's dimension is the query/key width, the Mamba's half its inner width; heads are concatenated."""
+    """Table 20: the Transformer's dimension is the query/key width, the Mamba's half its inner
+    width; heads are concatenated."""
     base = presets.get(f"intra-1to0-{row['scale'].lower()}").spec
     counts, d_qk, d_ssm = _counts(row), int(row["dim_transformer"]), 2 * int(row["dim_mamba"])
     if not counts[3]:
         return _stack(row["scale"], counts)
     assert base.intra
-    widths = {"qk_head_dim": d_qk // base.intra.n_heads, "d_ssm": d_ssm, "fusion": "concat", "out": "joint"}
+    widths = {
+        "qk_head_dim": d_qk // base.intra.n_heads,
+        "d_ssm": d_ssm,
+        "fusion": "concat",
+        "out": "joint",
+    }
     return base.replace(intra=base.intra.model_dump(exclude_none=True) | widths)
 
 
 def _variant(row: Row) -> ArchSpec:
-    """Tables 18 and 19: every row has a preset, which is called by its axes unless it is the final choice."""
+    """Tables 18 and 19: every row has a preset, which is called by its axes unless it is the final
+    choice."""
     scale = row["scale"].lower()
     if not row["module"]:
         return presets.get(f"{row['model']}-{scale}").spec
     if row["module"] != "T/M":
-        return presets.get(f"diff-{row['module'][0].lower()}{'-add' if row['fusion'] == 'add' else ''}-{scale}").spec
+        return presets.get(
+            f"diff-{row['module'][0].lower()}{'-add' if row['fusion'] == 'add' else ''}-{scale}"
+        ).spec
     fusion, value = row["fusion"].replace("conc", "concat"), row["value"].replace("joint", "shared")
     axes = "-".join((row["norm"], row["scalar"], fusion, value, row["out"]))
-    return presets.get(f"intra-{'1to0' if axes == 'group-none-diff-sep-sep' else axes}-{scale}").spec
+    return presets.get(
+        f"intra-{'1to0' if axes == 'group-none-diff-sep-sep' else axes}-{scale}"
+    ).spec
 
 
 # Tables whose rows have parameters, FLOPs or a cache, and how a row becomes a design.
@@ -139,7 +165,8 @@ ROW_DESIGNS: dict[str, Callable[[Row], ArchSpec | None]] = {
 
 
 def _label(name: str, row: Row) -> str:
-    """What a row is called in CONTRADICTIONS: its model, or what tells it apart where no model is printed."""
+    """What a row is called in CONTRADICTIONS: its model, or what tells it apart where no model is
+    printed."""
     if name == "table20_dim_ratio":
         return f"{row['scale']} {row['dim_transformer']}/{row['dim_mamba']}"
     if name == "table14_15_scaling":
@@ -154,7 +181,8 @@ def _label(name: str, row: Row) -> str:
 
 
 def _train_flops(costs: ModelCosts, row: Row, context: int) -> list[float]:
-    """Total training FLOPs at the printed tokens, and at half a billion tokens to either side where those are rounded."""
+    """Total training FLOPs at the printed tokens, and at half a billion tokens to either side where
+    those are rounded."""
     if not row.get("tokens_b"):
         return []
     tokens = float(row["tokens_b"])
@@ -171,7 +199,9 @@ COLUMNS: dict[str, Callable[[ModelCosts, Row, int], list[float]]] = {
     "n_layers": lambda costs, row, context: [float(costs.spec.n_layers)],
     "n_emb_b": lambda costs, row, context: [costs.params().non_embedding / 1e9],
     "emb_b": lambda costs, row, context: [costs.params().embedding / 1e9],
-    "active_b": lambda costs, row, context: [(costs.params().active - costs.params().embedding) / 1e9],
+    "active_b": lambda costs, row, context: [
+        (costs.params().active - costs.params().embedding) / 1e9
+    ],
     "total_b": lambda costs, row, context: [costs.params().non_embedding / 1e9],
     "train_flops": _train_flops,
     "cache_mib": _cache_mib,
@@ -179,7 +209,8 @@ COLUMNS: dict[str, Callable[[ModelCosts, Row, int], list[float]]] = {
 
 
 def rounds_to(value: float, printed: str) -> bool:
-    """Whether `value` rounds to the printed figure: as many significant digits for 4.5e20, as many decimals otherwise."""
+    """Whether `value` rounds to the printed figure: as many significant digits for 4.5e20, as many
+    decimals otherwise."""
     print_ = Decimal(printed)
     digits, exponent = print_.as_tuple().digits, int(print_.as_tuple().exponent)
     if "e" in printed.lower():
@@ -191,8 +222,13 @@ def rounds_to(value: float, printed: str) -> bool:
 
 
 def throughput_ratios() -> tuple[dict[str, Any], ...]:
-    """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per preset that it has and total length.
+    """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per
+    preset that it has and total length.
 
-    Another code base measured them, so nothing is fitted: the ratio says how far that code was from the ceiling.
-    """
-    return tuple(row for name in presets.ordered() for row in baselines.beside_ceiling(presets.get(name).spec))
+    Another code base measured them, so nothing is fitted: the ratio says how far that code was from
+    the ceiling."""
+    return tuple(
+        row
+        for name in presets.ordered()
+        for row in baselines.beside_ceiling(presets.get(name).spec)
+    )

@@ -9,12 +9,13 @@ from hybrid_core.validation import Count, Dim, Factor, Frozen, quiet
 
 
 class MoE(Frozen):
-    """Mixture of experts: `n_shared` always on, `top_k` of `n_routed` chosen by a router (sigmoid in the paper, Appendix L).
+    """Mixture of experts: `n_shared` always on, `top_k` of `n_routed` chosen by a router (sigmoid
+    in the paper, Appendix L).
 
-    `d_shared`: width of the shared experts together, unless n_shared * d_expert. `shared_gate`: a sigmoid gate on their output.
-    `score`: softmax over all, or over the `top_k` chosen (normalised either way by `norm_top_k`). `scale`: of the routed sum.
-    `score_bias`: the balancing bias is a parameter. `d_latent`: the routed experts work behind a projection to this width.
-    """
+    `d_shared`: width of the shared experts together, unless n_shared * d_expert. `shared_gate`: a
+    sigmoid gate on their output. `score`: softmax over all, or over the `top_k` chosen (normalised
+    either way by `norm_top_k`). `scale`: of the routed sum. `score_bias`: the balancing bias is a
+    parameter. `d_latent`: the routed experts work behind a projection to this width."""
 
     kind: Literal["moe"] = "moe"
     n_routed: Dim = 8

@@ -1,8 +1,9 @@
-"""Designs out: YAML, Hugging Face, Megatron, FLA, torchtitan, Python. What a format cannot say is an error that names it.
+"""Designs out: YAML, Hugging Face, Megatron, FLA, torchtitan, Python. What a format cannot say is
+an error that names it.
 
-Hugging Face: a family is a table from its fields to ours, and a few derived ones. A design goes to the first family that reads it back
-as the same model (huggingface.py), so nothing is ever flattened: what comes back different is what the format cannot say.
-"""
+Hugging Face: a family is a table from its fields to ours, and a few derived ones. A design goes to
+the first family that reads it back as the same model (huggingface.py), so nothing is ever
+flattened: what comes back different is what the format cannot say."""
 
 import json
 from collections.abc import Callable
@@ -53,14 +54,30 @@ BIASED = HEADS | {"attention_bias": "qkv_bias"}
 GATED = {"intermediate_size": "d_ff", "hidden_act": ACT}
 MAMBA1 = {"mamba_d_state": "d_state", "mamba_d_conv": "d_conv", "mamba_dt_rank": "dt_rank"}
 MAMBA1 |= {"mamba_proj_bias": "proj_bias", "mamba_conv_bias": "conv_bias"}
-MAMBA2 = {"mamba_d_state": "d_state", "mamba_d_conv": "d_conv", "mamba_n_groups": "n_groups", "mamba_chunk_size": "chunk_size"}
-MAMBA2 |= {"mamba_n_heads": "n_heads", "mamba_d_head": "head_dim", "mamba_conv_bias": "conv_bias", "mamba_proj_bias": "in_bias"}
-PLAIN_MAMBA1 = {"intermediate_size": "d_ssm", "state_size": "d_state", "conv_kernel": "d_conv", "time_step_rank": "dt_rank"}
+MAMBA2 = {
+    "mamba_d_state": "d_state",
+    "mamba_d_conv": "d_conv",
+    "mamba_n_groups": "n_groups",
+    "mamba_chunk_size": "chunk_size",
+}
+MAMBA2 |= {
+    "mamba_n_heads": "n_heads",
+    "mamba_d_head": "head_dim",
+    "mamba_conv_bias": "conv_bias",
+    "mamba_proj_bias": "in_bias",
+}
+PLAIN_MAMBA1 = {
+    "intermediate_size": "d_ssm",
+    "state_size": "d_state",
+    "conv_kernel": "d_conv",
+    "time_step_rank": "dt_rank",
+}
 PLAIN_MAMBA1 |= {"use_bias": "proj_bias", "use_conv_bias": "conv_bias"}
 
 
 class _Family(NamedTuple):
-    """`fields`: by the type of a part of the design, their field -> the part's attribute. `more`: derived fields, from the design."""
+    """`fields`: by the type of a part of the design, their field -> the part's attribute. `more`:
+    derived fields, from the design."""
 
     architecture: str
     eps: str
@@ -81,8 +98,16 @@ def _rope(spec: ArchSpec) -> dict[str, Any]:
     found: dict[str, Any] = {"rope_theta": mixer.rope_theta}
     if mixer.rope_scaling:
         s = mixer.rope_scaling
-        factors = {"factor": s.factor, "low_freq_factor": s.low_freq_factor, "high_freq_factor": s.high_freq_factor}
-        found["rope_scaling"] = {"rope_type": "llama3"} | factors | {"original_max_position_embeddings": s.original_context_len}
+        factors = {
+            "factor": s.factor,
+            "low_freq_factor": s.low_freq_factor,
+            "high_freq_factor": s.high_freq_factor,
+        }
+        found["rope_scaling"] = (
+            {"rope_type": "llama3"}
+            | factors
+            | {"original_max_position_embeddings": s.original_context_len}
+        )
     return found
 
 
@@ -107,7 +132,11 @@ def _partial_rope(spec: ArchSpec) -> dict[str, Any]:
 def _attention(spec: ArchSpec) -> AttentionMixer | None:
     """The first attention of a design, wherever it stands."""
     for layer in spec.stack:
-        mixer = layer.mixer if isinstance(layer.mixer, AttentionMixer) else getattr(layer.mixer, "attention", None)
+        mixer = (
+            layer.mixer
+            if isinstance(layer.mixer, AttentionMixer)
+            else getattr(layer.mixer, "attention", None)
+        )
         if isinstance(mixer, AttentionMixer):
             return mixer
     return None
@@ -125,8 +154,12 @@ def _expand(key: str = "mamba_expand") -> Callable[[ArchSpec], dict[str, Any]]:
     """d_ssm as a whole multiple of d_model, or nothing."""
 
     def fields(spec: ArchSpec) -> dict[str, Any]:
-        parts = [layer.mixer for layer in spec.stack] + [getattr(layer.mixer, "ssm", None) for layer in spec.stack]
-        d_ssm = next((part.d_ssm for part in parts if isinstance(part, Mamba1Mixer | Mamba2Mixer)), 0)
+        parts = [layer.mixer for layer in spec.stack] + [
+            getattr(layer.mixer, "ssm", None) for layer in spec.stack
+        ]
+        d_ssm = next(
+            (part.d_ssm for part in parts if isinstance(part, Mamba1Mixer | Mamba2Mixer)), 0
+        )
         return {key: d_ssm // spec.d_model} if d_ssm else {}
 
     return fields
@@ -138,7 +171,9 @@ def _attention_indices(spec: ArchSpec) -> dict[str, Any]:
 
 def _dt_limit(spec: ArchSpec) -> dict[str, Any]:
     """The smallest dt, where a design sets one; infinity as transformers 5 writes it."""
-    parts = [layer.mixer for layer in spec.stack] + [getattr(layer.mixer, "ssm", None) for layer in spec.stack]
+    parts = [layer.mixer for layer in spec.stack] + [
+        getattr(layer.mixer, "ssm", None) for layer in spec.stack
+    ]
     dt_min = next((part.dt_min for part in parts if isinstance(part, Mamba2Mixer)), None)
     return {"time_step_limit": [dt_min, {"__float__": "Infinity"}]} if dt_min else {}
 
@@ -172,14 +207,21 @@ def _gemma(spec: ArchSpec) -> dict[str, Any]:
     local, full = first_of(spec, SwaMixer), first_of(spec, AttentionMixer)
     scale = (full or local).softmax_scale or (full or local).head_dim ** -0.5
     thetas = {"rope_theta": full.rope_theta} if full else {}
-    thetas |= {"rope_local_base_freq": local.rope_theta, "sliding_window": local.window} if local else {}
+    thetas |= (
+        {"rope_local_base_freq": local.rope_theta, "sliding_window": local.window} if local else {}
+    )
     return thetas | {"query_pre_attn_scalar": round(scale**-2)}
 
 
 def _zamba2(spec: ArchSpec) -> dict[str, Any]:
-    blocks = {layer.mixer.block for layer in spec.stack if isinstance(layer.mixer, SharedBlockMixer)}
+    blocks = {
+        layer.mixer.block for layer in spec.stack if isinstance(layer.mixer, SharedBlockMixer)
+    }
     attention = _attention(spec)
-    return {"num_mem_blocks": len(blocks), "use_mem_rope": attention is not None and attention.position == "rope"}
+    return {
+        "num_mem_blocks": len(blocks),
+        "use_mem_rope": attention is not None and attention.position == "rope",
+    }
 
 
 def _falcon(spec: ArchSpec) -> dict[str, Any]:
@@ -189,7 +231,12 @@ def _falcon(spec: ArchSpec) -> dict[str, Any]:
 
 def _nemotron_layers(spec: ArchSpec) -> dict[str, Any]:
     names = {"M": "mamba", "A": "attention", "-": "mlp"}
-    return {"layers_block_type": ["moe" if isinstance(layer.ffn, MoE) else names.get(layer.letter, "?") for layer in spec.stack]}
+    return {
+        "layers_block_type": [
+            "moe" if isinstance(layer.ffn, MoE) else names.get(layer.letter, "?")
+            for layer in spec.stack
+        ]
+    }
 
 
 def _granite(spec: ArchSpec) -> dict[str, Any]:
@@ -202,11 +249,19 @@ def _granite(spec: ArchSpec) -> dict[str, Any]:
 
 
 def _qwen(spec: ArchSpec) -> dict[str, Any]:
-    return {"mlp_only_layers": [i for i, layer in enumerate(spec.stack) if not isinstance(layer.ffn, MoE)]}
+    return {
+        "mlp_only_layers": [
+            i for i, layer in enumerate(spec.stack) if not isinstance(layer.ffn, MoE)
+        ]
+    }
 
 
 def _kimi(spec: ArchSpec) -> dict[str, Any]:
-    return {"mlp_layer_types": ["sparse" if isinstance(layer.ffn, MoE) else "dense" for layer in spec.stack]}
+    return {
+        "mlp_layer_types": [
+            "sparse" if isinstance(layer.ffn, MoE) else "dense" for layer in spec.stack
+        ]
+    }
 
 
 def _lfm(spec: ArchSpec) -> dict[str, Any]:
@@ -223,10 +278,16 @@ RMS, LAYER = "rms_norm_eps", "layer_norm_epsilon"
 HYBRID = {"A": "attention", "M": "mamba", "Z": "hybrid"}
 FAMILIES: dict[str, _Family] = {
     "llama": _Family(
-        "LlamaForCausalLM", RMS, {AttentionMixer: BIASED | {"head_dim": "head_dim"}, SwiGLU: GATED | {"mlp_bias": "bias"}}, (_rope,)
+        "LlamaForCausalLM",
+        RMS,
+        {AttentionMixer: BIASED | {"head_dim": "head_dim"}, SwiGLU: GATED | {"mlp_bias": "bias"}},
+        (_rope,),
     ),
     "mistral": _Family(
-        "MistralForCausalLM", RMS, {SwaMixer: HEADS | {"head_dim": "head_dim", "rope_theta": "rope_theta"}, SwiGLU: GATED}, (_window,)
+        "MistralForCausalLM",
+        RMS,
+        {SwaMixer: HEADS | {"head_dim": "head_dim", "rope_theta": "rope_theta"}, SwiGLU: GATED},
+        (_window,),
     ),
     "gemma3_text": _Family(
         "Gemma3ForCausalLM",
@@ -250,7 +311,10 @@ FAMILIES: dict[str, _Family] = {
     ),
     "mamba": _Family("MambaForCausalLM", LAYER, {Mamba1Mixer: PLAIN_MAMBA1}, (_expand("expand"),)),
     "falcon_mamba": _Family(
-        "FalconMambaForCausalLM", LAYER, {Mamba1Mixer: PLAIN_MAMBA1 | {"mixer_rms_eps": "dt_bc_eps"}}, (_expand("expand"),)
+        "FalconMambaForCausalLM",
+        LAYER,
+        {Mamba1Mixer: PLAIN_MAMBA1 | {"mixer_rms_eps": "dt_bc_eps"}},
+        (_expand("expand"),),
     ),
     "mamba2": _Family(
         "Mamba2ForCausalLM",
@@ -278,7 +342,12 @@ FAMILIES: dict[str, _Family] = {
     "jamba": _Family(
         "JambaForCausalLM",
         RMS,
-        {AttentionMixer: HEADS, Mamba1Mixer: MAMBA1, SwiGLU: GATED, MoE: EXPERTS | {"num_experts": "n_routed"}},
+        {
+            AttentionMixer: HEADS,
+            Mamba1Mixer: MAMBA1,
+            SwiGLU: GATED,
+            MoE: EXPERTS | {"num_experts": "n_routed"},
+        },
         (_spare_heads, _expand(), _jamba_layers),
     ),
     "zamba": _Family(
@@ -305,7 +374,10 @@ FAMILIES: dict[str, _Family] = {
             },
             SharedBlockMixer: {key: f"attention.{ours}" for key, ours in HEADS.items()}
             | {key: f"ffn.{ours}" for key, ours in GATED.items()}
-            | {"adapter_rank": "adapter_rank", "use_shared_attention_adapter": "attention_adapters"},
+            | {
+                "adapter_rank": "adapter_rank",
+                "use_shared_attention_adapter": "attention_adapters",
+            },
         },
         (_expand(), _dt_limit, _zamba2, _rope, _names("layers_block_type", **HYBRID)),
     ),
@@ -313,8 +385,16 @@ FAMILIES: dict[str, _Family] = {
         "FalconH1ForCausalLM",
         RMS,
         {
-            IntraMixer: {key: f"attention.{ours}" for key, ours in (BIASED | {"head_dim": "head_dim"}).items()}
-            | {key: f"ssm.{ours}" for key, ours in (MAMBA2 | {"mamba_d_ssm": "d_ssm", "projectors_bias": "out_bias"}).items()}
+            IntraMixer: {
+                key: f"attention.{ours}"
+                for key, ours in (BIASED | {"head_dim": "head_dim"}).items()
+            }
+            | {
+                key: f"ssm.{ours}"
+                for key, ours in (
+                    MAMBA2 | {"mamba_d_ssm": "d_ssm", "projectors_bias": "out_bias"}
+                ).items()
+            }
             | {"mamba_rms_norm": "ssm_norm"},
             Mamba2Mixer: {},
             SwiGLU: GATED | {"mlp_bias": "bias"},
@@ -358,8 +438,17 @@ FAMILIES: dict[str, _Family] = {
         {
             AttentionMixer: BIASED,
             Mamba2Mixer: MAMBA2,
-            SwiGLU: {"shared_intermediate_size": "d_ff", "intermediate_size": "d_ff", "hidden_act": ACT},
-            MoE: EXPERTS | {"intermediate_size": "d_expert", "shared_intermediate_size": "shared_width", "hidden_act": ACT},
+            SwiGLU: {
+                "shared_intermediate_size": "d_ff",
+                "intermediate_size": "d_ff",
+                "hidden_act": ACT,
+            },
+            MoE: EXPERTS
+            | {
+                "intermediate_size": "d_expert",
+                "shared_intermediate_size": "shared_width",
+                "hidden_act": ACT,
+            },
         },
         (_spare_heads, _expand(), _dt_limit, _granite, _rope, _names("layer_types", **HYBRID)),
     ),
@@ -399,7 +488,11 @@ FAMILIES: dict[str, _Family] = {
                 "q_lora_rank": "q_rank",
                 "attention_bias": "bias",
             },
-            KimiDeltaMixer: {"linear_num_heads": "n_heads", "linear_head_dim": "head_dim", "linear_conv_kernel_dim": "d_conv"},
+            KimiDeltaMixer: {
+                "linear_num_heads": "n_heads",
+                "linear_head_dim": "head_dim",
+                "linear_conv_kernel_dim": "d_conv",
+            },
             SwiGLU: GATED,
             MoE: {
                 "num_experts": "n_routed",
@@ -415,7 +508,11 @@ FAMILIES: dict[str, _Family] = {
     "lfm2": _Family(
         "Lfm2ForCausalLM",
         "norm_eps",
-        {AttentionMixer: HEADS, ShortConvMixer: {"conv_L_cache": "d_conv", "conv_bias": "bias"}, SwiGLU: {"intermediate_size": "d_ff"}},
+        {
+            AttentionMixer: HEADS,
+            ShortConvMixer: {"conv_L_cache": "d_conv", "conv_bias": "bias"},
+            SwiGLU: {"intermediate_size": "d_ff"},
+        },
         (_rope, _lfm, _names("layer_types", R="conv", A="full_attention")),
     ),
     "recurrent_gemma": _Family(
@@ -423,10 +520,20 @@ FAMILIES: dict[str, _Family] = {
         RMS,
         {
             SwaMixer: BIASED | {"attention_window_size": "window"},
-            RgLruMixer: {"lru_width": "width", "conv1d_width": "d_conv", "num_attention_heads": "n_blocks"},
+            RgLruMixer: {
+                "lru_width": "width",
+                "conv1d_width": "d_conv",
+                "num_attention_heads": "n_blocks",
+            },
             SwiGLU: {"hidden_activation": ACT},
         },
-        (_partial_rope, _recurrent, lambda spec: {"block_types": [{"R": "recurrent", "S": "attention"}[x] for x in spec.pattern]}),
+        (
+            _partial_rope,
+            _recurrent,
+            lambda spec: {
+                "block_types": [{"R": "recurrent", "S": "attention"}[x] for x in spec.pattern]
+            },
+        ),
     ),
 }
 # transformers has more classes than those of the table above: a refusal speaks of those alone.
@@ -436,7 +543,8 @@ IMPLIED = ("norm_offset", "gated_norm_eps")
 
 
 def hf_config(spec: ArchSpec) -> dict[str, Any]:
-    """A config.json that AutoConfig loads and that is this design. Raises ExportError with what no class written here says."""
+    """A config.json that AutoConfig loads and that is this design. Raises ExportError with what no
+    class written here says."""
     used = _kinds(spec)
     holding = [name for name, family in FAMILIES.items() if set(used) <= set(family.fields)]
     if not holding:
@@ -457,14 +565,28 @@ def hf_config(spec: ArchSpec) -> dict[str, Any]:
 
 def _kinds(spec: ArchSpec) -> dict[type[Any], str]:
     """The types that a design is made of, those inside its mixers among them, with their names."""
-    inside = (part for layer in spec.stack for part in (layer.mixer, getattr(layer.mixer, "ssm", None), layer.ffn))
-    return {type(part): part.kind for part in inside if part is not None and not isinstance(part, NoMixer)}
+    inside = (
+        part
+        for layer in spec.stack
+        for part in (layer.mixer, getattr(layer.mixer, "ssm", None), layer.ffn)
+    )
+    return {
+        type(part): part.kind
+        for part in inside
+        if part is not None and not isinstance(part, NoMixer)
+    }
 
 
 def _config(spec: ArchSpec, name: str, family: _Family) -> dict[str, Any]:
     config: dict[str, Any] = {"architectures": [family.architecture], "model_type": name}
-    config |= {"vocab_size": spec.vocab_size, "hidden_size": spec.d_model, family.eps: spec.norm_eps}
-    config |= {"tie_word_embeddings": spec.tie_embeddings} | ({"num_hidden_layers": spec.n_layers} if family.n_layers else {})
+    config |= {
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.d_model,
+        family.eps: spec.norm_eps,
+    }
+    config |= {"tie_word_embeddings": spec.tie_embeddings} | (
+        {"num_hidden_layers": spec.n_layers} if family.n_layers else {}
+    )
     for kind, fields in family.fields.items():
         part = first_of(spec, kind)
         if part is not None:
@@ -472,7 +594,9 @@ def _config(spec: ArchSpec, name: str, family: _Family) -> dict[str, Any]:
     for more in family.more:
         config |= more(spec)
     implied = {"embedding_multiplier"} if name in ("gemma3_text", "recurrent_gemma") else set()
-    config |= {key: value for key, value in spec.constants.items() if key not in {*IMPLIED, *implied}}
+    config |= {
+        key: value for key, value in spec.constants.items() if key not in {*IMPLIED, *implied}
+    }
     if spec.state_dtype:
         config["mamba_ssm_cache_dtype"] = _STATE_DTYPES[spec.state_dtype]
     return {key: value for key, value in config.items() if value is not None}
@@ -488,14 +612,25 @@ def _value(part: Any, path: str) -> Any:
 
 
 def first_difference(spec: ArchSpec, other: ArchSpec) -> str | None:
-    """The first thing of `spec` that `other` has otherwise, in words, or None where they are the same model."""
+    """The first thing of `spec` that `other` has otherwise, in words, or None where they are the
+    same model."""
     if spec.n_layers != other.n_layers:
         return f"n_layers: {spec.n_layers}"
     for index, (one, another) in enumerate(zip(spec.stack, other.stack, strict=True), start=1):
         mine, theirs = _one_shared(one), _one_shared(another)
         if mine != theirs:
             return f"layer {index}: {_of_layer(mine, theirs)}"
-    for key in ("vocab_size", "tie_embeddings", "norm_eps", "d_model", "post_norm", "norm", "meta_tokens", "outside_params", "constants"):
+    for key in (
+        "vocab_size",
+        "tie_embeddings",
+        "norm_eps",
+        "d_model",
+        "post_norm",
+        "norm",
+        "meta_tokens",
+        "outside_params",
+        "constants",
+    ):
         if getattr(spec, key) != getattr(other, key):
             return f"{key}: {short(getattr(spec, key))}"
     return None
@@ -512,11 +647,14 @@ def _one_shared(layer: Layer) -> Layer:
 def _of_layer(mine: Layer, theirs: Layer) -> str:
     if mine.mixer != theirs.mixer:
         return f"{mine.mixer.kind}{_of_part(mine.mixer, theirs.mixer)}"
-    return "ffn: none" if mine.ffn is None else f"ffn {mine.ffn.kind}{_of_part(mine.ffn, theirs.ffn)}"
+    return (
+        "ffn: none" if mine.ffn is None else f"ffn {mine.ffn.kind}{_of_part(mine.ffn, theirs.ffn)}"
+    )
 
 
 def _of_part(mine: Mixer | AnyFfn, theirs: Mixer | AnyFfn | None) -> str:
-    """The path to what differs inside a part, and its value; nothing where the other is of another kind."""
+    """The path to what differs inside a part, and its value; nothing where the other is of another
+    kind."""
     if type(mine) is not type(theirs):
         return ""
     key = next(key for key in type(mine).model_fields if getattr(mine, key) != getattr(theirs, key))
@@ -540,7 +678,11 @@ def _hf(spec: ArchSpec) -> Files:
 def _megatron(spec: ArchSpec) -> Files:
     flags = megatron.to_megatron(spec)
     ssm = first_of(spec, Mamba2Mixer)
-    _same(spec, megatron.from_megatron(flags, megatron.block_sizes(spec), ssm.chunk_size if ssm else 128), megatron.VERSION)
+    _same(
+        spec,
+        megatron.from_megatron(flags, megatron.block_sizes(spec), ssm.chunk_size if ssm else 128),
+        megatron.VERSION,
+    )
     return {"megatron.args": megatron.megatron_text(spec, flags)}
 
 
@@ -564,7 +706,9 @@ def _python(spec: ArchSpec) -> Files:
 def _same(spec: ArchSpec, design: dict[str, Any], format_name: str) -> None:
     """Raise SpecError unless the design that was read back is the one that was written."""
     kept = {key: value for key, value in design.items() if value is not None}
-    difference = first_difference(spec, ArchSpec.from_mapping({"schema": 1, "name": spec.name} | kept))
+    difference = first_difference(
+        spec, ArchSpec.from_mapping({"schema": 1, "name": spec.name} | kept)
+    )
     if difference:
         raise SpecError(f"{difference} - {format_name} cannot say it")
 
@@ -584,19 +728,27 @@ _STATE_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def notes(spec: ArchSpec, to: str) -> list[str]:
-    """What a user of an export should know, a line each: kernels that refuse a shape, and what is no part of the format."""
+    """What a user of an export should know, a line each: kernels that refuse a shape, and what is
+    no part of the format."""
     if to in ("yaml", "python"):
         return []
-    lines = [f"kernel shape: {line}" for line in kernel_refusals(spec)] if to in KERNEL_FORMATS else []
+    lines = (
+        [f"kernel shape: {line}" for line in kernel_refusals(spec)] if to in KERNEL_FORMATS else []
+    )
     if spec.quantization:
-        lines.append("quantization: not written - the weights are described as they are before they are quantised")
+        lines.append(
+            "quantization: not written - the weights are described as they are before they are quantised"
+        )
     if spec.state_dtype and to != "hf":
-        lines.append(f"state_dtype: {spec.state_dtype} - not written: this format has no field for it")
+        lines.append(
+            f"state_dtype: {spec.state_dtype} - not written: this format has no field for it"
+        )
     return lines
 
 
 def export(spec: ArchSpec, to: str) -> Files:
-    """The files of a design in one of FORMATS, by name. Raises ExportError, in one line, with what the format cannot say."""
+    """The files of a design in one of FORMATS, by name. Raises ExportError, in one line, with what
+    the format cannot say."""
     if to not in FORMATS:
         raise SpecError(f"to: {to!r} - must be {' or '.join(FORMATS)}")
     try:

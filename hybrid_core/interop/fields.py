@@ -6,8 +6,9 @@ from typing import Any
 
 from hybrid_core.validation import MAX_LAYERS, SpecError, short
 
-# Fields that change no number: the library's own, those of training and generation, choices among equal implementations, and those
-# that no class here reads (Mamba-2 has no rank, its norm follows the gate whatever the field says).
+# Fields that change no number: the library's own, those of training and generation, choices among
+# equal implementations, and those that no class here reads (Mamba-2 has no rank, its norm follows
+# the gate whatever the field says).
 _NO_EFFECT = """
     architectures attn_implementation auto_map chunk_size_feed_forward dtype id2label is_encoder_decoder label2id output_attentions
     output_hidden_states problem_type return_dict tokenizer_class torch_dtype transformers_version use_cache
@@ -23,11 +24,11 @@ MAX_COUNT = 10_000_000
 
 
 class Fields:
-    """A config's fields, of which a family takes those that it understands; `close` refuses what is left.
+    """A config's fields, of which a family takes those that it understands; `close` refuses what is
+    left.
 
-    `constants` collects fields that change what is computed but no cost (ArchSpec.constants). `absent`: what the family's class has
-    for fields that are not there (families/defaults.py).
-    """
+    `constants` collects fields that change what is computed but no cost (ArchSpec.constants).
+    `absent`: what the family's class has for fields that are not there (families/defaults.py)."""
 
     def __init__(self, fields: Mapping[str, Any], prefix: str = "") -> None:
         self._fields = fields
@@ -48,32 +49,45 @@ class Fields:
         return SpecError(f"{self._prefix}{key}: {value} - {rule}")
 
     def take(self, key: str, default: Any = REQUIRED) -> Any:
-        """The field's value, null among them; the class's own default or else the given one where the field is absent."""
+        """The field's value, null among them; the class's own default or else the given one where
+        the field is absent."""
         self._taken.add(key)
         value = self._fields[key] if key in self._fields else self.absent.get(key, default)
         if value is REQUIRED:
             raise self.refuse(key, "this field is required")
         return value
 
-    def count(self, key: str, default: Any = REQUIRED, least: int = 1, most: int = MAX_COUNT) -> int:
+    def count(
+        self, key: str, default: Any = REQUIRED, least: int = 1, most: int = MAX_COUNT
+    ) -> int:
         """A whole number from `least` to `most`; null means the default."""
         value = self.take(key, default)
         if value is None and default is not REQUIRED:
             value = default
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             rule = "a positive whole number" if least else "a whole number, not negative"
-            raise self.refuse(key, f"must be {rule}" + (f" up to {most:,}" if isinstance(value, int) and value > most else ""))
+            raise self.refuse(
+                key,
+                f"must be {rule}"
+                + (f" up to {most:,}" if isinstance(value, int) and value > most else ""),
+            )
         return value
 
     def layers(self, key: str = "num_hidden_layers", default: Any = REQUIRED) -> int:
-        """A number of layers. It is bounded here, before a reader makes a letter or a name for each."""
+        """A number of layers. It is bounded here, before a reader makes a letter or a name for
+        each."""
         return self.count(key, default, most=MAX_LAYERS)
 
     def number(self, key: str, default: float) -> float:
         """A finite number above 0; null means the default."""
         value = self.take(key, default)
         value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value <= 0:
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not isfinite(value)
+            or value <= 0
+        ):
             raise self.refuse(key, "must be a finite number above 0")
         return float(value)
 
@@ -93,8 +107,8 @@ class Fields:
         return names[value]
 
     def must(self, key: str, *allowed: Any) -> None:
-        """Refuse all values but those allowed; the first of them is also transformers' default. Null is none of them where that is True:
-        the classes' own conditions take it as false."""
+        """Refuse all values but those allowed; the first of them is also transformers' default.
+        Null is none of them where that is True: the classes' own conditions take it as false."""
         value = self.take(key, allowed[0])
         if value is None and allowed[0] is not True:
             return
@@ -104,15 +118,25 @@ class Fields:
     def indices(self, key: str, n_layers: int, first: int = 0) -> list[int]:
         """Layers by number, none of them outside; nothing where the field is absent or null."""
         value = self.take(key, None) or []
-        if not isinstance(value, list) or not all(isinstance(i, int) and not isinstance(i, bool) for i in value):
-            raise self.refuse(key, "must be a list of layer numbers" if isinstance(value, list) else "must be a list")
+        if not isinstance(value, list) or not all(
+            isinstance(i, int) and not isinstance(i, bool) for i in value
+        ):
+            raise self.refuse(
+                key,
+                "must be a list of layer numbers" if isinstance(value, list) else "must be a list",
+            )
         outside = [i for i in value if not first <= i < n_layers + first]
         if outside:
-            raise self.refuse(key, f"layer {outside[0]} is none of {first} to {n_layers - 1 + first}")
+            raise self.refuse(
+                key, f"layer {outside[0]} is none of {first} to {n_layers - 1 + first}"
+            )
         return value
 
-    def kinds(self, key: str, n_layers: int, names: Mapping[str, str], of: str = "num_hidden_layers") -> str | None:
-        """A letter per layer from a list of names (or a text of letters); None where the field is absent."""
+    def kinds(
+        self, key: str, n_layers: int, names: Mapping[str, str], of: str = "num_hidden_layers"
+    ) -> str | None:
+        """A letter per layer from a list of names (or a text of letters); None where the field is
+        absent."""
         value = self.take(key, None)
         if value is None:
             return None
@@ -126,7 +150,8 @@ class Fields:
         return "".join(names[name] for name in value)
 
     def constant(self, key: str, *neutral: Any) -> None:
-        """Keep a field that changes what is computed but no cost, unless it is null or `neutral` (the first is the default)."""
+        """Keep a field that changes what is computed but no cost, unless it is null or `neutral`
+        (the first is the default)."""
         value = self.take(key, neutral[0] if neutral else None)
         if value is not None and value not in neutral:
             self.constants[self._prefix + key] = value
@@ -143,7 +168,8 @@ class Fields:
         return Fields(fields or {}, f"{self._prefix}{key}.")
 
     def close(self) -> None:
-        """Refuse a field that nobody took, unless it is known to change nothing. Names that start with _ are the library's own."""
+        """Refuse a field that nobody took, unless it is known to change nothing. Names that start
+        with _ are the library's own."""
         for key in self._fields:
             if key not in self._taken | NO_EFFECT and not key.startswith("_"):
                 raise self.refuse(key, "unknown field, which may change what the model computes")

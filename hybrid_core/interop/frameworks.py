@@ -1,8 +1,9 @@
-"""Designs for training frameworks: FLA's config, torchtitan's arguments (Megatron's flags: megatron.py). Each has a writer and a reader.
+"""Designs for training frameworks: FLA's config, torchtitan's arguments (Megatron's flags:
+megatron.py). Each has a writer and a reader.
 
-Field names as of fla.models 0.6.0 and the Llama 3 of torchtitan 0.3.0; what else torchtitan has: its main branch at b5bcd76 (2026-08-21).
-A framework's reader knows its fixed choices (FLA's heads share d_model), so what it reads back is what would run.
-"""
+Field names as of fla.models 0.6.0 and the Llama 3 of torchtitan 0.3.0; what else torchtitan has:
+its main branch at b5bcd76 (2026-08-21). A framework's reader knows its fixed choices (FLA's heads
+share d_model), so what it reads back is what would run."""
 
 from math import ceil
 from typing import Any
@@ -25,13 +26,24 @@ FLA = "fla.models 0.6"
 
 
 def to_fla(spec: ArchSpec) -> dict[str, Any]:
-    """A config of fla.models: transformer, mamba, mamba2, samba or gated_deltanet, by the kinds of layer."""
+    """A config of fla.models: transformer, mamba, mamba2, samba or gated_deltanet, by the kinds of
+    layer."""
     kinds = {type(layer.mixer) for layer in spec.stack}
     recurrent = kinds - {AttentionMixer, SwaMixer}
-    config: dict[str, Any] = {"vocab_size": spec.vocab_size, "hidden_size": spec.d_model, "num_hidden_layers": spec.n_layers}
-    config |= {"norm_eps": spec.norm_eps, "tie_word_embeddings": spec.tie_embeddings, "fuse_norm": True}
+    config: dict[str, Any] = {
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.d_model,
+        "num_hidden_layers": spec.n_layers,
+    }
+    config |= {
+        "norm_eps": spec.norm_eps,
+        "tie_word_embeddings": spec.tie_embeddings,
+        "fuse_norm": True,
+    }
     if KimiDeltaMixer in kinds:
-        raise SpecError(f"kda - the output gate of {FLA}'s kda has a bias, which this mixer has not")
+        raise SpecError(
+            f"kda - the output gate of {FLA}'s kda has a bias, which this mixer has not"
+        )
     if not recurrent and len(kinds) == 1:
         return config | _fla_transformer(spec)
     if kinds == {Mamba2Mixer}:
@@ -45,23 +57,53 @@ def to_fla(spec: ArchSpec) -> dict[str, Any]:
 
 
 def _fla_transformer(spec: ArchSpec) -> dict[str, Any]:
-    attention, ffn = first_of(spec, AttentionMixer) or first_of(spec, SwaMixer), first_of(spec, SwiGLU)
-    heads = {"num_heads": attention.n_heads, "num_kv_heads": attention.n_kv_heads, "qkv_bias": attention.qkv_bias}
-    heads |= {"qk_norm": attention.qk_norm, "window_size": getattr(attention, "window", None), "rope_theta": attention.rope_theta}
+    attention, ffn = (
+        first_of(spec, AttentionMixer) or first_of(spec, SwaMixer),
+        first_of(spec, SwiGLU),
+    )
+    heads = {
+        "num_heads": attention.n_heads,
+        "num_kv_heads": attention.n_kv_heads,
+        "qkv_bias": attention.qkv_bias,
+    }
+    heads |= {
+        "qk_norm": attention.qk_norm,
+        "window_size": getattr(attention, "window", None),
+        "rope_theta": attention.rope_theta,
+    }
     return {"model_type": "transformer"} | heads | ({"intermediate_size": ffn.d_ff} if ffn else {})
 
 
 def _fla_mamba2(spec: ArchSpec) -> dict[str, Any]:
     s = first_of(spec, Mamba2Mixer)
-    config = {"model_type": "mamba2", "head_dim": s.head_dim, "state_size": s.d_state, "conv_kernel": s.d_conv}
-    config |= {"n_groups": s.n_groups, "chunk_size": s.chunk_size, "use_bias": s.in_bias, "use_conv_bias": s.conv_bias}
-    return config | {"expand": s.d_ssm // spec.d_model, "rmsnorm": s.gated_norm, "norm_before_gate": s.norm_first}
+    config = {
+        "model_type": "mamba2",
+        "head_dim": s.head_dim,
+        "state_size": s.d_state,
+        "conv_kernel": s.d_conv,
+    }
+    config |= {
+        "n_groups": s.n_groups,
+        "chunk_size": s.chunk_size,
+        "use_bias": s.in_bias,
+        "use_conv_bias": s.conv_bias,
+    }
+    return config | {
+        "expand": s.d_ssm // spec.d_model,
+        "rmsnorm": s.gated_norm,
+        "norm_before_gate": s.norm_first,
+    }
 
 
 def _fla_mamba1(spec: ArchSpec) -> dict[str, Any]:
     """mamba where nothing else stands in the stack, else samba."""
     s, ffn = first_of(spec, Mamba1Mixer), first_of(spec, SwiGLU)
-    config = {"state_size": s.d_state, "conv_kernel": s.d_conv, "time_step_rank": s.dt_rank, "expand": s.d_ssm // spec.d_model}
+    config = {
+        "state_size": s.d_state,
+        "conv_kernel": s.d_conv,
+        "time_step_rank": s.dt_rank,
+        "expand": s.d_ssm // spec.d_model,
+    }
     config |= {"use_bias": s.proj_bias, "use_conv_bias": s.conv_bias}
     attn = _fla_attentions(spec)
     if attn is None and ffn is None:
@@ -73,13 +115,23 @@ def _fla_mamba1(spec: ArchSpec) -> dict[str, Any]:
 def _fla_gated_deltanet(spec: ArchSpec) -> dict[str, Any]:
     """The gate's activation is FLA's default, swish, as in Qwen3-Next."""
     s, ffn = first_of(spec, GatedDeltaNetMixer), first_of(spec, SwiGLU)
-    config = {"model_type": "gated_deltanet", "num_heads": s.n_k_heads, "num_v_heads": s.n_v_heads, "head_dim": s.k_head_dim}
-    config |= {"expand_v": s.v_head_dim / s.k_head_dim, "conv_size": s.d_conv, "attn": _fla_attentions(spec)}
+    config = {
+        "model_type": "gated_deltanet",
+        "num_heads": s.n_k_heads,
+        "num_v_heads": s.n_v_heads,
+        "head_dim": s.k_head_dim,
+    }
+    config |= {
+        "expand_v": s.v_head_dim / s.k_head_dim,
+        "conv_size": s.d_conv,
+        "attn": _fla_attentions(spec),
+    }
     return config | ({"intermediate_size": ffn.d_ff} if ffn else {})
 
 
 def _fla_attentions(spec: ArchSpec) -> dict[str, Any] | list[dict[str, Any]] | None:
-    """`attn` of FLA's hybrids: one entry a kind of attention layer, alone where there is one, None where no layer attends."""
+    """`attn` of FLA's hybrids: one entry a kind of attention layer, alone where there is one, None
+    where no layer attends."""
     kinds = {type(layer.mixer) for layer in spec.stack}
     found = [_fla_attention(spec, kind) for kind in (AttentionMixer, SwaMixer) if kind in kinds]
     if not found:
@@ -89,15 +141,27 @@ def _fla_attentions(spec: ArchSpec) -> dict[str, Any] | list[dict[str, Any]] | N
 
 def _fla_attention(spec: ArchSpec, kind: type[Any]) -> dict[str, Any]:
     mixer = first_of(spec, kind)
-    found = {"layers": [i for i, layer in enumerate(spec.stack) if type(layer.mixer) is kind], "num_heads": mixer.n_heads}
-    found |= {"num_kv_heads": mixer.n_kv_heads, "qkv_bias": mixer.qkv_bias, "rope_theta": mixer.rope_theta}
+    found = {
+        "layers": [i for i, layer in enumerate(spec.stack) if type(layer.mixer) is kind],
+        "num_heads": mixer.n_heads,
+    }
+    found |= {
+        "num_kv_heads": mixer.n_kv_heads,
+        "qkv_bias": mixer.qkv_bias,
+        "rope_theta": mixer.rope_theta,
+    }
     return found | {"window_size": getattr(mixer, "window", None)}
 
 
 def from_fla(config: dict[str, Any]) -> dict[str, Any]:
     """The design of a config of fla.models."""
     get, d, n = config.get, config["hidden_size"], config["num_hidden_layers"]
-    design: dict[str, Any] = {"vocab_size": get("vocab_size"), "norm_eps": get("norm_eps"), "d_model": d, "n_layers": n}
+    design: dict[str, Any] = {
+        "vocab_size": get("vocab_size"),
+        "norm_eps": get("norm_eps"),
+        "d_model": d,
+        "n_layers": n,
+    }
     design |= {"tie_embeddings": get("tie_word_embeddings")}
     if config["model_type"] == "transformer":
         mixers = {"0": _from_fla_attention(config, d)}
@@ -105,7 +169,12 @@ def from_fla(config: dict[str, Any]) -> dict[str, Any]:
         return design | {"mixers": mixers, "layers": {"pattern": "0" * n}, "ffn": ffn}
     if config["model_type"] == "gated_deltanet":
         return design | _from_fla_gated_deltanet(config)
-    ssm = {"d_ssm": get("expand", 2) * d, "d_state": get("state_size"), "d_conv": get("conv_kernel"), "conv_bias": get("use_conv_bias")}
+    ssm = {
+        "d_ssm": get("expand", 2) * d,
+        "d_state": get("state_size"),
+        "d_conv": get("conv_kernel"),
+        "conv_bias": get("use_conv_bias"),
+    }
     if config["model_type"] == "mamba2":
         ssm |= {key: get(key) for key in ("head_dim", "n_groups", "chunk_size")}
         ssm |= {
@@ -123,28 +192,58 @@ def from_fla(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _from_fla_layers(config: dict[str, Any], letter: str) -> dict[str, Any]:
-    """The pattern, `letter` where no entry of `attn` names the layer, and the mixers of those entries."""
+    """The pattern, `letter` where no entry of `attn` names the layer, and the mixers of those
+    entries."""
     attn = config["attn"] or []
     attn = attn if isinstance(attn, list) else [attn]
     letters = {layer: str(i) for i, entry in enumerate(attn) for layer in entry["layers"]}
-    mixers = {str(i): _from_fla_attention(entry, config["hidden_size"]) for i, entry in enumerate(attn)}
+    mixers = {
+        str(i): _from_fla_attention(entry, config["hidden_size"]) for i, entry in enumerate(attn)
+    }
     pattern = "".join(letters.get(i, letter) for i in range(config["num_hidden_layers"]))
     return {"mixers": mixers, "layers": {"pattern": pattern}}
 
 
 def _from_fla_gated_deltanet(config: dict[str, Any]) -> dict[str, Any]:
-    delta = {"kind": "gated_deltanet", "n_k_heads": config["num_heads"], "n_v_heads": config["num_v_heads"]}
-    delta |= {"k_head_dim": config["head_dim"], "v_head_dim": int(config["head_dim"] * config["expand_v"]), "d_conv": config["conv_size"]}
+    delta = {
+        "kind": "gated_deltanet",
+        "n_k_heads": config["num_heads"],
+        "n_v_heads": config["num_v_heads"],
+    }
+    delta |= {
+        "k_head_dim": config["head_dim"],
+        "v_head_dim": int(config["head_dim"] * config["expand_v"]),
+        "d_conv": config["conv_size"],
+    }
     width = config.get("intermediate_size") or _fla_width(config["hidden_size"], 4)
     layers = _from_fla_layers(config, "R")
-    return layers | {"mixers": layers["mixers"] | {"R": delta}, "ffn": {"kind": "swiglu", "d_ff": width}}
+    return layers | {
+        "mixers": layers["mixers"] | {"R": delta},
+        "ffn": {"kind": "swiglu", "d_ff": width},
+    }
 
 
 def _from_fla_attention(attn: dict[str, Any], d_model: int) -> dict[str, Any]:
     """FLA's heads are d_model / num_heads wide and always turned."""
-    window = {"kind": "swa", "window": attn["window_size"], "sink": 0} if attn["window_size"] else {"kind": "attention"}
-    heads = {"n_heads": attn["num_heads"], "n_kv_heads": attn["num_kv_heads"], "head_dim": d_model // attn["num_heads"]}
-    return window | heads | {"rope_theta": attn["rope_theta"], "qkv_bias": attn["qkv_bias"], "qk_norm": attn.get("qk_norm", False)}
+    window = (
+        {"kind": "swa", "window": attn["window_size"], "sink": 0}
+        if attn["window_size"]
+        else {"kind": "attention"}
+    )
+    heads = {
+        "n_heads": attn["num_heads"],
+        "n_kv_heads": attn["num_kv_heads"],
+        "head_dim": d_model // attn["num_heads"],
+    }
+    return (
+        window
+        | heads
+        | {
+            "rope_theta": attn["rope_theta"],
+            "qkv_bias": attn["qkv_bias"],
+            "qk_norm": attn.get("qk_norm", False),
+        }
+    )
 
 
 def _fla_width(d_model: int, ratio: float) -> int:
@@ -156,19 +255,39 @@ def _fla_width(d_model: int, ratio: float) -> int:
 
 
 def to_torchtitan(spec: ArchSpec) -> dict[str, Any]:
-    """What a Llama 3 of torchtitan is told. torchtitan's gpt_oss (windows) and Qwen3.5 (Gated DeltaNet) have no writer here."""
-    odd = next((layer.mixer.kind for layer in spec.stack if type(layer.mixer) is not AttentionMixer), None)
+    """What a Llama 3 of torchtitan is told. torchtitan's gpt_oss (windows) and Qwen3.5 (Gated
+    DeltaNet) have no writer here."""
+    odd = next(
+        (layer.mixer.kind for layer in spec.stack if type(layer.mixer) is not AttentionMixer), None
+    )
     if odd:
-        raise SpecError(f"{odd} - this writes a Llama 3 of torchtitan 0.3, whose layers all have full attention")
+        raise SpecError(
+            f"{odd} - this writes a Llama 3 of torchtitan 0.3, whose layers all have full attention"
+        )
     attention, ffn = first_of(spec, AttentionMixer), first_of(spec, SwiGLU)
     if ffn is None:
-        raise SpecError("ffn: not a dense gated one in every layer - torchtitan's Llama 3 has no other")
-    found: dict[str, Any] = {"dim": spec.d_model, "n_layers": spec.n_layers, "vocab_size": spec.vocab_size, "tied": spec.tie_embeddings}
-    found |= {"n_heads": attention.n_heads, "n_kv_heads": attention.n_kv_heads, "head_dim": attention.head_dim}
+        raise SpecError(
+            "ffn: not a dense gated one in every layer - torchtitan's Llama 3 has no other"
+        )
+    found: dict[str, Any] = {
+        "dim": spec.d_model,
+        "n_layers": spec.n_layers,
+        "vocab_size": spec.vocab_size,
+        "tied": spec.tie_embeddings,
+    }
+    found |= {
+        "n_heads": attention.n_heads,
+        "n_kv_heads": attention.n_kv_heads,
+        "head_dim": attention.head_dim,
+    }
     found |= {"hidden_dim": ffn.d_ff, "norm_eps": spec.norm_eps, "qk_norm": attention.qk_norm}
     rope: dict[str, Any] = {"theta": attention.rope_theta}
     if s := attention.rope_scaling:
-        rope |= {"scaling": "llama", "scaling_factor": s.factor, "original_max_position_embeddings": s.original_context_len}
+        rope |= {
+            "scaling": "llama",
+            "scaling_factor": s.factor,
+            "original_max_position_embeddings": s.original_context_len,
+        }
         rope |= {"low_freq_factor": s.low_freq_factor, "high_freq_factor": s.high_freq_factor}
     return found | {"rope": rope}
 
@@ -176,9 +295,14 @@ def to_torchtitan(spec: ArchSpec) -> dict[str, Any]:
 def from_torchtitan(told: dict[str, Any]) -> dict[str, Any]:
     """The design of such a Llama 3."""
     rope = dict(told["rope"])
-    attention = {key: told[key] for key in ("n_heads", "n_kv_heads", "head_dim", "qk_norm")} | {"rope_theta": rope.pop("theta")}
+    attention = {key: told[key] for key in ("n_heads", "n_kv_heads", "head_dim", "qk_norm")} | {
+        "rope_theta": rope.pop("theta")
+    }
     if rope.pop("scaling", None):
-        names = {"scaling_factor": "factor", "original_max_position_embeddings": "original_context_len"}
+        names = {
+            "scaling_factor": "factor",
+            "original_max_position_embeddings": "original_context_len",
+        }
         attention["rope_scaling"] = {names.get(key, key): value for key, value in rope.items()}
     return {
         "vocab_size": told["vocab_size"],

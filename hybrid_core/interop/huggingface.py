@@ -1,10 +1,12 @@
-"""Published configs in: a config.json becomes an ArchSpec, without torch. The tensors that belong to it: weights.py.
+"""Published configs in: a config.json becomes an ArchSpec, without torch. The tensors that belong
+to it: weights.py.
 
-A family is one function (families/), found by the config's own fields, never by the model's name. It takes every field that changes what
-transformers (5.23), or the published code of a model that transformers has no class for, computes for that family, with the default
-that it has there; whatever is left must be known to change nothing. So a field that nobody thought of is refused by name instead of
-giving a model that is almost right. Fields that change values but no cost are kept as `constants`; built.py says whether our modules
-compute such a design or only its costs are known.
+A family is one function (families/), found by the config's own fields, never by the model's name.
+It takes every field that changes what transformers (5.23), or the published code of a model that
+transformers has no class for, computes for that family, with the default that it has there;
+whatever is left must be known to change nothing. So a field that nobody thought of is refused by
+name instead of giving a model that is almost right. Fields that change values but no cost are kept
+as `constants`; built.py says whether our modules compute such a design or only its costs are known.
 """
 
 import json
@@ -53,7 +55,8 @@ NATIVE: dict[str, tuple[tuple[str, ...], Callable[[Fields], dict[str, Any]]]] = 
 
 
 def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> ArchSpec:
-    """The design of a config.json, called `name`, or else by its family. Raises SpecError with one line."""
+    """The design of a config.json, called `name`, or else by its family. Raises SpecError with one
+    line."""
     fields = Fields(config)
     state_dtype, quantised = _state_dtype(fields), _quantised(fields)
     family, read = _family(fields)
@@ -65,12 +68,21 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
     fields.close()
     if fields.constants:
         design["constants"] = fields.constants
-    design |= {"schema": 1, "name": name or family, "state_dtype": state_dtype or design.get("state_dtype")}
+    design |= {
+        "schema": 1,
+        "name": name or family,
+        "state_dtype": state_dtype or design.get("state_dtype"),
+    }
     spec = ArchSpec.from_mapping({key: value for key, value in design.items() if value is not None})
-    return spec.replace(quantization=quantization.stored_weights(quantised, spec, family)) if quantised else spec
+    return (
+        spec.replace(quantization=quantization.stored_weights(quantised, spec, family))
+        if quantised
+        else spec
+    )
 
 
-# What configs call the dtype that an engine keeps the scans' states in, and the dtypes that they name.
+# What configs call the dtype that an engine keeps the scans' states in, and the dtypes that they
+# name.
 STATE_DTYPE_KEYS = ("mamba_ssm_cache_dtype", "mamba_ssm_dtype")
 DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -107,7 +119,8 @@ def _family(fields: Fields) -> tuple[str, Callable[[Fields], dict[str, Any]]]:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The fields of a config.json. Raises SpecError with one line where it is missing, too large, no JSON or no config."""
+    """The fields of a config.json. Raises SpecError with one line where it is missing, too large,
+    no JSON or no config."""
     return parse_config(read_file(path, "config"))
 
 
@@ -137,5 +150,11 @@ def _depth(value: Any) -> int:
     level, depth = [value], 0
     while level:
         depth += 1
-        level = [item for held in level for item in (held.values() if isinstance(held, dict) else held if isinstance(held, list) else ())]
+        level = [
+            item
+            for held in level
+            for item in (
+                held.values() if isinstance(held, dict) else held if isinstance(held, list) else ()
+            )
+        ]
     return depth

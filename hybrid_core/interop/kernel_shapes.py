@@ -1,17 +1,22 @@
-"""Shapes that the libraries' kernels refuse, and ours do not: causal-conv1d, mamba_ssm, fla and flash-attn.
+"""Shapes that the libraries' kernels refuse, and ours do not: causal-conv1d, mamba_ssm, fla and
+flash-attn.
 
-A design with such a shape is built and profiled here, but a framework that runs those kernels stops at it. Each rule says where it
-stands in the library's source:
+A design with such a shape is built and profiled here, but a framework that runs those kernels stops
+at it. Each rule says where it stands in the library's source:
 
-- causal-conv1d at 0d2252d, csrc/causal_conv1d.cpp: a width of 2 to 4; channels, and in the layout that the models use (channels last)
-  strides, in multiples of 8. mamba_ssm 2.3 copies the input of its fused training path to mend the stride (ssd_combined.py,
+- causal-conv1d at 0d2252d, csrc/causal_conv1d.cpp: a width of 2 to 4; channels, and in the layout
+  that the models use (channels last)
+  strides, in multiples of 8. mamba_ssm 2.3 copies the input of its fused training path to mend the
+  stride (ssd_combined.py,
   `ensure_stride`); its prefill and transformers do not (state-spaces/mamba#643, #351, #345).
-- mamba_ssm at e9594ce, csrc/selective_scan/selective_scan.cpp: a state of 256 at most. ops/triton/layernorm_gated.py: 64 KiB a group.
+- mamba_ssm at e9594ce, csrc/selective_scan/selective_scan.cpp: a state of 256 at most.
+  ops/triton/layernorm_gated.py: 64 KiB a group.
 - fla 0.6.0, fla/ops/common/chunk_delta_h.py and fla/ops/kda/chunk.py: keys of 256 channels at most.
-- flash-attn at 0251105, csrc/flash_attn/flash_api.cpp: heads of 256 channels at most (other widths are padded to multiples of 8).
+- flash-attn at 0251105, csrc/flash_attn/flash_api.cpp: heads of 256 channels at most (other widths
+  are padded to multiples of 8).
 
-mamba_ssm's Mamba-2 kernels have no limit on head or state width of their own: they take them in blocks (ops/triton/ssd_chunk_scan.py).
-"""
+mamba_ssm's Mamba-2 kernels have no limit on head or state width of their own: they take them in
+blocks (ops/triton/ssd_chunk_scan.py)."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -40,11 +45,16 @@ MAX_HEAD_WIDTH = 256  # flash-attn
 
 
 def kernel_refusals(spec: ArchSpec) -> list[str]:
-    """One line for each shape that a library's kernel refuses: `where: value - rule`. Empty where all are fine."""
+    """One line for each shape that a library's kernel refuses: `where: value - rule`. Empty where
+    all are fine."""
     layers: dict[Mixer, list[int]] = {}
     for number, layer in enumerate(spec.stack, start=1):
         layers.setdefault(layer.mixer, []).append(number)
-    lines = [f"{_where(numbers)}, {line}" for mixer, numbers in layers.items() for line in _of_mixer(mixer, spec.d_model)]
+    lines = [
+        f"{_where(numbers)}, {line}"
+        for mixer, numbers in layers.items()
+        for line in _of_mixer(mixer, spec.d_model)
+    ]
     return list(dict.fromkeys(lines))
 
 
@@ -64,8 +74,11 @@ def _of_mixer(mixer: Mixer, d_model: int) -> Iterator[str]:
 
 
 def _inside(mixer: Mixer) -> tuple[Mixer, ...]:
-    """The mixers that a mixer is made of, where a library runs them as such: of the intra-hybrid blocks that is Falcon-H1's."""
-    if isinstance(mixer, SharedBlockMixer) or (isinstance(mixer, IntraMixer) and _is_falcon_h1(mixer)):
+    """The mixers that a mixer is made of, where a library runs them as such: of the intra-hybrid
+    blocks that is Falcon-H1's."""
+    if isinstance(mixer, SharedBlockMixer) or (
+        isinstance(mixer, IntraMixer) and _is_falcon_h1(mixer)
+    ):
         return (mixer.attention, mixer.ssm)
     return mixer.branches if isinstance(mixer, SideBySideMixer) else ()
 
@@ -99,7 +112,9 @@ def _mamba1(s: Mamba1Mixer) -> Iterator[str]:
 
 def _gated_deltanet(s: GatedDeltaNetMixer) -> Iterator[str]:
     yield from _conv_width(s.d_conv)
-    yield from _channels(2 * s.n_k_heads * s.k_head_dim + s.n_v_heads * s.v_head_dim, "queries, keys and values")
+    yield from _channels(
+        2 * s.n_k_heads * s.k_head_dim + s.n_v_heads * s.v_head_dim, "queries, keys and values"
+    )
     yield from _key_width("k_head_dim", s.k_head_dim)
 
 

@@ -1,8 +1,8 @@
-"""A view as a short text for a URL, and back: the design on screen, what it is asked about, and what it is compared with.
+"""A view as a short text for a URL, and back: the design on screen, what it is asked about, and
+what it is compared with.
 
-A design is the name of a preset or of a published model, or its YAML deflated behind the version of this form. Whatever comes in is
-validated like any other input.
-"""
+A design is the name of a preset or of a published model, or its YAML deflated behind the version of
+this form. Whatever comes in is validated like any other input."""
 
 import base64
 import binascii
@@ -23,7 +23,8 @@ VERSION = "2"
 MAX_LINK = 8_000
 MAX_YAML = 20_000
 MAX_COMPARED = 3  # beside the design itself
-# What designs mostly say, so that a link holds what is particular to one. Part of the form: a change of it is a new version.
+# What designs mostly say, so that a link holds what is particular to one. Part of the form: a
+# change of it is a new version.
 _USUAL = (
     b"schema: 1\nname: intra-1to5-1b\nvocab_size: 128256\ntie_embeddings: true\nnorm_eps: 1.0e-05\nd_model: 2048\nn_layers: 13\n"
     b"layers: {strategy: custom, pattern: MMMAMMMAMMMMM}\nlayers: {strategy: inter, ratio: '1:5', placement: middle}\n"
@@ -48,7 +49,8 @@ class View(Frozen):
 
     @property
     def others(self) -> tuple[ArchSpec, ...]:
-        """What stands beside the design: of those compared each once, and not one that was kept and not changed since."""
+        """What stands beside the design: of those compared each once, and not one that was kept and
+        not changed since."""
         return tuple(dict.fromkeys(spec for spec in self.compared if spec != self.design))
 
 
@@ -87,9 +89,14 @@ def address(view: View, home: str, page: str = "") -> str:
 
 
 def from_query(query: Mapping[str, Sequence[str]]) -> View:
-    """The view of a link's parameters, each a list of values; unknown ones are other people's. Raises SpecError with one line."""
+    """The view of a link's parameters, each a list of values; unknown ones are other people's.
+    Raises SpecError with one line."""
     given = {key: values[-1] for key, values in query.items() if values}
-    fields: dict[str, Any] = {"design": decode(given["design"])} if "design" in given else {"design": presets.get(presets.FIRST).spec}
+    fields: dict[str, Any] = (
+        {"design": decode(given["design"])}
+        if "design" in given
+        else {"design": presets.get(presets.FIRST).spec}
+    )
     asked = {field: _number(key, given[key]) if field in _NUMBERS else given[key]
              for key, field in _WORKLOAD_KEYS.items() if key in given}  # fmt: skip
     try:
@@ -101,7 +108,9 @@ def from_query(query: Mapping[str, Sequence[str]]) -> View:
     if "reference" in given:
         fields["reference"] = decode(given["reference"])
     if len(compared := query.get("with", ())) > MAX_COMPARED:
-        raise SpecError(f"with: {len(compared)} designs - at most {MAX_COMPARED} stand beside the first")
+        raise SpecError(
+            f"with: {len(compared)} designs - at most {MAX_COMPARED} stand beside the first"
+        )
     return View(**fields, compared=tuple(map(decode, compared)))
 
 
@@ -113,7 +122,8 @@ def _in_the_links_words(line: str) -> str:
 
 
 def design_of(query: Mapping[str, Sequence[str]]) -> ArchSpec | None:
-    """The design of a link of which something else may be wrong; None where there is none to be had."""
+    """The design of a link of which something else may be wrong; None where there is none to be
+    had."""
     try:
         return decode(query["design"][-1])
     except (KeyError, IndexError, SpecError):
@@ -128,13 +138,15 @@ def _number(key: str, text: str) -> int:
 
 def _named(name: str) -> ArchSpec | None:
     """The preset or published model of that name."""
-    return published.resolve(name) if name in presets.names() or name in published.models() else None
+    return (
+        published.resolve(name) if name in presets.names() or name in published.models() else None
+    )
 
 
 @lru_cache(maxsize=256)
 def encode(spec: ArchSpec) -> str:
-    """The name of the preset or published model that the design is, else its YAML, deflated, in the URL-safe alphabet, behind the version
-    of this form."""
+    """The name of the preset or published model that the design is, else its YAML, deflated, in the
+    URL-safe alphabet, behind the version of this form."""
     if _named(spec.name) == spec:
         return spec.name
     deflate = zlib.compressobj(9, zdict=_DICTIONARY[VERSION])
@@ -143,12 +155,15 @@ def encode(spec: ArchSpec) -> str:
 
 
 def decode(text: str) -> ArchSpec:
-    """The design of a link. Raises SpecError with one line for a link that is cut, forged, too large or of a newer version."""
+    """The design of a link. Raises SpecError with one line for a link that is cut, forged, too
+    large or of a newer version."""
     if (named := _named(text)) is not None:
         return named
     version, _, packed = text.partition(".")
     if version.isascii() and version.isdigit() and len(version) < 4 and version not in _DICTIONARY:
-        raise SpecError(f"link: version {version} - was made by a newer explorer; this one reads up to {VERSION}")
+        raise SpecError(
+            f"link: version {version} - was made by a newer explorer; this one reads up to {VERSION}"
+        )
     if version not in _DICTIONARY or not packed:
         raise SpecError(f"link: {text[:20]!r} - is neither a preset's name nor a design link")
     if len(packed) > MAX_LINK:

@@ -1,4 +1,5 @@
-"""What published checkpoints call the modules behind a design's matrices, and lists of modules as their configs write them."""
+"""What published checkpoints call the modules behind a design's matrices, and lists of modules as
+their configs write them."""
 
 import re
 from collections import defaultdict
@@ -17,9 +18,13 @@ Places = dict[str, tuple[str, ...]]
 
 
 def _heads(module: str, fused: str = "qkv_proj") -> Places:
-    """Queries, keys and values of a module, alone or in one matrix; the output gate comes out of the queries'."""
+    """Queries, keys and values of a module, alone or in one matrix; the output gate comes out of
+    the queries'."""
     alone = {part: (f"{module}.{part}_proj", f"{module}.{fused}") for part in "qkv"}
-    return alone | {"output_gate": (f"{module}.q_proj",), "out": (f"{module}.o_proj", f"{module}.out_proj")}
+    return alone | {
+        "output_gate": (f"{module}.q_proj",),
+        "out": (f"{module}.o_proj", f"{module}.out_proj"),
+    }
 
 
 def _both(one: Places, other: Places) -> Places:
@@ -33,7 +38,8 @@ def _scan(*modules: str) -> Places:
 
 
 def _ways(places: str, **named: str) -> Places:
-    """Gate, up and down of a feed-forward in each of the places; `named`: what a place calls them otherwise."""
+    """Gate, up and down of a feed-forward in each of the places; `named`: what a place calls them
+    otherwise."""
     found = {}
     for way in ("gate", "up", "down"):
         names = ["down_proj"] if way == "down" else [f"{way}_proj", "gate_up_proj"]
@@ -48,7 +54,11 @@ _MAMBA2 = {part: _SSM[part] for part in ("in_proj", "out")}
 _BLOCKS = ("shared_transf", "shared_transformer")  # of Zamba and Zamba2
 _BLOCK = _both(_heads(f"{_BLOCKS[0]}.self_attn"), _heads(f"{_BLOCKS[1]}.self_attn"))
 _BLOCK_FFN = _ways(" ".join(f"{block}.feed_forward" for block in _BLOCKS))
-_MIXTRAL = {"gate": "block_sparse_moe.experts.0.w1", "up": "block_sparse_moe.experts.0.w3", "down": "block_sparse_moe.experts.0.w2"}
+_MIXTRAL = {
+    "gate": "block_sparse_moe.experts.0.w1",
+    "up": "block_sparse_moe.experts.0.w3",
+    "down": "block_sparse_moe.experts.0.w2",
+}
 _IN, _OUT = "input_linear", "output_linear"  # Granite's: the way in with its gate, the way out
 
 # kind of mixer -> its matrices -> where published models keep them, behind the layer's own name
@@ -75,11 +85,19 @@ MIXERS: dict[str, Places] = {
     },
     "kda": {
         "in_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-        "gates": ("self_attn.f_a_proj", "self_attn.f_b_proj", "self_attn.g_a_proj", "self_attn.g_b_proj"),
+        "gates": (
+            "self_attn.f_a_proj",
+            "self_attn.f_b_proj",
+            "self_attn.g_a_proj",
+            "self_attn.g_b_proj",
+        ),
         "step": ("self_attn.b_proj",),
         "out": ("self_attn.o_proj",),
     },
-    "rg_lru": {"in_proj": ("temporal_block.linear_x", "temporal_block.linear_y"), "out": ("temporal_block.linear_out",)},
+    "rg_lru": {
+        "in_proj": ("temporal_block.linear_x", "temporal_block.linear_y"),
+        "out": ("temporal_block.linear_out",),
+    },
     "short_conv": {"in_proj": ("conv.in_proj",), "out": ("conv.out_proj",)},
     "gated_memory": {"in_proj": ("attn.in_proj",), "out": ("attn.out_proj",)},
     "shared_block": {
@@ -113,10 +131,23 @@ FEED_FORWARD: dict[str, Places] = {
     ),
 }
 _ROUTERS = "mlp.gate mlp.router block_sparse_moe.gate block_sparse_moe.router.layer mixer.gate feed_forward.router"
-WHOLE: Places = {"router": tuple(_ROUTERS.split()), "latent": ("mixer.fc1_latent_proj", "mixer.fc2_latent_proj")}
-ROOTS = ("model.layers", "backbone.layers", "model.language_model.layers", "language_model.model.layers")
+WHOLE: Places = {
+    "router": tuple(_ROUTERS.split()),
+    "latent": ("mixer.fc1_latent_proj", "mixer.fc2_latent_proj"),
+}
+ROOTS = (
+    "model.layers",
+    "backbone.layers",
+    "model.language_model.layers",
+    "language_model.model.layers",
+)
 OUTSIDE: Places = {
-    "embedding": ("model.embed_tokens", "backbone.embeddings", "model.language_model.embed_tokens", "language_model.model.embed_tokens"),
+    "embedding": (
+        "model.embed_tokens",
+        "backbone.embeddings",
+        "model.language_model.embed_tokens",
+        "language_model.model.embed_tokens",
+    ),
     "head": ("lm_head", "language_model.lm_head"),
 }
 
@@ -144,40 +175,57 @@ def _feed_forward(layer: Layer) -> Places:
 
 
 def _named(name: str, gated: bool) -> Places:
-    return {f"{name}.{way}": modules for way, modules in FEED_FORWARD[name].items() if gated or way != "gate"}
+    return {
+        f"{name}.{way}": modules
+        for way, modules in FEED_FORWARD[name].items()
+        if gated or way != "gate"
+    }
 
 
 # ---------------------------------------------------------------- lists of modules, as configs write them
 
-MOST_PATTERNS = 2_000  # names with * and expressions; names as they are may be as many as the file holds
+MOST_PATTERNS = (
+    2_000  # names with * and expressions; names as they are may be as many as the file holds
+)
 
 
 class Modules:
-    """Names of modules, names with *, and regular expressions behind `re:`. A name also stands for what is below it, and a part of a
-    path for every path that holds it."""
+    """Names of modules, names with *, and regular expressions behind `re:`. A name also stands for
+    what is below it, and a part of a path for every path that holds it."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names: set[str] = set()
-        self._of_layer: dict[str, list[str]] = defaultdict(list)  # names with *, by the layer that they are about; "" is any
+        self._of_layer: dict[str, list[str]] = defaultdict(
+            list
+        )  # names with *, by the layer that they are about; "" is any
         self._expressions: list[Any] = []
         for name in names:
             self._add(name)
         patterns = sum(map(len, self._of_layer.values())) + len(self._expressions)
         if patterns > MOST_PATTERNS:
-            raise SpecError(f"quantization_config: {patterns:,} patterns - there may be {MOST_PATTERNS:,} at most")
-        self._globs = {layer: re.compile("|".join(f"(?:{glob})" for glob in globs)) for layer, globs in self._of_layer.items()}
+            raise SpecError(
+                f"quantization_config: {patterns:,} patterns - there may be {MOST_PATTERNS:,} at most"
+            )
+        self._globs = {
+            layer: re.compile("|".join(f"(?:{glob})" for glob in globs))
+            for layer, globs in self._of_layer.items()
+        }
 
     def _add(self, name: str) -> None:
         if name.startswith("re:"):
             self._expressions.append(linear_time_regex(name[3:]))
         elif set("*?[") & set(name):
             numbered = re.match(r"[^*?\[]*?layers\.(\d+)\.", name)
-            self._of_layer[numbered[1] if numbered else ""] += [translate(name), translate(f"{name}.*")]
+            self._of_layer[numbered[1] if numbered else ""] += [
+                translate(name),
+                translate(f"{name}.*"),
+            ]
         else:
             self._names.add(name)
 
     def hold(self, number: int | None, modules: Iterable[str]) -> bool:
-        """Whether the list speaks of one of these modules of a layer (numbered from 0), or of one outside the layers (None)."""
+        """Whether the list speaks of one of these modules of a layer (numbered from 0), or of one
+        outside the layers (None)."""
         return any(self._hold(number, module) for module in modules)
 
     def _hold(self, number: int | None, module: str) -> bool:
@@ -200,7 +248,8 @@ def _runs(path: str) -> Iterator[str]:
 
 
 def linear_time_regex(text: str) -> Any:
-    """A regular expression from a stranger's file, which no text takes long to fail on (RE2). Raises SpecError."""
+    """A regular expression from a stranger's file, which no text takes long to fail on (RE2).
+    Raises SpecError."""
     import re2  # loaded where a config has one
 
     options = re2.Options()
@@ -209,4 +258,6 @@ def linear_time_regex(text: str) -> Any:
     try:
         return re2.compile(text, options)
     except re2.error:
-        raise SpecError(f"quantization_config: {short(text)} - not a regular expression that can be searched with") from None
+        raise SpecError(
+            f"quantization_config: {short(text)} - not a regular expression that can be searched with"
+        ) from None

@@ -1,4 +1,5 @@
-"""Published models: profiles/models/configs/*.json as they were published, with what they add up to in reference.csv."""
+"""Published models: profiles/models/configs/*.json as they were published, with what they add up to
+in reference.csv."""
 
 import csv
 import os
@@ -16,11 +17,12 @@ from hybrid_core.validation import SpecError, short
 
 
 class Model(NamedTuple):
-    """A published model: its design, and figures quoted (`how` says how they were counted) beside those computed here.
+    """A published model: its design, and figures quoted (`how` says how they were counted) beside
+    those computed here.
 
-    Figures: `total`, `embedding`, `non_embedding`, `active` parameters, and `cache_8k`, the bytes of one sequence's cache at 8,192
-    tokens with two bytes an element. `not_built`: why our modules do not compute it, or None where they do.
-    """
+    Figures: `total`, `embedding`, `non_embedding`, `active` parameters, and `cache_8k`, the bytes
+    of one sequence's cache at 8,192 tokens with two bytes an element. `not_built`: why our modules
+    do not compute it, or None where they do."""
 
     spec: ArchSpec
     family: str
@@ -48,15 +50,20 @@ def models() -> dict[str, Model]:
 
 
 def _model(row: dict[str, str]) -> Model:
-    spec = spec_from_config(read_config(PROFILES / "models" / "configs" / f"{row['name']}.json"), row["name"])
+    spec = spec_from_config(
+        read_config(PROFILES / "models" / "configs" / f"{row['name']}.json"), row["name"]
+    )
     costs = model_costs(spec)
     computed = costs.params()._asdict() | {"cache_8k": int(costs.cache_bytes(8192, "paper"))}
     quoted = {key: int(row[column]) for key, column in _QUOTED.items()}
-    return Model(spec, row["family"], row["source"], row["how_measured"], quoted, computed, not_built(spec))
+    return Model(
+        spec, row["family"], row["source"], row["how_measured"], quoted, computed, not_built(spec)
+    )
 
 
 def resolve(name_or_path: str) -> ArchSpec:
-    """A design from a preset's or a published model's name, a YAML file, or a published config.json. Raises SpecError with one line."""
+    """A design from a preset's or a published model's name, a YAML file, or a published
+    config.json. Raises SpecError with one line."""
     if name_or_path in presets.names():
         return presets.get(name_or_path).spec
     if name_or_path in models():
@@ -64,10 +71,13 @@ def resolve(name_or_path: str) -> ArchSpec:
     if name_or_path.endswith(".json"):
         return spec_from_config(read_config(Path(name_or_path)), config_name(Path(name_or_path)))
     if not os.path.exists(name_or_path):
-        raise SpecError(f"{short(name_or_path)} - neither a preset (see `python -m hybrid_core presets`) nor a file")
+        raise SpecError(
+            f"{short(name_or_path)} - neither a preset (see `python -m hybrid_core presets`) nor a file"
+        )
     return ArchSpec.load(name_or_path)
 
 
 def config_name(path: Path) -> str:
-    """What to call the design of a config: by its file, or by the folder that a config.json stands in."""
+    """What to call the design of a config: by its file, or by the folder that a config.json stands
+    in."""
     return (path.stem if path.stem != "config" else path.resolve().parent.name) or "imported"

@@ -1,9 +1,10 @@
-"""Published quantisation schemes: which matrices of a checkpoint are stored in which format, from `quantization_config` and its like.
+"""Published quantisation schemes: which matrices of a checkpoint are stored in which format, from
+`quantization_config` and its like.
 
-Formats as their writers lay them out: OpenAI's MXFP4, DeepSeek's block FP8, NVIDIA ModelOpt (FP8, NVFP4, mixed), compressed-tensors, GPTQ,
-AWQ, AutoRound, bitsandbytes, FBGEMM, MLX. A matrix that several published modules make up (`in_proj` of a gated DeltaNet) is left out
-where one of them is. GPTQ's order of columns (four bytes an input channel) is not counted.
-"""
+Formats as their writers lay them out: OpenAI's MXFP4, DeepSeek's block FP8, NVIDIA ModelOpt (FP8,
+NVFP4, mixed), compressed-tensors, GPTQ, AWQ, AutoRound, bitsandbytes, FBGEMM, MLX. A matrix that
+several published modules make up (`in_proj` of a gated DeltaNet) is left out where one of them is.
+GPTQ's order of columns (four bytes an input channel) is not counted."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +18,14 @@ from hybrid_core.validation import SpecError, nearest, short
 Config = Mapping[str, Any]
 LayoutFields = tuple[tuple[str, Any], ...]  # the fields of StoredWeights that say a format's layout
 
-KEYS = ("quantization_config", "quantization", "compression_config")  # the last two: MLX, and compressed-tensors in older files
+KEYS = (
+    "quantization_config",
+    "quantization",
+    "compression_config",
+)  # the last two: MLX, and compressed-tensors in older files
 
-# Families whose class keeps all experts of a layer in one parameter, which is no linear layer (transformers 4 and 5).
+# Families whose class keeps all experts of a layer in one parameter, which is no linear layer
+# (transformers 4 and 5).
 FUSED_EXPERTS = ("gpt_oss", "granitemoehybrid")
 
 # ---------------------------------------------------------------- schemes
@@ -33,8 +39,9 @@ class Group(NamedTuple):
 
 
 class Scheme(NamedTuple):
-    """Groups, of which those that name a matrix come before those of every linear layer, and what they leave out. `also`: parts that
-    count as linear layers too, such as the head; `fused`: experts that are one parameter are quantised like linear layers."""
+    """Groups, of which those that name a matrix come before those of every linear layer, and what
+    they leave out. `also`: parts that count as linear layers too, such as the head; `fused`:
+    experts that are one parameter are quantised like linear layers."""
 
     groups: list[Group]
     left_out: Modules
@@ -65,8 +72,14 @@ def _number(config: Config, key: str, default: int, allowed: Iterable[int] | Non
     value = config.get(key)
     if value is None:
         return default
-    if not isinstance(value, int) or isinstance(value, bool) or (allowed is not None and value not in allowed):
-        known = f"one of {', '.join(map(str, allowed))}" if allowed is not None else "a whole number"
+    if (
+        not isinstance(value, int)
+        or isinstance(value, bool)
+        or (allowed is not None and value not in allowed)
+    ):
+        known = (
+            f"one of {', '.join(map(str, allowed))}" if allowed is not None else "a whole number"
+        )
         raise _refused(key, value, f"must be {known}")
     return value
 
@@ -96,7 +109,9 @@ def _block(config: Config, key: str) -> LayoutFields | None:
     if value is None:
         return None
     sides = value if isinstance(value, list) else []
-    if len(sides) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sides):
+    if len(sides) != 2 or not all(
+        isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sides
+    ):
         raise _refused(key, value, "must be two whole numbers above 0")
     return _layout(format="fp8", rows=sides[0], columns=sides[1])
 
@@ -132,7 +147,8 @@ def _gptq_layout(config: Config) -> LayoutFields:
 
 
 def _gptq(config: Config) -> Scheme:
-    """`dynamic`: expressions of modules, those behind `-:` left out, the others with bits and groups of their own (GPTQModel)."""
+    """`dynamic`: expressions of modules, those behind `-:` left out, the others with bits and
+    groups of their own (GPTQModel)."""
     left_out: list[str] = []
     groups: list[Group] = []
     dynamic = config.get("dynamic") or {}
@@ -142,12 +158,22 @@ def _gptq(config: Config) -> Scheme:
         if expression.startswith("-:"):
             left_out.append(f"re:{expression[2:]}")
         elif isinstance(own, Mapping):
-            groups.append(Group(_gptq_layout({**config, **own}), Modules([f"re:{expression.removeprefix('+:')}"])))
+            groups.append(
+                Group(
+                    _gptq_layout({**config, **own}),
+                    Modules([f"re:{expression.removeprefix('+:')}"]),
+                )
+            )
     also = ("head",) if _flag(config, "lm_head") else ()
     return Scheme([*groups, Group(_gptq_layout(config))], Modules(left_out), also)
 
 
-AUTO_ROUND_TYPES = {"int": None, "mx_fp": "mxfp4", "nv_fp": "nvfp4", "nv_fp4_with_static_gs": "nvfp4"}
+AUTO_ROUND_TYPES = {
+    "int": None,
+    "mx_fp": "mxfp4",
+    "nv_fp": "nvfp4",
+    "nv_fp4_with_static_gs": "nvfp4",
+}
 
 
 def _auto_round_layout(config: Config) -> LayoutFields:
@@ -162,7 +188,11 @@ def _auto_round(config: Config) -> Scheme:
         raise _refused("extra_config", own, "must be a mapping")
     left_out, changed = [], {}
     for name, fields in own.items():
-        if isinstance(fields, Mapping) and isinstance(fields.get("bits"), int) and fields["bits"] >= 16:
+        if (
+            isinstance(fields, Mapping)
+            and isinstance(fields.get("bits"), int)
+            and fields["bits"] >= 16
+        ):
             left_out.append(name)
         elif isinstance(fields, Mapping):
             changed[name] = _auto_round_layout({**config, **fields})
@@ -186,11 +216,13 @@ def _awq(config: Config) -> Scheme:
 
 
 def _bitsandbytes(config: Config) -> Scheme:
-    """LLM.int8: a float32 scale a row. 4 bits: a float32 scale of 64 elements, or one of 8 bits where scales are quantised again. Four
-    bits where the file says neither, as vLLM reads it."""
+    """LLM.int8: a float32 scale a row. 4 bits: a float32 scale of 64 elements, or one of 8 bits
+    where scales are quantised again. Four bits where the file says neither, as vLLM reads it."""
     left_out = _names(config, "llm_int8_skip_modules")
     if _flag(config, "load_in_8bit") or _flag(config, "_load_in_8bit"):
-        return Scheme([Group(_layout(format="int8", rows=1, columns=0, scale_bits=32))], left_out, fused=False)
+        return Scheme(
+            [Group(_layout(format="int8", rows=1, columns=0, scale_bits=32))], left_out, fused=False
+        )
     scale_bits = 8 if _flag(config, "bnb_4bit_use_double_quant") else 32
     return Scheme([Group(_layout(format="nf4", scale_bits=scale_bits))], left_out, fused=False)
 
@@ -216,7 +248,9 @@ def _modelopt(config: Config) -> Scheme:
     algorithm = config.get("quant_algo")
     listed = config.get("quantized_layers")
     if isinstance(listed, Mapping) and listed:
-        return Scheme(list(_together({name: _modelopt_layout(how) for name, how in listed.items()})), left_out)
+        return Scheme(
+            list(_together({name: _modelopt_layout(how) for name, how in listed.items()})), left_out
+        )
     if algorithm is None and "config_groups" in config:
         return _compressed(config)
     return Scheme([Group(_known(algorithm, MODELOPT, "quant_algo"))], left_out)
@@ -224,7 +258,9 @@ def _modelopt(config: Config) -> Scheme:
 
 def _modelopt_layout(how: Any) -> LayoutFields:
     """The format of one module in ModelOpt's mixed precision."""
-    layout: LayoutFields = _known(how.get("quant_algo") if isinstance(how, Mapping) else how, MODELOPT, "quant_algo")
+    layout: LayoutFields = _known(
+        how.get("quant_algo") if isinstance(how, Mapping) else how, MODELOPT, "quant_algo"
+    )
     return layout
 
 
@@ -232,11 +268,19 @@ def _compressed(config: Config) -> Scheme:
     """compressed-tensors: groups of targets, each with a number of bits, a type and a strategy."""
     sparsity = config.get("sparsity_config")
     if isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense"):
-        raise _refused("sparsity_config.format", sparsity["format"], "must be dense: how sparse weights are stored is not known here")
+        raise _refused(
+            "sparsity_config.format",
+            sparsity["format"],
+            "must be dense: how sparse weights are stored is not known here",
+        )
     groups = config.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise _refused("config_groups", groups, "must be a mapping of groups")
-    found = [group for name, given in groups.items() if (group := _target(f"config_groups.{name}", given, config))]
+    found = [
+        group
+        for name, given in groups.items()
+        if (group := _target(f"config_groups.{name}", given, config))
+    ]
     return Scheme(found, _names(config, "ignore"))
 
 
@@ -275,15 +319,28 @@ def _floating(bits: int, group: int, weights: Config, file_format: str) -> Layou
     if block := _block(weights, "block_structure"):
         return block
     if group:
-        return _layout(format="mxfp8") if group == 32 else _layout(format="fp8", rows=1, columns=group, scale_bits=16)
+        return (
+            _layout(format="mxfp8")
+            if group == 32
+            else _layout(format="fp8", rows=1, columns=group, scale_bits=16)
+        )
     return PER_CHANNEL_FP8 if weights.get("strategy") == "channel" else _layout(format="fp8")
 
 
 def _mlx(config: Config) -> Scheme:
-    """MLX: a scale and a bias of 16 bits a group, in every matrix, routers, embedding and head among them, but for overrides by module."""
+    """MLX: a scale and a bias of 16 bits a group, in every matrix, routers, embedding and head
+    among them, but for overrides by module."""
     left_out = [name for name, own in config.items() if own is False]
-    changed = {name: _mlx_layout({**config, **own}) for name, own in config.items() if isinstance(own, Mapping)}
-    return Scheme([*_together(changed), Group(_mlx_layout(config))], Modules(left_out), also=("router", *OUTSIDE))
+    changed = {
+        name: _mlx_layout({**config, **own})
+        for name, own in config.items()
+        if isinstance(own, Mapping)
+    }
+    return Scheme(
+        [*_together(changed), Group(_mlx_layout(config))],
+        Modules(left_out),
+        also=("router", *OUTSIDE),
+    )
 
 
 MLX_MODES = ("affine", "mxfp4", "mxfp8", "nvfp4")
@@ -340,8 +397,8 @@ Numbers = dict[str, list[int]]  # the layers, from 1, that have a part
 
 
 def stored_weights(config: Any, spec: ArchSpec, family: str = "") -> tuple[StoredWeights, ...]:
-    """The rules of a design's `quantization` that a published scheme comes to. `family`: the config's model_type. Raises SpecError with
-    one line."""
+    """The rules of a design's `quantization` that a published scheme comes to. `family`: the
+    config's model_type. Raises SpecError with one line."""
     if not isinstance(config, Mapping):
         raise SpecError(f"quantization_config: {short(config)} - must be a mapping")
     scheme = _scheme(config)
@@ -359,11 +416,16 @@ def stored_weights(config: Any, spec: ArchSpec, family: str = "") -> tuple[Store
         group = _group_of(scheme, part, modules, None)
         if group and not (part == "head" and spec.tie_embeddings):
             where[group.layout][part] = []
-    return tuple(rule for layout, parts in where.items() for rule in _rules(layout, parts, everywhere))
+    return tuple(
+        rule for layout, parts in where.items() for rule in _rules(layout, parts, everywhere)
+    )
 
 
-def _group_of(scheme: Scheme, part: str, modules: tuple[str, ...], number: int | None) -> Group | None:
-    """The group that holds a part: one that names it, or else one of every linear layer; None where it is left out."""
+def _group_of(
+    scheme: Scheme, part: str, modules: tuple[str, ...], number: int | None
+) -> Group | None:
+    """The group that holds a part: one that names it, or else one of every linear layer; None where
+    it is left out."""
     if scheme.left_out.hold(number, modules):
         return None
     for group in scheme.groups:
@@ -375,13 +437,16 @@ def _group_of(scheme: Scheme, part: str, modules: tuple[str, ...], number: int |
 
 
 def _rules(layout: LayoutFields, parts: Numbers, everywhere: Numbers) -> Iterator[StoredWeights]:
-    """One rule for the parts that have the format in every layer, and one for each set of layers."""
+    """One rule for the parts that have the format in every layer, and one for each set of
+    layers."""
     together: dict[tuple[int, ...] | None, list[str]] = defaultdict(list)
     for part, numbers in parts.items():
         in_all = part in OUTSIDE or numbers == everywhere[part]
         together[None if in_all else tuple(numbers)].append(part)
     for layers, names in together.items():
-        yield StoredWeights.make(**dict(layout), parts=_short_names(names, everywhere, layers is None), layers=layers)
+        yield StoredWeights.make(
+            **dict(layout), parts=_short_names(names, everywhere, layers is None), layers=layers
+        )
 
 
 def _short_names(names: list[str], everywhere: Numbers, all_layers: bool) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ print(f"{{sum(p.numel() for p in model.parameters()):,}} parameters, logits of s
 
 
 def snippet(spec: ArchSpec) -> str:
-    """Python source; the design stands in it as a list of lines, each a literal that cannot end early."""
+    """Python source; the design stands in it as a list of lines, each a literal that cannot end
+    early."""
     lines = "".join(f"    {line!r},\n" for line in spec.to_yaml().splitlines())
     return _TEMPLATE.format(design=f"[\n{lines}]")

@@ -1,9 +1,11 @@
-"""Weights of published models in and out: the tensors of a checkpoint become a HybridLM that computes the same, and the other way.
+"""Weights of published models in and out: the tensors of a checkpoint become a HybridLM that
+computes the same, and the other way.
 
-A family is one table: where a checkpoint keeps the tensor, or the several that one of ours stacks, under their published names
-(transformers' own in-memory names are brought to them first). Which layers there are and how large each tensor must be is known from
-the model that the config describes. Multipliers of a config (ArchSpec.constants) are factors of whole tensors or rows: they go into
-the weights on the way in and come out on the way back, so that no module has to know them.
+A family is one table: where a checkpoint keeps the tensor, or the several that one of ours stacks,
+under their published names (transformers' own in-memory names are brought to them first). Which
+layers there are and how large each tensor must be is known from the model that the config
+describes. Multipliers of a config (ArchSpec.constants) are factors of whole tensors or rows: they
+go into the weights on the way in and come out on the way back, so that no module has to know them.
 """
 
 import json
@@ -32,7 +34,8 @@ class WeightsError(SpecError):
     """Tensors that do not fit the design: one line that names the first of them."""
 
 
-# Our name inside a block -> theirs; several are stacked, top to bottom. {e} stands for every routed expert in turn.
+# Our name inside a block -> theirs; several are stacked, top to bottom. {e} stands for every routed
+# expert in turn.
 Names = dict[str, list[str]]
 
 
@@ -45,8 +48,13 @@ def _attention(module: str) -> Names:
 
 
 def _ssm(module: str, *own: str, ours: str = "mixer", **renamed: str) -> Names:
-    """Mamba of either kind; `own` are the tensors that only one of them has, with the same name on both sides."""
-    names = {"conv_weight": "conv1d.weight", "conv_bias": "conv1d.bias", "out.weight": "out_proj.weight"} | renamed
+    """Mamba of either kind; `own` are the tensors that only one of them has, with the same name on
+    both sides."""
+    names = {
+        "conv_weight": "conv1d.weight",
+        "conv_bias": "conv1d.bias",
+        "out.weight": "out_proj.weight",
+    } | renamed
     names |= {name: name for name in ("in_proj.weight", "A_log", "D", *own)}
     return {f"{ours}.{mine}": [f"{module}.{theirs}"] for mine, theirs in names.items()}
 
@@ -59,19 +67,27 @@ def _ffn(module: str) -> Names:
 
 
 def _norms(mixer: str, ffn: str | None = None) -> Names:
-    return {"mixer_norm.weight": [f"{mixer}.weight"]} | ({"ffn_norm.weight": [f"{ffn}.weight"]} if ffn else {})
+    return {"mixer_norm.weight": [f"{mixer}.weight"]} | (
+        {"ffn_norm.weight": [f"{ffn}.weight"]} if ffn else {}
+    )
 
 
 def first_layer(spec: ArchSpec, index: int) -> int:
-    """The first layer that holds the shared block of layer `index`; a checkpoint may name any of them."""
+    """The first layer that holds the shared block of layer `index`; a checkpoint may name any of
+    them."""
     block = spec.stack[index].mixer
     assert isinstance(block, SharedBlockMixer)
-    return next(i for i, other in enumerate(spec.stack) if isinstance(other.mixer, SharedBlockMixer) and other.mixer.block == block.block)
+    return next(
+        i
+        for i, other in enumerate(spec.stack)
+        if isinstance(other.mixer, SharedBlockMixer) and other.mixer.block == block.block
+    )
 
 
 class Family(NamedTuple):
-    """The names of one family: of the embedding, the last norm, the list of blocks, and inside a block by the letter of its layer.
-    `in_memory`: transformers' names in a live model, as patterns -> the published ones."""
+    """The names of one family: of the embedding, the last norm, the list of blocks, and inside a
+    block by the letter of its layer. `in_memory`: transformers' names in a live model, as patterns
+    -> the published ones."""
 
     embed: str
     norm: str
@@ -94,25 +110,39 @@ class Family(NamedTuple):
         hybrid = sum(other.letter == "Z" for other in spec.stack[: int(index)])
         theirs = [part.replace("{hybrid}", str(hybrid)) for part in theirs]
         n_experts = layer.ffn.n_routed if isinstance(layer.ffn, MoE) else 0
-        repeated = [part.format(e=e) for e in range(n_experts) for part in theirs] if "{e}" in theirs[0] else theirs
-        return [f"{self.blocks}.{first_layer(spec, int(index)) if part.startswith(SHARED) else index}.{part}" for part in repeated]
+        repeated = (
+            [part.format(e=e) for e in range(n_experts) for part in theirs]
+            if "{e}" in theirs[0]
+            else theirs
+        )
+        return [
+            f"{self.blocks}.{first_layer(spec, int(index)) if part.startswith(SHARED) else index}.{part}"
+            for part in repeated
+        ]
 
 
 SHARED = ("shared_transf.", "shared_transformer.")  # of Zamba and Zamba2
 HEAD = "lm_head.weight"
 MAMBA1 = ("x_proj.weight", "dt_proj.weight", "dt_proj.bias")
 MAMBA2 = ("dt_bias", "norm.weight")
-LLAMA_BLOCK = _attention("self_attn") | _ffn("mlp") | _norms("input_layernorm", "post_attention_layernorm")
+LLAMA_BLOCK = (
+    _attention("self_attn") | _ffn("mlp") | _norms("input_layernorm", "post_attention_layernorm")
+)
 BACKBONE = ("backbone.embeddings.weight", "backbone.norm_f.weight", "backbone.layers")
 MODEL = ("model.embed_tokens.weight", "model.norm.weight", "model.layers")
 FINAL = ("model.embed_tokens.weight", "model.final_layernorm.weight", "model.layers")
 PRE_FF = _ffn("feed_forward") | _norms("input_layernorm", "pre_ff_layernorm")
 JAMBA_REST = PRE_FF | {
     "ffn.router.weight": ["feed_forward.router.weight"],
-    "ffn.gate_up": ["feed_forward.experts.{e}.gate_proj.weight", "feed_forward.experts.{e}.up_proj.weight"],
+    "ffn.gate_up": [
+        "feed_forward.experts.{e}.gate_proj.weight",
+        "feed_forward.experts.{e}.up_proj.weight",
+    ],
     "ffn.down": ["feed_forward.experts.{e}.down_proj.weight"],
 }
-JAMBA_NORMS = {f"{part}_norm.weight": f"{part.lower()}_layernorm.weight" for part in ("dt", "B", "C")}
+JAMBA_NORMS = {
+    f"{part}_norm.weight": f"{part.lower()}_layernorm.weight" for part in ("dt", "B", "C")
+}
 GRANITE_REST = _norms("input_layernorm", "post_attention_layernorm") | {
     "ffn.router.weight": ["block_sparse_moe.router.layer.weight"],
     "ffn.gate_up": ["block_sparse_moe.input_linear.weight"],
@@ -138,28 +168,46 @@ NEMOTRON_FFN = {
 FALCON_H1 = (
     _qkv("self_attn", "mixer.attention")
     | _ssm("mamba", "dt_bias", ours="mixer.ssm")
-    | {"mixer.attention_out.weight": ["self_attn.o_proj.weight"], "mixer.ssm_out.weight": ["mamba.out_proj.weight"]}
+    | {
+        "mixer.attention_out.weight": ["self_attn.o_proj.weight"],
+        "mixer.ssm_out.weight": ["mamba.out_proj.weight"],
+    }
     | {"mixer.gate_norm.weight": ["mamba.norm.weight"]}
     | PRE_FF
 )
-EXPERTS = (r"(.*)\.block_sparse_moe\.experts\.gate_up_proj", r"\1.block_sparse_moe.input_linear.weight")
+EXPERTS = (
+    r"(.*)\.block_sparse_moe\.experts\.gate_up_proj",
+    r"\1.block_sparse_moe.input_linear.weight",
+)
 
 
 def _shared(block: str, ssm: Names, ffn: Names) -> Names:
-    """Zamba's hybrid layer: the shared block, its projection, and the SSM one level further down."""
+    """Zamba's hybrid layer: the shared block, its projection, and the SSM one level further
+    down."""
     inside = _qkv(f"{block}.self_attn", "mixer.block.attention") | {
         "mixer.block.attention.out.weight": [f"{block}.self_attn.o_proj.weight"]
     }
-    inside |= {f"mixer.block.{key}": [f"{block}.feed_forward.{part}" for part in parts] for key, parts in ffn.items()}
-    inside |= {"mixer.block.norm.weight": [f"{block}.input_layernorm.weight"], "mixer.linear.weight": ["linear.weight"]}
-    inside |= {"mixer.block.ffn_norm.weight": [f"{block}.pre_ff_layernorm.weight"]} | _norms("mamba_decoder.input_layernorm")
+    inside |= {
+        f"mixer.block.{key}": [f"{block}.feed_forward.{part}" for part in parts]
+        for key, parts in ffn.items()
+    }
+    inside |= {
+        "mixer.block.norm.weight": [f"{block}.input_layernorm.weight"],
+        "mixer.linear.weight": ["linear.weight"],
+    }
+    inside |= {"mixer.block.ffn_norm.weight": [f"{block}.pre_ff_layernorm.weight"]} | _norms(
+        "mamba_decoder.input_layernorm"
+    )
     return inside | {key.replace("mixer.", "mixer.ssm."): parts for key, parts in ssm.items()}
 
 
 def _adapters(block: str) -> Names:
     """Zamba2's, which a list keeps by the number of the hybrid layer, {hybrid}."""
     attention, ffn = f"{block}.self_attn.linear_", f"{block}.feed_forward.gate_up_proj_adapter_list"
-    names = {f"mixer.qkv_adapters.{i}.": f"{attention}{part}_adapter_list" for i, part in enumerate("qkv")}
+    names = {
+        f"mixer.qkv_adapters.{i}.": f"{attention}{part}_adapter_list"
+        for i, part in enumerate("qkv")
+    }
     names |= {"mixer.ffn_adapter.": ffn}
     return {
         f"{key}{part}.weight": [f"{theirs}.{{hybrid}}.{i}.weight"]
@@ -168,9 +216,19 @@ def _adapters(block: str) -> Names:
     }
 
 
-ZAMBA = {"x_proj.weight": "x_proj_weight", "dt_proj.weight": "dt_proj_weight", "dt_proj.bias": "dt_proj_bias"}
-ZAMBA_FFN = {"ffn.gate_up.weight": ["gate_proj.weight", "up_proj.weight"], "ffn.down.weight": ["down_proj.weight"]}
-ZAMBA2_FFN = {"ffn.gate_up.weight": ["gate_up_proj.weight"], "ffn.down.weight": ["down_proj.weight"]}
+ZAMBA = {
+    "x_proj.weight": "x_proj_weight",
+    "dt_proj.weight": "dt_proj_weight",
+    "dt_proj.bias": "dt_proj_bias",
+}
+ZAMBA_FFN = {
+    "ffn.gate_up.weight": ["gate_proj.weight", "up_proj.weight"],
+    "ffn.down.weight": ["down_proj.weight"],
+}
+ZAMBA2_FFN = {
+    "ffn.gate_up.weight": ["gate_up_proj.weight"],
+    "ffn.down.weight": ["down_proj.weight"],
+}
 
 FAMILIES: dict[str, Family] = {
     "llama": Family(*MODEL, {"A": LLAMA_BLOCK}),
@@ -178,8 +236,16 @@ FAMILIES: dict[str, Family] = {
     "mamba": Family(*BACKBONE, {"M": _ssm("mixer", *MAMBA1) | _norms("norm")}),
     "falcon_mamba": Family(*BACKBONE, {"M": _ssm("mixer", *MAMBA1) | _norms("norm")}),
     "mamba2": Family(*BACKBONE, {"M": _ssm("mixer", *MAMBA2) | _norms("norm")}),
-    "bamba": Family(*FINAL, {"A": _attention("self_attn") | PRE_FF, "M": _ssm("mamba", *MAMBA2) | PRE_FF}),
-    "jamba": Family(*FINAL, {"A": _attention("self_attn") | JAMBA_REST, "M": _ssm("mamba", *MAMBA1, **JAMBA_NORMS) | JAMBA_REST}),
+    "bamba": Family(
+        *FINAL, {"A": _attention("self_attn") | PRE_FF, "M": _ssm("mamba", *MAMBA2) | PRE_FF}
+    ),
+    "jamba": Family(
+        *FINAL,
+        {
+            "A": _attention("self_attn") | JAMBA_REST,
+            "M": _ssm("mamba", *MAMBA1, **JAMBA_NORMS) | JAMBA_REST,
+        },
+    ),
     "zamba": Family(
         *FINAL,
         {
@@ -191,13 +257,18 @@ FAMILIES: dict[str, Family] = {
         *FINAL,
         {
             "M": _ssm("mamba", *MAMBA2) | _norms("input_layernorm"),
-            "Z": _shared("shared_transformer", _ssm("mamba_decoder.mamba", *MAMBA2), ZAMBA2_FFN) | _adapters("shared_transformer"),
+            "Z": _shared("shared_transformer", _ssm("mamba_decoder.mamba", *MAMBA2), ZAMBA2_FFN)
+            | _adapters("shared_transformer"),
         },
     ),
     "falcon_h1": Family(*FINAL, {"H": FALCON_H1}),
     "nemotron_h": Family(
         *BACKBONE,
-        {"A": _attention("mixer") | _norms("norm"), "M": _ssm("mixer", *MAMBA2) | _norms("norm"), "-": NEMOTRON_FFN},
+        {
+            "A": _attention("mixer") | _norms("norm"),
+            "M": _ssm("mixer", *MAMBA2) | _norms("norm"),
+            "-": NEMOTRON_FFN,
+        },
         ((r"model\.(.*)", r"backbone.\1"),),
     ),
     "granitemoehybrid": Family(
@@ -205,7 +276,10 @@ FAMILIES: dict[str, Family] = {
         {"A": _attention("self_attn") | GRANITE_REST, "M": _ssm("mamba", *MAMBA2) | GRANITE_REST},
         (
             EXPERTS,
-            (r"(.*)\.block_sparse_moe\.experts\.down_proj", r"\1.block_sparse_moe.output_linear.weight"),
+            (
+                r"(.*)\.block_sparse_moe\.experts\.down_proj",
+                r"\1.block_sparse_moe.output_linear.weight",
+            ),
             (r"(.*)\.block_sparse_moe\.router\.weight", r"\1.block_sparse_moe.router.layer.weight"),
         ),
     ),
@@ -215,12 +289,15 @@ FAMILIES: dict[str, Family] = {
 # ---------------------------------------------------------------- in and out
 
 
-def from_transformers(config: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str | None = None) -> HybridLM:
-    """The model of a config.json with the weights of its state dict, in their dtype and on their device; `model.spec` is its design.
+def from_transformers(
+    config: Mapping[str, Any], state_dict: Mapping[str, Tensor], name: str | None = None
+) -> HybridLM:
+    """The model of a config.json with the weights of its state dict, in their dtype and on their
+    device; `model.spec` is its design.
 
-    Tensors that need neither stacking nor a factor share their memory with `state_dict`. Raises SpecError for a config that is not
-    understood or not built, and WeightsError for a tensor that is missing, left over or of the wrong shape.
-    """
+    Tensors that need neither stacking nor a factor share their memory with `state_dict`. Raises
+    SpecError for a config that is not understood or not built, and WeightsError for a tensor that
+    is missing, left over or of the wrong shape."""
     spec = spec_from_config(config, name)
     model = build(spec, "meta")
     model.load_state_dict(_ours(model, _family(config), state_dict), assign=True)
@@ -228,13 +305,15 @@ def from_transformers(config: Mapping[str, Any], state_dict: Mapping[str, Tensor
 
 
 def to_transformers(model: HybridLM) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A config that AutoConfig loads and the tensors under their published names. Raises ExportError where no class says the design."""
+    """A config that AutoConfig loads and the tensors under their published names. Raises
+    ExportError where no class says the design."""
     config = hf_config(model.spec)
     return config, _theirs(model, _family(config))
 
 
 def load_folder(path: Path) -> HybridLM:
-    """The model of a folder in Hugging Face format: config.json and *.safetensors. Nothing in it is executed."""
+    """The model of a folder in Hugging Face format: config.json and *.safetensors. Nothing in it is
+    executed."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -252,7 +331,8 @@ def load_folder(path: Path) -> HybridLM:
 
 
 def save_folder(model: HybridLM, path: Path) -> None:
-    """Write a folder in Hugging Face format. Raises ExportError where no class written there says the design, NotWritten on a full disk."""
+    """Write a folder in Hugging Face format. Raises ExportError where no class written there says
+    the design, NotWritten on a full disk."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -261,7 +341,11 @@ def save_folder(model: HybridLM, path: Path) -> None:
     dtype = str(model.embed.weight.dtype).removeprefix("torch.")
     with in_place_of(path / "model.safetensors") as file:
         try:
-            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, {"format": "pt"})
+            save_file(
+                {name: tensor.contiguous() for name, tensor in tensors.items()},
+                file,
+                {"format": "pt"},
+            )
         except SafetensorError as error:
             raise OSError(str(error)) from None
     write_whole(path / "config.json", json.dumps(config | {"torch_dtype": dtype}, indent=2) + "\n")
@@ -276,7 +360,11 @@ def _family(config: Mapping[str, Any]) -> Family:
 
 def _ours(model: HybridLM, family: Family, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our state dict. Every tensor of theirs is used once."""
-    left = {_published(name, family, model.spec): tensor for name, tensor in state.items() if not name.endswith("rotary_emb.inv_freq")}
+    left = {
+        _published(name, family, model.spec): tensor
+        for name, tensor in state.items()
+        if not name.endswith("rotary_emb.inv_freq")
+    }
     _split_experts(left, family)
     embedding, shared = left.get(family.embed), _shared_keys(model)
     ours: dict[str, Tensor] = {}
@@ -293,7 +381,9 @@ def _ours(model: HybridLM, family: Family, state: Mapping[str, Tensor]) -> dict[
     if model.head is None and HEAD in left and not torch.equal(left.pop(HEAD), embedding):  # type: ignore[arg-type]
         raise WeightsError(f"{HEAD}: differs from the embedding, though the config ties them")
     if left:
-        raise WeightsError(f"{next(iter(left))}: the design {model.spec.name} has no place for this tensor")
+        raise WeightsError(
+            f"{next(iter(left))}: the design {model.spec.name} has no place for this tensor"
+        )
     return ours
 
 
@@ -305,7 +395,9 @@ def _theirs(model: HybridLM, family: Family) -> dict[str, Tensor]:
             continue
         if _is_own(family, key, model.spec):
             if bool(tensor.any()):
-                raise WeightsError(f"{key}: not zero - a checkpoint of this family has no balancing bias")
+                raise WeightsError(
+                    f"{key}: not zero - a checkpoint of this family has no balancing bias"
+                )
             continue
         pieces = list(_pieces(model, family, key, tensor))
         rows = tensor.reshape(sum(piece.rows for piece in pieces), *pieces[0].rest)
@@ -318,7 +410,9 @@ def _shared_keys(model: HybridLM) -> dict[str, str]:
     """Tensors that an earlier layer holds too, with their name there."""
     first: dict[int, str] = {}
     return {
-        key: seen for key, tensor in model.named_parameters(remove_duplicate=False) if (seen := first.setdefault(id(tensor), key)) != key
+        key: seen
+        for key, tensor in model.named_parameters(remove_duplicate=False)
+        if (seen := first.setdefault(id(tensor), key)) != key
     }
 
 
@@ -341,19 +435,25 @@ def _published(name: str, family: Family, spec: ArchSpec) -> str:
 
 
 def _split_experts(left: dict[str, Tensor], family: Family) -> None:
-    """Where checkpoints have experts one by one, transformers holds them stacked in memory, and a gate over its up."""
-    if not any("{e}" in name for table in family.inside.values() for name in table.get("ffn.down", [])):
+    """Where checkpoints have experts one by one, transformers holds them stacked in memory, and a
+    gate over its up."""
+    if not any(
+        "{e}" in name for table in family.inside.values() for name in table.get("ffn.down", [])
+    ):
         return
     for name in [name for name in left if re.search(r"experts\.(gate_up|up|down)_proj$", name)]:
         stem, stacked = name.rsplit(".", 1)
         parts = ("gate_proj", "up_proj") if stacked == "gate_up_proj" else (stacked,)
         for e, expert in enumerate(left.pop(name)):
-            left |= {f"{stem}.{e}.{part}.weight": rows for part, rows in zip(parts, expert.chunk(len(parts)), strict=True)}
+            left |= {
+                f"{stem}.{e}.{part}.weight": rows
+                for part, rows in zip(parts, expert.chunk(len(parts)), strict=True)
+            }
 
 
 class Piece(NamedTuple):
-    """One of their tensors behind one of ours: its name and shape, how many rows of ours it fills, what it is multiplied by, and
-    whether its rows alternate between two halves of ours."""
+    """One of their tensors behind one of ours: its name and shape, how many rows of ours it fills,
+    what it is multiplied by, and whether its rows alternate between two halves of ours."""
 
     name: str
     shape: list[int]
@@ -387,7 +487,14 @@ def _pieces(model: HybridLM, family: Family, key: str, target: Tensor) -> Iterat
         heads = _mamba1_heads(model.spec, key)
         if heads > 1 and name.endswith(("_proj_weight", "_proj_bias", "A_log", ".D")):
             shape = [heads, shape[0] // heads, *shape[1:]]
-        yield Piece(name, shape, n, tuple(flat), _factor(model.spec, key, i, n), heads > 1 and ".in_proj." in name)
+        yield Piece(
+            name,
+            shape,
+            n,
+            tuple(flat),
+            _factor(model.spec, key, i, n),
+            heads > 1 and ".in_proj." in name,
+        )
 
 
 def _known(family: Family, key: str, spec: ArchSpec) -> bool:
@@ -398,7 +505,8 @@ def _known(family: Family, key: str, spec: ArchSpec) -> bool:
 
 
 def _mamba1_heads(spec: ArchSpec, key: str) -> int:
-    """Heads of a layer's Mamba-1: where there are several (Zamba), their tensors have an axis for them, and x and z alternate."""
+    """Heads of a layer's Mamba-1: where there are several (Zamba), their tensors have an axis for
+    them, and x and z alternate."""
     mixer = spec.stack[int(key.split(".")[1])].mixer if key.startswith("layers.") else None
     ssm = getattr(mixer, "ssm", mixer)
     return ssm.n_heads if isinstance(ssm, Mamba1Mixer) else 1
@@ -422,7 +530,8 @@ def _scales(factor: float | Tensor) -> bool:
 
 
 def _factor(spec: ArchSpec, key: str, part: int, rows: int) -> float | Tensor:
-    """What their tensor is multiplied by to be ours. `part` counts the pieces of a stack: q, k, v or gate, up."""
+    """What their tensor is multiplied by to be ours. `part` counts the pieces of a stack: q, k, v
+    or gate, up."""
     m, name = spec.constants, key.split(".", 2)[-1]
     if not m:
         return 1.0
@@ -458,6 +567,8 @@ def _in_proj_factor(spec: ArchSpec, key: str, rows: int) -> float | Tensor:
         return float(into)
     d_bc = ssm.n_groups * ssm.d_state
     widths = torch.tensor([ssm.d_ssm, ssm.d_ssm, d_bc, d_bc, ssm.n_heads])
-    factors = into * torch.tensor(spec.constants["ssm_multipliers"], dtype=torch.float32).repeat_interleave(widths)
+    factors = into * torch.tensor(
+        spec.constants["ssm_multipliers"], dtype=torch.float32
+    ).repeat_interleave(widths)
     assert len(factors) == rows
     return factors if key.endswith(".bias") else factors[:, None]

@@ -1,4 +1,5 @@
-"""Grouped-query attention, and the head group that the intra-hybrid block shares. Twin of live/modules/attention.py."""
+"""Grouped-query attention, and the head group that the intra-hybrid block shares. Twin of
+live/modules/attention.py."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -7,12 +8,23 @@ from pydantic import Field, model_validator
 
 from hybrid_core.mixers.base import Mixer
 from hybrid_core.terms import CacheTensor, Num, Term, Terms, least, product, visible_pairs, widest
-from hybrid_core.validation import Dim, Factor, Frozen, Length, Share, Theta, divides, quiet, rotates_pairs
+from hybrid_core.validation import (
+    Dim,
+    Factor,
+    Frozen,
+    Length,
+    Share,
+    Theta,
+    divides,
+    quiet,
+    rotates_pairs,
+)
 from hybrid_core.workload import Workload
 
 
 class RopeScaling(Frozen):
-    """Llama-3 frequency scaling: long wavelengths are slowed by `factor`, short ones kept, with a ramp between."""
+    """Llama-3 frequency scaling: long wavelengths are slowed by `factor`, short ones kept, with a
+    ramp between."""
 
     factor: Annotated[Factor, Field(ge=1)] = 32.0
     low_freq_factor: Factor = 1.0
@@ -22,17 +34,19 @@ class RopeScaling(Frozen):
     @model_validator(mode="after")
     def _rules(self) -> "RopeScaling":
         if self.high_freq_factor <= self.low_freq_factor:
-            raise ValueError(f"high_freq_factor: {self.high_freq_factor} - must be above low_freq_factor ({self.low_freq_factor})")
+            raise ValueError(
+                f"high_freq_factor: {self.high_freq_factor} - must be above low_freq_factor ({self.low_freq_factor})"
+            )
         return self
 
 
 class AttentionFields(Frozen):
     """What an attention layer and the section `attention` have in common.
 
-    `qk_norm`: RMSNorm of each query and key head. `output_gate`: a sigmoid gate of the input on every channel of the output.
-    `sink_logits`: a learnt logit per head in the softmax. `reuse_kv`: keys and values are those of the last layer before that made some.
-    `d_input`: width that the projections read, where it is not d_model. `softmax_scale`: instead of head_dim^-0.5.
-    """
+    `qk_norm`: RMSNorm of each query and key head. `output_gate`: a sigmoid gate of the input on
+    every channel of the output. `sink_logits`: a learnt logit per head in the softmax. `reuse_kv`:
+    keys and values are those of the last layer before that made some. `d_input`: width that the
+    projections read, where it is not d_model. `softmax_scale`: instead of head_dim^-0.5."""
 
     n_heads: Dim
     n_kv_heads: Dim
@@ -59,7 +73,8 @@ class AttentionFields(Frozen):
 
 
 class AttentionMixer(AttentionFields, Mixer):
-    """Grouped-query attention. Queries and keys are `head_dim` wide, values `v_head_dim`; RoPE turns the first `rope_dim` channels."""
+    """Grouped-query attention. Queries and keys are `head_dim` wide, values `v_head_dim`; RoPE
+    turns the first `rope_dim` channels."""
 
     kind: ClassVar[str] = "attention"
     letter: ClassVar[str] = "A"
@@ -68,7 +83,11 @@ class AttentionMixer(AttentionFields, Mixer):
     @model_validator(mode="before")
     @classmethod
     def _square(cls, data: Any) -> Any:
-        return {"v_head_dim": data["head_dim"]} | data if isinstance(data, dict) and "head_dim" in data else data
+        return (
+            {"v_head_dim": data["head_dim"]} | data
+            if isinstance(data, dict) and "head_dim" in data
+            else data
+        )
 
     @property
     def rope_dim(self) -> int:
@@ -78,7 +97,9 @@ class AttentionMixer(AttentionFields, Mixer):
     @property
     def rope(self) -> tuple[int, float, RopeScaling | None] | None:
         """What a table of rotations depends on."""
-        return (self.rope_dim, self.rope_theta, self.rope_scaling) if self.position == "rope" else None
+        return (
+            (self.rope_dim, self.rope_theta, self.rope_scaling) if self.position == "rope" else None
+        )
 
     def costs(self, d_model: int) -> "AttentionCosts":
         return AttentionCosts(self, d_model)
@@ -111,7 +132,8 @@ class AttentionHeadsCosts:
 
     @property
     def reads_back(self) -> bool:
-        """Whether a prefill takes keys and values from the cache, where they may have another dtype."""
+        """Whether a prefill takes keys and values from the cache, where they may have another
+        dtype."""
         return True
 
     @property
@@ -172,7 +194,8 @@ class AttentionHeadsCosts:
         ]
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """12 * d_model * (L + 1) / 2 where n_heads * head_dim = d_model; in general 6 (d_qk + n_heads v_head_dim) per visible pair."""
+        """12 * d_model * (L + 1) / 2 where n_heads * head_dim = d_model; in general 6 (d_qk +
+        n_heads v_head_dim) per visible pair."""
         return 3 * self._pair_flops() * visible_pairs(context_len, self.span) / context_len
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
@@ -191,31 +214,35 @@ class AttentionHeadsCosts:
         )
 
     def _operands(self, workload: Workload) -> int:
-        """Elements per token that are held during the kernel: projections, rotated queries and keys, and keys and values as read
-        back from a cache of another dtype."""
+        """Elements per token that are held during the kernel: projections, rotated queries and
+        keys, and keys and values as read back from a cache of another dtype."""
         s = self.spec
         rotated = (s.n_heads + s.n_kv_heads) * s.head_dim if s.position == "rope" else 0
         converted = self.reads_back and workload.kv_cache_dtype != workload.product_dtype
         return self.d_qkv + rotated + converted * s.n_kv_heads * (s.head_dim + s.v_head_dim)
 
     def _rotation(self, elements: int) -> Num:
-        """Halves swapped, product with the cosine, sum; where only a fraction is turned, also the join with the rest."""
+        """Halves swapped, product with the cosine, sum; where only a fraction is turned, also the
+        join with the rest."""
         turned = elements * self.spec.rope_dim / self.spec.head_dim
         return 3 * turned if turned == elements else max(3 * turned, 2 * turned + elements)
 
     def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
-        """Bytes of one call: inputs padded to one width, the heads' output, and either the log-sum-exp (float32) or, where
-        values were padded, the output without the padding."""
+        """Bytes of one call: inputs padded to one width, the heads' output, and either the
+        log-sum-exp (float32) or, where values were padded, the output without the padding."""
         s, width = self.spec, max(self.spec.head_dim, self.spec.v_head_dim)
         narrow = s.n_heads * (s.head_dim < width) + s.n_kv_heads * (s.head_dim != s.v_head_dim)
         padded = width * narrow
         cut = s.n_heads * s.v_head_dim if s.v_head_dim < width else 0
-        return rows * s.n_heads * width + widest(rows * padded + 4 * seq_len * s.n_heads, rows * cut)
+        return rows * s.n_heads * width + widest(
+            rows * padded + 4 * seq_len * s.n_heads, rows * cut
+        )
 
 
 @dataclass(frozen=True)
 class AttentionCosts(AttentionHeadsCosts):
-    """The heads plus the output projection: Table 1's 2 d_model^2 + 2 d_model head_dim n_kv at n_heads * head_dim = d_model."""
+    """The heads plus the output projection: Table 1's 2 d_model^2 + 2 d_model head_dim n_kv at
+    n_heads * head_dim = d_model."""
 
     def params(self) -> dict[str, int]:
         bias = {"out_bias": self.d_model} if self.spec.out_bias else {}

@@ -1,8 +1,8 @@
 """What every kind of mixer is: a frozen spec that YAML can name by its `kind`.
 
-Terms: design in the README, symbols as in Mamba-2 (arXiv 2405.21060) and Llama. A field made with `quiet` is written to YAML only
-where it differs from its default, so that a new option changes no saved design.
-"""
+Terms: design in the README, symbols as in Mamba-2 (arXiv 2405.21060) and Llama. A field made with
+`quiet` is written to YAML only where it differs from its default, so that a new option changes no
+saved design."""
 
 from collections.abc import Iterator
 from typing import Any, ClassVar
@@ -18,7 +18,8 @@ from hybrid_core.validation import (
 
 
 class Mixer(Frozen):
-    """What mixes tokens in one layer. `kind` names it in YAML, `letter` in a pattern (placement.py), in figures alone where it has none."""
+    """What mixes tokens in one layer. `kind` names it in YAML, `letter` in a pattern
+    (placement.py), in figures alone where it has none."""
 
     kind: ClassVar[str]
     letter: ClassVar[str]
@@ -54,4 +55,7 @@ def _descendants(cls: type[Any]) -> Iterator[type[Any]]:
         yield from _descendants(child)
 
 
-MIXER = (BeforeValidator(_read_mixer), PlainSerializer(_write_mixer))  # what makes a field of a mixer's type readable with `kind`
+MIXER = (
+    BeforeValidator(_read_mixer),
+    PlainSerializer(_write_mixer),
+)  # what makes a field of a mixer's type readable with `kind`

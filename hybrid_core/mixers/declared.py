@@ -12,10 +12,10 @@ from hybrid_core.validation import Count, Dim, Size
 class DeclaredMixer(Mixer):
     """A mixer known by its sizes alone, for what has no formula here yet.
 
-    Parameters: `matrix_params` in products with every token, `other_params` in none, and a depthwise convolution of `conv_channels`
-    over `d_conv` inputs. Cache in elements of one sequence: `state`, the convolution's inputs, `kv_per_token`. FLOPs beside the
-    products: `flops_per_token`, and `flops_per_pair` of positions.
-    """
+    Parameters: `matrix_params` in products with every token, `other_params` in none, and a
+    depthwise convolution of `conv_channels` over `d_conv` inputs. Cache in elements of one
+    sequence: `state`, the convolution's inputs, `kv_per_token`. FLOPs beside the products:
+    `flops_per_token`, and `flops_per_pair` of positions."""
 
     kind: ClassVar[str] = "declared"
     letter: ClassVar[str] = "R"
@@ -33,7 +33,9 @@ class DeclaredMixer(Mixer):
         return SizedCosts(
             d_model,
             Sizes(
-                matrices=(("matrices", Matrix(1, self.matrix_params)),) if self.matrix_params else (),
+                matrices=(("matrices", Matrix(1, self.matrix_params)),)
+                if self.matrix_params
+                else (),
                 vectors=self.other_params,
                 conv_channels=self.conv_channels,
                 d_conv=self.d_conv,

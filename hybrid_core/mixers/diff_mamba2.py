@@ -10,8 +10,9 @@ from hybrid_core.workload import Workload
 
 
 class DiffMamba2Mixer(Mamba2Mixer):
-    """Differential Mamba-2: two branches of half the inner width, each with its own z, x, B, C and dt. Heads share B and C by group,
-    so two branches are the two halves of the groups of one Mamba-2; `n_groups` counts those of both."""
+    """Differential Mamba-2: two branches of half the inner width, each with its own z, x, B, C and
+    dt. Heads share B and C by group, so two branches are the two halves of the groups of one
+    Mamba-2; `n_groups` counts those of both."""
 
     kind: ClassVar[str] = "diff_mamba2"
     letter: ClassVar[str] = "N"
@@ -25,26 +26,40 @@ class DiffMamba2Mixer(Mamba2Mixer):
 
 @dataclass(frozen=True)
 class DiffMamba2Costs(Mamba2HeadsCosts):
-    """The heads of both branches, whose groups `spec.n_groups` counts, norm, lambda, and a projection per branch."""
+    """The heads of both branches, whose groups `spec.n_groups` counts, norm, lambda, and a
+    projection per branch."""
 
     spec: DiffMamba2Mixer
 
     def params(self) -> dict[str, int]:
         s = self.spec
-        own = {"norm": s.d_ssm if s.norm == "group" else 0, "scalar": 4 * s.d_state if s.scalar == "diff_t" else 0}
+        own = {
+            "norm": s.d_ssm if s.norm == "group" else 0,
+            "scalar": 4 * s.d_state if s.scalar == "diff_t" else 0,
+        }
         return super().params() | own | {"out": s.d_ssm * self.d_model}
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return [*super().forward_flops(seq_len), product("out", seq_len, self.spec.d_ssm, self.d_model)]
+        return [
+            *super().forward_flops(seq_len),
+            product("out", seq_len, self.spec.d_ssm, self.d_model),
+        ]
 
     def decode_flops(self, context_len: Num) -> Terms:
-        return [*super().decode_flops(context_len), product("out", 1, self.spec.d_ssm, self.d_model)]
+        return [
+            *super().decode_flops(context_len),
+            product("out", 1, self.spec.d_ssm, self.d_model),
+        ]
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """The gated scan; norm; the second branch scaled, its sign, and the join of both; the output projection."""
+        """The gated scan; norm; the second branch scaled, its sign, and the join of both; the
+        output projection."""
         s, rows = self.spec, seq_len * workload.element_bytes
         joined = s.d_ssm * (2.5 + (0.5 if s.scalar == "diff_t" else 0))
         return widest(
             self.gated_workspace(seq_len, workload),
-            rows * widest(3 * s.d_ssm if s.norm == "group" else 0, joined, joined - s.d_ssm / 2 + self.d_model),
+            rows
+            * widest(
+                3 * s.d_ssm if s.norm == "group" else 0, joined, joined - s.d_ssm / 2 + self.d_model
+            ),
         )

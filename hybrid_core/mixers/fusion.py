@@ -1,4 +1,5 @@
-"""The axes along which two branches of one layer are fused (paper, Appendix D), and what goes together."""
+"""The axes along which two branches of one layer are fused (paper, Appendix D), and what goes
+together."""
 
 from typing import Literal
 
@@ -26,8 +27,16 @@ Out = Literal["separate", "joint"]
 def fusible(fusion: Fusion, value: Value, out: Out, d_ssm: int, width: int) -> None:
     """Raise unless the axes go together, where the attention branch is `width` wide."""
     if fusion == "concat" and out == "separate":
-        raise ValueError("fusion: 'concat' - needs out 'joint': two outputs of width d_model cannot be concatenated into one")
+        raise ValueError(
+            "fusion: 'concat' - needs out 'joint': two outputs of width d_model cannot be concatenated into one"
+        )
     joint_sum = out == "joint" and fusion != "concat"
     if (value == "shared" or joint_sum) and d_ssm != width:
-        why = "value 'shared'" if value == "shared" else f"fusion {fusion!r} before a joint projection"
-        raise ValueError(f"d_ssm: {d_ssm} - {why} needs d_ssm equal to n_heads * v_head_dim ({width})")
+        why = (
+            "value 'shared'"
+            if value == "shared"
+            else f"fusion {fusion!r} before a joint projection"
+        )
+        raise ValueError(
+            f"d_ssm: {d_ssm} - {why} needs d_ssm equal to n_heads * v_head_dim ({width})"
+        )

@@ -10,7 +10,8 @@ from hybrid_core.validation import Dim, divides
 
 
 class GatedDeltaNetMixer(Mixer):
-    """Gated DeltaNet (arXiv 2412.06464) as in Qwen3-Next: a delta-rule state of key by value channels for each value head."""
+    """Gated DeltaNet (arXiv 2412.06464) as in Qwen3-Next: a delta-rule state of key by value
+    channels for each value head."""
 
     kind: ClassVar[str] = "gated_deltanet"
     letter: ClassVar[str] = "R"
@@ -26,8 +27,9 @@ class GatedDeltaNetMixer(Mixer):
         return self
 
     def costs(self, d_model: int) -> SizedCosts:
-        """q, k, v and the gate z; two numbers a head for decay and step; a norm of the value head's width. Per state element and token:
-        decay (1), what the key recalls (2), the correction written (2), what the query reads (2)."""
+        """q, k, v and the gate z; two numbers a head for decay and step; a norm of the value head's
+        width. Per state element and token: decay (1), what the key recalls (2), the correction
+        written (2), what the query reads (2)."""
         d_k, d_v = self.n_k_heads * self.k_head_dim, self.n_v_heads * self.v_head_dim
         state = self.n_v_heads * self.k_head_dim * self.v_head_dim
         return SizedCosts(

@@ -17,11 +17,11 @@ from hybrid_core.workload import Workload
 
 
 class IntraMixer(Mixer):
-    """Attention heads and SSM heads side by side in one block, fused along five axes (paper, Appendix D).
+    """Attention heads and SSM heads side by side in one block, fused along five axes (paper,
+    Appendix D).
 
-    `ssm_norm`: the SSM branch keeps Mamba-2's gated norm (Falcon-H1). `whole_norm`: the norm of a branch spans it whole, not
-    each head of it (Hymba, whose SSM is a Mamba-1).
-    """
+    `ssm_norm`: the SSM branch keeps Mamba-2's gated norm (Falcon-H1). `whole_norm`: the norm of a
+    branch spans it whole, not each head of it (Hymba, whose SSM is a Mamba-1)."""
 
     kind: ClassVar[str] = "intra"
     letter: ClassVar[str] = "H"
@@ -40,9 +40,13 @@ class IntraMixer(Mixer):
         fusible(self.fusion, self.value, self.out, self.ssm.d_ssm, self.d_attention)
         if isinstance(self.ssm, Mamba1Mixer):
             if self.value == "shared":
-                raise ValueError("value: 'shared' - needs a Mamba-2 branch: Mamba-1 makes dt, B and C from its own values")
+                raise ValueError(
+                    "value: 'shared' - needs a Mamba-2 branch: Mamba-1 makes dt, B and C from its own values"
+                )
             if self.ssm_norm:
-                raise ValueError("ssm_norm: True - needs a Mamba-2 branch: Mamba-1 has no gated norm")
+                raise ValueError(
+                    "ssm_norm: True - needs a Mamba-2 branch: Mamba-1 has no gated norm"
+                )
         return self
 
     @property
@@ -80,7 +84,9 @@ class IntraCosts:
     @property
     def _n_gates(self) -> int:
         """One sigmoid gate per head of either branch."""
-        return self.spec.attention.n_heads + self.spec.ssm.n_heads if self.spec.scalar == "gate" else 0
+        return (
+            self.spec.attention.n_heads + self.spec.ssm.n_heads if self.spec.scalar == "gate" else 0
+        )
 
     @property
     def _d_out(self) -> int:
@@ -90,26 +96,46 @@ class IntraCosts:
 
     def params(self) -> dict[str, int]:
         attention, ssm = self.branches
-        scalar = {"none": 0, "scale": self._d_both, "gate": self.d_model * self._n_gates, "diff_t": 4 * self.spec.attention.head_dim}
-        own = {"norm": self._d_both if self.spec.norm == "group" else 0, "scalar": scalar[self.spec.scalar]}
+        scalar = {
+            "none": 0,
+            "scale": self._d_both,
+            "gate": self.d_model * self._n_gates,
+            "diff_t": 4 * self.spec.attention.head_dim,
+        }
+        own = {
+            "norm": self._d_both if self.spec.norm == "group" else 0,
+            "scalar": scalar[self.spec.scalar],
+        }
         if self.spec.ssm_norm and getattr(self.spec.ssm, "gated_norm", True):
             own["ssm_norm"] = self.spec.ssm.d_ssm
-        return attention.params() | ssm.params() | own | {"out": self._d_out * self.d_model, "out_bias": self._out_biases * self.d_model}
+        return (
+            attention.params()
+            | ssm.params()
+            | own
+            | {"out": self._d_out * self.d_model, "out_bias": self._out_biases * self.d_model}
+        )
 
     @property
     def _out_biases(self) -> int:
         """Of the two output projections, or of the one."""
         ssm = self.spec.ssm
-        biases = (self.spec.attention.out_bias, ssm.proj_bias if isinstance(ssm, Mamba1Mixer) else ssm.out_bias)
+        biases = (
+            self.spec.attention.out_bias,
+            ssm.proj_bias if isinstance(ssm, Mamba1Mixer) else ssm.out_bias,
+        )
         return sum(biases) if self.spec.out == "separate" else any(biases)
 
     def forward_flops(self, seq_len: Num) -> Terms:
         attention, ssm = self.branches
-        return attention.forward_flops(seq_len) + ssm.forward_flops(seq_len) + self._own_flops(seq_len)
+        return (
+            attention.forward_flops(seq_len) + ssm.forward_flops(seq_len) + self._own_flops(seq_len)
+        )
 
     def decode_flops(self, context_len: Num) -> Terms:
         attention, ssm = self.branches
-        return attention.decode_flops(context_len) + ssm.decode_flops(context_len) + self._own_flops(1)
+        return (
+            attention.decode_flops(context_len) + ssm.decode_flops(context_len) + self._own_flops(1)
+        )
 
     def _own_flops(self, tokens: Num) -> Terms:
         gate = [product("gate", tokens, self.d_model, self._n_gates)] if self._n_gates else []
@@ -124,14 +150,21 @@ class IntraCosts:
         return attention.reads(context_len) + ssm.reads(context_len)
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """The attention branch; the Mamba-2 branch beside its output (and the shared values); norms; the scalar; projections and fusion."""
+        """The attention branch; the Mamba-2 branch beside its output (and the shared values);
+        norms; the scalar; projections and fusion."""
         (attention, ssm), s = self.branches, self.spec
         rows = seq_len * workload.element_bytes
         d_a, d_s = s.d_attention, s.ssm.d_ssm
         values = d_a if s.value == "shared" else 0
-        # The scan's output and the projection that its gate is part of stay until both norms are there.
+        # The scan's output and the projection that its gate is part of stay until both norms are
+        # there.
         norm = ssm.d_in_proj + d_s + widest(3 * d_a, 2 * d_a + 3 * d_s) if s.norm == "group" else 0
-        scaled = {"none": 0, "scale": 2 * self._d_both, "gate": 2 * self._d_both, "diff_t": self._d_both + d_s}[s.scalar]
+        scaled = {
+            "none": 0,
+            "scale": 2 * self._d_both,
+            "gate": 2 * self._d_both,
+            "diff_t": self._d_both + d_s,
+        }[s.scalar]
         fused = 3 * self.d_model if s.out == "separate" else self._d_out + self.d_model
         return widest(
             rows * values + attention.workspace(seq_len, workload),

@@ -8,7 +8,8 @@ from hybrid_core.validation import Dim
 
 
 class KimiDeltaMixer(Mixer):
-    """Kimi Delta Attention: the delta rule with a decay per channel; forget and output gates through a bottleneck of `head_dim`."""
+    """Kimi Delta Attention: the delta rule with a decay per channel; forget and output gates
+    through a bottleneck of `head_dim`."""
 
     kind: ClassVar[str] = "kda"
     letter: ClassVar[str] = "R"

@@ -13,12 +13,12 @@ from hybrid_core.workload import Workload
 
 
 class Mamba1Fields(Frozen):
-    """What a Mamba-1 layer and the section `ssm` have in common. `dt_rank` is d_model / 16 in the published models.
+    """What a Mamba-1 layer and the section `ssm` have in common. `dt_rank` is d_model / 16 in the
+    published models.
 
-    `dt_bc_norm`: RMSNorm of dt (at its rank), B and C, as in Jamba; `dt_bc_weight` False: without weights, and with an epsilon of its
-    own, as in Falcon-Mamba.
-    `n_heads`: channels in that many heads, each with its own dt, B and C, as in Zamba.
-    """
+    `dt_bc_norm`: RMSNorm of dt (at its rank), B and C, as in Jamba; `dt_bc_weight` False: without
+    weights, and with an epsilon of its own, as in Falcon-Mamba. `n_heads`: channels in that many
+    heads, each with its own dt, B and C, as in Zamba."""
 
     d_ssm: Dim
     d_state: Dim = 16
@@ -38,7 +38,8 @@ class Mamba1Fields(Frozen):
 
 
 class Mamba1Mixer(Mamba1Fields, Mixer):
-    """Mamba-1 (arXiv 2312.00752): a decay for every channel and state, dt through a bottleneck of `dt_rank`."""
+    """Mamba-1 (arXiv 2312.00752): a decay for every channel and state, dt through a bottleneck of
+    `dt_rank`."""
 
     kind: ClassVar[str] = "mamba1"
     letter: ClassVar[str] = "M"
@@ -53,7 +54,8 @@ PIECE, LANES, CACHED = 256, 16, 2**18
 
 @dataclass(frozen=True)
 class Mamba1HeadsCosts:
-    """Projection to x and z, convolution, projections to dt, B, C, selective scan and gate, without the output projection."""
+    """Projection to x and z, convolution, projections to dt, B, C, selective scan and gate, without
+    the output projection."""
 
     spec: Mamba1Mixer
     d_model: int
@@ -81,7 +83,8 @@ class Mamba1HeadsCosts:
         }
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        """The scan per token and state element: dt x B (1), decay and add (2), product with C and sum (2)."""
+        """The scan per token and state element: dt x B (1), decay and add (2), product with C and
+        sum (2)."""
         s = self.spec
         return [
             product("in_proj", seq_len, self.d_model, 2 * s.d_ssm),
@@ -106,7 +109,8 @@ class Mamba1HeadsCosts:
         return self.cache(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """3 (9 d_ssm d_state + 2 d_ssm), the parallel scan of Appendix C, which does not depend on how A is shared."""
+        """3 (9 d_ssm d_state + 2 d_ssm), the parallel scan of Appendix C, which does not depend on
+        how A is shared."""
         return 3 * (9 * self.spec.d_ssm * self.spec.d_state + 2 * self.spec.d_ssm)
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
@@ -115,9 +119,10 @@ class Mamba1HeadsCosts:
         return 2 * (s.d_ssm * s.d_state + s.d_conv * s.d_ssm)
 
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Beside the projection to x and z: the convolution (padded input, two partial sums); dt, B and C, also normed; dt in float32;
-        the scan's pieces, then y in float32, by pieces, joined and rounded; the gate. B and C without a norm are parts of one
-        tensor with dt, which stays; normed, they are tensors of their own."""
+        """Beside the projection to x and z: the convolution (padded input, two partial sums); dt, B
+        and C, also normed; dt in float32; the scan's pieces, then y in float32, by pieces, joined
+        and rounded; the gate. B and C without a norm are parts of one tensor with dt, which stays;
+        normed, they are tensors of their own."""
         s, width = self.spec, workload.element_bytes
         rows, exact = seq_len * width, 4 * seq_len
         narrow = rows * self.d_x_proj
@@ -129,20 +134,28 @@ class Mamba1HeadsCosts:
             rows * s.d_ssm
             + kept
             + exact * s.d_ssm
-            + widest(self._pieces_workspace(seq_len, workload.batch_size), (2 * exact + rows) * s.d_ssm),
+            + widest(
+                self._pieces_workspace(seq_len, workload.batch_size), (2 * exact + rows) * s.d_ssm
+            ),
         )
 
     def _pieces_workspace(self, seq_len: Num, batch_size: int) -> Num:
         """Bytes inside the last piece of the scan (float32), beside the outputs of those before."""
-        s, lanes = self.spec, LANES if LANES * batch_size * self.spec.d_ssm * self.spec.d_state <= CACHED else 1
+        s, lanes = (
+            self.spec,
+            LANES if LANES * batch_size * self.spec.d_ssm * self.spec.d_state <= CACHED else 1,
+        )
         pieces = last_pieces(seq_len, PIECE)
         return 4 * widest(
-            *(s.d_ssm * (before + self._piece_workspace(length, lanes)) + 2 * s.d_state * length for before, length in pieces)
+            *(
+                s.d_ssm * (before + self._piece_workspace(length, lanes)) + 2 * s.d_state * length
+                for before, length in pieces
+            )
         )
 
     def _piece_workspace(self, length: Num, lanes: int) -> Num:
-        """Elements per channel, beside B and C: dt, dt x, y token by token and stacked, states. Lanes add elapsed dt, what entered
-        them, its sum with y, and the join."""
+        """Elements per channel, beside B and C: dt, dt x, y token by token and stacked, states.
+        Lanes add elapsed dt, what entered them, its sum with y, and the join."""
         per_lane = np.maximum(-(-length // lanes), 1)
         states = -(-length // per_lane) * self.spec.d_state
         if lanes == 1:
@@ -155,12 +168,20 @@ class Mamba1Costs(Mamba1HeadsCosts):
     """The heads plus the output projection."""
 
     def params(self) -> dict[str, int]:
-        return super().params() | {"out": self.spec.d_ssm * self.d_model, "out_bias": self.d_model * self.spec.proj_bias}
+        return super().params() | {
+            "out": self.spec.d_ssm * self.d_model,
+            "out_bias": self.d_model * self.spec.proj_bias,
+        }
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return [*super().forward_flops(seq_len), product("out", seq_len, self.spec.d_ssm, self.d_model)]
+        return [
+            *super().forward_flops(seq_len),
+            product("out", seq_len, self.spec.d_ssm, self.d_model),
+        ]
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The gated scan; the output projection beside the projection to x and z."""
         rows = seq_len * workload.element_bytes
-        return widest(self.gated_workspace(seq_len, workload), rows * (3 * self.spec.d_ssm + self.d_model))
+        return widest(
+            self.gated_workspace(seq_len, workload), rows * (3 * self.spec.d_ssm + self.d_model)
+        )

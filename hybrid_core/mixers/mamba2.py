@@ -1,4 +1,5 @@
-"""Mamba-2, and the head group that the intra-hybrid block shares. Twin of live/modules/mamba2.py."""
+"""Mamba-2, and the head group that the intra-hybrid block shares. Twin of
+live/modules/mamba2.py."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Self
@@ -7,7 +8,16 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from hybrid_core.mixers.base import Mixer
-from hybrid_core.terms import CacheTensor, MixerCosts, Num, Term, Terms, last_pieces, product, widest
+from hybrid_core.terms import (
+    CacheTensor,
+    MixerCosts,
+    Num,
+    Term,
+    Terms,
+    last_pieces,
+    product,
+    widest,
+)
 from hybrid_core.validation import Dim, Frozen, PowerOfTwo, divides, quiet
 from hybrid_core.workload import Workload
 
@@ -15,9 +25,9 @@ from hybrid_core.workload import Workload
 class Mamba2Fields(Frozen):
     """What a Mamba-2 layer and the section `ssm` have in common.
 
-    `gated_norm`: the RMSNorm after the gate. `norm_first`: it stands before the gate. `in_bias`, `out_bias`, `conv_bias`: of the
-    projections and the convolution. `dt_min`: dt is no smaller (the low end of a config's `time_step_limit`).
-    """
+    `gated_norm`: the RMSNorm after the gate. `norm_first`: it stands before the gate. `in_bias`,
+    `out_bias`, `conv_bias`: of the projections and the convolution. `dt_min`: dt is no smaller (the
+    low end of a config's `time_step_limit`)."""
 
     d_ssm: Dim
     head_dim: Dim = 128
@@ -40,7 +50,8 @@ class Mamba2Fields(Frozen):
 
 
 class Mamba2Mixer(Mamba2Fields, Mixer):
-    """Mamba-2: scalar decay per head, inner width `d_ssm`, state `d_state` per channel. `chunk_size` is how the scan is computed."""
+    """Mamba-2: scalar decay per head, inner width `d_ssm`, state `d_state` per channel.
+    `chunk_size` is how the scan is computed."""
 
     kind: ClassVar[str] = "mamba2"
     letter: ClassVar[str] = "M"
@@ -63,7 +74,8 @@ CACHED = 2**17  # how many pairs of positions the eager scan works on at once (k
 
 @dataclass(frozen=True)
 class Mamba2HeadsCosts:
-    """Input projection, convolution and scan, without gated norm and output projection. `own_x`: x has its own projection."""
+    """Input projection, convolution and scan, without gated norm and output projection. `own_x`: x
+    has its own projection."""
 
     spec: Mamba2Mixer
     d_model: int
@@ -84,10 +96,15 @@ class Mamba2HeadsCosts:
         } | ({"in_bias": self.d_in_proj} if s.in_bias else {})
 
     def _chunk_flops(self, length: Num) -> Num:
-        """One chunk of the SSD scan: C B^T per group, then per head the masked product with x, the chunk's state, the part
-        that the incoming state adds, and the state's multiply-add (arXiv 2405.21060, Section 6)."""
+        """One chunk of the SSD scan: C B^T per group, then per head the masked product with x, the
+        chunk's state, the part that the incoming state adds, and the state's multiply-add (arXiv
+        2405.21060, Section 6)."""
         s = self.spec
-        per_head = 2 * length**2 * s.head_dim + 4 * length * s.d_state * s.head_dim + 2 * s.d_state * s.head_dim
+        per_head = (
+            2 * length**2 * s.head_dim
+            + 4 * length * s.d_state * s.head_dim
+            + 2 * s.d_state * s.head_dim
+        )
         return s.n_groups * 2 * length**2 * s.d_state + s.n_heads * per_head
 
     def forward_flops(self, seq_len: Num) -> Terms:
@@ -97,7 +114,8 @@ class Mamba2HeadsCosts:
         return self._terms(seq_len, scan)
 
     def decode_flops(self, context_len: Num) -> Terms:
-        """The scan's step per state element: dt x B (1), decay and add (2), product with C and sum (2)."""
+        """The scan's step per state element: dt x B (1), decay and add (2), product with C and sum
+        (2)."""
         return self._terms(1, 5 * self.spec.d_ssm * self.spec.d_state)
 
     def _terms(self, tokens: Num, scan: Num) -> Terms:
@@ -126,8 +144,9 @@ class Mamba2HeadsCosts:
         return 2 * (s.d_ssm * s.d_state + s.d_conv * s.d_xbc)
 
     def scan_workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Bytes until y is there: the projection, which z keeps alive, and beside it the convolution (padded input, two partial
-        sums) or its output, dt (float32) and the scan. A shared x is joined to B and C first."""
+        """Bytes until y is there: the projection, which z keeps alive, and beside it the
+        convolution (padded input, two partial sums) or its output, dt (float32) and the scan. A
+        shared x is joined to B and C first."""
         s, width = self.spec, workload.element_bytes
         rows = seq_len * width
         held = rows * (self.d_in_proj + (0 if self.own_x else s.d_ssm))
@@ -136,24 +155,36 @@ class Mamba2HeadsCosts:
         return held + widest(
             joined + 3 * rows * s.d_xbc,
             rows * s.d_xbc + 2 * dt,
-            rows * s.d_xbc + dt + widest(self._chunks_workspace(seq_len, workload), 2 * rows * s.d_ssm),
+            rows * s.d_xbc
+            + dt
+            + widest(self._chunks_workspace(seq_len, workload), 2 * rows * s.d_ssm),
         )
 
     def _chunks_workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Bytes inside the last whole chunk, or the shorter one after it, beside the outputs of those before."""
+        """Bytes inside the last whole chunk, or the shorter one after it, beside the outputs of
+        those before."""
         s, width = self.spec, workload.element_bytes
-        read = 4 * s.d_ssm * s.d_state if workload.scan_dtype != "fp32" else 0  # the cache's state in float32
+        read = (
+            4 * s.d_ssm * s.d_state if workload.scan_dtype != "fp32" else 0
+        )  # the cache's state in float32
         chunks = last_pieces(seq_len, s.chunk_size)
         # What the first chunk starts from is the cache itself.
-        held = [4 * s.d_ssm * s.d_state * (before > 0) + width * before * s.d_ssm for before, _ in chunks]
+        held = [
+            4 * s.d_ssm * s.d_state * (before > 0) + width * before * s.d_ssm
+            for before, _ in chunks
+        ]
         inside = [self._chunk_workspace(length, width, workload.batch_size) for _, length in chunks]
         return read + widest(*(a + b for a, b in zip(held, inside, strict=True)))
 
     def _chunk_workspace(self, length: Num, width: int, batch_size: int) -> Num:
-        """Bytes inside one chunk: decays between all pairs of positions and their product with the scores, for a few heads at a time beside
-        the outputs of those before; then what the states add, and the state after it."""
+        """Bytes inside one chunk: decays between all pairs of positions and their product with the
+        scores, for a few heads at a time beside the outputs of those before; then what the states
+        add, and the state after it."""
         s = self.spec
-        pairs, per_head = length**2, width * length * s.n_groups * s.head_dim  # of one head of each group
+        pairs, per_head = (
+            length**2,
+            width * length * s.n_groups * s.head_dim,
+        )  # of one head of each group
         slab, states = width * length * s.d_ssm, 4 * s.d_ssm * s.d_state
         at_once = np.maximum(1, CACHED // np.maximum(1, batch_size * s.n_groups * pairs))
         pieces = last_pieces(s.n_heads // s.n_groups, at_once)
@@ -164,7 +195,9 @@ class Mamba2HeadsCosts:
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The scan, then y, silu(z) and their product beside the projection."""
         rows = seq_len * workload.element_bytes
-        return widest(self.scan_workspace(seq_len, workload), rows * (self.d_in_proj + 3 * self.spec.d_ssm))
+        return widest(
+            self.scan_workspace(seq_len, workload), rows * (self.d_in_proj + 3 * self.spec.d_ssm)
+        )
 
 
 @dataclass(frozen=True)
@@ -173,17 +206,29 @@ class Mamba2Costs(Mamba2HeadsCosts):
 
     def params(self) -> dict[str, int]:
         s = self.spec
-        own = {"norm": s.d_ssm * s.gated_norm, "out": s.d_ssm * self.d_model, "out_bias": self.d_model * s.out_bias}
+        own = {
+            "norm": s.d_ssm * s.gated_norm,
+            "out": s.d_ssm * self.d_model,
+            "out_bias": self.d_model * s.out_bias,
+        }
         return super().params() | {part: n for part, n in own.items() if n}
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return [*super().forward_flops(seq_len), product("out", seq_len, self.spec.d_ssm, self.d_model)]
+        return [
+            *super().forward_flops(seq_len),
+            product("out", seq_len, self.spec.d_ssm, self.d_model),
+        ]
 
     def decode_flops(self, context_len: Num) -> Terms:
-        return [*super().decode_flops(context_len), product("out", 1, self.spec.d_ssm, self.d_model)]
+        return [
+            *super().decode_flops(context_len),
+            product("out", 1, self.spec.d_ssm, self.d_model),
+        ]
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
         """The gated scan, whose operands the norm keeps alive; the output projection."""
         s, rows = self.spec, seq_len * workload.element_bytes
         norm = rows * (self.d_in_proj + (3 if s.n_groups == 1 else 4) * s.d_ssm)
-        return widest(self.gated_workspace(seq_len, workload), norm, rows * (s.d_ssm + self.d_model))
+        return widest(
+            self.gated_workspace(seq_len, workload), norm, rows * (s.d_ssm + self.d_model)
+        )

@@ -8,8 +8,9 @@ from hybrid_core.validation import Dim, quiet
 
 
 class LatentAttentionMixer(Mixer):
-    """Multi-head latent attention (DeepSeek, Kimi): keys and values are expanded from a latent of `kv_rank`, which is what the cache
-    holds, beside `rope_head_dim` channels of a key that all heads share. `q_rank`: queries come from a latent too."""
+    """Multi-head latent attention (DeepSeek, Kimi): keys and values are expanded from a latent of
+    `kv_rank`, which is what the cache holds, beside `rope_head_dim` channels of a key that all
+    heads share. `q_rank`: queries come from a latent too."""
 
     kind: ClassVar[str] = "mla"
     letter: ClassVar[str] = "A"
@@ -22,16 +23,21 @@ class LatentAttentionMixer(Mixer):
     bias: bool = quiet(False)
 
     def costs(self, d_model: int) -> SizedCosts:
-        """The cache holds the latent and the shared key channels, as serving engines do; transformers expands them first.
+        """The cache holds the latent and the shared key channels, as serving engines do;
+        transformers expands them first.
 
-        A prefill expands the latent to keys and values: n_heads (d_qk + d_v) multiply-adds a pair. A decode step absorbs the expansion into
-        queries and outputs (the same products, `kv_b`, once a token) and attends over the latent itself, which every head reads whole:
-        n_heads ((kv_rank + rope_head_dim) + kv_rank) a pair (DeepSeek-V2, arXiv 2405.04434, Section 2.1.2 and Appendix C).
-        """
+        A prefill expands the latent to keys and values: n_heads (d_qk + d_v) multiply-adds a pair.
+        A decode step absorbs the expansion into queries and outputs (the same products, `kv_b`,
+        once a token) and attends over the latent itself, which every head reads whole: n_heads
+        ((kv_rank + rope_head_dim) + kv_rank) a pair (DeepSeek-V2, arXiv 2405.04434, Section 2.1.2
+        and Appendix C)."""
         qk = self.nope_head_dim + self.rope_head_dim
         queries: tuple[tuple[str, Matrix], ...] = (("q", Matrix(d_model, self.n_heads * qk)),)
         if self.q_rank:
-            queries = (("q_a", Matrix(d_model, self.q_rank)), ("q_b", Matrix(self.q_rank, self.n_heads * qk)))
+            queries = (
+                ("q_a", Matrix(d_model, self.q_rank)),
+                ("q_b", Matrix(self.q_rank, self.n_heads * qk)),
+            )
         rank = self.kv_rank + self.rope_head_dim
         return SizedCosts(
             d_model,
@@ -39,10 +45,15 @@ class LatentAttentionMixer(Mixer):
                 matrices=(
                     *queries,
                     ("kv_a", Matrix(d_model, rank)),
-                    ("kv_b", Matrix(self.kv_rank, self.n_heads * (self.nope_head_dim + self.v_head_dim))),
+                    (
+                        "kv_b",
+                        Matrix(self.kv_rank, self.n_heads * (self.nope_head_dim + self.v_head_dim)),
+                    ),
                     ("out", Matrix(self.n_heads * self.v_head_dim, d_model)),
                 ),
-                vectors=self.kv_rank + (self.q_rank or 0) + self.bias * ((self.q_rank or 0) + rank + d_model),
+                vectors=self.kv_rank
+                + (self.q_rank or 0)
+                + self.bias * ((self.q_rank or 0) + rank + d_model),
                 kv=rank,
                 pair_flops=2 * self.n_heads * (qk + self.v_head_dim),
                 decode_pair_flops=2 * self.n_heads * (rank + self.kv_rank),

@@ -10,7 +10,8 @@ from hybrid_core.validation import Dim, divides
 
 
 class RgLruMixer(Mixer):
-    """RG-LRU (arXiv 2402.19427): a gated linear recurrence of `width` channels, gates block-diagonal over `n_blocks`."""
+    """RG-LRU (arXiv 2402.19427): a gated linear recurrence of `width` channels, gates
+    block-diagonal over `n_blocks`."""
 
     kind: ClassVar[str] = "rg_lru"
     letter: ClassVar[str] = "R"
@@ -24,7 +25,8 @@ class RgLruMixer(Mixer):
         return self
 
     def costs(self, d_model: int) -> SizedCosts:
-        """Two projections in, one out, all with biases; two gates of n_blocks square blocks; a decay per channel."""
+        """Two projections in, one out, all with biases; two gates of n_blocks square blocks; a
+        decay per channel."""
         block = self.width // self.n_blocks
         return SizedCosts(
             d_model,

@@ -17,12 +17,13 @@ from hybrid_core.workload import Workload
 
 
 class SharedBlockMixer(Mixer):
-    """Zamba's layer: a Transformer block whose weights layers share, then an SSM of the layer's own that reads its input and the
-    block's output, projected. The block reads the layer's input beside the embeddings: twice d_model (`attention.d_input`).
+    """Zamba's layer: a Transformer block whose weights layers share, then an SSM of the layer's own
+    that reads its input and the block's output, projected. The block reads the layer's input beside
+    the embeddings: twice d_model (`attention.d_input`).
 
-    Layers with the same `block` share its weights. `adapter_rank`: low-rank adapters of this layer's own on the block's
-    feed-forward, and on its queries, keys and values too where `attention_adapters`.
-    """
+    Layers with the same `block` share its weights. `adapter_rank`: low-rank adapters of this
+    layer's own on the block's feed-forward, and on its queries, keys and values too where
+    `attention_adapters`."""
 
     kind: ClassVar[str] = "shared_block"
     letter: ClassVar[str] = "Z"
@@ -58,9 +59,15 @@ class SharedBlockCosts:
         return self.spec.ssm.costs(self.d_model)
 
     def shared_params(self) -> dict[Any, int]:
-        """What layers with the same block have in common: the block with its norms, of the doubled input and before the feed-forward."""
+        """What layers with the same block have in common: the block with its norms, of the doubled
+        input and before the feed-forward."""
         s = self.spec
-        block = sum(self.attention.params().values()) + ffn.params(s.ffn, self.d_model) + self.attention.d_in + self.d_model
+        block = (
+            sum(self.attention.params().values())
+            + ffn.params(s.ffn, self.d_model)
+            + self.attention.d_in
+            + self.d_model
+        )
         return {("shared_block", s.block): block}
 
     def params(self) -> dict[str, int]:
@@ -73,7 +80,8 @@ class SharedBlockCosts:
 
     @property
     def _adapter_ends(self) -> int:
-        """Channels that the low-rank pairs join: beside the feed-forward's way in, and beside queries, keys and values."""
+        """Channels that the low-rank pairs join: beside the feed-forward's way in, and beside
+        queries, keys and values."""
         s, a = self.spec, self.attention
         if not s.adapter_rank:
             return 0
@@ -84,10 +92,14 @@ class SharedBlockCosts:
         return ends
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return self._flops(seq_len, self.attention.forward_flops(seq_len), self.ssm.forward_flops(seq_len))
+        return self._flops(
+            seq_len, self.attention.forward_flops(seq_len), self.ssm.forward_flops(seq_len)
+        )
 
     def decode_flops(self, context_len: Num) -> Terms:
-        return self._flops(1, self.attention.decode_flops(context_len), self.ssm.decode_flops(context_len))
+        return self._flops(
+            1, self.attention.decode_flops(context_len), self.ssm.decode_flops(context_len)
+        )
 
     def _flops(self, tokens: Num, attention: Terms, ssm: Terms) -> Terms:
         block = attention + ffn.forward_flops(self.spec.ffn, self.d_model, tokens)
@@ -103,13 +115,18 @@ class SharedBlockCosts:
         return self.attention.reads(context_len) + self.ssm.reads(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        return self.attention.paper_train_flops(context_len) + self.ssm.paper_train_flops(context_len)
+        return self.attention.paper_train_flops(context_len) + self.ssm.paper_train_flops(
+            context_len
+        )
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
-        return self.attention.paper_cache_bytes(context_len) + self.ssm.paper_cache_bytes(context_len)
+        return self.attention.paper_cache_bytes(context_len) + self.ssm.paper_cache_bytes(
+            context_len
+        )
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Beside the layer's input: the doubled input and its norm with the attention, the feed-forward, or the SSM with its input."""
+        """Beside the layer's input: the doubled input and its norm with the attention, the
+        feed-forward, or the SSM with its input."""
         width = workload.element_bytes
         rows = seq_len * width
         return rows * self.attention.d_in + widest(

@@ -19,7 +19,10 @@ class ShortConvMixer(Mixer):
         return SizedCosts(
             d_model,
             Sizes(
-                matrices=(("in_proj", Matrix(d_model, 3 * d_model)), ("out", Matrix(d_model, d_model))),
+                matrices=(
+                    ("in_proj", Matrix(d_model, 3 * d_model)),
+                    ("out", Matrix(d_model, d_model)),
+                ),
                 vectors=4 * d_model * self.bias,
                 conv_channels=d_model,
                 d_conv=self.d_conv,

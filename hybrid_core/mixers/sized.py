@@ -1,8 +1,9 @@
-"""Costs of mixers that are known by their sizes: a kind says what it is made of, and one class turns that into answers.
+"""Costs of mixers that are known by their sizes: a kind says what it is made of, and one class
+turns that into answers.
 
-Their parameters, cache and matrix products are exact. Elementwise work is not counted, as everywhere; `workspace` is an estimate
-(inputs and outputs of the projections), since no module of ours holds those tensors.
-"""
+Their parameters, cache and matrix products are exact. Elementwise work is not counted, as
+everywhere; `workspace` is an estimate (inputs and outputs of the projections), since no module of
+ours holds those tensors."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,9 +26,10 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a mixer is made of. `matrices`: all in products with every token; `vectors`: other parameters; the convolution is depthwise,
-    over `conv_channels`; `state` and `kv`: elements a sequence and a token; FLOPs of the scan a token, and of a pair of positions in a
-    prefill and, where that is another way of computing it, in a decode step."""
+    """What a mixer is made of. `matrices`: all in products with every token; `vectors`: other
+    parameters; the convolution is depthwise, over `conv_channels`; `state` and `kv`: elements a
+    sequence and a token; FLOPs of the scan a token, and of a pair of positions in a prefill and,
+    where that is another way of computing it, in a decode step."""
 
     matrices: tuple[tuple[str, Matrix], ...] = ()
     vectors: int = 0
@@ -60,11 +62,15 @@ class SizedCosts:
 
     def decode_flops(self, context_len: Num) -> Terms:
         s = self.sizes
-        return self._flops(1, context_len * (s.pair_flops if s.decode_pair_flops is None else s.decode_pair_flops))
+        return self._flops(
+            1, context_len * (s.pair_flops if s.decode_pair_flops is None else s.decode_pair_flops)
+        )
 
     def _flops(self, tokens: Num, attention: Num) -> Terms:
         s = self.sizes
-        terms = [product(name, tokens, m.d_in, m.d_out, m.copies, m.copies) for name, m in s.matrices]
+        terms = [
+            product(name, tokens, m.d_in, m.d_out, m.copies, m.copies) for name, m in s.matrices
+        ]
         if s.conv_channels:
             terms += [Term("conv", 2 * tokens * s.d_conv * s.conv_channels, "conv")]
         if s.scan_flops:
@@ -80,7 +86,11 @@ class SizedCosts:
             CacheTensor("state", s.state, "state"),
             CacheTensor("conv", (s.d_conv - 1) * s.conv_channels, "conv"),
         ]
-        return [tensor for tensor, size in zip(tensors, (s.kv, s.state, s.conv_channels), strict=True) if size]
+        return [
+            tensor
+            for tensor, size in zip(tensors, (s.kv, s.state, s.conv_channels), strict=True)
+            if size
+        ]
 
     def reads(self, context_len: Num) -> list[CacheTensor]:
         return self.cache(context_len)

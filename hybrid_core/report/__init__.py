@@ -1,1 +1,2 @@
-"""Results for people: text tables, figures (used by the pages too), and the self-contained HTML report."""
+"""Results for people: text tables, figures (used by the pages too), and the self-contained HTML
+report."""

@@ -1,7 +1,7 @@
 """How a run's energy is said, in one place for every rendering.
 
-Runs that an earlier version stored hold the joules of a whole stretch, in which caches were filled and as many steps were made as the time
-allowed. They are shown as that, and compared with nothing.
+Runs that an earlier version stored hold the joules of a whole stretch, in which caches were filled
+and as many steps were made as the time allowed. They are shown as that, and compared with nothing.
 """
 
 from typing import Any, NamedTuple
@@ -29,10 +29,14 @@ def energy_lines(part: dict[str, Any] | None) -> list[Said]:
 
 
 def comparable(part: dict[str, Any] | None) -> dict[str, str]:
-    """The lines that may stand beside those of another run: equal names are the same phase, batch and context."""
+    """The lines that may stand beside those of another run: equal names are the same phase, batch
+    and context."""
     if part is None or "rows" not in part:
         return {}
-    return {f"{name} ({convention})" if convention else name: figure for name, figure, convention in energy_lines(part)}
+    return {
+        f"{name} ({convention})" if convention else name: figure
+        for name, figure, convention in energy_lines(part)
+    }
 
 
 def how_measured(part: dict[str, Any]) -> str:
@@ -41,7 +45,11 @@ def how_measured(part: dict[str, Any]) -> str:
 
 
 def _phase(row: dict[str, Any]) -> Said:
-    where = f"at {row['context_len']:,} tokens" if row["phase"] == "decode" else f"of {row['context_len']:,} tokens"
+    where = (
+        f"at {row['context_len']:,} tokens"
+        if row["phase"] == "decode"
+        else f"of {row['context_len']:,} tokens"
+    )
     name = f"energy, {row['phase']} {where}, batch {row['batch_size']}"
     if row["why"]:
         return Said(name, row["why"], "")
@@ -61,4 +69,8 @@ def _whole_stretch(part: dict[str, Any]) -> Said:
     joules = part["parts"]["decode"]["joules"]
     if joules is None:
         return Said("energy", part["note"], "")
-    return Said("energy of the whole decode stretch, cache filling included: not comparable", f"{joules:,.0f} J", "measured")
+    return Said(
+        "energy of the whole decode stretch, cache filling included: not comparable",
+        f"{joules:,.0f} J",
+        "measured",
+    )

@@ -28,12 +28,24 @@ from hybrid_core.speed.summary import summary
 from hybrid_core.workload import Workload
 
 _TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
-_TEMPLATES.filters |= {name: getattr(units, name) for name in ("count", "n_bytes", "flops", "rate", "seconds", "length")}
+_TEMPLATES.filters |= {
+    name: getattr(units, name)
+    for name in ("count", "n_bytes", "flops", "rate", "seconds", "length")
+}
 # A reference device for the closed forms of the report, beside the device that was measured.
 REFERENCE = "h100_sxm"
-TITLES = {"profile": "Profile", "niah": "Retrieval", "probes": "Recall and state", "checkpoint": "Retrieval"}
+TITLES = {
+    "profile": "Profile",
+    "niah": "Retrieval",
+    "probes": "Recall and state",
+    "checkpoint": "Retrieval",
+}
 
 
 # The part of plotly that the charts need, a third of the whole; pages load the same file.
@@ -42,23 +54,31 @@ HOME = "http://localhost:8501"  # where `make app` serves the explorer
 
 
 def report(runs: Sequence[Run], home: str = HOME) -> str:
-    """The file's text. Everything that came from a user is escaped; plotly's script stands inside the file; links lead to `home`."""
+    """The file's text. Everything that came from a user is escaped; plotly's script stands inside
+    the file; links lead to `home`."""
     workload = Workload()
     costs = {run.id: summary(run.spec, workload, hardware.get(REFERENCE)) for run in runs}
     measured = [run for run in runs if "generation" in run.parts]
     charts = [figures.generation(measured), figures.live_cache(measured)] if measured else []
     charts += figures.retrieval_charts(runs)
     designs = [figures.Named(figures.label(run), run.spec) for run in runs]
-    charts += [figures.cache_by_context(designs, workload), figures.memory_by_part(designs, workload, hardware.get(REFERENCE))]
+    charts += [
+        figures.cache_by_context(designs, workload),
+        figures.memory_by_part(designs, workload, hardware.get(REFERENCE)),
+    ]
     return _TEMPLATES.get_template("report.html.jinja").render(
-        title=f"{TITLES[runs[0].kind]} of {runs[0].name}" if len(runs) == 1 else f"{len(runs)} designs compared",
+        title=f"{TITLES[runs[0].kind]} of {runs[0].name}"
+        if len(runs) == 1
+        else f"{len(runs)} designs compared",
         runs=runs,
         one_run=len(runs) == 1,
         costs=costs,
         table=differences(runs),
         nearest={run.id: baselines.nearest(run.spec, 3).to_dict("records") for run in runs},
         charts=[_chart(chart, f"chart-{index}") for index, chart in enumerate(charts)],
-        stacks={run.id: _chart(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs},
+        stacks={
+            run.id: _chart(figures.stack(run.spec, workload), f"stack-{run.id}") for run in runs
+        },
         readings={run.id: reading(run) for run in runs},
         not_whole={run.id: not_whole(run) for run in runs},
         slow={run.id: slow_dtype(run) for run in runs},
@@ -76,12 +96,21 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
 
 
 def design_report(view: link.View, home: str = HOME) -> str:
-    """The same for a view's design beside those that it is compared with, else beside its reference: what they cost, nothing measured."""
+    """The same for a view's design beside those that it is compared with, else beside its
+    reference: what they cost, nothing measured."""
     workload, device = view.workload, hardware.get(view.hardware)
     own = named([view.design, *view.others])
-    beside = own if view.others else named([view.design, view.reference or same_size_llama(view.design)])
-    differ, alike = parted([design.label for design in beside], [design_facts(design.spec, workload, device) for design in beside])
-    charts = [*figures.beside_each_other(beside, workload, device).values(), figures.longest_context(beside, workload)]
+    beside = (
+        own if view.others else named([view.design, view.reference or same_size_llama(view.design)])
+    )
+    differ, alike = parted(
+        [design.label for design in beside],
+        [design_facts(design.spec, workload, device) for design in beside],
+    )
+    charts = [
+        *figures.beside_each_other(beside, workload, device).values(),
+        figures.longest_context(beside, workload),
+    ]
     return _TEMPLATES.get_template("design.html.jinja").render(
         title=f"{len(own)} designs compared" if view.others else view.design.name,
         designs=[
@@ -105,9 +134,14 @@ def design_report(view: link.View, home: str = HOME) -> str:
 
 
 def _in_short(spec: ArchSpec, workload: Workload, device: hardware.Hardware) -> list[str]:
-    """What should be known of a design on a device: what it is, whether it fits, how fast it could be."""
+    """What should be known of a design on a device: what it is, whether it fits, how fast it could
+    be."""
     costs = summary(spec, workload, device)
-    return [*about(spec, costs), _verdict(costs["fit"], device.name), *_speed(spec, workload, device, costs)]
+    return [
+        *about(spec, costs),
+        _verdict(costs["fit"], device.name),
+        *_speed(spec, workload, device, costs),
+    ]
 
 
 def _verdict(verdict: dict[str, Any], device: str) -> str:
@@ -121,15 +155,22 @@ def _verdict(verdict: dict[str, Any], device: str) -> str:
 
 def _use(workload: Workload, device: hardware.Hardware) -> str:
     """What the costs of a report are asked for, in a sentence."""
-    weights, state = workload.weight_dtype or "as stored", workload.state_dtype or "as the design has it"
+    weights, state = (
+        workload.weight_dtype or "as stored",
+        workload.state_dtype or "as the design has it",
+    )
     asked = f"{units.length(workload.context_len)} tokens, batch {workload.batch_size}"
     return f"{asked}, weights {weights}, cache {workload.kv_cache_dtype}, scan state {state}, on {device.name}. Nothing was measured."
 
 
-def _speed(spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs: dict[str, Any]) -> list[str]:
+def _speed(
+    spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs: dict[str, Any]
+) -> list[str]:
     """How fast a design could decode on a device, and how fast the paper's code did."""
     rate = units.rate(costs["predicted"]["decode_tokens_per_s"] / workload.batch_size)
-    said = [f"Decodes at most {rate} a sequence on {device.name} (predicted ceiling, batch {workload.batch_size})."]
+    said = [
+        f"Decodes at most {rate} a sequence on {device.name} (predicted ceiling, batch {workload.batch_size})."
+    ]
     printed = baselines.generated(spec, workload.context_len)
     return said + ([f"The paper's own code reached {printed}."] if printed else [])
 
@@ -137,11 +178,17 @@ def _speed(spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs:
 def _frame() -> dict[str, str]:
     """What every report is framed by."""
     made = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"plotly": PLOTLY.read_text("utf-8"), "made": made, "version": __version__, "citation": baselines.CITATION}
+    return {
+        "plotly": PLOTLY.read_text("utf-8"),
+        "made": made,
+        "version": __version__,
+        "citation": baselines.CITATION,
+    }
 
 
 def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
-    """What a colleague should know of a run after half a minute, a sentence each with its convention."""
+    """What a colleague should know of a run after half a minute, a sentence each with its
+    convention."""
     said = about(run.spec, cost)
     if rows := run.parts.get("generation", {}).get("rows"):
         row = rows[-1]
@@ -156,11 +203,15 @@ def about(spec: ArchSpec, cost: dict[str, Any]) -> list[str]:
     """What should be known of a design: its layers, its cache beside a Llama's, its loss."""
     kinds = Counter(kind_of(layer.mixer).label for layer in spec.stack)
     made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
-    said = [f"{made} layers, {units.count(cost['params']['non_embedding'])} parameters without embedding (exact)."]
+    said = [
+        f"{made} layers, {units.count(cost['params']['non_embedding'])} parameters without embedding (exact)."
+    ]
     if spec.attention:
         context = cost["workload"]["context_len"]
         kept = {key: cost["workload"][key] for key in ("kv_cache_dtype", "state_dtype")}
-        base = int(model_costs(same_size_llama(spec)).cache_bytes(context, "exact", Workload.make(**kept)))
+        base = int(
+            model_costs(same_size_llama(spec)).cache_bytes(context, "exact", Workload.make(**kept))
+        )
         own = cost["cache_bytes"]["exact"]
         said.append(
             f"At {units.length(context)} a sequence keeps {units.n_bytes(own)} of cache, "
@@ -169,7 +220,9 @@ def about(spec: ArchSpec, cost: dict[str, Any]) -> list[str]:
     if printed := quality.quoted(spec):
         said.append(f"NLL on DCLM as the paper trained this stack: {printed}.")
     elif isinstance(found := quality.estimate(spec), quality.Estimate):
-        said.append(f"NLL on DCLM at 60B tokens: {found.nll:.3f}, {found.low:.3f} to {found.high:.3f} (estimated from the paper's rows).")
+        said.append(
+            f"NLL on DCLM at 60B tokens: {found.nll:.3f}, {found.low:.3f} to {found.high:.3f} (estimated from the paper's rows)."
+        )
     return said
 
 
@@ -185,7 +238,9 @@ class Chart(NamedTuple):
 def _chart(figure: figures.Figure, name: str) -> Chart:
     """The plot as HTML; plotly writes its data as JSON in which no tag can end the script."""
     plot = {"data": figure["data"], "layout": figure["layout"] | WHITE | _legend(figure)}
-    html = to_html(plot, full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG, validate=False)
+    html = to_html(
+        plot, full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG, validate=False
+    )
     return Chart(figures.title(figure), figures.told(figure), str(html), figures.source(figure))
 
 
@@ -196,9 +251,14 @@ PHONE = 280  # pixels that a legend has there
 
 
 def _legend(figure: figures.Figure) -> dict[str, Any]:
-    """Whether a legend is needed, and room above the plot for as many rows as its names need on a phone."""
+    """Whether a legend is needed, and room above the plot for as many rows as its names need on a
+    phone."""
     layout = figure["layout"]
-    names = [trace["name"] for trace in figure["data"] if trace.get("showlegend") is not False and trace.get("name")]
+    names = [
+        trace["name"]
+        for trace in figure["data"]
+        if trace.get("showlegend") is not False and trace.get("name")
+    ]
     if layout.get("showlegend") is False or len(names) < 2:
         return {"showlegend": False}
     per_row = max(1, PHONE // (7 * max(map(len, names)) + 44))
@@ -208,18 +268,43 @@ def _legend(figure: figures.Figure) -> dict[str, Any]:
 
 
 FLAGS = {
-    "profile": ("device", "budget_s", "dtype", "kv_cache_dtype", "state_dtype", "batch_size", "prompt_len", "decode"),
+    "profile": (
+        "device",
+        "budget_s",
+        "dtype",
+        "kv_cache_dtype",
+        "state_dtype",
+        "batch_size",
+        "prompt_len",
+        "decode",
+    ),
     "niah": ("device", "budget_s", "seed", "d_model", "trained_len", "trials"),
     "probes": ("device", "budget_s", "seed", "d_model", "trained_len", "trials", "text_path"),
-    "checkpoint": ("device", "task", "haystack_path", "lengths", "trials", "batch_size", "dtype", "seed"),
+    "checkpoint": (
+        "device",
+        "task",
+        "haystack_path",
+        "lengths",
+        "trials",
+        "batch_size",
+        "dtype",
+        "seed",
+    ),
 }
 
 
 def command(run: Run) -> str:
     """The command that repeats a run, given the design's YAML as design.yaml."""
-    given = ((key.removesuffix("_s").removesuffix("_path").replace("_", "-"), run.options.get(key)) for key in FLAGS[run.kind])
+    given = (
+        (key.removesuffix("_s").removesuffix("_path").replace("_", "-"), run.options.get(key))
+        for key in FLAGS[run.kind]
+    )
     options = " ".join(f"--{flag} {_argument(value)}" for flag, value in given if value is not None)
-    what = f"niah --checkpoint {_argument(run.options['path'])}" if run.kind == "checkpoint" else f"{run.kind} design.yaml"
+    what = (
+        f"niah --checkpoint {_argument(run.options['path'])}"
+        if run.kind == "checkpoint"
+        else f"{run.kind} design.yaml"
+    )
     return f"python -m hybrid_core {what} {options}"
 
 

@@ -16,7 +16,9 @@ def n_bytes(value: float) -> str:
     """Bytes in KiB, MiB or GiB: 268435456 -> `256 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB"):
         if abs(value) < 1023.5 or unit == "GiB":
-            return f"{value:,.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.3g} {unit}"
+            return (
+                f"{value:,.0f} {unit}" if unit == "B" or value >= 99.95 else f"{value:.3g} {unit}"
+            )
         value /= 1024
     raise AssertionError
 
@@ -36,7 +38,9 @@ def rate(tokens_per_s: float) -> str:
     """Tokens per second with three or four digits."""
     if tokens_per_s >= 9999.5:
         return f"{count(tokens_per_s)} tokens/s"
-    return f"{tokens_per_s:,.0f} tokens/s" if tokens_per_s >= 100 else f"{tokens_per_s:.3g} tokens/s"
+    return (
+        f"{tokens_per_s:,.0f} tokens/s" if tokens_per_s >= 100 else f"{tokens_per_s:.3g} tokens/s"
+    )
 
 
 def joules(value: float) -> str:

@@ -1,4 +1,5 @@
-"""Runs: what was measured, when and how (`store.py`), and the jobs that measure (`jobs.py`, `lease.py`, `worker.py`)."""
+"""Runs: what was measured, when and how (`store.py`), and the jobs that measure (`jobs.py`,
+`lease.py`, `worker.py`)."""
 
 from hybrid_core.runs.jobs import Dispatcher, cancel, submit
 from hybrid_core.runs.schema import StoreError

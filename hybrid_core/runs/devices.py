@@ -1,8 +1,8 @@
 """The devices of this machine: pages offer them, and jobs queue per device.
 
-Which GPUs a job will see, and under which numbers, only torch knows: the driver applies CUDA_VISIBLE_DEVICES (numbers, UUIDs, MIG),
-CUDA_DEVICE_ORDER and its ROCm counterparts. So torch is asked, once, in a process of its own: nobody here imports it.
-"""
+Which GPUs a job will see, and under which numbers, only torch knows: the driver applies
+CUDA_VISIBLE_DEVICES (numbers, UUIDs, MIG), CUDA_DEVICE_ORDER and its ROCm counterparts. So torch is
+asked, once, in a process of its own: nobody here imports it."""
 
 import json
 import os
@@ -27,19 +27,22 @@ class Device(NamedTuple):
 
 
 def devices() -> tuple[Device, ...]:
-    """GPUs that torch can use first, then the CPU. The first call takes seconds where torch's build knows GPUs."""
+    """GPUs that torch can use first, then the CPU. The first call takes seconds where torch's build
+    knows GPUs."""
     found, _ = _asked()
     gpus = (Device(f"cuda:{index}", name, n_bytes) for index, (name, n_bytes) in enumerate(found))
     return (*gpus, Device("cpu", "CPU", total_memory_bytes()))
 
 
 def why_no_gpu() -> str | None:
-    """Why there is none although torch's build knows GPUs; None where there is one, or where the build knows none."""
+    """Why there is none although torch's build knows GPUs; None where there is one, or where the
+    build knows none."""
     return _asked()[1]
 
 
 def concrete(name: str) -> str:
-    """The device that a name means here, so that jobs for one device share one queue: see `device_among`. Raises SpecError."""
+    """The device that a name means here, so that jobs for one device share one queue: see
+    `device_among`. Raises SpecError."""
     return name if name == "cpu" else device_among([device.key for device in devices()], name)
 
 
@@ -57,7 +60,11 @@ def _asked() -> tuple[list[tuple[str, int]], str | None]:
             text=True,
             timeout=PATIENCE_S,
             check=True,
-            env=os.environ | {"PYTHONPATH": path, "HYBRID_KERNELS": ""},  # what is wrong with the latter is said elsewhere
+            env=os.environ
+            | {
+                "PYTHONPATH": path,
+                "HYBRID_KERNELS": "",
+            },  # what is wrong with the latter is said elsewhere
         ).stdout
     except subprocess.TimeoutExpired:
         return [], f"torch did not say within {PATIENCE_S:g} s which it finds"

@@ -1,8 +1,9 @@
-"""Jobs: a run that is measured in a process of its own, so that a crash there never takes the app down. No torch here.
+"""Jobs: a run that is measured in a process of its own, so that a crash there never takes the app
+down. No torch here.
 
-A queued job is a row and nothing else. A `Dispatcher` gives it a process when its device is free, and ends runs whose worker died. The
-server has one in a thread, a command that waits for its job has one, and a worker that is done looks once: any number may be at it.
-"""
+A queued job is a row and nothing else. A `Dispatcher` gives it a process when its device is free,
+and ends runs whose worker died. The server has one in a thread, a command that waits for its job
+has one, and a worker that is done looks once: any number may be at it."""
 
 import logging
 import os
@@ -32,8 +33,8 @@ LOOK_S = 0.5  # how often a dispatcher looks
 def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> int:
     """Queue a job of the kind that `options` belong to; returns the run's number.
 
-    Raises SpecError, with the command that installs it, for what the job needs and this machine lacks.
-    """
+    Raises SpecError, with the command that installs it, for what the job needs and this machine
+    lacks."""
     require_tools(options)
     store = store or open_store()
     options = options.model_copy(update={"device": concrete(options.device)})
@@ -41,18 +42,24 @@ def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> i
 
 
 def require_tools(options: Options) -> None:
-    """Raise SpecError, with the command that installs it, for what was asked for and is not installed with the app."""
+    """Raise SpecError, with the command that installs it, for what was asked for and is not
+    installed with the app."""
     try:
         require_installed(os.environ.get("HYBRID_KERNELS", ""))
     except CannotRun as error:
         raise SpecError(str(error)) from None
     compiled = isinstance(options, ProfileOptions) and options.decode == "compiled"
-    if compiled and shutil.which(os.environ.get("CXX", "g++")) is None:  # what torch's inductor calls
-        raise SpecError("decode: 'compiled' - needs a C++ compiler, and none is found; `apt-get install g++` installs one")
+    if (
+        compiled and shutil.which(os.environ.get("CXX", "g++")) is None
+    ):  # what torch's inductor calls
+        raise SpecError(
+            "decode: 'compiled' - needs a C++ compiler, and none is found; `apt-get install g++` installs one"
+        )
 
 
 def cancel(run_id: int, store: RunStore | None = None) -> bool:
-    """End a queued or running job at once. What it had stored stays. Says whether there was anything to cancel. Raises UnknownRun."""
+    """End a queued or running job at once. What it had stored stays. Says whether there was
+    anything to cancel. Raises UnknownRun."""
     store = store or open_store()
     ended = store.finish(run_id, "cancelled", "cancelled by the user")
     run = store.get(run_id)
@@ -66,7 +73,9 @@ class Dispatcher:
 
     def __init__(self, store: RunStore, watch: Watch | None = None) -> None:
         self.store, self.watch = store, watch or Watch()
-        self._started: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}  # number of a run -> its lease, its process
+        self._started: dict[
+            int, tuple[str, subprocess.Popen[bytes]]
+        ] = {}  # number of a run -> its lease, its process
 
     def look(self) -> None:
         """Once at everything. Raises StoreError."""
@@ -74,7 +83,8 @@ class Dispatcher:
         self.start_next()
 
     def end_the_dead(self) -> None:
-        """End runs whose process is gone or whose lease was not renewed; put back those whose worker never began."""
+        """End runs whose process is gone or whose lease was not renewed; put back those whose
+        worker never began."""
         for run_id, (lease, process) in list(self._started.items()):
             if (code := process.poll()) is not None:
                 self._ended(run_id, lease, code)
@@ -93,11 +103,20 @@ class Dispatcher:
             try:
                 self._started[run_id] = (lease, _spawn(run_id, lease))
             except OSError as error:
-                self.store.finish(run_id, "failed", f"its process could not be started: {error.strerror or error}", lease=lease)
+                self.store.finish(
+                    run_id,
+                    "failed",
+                    f"its process could not be started: {error.strerror or error}",
+                    lease=lease,
+                )
 
     def unsure(self) -> list[Run]:
         """Running runs of which it takes a lease's time to tell whether they live."""
-        return [run for run in self.store.list(with_parts=False, statuses=("running",)) if self.watch.unsure(run)]
+        return [
+            run
+            for run in self.store.list(with_parts=False, statuses=("running",))
+            if self.watch.unsure(run)
+        ]
 
     def _ended(self, run_id: int, lease: str, code: int) -> None:
         try:
@@ -111,12 +130,15 @@ class Dispatcher:
             self.store.finish(run.id, "failed", run.unread)
         elif run.pid is None and run.lease is not None:
             self.store.requeue(run.id, run.lease)
-        elif self.store.finish(run.id, "failed", _why_ended(run), lease=run.lease, heard=run.heard):  # not renewed since
+        elif self.store.finish(
+            run.id, "failed", _why_ended(run), lease=run.lease, heard=run.heard
+        ):  # not renewed since
             _kill_worker(run)
 
 
 def dispatch_in_background() -> None:
-    """A thread of this process that looks after the queue for as long as the process lives, whatever becomes of the store."""
+    """A thread of this process that looks after the queue for as long as the process lives,
+    whatever becomes of the store."""
     threading.Thread(target=_dispatch, name="dispatcher", daemon=True).start()
 
 
@@ -126,7 +148,9 @@ def _dispatch() -> None:
     while not pause.wait(LOOK_S):
         try:
             store = open_store()
-            dispatcher = dispatcher if dispatcher and dispatcher.store is store else Dispatcher(store)
+            dispatcher = (
+                dispatcher if dispatcher and dispatcher.store is store else Dispatcher(store)
+            )
             dispatcher.look()
         except StoreError:  # pages say so; it may come back
             pause.wait(10 * LOOK_S)
@@ -144,12 +168,17 @@ def _spawn(run_id: int, lease: str) -> "subprocess.Popen[bytes]":
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | {"HYBRID_DATA_DIR": str(data_dir()), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=os.environ
+            | {
+                "HYBRID_DATA_DIR": str(data_dir()),
+                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+            },
         )
 
 
 def _kill_worker(run: Run) -> None:
-    """End the process of a run, with all it started. One in another container sees at its next renewal that its lease is lost."""
+    """End the process of a run, with all it started. One in another container sees at its next
+    renewal that its lease is lost."""
     if process := worker_of(run):
         with suppress(ProcessLookupError):  # gone in between
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,5 @@
-"""The kinds of job: what each is asked with, and the function that does it, named so that nothing needs torch until it runs."""
+"""The kinds of job: what each is asked with, and the function that does it, named so that nothing
+needs torch until it runs."""
 
 from collections.abc import Callable
 from importlib import import_module

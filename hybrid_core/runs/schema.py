@@ -1,4 +1,5 @@
-"""The tables of the run store, and how a database that holds them is opened and brought up to date."""
+"""The tables of the run store, and how a database that holds them is opened and brought up to
+date."""
 
 import datetime as dt
 import json
@@ -10,7 +11,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import JSON, URL, Connection, Engine, ForeignKey, create_engine, event, inspect, make_url, text
+from sqlalchemy import (
+    JSON,
+    URL,
+    Connection,
+    Engine,
+    ForeignKey,
+    create_engine,
+    event,
+    inspect,
+    make_url,
+    text,
+)
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -28,11 +40,12 @@ class Base(DeclarativeBase):
 
 
 class RunRow(Base):
-    """One run. `lease` is a word that only its worker knows; `boot` and `heard` say when the worker last renewed it, `pid_space` among
-    which processes `pid` is counted (lease.py)."""
+    """One run. `lease` is a word that only its worker knows; `boot` and `heard` say when the worker
+    last renewed it, `pid_space` among which processes `pid` is counted (lease.py)."""
 
     __tablename__ = "runs"
-    __table_args__ = {"sqlite_autoincrement": True}  # the number of a deleted run is never given to another  # noqa: RUF012
+    # The number of a deleted run is never given to another.
+    __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
     name: Mapped[str]
@@ -68,7 +81,8 @@ DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb
 
 
 def sqlite_address(path: Path) -> URL:
-    """The address of a file, whatever characters its name has: in an address as text a "?" would end it."""
+    """The address of a file, whatever characters its name has: in an address as text a "?" would
+    end it."""
     return URL.create("sqlite", database=str(path))
 
 
@@ -77,9 +91,15 @@ def open_database(address: URL | str) -> Engine:
     try:
         url = make_url(address)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
-        raise StoreError(f"{VARIABLE}: not an address - must be one such as postgresql+psycopg://user@host/database") from None
-    if url.get_backend_name() == "sqlite" and (url.database in (None, "", ":memory:") or "mode" in url.query):
-        raise StoreError(f"{VARIABLE}: an SQLite database in memory - must be a file, which jobs in other processes can open")
+        raise StoreError(
+            f"{VARIABLE}: not an address - must be one such as postgresql+psycopg://user@host/database"
+        ) from None
+    if url.get_backend_name() == "sqlite" and (
+        url.database in (None, "", ":memory:") or "mode" in url.query
+    ):
+        raise StoreError(
+            f"{VARIABLE}: an SQLite database in memory - must be a file, which jobs in other processes can open"
+        )
     engine = _engine(url)
     with said_in_one_line(url):
         _bring_up_to_date(engine)
@@ -92,7 +112,8 @@ def _engine(url: URL) -> Engine:
         engine = create_engine(
             url,
             connect_args=driver,
-            pool_pre_ping=url.get_backend_name() != "sqlite",  # a server that was restarted is connected to again
+            pool_pre_ping=url.get_backend_name()
+            != "sqlite",  # a server that was restarted is connected to again
             json_serializer=lambda value: json.dumps(_sayable(value), allow_nan=False),
             json_deserializer=partial(json.loads, parse_constant=lambda _: None),
         )
@@ -101,7 +122,9 @@ def _engine(url: URL) -> Engine:
     except ImportError as error:
         driver_name = error.name or url.get_driver_name()
         command = f'.venv/bin/pip install "{DRIVERS.get(driver_name, driver_name)}"'
-        raise StoreError(f"{_place(url)} - its driver {driver_name} is not installed; `{command}` installs it") from None
+        raise StoreError(
+            f"{_place(url)} - its driver {driver_name} is not installed; `{command}` installs it"
+        ) from None
     if url.get_backend_name() == "sqlite":
         event.listen(engine, "connect", _sqlite_settings)
     return engine
@@ -120,8 +143,15 @@ def _sayable(value: Any) -> Any:
 
 def _sqlite_settings(connection: Any, _: Any) -> None:
     """Readers never block the writer; a busy database is waited for."""
-    connection.text_factory = lambda data: data.decode("utf-8", "replace")  # a row that is damaged must not hide the others
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "busy_timeout=10000", "foreign_keys=ON"):
+    connection.text_factory = lambda data: data.decode(
+        "utf-8", "replace"
+    )  # a row that is damaged must not hide the others
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=NORMAL",
+        "busy_timeout=10000",
+        "foreign_keys=ON",
+    ):
         connection.execute(f"PRAGMA {pragma}")
 
 
@@ -129,14 +159,16 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
 
 
 def _bring_up_to_date(engine: Engine) -> None:
-    """Make the tables, or change those of an earlier version. Raises StoreError for tables of a later one."""
+    """Make the tables, or change those of an earlier version. Raises StoreError for tables of a
+    later one."""
     with engine.connect() as connection:
         if _version(connection) == LATEST:
             return
         connection.rollback()
         sqlite = engine.dialect.name == "sqlite"
         if sqlite:
-            # A table that is made anew is dropped in between, and with it, if keys were looked at, every part of a result.
+            # A table that is made anew is dropped in between, and with it, if keys were looked at,
+            # every part of a result.
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
             connection.commit()
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # another process may be at it
@@ -197,7 +229,11 @@ def said_in_one_line(url: URL) -> Iterator[None]:
         yield
     except DBAPIError as error:
         why = _first_line(error.orig)
-        usual = f"start the database server, or unset {VARIABLE}" if url.get_backend_name() != "sqlite" else "look at the file"
+        usual = (
+            f"start the database server, or unset {VARIABLE}"
+            if url.get_backend_name() != "sqlite"
+            else "look at the file"
+        )
         remedy = next((remedy for words, remedy in REMEDIES.items() if words in why), usual)
         raise StoreError(f"{_place(url)} - {why}; {remedy}") from error
 

@@ -1,4 +1,5 @@
-"""The process of one job: `python -m hybrid_core.runs.worker RUN_ID LEASE`. Takes its lease, works, stores, ends."""
+"""The process of one job: `python -m hybrid_core.runs.worker RUN_ID LEASE`. Takes its lease, works,
+stores, ends."""
 
 import sys
 import time
@@ -87,7 +88,9 @@ def reason(error: Exception) -> str:
     from hybrid_core.live.profiling.trace import UnknownOperation
 
     first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if isinstance(error, (DoesNotFit, UnknownOperation, SpecError, CannotRun, StoreError, NotWritten)):
+    if isinstance(
+        error, (DoesNotFit, UnknownOperation, SpecError, CannotRun, StoreError, NotWritten)
+    ):
         return first
     if isinstance(error, (OutOfMemoryError, MemoryError)) or "can't allocate memory" in first:
         return f"out of memory: {first}. Try a smaller batch, shorter contexts or bf16"

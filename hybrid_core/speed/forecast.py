@@ -1,7 +1,8 @@
-"""How long a design should take on a device whose rates were measured (`calibrate`): the sum of its parts, each at its own rate.
+"""How long a design should take on a device whose rates were measured (`calibrate`): the sum of its
+parts, each at its own rate.
 
-Where the roofline says what a device's ceilings allow, this says what it does through the operations that the modules use.
-"""
+Where the roofline says what a device's ceilings allow, this says what it does through the
+operations that the modules use."""
 
 import numpy as np
 
@@ -28,24 +29,42 @@ def decode_step_s(costs: ModelCosts, workload: Workload, rates: Rates, context: 
         state = layer.state_bytes(workload)
         kept = layer.read_bytes(context, workload) - state
         moved_s = batch * (kept / rates.kv_bytes_per_s + 2 * state / rates.state_bytes_per_s)
-        total = total + n * (_weights_s(layer, batch, rates) + moved_s + rates.calls_s(layer.kind.name))
+        total = total + n * (
+            _weights_s(layer, batch, rates) + moved_s + rates.calls_s(layer.kind.name)
+        )
     return total
 
 
 def _layer_prefill_s(layer: LayerCosts, workload: Workload, rates: Rates, prompt: Num) -> Num:
     batch, width = workload.batch_size, workload.element_bytes
     flops = layer.mixer.forward_flops(prompt)
-    attention_rate = np.where(layer.windowed(prompt), rates.window_flops_per_s, rates.attention_flops_per_s)
-    mixing_s = batch * (of_work(flops, "attention") / attention_rate + of_work(flops, "scan") / rates.scan_flops_per_s)
-    # Each byte of the workspace is written and read; so are, twice a block, the residual stream, its norm and the branch's output.
+    attention_rate = np.where(
+        layer.windowed(prompt), rates.window_flops_per_s, rates.attention_flops_per_s
+    )
+    mixing_s = batch * (
+        of_work(flops, "attention") / attention_rate
+        + of_work(flops, "scan") / rates.scan_flops_per_s
+    )
+    # Each byte of the workspace is written and read; so are, twice a block, the residual stream,
+    # its norm and the branch's output.
     stream = width * prompt * layer.d_model
-    moved = layer.mixer.workspace(prompt, workload) + ffn.workspace(layer.layer.ffn, layer.d_model, prompt, width) + 6 * stream
+    moved = (
+        layer.mixer.workspace(prompt, workload)
+        + ffn.workspace(layer.layer.ffn, layer.d_model, prompt, width)
+        + 6 * stream
+    )
     elementwise_s = batch * 2 * moved / rates.elementwise_bytes_per_s
-    return _weights_s(layer, batch * prompt, rates) + mixing_s + elementwise_s + rates.calls_s(layer.kind.name)
+    return (
+        _weights_s(layer, batch * prompt, rates)
+        + mixing_s
+        + elementwise_s
+        + rates.calls_s(layer.kind.name)
+    )
 
 
 def _weights_s(layer: LayerCosts, rows: Num, rates: Rates) -> Num:
-    """All products with weights. A mixture's experts share the rows: each weight that is read serves fewer of them."""
+    """All products with weights. A mixture's experts share the rows: each weight that is read
+    serves fewer of them."""
     mixer = of_work(layer.mixer.decode_flops(1), "product") / 2
     read = ffn.params_read(layer.layer.ffn, layer.d_model, rows)
     used = rows * ffn.active_params(layer.layer.ffn, layer.d_model)

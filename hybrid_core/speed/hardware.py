@@ -1,4 +1,5 @@
-"""Accelerators and CPUs: their dense ceilings, each figure with its source, read from profiles/hardware/*.yaml."""
+"""Accelerators and CPUs: their dense ceilings, each figure with its source, read from
+profiles/hardware/*.yaml."""
 
 from functools import cache
 from itertools import pairwise
@@ -18,7 +19,8 @@ MEASURE_AGAIN = "delete the file, or run `python -m hybrid_core calibrate` again
 
 
 class Source(Frozen):
-    """Where some of a device's figures are from, and what was done to them (such as halving a peak printed with sparsity)."""
+    """Where some of a device's figures are from, and what was done to them (such as halving a peak
+    printed with sparsity)."""
 
     fields: tuple[str, ...] = Field(strict=False)
     text: str
@@ -26,7 +28,8 @@ class Source(Frozen):
 
 
 class PeakFlops(Frozen):
-    """FLOP/s of dense matrix products per dtype, one multiply-add being 2; null where the device has no such units."""
+    """FLOP/s of dense matrix products per dtype, one multiply-add being 2; null where the device
+    has no such units."""
 
     fp32: float
     bf16: float
@@ -38,11 +41,12 @@ CallSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Rates(Frozen):
-    """What a device was seen to do per kind of work, through the operations that the modules use (`calibrate`).
+    """What a device was seen to do per kind of work, through the operations that the modules use
+    (`calibrate`).
 
-    `linear`: (rows, seconds per weight) of a matrix product with weights too large for the caches; the rest are FLOP/s, bytes/s and, per
-    kind of layer, the seconds that a step spends on calls when there is nothing to compute.
-    """
+    `linear`: (rows, seconds per weight) of a matrix product with weights too large for the caches;
+    the rest are FLOP/s, bytes/s and, per kind of layer, the seconds that a step spends on calls
+    when there is nothing to compute."""
 
     dtype: str
     linear: Annotated[tuple[tuple[Dim, Positive], ...], Field(strict=False, min_length=1)]
@@ -56,24 +60,31 @@ class Rates(Frozen):
 
     @field_validator("linear")
     @classmethod
-    def _more_and_more_rows(cls, linear: tuple[tuple[int, float], ...]) -> tuple[tuple[int, float], ...]:
+    def _more_and_more_rows(
+        cls, linear: tuple[tuple[int, float], ...]
+    ) -> tuple[tuple[int, float], ...]:
         if any(after[0] <= before[0] for before, after in pairwise(linear)):
             raise ValueError("must have more rows from point to point")
         return linear
 
     def weight_s(self, rows: Any) -> Any:
-        """Seconds per weight at `rows` rows: between two measured points along a line in logarithms, beyond the last in proportion."""
-        known, seconds = (np.array(column, dtype=float) for column in zip(*self.linear, strict=True))
+        """Seconds per weight at `rows` rows: between two measured points along a line in
+        logarithms, beyond the last in proportion."""
+        known, seconds = (
+            np.array(column, dtype=float) for column in zip(*self.linear, strict=True)
+        )
         inside = np.exp(np.interp(np.log(np.maximum(rows, 1.0)), np.log(known), np.log(seconds)))
         return inside * np.maximum(1.0, rows / known[-1])
 
     def calls_s(self, kind: str) -> float:
-        """Seconds of calls per layer and step; a kind that came after the calibration is taken as the slowest one."""
+        """Seconds of calls per layer and step; a kind that came after the calibration is taken as
+        the slowest one."""
         return self.call_s.get(kind, max(self.call_s.values()))
 
 
 class Hardware(Frozen):
-    """One device. Bandwidth is decimal bytes per second; peaks are dense, with fp32 accumulation."""
+    """One device. Bandwidth is decimal bytes per second; peaks are dense, with fp32
+    accumulation."""
 
     key: str
     name: str
@@ -93,12 +104,16 @@ class Hardware(Frozen):
     @property
     def basis(self) -> str:
         """What a prediction for this device rests on."""
-        return f"calibrated rates of {self.name}" if self.rates else f"roofline ceiling of {self.name}"
+        return (
+            f"calibrated rates of {self.name}" if self.rates else f"roofline ceiling of {self.name}"
+        )
 
     def peak(self, dtype: str) -> float:
         """Dense FLOP/s at `dtype`; raises SpecError where the device has none."""
         if self.rates and self.rates.dtype != dtype:
-            raise SpecError(f"weight_dtype: {dtype!r} - {self.key} was calibrated in {self.rates.dtype}")
+            raise SpecError(
+                f"weight_dtype: {dtype!r} - {self.key} was calibrated in {self.rates.dtype}"
+            )
         peak: float | None = getattr(self.peak_flops_per_s, dtype)
         if peak is None:
             raise SpecError(f"weight_dtype: {dtype!r} - {self.key} has no dense {dtype} peak")
@@ -107,16 +122,22 @@ class Hardware(Frozen):
 
 @cache
 def catalogue() -> dict[str, Hardware]:
-    """Every known device by its key, GPUs first: datasheets in profiles/hardware, and what was measured, in profiles/measured."""
-    sheets, records = sorted((PROFILES / "hardware").glob("*.yaml")), sorted((PROFILES / "measured").glob("*.json"))
+    """Every known device by its key, GPUs first: datasheets in profiles/hardware, and what was
+    measured, in profiles/measured."""
+    sheets, records = (
+        sorted((PROFILES / "hardware").glob("*.yaml")),
+        sorted((PROFILES / "measured").glob("*.json")),
+    )
     devices = [Hardware.model_validate(yaml.safe_load(path.read_text("utf-8"))) for path in sheets]
     devices += [read_device(path) for path in records]
-    return {device.key: device for device in sorted(devices, key=lambda d: (d.kind == "cpu", d.key))}
+    return {
+        device.key: device for device in sorted(devices, key=lambda d: (d.kind == "cpu", d.key))
+    }
 
 
 def calibrated() -> dict[str, Hardware]:
-    """This machine's devices as `calibrate` measured them, by key; none before it has run. Files that cannot be read are left out
-    (`unreadable`)."""
+    """This machine's devices as `calibrate` measured them, by key; none before it has run. Files
+    that cannot be read are left out (`unreadable`)."""
     return _calibrations()[0]
 
 
@@ -137,15 +158,19 @@ def _calibrations() -> tuple[dict[str, Hardware], dict[str, str]]:
 
 
 def read_calibration(path: Path) -> Hardware:
-    """A device as `calibrate` kept it. Raises SpecError as `read_device` does, and for another device than the file's name has."""
+    """A device as `calibrate` kept it. Raises SpecError as `read_device` does, and for another
+    device than the file's name has."""
     device = read_device(path)
     if path.name != _file_name(device.key):
-        raise SpecError(f"{path}: key: {short(device.key)} - must be that of the file's name; {MEASURE_AGAIN}")
+        raise SpecError(
+            f"{path}: key: {short(device.key)} - must be that of the file's name; {MEASURE_AGAIN}"
+        )
     return device
 
 
 def read_device(path: Path) -> Hardware:
-    """A device as it was measured. Raises SpecError with one line for a file that is cut, or has figures of another unit."""
+    """A device as it was measured. Raises SpecError with one line for a file that is cut, or has
+    figures of another unit."""
     try:
         data = read_file(path, "calibration")
     except SpecError as error:
@@ -155,7 +180,9 @@ def read_device(path: Path) -> Hardware:
         _check_units(device)
     except ValidationError as error:
         cut = error.errors()[0]["type"] == "json_invalid"
-        raise SpecError(f"{path}: {'cut or damaged' if cut else first_line(error, Hardware)} - {MEASURE_AGAIN}") from None
+        raise SpecError(
+            f"{path}: {'cut or damaged' if cut else first_line(error, Hardware)} - {MEASURE_AGAIN}"
+        ) from None
     except SpecError as error:
         raise SpecError(f"{path}: {error}; {MEASURE_AGAIN}") from None
     return device
@@ -179,7 +206,9 @@ def _check_units(device: Hardware) -> None:
         for key, (least, most, unit) in _UNITS.items():
             value = getattr(part, key, None)
             if value is not None and not least <= value <= most:
-                raise SpecError(f"{key}: {value} - must be in {unit}, from {least:.0e} to {most:.0e}")
+                raise SpecError(
+                    f"{key}: {value} - must be in {unit}, from {least:.0e} to {most:.0e}"
+                )
 
 
 def calibration_key(device: str, dtype: str) -> str:
@@ -197,7 +226,8 @@ def _file_name(key: str) -> str:
 
 
 def devices() -> dict[str, Hardware]:
-    """Every device that a cost can be asked for: this machine's calibrated ones first, then the catalogue."""
+    """Every device that a cost can be asked for: this machine's calibrated ones first, then the
+    catalogue."""
     return calibrated() | catalogue()
 
 

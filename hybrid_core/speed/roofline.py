@@ -1,7 +1,8 @@
-"""What a device's ceilings allow: each layer takes the longer of its arithmetic and its memory traffic.
+"""What a device's ceilings allow: each layer takes the longer of its arithmetic and its memory
+traffic.
 
-A ceiling, not a forecast: no launch overhead, no loss inside a kernel, weights and cache read once per step.
-"""
+A ceiling, not a forecast: no launch overhead, no loss inside a kernel, weights and cache read once
+per step."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from hybrid_core.workload import Workload
 
 
 class Prediction(NamedTuple):
-    """Seconds and tokens/s at the ceiling. `decode_memory_share` is the share of the step's time in layers that wait for memory."""
+    """Seconds and tokens/s at the ceiling. `decode_memory_share` is the share of the step's time in
+    layers that wait for memory."""
 
     prefill_s: Num
     prefill_tokens_per_s: Num
@@ -27,8 +29,11 @@ class Prediction(NamedTuple):
     decode_memory_share: Num
 
 
-def predict(spec: ArchSpec, workload: Workload, hardware: Hardware, context_len: Num = None) -> Prediction:
-    """Prefill of the workload's prompt, and one decode step at `context_len` tokens (int or array; the workload's unless given)."""
+def predict(
+    spec: ArchSpec, workload: Workload, hardware: Hardware, context_len: Num = None
+) -> Prediction:
+    """Prefill of the workload's prompt, and one decode step at `context_len` tokens (int or array;
+    the workload's unless given)."""
     costs, workload = model_costs(spec), workload.of(spec)
     context = workload.context_len if context_len is None else lengths(context_len)
     prompt = workload.prefill_len if context_len is None else context
@@ -41,20 +46,27 @@ def predict(spec: ArchSpec, workload: Workload, hardware: Hardware, context_len:
         prefill_s = ceilings.prefill_s(prompt)
         step_s, memory_s = ceilings.decode_step_s(context)
     batch = workload.batch_size
-    return Prediction(prefill_s, batch * prompt / prefill_s, step_s, batch / step_s, memory_s / step_s)
+    return Prediction(
+        prefill_s, batch * prompt / prefill_s, step_s, batch / step_s, memory_s / step_s
+    )
 
 
-def generation_tokens_per_s(spec: ArchSpec, workload: Workload, hardware: Hardware, prompt_len: int, total_len: int) -> float:
-    """The paper's protocol at the ceiling: batch * generated tokens / time, the step's time integrated over the context."""
+def generation_tokens_per_s(
+    spec: ArchSpec, workload: Workload, hardware: Hardware, prompt_len: int, total_len: int
+) -> float:
+    """The paper's protocol at the ceiling: batch * generated tokens / time, the step's time
+    integrated over the context."""
     points = np.linspace(prompt_len, total_len, 65)
     steps_s = predict(spec, workload, hardware, points.astype(int)).decode_step_s
-    mean_s = float(np.trapezoid(np.broadcast_to(steps_s, points.shape), points) / (total_len - prompt_len))
+    mean_s = float(
+        np.trapezoid(np.broadcast_to(steps_s, points.shape), points) / (total_len - prompt_len)
+    )
     return workload.batch_size / mean_s
 
 
 def product_peak(spec: ArchSpec, workload: Workload, hardware: Hardware) -> float:
-    """Dense FLOP/s of the design's products: in fp8 where all that is stored in fewer bits is fp8 and the device has such units, else in
-    the dtype that weights are unpacked to."""
+    """Dense FLOP/s of the design's products: in fp8 where all that is stored in fewer bits is fp8
+    and the device has such units, else in the dtype that weights are unpacked to."""
     formats = {rule.format for rule in storage(spec, workload)}
     fp8 = hardware.peak_flops_per_s.fp8
     if formats == {"fp8"} and fp8:
@@ -78,10 +90,13 @@ class _Ceilings:
 
     def _head_s(self) -> tuple[Num, Num]:
         """One row of logits per sequence; the embedding's own rows are not worth counting."""
-        return self._seconds(self.workload.batch_size * int(self.costs.head_flops(1)), self.weights.head)
+        return self._seconds(
+            self.workload.batch_size * int(self.costs.head_flops(1)), self.weights.head
+        )
 
     def _layers(self) -> Iterator[tuple[LayerCosts, LayerBytes, int]]:
-        """Each different layer with the bytes of its weights and how often it stands in the stack."""
+        """Each different layer with the bytes of its weights and how often it stands in the
+        stack."""
         for (layer, n), stored in zip(self.costs.distinct(), self.weights.layers, strict=True):
             yield layer, stored, n
 
@@ -91,12 +106,15 @@ class _Ceilings:
         seconds = self._head_s()[0]
         for layer, stored, n in self._layers():
             flops = batch * total(layer.forward_flops(prompt))
-            n_bytes = stored.read(layer, batch * prompt) + batch * layer.cache_bytes(prompt, workload)
+            n_bytes = stored.read(layer, batch * prompt) + batch * layer.cache_bytes(
+                prompt, workload
+            )
             seconds = seconds + n * self._seconds(flops, n_bytes)[0]
         return seconds
 
     def decode_step_s(self, context: Num) -> tuple[Num, Num]:
-        """Weights and cache read once, a cache that several layers use by each of them; a scan's state is also written back."""
+        """Weights and cache read once, a cache that several layers use by each of them; a scan's
+        state is also written back."""
         batch, workload = self.workload.batch_size, self.workload
         seconds, waiting = self._head_s()
         for layer, stored, n in self._layers():

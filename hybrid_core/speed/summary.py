@@ -1,4 +1,5 @@
-"""Every cost of a design and a workload in one record: what the command line prints and the pages show."""
+"""Every cost of a design and a workload in one record: what the command line prints and the pages
+show."""
 
 from typing import Any
 
@@ -20,14 +21,18 @@ SCHEMA = 1
 
 
 def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str, Any]:
-    """A JSON-ready record. Cache bytes are per sequence, memory bytes for the whole batch; FLOPs per token unless named otherwise.
+    """A JSON-ready record. Cache bytes are per sequence, memory bytes for the whole batch; FLOPs
+    per token unless named otherwise.
 
-    `paper`: Table 1 and Appendix C; `exact`: what the modules do; `paged`: in vLLM's equal pages (costs/engine.py), and beside it the
-    largest batch and context that fit in either view; `predicted`: the roofline ceiling of `hardware`. `not_built`: why our modules do
-    not compute the design, so that its figures are costed only; null where they do.
-    """
+    `paper`: Table 1 and Appendix C; `exact`: what the modules do; `paged`: in vLLM's equal pages
+    (costs/engine.py), and beside it the largest batch and context that fit in either view;
+    `predicted`: the roofline ceiling of `hardware`. `not_built`: why our modules do not compute the
+    design, so that its figures are costed only; null where they do."""
     costs, context, workload = model_costs(spec), workload.context_len, workload.of(spec)
-    train = {convention: costs.train_flops_per_token(context, convention) for convention in ("paper", "exact")}
+    train = {
+        convention: costs.train_flops_per_token(context, convention)
+        for convention in ("paper", "exact")
+    }
     engine = engine_view(spec, workload, hardware.usable_bytes)
     verdict = fit(spec, workload, hardware, engine)
     used = verdict.used
@@ -39,7 +44,10 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
         "workload": _asked(spec, workload),
         "hardware": hardware.key,
         "params": costs.params()._asdict(),
-        "train_flops": {key: {"per_token": float(value), "per_sample": float(value * context)} for key, value in train.items()},
+        "train_flops": {
+            key: {"per_token": float(value), "per_sample": float(value * context)}
+            for key, value in train.items()
+        },
         "prefill_flops": int(costs.forward_flops(workload.prefill_len, logits=1)),
         "decode_flops_per_token": int(costs.decode_flops(context)),
         "cache_bytes": {
@@ -56,7 +64,12 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
         "latent_attention": _latent_attention(spec),
         "not_built": not_built(spec),
         "memory_bytes": {key: int(value) for key, value in used._asdict().items()}
-        | {"total": int(used.total), "one_shot_activations": int(one_shot_activations(costs, workload, workload.prefill_len))},
+        | {
+            "total": int(used.total),
+            "one_shot_activations": int(
+                one_shot_activations(costs, workload, workload.prefill_len)
+            ),
+        },
         "fit": verdict.record(),
         "predicted": {
             "basis": hardware.basis,
@@ -70,19 +83,25 @@ def summary(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str,
 
 def _asked(spec: ArchSpec, workload: Workload) -> dict[str, Any]:
     """The workload with what it left open filled in."""
-    decided = {"prompt_len": workload.prefill_len, "state_dtype": workload.scan_dtype, "weight_dtype": stored_as(spec, workload)}
+    decided = {
+        "prompt_len": workload.prefill_len,
+        "state_dtype": workload.scan_dtype,
+        "weight_dtype": stored_as(spec, workload),
+    }
     return workload.model_dump() | decided
 
 
 def _latent_attention(spec: ArchSpec) -> dict[str, str] | None:
-    """How the FLOPs of latent attention are counted (costs/sized.py), or None where there is none."""
+    """How the FLOPs of latent attention are counted (costs/sized.py), or None where there is
+    none."""
     if not any(isinstance(layer.mixer, LatentAttentionMixer) for layer in spec.stack):
         return None
     return {"prefill": "expanded keys and values", "decode": "absorbed: over the latent"}
 
 
 def layers(spec: ArchSpec, workload: Workload) -> list[dict[str, Any]]:
-    """One record per layer: kind, parameters, exact forward FLOPs of one sequence of `context_len` tokens, exact cache bytes."""
+    """One record per layer: kind, parameters, exact forward FLOPs of one sequence of `context_len`
+    tokens, exact cache bytes."""
     context = workload.context_len
     record: dict[int, dict[str, Any]] = {}
     rows = []

@@ -1,4 +1,5 @@
-"""Causal attention with grouped queries, optionally over a window with sinks, and a query over a cache of fixed size."""
+"""Causal attention with grouped queries, optionally over a window with sinks, and a query over a
+cache of fixed size."""
 
 import torch
 from torch import Tensor
@@ -8,32 +9,49 @@ from kernels.attention import eager
 from kernels.counting import counted
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *, window: int = 0, sink: int = 0, gap: int = 0, scale: float | None = None) -> Tensor:
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    window: int = 0,
+    sink: int = 0,
+    gap: int = 0,
+    scale: float | None = None,
+) -> Tensor:
     """Attention of T queries, the last T of the positions seen, over S keys.
 
-    q [B, T, H, Dqk]; k [B, S, G, Dqk]; v [B, S, G, Dv] with G dividing H -> [B, T, H, Dv]. Scale: 1/sqrt(Dqk) unless given.
-    With `window`, a query sees the last `window` positions (itself included) and the first `sink` ones. `gap` positions between
-    the sinks and the rest may be missing from k and v. Raises ValueError where the shapes do not fit.
-    """
+    q [B, T, H, Dqk]; k [B, S, G, Dqk]; v [B, S, G, Dv] with G dividing H -> [B, T, H, Dv]. Scale:
+    1/sqrt(Dqk) unless given. With `window`, a query sees the last `window` positions (itself
+    included) and the first `sink` ones. `gap` positions between the sinks and the rest may be
+    missing from k and v. Raises ValueError where the shapes do not fit."""
     _check(q, k, v, window, gap)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     out: Tensor = dispatch.run("attention", _attention, q, k, v, window, sink, gap, scale)
     return out
 
 
-def attention_step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, *, scale: float | None = None) -> Tensor:
+def attention_step(
+    q: Tensor, k: Tensor, v: Tensor, length: Tensor, *, scale: float | None = None
+) -> Tensor:
     """Attention of one query over the first `length` slots of a cache.
 
-    q [B, 1, H, Dqk]; k [B, S, G, Dqk] and v [B, S, G, Dv], also of a narrower dtype; length: an integer tensor without axes, at most S
-    -> [B, 1, H, Dv]. Nothing depends on the value of `length` but the result, so that one CUDA graph, or one compiled step, serves every
-    length. Raises ValueError where the shapes do not fit.
-    """
+    q [B, 1, H, Dqk]; k [B, S, G, Dqk] and v [B, S, G, Dv], also of a narrower dtype; length: an
+    integer tensor without axes, at most S -> [B, 1, H, Dv]. Nothing depends on the value of
+    `length` but the result, so that one CUDA graph, or one compiled step, serves every length.
+    Raises ValueError where the shapes do not fit."""
     _check(q, k, v, 0, 0)
     if q.shape[1] != 1 or length.shape != () or length.is_floating_point():
-        raise ValueError(f"attention_step: q {tuple(q.shape)}, length {tuple(length.shape)} - one query, and a length that is one integer")
+        raise ValueError(
+            f"attention_step: q {tuple(q.shape)}, length {tuple(length.shape)} - one query, and a length that is one integer"
+        )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     # The compiler does not look into this call, as the length decides what is read.
-    out: Tensor = _attention_step(q, k, v, length, scale) if torch.compiler.is_compiling() else _step(q, k, v, length, scale)
+    out: Tensor = (
+        _attention_step(q, k, v, length, scale)
+        if torch.compiler.is_compiling()
+        else _step(q, k, v, length, scale)
+    )
     return out
 
 
@@ -46,15 +64,21 @@ def _check(q: Tensor, k: Tensor, v: Tensor, window: int, gap: int) -> None:
     b, t, h, d = q.shape
     s, g = k.shape[1:3]
     if k.shape != (b, s, g, d) or v.shape[:3] != (b, s, g):
-        raise ValueError(f"attention: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} do not fit together")
+        raise ValueError(
+            f"attention: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} do not fit together"
+        )
     if h % g or s < t:
-        raise ValueError(f"attention: {h} query heads over {g} key heads, {t} queries over {s} keys - heads must divide, keys >= queries")
+        raise ValueError(
+            f"attention: {h} query heads over {g} key heads, {t} queries over {s} keys - heads must divide, keys >= queries"
+        )
     if gap and not window:
         raise ValueError("attention: a gap needs a window")
 
 
 @torch.library.custom_op("hybrid::attention", mutates_args=())
-def _attention(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float) -> Tensor:
+def _attention(
+    q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float
+) -> Tensor:
     return eager.attention(q, k, v, window, sink, gap, scale)
 
 

@@ -12,6 +12,8 @@ def branch_fusion(
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Same arguments as `kernels.branch_fusion`; float64 out."""
     heads = attention.double().unflatten(-1, (-1, groups[0]))
-    a = (heads / torch.sqrt((heads**2).mean(-1, keepdim=True) + eps)).flatten(-2) * attention_weight.double()
+    a = (heads / torch.sqrt((heads**2).mean(-1, keepdim=True) + eps)).flatten(
+        -2
+    ) * attention_weight.double()
     s = gated.gated_rms_norm(y, z, ssm_weight, eps, groups[1])
     return (a, s) if scales is None else (a * scales[0].double(), s * scales[1].double())

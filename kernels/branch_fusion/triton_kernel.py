@@ -1,4 +1,5 @@
-"""Both norms and the sum in one pass where the branches' heads are equally wide, else the norms one after the other.
+"""Both norms and the sum in one pass where the branches' heads are equally wide, else the norms one
+after the other.
 
 Tiles, and what the backward pass keeps and sums, are those of `gated_rms_norm`.
 """
@@ -11,7 +12,17 @@ import triton.language as tl
 from torch import Tensor
 
 from kernels.branch_fusion.eager import fused
-from kernels.gated_rms_norm.triton_kernel import PROGRAMS, GroupRms, blocks, flat, gated_rms_norm_limit, put, tile, unit, unit_gradient
+from kernels.gated_rms_norm.triton_kernel import (
+    PROGRAMS,
+    GroupRms,
+    blocks,
+    flat,
+    gated_rms_norm_limit,
+    put,
+    tile,
+    unit,
+    unit_gradient,
+)
 from kernels.tiles import silu, silu_slope
 
 
@@ -61,12 +72,34 @@ def _backward(
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, attention: Tensor, y: Tensor, z: Tensor, a_weight: Tensor, s_weight: Tensor, eps: float, group: int, sign: float
+        ctx: Any,
+        attention: Tensor,
+        y: Tensor,
+        z: Tensor,
+        a_weight: Tensor,
+        s_weight: Tensor,
+        eps: float,
+        group: int,
+        sign: float,
     ) -> Any:
         (t, c), sizes = y.shape, blocks(y.shape[0], group)
         out = y.new_empty(t, c)
         _forward[triton.cdiv(t, sizes["BLOCK_T"]), c // group](
-            attention, y, z, a_weight, s_weight, out, eps, sign, t, attention.stride(0), y.stride(0), z.stride(0), c, W=group, **sizes
+            attention,
+            y,
+            z,
+            a_weight,
+            s_weight,
+            out,
+            eps,
+            sign,
+            t,
+            attention.stride(0),
+            y.stride(0),
+            z.stride(0),
+            c,
+            W=group,
+            **sizes,
         )
         ctx.save_for_backward(attention, y, z, a_weight, s_weight)
         ctx.eps, ctx.group, ctx.sign = eps, group, sign
@@ -91,7 +124,9 @@ def branch_fusion_limit(
     attention: Tensor, y: Tensor, z: Tensor, a_weight: Tensor, s_weight: Tensor, eps: float, groups: tuple[int, int], fusion: str | None
 ) -> str | None:  # fmt: skip
     """Why these arguments are too much for the kernels, if so."""
-    return gated_rms_norm_limit(attention, z, a_weight, eps, groups[0]) or gated_rms_norm_limit(y, z, s_weight, eps, groups[1])
+    return gated_rms_norm_limit(attention, z, a_weight, eps, groups[0]) or gated_rms_norm_limit(
+        y, z, s_weight, eps, groups[1]
+    )
 
 
 def branch_fusion(
@@ -101,8 +136,12 @@ def branch_fusion(
     """See `kernels.branch_fusion`; with `fusion` see `kernels.branch_fusion.fused_branches`."""
     if fusion is not None and groups[0] == groups[1]:
         sign = 1.0 if fusion == "add" else -1.0
-        out: Tensor = _Fused.apply(flat(attention), flat(y), flat(z), attention_weight, ssm_weight, eps, groups[0], sign)
+        out: Tensor = _Fused.apply(
+            flat(attention), flat(y), flat(z), attention_weight, ssm_weight, eps, groups[0], sign
+        )
         return out.view(y.shape)
-    a = GroupRms.apply(flat(attention), None, None, attention_weight, eps, groups[0])[0].view(attention.shape)
+    a = GroupRms.apply(flat(attention), None, None, attention_weight, eps, groups[0])[0].view(
+        attention.shape
+    )
     s = GroupRms.apply(flat(y), flat(z), None, ssm_weight, eps, groups[1])[0].view(y.shape)
     return fused(a, s, fusion)

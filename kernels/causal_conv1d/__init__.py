@@ -8,22 +8,32 @@ from kernels.causal_conv1d import eager
 from kernels.counting import counted
 
 
-def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """y_t = silu(bias + sum_j weight_j x_{t - W + 1 + j}), per channel.
 
-    x [B, T, C]; weight [C, W]; bias [C]; state [B, W-1, C], the inputs before x (zeros unless given)
-    -> (y [B, T, C], state [B, W-1, C] after x). Raises ValueError where the shapes do not fit.
-    """
+    x [B, T, C]; weight [C, W]; bias [C]; state [B, W-1, C], the inputs before x (zeros unless
+    given) -> (y [B, T, C], state [B, W-1, C] after x). Raises ValueError where the shapes do not
+    fit."""
     b, _, c = x.shape
     w = weight.shape[1]
-    if weight.shape[0] != c or bias.shape != (c,) or (state is not None and state.shape != (b, w - 1, c)):
-        raise ValueError(f"causal_conv1d: x {tuple(x.shape)}, weight {tuple(weight.shape)}, bias {tuple(bias.shape)} do not fit together")
+    if (
+        weight.shape[0] != c
+        or bias.shape != (c,)
+        or (state is not None and state.shape != (b, w - 1, c))
+    ):
+        raise ValueError(
+            f"causal_conv1d: x {tuple(x.shape)}, weight {tuple(weight.shape)}, bias {tuple(bias.shape)} do not fit together"
+        )
     y, after = dispatch.run("causal_conv1d", _causal_conv1d, x, weight, bias, state)
     return y, after
 
 
 @torch.library.custom_op("hybrid::causal_conv1d", mutates_args=())
-def _causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     return eager.causal_conv1d(x, weight, bias, state)
 
 

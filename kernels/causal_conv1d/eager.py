@@ -1,11 +1,14 @@
-"""The convolution as W shifted multiply-adds: no transposition, any dtype, and as fast as memory allows."""
+"""The convolution as W shifted multiply-adds: no transposition, any dtype, and as fast as memory
+allows."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """See `kernels.causal_conv1d`."""
     (b, t, c), w = x.shape, weight.shape[1]
     before = x.new_zeros(b, w - 1, c) if state is None else state.to(x.dtype)

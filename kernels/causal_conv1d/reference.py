@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Same arguments as `kernels.causal_conv1d`; float64 out."""
     x, weight, bias = x.double(), weight.double(), bias.double()
     (b, t, c), w = x.shape, weight.shape[1]

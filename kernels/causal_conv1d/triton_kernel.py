@@ -1,9 +1,9 @@
 """The convolution with SiLU, its backward pass, and one step of it, each read and written once.
 
-A program owns a block of channels and of tokens, and reads the W - 1 tokens before it again: from x, or from the state where they lie
-before x. The backward pass computes the sums before the SiLU anew; gradients of weight and bias are summed over the blocks of tokens
-afterwards, so that they are the same in every run.
-"""
+A program owns a block of channels and of tokens, and reads the W - 1 tokens before it again: from
+x, or from the state where they lie before x. The backward pass computes the sums before the SiLU
+anew; gradients of weight and bias are summed over the blocks of tokens afterwards, so that they are
+the same in every run."""
 
 from typing import Any
 
@@ -20,22 +20,36 @@ WIDEST = 16
 
 @triton.jit
 def _input(x, state, t, c, batch, T, C, x_b, x_t, W: tl.constexpr, CONTINUED: tl.constexpr):
-    """Inputs at tokens t, in float32: of x, of the state before it (zero without one), zero farther out."""
+    """Inputs at tokens t, in float32: of x, of the state before it (zero without one), zero farther
+    out."""
     inside, known = (c < C)[None, :], (t >= 0) & (t < T)
-    value = tl.load(x + batch * x_b + t.to(tl.int64)[:, None] * x_t + c[None, :], mask=inside & known[:, None], other=0.0).to(tl.float32)
+    value = tl.load(
+        x + batch * x_b + t.to(tl.int64)[:, None] * x_t + c[None, :],
+        mask=inside & known[:, None],
+        other=0.0,
+    ).to(tl.float32)
     if CONTINUED:
         held = state + batch * (W - 1) * C + (t + (W - 1))[:, None] * C + c[None, :]
-        value += tl.load(held, mask=inside & ((t < 0) & (t > -W))[:, None], other=0.0).to(tl.float32)
+        value += tl.load(held, mask=inside & ((t < 0) & (t > -W))[:, None], other=0.0).to(
+            tl.float32
+        )
     return value
 
 
 @triton.jit
-def _sums(x, weight, bias, state, t, c, batch, T, C, x_b, x_t, W: tl.constexpr, CONTINUED: tl.constexpr):
+def _sums(
+    x, weight, bias, state, t, c, batch, T, C, x_b, x_t, W: tl.constexpr, CONTINUED: tl.constexpr
+):
     """bias + sum over the taps, at tokens t."""
-    total = tl.zeros([t.shape[0], c.shape[0]], tl.float32) + tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
+    total = (
+        tl.zeros([t.shape[0], c.shape[0]], tl.float32)
+        + tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
+    )
     for j in tl.static_range(W):
         tap = tl.load(weight + c * W + j, mask=c < C, other=0.0).to(tl.float32)
-        total += tap[None, :] * _input(x, state, t + (j - (W - 1)), c, batch, T, C, x_b, x_t, W, CONTINUED)
+        total += tap[None, :] * _input(
+            x, state, t + (j - (W - 1)), c, batch, T, C, x_b, x_t, W, CONTINUED
+        )
     return total
 
 
@@ -44,7 +58,10 @@ def _forward(
     x, weight, bias, state, y, T, C, x_b, x_t,
     W: tl.constexpr, CONTINUED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    t, c = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T), tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    t, c = (
+        tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T),
+        tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C),
+    )
     batch = tl.program_id(2).to(tl.int64)
     out = silu(_sums(x, weight, bias, state, t, c, batch, T, C, x_b, x_t, W, CONTINUED))
     at = y + (batch * T + t[:, None]) * C + c[None, :]
@@ -56,24 +73,37 @@ def _backward(
     x, weight, bias, state, dy, d_after, dx, d_state, d_weight, d_bias, T, C, x_b, x_t,
     W: tl.constexpr, CONTINUED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Blocks of inputs 1 - W .. T - 1: their gradients, and what the sums at tokens of the same numbers add to weight and bias.
+    """Blocks of inputs 1 - W .. T - 1: their gradients, and what the sums at tokens of the same
+    numbers add to weight and bias.
 
-    The last W - 1 inputs also are the state after x, whose gradient is d_after. d_weight [b, blocks, W, C]; d_bias [b, blocks, C].
-    """
-    t, c = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T) - (W - 1), tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    The last W - 1 inputs also are the state after x, whose gradient is d_after. d_weight [b,
+    blocks, W, C]; d_bias [b, blocks, C]."""
+    t, c = (
+        tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T) - (W - 1),
+        tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C),
+    )
     batch, inside = tl.program_id(2).to(tl.int64), (c < C)[None, :]
     late = t + (W - 1) - T
     kept = d_after + batch * (W - 1) * C + late[:, None] * C + c[None, :]
-    grad = tl.load(kept, mask=inside & (late >= 0)[:, None] & (t < T)[:, None], other=0.0).to(tl.float32)
+    grad = tl.load(kept, mask=inside & (late >= 0)[:, None] & (t < T)[:, None], other=0.0).to(
+        tl.float32
+    )
     part = (batch * tl.num_programs(0) + tl.program_id(0)) * C + c
     for k in tl.static_range(W):  # the sum k tokens later reads this input through tap W - 1 - k
         later = t + k
         sums = _sums(x, weight, bias, state, later, c, batch, T, C, x_b, x_t, W, CONTINUED)
         real = inside & ((later >= 0) & (later < T))[:, None]
-        slope = tl.load(dy + (batch * T + later[:, None]) * C + c[None, :], mask=real, other=0.0).to(tl.float32) * silu_slope(sums)
-        grad += tl.load(weight + c * W + (W - 1 - k), mask=c < C, other=0.0).to(tl.float32)[None, :] * slope
+        slope = tl.load(
+            dy + (batch * T + later[:, None]) * C + c[None, :], mask=real, other=0.0
+        ).to(tl.float32) * silu_slope(sums)
+        grad += (
+            tl.load(weight + c * W + (W - 1 - k), mask=c < C, other=0.0).to(tl.float32)[None, :]
+            * slope
+        )
         value = _input(x, state, t, c, batch, T, C, x_b, x_t, W, CONTINUED)
-        tl.store(d_weight + (part - c) * W + (W - 1 - k) * C + c, tl.sum(slope * value, 0), mask=c < C)
+        tl.store(
+            d_weight + (part - c) * W + (W - 1 - k) * C + c, tl.sum(slope * value, 0), mask=c < C
+        )
         if k == 0:
             tl.store(d_bias + part, tl.sum(slope, 0), mask=c < C)
     at = dx + (batch * T + t[:, None]) * C + c[None, :]
@@ -87,21 +117,28 @@ def _backward(
 def step(
     x, bc, weight, bias, state, y, n_x, C, x_b, bc_b, s_b, s_t, W: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One token, channels [0, n_x) of it at `x` and the rest at `bc`: y [b, C], and the state shifted where it lies.
+    """One token, channels [0, n_x) of it at `x` and the rest at `bc`: y [b, C], and the state
+    shifted where it lies.
 
     A program owns its channels of the state, so it may write what it alone has read.
     """
     c, batch = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C), tl.program_id(0).to(tl.int64)
     real = c < C
-    now = tl.load(x + batch * x_b + c, mask=c < n_x, other=0.0) + tl.load(bc + batch * bc_b + (c - n_x), mask=real & (c >= n_x), other=0.0)
+    now = tl.load(x + batch * x_b + c, mask=c < n_x, other=0.0) + tl.load(
+        bc + batch * bc_b + (c - n_x), mask=real & (c >= n_x), other=0.0
+    )
     total = tl.load(bias + c, mask=real, other=0.0).to(tl.float32)
     held = state + batch * s_b + c
     for j in tl.static_range(W - 1):
         value = tl.load(held + j * s_t, mask=real, other=0.0)
-        total += tl.load(weight + c * W + j, mask=real, other=0.0).to(tl.float32) * value.to(tl.float32)
+        total += tl.load(weight + c * W + j, mask=real, other=0.0).to(tl.float32) * value.to(
+            tl.float32
+        )
         if j > 0:
             tl.store(held + (j - 1) * s_t, value, mask=real)
-    total += tl.load(weight + c * W + (W - 1), mask=real, other=0.0).to(tl.float32) * now.to(tl.float32)
+    total += tl.load(weight + c * W + (W - 1), mask=real, other=0.0).to(tl.float32) * now.to(
+        tl.float32
+    )
     if W > 1:
         tl.store(held + (W - 2) * s_t, now.to(state.dtype.element_ty), mask=real)
     tl.store(y + batch * C + c, silu(total).to(y.dtype.element_ty), mask=real)
@@ -114,10 +151,15 @@ def causal_conv1d_limit(x: Tensor, weight: Tensor, *_: Any) -> str | None:
     return too_many("sequences", x.shape[0])
 
 
-def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def causal_conv1d(
+    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """See `kernels.causal_conv1d`."""
     out: tuple[Tensor, Tensor] = _CausalConv1d.apply(
-        rows(x), weight.contiguous(), bias.contiguous(), None if state is None else state.contiguous()
+        rows(x),
+        weight.contiguous(),
+        bias.contiguous(),
+        None if state is None else state.contiguous(),
     )
     return out
 
@@ -125,7 +167,10 @@ def causal_conv1d(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None)
 def _grid(tokens: int, c: int, b: int) -> tuple[tuple[int, int, int], dict[str, int]]:
     """Blocks of tokens, of channels, sequences; and the sizes of a block."""
     block_t, block_c = block(tokens, most=TOKENS), block(c, most=CHANNELS)
-    return (triton.cdiv(tokens, block_t), triton.cdiv(c, block_c), b), {"BLOCK_T": block_t, "BLOCK_C": block_c}
+    return (triton.cdiv(tokens, block_t), triton.cdiv(c, block_c), b), {
+        "BLOCK_T": block_t,
+        "BLOCK_C": block_c,
+    }
 
 
 class _CausalConv1d(torch.autograd.Function):
@@ -134,7 +179,19 @@ class _CausalConv1d(torch.autograd.Function):
         (b, t, c), w = x.shape, weight.shape[1]
         y = x.new_empty(b, t, c)
         grid, blocks = _grid(t, c, b)
-        _forward[grid](x, weight, bias, x if state is None else state, y, t, c, *x.stride()[:2], W=w, CONTINUED=state is not None, **blocks)
+        _forward[grid](
+            x,
+            weight,
+            bias,
+            x if state is None else state,
+            y,
+            t,
+            c,
+            *x.stride()[:2],
+            W=w,
+            CONTINUED=state is not None,
+            **blocks,
+        )
         ctx.save_for_backward(x, weight, bias, state)
         return y, _after(x, w, state)
 
@@ -144,12 +201,19 @@ class _CausalConv1d(torch.autograd.Function):
         (b, t, c), w = x.shape, weight.shape[1]
         grid, blocks = _grid(t + w - 1, c, b)
         dx, d_state = x.new_empty(b, t, c), None if state is None else torch.empty_like(state)
-        d_weight, d_bias = (x.new_empty(b, grid[0], *shape, dtype=torch.float32) for shape in ((w, c), (c,)))
+        d_weight, d_bias = (
+            x.new_empty(b, grid[0], *shape, dtype=torch.float32) for shape in ((w, c), (c,))
+        )
         _backward[grid](
             x, weight, bias, x if state is None else state, dy.contiguous(), d_after.contiguous(), dx, dx if d_state is None else d_state,
             d_weight, d_bias, t, c, *x.stride()[:2], W=w, CONTINUED=state is not None, **blocks,
         )  # fmt: skip
-        return dx, d_weight.sum((0, 1)).T.to(weight.dtype), d_bias.sum((0, 1)).to(bias.dtype), d_state
+        return (
+            dx,
+            d_weight.sum((0, 1)).T.to(weight.dtype),
+            d_bias.sum((0, 1)).to(bias.dtype),
+            d_state,
+        )
 
 
 def _after(x: Tensor, w: int, state: Tensor | None) -> Tensor:
@@ -157,5 +221,9 @@ def _after(x: Tensor, w: int, state: Tensor | None) -> Tensor:
     t = x.shape[1]
     if t >= w - 1:
         return x[:, t - (w - 1) :].clone()
-    before = x.new_zeros(x.shape[0], w - 1 - t, x.shape[2]) if state is None else state[:, t:].to(x.dtype)
+    before = (
+        x.new_zeros(x.shape[0], w - 1 - t, x.shape[2])
+        if state is None
+        else state[:, t:].to(x.dtype)
+    )
     return torch.cat([before, x], 1)

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int | None = None) -> Tensor:
+def gated_rms_norm(
+    y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int | None = None
+) -> Tensor:
     """Same arguments as `kernels.gated_rms_norm`; float64 out."""
     y, z, weight = y.double(), z.double(), weight.double()
     group = group or y.shape[-1]
@@ -12,5 +14,9 @@ def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int 
     outs = []
     for start in range(0, y.shape[-1], group):
         piece = gated[..., start : start + group]
-        outs.append(piece / torch.sqrt((piece**2).mean(-1, keepdim=True) + eps) * weight[start : start + group])
+        outs.append(
+            piece
+            / torch.sqrt((piece**2).mean(-1, keepdim=True) + eps)
+            * weight[start : start + group]
+        )
     return torch.cat(outs, -1)

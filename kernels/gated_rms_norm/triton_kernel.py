@@ -1,8 +1,9 @@
-"""RMSNorm over groups of channels, with a gate before it or a residual added before it: one pass forward, one backward.
+"""RMSNorm over groups of channels, with a gate before it or a residual added before it: one pass
+forward, one backward.
 
-A program owns one group and a block of tokens. The root mean square is found again in the backward pass, so nothing but the inputs is
-kept. There a program walks over several blocks of tokens, for the gradient of the weight is summed over programs at last.
-"""
+A program owns one group and a block of tokens. The root mean square is found again in the backward
+pass, so nothing but the inputs is kept. There a program walks over several blocks of tokens, for
+the gradient of the weight is summed over programs at last."""
 
 from typing import Any
 
@@ -34,13 +35,19 @@ def unit_gradient(grad, normal, scale, W: tl.constexpr):
 @triton.jit
 def tile(x, t, c, there, row_stride):
     """Tokens t, channels c of x [T, C], in float32."""
-    return tl.load(x + t.to(tl.int64)[:, None] * row_stride + c[None, :], mask=there, other=0.0).to(tl.float32)
+    return tl.load(x + t.to(tl.int64)[:, None] * row_stride + c[None, :], mask=there, other=0.0).to(
+        tl.float32
+    )
 
 
 @triton.jit
 def put(x, value, t, c, there, row_stride):
     """Store what `tile` would load."""
-    tl.store(x + t.to(tl.int64)[:, None] * row_stride + c[None, :], value.to(x.dtype.element_ty), mask=there)
+    tl.store(
+        x + t.to(tl.int64)[:, None] * row_stride + c[None, :],
+        value.to(x.dtype.element_ty),
+        mask=there,
+    )
 
 
 @triton.jit
@@ -59,7 +66,14 @@ def _forward(
         put(total, v, t, c, there, C)
         v = v.to(tl.float32)
     normal, _ = unit(v, eps, W)
-    put(out, normal * tl.load(weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :], t, c, there, C)
+    put(
+        out,
+        normal * tl.load(weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :],
+        t,
+        c,
+        there,
+        C,
+    )
 
 
 @triton.jit
@@ -109,10 +123,19 @@ def flat(x: Tensor) -> Tensor:
 
 
 class GroupRms(torch.autograd.Function):
-    """x [T, C], a gate [T, C] or a residual [T, C] or neither, weight [C] -> (normalised, x + residual or nothing)."""
+    """x [T, C], a gate [T, C] or a residual [T, C] or neither, weight [C] -> (normalised, x +
+    residual or nothing)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, gate: Tensor | None, residual: Tensor | None, weight: Tensor, eps: float, group: int) -> Any:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        gate: Tensor | None,
+        residual: Tensor | None,
+        weight: Tensor,
+        eps: float,
+        group: int,
+    ) -> Any:
         (t, c), second = x.shape, x if gate is None else gate
         second = second if residual is None else residual
         sizes = blocks(t, group)
@@ -141,7 +164,9 @@ class GroupRms(torch.autograd.Function):
         return dx, d_gate, dx if ctx.added else None, d_weight.sum(0).to(weight.dtype), None, None
 
 
-def gated_rms_norm_limit(y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int) -> str | None:
+def gated_rms_norm_limit(
+    y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int
+) -> str | None:
     """Why these arguments are too much for the kernels, if so."""
     if group > WIDEST:
         return f"groups of {group} channels, and {WIDEST} are the most that a program can hold"

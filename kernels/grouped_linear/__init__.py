@@ -1,4 +1,5 @@
-"""One linear map per group of rows: the matrix products of a mixture of experts, without dropping a token."""
+"""One linear map per group of rows: the matrix products of a mixture of experts, without dropping a
+token."""
 
 import torch
 from torch import Tensor
@@ -9,10 +10,11 @@ from kernels.grouped_linear import eager
 
 
 def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    """Rows sorted by group: the first counts[0] rows go through weight[0], the next counts[1] through weight[1], and so on.
+    """Rows sorted by group: the first counts[0] rows go through weight[0], the next counts[1]
+    through weight[1], and so on.
 
-    x [rows, d_in]; weight [E, d_out, d_in]; counts [E], whole numbers that add up to `rows` -> [rows, d_out].
-    """
+    x [rows, d_in]; weight [E, d_out, d_in]; counts [E], whole numbers that add up to `rows` ->
+    [rows, d_out]."""
     if weight.shape[2] != x.shape[1] or counts.shape != weight.shape[:1]:
         raise ValueError(
             f"grouped_linear: x {tuple(x.shape)}, weight {tuple(weight.shape)}, counts {tuple(counts.shape)} do not fit together"

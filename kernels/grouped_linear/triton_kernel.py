@@ -1,9 +1,9 @@
 """One launch for all groups, however the rows fall to them; the host never learns the counts.
 
-A group's rows are cut into tiles; there can be at most (rows / tile) + groups of them, and as many programs start. Each finds its group
-and its rows from the counts, and those too many end at once. The gradient of x is the same product with the weights transposed; the
-gradient of a group's weight is a sum over its rows by the program that owns a tile of it.
-"""
+A group's rows are cut into tiles; there can be at most (rows / tile) + groups of them, and as many
+programs start. Each finds its group and its rows from the counts, and those too many end at once.
+The gradient of x is the same product with the weights transposed; the gradient of a group's weight
+is a sum over its rows by the program that owns a tile of it."""
 
 from typing import Any
 
@@ -17,7 +17,8 @@ from kernels.tiles import block, dot, rows, too_many
 
 @triton.jit
 def _group(counts, tile, E, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr):
-    """The group of a tile (E or more where there is none), its first row, and where the group ends."""
+    """The group of a tile (E or more where there is none), its first row, and where the group
+    ends."""
     e = tl.arange(0, BLOCK_E)
     count = tl.load(counts + e, mask=e < E, other=0).to(tl.int32)
     tiles = (count + BLOCK_M - 1) // BLOCK_M
@@ -35,14 +36,30 @@ def _product(
     """out [rows, N] = x [rows, K] times the transposed weight [N, K] of each row's group."""
     group, left, stop = _group(counts, tl.program_id(0), E, BLOCK_E, BLOCK_M)
     if group < E:
-        r, n, k = left + tl.arange(0, BLOCK_M), tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_K)
+        r, n, k = (
+            left + tl.arange(0, BLOCK_M),
+            tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N),
+            tl.arange(0, BLOCK_K),
+        )
         at_x = x + r.to(tl.int64)[:, None] * x_r + k[None, :]
-        at_weight = weight + tl.cast(group, tl.int64) * w_e + n.to(tl.int64)[None, :] * w_n + k[:, None] * w_k
+        at_weight = (
+            weight
+            + tl.cast(group, tl.int64) * w_e
+            + n.to(tl.int64)[None, :] * w_n
+            + k[:, None] * w_k
+        )
         total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
         for begin in range(0, K, BLOCK_K):
             inside = begin + k < K
             tile = tl.load(at_x + begin, mask=(r < stop)[:, None] & inside[None, :], other=0.0)
-            total += dot(tile, tl.load(at_weight + tl.cast(begin, tl.int64) * w_k, mask=(n < N)[None, :] & inside[:, None], other=0.0))
+            total += dot(
+                tile,
+                tl.load(
+                    at_weight + tl.cast(begin, tl.int64) * w_k,
+                    mask=(n < N)[None, :] & inside[:, None],
+                    other=0.0,
+                ),
+            )
         at = out + r.to(tl.int64)[:, None] * N + n[None, :]
         tl.store(at, total.to(out.dtype.element_ty), mask=(r < stop)[:, None] & (n < N)[None, :])
 
@@ -52,18 +69,29 @@ def _weight_gradient(
     d_out, x, counts, d_weight, E, x_r,
     N: tl.constexpr, K: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """d_weight [E, N, K]: for each group the sum over its rows of d_out times x; zero where it has none."""
+    """d_weight [E, N, K]: for each group the sum over its rows of d_out times x; zero where it has
+    none."""
     e, group = tl.arange(0, BLOCK_E), tl.program_id(2)
     count = tl.load(counts + e, mask=e < E, other=0).to(tl.int32)
     first = tl.sum(tl.where(e < group, count, 0), 0)
     stop = first + tl.sum(tl.where(e == group, count, 0), 0)
-    n, k = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N), tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
+    n, k = (
+        tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N),
+        tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K),
+    )
     total = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
     for i in range(0, tl.cdiv(stop - first, BLOCK_M)):
         r = first + i * BLOCK_M + tl.arange(0, BLOCK_M)
         row = r.to(tl.int64)[:, None]
-        grad = tl.load(d_out + row * N + n[None, :], mask=(r < stop)[:, None] & (n < N)[None, :], other=0.0)
-        total += dot(tl.trans(grad), tl.load(x + row * x_r + k[None, :], mask=(r < stop)[:, None] & (k < K)[None, :], other=0.0))
+        grad = tl.load(
+            d_out + row * N + n[None, :], mask=(r < stop)[:, None] & (n < N)[None, :], other=0.0
+        )
+        total += dot(
+            tl.trans(grad),
+            tl.load(
+                x + row * x_r + k[None, :], mask=(r < stop)[:, None] & (k < K)[None, :], other=0.0
+            ),
+        )
     at = d_weight + (tl.cast(group, tl.int64) * N + n[:, None]) * K + k[None, :]
     tl.store(at, total.to(d_weight.dtype.element_ty), mask=(n < N)[:, None] & (k < K)[None, :])
 
@@ -83,8 +111,19 @@ def _sizes(n_rows: int, weight: Tensor) -> dict[str, Any]:
     """Widths and tiles of a product with `weight` [E, N, K]."""
     e, n, k = weight.shape
     wide = 128 if weight.element_size() == 2 else 64
-    tiles = {"BLOCK_M": block(n_rows // e, most=wide), "BLOCK_N": block(n, most=wide), "BLOCK_K": block(k, most=wide // 2)}
-    return {"N": n, "K": k, "BLOCK_E": block(e, least=1), **tiles, "num_warps": 8 if tiles["BLOCK_M"] == 128 else 4, "num_stages": 3}
+    tiles = {
+        "BLOCK_M": block(n_rows // e, most=wide),
+        "BLOCK_N": block(n, most=wide),
+        "BLOCK_K": block(k, most=wide // 2),
+    }
+    return {
+        "N": n,
+        "K": k,
+        "BLOCK_E": block(e, least=1),
+        **tiles,
+        "num_warps": 8 if tiles["BLOCK_M"] == 128 else 4,
+        "num_stages": 3,
+    }
 
 
 def _multiply(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
@@ -92,7 +131,9 @@ def _multiply(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     (e, n, _), n_rows = weight.shape, x.shape[0]
     sizes, out = _sizes(n_rows, weight), x.new_empty(n_rows, n)
     tiles = triton.cdiv(n_rows, sizes["BLOCK_M"]) + e
-    _product[tiles, triton.cdiv(n, sizes["BLOCK_N"])](x, weight, counts, out, e, x.stride(0), *weight.stride(), **sizes)
+    _product[tiles, triton.cdiv(n, sizes["BLOCK_N"])](
+        x, weight, counts, out, e, x.stride(0), *weight.stride(), **sizes
+    )
     return out
 
 
@@ -110,7 +151,11 @@ class _GroupedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = _multiply(d_out, weight.transpose(1, 2), counts)
         if ctx.needs_input_grad[1]:
-            (e, n, k), sizes, d_weight = weight.shape, _sizes(x.shape[0], weight), weight.new_empty(weight.shape)
+            (e, n, k), sizes, d_weight = (
+                weight.shape,
+                _sizes(x.shape[0], weight),
+                weight.new_empty(weight.shape),
+            )
             sizes["BLOCK_K"] = block(k, most=sizes["BLOCK_N"])
             sizes["BLOCK_M"] = min(sizes["BLOCK_M"], 64)
             grid = triton.cdiv(n, sizes["BLOCK_N"]), triton.cdiv(k, sizes["BLOCK_K"]), e

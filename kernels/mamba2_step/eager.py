@@ -1,4 +1,5 @@
-"""The step in as few torch operations as there are: at batch 1 a CPU spends more on starting an operation than on its elements."""
+"""The step in as few torch operations as there are: at batch 1 a CPU spends more on starting an
+operation than on its elements."""
 
 import torch
 import torch.nn.functional as F
@@ -15,14 +16,20 @@ def mamba2_step(
     if shared_x is not None:
         xbc = torch.cat([shared_x, xbc], -1)
     exact = torch.promote_types(zxbcdt.dtype, torch.float32)
-    x, B, C = _convolved(xbc, conv_state, conv_weight, conv_bias).to(exact).split([h * p, g * n, g * n], -1)
+    x, B, C = (
+        _convolved(xbc, conv_state, conv_weight, conv_bias)
+        .to(exact)
+        .split([h * p, g * n, g * n], -1)
+    )
     step = F.softplus(dt.to(exact) + dt_bias)
     if dt_min:
         step = step.clamp(min=dt_min)
     decay = torch.exp(step * -torch.exp(A_log.to(exact)))
     heads = x.reshape(b, h, p)
     state = ssm_state.view(b, g, h // g, p, n)
-    state.mul_(decay.view(b, g, -1, 1, 1)).addcmul_((heads * step[..., None]).view(b, g, -1, p, 1), B.view(b, g, 1, 1, n))
+    state.mul_(decay.view(b, g, -1, 1, 1)).addcmul_(
+        (heads * step[..., None]).view(b, g, -1, p, 1), B.view(b, g, 1, 1, n)
+    )
     y = torch.bmm(ssm_state.view(b * g, -1, n).to(exact), C.reshape(b * g, n, 1)).view(b, h, p)
     y = torch.addcmul(y, heads, D[:, None]).view(b, -1).to(zxbcdt.dtype)
     return y * F.silu(z) if gated else y

@@ -1,4 +1,5 @@
-"""The truth: the step written out in float64, head by head; the states are updated in place, in their own dtype."""
+"""The truth: the step written out in float64, head by head; the states are updated in place, in
+their own dtype."""
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,9 @@ def mamba2_step(
     D: Tensor, *, n_groups: int, shared_x: Tensor | None = None, gated: bool = True, dt_min: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """Same arguments as `kernels.mamba2_step`; float64 out."""
-    row, weight, bias, dt_bias, A_log, D = (v.double() for v in (zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D))
+    row, weight, bias, dt_bias, A_log, D = (
+        v.double() for v in (zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D)
+    )
     b, h, p, n = ssm_state.shape
     z, rest = row[:, : h * p], row[:, h * p :]
     new, dt = rest[:, :-h], rest[:, -h:]
@@ -25,7 +28,10 @@ def mamba2_step(
         B, C = bc[:, :, head // (h // n_groups)].unbind(1)
         step = torch.log1p(torch.exp(dt[:, head] + dt_bias[head])).clamp(min=dt_min)
         decay = torch.exp(-step * torch.exp(A_log[head]))
-        state = ssm_state[:, head].double() * decay[:, None, None] + step[:, None, None] * x[:, head, :, None] * B[:, None, :]
+        state = (
+            ssm_state[:, head].double() * decay[:, None, None]
+            + step[:, None, None] * x[:, head, :, None] * B[:, None, :]
+        )
         ssm_state[:, head] = state.to(ssm_state.dtype)
         out[:, head] = torch.einsum("bpn,bn->bp", state, C) + D[head] * x[:, head]
     return out.view(b, h * p) * (F.silu(z) if gated else 1.0)

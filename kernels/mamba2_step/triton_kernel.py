@@ -1,6 +1,6 @@
-"""The step in two launches. The heads of a group share the convolution of B and C, so no head may write its state while another may
-still read it: the convolution goes first, each channel by its one owner, and the scan of all heads with everything else in it second.
-"""
+"""The step in two launches. The heads of a group share the convolution of B and C, so no head may
+write its state while another may still read it: the convolution goes first, each channel by its one
+owner, and the scan of all heads with everything else in it second."""
 
 import torch
 import triton
@@ -17,24 +17,38 @@ def _scan_step(
     xbc, z, dt, dt_bias, A_log, D, state, y, dt_min, H, per_group, C, z_b, s_b, s_h, s_p,
     P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr,
 ):  # fmt: skip
-    """A block of P channels of one head: dt, state, D and gate. xbc [b, C] after the convolution; z and dt in rows z_b apart."""
+    """A block of P channels of one head: dt, state, D and gate. xbc [b, C] after the convolution; z
+    and dt in rows z_b apart."""
     bh = tl.program_id(0)
     batch, head = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
     p, n = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
     x_p = tl.load(xbc + batch * C + head * P + p, mask=p < P, other=0.0)
     B_n = tl.load(xbc + batch * C + H * P + head // per_group * N + n, mask=n < N, other=0.0)
-    C_n = tl.load(xbc + batch * C + H * P + (H // per_group + head // per_group) * N + n, mask=n < N, other=0.0)
-    step = softplus(tl.load(dt + batch * z_b + head).to(tl.float32) + tl.load(dt_bias + head).to(tl.float32))
+    C_n = tl.load(
+        xbc + batch * C + H * P + (H // per_group + head // per_group) * N + n,
+        mask=n < N,
+        other=0.0,
+    )
+    step = softplus(
+        tl.load(dt + batch * z_b + head).to(tl.float32) + tl.load(dt_bias + head).to(tl.float32)
+    )
     step = tl.maximum(step, dt_min)
-    at, there = batch * s_b + head * s_h + p[:, None] * s_p + n[None, :], (p < P)[:, None] & (n < N)[None, :]
-    out = advance(state, at, there, x_p, step, -tl.exp(tl.load(A_log + head).to(tl.float32)), B_n, C_n)
+    at, there = (
+        batch * s_b + head * s_h + p[:, None] * s_p + n[None, :],
+        (p < P)[:, None] & (n < N)[None, :],
+    )
+    out = advance(
+        state, at, there, x_p, step, -tl.exp(tl.load(A_log + head).to(tl.float32)), B_n, C_n
+    )
     out += tl.load(D + head).to(tl.float32) * x_p
     if GATED:
         out *= silu(tl.load(z + batch * z_b + head * P + p, mask=p < P, other=0.0).to(tl.float32))
     tl.store(y + bh.to(tl.int64) * P + p, out.to(y.dtype.element_ty), mask=p < P)
 
 
-def mamba2_step_limit(zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, *_: object) -> str | None:
+def mamba2_step_limit(
+    zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, *_: object
+) -> str | None:
     """Why these arguments are not for the kernels, if so."""
     if any(state.stride(-1) != 1 and state.shape[-1] != 1 for state in (conv_state, ssm_state)):
         return "a state whose last axis has gaps"

@@ -9,46 +9,72 @@ from kernels.selective_scan import eager
 
 
 def selective_scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, state: Tensor | None = None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T;  y_t = h_t C_t + D x_t, per channel.
 
-    x [b, T, E]; dt [b, T, E], positive, float32; A [E, N], negative; B, C [b, T, N]; D [E]; state [b, E, N] float32 (zeros unless
-    given) -> (y [b, T, E] in x's dtype, state after x, float32). Raises ValueError where the shapes do not fit.
-    """
+    x [b, T, E]; dt [b, T, E], positive, float32; A [E, N], negative; B, C [b, T, N]; D [E]; state
+    [b, E, N] float32 (zeros unless given) -> (y [b, T, E] in x's dtype, state after x, float32).
+    Raises ValueError where the shapes do not fit."""
     _check(x, dt, A, B, C, D, state)
     y, after = dispatch.run("selective_scan", _selective_scan, x, dt, A, B, C, D, state)
     return y, after
 
 
-def selective_scan_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
-    """One step of `selective_scan` (T = 1, axis kept); `state` is updated in place. Returns y [b, 1, E]."""
+def selective_scan_step(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+) -> Tensor:
+    """One step of `selective_scan` (T = 1, axis kept); `state` is updated in place. Returns y [b,
+    1, E]."""
     _check(x, dt, A, B, C, D, state)
     y: Tensor = dispatch.run("selective_scan_step", _selective_scan_step, x, dt, A, B, C, D, state)
     return y
 
 
-def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None) -> None:
+def _check(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+) -> None:
     b, t, e = x.shape
     n = B.shape[-1]
-    fits = dt.shape == x.shape and A.shape == (e, n) and B.shape == C.shape == (b, t, n) and D.shape == (e,)
+    fits = (
+        dt.shape == x.shape
+        and A.shape == (e, n)
+        and B.shape == C.shape == (b, t, n)
+        and D.shape == (e,)
+    )
     if not fits or (state is not None and state.shape != (b, e, n)):
-        shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in zip(("x", "dt", *"ABCD"), (x, dt, A, B, C, D), strict=True))
+        shapes = ", ".join(
+            f"{name} {tuple(v.shape)}"
+            for name, v in zip(("x", "dt", *"ABCD"), (x, dt, A, B, C, D), strict=True)
+        )
         raise ValueError(f"selective_scan: {shapes} do not fit together")
 
 
 @torch.library.custom_op("hybrid::selective_scan", mutates_args=())
-def _selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _selective_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     return eager.selective_scan(x, dt, A, B, C, D, state)
 
 
 @_selective_scan.register_fake
-def _(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), x.new_empty(x.shape[0], *A.shape, dtype=torch.float32)
 
 
 @torch.library.custom_op("hybrid::selective_scan_step", mutates_args=("state",))
-def _selective_scan_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
+def _selective_scan_step(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+) -> Tensor:
     return eager.selective_scan_step(x, dt, A, B, C, D, state)
 
 

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def selective_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Same arguments as `kernels.selective_scan`; float64 out."""
     x, dt, A, B, C, D = (v.double() for v in (x, dt, A, B, C, D))
     held = x.new_zeros(x.shape[0], *A.shape) if state is None else state.double()

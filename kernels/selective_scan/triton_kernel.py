@@ -1,12 +1,14 @@
-"""The selective scan one token after the other, with the state [channels, N] in registers; its backward pass, and its single step.
+"""The selective scan one token after the other, with the state [channels, N] in registers; its
+backward pass, and its single step.
 
-A program owns a block of channels. So that a GPU is busy with few sequences too, the sequence is cut into segments: a first kernel walks
-each from an empty state and keeps its end, then all segments are scanned at once from the states that these ends add up to.
+A program owns a block of channels. So that a GPU is busy with few sequences too, the sequence is
+cut into segments: a first kernel walks each from an empty state and keeps its end, then all
+segments are scanned at once from the states that these ends add up to.
 
-Backward: the forward pass keeps the state before every PIECE of tokens. A program goes through the pieces from the last to the first; it
-walks a piece forward again, writing the states down in a buffer of its own, and then backward. What it finds for B and C, which all
-channels share, is summed over the blocks of channels at last, so that gradients are the same in every run.
-"""
+Backward: the forward pass keeps the state before every PIECE of tokens. A program goes through the
+pieces from the last to the first; it walks a piece forward again, writing the states down in a
+buffer of its own, and then backward. What it finds for B and C, which all channels share, is summed
+over the blocks of channels at last, so that gradients are the same in every run."""
 
 from typing import Any
 
@@ -37,7 +39,8 @@ def _ends(
     x, dt, A, B, ends, elapsed, T, E, length, x_b, x_t, dt_b, dt_t, B_b, B_t,
     N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """Where segments of `length` tokens end that start from nothing, ends [b, segments, E, N]; and their sums of dt, [b, segments, E]."""
+    """Where segments of `length` tokens end that start from nothing, ends [b, segments, E, N]; and
+    their sums of dt, [b, segments, E]."""
     segment, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
     e, n = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E), tl.arange(0, BLOCK_N)
     cell, real = e[:, None] * N + n[None, :], (e < E)[:, None] & (n < N)[None, :]
@@ -58,7 +61,8 @@ def _scan(
     N: tl.constexpr, PIECE: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr,
     STARTED: tl.constexpr, CUT: tl.constexpr, STORE: tl.constexpr,
 ):  # fmt: skip
-    """One segment; the last writes the state after all tokens. STORE writes the state before every PIECE, [b, pieces, E, N]."""
+    """One segment; the last writes the state after all tokens. STORE writes the state before every
+    PIECE, [b, pieces, E, N]."""
     segment, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
     e, n = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E), tl.arange(0, BLOCK_N)
     cell, real = e[:, None] * N + n[None, :], (e < E)[:, None] & (n < N)[None, :]
@@ -71,12 +75,20 @@ def _scan(
         for s in range(0, segment):
             row = batch * (tl.num_programs(1) - 1) + s
             passed = tl.load(elapsed + row * E + e, mask=e < E, other=0.0)
-            state = state * tl.exp(passed[:, None] * rate) + tl.load(ends + row * E * N + cell, mask=real, other=0.0)
+            state = state * tl.exp(passed[:, None] * rate) + tl.load(
+                ends + row * E * N + cell, mask=real, other=0.0
+            )
     for i in range(segment * length, tl.minimum((segment + 1) * length, T)):
         if STORE:
-            tl.store(states + (batch * n_pieces + i // PIECE) * E * N + cell, state, mask=real & (i % PIECE == 0))
+            tl.store(
+                states + (batch * n_pieces + i // PIECE) * E * N + cell,
+                state,
+                mask=real & (i % PIECE == 0),
+            )
         x_e, dt_e, B_n = _token(x, dt, B, i, e, n, batch, E, x_b, x_t, dt_b, dt_t, B_b, B_t, N)
-        C_n = tl.load(C + batch * C_b + tl.cast(i, tl.int64) * C_t + n, mask=n < N, other=0.0).to(tl.float32)
+        C_n = tl.load(C + batch * C_b + tl.cast(i, tl.int64) * C_t + n, mask=n < N, other=0.0).to(
+            tl.float32
+        )
         state = state * tl.exp(dt_e[:, None] * rate) + (dt_e * x_e)[:, None] * B_n[None, :]
         out = tl.sum(state * C_n[None, :], 1) + skip * x_e
         tl.store(y + (batch * T + i) * E + e, out.to(y.dtype.element_ty), mask=e < E)
@@ -90,12 +102,17 @@ def _backward(
     x_b, x_t, dt_b, dt_t, B_b, B_t, C_b, C_t,
     N: tl.constexpr, PIECE: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """All gradients of a block of channels. dA [b, E, N], dD [b, E]; dB and dC [blocks, b, T, N]; buffer [b, blocks, PIECE, tile]."""
+    """All gradients of a block of channels. dA [b, E, N], dD [b, E]; dB and dC [blocks, b, T, N];
+    buffer [b, blocks, PIECE, tile]."""
     batch = tl.program_id(1).to(tl.int64)
     e, n = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E), tl.arange(0, BLOCK_N)
     cell, real = e[:, None] * N + n[None, :], (e < E)[:, None] & (n < N)[None, :]
     tile = tl.arange(0, BLOCK_E)[:, None] * BLOCK_N + n[None, :]
-    held = buffer + (batch * tl.num_programs(0) + tl.program_id(0)) * (PIECE * BLOCK_E * BLOCK_N) + tile
+    held = (
+        buffer
+        + (batch * tl.num_programs(0) + tl.program_id(0)) * (PIECE * BLOCK_E * BLOCK_N)
+        + tile
+    )
     rate = tl.load(A + cell, mask=real, other=0.0).to(tl.float32)
     skip = tl.load(D + e, mask=e < E, other=0.0).to(tl.float32)
     grad = tl.load(d_after + batch * E * N + cell, mask=real, other=0.0).to(tl.float32)
@@ -106,13 +123,17 @@ def _backward(
         state = tl.load(states + (batch * n_pieces + piece) * E * N + cell, mask=real, other=0.0)
         for i in range(0, count):
             tl.store(held + i * (BLOCK_E * BLOCK_N), state)
-            x_e, dt_e, B_n = _token(x, dt, B, piece * PIECE + i, e, n, batch, E, x_b, x_t, dt_b, dt_t, B_b, B_t, N)
+            x_e, dt_e, B_n = _token(
+                x, dt, B, piece * PIECE + i, e, n, batch, E, x_b, x_t, dt_b, dt_t, B_b, B_t, N
+            )
             state = state * tl.exp(dt_e[:, None] * rate) + (dt_e * x_e)[:, None] * B_n[None, :]
         tl.debug_barrier()  # what one thread wrote another may read
         for back in range(0, count):
             i = piece * PIECE + count - 1 - back
             x_e, dt_e, B_n = _token(x, dt, B, i, e, n, batch, E, x_b, x_t, dt_b, dt_t, B_b, B_t, N)
-            C_n = tl.load(C + batch * C_b + tl.cast(i, tl.int64) * C_t + n, mask=n < N, other=0.0).to(tl.float32)
+            C_n = tl.load(
+                C + batch * C_b + tl.cast(i, tl.int64) * C_t + n, mask=n < N, other=0.0
+            ).to(tl.float32)
             dy_e = tl.load(dy + (batch * T + i) * E + e, mask=e < E, other=0.0).to(tl.float32)
             decay = tl.exp(dt_e[:, None] * rate)
             before = tl.load(held + (count - 1 - back) * (BLOCK_E * BLOCK_N)) * decay
@@ -146,9 +167,14 @@ def _step(
     C_n = tl.load(C + batch * C_b + n, mask=n < N, other=0.0).to(tl.float32)
     rate = tl.load(A + e[:, None] * N + n[None, :], mask=real, other=0.0).to(tl.float32)
     at = state + batch * s_b + e[:, None] * s_e + n[None, :]
-    held = tl.load(at, mask=real, other=0.0).to(tl.float32) * tl.exp(dt_e[:, None] * rate) + (dt_e * x_e)[:, None] * B_n[None, :]
+    held = (
+        tl.load(at, mask=real, other=0.0).to(tl.float32) * tl.exp(dt_e[:, None] * rate)
+        + (dt_e * x_e)[:, None] * B_n[None, :]
+    )
     tl.store(at, held.to(state.dtype.element_ty), mask=real)
-    out = tl.sum(held * C_n[None, :], 1) + tl.load(D + e, mask=e < E, other=0.0).to(tl.float32) * x_e
+    out = (
+        tl.sum(held * C_n[None, :], 1) + tl.load(D + e, mask=e < E, other=0.0).to(tl.float32) * x_e
+    )
     tl.store(y + batch * E + e, out.to(y.dtype.element_ty), mask=e < E)
 
 
@@ -157,16 +183,26 @@ def selective_scan_limit(x: Tensor, *_: Any) -> str | None:
     return too_many("sequences", x.shape[0])
 
 
-def selective_scan_step_limit(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> str | None:
+def selective_scan_step_limit(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+) -> str | None:
     """Why these arguments are not for the kernel, if so."""
-    return selective_scan_limit(x) if state.stride(-1) == 1 or state.shape[-1] == 1 else "a state whose last axis has gaps"
+    return (
+        selective_scan_limit(x)
+        if state.stride(-1) == 1 or state.shape[-1] == 1
+        else "a state whose last axis has gaps"
+    )
 
 
-def selective_scan(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def selective_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """See `kernels.selective_scan`."""
     x, dt, B, C, A, D = rows(x), rows(dt), rows(B), rows(C), A.contiguous(), D.contiguous()
     state = None if state is None else state.contiguous()
-    if torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in (x, dt, A, B, C, D, state)):
+    if torch.is_grad_enabled() and any(
+        v is not None and v.requires_grad for v in (x, dt, A, B, C, D, state)
+    ):
         out: tuple[Tensor, Tensor] = _SelectiveScan.apply(x, dt, A, B, C, D, state)
         return out
     return _forward(x, dt, A, B, C, D, state)[:2]
@@ -180,18 +216,33 @@ def _sizes(A: Tensor) -> tuple[int, dict[str, int]]:
 
 
 def _forward(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None, segments: int | None = None, keep: bool = False
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor | None,
+    segments: int | None = None,
+    keep: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the state after it, and with `keep` the states before every PIECE of tokens. `segments` replaces the number due."""
+    """y, the state after it, and with `keep` the states before every PIECE of tokens. `segments`
+    replaces the number due."""
     (b, t, e), n, (blocks, sizes) = x.shape, A.shape[1], _sizes(A)
     due = segments or max(1, min(BUSY * processors(x.device) // (b * blocks), t // SEGMENT))
     length = triton.cdiv(t, due)
     segments = triton.cdiv(t, length)
     strides = *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2]
-    y, after, n_pieces = x.new_empty(b, t, e), x.new_empty(b, e, n, dtype=torch.float32), triton.cdiv(t, PIECE)
+    y, after, n_pieces = (
+        x.new_empty(b, t, e),
+        x.new_empty(b, e, n, dtype=torch.float32),
+        triton.cdiv(t, PIECE),
+    )
     ends, elapsed = after, after
     if segments > 1:
-        ends, elapsed = (x.new_empty(b, segments - 1, *shape, dtype=torch.float32) for shape in ((e, n), (e,)))
+        ends, elapsed = (
+            x.new_empty(b, segments - 1, *shape, dtype=torch.float32) for shape in ((e, n), (e,))
+        )
         _ends[blocks, segments - 1, b](x, dt, A, B, ends, elapsed, t, e, length, *strides, **sizes)
     states = x.new_empty(b, n_pieces, e, n, dtype=torch.float32) if keep else after
     _scan[blocks, segments, b](
@@ -203,7 +254,16 @@ def _forward(
 
 class _SelectiveScan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None) -> Any:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        dt: Tensor,
+        A: Tensor,
+        B: Tensor,
+        C: Tensor,
+        D: Tensor,
+        state: Tensor | None,
+    ) -> Any:
         y, after, states = _forward(x, dt, A, B, C, D, state, keep=True)
         ctx.save_for_backward(x, dt, A, B, C, D, state, states)
         return y, after
@@ -216,17 +276,26 @@ class _SelectiveScan(torch.autograd.Function):
         dB, dC = (x.new_empty(blocks, b, t, n, dtype=torch.float32) for _ in range(2))
         dA, d_start = (x.new_empty(b, e, n, dtype=torch.float32) for _ in range(2))
         dD = x.new_empty(b, e, dtype=torch.float32)
-        buffer = x.new_empty(b, blocks, PIECE, sizes["BLOCK_E"], sizes["BLOCK_N"], dtype=torch.float32)
+        buffer = x.new_empty(
+            b, blocks, PIECE, sizes["BLOCK_E"], sizes["BLOCK_N"], dtype=torch.float32
+        )
         _backward[blocks, b](
             x, dt, A, B, C, D, dy.contiguous(), d_after.contiguous(), states, buffer, dx, ddt, dA, dB, dC, dD, d_start,
             t, e, states.shape[1], *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2], *C.stride()[:2], **sizes, PIECE=PIECE,
         )  # fmt: skip
         d_state = None if state is None else d_start.to(state.dtype)
-        grads = dA.sum(0).to(A.dtype), dB.sum(0).to(B.dtype), dC.sum(0).to(C.dtype), dD.sum(0).to(D.dtype)
+        grads = (
+            dA.sum(0).to(A.dtype),
+            dB.sum(0).to(B.dtype),
+            dC.sum(0).to(C.dtype),
+            dD.sum(0).to(D.dtype),
+        )
         return dx, ddt.to(dt.dtype), *grads, d_state
 
 
-def selective_scan_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
+def selective_scan_step(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+) -> Tensor:
     """See `kernels.selective_scan_step`."""
     x, dt, B, C = rows(x), rows(dt), rows(B), rows(C)
     y, (blocks, sizes) = x.new_empty(x.shape), _sizes(A)

@@ -9,14 +9,22 @@ from kernels.ssd import eager
 
 
 def ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int, state: Tensor | None = None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    chunk_size: int,
+    state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """h_t = exp(dt_t A) h_{t-1} + dt_t x_t B_t^T;  y_t = h_t C_t + D x_t, per head.
 
-    x [b, T, H, P]; dt [b, T, H], positive, float32; A [H], negative; B, C [b, T, G, N] with G dividing H; D [H];
-    state [b, H, P, N] float32 (zeros unless given) -> (y [b, T, H, P] in x's dtype, state after x, float32).
-    chunk_size is a power of two. Raises ValueError for another, and where the shapes do not fit.
-    """
+    x [b, T, H, P]; dt [b, T, H], positive, float32; A [H], negative; B, C [b, T, G, N] with G
+    dividing H; D [H]; state [b, H, P, N] float32 (zeros unless given) -> (y [b, T, H, P] in x's
+    dtype, state after x, float32). chunk_size is a power of two. Raises ValueError for another, and
+    where the shapes do not fit."""
     _check(x, dt, A, B, C, D, state)
     if chunk_size < 1 or chunk_size & (chunk_size - 1):
         raise ValueError(f"ssd: chunk_size {chunk_size} - must be a power of two")
@@ -24,36 +32,68 @@ def ssd(
     return y, after
 
 
-def ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
+def ssd_step(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+) -> Tensor:
     """One step of `ssd` (T = 1, axis kept); `state` is updated in place. Returns y [b, 1, H, P]."""
     _check(x, dt, A, B, C, D, state)
     y: Tensor = dispatch.run("ssd_step", _ssd_step, x, dt, A, B, C, D, state)
     return y
 
 
-def _check(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None) -> None:
+def _check(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+) -> None:
     b, t, h, p = x.shape
     g, n = B.shape[2:]
-    fits = dt.shape == (b, t, h) and A.shape == D.shape == (h,) and B.shape == C.shape == (b, t, g, n) and h % g == 0
+    fits = (
+        dt.shape == (b, t, h)
+        and A.shape == D.shape == (h,)
+        and B.shape == C.shape == (b, t, g, n)
+        and h % g == 0
+    )
     if not fits or (state is not None and state.shape != (b, h, p, n)):
-        shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in zip(("x", "dt", *"ABCD"), (x, dt, A, B, C, D), strict=True))
+        shapes = ", ".join(
+            f"{name} {tuple(v.shape)}"
+            for name, v in zip(("x", "dt", *"ABCD"), (x, dt, A, B, C, D), strict=True)
+        )
         held = "" if state is None else f", state {tuple(state.shape)}"
         raise ValueError(f"ssd: {shapes}{held} do not fit together")
 
 
 @torch.library.custom_op("hybrid::ssd", mutates_args=())
-def _ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk_size: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _ssd(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    chunk_size: int,
+    state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     return eager.ssd(x, dt, A, B, C, D, chunk_size, state)
 
 
 @_ssd.register_fake
-def _(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, chunk_size: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    chunk_size: int,
+    state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     b, _, h, p = x.shape
     return torch.empty_like(x), x.new_empty(b, h, p, B.shape[-1], dtype=torch.float32)
 
 
 @torch.library.custom_op("hybrid::ssd_step", mutates_args=("state",))
-def _ssd_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
+def _ssd_step(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+) -> Tensor:
     return eager.ssd_step(x, dt, A, B, C, D, state)
 
 
@@ -63,7 +103,8 @@ def _(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: 
 
 
 def _ssd_flops(x, dt, A, B, C, D, chunk_size, state):  # type: ignore[no-untyped-def]
-    """The matrix products of the chunked form, chunk by chunk, and one multiply-add per state element and chunk."""
+    """The matrix products of the chunked form, chunk by chunk, and one multiply-add per state
+    element and chunk."""
     (b, t, h, p), (g, n) = x, B[2:]
     total = 0
     for start in range(0, t, chunk_size):

@@ -4,7 +4,9 @@ import torch
 from torch import Tensor
 
 
-def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def ssd(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Same arguments as `kernels.ssd`; float64 out."""
     x, dt, A, B, C, D = (v.double() for v in (x, dt, A, B, C, D))
     b, t, h, p = x.shape
@@ -14,6 +16,8 @@ def ssd(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state
     ys = []
     for i in range(t):
         decay = torch.exp(dt[:, i] * A)
-        held = held * decay[..., None, None] + torch.einsum("bh,bhp,bhn->bhpn", dt[:, i], x[:, i], B[:, i])
+        held = held * decay[..., None, None] + torch.einsum(
+            "bh,bhp,bhn->bhpn", dt[:, i], x[:, i], B[:, i]
+        )
         ys.append(torch.einsum("bhpn,bhn->bhp", held, C[:, i]) + D[:, None] * x[:, i])
     return torch.stack(ys, 1), held

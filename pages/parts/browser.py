@@ -7,12 +7,14 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 STATIC = Path(__file__).parents[2] / "web" / "static"
-# Where app.py serves them: another place whenever one of them has changed, so that no browser keeps an old one.
+# Where app.py serves them: another place whenever one of them has changed, so that no browser keeps
+# an old one.
 PLACE = f"/browser/{sha256(b''.join(file.read_bytes() for file in sorted(STATIC.iterdir()))).hexdigest()[:12]}"
 
 
 def component(name: str) -> ComponentRenderer:
-    """What draws web/static/{name}.js. Its address is where Streamlit's own scripts come from, so that it also works behind a proxy."""
+    """What draws web/static/{name}.js. Its address is where Streamlit's own scripts come from, so
+    that it also works behind a proxy."""
     module = f"""
 const ours = [...document.scripts].map(script => script.src).find(src => src.includes("/static/js/"))
 const module = import(new URL("../..{PLACE}/{name}.js", ours).href)

@@ -1,4 +1,5 @@
-"""The view on screen: the design with its history, its workload, what it is compared with. Kept in the session, carried in the link."""
+"""The view on screen: the design with its history, its workload, what it is compared with. Kept in
+the session, carried in the link."""
 
 import re
 from typing import Any
@@ -18,7 +19,8 @@ MAX_HISTORY = 200
 
 
 def view() -> link.View:
-    """The session's view, else the link's, else the worked example; the address follows. Of a bad link a good design is kept."""
+    """The session's view, else the link's, else the worked example; the address follows. Of a bad
+    link a good design is kept."""
     if VIEW not in st.session_state:
         query = {key: st.query_params.get_all(key) for key in st.query_params}
         try:
@@ -26,7 +28,11 @@ def view() -> link.View:
         except SpecError as error:
             found = link.design_of(query)
             shown = link.View(design=found or presets.get(presets.FIRST).spec)
-            instead = "its design is shown with the usual workload" if found else "the worked example is shown instead"
+            instead = (
+                "its design is shown with the usual workload"
+                if found
+                else "the worked example is shown instead"
+            )
             st.error(f"This link cannot be opened; {instead}. {plain(str(error))}")
         st.session_state.update({VIEW: shown, HISTORY: [shown.design], AT: 0})
     _leave_a_device_that_is_gone()
@@ -36,13 +42,16 @@ def view() -> link.View:
 
 
 def _leave_a_device_that_is_gone() -> None:
-    """Where the calibration that the view names was damaged or deleted meanwhile: the usual accelerator, with a word about it."""
+    """Where the calibration that the view names was damaged or deleted meanwhile: the usual
+    accelerator, with a word about it."""
     shown: link.View = st.session_state[VIEW]
     try:
         hardware.get(shown.hardware)
     except SpecError as error:
         usual = link.View.model_fields["hardware"].default
-        st.warning(f"{plain(str(error))}  \nCosts are shown for {plain(hardware.get(usual).name)} instead.")
+        st.warning(
+            f"{plain(str(error))}  \nCosts are shown for {plain(hardware.get(usual).name)} instead."
+        )
         st.session_state[VIEW] = shown.model_copy(update={"hardware": usual})
         st.session_state.pop("work.hardware", None)  # what the control on Compose holds
 
@@ -90,7 +99,9 @@ def step(by: int) -> ArchSpec:
 
 def _write_address() -> None:
     wanted = link.to_query(st.session_state[VIEW])
-    if {key: st.query_params.get_all(key) for key in st.query_params} != {k: v if isinstance(v, list) else [v] for k, v in wanted.items()}:
+    if {key: st.query_params.get_all(key) for key in st.query_params} != {
+        k: v if isinstance(v, list) else [v] for k, v in wanted.items()
+    }:
         st.query_params.from_dict(wanted)
 
 
@@ -108,7 +119,7 @@ def address(page: str = "") -> str:
 def plain(text: str) -> str:
     """Text of the user's for places that read Markdown: shown as it was written.
 
-    Streamlit turns `:word:` into a picture even where its colons are escaped, so something invisible stands behind the first.
-    """
+    Streamlit turns `:word:` into a picture even where its colons are escaped, so something
+    invisible stands behind the first."""
     text = re.sub(r":(?=[\w/+-]+:)", ":\u2060", text)
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~:$^])", r"\\\1", text)

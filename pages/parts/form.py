@@ -21,9 +21,23 @@ CHUNKS = tuple(2**i for i in range(MAX_DIM.bit_length()))
 PAPER_RATIOS = ("0:1", "1:12", "1:5", "1:3", "1:1", "1:0")
 
 
-def _number(label: str, path: str, step: float = 1, term: str = "", changed: Callable[[], None] | None = None) -> None:
-    """A number, whole where its step is; what is wrong with it, or with an empty box (None), the design's own rules say."""
-    st.number_input(label, value=None, step=step, key=draft.field(path), help=explain(term or path), on_change=changed)
+def _number(
+    label: str,
+    path: str,
+    step: float = 1,
+    term: str = "",
+    changed: Callable[[], None] | None = None,
+) -> None:
+    """A number, whole where its step is; what is wrong with it, or with an empty box (None), the
+    design's own rules say."""
+    st.number_input(
+        label,
+        value=None,
+        step=step,
+        key=draft.field(path),
+        help=explain(term or path),
+        on_change=changed,
+    )
 
 
 def choice(label: str, path: str, options: tuple[str, ...]) -> None:
@@ -53,7 +67,9 @@ def draw_parts(said: notes.Notes) -> None:
 
 def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> None:
     """Controls behind their title, drawn once it is opened: what is not seen costs no time."""
-    folder = st.expander(title, expanded=unfolded, key=f"fold-{title}-{unfolded}", on_change="rerun")
+    folder = st.expander(
+        title, expanded=unfolded, key=f"fold-{title}-{unfolded}", on_change="rerun"
+    )
     if folder.open:
         with folder:
             content()
@@ -76,9 +92,16 @@ def _draw_start() -> None:
         on_change=_open_preset,
         help=explain("preset"),
     )
-    st.file_uploader("or open a YAML file, or a published config.json", key="form.upload", on_change=_open_upload)
+    st.file_uploader(
+        "or open a YAML file, or a published config.json", key="form.upload", on_change=_open_upload
+    )
     with st.popover("Paste a config.json", icon=":material/content_paste:"):
-        st.text_area("As Hugging Face publishes it", key="form.pasted", height=200, placeholder='{"model_type": "jamba", ...}')
+        st.text_area(
+            "As Hugging Face publishes it",
+            key="form.pasted",
+            height=200,
+            placeholder='{"model_type": "jamba", ...}',
+        )
         st.button("Open config", key="form.paste", on_click=_open_pasted)
 
 
@@ -122,9 +145,15 @@ def _draw_size() -> None:
     with right:
         _number("Layers", "n_layers", changed=_as_many_kinds)
     _number("Vocabulary (tokens)", "vocab_size", step=1024)
-    st.toggle("Head shares the embedding", key=draft.field("tie_embeddings"), help=explain("tie_embeddings"))
+    st.toggle(
+        "Head shares the embedding",
+        key=draft.field("tie_embeddings"),
+        help=explain("tie_embeddings"),
+    )
     with st.popover("Fit depth", icon=":material/straighten:", help=explain("fit_depth")):
-        target = st.number_input("Parameters without embedding (millions)", min_value=1.0, value=973.0, step=10.0)
+        target = st.number_input(
+            "Parameters without embedding (millions)", min_value=1.0, value=973.0, step=10.0
+        )
         st.caption("973M is the paper's Llama at 1B")
         st.button("Fit", on_click=_fit, args=(target * 1e6,), key="form.fit")
 
@@ -153,7 +182,12 @@ def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
             st.caption("Press layers of the stack, or write its letters.")
             if "form.strategy_before" in st.session_state:
                 before = st.session_state["form.strategy_before"][0]
-                st.button(f"Back to {before}", on_click=draft.back, icon=":material/undo:", key="form.back")
+                st.button(
+                    f"Back to {before}",
+                    on_click=draft.back,
+                    icon=":material/undo:",
+                    key="form.back",
+                )
         elif strategy not in placement.UNIFORM:
             _draw_ratio(spec)
             notes.show(said, "ratio")
@@ -164,10 +198,18 @@ def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
 def _draw_ratio(spec: ArchSpec) -> None:
     made_by = spec.layers.ratio
     now = f"{draft.value('layers.a')}:{draft.value('layers.b')}"
-    now = now if _share(now) is not None else made_by or PAPER_RATIOS[1]  # what is refused is said above
+    now = (
+        now if _share(now) is not None else made_by or PAPER_RATIOS[1]
+    )  # what is refused is said above
     st.session_state["form.ratio"] = now
     options = sorted({*PAPER_RATIOS, now}, key=_share)
-    st.select_slider("Ratio, expensive to cheap", options, key="form.ratio", on_change=_slide, help=explain("ratio"))
+    st.select_slider(
+        "Ratio, expensive to cheap",
+        options,
+        key="form.ratio",
+        on_change=_slide,
+        help=explain("ratio"),
+    )
     left, right = st.columns(2)
     with left:
         _number("expensive", "layers.a", term="ratio", changed=_place_by_rule)
@@ -175,7 +217,9 @@ def _draw_ratio(spec: ArchSpec) -> None:
         _number("cheap", "layers.b", term="ratio", changed=_place_by_rule)
     counted = Counter(layer.letter for layer in spec.stack)
     made = " + ".join(f"{n} {placement.LETTERS[letter]}" for letter, n in counted.items())
-    st.caption(f"{made} = {spec.n_layers} layers{'' if (made_by or now) in PAPER_RATIOS else '; the paper has no such ratio'}")
+    st.caption(
+        f"{made} = {spec.n_layers} layers{'' if (made_by or now) in PAPER_RATIOS else '; the paper has no such ratio'}"
+    )
 
 
 def _share(ratio: str) -> float | None:
@@ -207,7 +251,11 @@ def _draw_attention() -> None:
     _number("head_dim", "attention.head_dim", step=8)
     choice("Position", "attention.position", ("rope", "nope"))
     _number("RoPE theta", "attention.rope_theta", step=1.0)
-    st.toggle("Llama-3 frequency scaling", key=draft.field("attention.rope_scaling"), help=explain("rope_scaling"))
+    st.toggle(
+        "Llama-3 frequency scaling",
+        key=draft.field("attention.rope_scaling"),
+        help=explain("rope_scaling"),
+    )
     st.number_input(
         "Scaling factor",
         value=None,
@@ -219,17 +267,27 @@ def _draw_attention() -> None:
 
 
 def _draw_ssm() -> None:
-    st.selectbox("Kind ", tuple(draft.SSM_KINDS), key=draft.field("ssm.kind"), on_change=_new_ssm_kind, help=explain("ssm.kind"))
+    st.selectbox(
+        "Kind ",
+        tuple(draft.SSM_KINDS),
+        key=draft.field("ssm.kind"),
+        on_change=_new_ssm_kind,
+        help=explain("ssm.kind"),
+    )
     _number("d_ssm (inner width)", "ssm.d_ssm", step=128)
     _number("d_state", "ssm.d_state", step=16)
     _number("d_conv", "ssm.d_conv")
     if draft.value("ssm.kind") == "mamba1":
         _number("dt_rank", "ssm.dt_rank")
-        st.toggle("Norms of dt, B and C", key=draft.field("ssm.dt_bc_norm"), help=explain("dt_bc_norm"))
+        st.toggle(
+            "Norms of dt, B and C", key=draft.field("ssm.dt_bc_norm"), help=explain("dt_bc_norm")
+        )
     else:
         _number("head_dim", "ssm.head_dim", step=16)
         _number("n_groups", "ssm.n_groups")
-        st.selectbox("chunk_size", CHUNKS, key=draft.field("ssm.chunk_size"), help=explain("ssm.chunk_size"))
+        st.selectbox(
+            "chunk_size", CHUNKS, key=draft.field("ssm.chunk_size"), help=explain("ssm.chunk_size")
+        )
 
 
 def _new_ssm_kind() -> None:
@@ -270,7 +328,10 @@ def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
     """The intra-hybrid block, drawn, with a control per axis and what the paper says about it."""
     st.subheader("Inside an intra-hybrid block")
     says = ", ".join(f"{axis} {getattr(mixer, axis)}" for axis in INTRA_AXES)
-    st.image(pictures.intra_block(mixer, layout.ink()), alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {says}")
+    st.image(
+        pictures.intra_block(mixer, layout.ink()),
+        alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {says}",
+    )
     if "mixers" in st.session_state["form.kept"]:
         st.caption("As the published model has it: no control changes it.")
         return

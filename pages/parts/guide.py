@@ -30,7 +30,9 @@ def ask() -> None:
         with column.container(border=True):
             _card(proposal, need)
     others = ", ".join(f"{design.plain(other.name)} ({other.why})" for other in left_out(need.size))
-    every = st.expander(f"All hybrids of {need.size} in this use", key=f"guide.every-{need.size}", on_change="rerun")
+    every = st.expander(
+        f"All hybrids of {need.size} in this use", key=f"guide.every-{need.size}", on_change="rerun"
+    )
     if every.open:
         with every:
             _every(need)
@@ -46,21 +48,53 @@ def _questions() -> Need:
     """What was answered before stands there again."""
     known, view = hardware.devices(), design.view()
     context = view.workload.context_len
-    answers = USUAL | {"context": context, "device": view.hardware, "batch": view.workload.batch_size} | st.session_state.get(KEPT, {})
+    answers = (
+        USUAL
+        | {"context": context, "device": view.hardware, "batch": view.workload.batch_size}
+        | st.session_state.get(KEPT, {})
+    )
     for key, answer in answers.items():
         st.session_state.setdefault(f"guide.{key}", answer)
     contexts = sorted({*work.CONTEXTS, context, answers["context"]})
     left, right = st.columns(2)
-    left.select_slider("What is your context?", contexts, format_func=units.length, key="guide.context", help=explain("context"))
-    right.selectbox("Your GPU?", list(known), format_func=lambda key: known[key].name, key="guide.device", help=explain("accelerator"))
+    left.select_slider(
+        "What is your context?",
+        contexts,
+        format_func=units.length,
+        key="guide.context",
+        help=explain("context"),
+    )
+    right.selectbox(
+        "Your GPU?",
+        list(known),
+        format_func=lambda key: known[key].name,
+        key="guide.device",
+        help=explain("accelerator"),
+    )
     left, right = st.columns(2)  # a row of its own, so that the Tab key goes from left to right
-    left.segmented_control("Quality or speed?", list(ROLES), format_func=str.capitalize, required=True, key="guide.wish")
+    left.segmented_control(
+        "Quality or speed?",
+        list(ROLES),
+        format_func=str.capitalize,
+        required=True,
+        key="guide.wish",
+    )
     size_help = "Larger is better and slower. The paper says most about 1B"
-    right.segmented_control("Size of the model", SIZES, required=True, key="guide.size", help=size_help)
+    right.segmented_control(
+        "Size of the model", SIZES, required=True, key="guide.size", help=size_help
+    )
     left, right = st.columns(2)
     speed_help = "Of each sequence; 0: any speed"
-    left.number_input("At least (tokens/s a sequence)", min_value=0, step=10, key="guide.speed", help=speed_help)
-    right.number_input("Sequences at the same time", min_value=1, max_value=65536, key="guide.batch", help=explain("batch"))
+    left.number_input(
+        "At least (tokens/s a sequence)", min_value=0, step=10, key="guide.speed", help=speed_help
+    )
+    right.number_input(
+        "Sequences at the same time",
+        min_value=1,
+        max_value=65536,
+        key="guide.batch",
+        help=explain("batch"),
+    )
     given = {key: st.session_state[f"guide.{key}"] for key in answers}
     st.session_state[KEPT] = {key: given[key] for key in USUAL}
     return Need(
@@ -81,8 +115,16 @@ def _card(proposal: Proposal, need: Need) -> None:
     elif found.proof:
         st.info(design.plain(found.proof))
     speed, cache = units.rate(found.tokens_per_s), units.n_bytes(found.cache_bytes)
-    st.markdown(f"**{found.nll:.3f}** NLL (quoted)  \n**{speed}** a sequence (predicted ceiling)  \n**{cache}** cache (exact)")
-    if st.button("Open this design", key=f"guide-{found.spec.name}", on_click=_take, args=(proposal, need), type="primary"):
+    st.markdown(
+        f"**{found.nll:.3f}** NLL (quoted)  \n**{speed}** a sequence (predicted ceiling)  \n**{cache}** cache (exact)"
+    )
+    if st.button(
+        "Open this design",
+        key=f"guide-{found.spec.name}",
+        on_click=_take,
+        args=(proposal, need),
+        type="primary",
+    ):
         st.rerun()
     for line in proposal.trade_offs:
         st.caption(design.plain(line))
@@ -97,7 +139,9 @@ def _every(need: Need) -> None:
             "accuracy (quoted)": f"{found.accuracy:.1f} %" if found.accuracy else "",
             "cache (exact)": units.n_bytes(found.cache_bytes),
             "ceiling a sequence (predicted)": units.rate(found.tokens_per_s),
-            "the paper on an H200, a sequence (quoted)": units.rate(found.measured) if found.measured else "not measured",
+            "the paper on an H200, a sequence (quoted)": units.rate(found.measured)
+            if found.measured
+            else "not measured",
             "does": found.problem or "yes",
         }
     layout.table(pd.DataFrame(rows).T)

@@ -34,7 +34,10 @@ STATUS_ICON = {
 def device_choice(place: DeltaGenerator, key: str) -> str:
     """A select box of this machine's devices, each with its memory."""
     with place, st.spinner("Looking for GPUs"):
-        known = {device.key: f"{device.name} ({units.n_bytes(device.memory_bytes)})" for device in devices()}
+        known = {
+            device.key: f"{device.name} ({units.n_bytes(device.memory_bytes)})"
+            for device in devices()
+        }
     if why := why_no_gpu():
         place.caption(f"No GPU: {design.plain(why)}")
     return str(place.selectbox("Device", list(known), format_func=known.get, key=key))
@@ -45,8 +48,8 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
 
 @contextmanager
 def needs_runs(say: bool = True) -> Iterator[None]:
-    """Around what reads or changes runs: where the store cannot be used, one line stands there instead, or nothing where the page has said
-    it already."""
+    """Around what reads or changes runs: where the store cannot be used, one line stands there
+    instead, or nothing where the page has said it already."""
     try:
         yield
     except StoreError as error:
@@ -57,7 +60,8 @@ def needs_runs(say: bool = True) -> Iterator[None]:
 
 @contextmanager
 def results(*runs: Run) -> Iterator[None]:
-    """Around what draws results: a part that another version stored leaves a line, and the rest of the page as it is."""
+    """Around what draws results: a part that another version stored leaves a line, and the rest of
+    the page as it is."""
     try:
         yield
     except MALFORMED as error:
@@ -67,7 +71,8 @@ def results(*runs: Run) -> Iterator[None]:
 
 
 def finished(kind: str) -> list[Run]:
-    """Runs of a kind that are done and can be shown; none where the store cannot be used, which `strip` says."""
+    """Runs of a kind that are done and can be shown; none where the store cannot be used, which
+    `strip` says."""
     try:
         return [run for run in open_store().list(statuses=("done",), kind=kind) if not run.foreign]
     except StoreError:
@@ -78,7 +83,9 @@ def say_if_foreign(run: Run) -> bool:
     """Say why a run cannot be shown, if it cannot; says whether."""
     if run.foreign:
         why = design.plain(run.foreign)
-        st.warning(f"Run {run.id} cannot be shown: {why}. It is kept as it is, and can be deleted on the Runs page.")
+        st.warning(
+            f"Run {run.id} cannot be shown: {why}. It is kept as it is, and can be deleted on the Runs page."
+        )
     return bool(run.foreign)
 
 
@@ -86,7 +93,8 @@ def say_if_foreign(run: Run) -> bool:
 
 
 def start(make: Callable[[], tuple[ArchSpec, Options]]) -> bool:
-    """Submit what `make` asks for, to be shown by `pick`; where either raises SpecError, say that line. Whether it was submitted."""
+    """Submit what `make` asks for, to be shown by `pick`; where either raises SpecError, say that
+    line. Whether it was submitted."""
     try:
         spec, options = make()
         run_id = submit(spec, options)
@@ -98,7 +106,8 @@ def start(make: Callable[[], tuple[ArchSpec, Options]]) -> bool:
 
 
 def queue() -> None:
-    """Running and waiting jobs, refreshed every second; the page follows when one has something new or ends."""
+    """Running and waiting jobs, refreshed every second; the page follows when one has something new
+    or ends."""
     st.session_state[DRAWN] = True
     st.fragment(_queue, run_every=1.0)()
 
@@ -112,8 +121,8 @@ def _queue() -> None:
 
 
 def _follow(state: set[Any]) -> None:
-    """Draw the whole page anew when the jobs are not as they were. Where it is being drawn just now, that is done already: to begin again
-    would lose the press that it is drawn for."""
+    """Draw the whole page anew when the jobs are not as they were. Where it is being drawn just
+    now, that is done already: to begin again would lose the press that it is drawn for."""
     before, drawn = st.session_state.get("jobs.state", state), st.session_state.pop(DRAWN, False)
     st.session_state["jobs.state"] = state
     if before != state and not drawn:
@@ -130,7 +139,9 @@ def _active_rows() -> list[Run]:
             f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}: {doing(run, active)}{_time_left(run)}",
         )
         with stop.popover("Cancel", key=f"cancel-{run.id}", width="stretch"):
-            st.write(f"Cancel run {run.id}, {design.plain(run.name)}? What it has measured is kept.")
+            st.write(
+                f"Cancel run {run.id}, {design.plain(run.name)}? What it has measured is kept."
+            )
             st.button("Yes, cancel", key=f"cancel-{run.id}-yes", on_click=_cancel, args=(run.id,))
     return active
 
@@ -141,7 +152,11 @@ def doing(run: Run, active: list[Run]) -> str:
         return run.message or "starting"
     if open_store().shared and run.host != socket.gethostname():
         return f"waits for a server on {run.host}"
-    ahead = [other.id for other in active if other.device == run.device and other.host == run.host and other.id < run.id]
+    ahead = [
+        other.id
+        for other in active
+        if other.device == run.device and other.host == run.host and other.id < run.id
+    ]
     return f"waits for run {max(ahead)}" if ahead else "about to start"
 
 
@@ -157,8 +172,8 @@ def _cancel(run_id: int) -> None:
 
 
 def strip(say: bool = True) -> None:
-    """The queue on pages of other things: what runs and waits, nothing when there is nothing. Unless the page says it itself, also why
-    there are none."""
+    """The queue on pages of other things: what runs and waits, nothing when there is nothing.
+    Unless the page says it itself, also why there are none."""
     try:
         active = bool(open_store().list(with_parts=False, statuses=ACTIVE))
     except StoreError as error:  # this page does without
@@ -194,12 +209,21 @@ def _time_left(run: Run) -> str:
     gone = (now() - run.started_at).total_seconds()
     if "budget_s" in run.options:
         left = run.options["budget_s"] - gone
-        return f", about {units.seconds(left)} left of the budget" if left > 0 else ", the budget is used up"
-    return f", about {units.seconds(gone * (1 / run.fraction - 1))} left" if run.fraction > 0.02 else ""
+        return (
+            f", about {units.seconds(left)} left of the budget"
+            if left > 0
+            else ", the budget is used up"
+        )
+    return (
+        f", about {units.seconds(gone * (1 / run.fraction - 1))} left"
+        if run.fraction > 0.02
+        else ""
+    )
 
 
 def show(kind: str, draw: Callable[[Run], None], none_yet: str) -> None:
-    """Let the user choose a run of this kind, the newest at first, and draw it; `none_yet` where there is none. Stands below `queue`."""
+    """Let the user choose a run of this kind, the newest at first, and draw it; `none_yet` where
+    there is none. Stands below `queue`."""
     with needs_runs(say=False):
         run = pick(kind)
         if run is None:
@@ -210,7 +234,8 @@ def show(kind: str, draw: Callable[[Run], None], none_yet: str) -> None:
 
 
 def pick(kind: str) -> Run | None:
-    """The run to show: the one just started, or what the user chooses; None where there is none of this kind."""
+    """The run to show: the one just started, or what the user chooses; None where there is none of
+    this kind."""
     runs = open_store().list(with_parts=False, kind=kind)
     if not runs:
         return None
@@ -218,7 +243,9 @@ def pick(kind: str) -> Run | None:
     wanted = st.session_state.pop(f"{kind}.run", None)
     if wanted in labels:
         st.session_state[f"{kind}.shown"] = wanted
-    return open_store().get(st.selectbox("Result", list(labels), format_func=labels.get, key=f"{kind}.shown"))
+    return open_store().get(
+        st.selectbox("Result", list(labels), format_func=labels.get, key=f"{kind}.shown")
+    )
 
 
 def _label(run: Run) -> str:
@@ -233,7 +260,14 @@ def save_report(runs: list[Run], place: DeltaGenerator, **look: str) -> None:
         place.caption(f"No report can be made of {design.plain('; '.join(broken))}.")
         return
     name = f"report-{'-'.join(str(run.id) for run in runs[:6])}.html"
-    place.download_button("Save report", partial(report, runs, design.home()), name, "text/html", icon=":material/description:", **look)
+    place.download_button(
+        "Save report",
+        partial(report, runs, design.home()),
+        name,
+        "text/html",
+        icon=":material/description:",
+        **look,
+    )
 
 
 def headline(run: Run) -> None:

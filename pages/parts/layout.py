@@ -1,4 +1,5 @@
-"""Rows that wrap, side by side on a wide screen and one below the other on a narrow one; what Streamlit's theme has no setting for."""
+"""Rows that wrap, side by side on a wide screen and one below the other on a narrow one; what
+Streamlit's theme has no setting for."""
 
 from collections.abc import Iterator
 
@@ -8,7 +9,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import design
 
-# Pixels. Beside the sidebar at 1440 there are four cards or two charts, without it two wide charts or three maps; at 800 half as many.
+# Pixels. Beside the sidebar at 1440 there are four cards or two charts, without it two wide charts
+# or three maps; at 800 half as many.
 CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 
 
@@ -30,13 +32,15 @@ def ink() -> str:
 
 
 TOP = "[data-testid='stMainBlockContainer'] { padding-top: 4.5rem }"  # just below the navigation
-# Streamlit fades what a run has not reached yet, half a second later; to be ready for it, browsers give each element a layer of its own at
-# every change, a tenth of the time until charts are drawn. The sign at the top says that a page is at work.
+# Streamlit fades what a run has not reached yet, half a second later; to be ready for it, browsers
+# give each element a layer of its own at every change, a tenth of the time until charts are drawn.
+# The sign at the top says that a page is at work.
 STEADY = "[data-stale], summary { transition: none !important; opacity: 1 !important }"
 
 
 def theme() -> None:
-    """Colours that can be read where the theme's own cannot, a page that begins at its top, and nothing that fades at a change."""
+    """Colours that can be read where the theme's own cannot, a page that begins at its top, and
+    nothing that fades at a change."""
     st.html(f"<style>{TOP} {STEADY} {FAINT[_theme()]}</style>")
 
 
@@ -53,4 +57,8 @@ def cells(n: int, width: int) -> Iterator[DeltaGenerator]:
 
 def table(frame: pd.DataFrame) -> None:
     """Text whose words wrap instead of being cut; what a user wrote in it is shown as written."""
-    st.table(frame.rename(index=design.plain, columns=design.plain).map(lambda cell: design.plain(str(cell))))
+    st.table(
+        frame.rename(index=design.plain, columns=design.plain).map(
+            lambda cell: design.plain(str(cell))
+        )
+    )

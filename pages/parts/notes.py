@@ -21,12 +21,17 @@ def by_control(advice: list[Advice]) -> Notes:
 def show(notes: Notes, *controls: str) -> None:
     """Warnings in full, options behind a button that says how many there are."""
     found = [item for control in controls for item in notes.get(control, ())]
-    with st.container():  # also where there is no advice, so that the controls below keep their place
+    with (
+        st.container()
+    ):  # also where there is no advice, so that the controls below keep their place
         for item in found:
             if item.rule.kind == "warning":
                 st.caption(f":orange[:material/warning:] {_text(item)}")
         if options := [item for item in found if item.rule.kind == "option"]:
-            with st.popover(f"{len(options)} {'finding' if len(options) == 1 else 'findings'} of the paper", icon=":material/lightbulb:"):
+            with st.popover(
+                f"{len(options)} {'finding' if len(options) == 1 else 'findings'} of the paper",
+                icon=":material/lightbulb:",
+            ):
                 for item in options:
                     st.markdown(_text(item))
 

@@ -11,7 +11,13 @@ MORE, LESS = "more", "less"  # which of the two is better
 EXACT_PARAMS = "exact: every parameter of the layers and norms"
 KEY_NUMBERS = (
     ("Parameters without embedding", ("params", "non_embedding"), units.count, EXACT_PARAMS, None),
-    ("Parameters in all", ("params", "total"), units.count, "exact: embedding included; {active} active for a token", None),
+    (
+        "Parameters in all",
+        ("params", "total"),
+        units.count,
+        "exact: embedding included; {active} active for a token",
+        None,
+    ),
     (
         "Training FLOPs per token",
         ("train_flops", "paper", "per_token"),
@@ -26,7 +32,13 @@ KEY_NUMBERS = (
         "exact: every matrix product and scan, the head included",
         LESS,
     ),
-    ("Cache per sequence at {at}", ("cache_bytes", "exact"), units.n_bytes, "exact: real shapes and dtypes. paper: {paper} (bf16)", LESS),
+    (
+        "Cache per sequence at {at}",
+        ("cache_bytes", "exact"),
+        units.n_bytes,
+        "exact: real shapes and dtypes. paper: {paper} (bf16)",
+        LESS,
+    ),
     (
         "Memory, batch {batch}",
         ("memory_bytes", "total"),
@@ -34,13 +46,26 @@ KEY_NUMBERS = (
         "exact: weights in {stored}, cache, and the tensors alive at the widest moment of a prefill of {chunk} tokens at a time",
         LESS,
     ),
-    ("Prefill speed, at most", ("predicted", "prefill_tokens_per_s"), units.rate, "predicted: {basis}", MORE),
-    ("Decode speed, at most", ("predicted", "decode_tokens_per_s"), units.rate, "predicted: {basis}", MORE),
+    (
+        "Prefill speed, at most",
+        ("predicted", "prefill_tokens_per_s"),
+        units.rate,
+        "predicted: {basis}",
+        MORE,
+    ),
+    (
+        "Decode speed, at most",
+        ("predicted", "decode_tokens_per_s"),
+        units.rate,
+        "predicted: {basis}",
+        MORE,
+    ),
 )
 
 
 def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str) -> None:
-    """One card a number; `now` and `before` are cost summaries, `against` is the reference's name, `device` the accelerator's."""
+    """One card a number; `now` and `before` are cost summaries, `against` is the reference's name,
+    `device` the accelerator's."""
     words = {
         "active": units.count(now["params"]["active"]),
         "paper": units.n_bytes(now["cache_bytes"]["paper"]),
@@ -54,7 +79,13 @@ def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str)
     for label, path, unit, says, better in KEY_NUMBERS:
         value, base = at(now, path), at(before, path)
         change = 100 * (value / base - 1) if base else 0.0
-        judged = "" if not better or abs(change) < 0.05 else "better" if (change > 0) == (better == MORE) else "worse"
+        judged = (
+            ""
+            if not better or abs(change) < 0.05
+            else "better"
+            if (change > 0) == (better == MORE)
+            else "worse"
+        )
         cards.append(
             {
                 "label": label.format(**words),

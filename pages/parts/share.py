@@ -1,4 +1,5 @@
-"""What a visitor takes away: the link to the view, its report, and the design as YAML, as Python or as another framework's config."""
+"""What a visitor takes away: the link to the view, its report, and the design as YAML, as Python or
+as another framework's config."""
 
 from functools import partial
 
@@ -28,10 +29,22 @@ def draw(spec: ArchSpec, page: str = "") -> None:
         st.markdown("**Link to this view** (the button at its right copies it)")
         st.code(design.address(page), language=None, wrap_lines=True)
         st.download_button(
-            "Download YAML", spec.to_yaml(), "design.yaml", "application/yaml", icon=":material/download:", on_click="ignore"
+            "Download YAML",
+            spec.to_yaml(),
+            "design.yaml",
+            "application/yaml",
+            icon=":material/download:",
+            on_click="ignore",
         )
         made = partial(design_report, design.view(), design.home())
-        st.download_button("Save report", made, "design-report.html", "text/html", icon=":material/description:", on_click="ignore")
+        st.download_button(
+            "Save report",
+            made,
+            "design-report.html",
+            "text/html",
+            icon=":material/description:",
+            on_click="ignore",
+        )
         st.markdown("**For another framework**")
         for to, (label, kind) in FRAMEWORKS.items():
             _download(spec, to, label, kind)
@@ -44,6 +57,14 @@ def _download(spec: ArchSpec, to: str, label: str, kind: str) -> None:
     except SpecError as error:
         st.caption(f"{label}: not possible. {design.plain(str(error).removeprefix(f'{to}: '))}")
         return
-    st.download_button(f"Download {label}", text, name, kind, icon=":material/code:", on_click="ignore", key=f"share.{to}")
+    st.download_button(
+        f"Download {label}",
+        text,
+        name,
+        kind,
+        icon=":material/code:",
+        on_click="ignore",
+        key=f"share.{to}",
+    )
     for line in notes(spec, to):
         st.caption(f"{design.plain(line[:1].upper() + line[1:])}.")

@@ -22,7 +22,12 @@ _stack = browser.component("stack")
 def draw(spec: ArchSpec, workload: Workload) -> None:
     """The picture and its two ways of change."""
     st.segmented_control(
-        "A press on a layer makes it", [NEXT, *placement.LETTERS], default=NEXT, format_func=_called, key="stack.kind", required=True
+        "A press on a layer makes it",
+        [NEXT, *placement.LETTERS],
+        default=NEXT,
+        format_func=_called,
+        key="stack.kind",
+        required=True,
     )
     _stack(key=KEY, data=_picture(spec, workload), on_asked_change=lambda: _asked(spec.letters))
     st.session_state["stack.letters"] = st.session_state.pop("stack.refused", spec.letters)
@@ -45,7 +50,9 @@ def _picture(spec: ArchSpec, workload: Workload) -> dict[str, Any]:
         "told": "Layers, first on top; arrow keys walk, Enter changes a layer's kind, a letter picks it: "
         + ", ".join(f"{letter} {name}" for letter, name in placement.LETTERS.items()),
         "letters": list(placement.LETTERS),
-        "kinds": [{"label": kind.label, "colour": kind.colour, "layers": n} for kind, n in kinds.items()],
+        "kinds": [
+            {"label": kind.label, "colour": kind.colour, "layers": n} for kind, n in kinds.items()
+        ],
         "looks": [
             {
                 "label": layer.kind.label,
@@ -75,7 +82,8 @@ def _written() -> None:
 
 
 def _asked(pattern: str) -> None:
-    """Change the kind of the layer that was pressed: to the letter typed, to the kind picked above, or to the next."""
+    """Change the kind of the layer that was pressed: to the letter typed, to the kind picked above,
+    or to the next."""
     asked = st.session_state[KEY].asked
     if not asked:
         return

@@ -36,8 +36,12 @@ def test_presets_lists_and_shows(capsys: pytest.CaptureFixture[str]) -> None:
     assert code == 0 and ArchSpec.from_yaml(out) == presets.get("mamba-1b").spec
 
 
-def test_cost_json_has_the_documented_keys_and_table_2s_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = run(capsys, "cost", "inter-1to5-1b", "--json", "--tokens", "60e9", "--hardware", "h200_sxm")
+def test_cost_json_has_the_documented_keys_and_table_2s_figures(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = run(
+        capsys, "cost", "inter-1to5-1b", "--json", "--tokens", "60e9", "--hardware", "h200_sxm"
+    )
     record = json.loads(out)
     assert code == 0
     assert {"total", "embedding", "non_embedding", "active"} <= set(record["params"])
@@ -55,7 +59,9 @@ def test_cost_json_has_the_documented_keys_and_table_2s_figures(capsys: pytest.C
     assert round(record["cache_bytes"]["paper"] / 2**20) == 43
 
 
-def test_cost_reads_a_file_and_prints_conventions(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_cost_reads_a_file_and_prints_conventions(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     path = tmp_path / "design.yaml"
     path.write_text(design("AM").to_yaml())
     code, out, _ = run(capsys, "cost", str(path), "--context-len", "64", "--kv-cache-dtype", "fp8")
@@ -79,7 +85,9 @@ BAD = {
 
 
 @pytest.mark.parametrize(("arguments", "named"), BAD.values(), ids=BAD.keys())
-def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str], arguments: list[str], named: str) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], named: str
+) -> None:
     code, out, err = run(capsys, *arguments)
     assert code == 2 and out == ""
     assert err.count("\n") == 1 and named in err
@@ -89,7 +97,18 @@ def test_bad_input_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str
 def test_profile_show_report_and_delete(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path, page = tmp_path / "design.yaml", tmp_path / "report.html"
     path.write_text(design("AMHS", name="mine <img src=x onerror=alert(1)>").to_yaml())
-    code, out, err = run(capsys, "profile", str(path), "--budget", "10", "--device", "cpu", "--dtype", "fp32", "--json")
+    code, out, err = run(
+        capsys,
+        "profile",
+        str(path),
+        "--budget",
+        "10",
+        "--device",
+        "cpu",
+        "--dtype",
+        "fp32",
+        "--json",
+    )
     record = json.loads(out)
     assert code == 0 and record["status"] == "done" and "Measuring decode" in err
 
@@ -103,13 +122,27 @@ def test_profile_show_report_and_delete(capsys: pytest.CaptureFixture[str], tmp_
     assert code == 0 and len(html) < 6 * 2**20
     body = html[html.index("<body>") :]
     assert "<img" not in body and "mine &lt;img" in body
-    assert not re.search(r"(src|url)\s*[=(]\s*[\"']?http|<link|@import", body) and 'src="' not in body  # opens offline
-    assert "python -m hybrid_core profile design.yaml" in body and record["parts"]["environment"]["name"] in body
+    assert (
+        not re.search(r"(src|url)\s*[=(]\s*[\"']?http|<link|@import", body) and 'src="' not in body
+    )  # opens offline
+    assert (
+        "python -m hybrid_core profile design.yaml" in body
+        and record["parts"]["environment"]["name"] in body
+    )
 
     assert run(capsys, "runs", "delete", "1")[0] == 0
     assert run(capsys, "runs", "show", "1")[0] == 2
 
 
 def test_the_module_is_a_program() -> None:
-    done = subprocess.run([sys.executable, "-m", "hybrid_core", "cost", "x"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("'x' - neither a preset")
+    done = subprocess.run(
+        [sys.executable, "-m", "hybrid_core", "cost", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (
+        done.returncode == 2
+        and done.stdout == ""
+        and done.stderr.startswith("'x' - neither a preset")
+    )

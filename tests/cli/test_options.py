@@ -20,8 +20,12 @@ BAD: list[tuple[type[Frozen], dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "fields", "line"), BAD, ids=lambda value: value if isinstance(value, str) else None)
-def test_an_option_that_nobody_means_is_refused_in_one_line(model: type[Frozen], fields: dict[str, Any], line: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "fields", "line"), BAD, ids=lambda value: value if isinstance(value, str) else None
+)
+def test_an_option_that_nobody_means_is_refused_in_one_line(
+    model: type[Frozen], fields: dict[str, Any], line: str
+) -> None:
     with pytest.raises(SpecError) as error:
         model.make(**fields)
     assert str(error.value).startswith(line)

@@ -66,22 +66,45 @@ DESIGNS: dict[str, ArchSpec] = {
     "window without sink": design("SS", swa={"sink": 0, "window": 3}),
     "Mamba-1": design("MA", ssm=MAMBA1),
     "Mamba-1 with norms": design("M", ssm=MAMBA1 | {"dt_bc_norm": True, "d_conv": 1}),
-    "differential with norms": design("DN", diff={"norm": "group", "fusion": "add"}, ssm={"n_groups": 2}, intra=None),
-    "heads with biases and norms": design("AS", attention={"qkv_bias": True, "out_bias": True, "qk_norm": True, "softmax_scale": 0.3}),
-    "Mamba-2 without norm": design("MH", ssm={"gated_norm": False, "in_bias": True, "out_bias": True}),
-    "Mamba-2 with its norm first": design("M", ssm={"norm_first": True, "dt_min": 0.01, "n_groups": 2}, intra=None),
-    "Mamba-1 in heads": design("M", ssm=MAMBA1 | {"n_heads": 2, "proj_bias": True, "dt_bc_norm": True, "dt_bc_weight": False}),
+    "differential with norms": design(
+        "DN", diff={"norm": "group", "fusion": "add"}, ssm={"n_groups": 2}, intra=None
+    ),
+    "heads with biases and norms": design(
+        "AS", attention={"qkv_bias": True, "out_bias": True, "qk_norm": True, "softmax_scale": 0.3}
+    ),
+    "Mamba-2 without norm": design(
+        "MH", ssm={"gated_norm": False, "in_bias": True, "out_bias": True}
+    ),
+    "Mamba-2 with its norm first": design(
+        "M", ssm={"norm_first": True, "dt_min": 0.01, "n_groups": 2}, intra=None
+    ),
+    "Mamba-1 in heads": design(
+        "M",
+        ssm=MAMBA1 | {"n_heads": 2, "proj_bias": True, "dt_bc_norm": True, "dt_bc_weight": False},
+    ),
     "mixers and feed-forwards apart": design(
-        "M-A-", layers={"pattern": "M-A-", "ffns": "-F-E"}, ffn={"kind": "mlp", "d_ff": 24, "bias": True}, ffns={"E": MOE}
+        "M-A-",
+        layers={"pattern": "M-A-", "ffns": "-F-E"},
+        ffn={"kind": "mlp", "d_ff": 24, "bias": True},
+        ffns={"E": MOE},
     ),
     "intra with a gated norm": design(
-        "H", intra={"norm": "none", "fusion": "add", "ssm_norm": True}, attention={"out_bias": True}, ssm={"out_bias": True}
+        "H",
+        intra={"norm": "none", "fusion": "add", "ssm_norm": True},
+        attention={"out_bias": True},
+        ssm={"out_bias": True},
     ),
     "Hymba": spec_from_config(TINY_HYMBA),
     "reused keys and values": design("AxSyM", mixers=REUSING, layers={"pattern": "AxSyM"}),
-    "plain experts behind a latent": design("AM", ffn=MOE | {"gated": False, "activation": "relu2", "d_latent": 12}),
-    "softmax experts": design("AM", ffn=MOE | {"score": "softmax", "norm_top_k": True, "d_shared": 12, "scale": 2.0}),
-    "biased GELU": design("A", ffn={"kind": "swiglu", "d_ff": 40, "activation": "gelu", "bias": True}),
+    "plain experts behind a latent": design(
+        "AM", ffn=MOE | {"gated": False, "activation": "relu2", "d_latent": 12}
+    ),
+    "softmax experts": design(
+        "AM", ffn=MOE | {"score": "softmax", "norm_top_k": True, "d_shared": 12, "scale": 2.0}
+    ),
+    "biased GELU": design(
+        "A", ffn={"kind": "swiglu", "d_ff": 40, "activation": "gelu", "bias": True}
+    ),
     "shared blocks": design(
         "M010",
         layers={"pattern": "M010", "ffns": "----"},
@@ -89,10 +112,16 @@ DESIGNS: dict[str, ArchSpec] = {
         swa=None,
         intra=None,
     ),
-    "differential without lambda": design("DN", diff={"scalar": "none"}, attention={"position": "nope"}),
+    "differential without lambda": design(
+        "DN", diff={"scalar": "none"}, attention={"position": "nope"}
+    ),
 }
 LENGTHS = (1, 5, 23)  # 23 is no multiple of the chunk (8), nor within window and sinks (6)
-AXES = [axes for axes in INTRA_COMBINATIONS if axes["norm"] == "group" and axes["scalar"] in ("none", "gate")]
+AXES = [
+    axes
+    for axes in INTRA_COMBINATIONS
+    if axes["norm"] == "group" and axes["scalar"] in ("none", "gate")
+]
 
 
 def live_params(spec: ArchSpec) -> int:
@@ -101,7 +130,9 @@ def live_params(spec: ArchSpec) -> int:
 
 def cache_agrees(spec: ArchSpec, context_len: int, **dtypes: Any) -> None:
     work = Workload(batch_size=3, context_len=context_len, **dtypes)
-    kv, state, weight = (TORCH_DTYPES[getattr(work, f"{kind}_dtype")] for kind in ("kv_cache", "state", "weight"))
+    kv, state, weight = (
+        TORCH_DTYPES[getattr(work, f"{kind}_dtype")] for kind in ("kv_cache", "state", "weight")
+    )
     live = build(spec, "meta", weight).new_cache(3, context_len, kv, state)
     assert 3 * model_costs(spec).cache_bytes(context_len, "exact", work) == live.nbytes
     assert memory(spec, work).cache == live.nbytes
@@ -125,20 +156,26 @@ def test_parameters_are_those_of_the_live_model(spec: ArchSpec) -> None:
 
 
 @pytest.mark.parametrize("axes", INTRA_COMBINATIONS, ids=axes_id)
-def test_parameters_of_every_combination_of_axes_are_those_of_the_live_model(axes: dict[str, str]) -> None:
+def test_parameters_of_every_combination_of_axes_are_those_of_the_live_model(
+    axes: dict[str, str],
+) -> None:
     assert model_costs(intra_design(axes)).params().total == live_params(intra_design(axes))
 
 
 @pytest.mark.parametrize("weight", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("state", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("kv", ["fp32", "bf16", "fp16", "fp8"])
-def test_cache_bytes_are_those_of_the_live_cache_for_all_dtypes(kv: str, state: str, weight: str) -> None:
+def test_cache_bytes_are_those_of_the_live_cache_for_all_dtypes(
+    kv: str, state: str, weight: str
+) -> None:
     cache_agrees(DESIGNS["AMSH"], 23, kv_cache_dtype=kv, state_dtype=state, weight_dtype=weight)
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 23])
 @pytest.mark.parametrize("spec", DESIGNS.values(), ids=DESIGNS)
-def test_cache_bytes_are_those_of_the_live_cache_for_all_designs(spec: ArchSpec, length: int) -> None:
+def test_cache_bytes_are_those_of_the_live_cache_for_all_designs(
+    spec: ArchSpec, length: int
+) -> None:
     cache_agrees(spec, length, kv_cache_dtype="fp8", state_dtype="fp32", weight_dtype="bf16")
 
 
@@ -149,7 +186,9 @@ def test_flops_are_what_both_counters_see(spec: ArchSpec, length: int) -> None:
 
 
 @pytest.mark.parametrize("axes", AXES, ids=axes_id)
-def test_flops_of_every_combination_of_axes_are_what_both_counters_see(axes: dict[str, str]) -> None:
+def test_flops_of_every_combination_of_axes_are_what_both_counters_see(
+    axes: dict[str, str],
+) -> None:
     trace_agrees(intra_design(axes), 11)
 
 
@@ -170,13 +209,17 @@ def any_design_agrees(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> No
 
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(1, 40), DTYPES)
-def test_parameters_cache_and_flops_of_any_design_are_those_of_the_live_model(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+def test_parameters_cache_and_flops_of_any_design_are_those_of_the_live_model(
+    spec: ArchSpec, length: int, dtypes: dict[str, str]
+) -> None:
     any_design_agrees(spec, length, dtypes)
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(optional_designs(), st.integers(1, 40), DTYPES)
-def test_so_are_those_of_any_design_with_options_of_published_models(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+def test_so_are_those_of_any_design_with_options_of_published_models(
+    spec: ArchSpec, length: int, dtypes: dict[str, str]
+) -> None:
     any_design_agrees(spec, length, dtypes)
 
 
@@ -184,7 +227,9 @@ def test_so_are_those_of_any_design_with_options_of_published_models(spec: ArchS
 @pytest.mark.timeout(3600)
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(optional_designs(), st.integers(1, 40), DTYPES)
-def test_sixty_random_designs_with_options_agree(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+def test_sixty_random_designs_with_options_agree(
+    spec: ArchSpec, length: int, dtypes: dict[str, str]
+) -> None:
     any_design_agrees(spec, length, dtypes)
 
 
@@ -192,16 +237,21 @@ def test_sixty_random_designs_with_options_agree(spec: ArchSpec, length: int, dt
 @pytest.mark.timeout(3600)
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(1, 40), DTYPES)
-def test_a_hundred_random_designs_agree(spec: ArchSpec, length: int, dtypes: dict[str, str]) -> None:
+def test_a_hundred_random_designs_agree(
+    spec: ArchSpec, length: int, dtypes: dict[str, str]
+) -> None:
     any_design_agrees(spec, length, dtypes)
 
 
 def activations_agree(spec: ArchSpec, length: int, batch: int, dtypes: dict[str, str]) -> None:
-    """The closed form is within 5 % of the bytes of all tensors alive at the widest moment of a prefill. Designs whose state is wider
-    than the SSM itself, which nobody builds, are left out; 32 KiB of masks and indices are let through."""
+    """The closed form is within 5 % of the bytes of all tensors alive at the widest moment of a
+    prefill. Designs whose state is wider than the SSM itself, which nobody builds, are left out; 32
+    KiB of masks and indices are let through."""
     assume(spec.ssm is None or spec.ssm.d_state <= spec.ssm.d_ssm)
     work = Workload(batch_size=batch, context_len=length, **dtypes)
-    weight, kv, state = (TORCH_DTYPES[dtypes[key]] for key in ("weight_dtype", "kv_cache_dtype", "state_dtype"))
+    weight, kv, state = (
+        TORCH_DTYPES[dtypes[key]] for key in ("weight_dtype", "kv_cache_dtype", "state_dtype")
+    )
     Rope.forget()  # tables of another model with the same settings would be used again
     model = build(spec, dtype=weight)
     tokens = torch.zeros(batch, length, dtype=torch.long)
@@ -209,12 +259,16 @@ def activations_agree(spec: ArchSpec, length: int, batch: int, dtypes: dict[str,
         cache = model.new_cache(batch, length, kv, state)
         with LiveTensors() as live:
             model(tokens, cache, last_only=True)
-    assert one_shot_activations(model_costs(spec), work, length) == pytest.approx(live.peak_bytes, rel=0.05, abs=2**15)
+    assert one_shot_activations(model_costs(spec), work, length) == pytest.approx(
+        live.peak_bytes, rel=0.05, abs=2**15
+    )
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(100, 160), st.integers(1, 2), DTYPES)
-def test_activation_memory_of_any_design_is_that_of_the_live_model(spec: ArchSpec, length: int, batch: int, dtypes: dict[str, str]) -> None:
+def test_activation_memory_of_any_design_is_that_of_the_live_model(
+    spec: ArchSpec, length: int, batch: int, dtypes: dict[str, str]
+) -> None:
     activations_agree(widened(spec, 8), length, batch, dtypes)
 
 
@@ -222,21 +276,29 @@ def test_activation_memory_of_any_design_is_that_of_the_live_model(spec: ArchSpe
 @pytest.mark.timeout(3600)
 @settings(max_examples=500, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(100, 160), st.integers(1, 2), DTYPES)
-def test_activation_memory_of_five_hundred_random_designs(spec: ArchSpec, length: int, batch: int, dtypes: dict[str, str]) -> None:
+def test_activation_memory_of_five_hundred_random_designs(
+    spec: ArchSpec, length: int, batch: int, dtypes: dict[str, str]
+) -> None:
     activations_agree(widened(spec, 8), length, batch, dtypes)
 
 
 def test_the_closed_forms_cut_a_sequence_as_the_kernels_do() -> None:
     """costs/ imports no torch, so it states these sizes once more."""
     assert mamba2.CACHED == ssd.CACHED
-    assert (mamba1.PIECE, mamba1.LANES, mamba1.CACHED) == (selective_scan.PIECE, selective_scan.LANES, selective_scan.CACHED)
+    assert (mamba1.PIECE, mamba1.LANES, mamba1.CACHED) == (
+        selective_scan.PIECE,
+        selective_scan.LANES,
+        selective_scan.CACHED,
+    )
 
 
 # ---------------------------------------------------------------- by hand
 
 
 def test_flops_of_one_attention_layer_by_hand() -> None:
-    costs = model_costs(design("A"))  # d_model 32; 4 heads, 2 for keys and values, 8 wide; d_ff 40; vocabulary 50
+    costs = model_costs(
+        design("A")
+    )  # d_model 32; 4 heads, 2 for keys and values, 8 wide; d_ff 40; vocabulary 50
     linear = 2 * (32 * (32 + 16 + 16) + 32 * 32 + 3 * 32 * 40)
     assert costs.forward_flops(7) == 7 * linear + 28 * 4 * 4 * 8 + 7 * 2 * 32 * 50
     assert costs.forward_flops(7, logits=1) == 7 * linear + 28 * 4 * 4 * 8 + 2 * 32 * 50
@@ -253,16 +315,24 @@ def test_a_window_costs_no_more_than_its_tokens() -> None:
 
 
 def test_a_mixture_counts_the_experts_that_a_token_uses() -> None:
-    params = model_costs(design("A", ffn=MOE)).params()  # 4 routed, 2 of them used, each 3 * 32 * 20
+    params = model_costs(
+        design("A", ffn=MOE)
+    ).params()  # 4 routed, 2 of them used, each 3 * 32 * 20
     assert params.total - params.active == 2 * 3 * 32 * 20
 
 
-@pytest.mark.parametrize(("n", "k", "tokens"), [(1, 1, 3), (3, 1, 4), (4, 2, 3), (5, 2, 2), (4, 4, 2), (4, 3, 1)])
-def test_parameters_read_by_a_step_are_the_mean_over_all_choices_of_experts(n: int, k: int, tokens: int) -> None:
+@pytest.mark.parametrize(
+    ("n", "k", "tokens"), [(1, 1, 3), (3, 1, 4), (4, 2, 3), (5, 2, 2), (4, 4, 2), (4, 3, 1)]
+)
+def test_parameters_read_by_a_step_are_the_mean_over_all_choices_of_experts(
+    n: int, k: int, tokens: int
+) -> None:
     spec = MoE(n_routed=n, top_k=k, n_shared=1, d_expert=7)
     choices = list(itertools.product(itertools.combinations(range(n), k), repeat=tokens))
     chosen = sum(len(set().union(*choice)) for choice in choices) / len(choices)
-    assert ffn.params_read(spec, 5, tokens) == pytest.approx(5 * n + (1 + chosen) * 3 * 5 * 7, rel=1e-12)
+    assert ffn.params_read(spec, 5, tokens) == pytest.approx(
+        5 * n + (1 + chosen) * 3 * 5 * 7, rel=1e-12
+    )
 
 
 # ---------------------------------------------------------------- arrays, memory, roofline
@@ -286,26 +356,42 @@ def test_an_array_of_lengths_gives_what_each_length_gives(spec: ArchSpec) -> Non
     lengths = [1, 5, 6, 7, 8, 23, 4096, 1_048_576]
     for name, question in questions.items():
         together = np.broadcast_to(question(np.array(lengths)), len(lengths))
-        assert together.tolist() == pytest.approx([float(question(n)) for n in lengths], rel=1e-12), name
+        assert together.tolist() == pytest.approx(
+            [float(question(n)) for n in lengths], rel=1e-12
+        ), name
 
 
 def device(peak: float, bandwidth: float) -> Hardware:
     flops = PeakFlops(fp32=peak, bf16=peak, fp16=peak, fp8=None)
     return Hardware(
-        key="toy", name="Toy", kind="gpu", memory_bytes=1, bandwidth_bytes_per_s=bandwidth, peak_flops_per_s=flops, tdp_w=1.0, sources=()
+        key="toy",
+        name="Toy",
+        kind="gpu",
+        memory_bytes=1,
+        bandwidth_bytes_per_s=bandwidth,
+        peak_flops_per_s=flops,
+        tdp_w=1.0,
+        sources=(),
     )
 
 
 BATCH, CONTEXT = 3, 100
-ATTENTION = 32 * (32 + 16 + 16) + 32 * 32 + 32  # qkv, out and norm of one attention layer without FFN
-MAMBA = 32 * (64 + 64 + 2 * 8 + 4) + 80 * 4 + 80 + 3 * 4 + 64 + 64 * 32 + 32  # in_proj, conv, heads, gated norm, out, norm
+ATTENTION = (
+    32 * (32 + 16 + 16) + 32 * 32 + 32
+)  # qkv, out and norm of one attention layer without FFN
+MAMBA = (
+    32 * (64 + 64 + 2 * 8 + 4) + 80 * 4 + 80 + 3 * 4 + 64 + 64 * 32 + 32
+)  # in_proj, conv, heads, gated norm, out, norm
 
 
 def test_decode_waits_for_memory_by_hand() -> None:
-    """Every step reads weights, keys and values, and reads and writes the scan's state; the head's matrix is read too."""
+    """Every step reads weights, keys and values, and reads and writes the scan's state; the head's
+    matrix is read too."""
     work = Workload(batch_size=BATCH, context_len=CONTEXT, state_dtype="fp32")
     cache = CONTEXT * 2 * 2 * 8 * 2  # keys and values of 2 heads, 8 wide, bf16
-    state = 2 * (64 * 8 * 4 + 3 * 80 * 2)  # 64 x 8 in fp32 and 3 inputs of 80 channels in bf16, read and written
+    state = 2 * (
+        64 * 8 * 4 + 3 * 80 * 2
+    )  # 64 x 8 in fp32 and 3 inputs of 80 channels in bf16, read and written
     n_bytes = 2 * (ATTENTION + MAMBA + 50 * 32) + BATCH * (cache + state)
     speed = predict(design("AM", ffn=None), work, device(peak=1e30, bandwidth=1e6))
     assert speed.decode_step_s == pytest.approx(n_bytes / 1e6, rel=1e-12)
@@ -315,7 +401,11 @@ def test_decode_waits_for_memory_by_hand() -> None:
 
 def test_decode_waits_for_arithmetic_by_hand() -> None:
     flops = BATCH * (2 * (32 * 64 + 32 * 32) + CONTEXT * 4 * 4 * 8 + 2 * 32 * 50)
-    speed = predict(design("A", ffn=None), Workload(batch_size=BATCH, context_len=CONTEXT), device(peak=1e6, bandwidth=1e30))
+    speed = predict(
+        design("A", ffn=None),
+        Workload(batch_size=BATCH, context_len=CONTEXT),
+        device(peak=1e6, bandwidth=1e30),
+    )
     assert speed.decode_step_s == pytest.approx(flops / 1e6, rel=1e-12)
     assert speed.decode_memory_share == 0.0
 
@@ -356,12 +446,15 @@ def test_layers_that_reuse_keys_and_values_read_them_by_hand() -> None:
     assert model_costs(reusing).cache_bytes(CONTEXT, "exact", work) == kept
     own_projections = 32 * 32 + 32 * 32 + 32  # queries, out and norm
     n_bytes = 2 * (ATTENTION + own_projections + 50 * 32) + BATCH * 2 * kept
-    assert predict(reusing, work, device(peak=1e30, bandwidth=1e6)).decode_step_s == pytest.approx(n_bytes / 1e6, rel=1e-12)
+    assert predict(reusing, work, device(peak=1e30, bandwidth=1e6)).decode_step_s == pytest.approx(
+        n_bytes / 1e6, rel=1e-12
+    )
 
 
 def test_phi_4_mini_flash_reads_its_one_cache_in_eight_layers() -> None:
-    """One full layer and seven that reuse it: 8 x 2 x 20 x 64 x 131,072 x 2 bytes for each of 32 sequences, of 3.35e12 a second; with
-    weights, windows and states 593 tokens/s, where 3,522 were predicted without these reads."""
+    """One full layer and seven that reuse it: 8 x 2 x 20 x 64 x 131,072 x 2 bytes for each of 32
+    sequences, of 3.35e12 a second; with weights, windows and states 593 tokens/s, where 3,522 were
+    predicted without these reads."""
     spec = spec_from_config(PHI_FLASH)
     work = Workload(batch_size=32, context_len=131_072)
     speed = predict(spec, work, catalogue()["h100_sxm"])
@@ -371,18 +464,38 @@ def test_phi_4_mini_flash_reads_its_one_cache_in_eight_layers() -> None:
 
 
 def test_latent_attention_expands_in_prefill_and_absorbs_in_decode() -> None:
-    """Kimi Linear: 32 heads, 128 + 64 wide keys, 128 wide values, a latent of 512: 2 x 32 x (192 + 128) = 20,480 a pair of a prefill,
-    2 x 32 x ((512 + 64) + 512) = 69,632 in decode. The expansion costs the same once a token, wherever it stands."""
-    latent = {"kind": "mla", "n_heads": 32, "nope_head_dim": 128, "rope_head_dim": 64, "v_head_dim": 128, "kv_rank": 512}
-    costs = model_costs(design("A", d_model=2304, mixers={"L": latent}, layers={"pattern": "L"})).layers[0]
+    """Kimi Linear: 32 heads, 128 + 64 wide keys, 128 wide values, a latent of 512: 2 x 32 x (192 +
+    128) = 20,480 a pair of a prefill, 2 x 32 x ((512 + 64) + 512) = 69,632 in decode. The expansion
+    costs the same once a token, wherever it stands."""
+    latent = {
+        "kind": "mla",
+        "n_heads": 32,
+        "nope_head_dim": 128,
+        "rope_head_dim": 64,
+        "v_head_dim": 128,
+        "kv_rank": 512,
+    }
+    costs = model_costs(
+        design("A", d_model=2304, mixers={"L": latent}, layers={"pattern": "L"})
+    ).layers[0]
     assert of_work(costs.forward_flops(10), "attention") == 55 * 20_480
     assert of_work(costs.decode_flops(10), "attention") == 10 * 69_632
-    products = [sum(term.flops for term in costs.mixer.decode_flops(n) if term.work == "product") for n in (1, 4096)]
+    products = [
+        sum(term.flops for term in costs.mixer.decode_flops(n) if term.work == "product")
+        for n in (1, 4096)
+    ]
     assert products[0] == products[1] == of_work(costs.mixer.forward_flops(1), "product")
 
 
 def test_cost_says_how_latent_attention_is_counted() -> None:
-    latent = {"kind": "mla", "n_heads": 2, "nope_head_dim": 8, "rope_head_dim": 4, "v_head_dim": 8, "kv_rank": 16}
+    latent = {
+        "kind": "mla",
+        "n_heads": 2,
+        "nope_head_dim": 8,
+        "rope_head_dim": 4,
+        "v_head_dim": 8,
+        "kv_rank": 16,
+    }
     spec = design("A", mixers={"L": latent}, layers={"pattern": "L"})
     how = {"prefill": "expanded keys and values", "decode": "absorbed: over the latent"}
     assert summary(spec, Workload(), catalogue()["h100_sxm"])["latent_attention"] == how
@@ -391,26 +504,54 @@ def test_cost_says_how_latent_attention_is_counted() -> None:
 
 @pytest.mark.parametrize("spec", DESIGNS.values(), ids=DESIGNS)
 def test_products_are_the_terms_whose_weights_are_parameters(spec: ArchSpec) -> None:
-    """A term that is called a product has matrices of the live model behind it, and no other term has: all matrices of the layers, the
-    experts' and the routers' among them, are those of the terms."""
+    """A term that is called a product has matrices of the live model behind it, and no other term
+    has: all matrices of the layers, the experts' and the routers' among them, are those of the
+    terms."""
     live = build(spec, "meta")
-    matrices = sum(p.numel() for name, p in live.layers.named_parameters() if p.ndim > 1 and "conv" not in name and "A_log" not in name)
-    vectors_of_lambda = sum(p.numel() for name, p in live.layers.named_parameters() if p.ndim > 1 and "vectors" in name)
-    shared = sum(layer.params() for layer in model_costs(spec).layers) + spec.d_model - model_costs(spec).params().non_embedding
-    terms = sum(term.weights for layer in model_costs(spec).layers for term in layer.decode_flops(1) if term.work == "product")
+    matrices = sum(
+        p.numel()
+        for name, p in live.layers.named_parameters()
+        if p.ndim > 1 and "conv" not in name and "A_log" not in name
+    )
+    vectors_of_lambda = sum(
+        p.numel() for name, p in live.layers.named_parameters() if p.ndim > 1 and "vectors" in name
+    )
+    shared = (
+        sum(layer.params() for layer in model_costs(spec).layers)
+        + spec.d_model
+        - model_costs(spec).params().non_embedding
+    )
+    terms = sum(
+        term.weights
+        for layer in model_costs(spec).layers
+        for term in layer.decode_flops(1)
+        if term.work == "product"
+    )
     if not shared and not spec.meta_tokens:
         assert terms == matrices - vectors_of_lambda
 
 
 def test_a_generation_takes_the_mean_step() -> None:
-    """With memory as the limit the step of an attention layer grows linearly, so the mean step is that of the middle."""
+    """With memory as the limit the step of an attention layer grows linearly, so the mean step is
+    that of the middle."""
     spec, work, toy = design("A"), Workload(batch_size=BATCH), device(peak=1e30, bandwidth=1e6)
     middle = predict(spec, work, toy, 64 + 128).decode_step_s
-    assert generation_tokens_per_s(spec, work, toy, 128, 256) == pytest.approx(BATCH / middle, rel=1e-9)
+    assert generation_tokens_per_s(spec, work, toy, 128, 256) == pytest.approx(
+        BATCH / middle, rel=1e-9
+    )
 
 
 def test_memory_holds_weights_and_cache_exactly() -> None:
-    spec, work = DESIGNS["MoE"], Workload(batch_size=2, context_len=23, weight_dtype="fp32", kv_cache_dtype="fp8", state_dtype="bf16")
+    spec, work = (
+        DESIGNS["MoE"],
+        Workload(
+            batch_size=2,
+            context_len=23,
+            weight_dtype="fp32",
+            kv_cache_dtype="fp8",
+            state_dtype="bf16",
+        ),
+    )
     used = memory(spec, work)
     assert used.weights == 4 * live_params(spec)
     assert used.cache == build(spec).new_cache(2, 23, torch.float8_e4m3fn, torch.bfloat16).nbytes
@@ -418,7 +559,9 @@ def test_memory_holds_weights_and_cache_exactly() -> None:
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9, 0.999])
-@pytest.mark.parametrize("spec", [DESIGNS["AMSH"], DESIGNS["M"], DESIGNS["MoE"]], ids=["AMSH", "M", "MoE"])
+@pytest.mark.parametrize(
+    "spec", [DESIGNS["AMSH"], DESIGNS["M"], DESIGNS["MoE"]], ids=["AMSH", "M", "MoE"]
+)
 def test_what_a_refusal_offers_fits_and_one_more_does_not(spec: ArchSpec, share: float) -> None:
     work = Workload(batch_size=64, context_len=4096, weight_dtype="fp32", kv_cache_dtype="fp32")
 
@@ -433,9 +576,17 @@ def test_what_a_refusal_offers_fits_and_one_more_does_not(spec: ArchSpec, share:
     assert (refused.needed_bytes, refused.available_bytes) == (total(), available)
     assert refused.batch_size is not None
     assert refused.context_len is not None
-    assert total(batch_size=refused.batch_size) <= available < total(batch_size=refused.batch_size + 1)
-    assert total(context_len=refused.context_len) <= available < total(context_len=refused.context_len + 1)
-    assert (refused.weight_dtype == "bf16") == (total(weight_dtype="bf16", kv_cache_dtype="bf16") <= available)
+    assert (
+        total(batch_size=refused.batch_size) <= available < total(batch_size=refused.batch_size + 1)
+    )
+    assert (
+        total(context_len=refused.context_len)
+        <= available
+        < total(context_len=refused.context_len + 1)
+    )
+    assert (refused.weight_dtype == "bf16") == (
+        total(weight_dtype="bf16", kv_cache_dtype="bf16") <= available
+    )
     assert f"batch {refused.batch_size} or context {refused.context_len:,}" in str(refused)
 
 
@@ -454,10 +605,23 @@ def test_the_summary_is_json_and_its_layers_add_up() -> None:
     spec, work = DESIGNS["AMSH"], Workload(batch_size=4, context_len=512)
     record = json.loads(json.dumps(summary(spec, work, catalogue()["h100_sxm"])))
     assert [row["kind"] for row in record["layers"]] == ["attention", "mamba2", "swa", "intra"]
-    assert sum(row["params"] for row in record["layers"]) + spec.d_model == record["params"]["non_embedding"]  # and the last norm
-    assert sum(row["cache_bytes"] for row in record["layers"]) == record["cache_bytes"]["exact"] == record["memory_bytes"]["cache"] / 4
+    assert (
+        sum(row["params"] for row in record["layers"]) + spec.d_model
+        == record["params"]["non_embedding"]
+    )  # and the last norm
+    assert (
+        sum(row["cache_bytes"] for row in record["layers"])
+        == record["cache_bytes"]["exact"]
+        == record["memory_bytes"]["cache"] / 4
+    )
     assert set(record["params"]) == {"total", "embedding", "non_embedding", "active"}
-    assert set(record["memory_bytes"]) == {"weights", "cache", "activations", "total", "one_shot_activations"}
+    assert set(record["memory_bytes"]) == {
+        "weights",
+        "cache",
+        "activations",
+        "total",
+        "one_shot_activations",
+    }
     for convention in ("paper", "exact"):
         per = record["train_flops"][convention]
         assert per["per_sample"] == pytest.approx(512 * per["per_token"])
@@ -477,12 +641,16 @@ def test_sixteen_million_tokens_do_not_overflow(name: str) -> None:
     costs, context = model_costs(presets.get(name).spec), 2**24
     exact = costs.train_flops_per_token(context, "exact")
     assert exact > costs.train_flops_per_token(2**20, "exact") * 0.99
-    assert costs.train_flops_per_token(np.array([context]), "exact")[0] == pytest.approx(exact, rel=1e-12)
+    assert costs.train_flops_per_token(np.array([context]), "exact")[0] == pytest.approx(
+        exact, rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("start", [1, 2, 13, 60])
 def test_the_fitted_depth_does_not_depend_on_the_depth_it_starts_from(start: int) -> None:
-    spec = presets.get("llama-3b").spec.replace(n_layers=start, layers={"strategy": "inter", "ratio": "1:3", "placement": "middle"})
+    spec = presets.get("llama-3b").spec.replace(
+        n_layers=start, layers={"strategy": "inter", "ratio": "1:3", "placement": "middle"}
+    )
     assert fit_depth(spec, 2.77e9).n_layers == 22
 
 
@@ -491,7 +659,9 @@ def test_a_llama_of_the_same_size_has_the_depth_that_the_search_finds(name: str)
     spec = presets.get(name).spec
     llama = same_size_llama(spec)
     assert set(llama.pattern) == {"A"}
-    searched = fit_depth(spec.replace(layers={"strategy": "transformer"}), model_costs(spec).params().non_embedding)
+    searched = fit_depth(
+        spec.replace(layers={"strategy": "transformer"}), model_costs(spec).params().non_embedding
+    )
     assert llama.n_layers == searched.n_layers
 
 

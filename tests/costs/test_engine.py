@@ -23,8 +23,9 @@ def spec(name: str):
 
 
 def test_bambas_attention_block_grows_to_the_mamba_page() -> None:
-    """A state of 128 x 64 x 128 and 3 inputs of 8448 channels at two bytes are 2,147,840; a token of 2 x 8 x 128 at two bytes 4,096: 33
-    steps of 16 tokens hold the state, so a block is 528 tokens. 3 attention layers make one group, 29 Mamba layers ten."""
+    """A state of 128 x 64 x 128 and 3 inputs of 8448 channels at two bytes are 2,147,840; a token
+    of 2 x 8 x 128 at two bytes 4,096: 33 steps of 16 tokens hold the state, so a block is 528
+    tokens. 3 attention layers make one group, 29 Mamba layers ten."""
     laid_out = pages(spec("Bamba-9B"), HALF)
     assert (laid_out.page_bytes, laid_out.block_tokens, laid_out.group_size) == (528 * 4096, 528, 3)
     assert laid_out.sequence_bytes(8192) == 3 * 528 * 4096 * (16 + 10)
@@ -32,7 +33,8 @@ def test_bambas_attention_block_grows_to_the_mamba_page() -> None:
 
 
 def test_a_state_in_float32_doubles_the_block_and_not_quite_the_page() -> None:
-    """Nemotron-H-8B: 128 x 64 x 128 at four bytes and 3 x 10240 at two are 4,255,744: 65 steps of 65,536."""
+    """Nemotron-H-8B: 128 x 64 x 128 at four bytes and 3 x 10240 at two are 4,255,744: 65 steps of
+    65,536."""
     laid_out = pages(spec("Nemotron-H-8B"), Workload(state_dtype="fp32"))
     assert (laid_out.block_tokens, laid_out.page_bytes) == (1040, 65 * 65536)
     assert laid_out.sequence_bytes(8192) == 4 * 65 * 65536 * (8 + 6)
@@ -51,7 +53,8 @@ def test_without_states_pages_only_round_up() -> None:
 
 
 def test_windows_hold_one_block_more_than_they_need() -> None:
-    """gpt-oss: 12 layers of each kind, 128 tokens of window: 127 tokens before the newest take 8 blocks, and one more is begun."""
+    """gpt-oss: 12 layers of each kind, 128 tokens of window: 127 tokens before the newest take 8
+    blocks, and one more is begun."""
     token = 2 * 8 * 64 * 2
     assert pages(spec("gpt-oss-20b"), HALF).sequence_bytes(8192) == 16 * token * 12 * (512 + 9)
 
@@ -70,10 +73,23 @@ def test_pages_never_hold_less_than_the_cache_and_what_fits_fits(name: str) -> N
     assert view.paged_bytes >= view.ideal_bytes
     assert view.paged.batch_size <= view.ideal.batch_size
     assert view.paged.context_len <= view.ideal.context_len
-    for most, refused in ((view.ideal.batch_size, "refusal"), (view.paged.batch_size, "paged_refusal")):
+    for most, refused in (
+        (view.ideal.batch_size, "refusal"),
+        (view.paged.batch_size, "paged_refusal"),
+    ):
         if most:
-            assert getattr(fit(spec(name), Workload(context_len=3000, batch_size=most), device), refused) is None
-        assert getattr(fit(spec(name), Workload(context_len=3000, batch_size=most + 1), device), refused) is not None
+            assert (
+                getattr(
+                    fit(spec(name), Workload(context_len=3000, batch_size=most), device), refused
+                )
+                is None
+            )
+        assert (
+            getattr(
+                fit(spec(name), Workload(context_len=3000, batch_size=most + 1), device), refused
+            )
+            is not None
+        )
 
 
 def test_cost_shows_both_views(capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,8 +149,9 @@ FALCON_H1_7B = {
 
 
 def test_granites_block_is_the_logged_one() -> None:
-    """vLLM: 'Setting attention block size to 400 tokens', 'Padding mamba page size by 1.39%'. States are in the model's bf16: 48 x 32 x
-    128 and 3 inputs of 1,792 channels at two bytes are 403,968; a token of 2 x 4 x 64 at two bytes 1,024."""
+    """vLLM: 'Setting attention block size to 400 tokens', 'Padding mamba page size by 1.39%'.
+    States are in the model's bf16: 48 x 32 x 128 and 3 inputs of 1,792 channels at two bytes are
+    403,968; a token of 2 x 4 x 64 at two bytes 1,024."""
     spec = spec_from_config(GRANITE_350M)
     laid_out = pages(spec, Workload())
     assert (laid_out.block_tokens, laid_out.page_bytes) == (400, 409_600)
@@ -142,8 +159,9 @@ def test_granites_block_is_the_logged_one() -> None:
 
 
 def test_qwen3_nexts_block_is_the_logged_one() -> None:
-    """vLLM: 'Setting attention block size to 544 tokens', 'Padding mamba page size by 1.49%': 32 x 128 x 128 and 3 inputs of 8,192
-    channels at two bytes are 1,097,728; a token of 2 x 2 x 256 at two bytes 2,048."""
+    """vLLM: 'Setting attention block size to 544 tokens', 'Padding mamba page size by 1.49%': 32 x
+    128 x 128 and 3 inputs of 8,192 channels at two bytes are 1,097,728; a token of 2 x 2 x 256 at
+    two bytes 2,048."""
     laid_out = pages(spec("Qwen3-Next-80B-A3B"), Workload())
     assert (laid_out.block_tokens, laid_out.page_bytes) == (544, 544 * 2048)
     padded = 544 * 2048 / 1_097_728
@@ -162,13 +180,19 @@ KIMI_LINEAR = {
     "qk_nope_head_dim": 128,
     "qk_rope_head_dim": 64,
     "v_head_dim": 128,
-    "linear_attn_config": {"num_heads": 32, "head_dim": 128, "short_conv_kernel_size": 4, "full_attn_layers": [4, 8, 12, 16, 20, 24, 27]},
+    "linear_attn_config": {
+        "num_heads": 32,
+        "head_dim": 128,
+        "short_conv_kernel_size": 4,
+        "full_attn_layers": [4, 8, 12, 16, 20, 24, 27],
+    },
 }
 
 
 def test_kimi_keeps_its_states_in_float32() -> None:
-    """vLLM does, whatever the model's dtype: 32 x 128 x 128 at four bytes and 3 inputs of 12,288 channels at two are 2,170,880; a token's
-    latent of 576 at two bytes 1,152: 1,885 tokens, in steps of 16."""
+    """vLLM does, whatever the model's dtype: 32 x 128 x 128 at four bytes and 3 inputs of 12,288
+    channels at two are 2,170,880; a token's latent of 576 at two bytes 1,152: 1,885 tokens, in
+    steps of 16."""
     assert pages(spec_from_config(KIMI_LINEAR), Workload()).block_tokens == 1888
 
 
@@ -177,10 +201,13 @@ def test_falcon_h1_keeps_its_states_in_the_models_dtype() -> None:
     assert pages(spec_from_config(FALCON_H1_7B), Workload(state_dtype="fp32")).block_tokens == 3104
 
 
-# What vLLM logged with two GPUs: pages in all, then sequences of so many tokens at once. A page of half a layer's heads holds as many
-# tokens as one of all of them.
+# What vLLM logged with two GPUs: pages in all, then sequences of so many tokens at once. A page of
+# half a layer's heads holds as many tokens as one of all of them.
 LOGGED = {
-    "Nemotron-H-8B": (14_449, {1024: 1806.12, 4096: 1032.07, 8192: 656.77, 16_384: 380.24, 32_768: 209.41}),
+    "Nemotron-H-8B": (
+        14_449,
+        {1024: 1806.12, 4096: 1032.07, 8192: 656.77, 16_384: 380.24, 32_768: 209.41},
+    ),
     "Falcon-H1-7B": (1780, {1024: 890, 4096: 445, 8192: 254.29, 16_384: 148.33, 32_768: 80.91}),
 }
 
@@ -206,16 +233,22 @@ STATE_DTYPES = [
 
 @pytest.mark.parametrize(("fields", "dtype"), STATE_DTYPES)
 def test_the_config_says_what_states_are_kept_in(fields: dict[str, str], dtype: str) -> None:
-    """48 x 32 x 128 elements in each of 28 layers, at two bytes or four; a workload that asks for a dtype gets it."""
+    """48 x 32 x 128 elements in each of 28 layers, at two bytes or four; a workload that asks for a
+    dtype gets it."""
     model = spec_from_config(GRANITE_350M | fields)
     states = 28 * 48 * 32 * 128
     convs = 28 * 3 * 1792 * 2
     keys = 4 * 2 * 4 * 64 * 2
     element = {"bf16": 2, "fp32": 4}[dtype]
     assert model_costs(model).cache_bytes(1, "exact", Workload()) == states * element + convs + keys
-    assert model_costs(model).cache_bytes(1, "exact", Workload(state_dtype="fp16")) == states * 2 + convs + keys
+    assert (
+        model_costs(model).cache_bytes(1, "exact", Workload(state_dtype="fp16"))
+        == states * 2 + convs + keys
+    )
 
 
 def test_a_dtype_of_states_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(SpecError, match="mamba_ssm_cache_dtype: 'float8' - must be float32 or bfloat16 or float16"):
+    with pytest.raises(
+        SpecError, match="mamba_ssm_cache_dtype: 'float8' - must be float32 or bfloat16 or float16"
+    ):
         spec_from_config(GRANITE_350M | {"mamba_ssm_cache_dtype": "float8"})

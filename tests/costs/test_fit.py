@@ -23,7 +23,8 @@ H100 = hardware.get("h100_sxm")
 
 
 def test_a_long_prompt_of_a_large_batch_fits_where_weights_cache_and_one_chunk_do() -> None:
-    """2.44e9 bytes of weights; 16 x (2 layers x 2 x 8 x 64 x 131,072 x 2 bytes + 11 states); not 152 GiB of one prefill of everything."""
+    """2.44e9 bytes of weights; 16 x (2 layers x 2 x 8 x 64 x 131,072 x 2 bytes + 11 states); not
+    152 GiB of one prefill of everything."""
     work = Workload(batch_size=16, context_len=131_072)
     used = memory(HYBRID, work)
     state = 4096 * 128 * 2 + 3 * (4096 + 2 * 128) * 2
@@ -37,11 +38,14 @@ def test_a_long_prompt_of_a_large_batch_fits_where_weights_cache_and_one_chunk_d
 
 
 def test_activations_are_linear_in_the_chunk_and_do_not_grow_with_the_context() -> None:
-    """A chunk has no matrix of scores: twice the tokens are twice the bytes, but for one row of logits a sequence."""
+    """A chunk has no matrix of scores: twice the tokens are twice the bytes, but for one row of
+    logits a sequence."""
     logits = 2 * HYBRID.vocab_size
 
     def chunk(tokens: int, context_len: int = 2**20) -> int:
-        return int(memory(HYBRID, Workload(context_len=context_len, max_batched_tokens=tokens)).activations)
+        return int(
+            memory(HYBRID, Workload(context_len=context_len, max_batched_tokens=tokens)).activations
+        )
 
     assert chunk(16_384) - logits == pytest.approx(2 * (chunk(8192) - logits), rel=0.02)
     assert chunk(8192) == chunk(8192, 2**17)
@@ -49,14 +53,19 @@ def test_activations_are_linear_in_the_chunk_and_do_not_grow_with_the_context() 
 
 
 def test_every_sequence_has_its_row_of_logits() -> None:
-    one, many = (int(memory(HYBRID, Workload(batch_size=n, context_len=65_536)).activations) for n in (1, 33))
+    one, many = (
+        int(memory(HYBRID, Workload(batch_size=n, context_len=65_536)).activations) for n in (1, 33)
+    )
     assert many - one == 32 * 2 * HYBRID.vocab_size
 
 
-@pytest.mark.parametrize("name", ["inter-1to5-1b", "Jamba-v0.1", "Falcon-H1-1.5B", "mamba2-130m", "gpt-oss-20b"])
+@pytest.mark.parametrize(
+    "name", ["inter-1to5-1b", "Jamba-v0.1", "Falcon-H1-1.5B", "mamba2-130m", "gpt-oss-20b"]
+)
 @pytest.mark.parametrize("context_len", [512, 8192, 131_072, 2**20])
 def test_cost_compose_guide_and_compare_give_one_verdict(name: str, context_len: int) -> None:
-    """The most sequences that `cost` prints fit, and one more does not, by the verdict that all others show."""
+    """The most sequences that `cost` prints fit, and one more does not, by the verdict that all
+    others show."""
     spec = published.resolve(name)
     most = summary(spec, Workload(context_len=context_len), H100)["engine"]["ideal"]["batch_size"]
     for batch_size, fits in ((most, True), (most + 1, False)):
@@ -77,7 +86,9 @@ def test_the_guide_asks_the_same_rule() -> None:
 
 def test_a_refusal_names_what_would_fit() -> None:
     """Llama-3.2-1B at 2**20 tokens: 32 GiB of keys and values each."""
-    verdict = fit(published.resolve("Llama-3.2-1B"), Workload(batch_size=4, context_len=2**20), H100)
+    verdict = fit(
+        published.resolve("Llama-3.2-1B"), Workload(batch_size=4, context_len=2**20), H100
+    )
     refused = verdict.refusal
     assert refused is not None
     assert refused.batch_size == 2  # 64 of the 71.7 GiB that are used, beside 2.3 GiB of weights
@@ -85,7 +96,8 @@ def test_a_refusal_names_what_would_fit() -> None:
 
 
 def test_pages_may_be_what_does_not_fit() -> None:
-    """One page holds a state of its own and rounds every sequence up: at 16 tokens a sequence pages are most of the memory."""
+    """One page holds a state of its own and rounds every sequence up: at 16 tokens a sequence pages
+    are most of the memory."""
     spec = published.resolve("Bamba-9B")
     view = summary(spec, Workload(context_len=16), H100)["engine"]
     work = Workload(context_len=16, batch_size=view["paged"]["batch_size"] + 1)
@@ -96,9 +108,21 @@ def test_pages_may_be_what_does_not_fit() -> None:
 
 
 def test_cost_prints_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["cost", "inter-1to5-1b", "--context-len", "131072", "--batch-size", "16", "--json"]) == 0
+    assert (
+        main(["cost", "inter-1to5-1b", "--context-len", "131072", "--batch-size", "16", "--json"])
+        == 0
+    )
     record = json.loads(capsys.readouterr().out)
-    assert set(record["fit"]) == {"weights", "cache", "activations", "engine", "usable", "fits", "fits_engine", "problem"}
+    assert set(record["fit"]) == {
+        "weights",
+        "cache",
+        "activations",
+        "engine",
+        "usable",
+        "fits",
+        "fits_engine",
+        "problem",
+    }
     assert record["fit"]["fits"] and record["fit"]["usable"] == int(0.9 * 81_559 * 2**20)
     assert main(["cost", "inter-1to5-1b", "--max-batched-tokens", "0"]) == 2
     assert "max_batched_tokens: 0 - must be greater than or equal to 1" in capsys.readouterr().err

@@ -2,10 +2,19 @@ import itertools
 
 import pytest
 
-from hybrid_core.design.placement import PLACEMENTS, Placement, Strategy, n_expensive, parse_ratio, pattern, place
+from hybrid_core.design.placement import (
+    PLACEMENTS,
+    Placement,
+    Strategy,
+    n_expensive,
+    parse_ratio,
+    pattern,
+    place,
+)
 from hybrid_core.evidence import baselines
 
-# By hand from floor(i (n + 1) / (k + 1) + 1/2), i = 1..k, and from what the other placements do with it.
+# By hand from floor(i (n + 1) / (k + 1) + 1/2), i = 1..k, and from what the other placements do
+# with it.
 BY_HAND: list[tuple[Placement, int, int, tuple[int, ...]]] = [
     ("middle", 1, 13, (7,)),
     ("middle", 2, 13, (5, 9)),
@@ -29,12 +38,19 @@ BY_HAND: list[tuple[Placement, int, int, tuple[int, ...]]] = [
 ]
 
 
-@pytest.mark.parametrize(("placement", "k", "n", "expected"), BY_HAND, ids=lambda value: str(value).replace(" ", ""))
-def test_places_where_the_rule_says(placement: Placement, k: int, n: int, expected: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("placement", "k", "n", "expected"), BY_HAND, ids=lambda value: str(value).replace(" ", "")
+)
+def test_places_where_the_rule_says(
+    placement: Placement, k: int, n: int, expected: tuple[int, ...]
+) -> None:
     assert place(k, n, placement) == expected
 
 
-@pytest.mark.parametrize(("rule", "ratio"), [("scatter", "1:3"), ("scatter", "1:5"), ("sandwich", "1:3"), ("sandwich", "1:5")])
+@pytest.mark.parametrize(
+    ("rule", "ratio"),
+    [("scatter", "1:3"), ("scatter", "1:5"), ("sandwich", "1:3"), ("sandwich", "1:5")],
+)
 def test_makes_the_rows_of_table_21_that_follow_a_rule(rule: Placement, ratio: str) -> None:
     table = baselines.table("table21_intra_position")
     row = table[(table["pattern"] == rule) & (table["ratio"] == ratio)].iloc[0]
@@ -53,7 +69,9 @@ def test_every_count_of_every_depth_gets_as_many_different_layers(placement: Pla
 
 
 def test_an_unknown_placement_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^placement: 'custom' - must be one of middle, scatter, front"):
+    with pytest.raises(
+        ValueError, match=r"^placement: 'custom' - must be one of middle, scatter, front"
+    ):
         place(2, 13, "custom")
 
 
@@ -90,10 +108,27 @@ COLUMNS = {
 def test_counts_expensive_blocks_as_the_paper_prints_them(name: str) -> None:
     expensive, cheap = COLUMNS[name]
     for _, row in baselines.table(name).iterrows():
-        assert n_expensive(row[expensive] + row[cheap], parse_ratio(row["ratio"])) == row[expensive], row["ratio"]
+        assert (
+            n_expensive(row[expensive] + row[cheap], parse_ratio(row["ratio"])) == row[expensive]
+        ), row["ratio"]
 
 
-MALFORMED = ["", "1", "1:", ":5", "1:2:3", "1/5", "a:b", "-1:5", "1.5:2", "1 : 5", "1:5\n", "0:0", "00000:1", "1:99999"]
+MALFORMED = [
+    "",
+    "1",
+    "1:",
+    ":5",
+    "1:2:3",
+    "1/5",
+    "a:b",
+    "-1:5",
+    "1.5:2",
+    "1 : 5",
+    "1:5\n",
+    "0:0",
+    "00000:1",
+    "1:99999",
+]
 
 
 @pytest.mark.parametrize("text", MALFORMED)
@@ -102,7 +137,13 @@ def test_refuses_a_ratio_that_is_not_two_whole_numbers(text: str) -> None:
         parse_ratio(text)
 
 
-LETTERS: dict[Strategy, str] = {"swa": "SASSA", "inter": "MAMMA", "intra": "MHMMH", "transformer": "AAAAA", "mamba": "MMMMM"}
+LETTERS: dict[Strategy, str] = {
+    "swa": "SASSA",
+    "inter": "MAMMA",
+    "intra": "MHMMH",
+    "transformer": "AAAAA",
+    "mamba": "MMMMM",
+}
 
 
 @pytest.mark.parametrize(("strategy", "expected"), LETTERS.items())

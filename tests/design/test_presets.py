@@ -21,15 +21,24 @@ AXES = ("module", "norm", "scalar", "fusion", "value", "out")
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_preset_is_called_like_its_file_has_a_source_and_is_saved_as_it_stands_with_what_it_leaves_out(name: str) -> None:
+def test_a_preset_is_called_like_its_file_has_a_source_and_is_saved_as_it_stands_with_what_it_leaves_out(
+    name: str,
+) -> None:
     spec, source = presets.get(name)
     lines = (PROFILES / "presets" / f"{name}.yaml").read_text("utf-8").splitlines(keepends=True)
     assert spec.name == name
     assert re.search(r"arXiv \d{4}\.\d{5}|https://", source)
     text = "".join(line for line in lines if not line.startswith("#"))
     written, saved = yaml.safe_load(text), yaml.safe_load(spec.to_yaml())
-    sections = {key: {k: value[k] for k in value if k in written[key]} for key, value in saved.items() if isinstance(value, dict)}
-    assert dump({key: sections.get(key, value) for key, value in saved.items() if key in written}) == text
+    sections = {
+        key: {k: value[k] for k in value if k in written[key]}
+        for key, value in saved.items()
+        if isinstance(value, dict)
+    }
+    assert (
+        dump({key: sections.get(key, value) for key, value in saved.items() if key in written})
+        == text
+    )
 
 
 def test_presets_resolve_by_name_and_by_path_and_else_say_so() -> None:
@@ -48,22 +57,42 @@ def test_every_row_of_tables_9_10_and_12_has_one_preset(row: PaperRow) -> None:
 
 
 def axis_words(spec: ArchSpec) -> tuple[str, ...]:
-    """Module, norm, scalar, fusion, value and out of a design's layers, in the words of Tables 18 and 19."""
+    """Module, norm, scalar, fusion, value and out of a design's layers, in the words of Tables 18
+    and 19."""
     (mixer,) = {layer.mixer for layer in spec.stack}
     if isinstance(mixer, DiffAttentionMixer):
         return ("T/T", mixer.norm, mixer.scalar, mixer.fusion, "joint", "joint")
     if isinstance(mixer, DiffMamba2Mixer):
         return ("M/M", mixer.norm, mixer.scalar.replace("_t", "_m"), mixer.fusion, "sep", "sep")
     assert isinstance(mixer, IntraMixer)
-    fusion, value, out = mixer.fusion.replace("concat", "conc"), mixer.value.replace("shared", "joint"), mixer.out
-    return ("T/M", mixer.norm, mixer.scalar, fusion, value.replace("separate", "sep"), out.replace("separate", "sep"))
+    fusion, value, out = (
+        mixer.fusion.replace("concat", "conc"),
+        mixer.value.replace("shared", "joint"),
+        mixer.out,
+    )
+    return (
+        "T/M",
+        mixer.norm,
+        mixer.scalar,
+        fusion,
+        value.replace("separate", "sep"),
+        out.replace("separate", "sep"),
+    )
 
 
-VARIANTS = [row for row in baselines.table("table18_19_intra_variants").to_dict("records") if isinstance(row["module"], str)]
+VARIANTS = [
+    row
+    for row in baselines.table("table18_19_intra_variants").to_dict("records")
+    if isinstance(row["module"], str)
+]
 
 
-@pytest.mark.parametrize("row", VARIANTS, ids=lambda row: "-".join(str(row[key]) for key in (*AXES, "scale")))
-def test_every_row_of_tables_18_and_19_is_a_preset_of_its_axes_and_depth(row: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "row", VARIANTS, ids=lambda row: "-".join(str(row[key]) for key in (*AXES, "scale"))
+)
+def test_every_row_of_tables_18_and_19_is_a_preset_of_its_axes_and_depth(
+    row: dict[str, Any],
+) -> None:
     printed = (tuple(row[key] for key in AXES), row["scale"], row["n_layers"])
     spec = paper_check.ROW_DESIGNS["table18_19_intra_variants"](row)
     assert spec
@@ -71,8 +100,14 @@ def test_every_row_of_tables_18_and_19_is_a_preset_of_its_axes_and_depth(row: di
 
 
 def test_the_variants_are_all_the_presets_of_one_intra_or_differential_kind() -> None:
-    uniform = {name for name in presets.names() if set(presets.get(name).spec.pattern) in ({"H"}, {"D"}, {"N"})}
-    assert uniform == {paper_check.ROW_DESIGNS["table18_19_intra_variants"](row).name for row in VARIANTS}
+    uniform = {
+        name
+        for name in presets.names()
+        if set(presets.get(name).spec.pattern) in ({"H"}, {"D"}, {"N"})
+    }
+    assert uniform == {
+        paper_check.ROW_DESIGNS["table18_19_intra_variants"](row).name for row in VARIANTS
+    }
 
 
 def indices(printed: str) -> tuple[int, ...]:
@@ -94,16 +129,27 @@ POSITION_TABLES = {
     "inter": ("table17_inter_position", "attn_indices", "A"),
     "intra": ("table21_intra_position", "intra_indices", "H"),
 }
-# Table 17 prints the 350M row {6} with the results of intra 1:12, so that nothing there has those of Table 10's inter 1:12.
+# Table 17 prints the 350M row {6} with the results of intra 1:12, so that nothing there has those
+# of Table 10's inter 1:12.
 PRINTED = [("inter-1to12-350m", "A", "6")]
 for row in paper_rows():
     if row.cells["model"] in POSITION_TABLES and row.cells.get("budget") == "data":
         table, column, letter = POSITION_TABLES[row.cells["model"]]
         frame = baselines.table(table)
-        # A row of Tables 11, 17 or 21 is the one of Table 9 or 10 when both print the same two losses for the same depth and scale.
-        same = frame[(frame["nll_dclm"] == row.cells["nll_dclm"]) & (frame["nll_pg19"] == row.cells["nll_pg19"])]
-        same = same[same["n_hyb" if letter == "H" else "n_attn"] == row.counts["AS.H".index(letter)]]
-        PRINTED += [(row.presets[0], letter, text) for text in same[column] if row.presets[0] != "inter-1to12-350m"]
+        # A row of Tables 11, 17 or 21 is the one of Table 9 or 10 when both print the same two
+        # losses for the same depth and scale.
+        same = frame[
+            (frame["nll_dclm"] == row.cells["nll_dclm"])
+            & (frame["nll_pg19"] == row.cells["nll_pg19"])
+        ]
+        same = same[
+            same["n_hyb" if letter == "H" else "n_attn"] == row.counts["AS.H".index(letter)]
+        ]
+        PRINTED += [
+            (row.presets[0], letter, text)
+            for text in same[column]
+            if row.presets[0] != "inter-1to12-350m"
+        ]
 
 
 def test_the_position_tables_print_fourteen_rows_of_tables_9_and_10() -> None:
@@ -115,13 +161,17 @@ def test_the_position_tables_print_fourteen_rows_of_tables_9_and_10() -> None:
 
 
 @pytest.mark.parametrize(("name", "letter", "printed"), PRINTED)
-def test_a_preset_has_the_positions_printed_beside_its_results(name: str, letter: str, printed: str) -> None:
-    """Table 17 runs its 1:1 lists to 16 for a model of 14 layers; what stands beyond the last layer is not a position."""
+def test_a_preset_has_the_positions_printed_beside_its_results(
+    name: str, letter: str, printed: str
+) -> None:
+    """Table 17 runs its 1:1 lists to 16 for a model of 14 layers; what stands beyond the last layer
+    is not a position."""
     spec = presets.get(name).spec
     assert positions(spec, letter) == tuple(i for i in indices(printed) if i <= spec.n_layers)
 
 
-# Layers by fitting to the non-embedding parameters of the scale's Llama; Tables 8, 9, 10, 14 and 15.
+# Layers by fitting to the non-embedding parameters of the scale's Llama; Tables 8, 9, 10, 14 and
+# 15.
 DEPTHS: dict[str, dict[str, int]] = {
     "1b": {
         "transformer": 16,
@@ -154,12 +204,20 @@ DEPTHS: dict[str, dict[str, int]] = {
 }
 
 
-@pytest.mark.parametrize(("scale", "name", "depth"), [(scale, *item) for scale, depths in DEPTHS.items() for item in depths.items()])
+@pytest.mark.parametrize(
+    ("scale", "name", "depth"),
+    [(scale, *item) for scale, depths in DEPTHS.items() for item in depths.items()],
+)
 def test_fitting_the_depth_gives_the_papers_layers(scale: str, name: str, depth: int) -> None:
     llama = presets.get(f"llama-{scale}").spec
     strategy, _, ratio = name.partition(" ")
-    layers: dict[str, Any] = {"strategy": strategy} | ({"ratio": ratio, "placement": "scatter"} if ratio else {})
-    assert fit_depth(llama.replace(layers=layers), model_costs(llama).params().non_embedding).n_layers == depth
+    layers: dict[str, Any] = {"strategy": strategy} | (
+        {"ratio": ratio, "placement": "scatter"} if ratio else {}
+    )
+    assert (
+        fit_depth(llama.replace(layers=layers), model_costs(llama).params().non_embedding).n_layers
+        == depth
+    )
 
 
 def test_fitting_the_depth_finds_the_closest_of_all_depths() -> None:

@@ -24,7 +24,7 @@ swa: {window: 512, sink: 64, rope_theta: 10000}
 ssm: {kind: mamba2, d_ssm: 4096, head_dim: 128, d_state: 128, d_conv: 4, n_groups: 1}
 intra: {n_heads: 16, n_kv_heads: 4, qk_head_dim: 72, v_head_dim: 128, d_ssm: 2304, norm: group, scalar: none, fusion: diff, value: separate, out: separate}
 ffn: {kind: swiglu, d_ff: 8192}      # or kind: moe with n_routed, top_k, n_shared, d_expert
-"""  # noqa: E501
+"""
 PLAIN = yaml.safe_dump(mapping("AMSH"), sort_keys=False)
 
 
@@ -41,7 +41,24 @@ def test_a_saved_design_loads_as_itself_and_saves_as_the_same_bytes(spec: ArchSp
     saved_twice(spec)
 
 
-NAMES = ["1", "true", "null", "~", "1e3", "a: b", "# c", " x ", "'", '"', "- a", "{a}", "!!int 1", "é 模型 🐍", "\u2028", "\ufeff"]
+NAMES = [
+    "1",
+    "true",
+    "null",
+    "~",
+    "1e3",
+    "a: b",
+    "# c",
+    " x ",
+    "'",
+    '"',
+    "- a",
+    "{a}",
+    "!!int 1",
+    "é 模型 🐍",
+    "\u2028",
+    "\ufeff",
+]
 
 
 @pytest.mark.parametrize("name", NAMES, ids=ascii)
@@ -58,8 +75,12 @@ def test_a_name_that_yaml_would_take_for_something_else_survives(name: str) -> N
     ],
     ids=["ratio", "indices", "pattern"],
 )
-def test_the_designs_own_example_loads_verbatim_and_with_the_alternatives_it_names(layers: str, pattern: str) -> None:
-    spec = ArchSpec.from_yaml(EXAMPLE.replace('{strategy: inter, ratio: "1:5", placement: middle}', layers))
+def test_the_designs_own_example_loads_verbatim_and_with_the_alternatives_it_names(
+    layers: str, pattern: str
+) -> None:
+    spec = ArchSpec.from_yaml(
+        EXAMPLE.replace('{strategy: inter, ratio: "1:5", placement: middle}', layers)
+    )
     assert spec.pattern == pattern
     saved_twice(spec)
 
@@ -70,17 +91,28 @@ def test_the_example_takes_a_mixture_of_experts() -> None:
 
 
 def test_a_saved_design_is_laid_out_as_people_write_it() -> None:
-    lines = ArchSpec.from_yaml(EXAMPLE.replace("d_model", "norm_eps: 1.0e-5\nd_model", 1)).to_yaml().splitlines()
+    lines = (
+        ArchSpec.from_yaml(EXAMPLE.replace("d_model", "norm_eps: 1.0e-5\nd_model", 1))
+        .to_yaml()
+        .splitlines()
+    )
     assert lines.pop(4) == "norm_eps: 1.0e-05"
-    assert [line.split(":")[0] for line in lines] == [line.split(":")[0] for line in EXAMPLE.splitlines()]
+    assert [line.split(":")[0] for line in lines] == [
+        line.split(":")[0] for line in EXAMPLE.splitlines()
+    ]
     assert lines[1] == "name: inter-1to5-1b"
     assert lines[8] == "swa: {window: 512, sink: 64, rope_theta: 10000.0}"
 
 
-BOMB = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+BOMB = "a: &a [x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join(['*' + a] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a key twice": (PLAIN + "d_model: 64\n", "d_model: given twice (line "),
-    "a key of a section twice": ("schema: 1\nswa: {window: 4, window: 5}\n", "window: given twice (line 2)"),
+    "a key of a section twice": (
+        "schema: 1\nswa: {window: 4, window: 5}\n",
+        "window: given twice (line 2)",
+    ),
     "alias bomb": (BOMB, "line 2: aliases (*name) are not allowed"),
     "alias": ("schema: &one 1\nd_model: *one\n", "line 2: aliases (*name) are not allowed"),
     "list": ("- schema\n- 1\n", "a list - a design is a mapping"),
@@ -93,11 +125,26 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a null byte": ("schema: 1\x00\n", "not YAML - unacceptable character"),
     "nested lists": ("name: " + "[" * 100_000, "nested deeper than 20 levels"),
     "nested mappings": ("name: " + "{a: " * 30 + "1" + "}" * 30, "nested deeper than 20 levels"),
-    "python call": ("name: !!python/object/apply:os.getcwd []\n", "not YAML - line 1: could not determine a constructor for the tag"),
-    "python name": ("name: !!python/name:os.getcwd\n", "not YAML - line 1: could not determine a constructor for the tag"),
-    "own tag": ("name: !anything x\n", "not YAML - line 1: could not determine a constructor for the tag"),
-    "an integer of 5,000 digits": (PLAIN.replace("d_model: 32", "d_model: " + "9" * 5000), "thousands of digits"),
-    "an integer of 4,000 digits": (PLAIN.replace("d_model: 32", "d_model: " + "9" * 4000), "... - must be less than or equal to 131072"),
+    "python call": (
+        "name: !!python/object/apply:os.getcwd []\n",
+        "not YAML - line 1: could not determine a constructor for the tag",
+    ),
+    "python name": (
+        "name: !!python/name:os.getcwd\n",
+        "not YAML - line 1: could not determine a constructor for the tag",
+    ),
+    "own tag": (
+        "name: !anything x\n",
+        "not YAML - line 1: could not determine a constructor for the tag",
+    ),
+    "an integer of 5,000 digits": (
+        PLAIN.replace("d_model: 32", "d_model: " + "9" * 5000),
+        "thousands of digits",
+    ),
+    "an integer of 4,000 digits": (
+        PLAIN.replace("d_model: 32", "d_model: " + "9" * 4000),
+        "... - must be less than or equal to 131072",
+    ),
     "a key that is no text": (PLAIN + "1: 2\n", "1: a key must be text"),
     "text of 2 MB": (PLAIN + "# " + "x" * 2_000_000, "a design may have at most 1,000,000"),
 }
@@ -110,7 +157,9 @@ def test_text_that_is_no_design_is_refused_in_one_line(text: str | bytes, said: 
     assert len(message) < 200
 
 
-def test_a_file_of_50_mb_is_refused_without_being_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_of_50_mb_is_refused_without_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "huge.yaml"
     with path.open("wb") as file:
         file.truncate(50_000_000)
@@ -121,13 +170,19 @@ def test_a_file_of_50_mb_is_refused_without_being_read(tmp_path: Path, monkeypat
     for name in ("open", "read_bytes", "read_text"):
         monkeypatch.setattr(Path, name, fail)
     monkeypatch.setattr("builtins.open", fail)
-    with pytest.raises(SpecError, match=r"huge\.yaml: 50,000,000 bytes - a design may have at most 1,000,000$"):
+    with pytest.raises(
+        SpecError, match=r"huge\.yaml: 50,000,000 bytes - a design may have at most 1,000,000$"
+    ):
         ArchSpec.load(path)
 
 
 def test_a_missing_file_a_folder_and_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "bytes.yaml").write_bytes(b"\xff")
-    bad = {tmp_path / "none.yaml": r"none\.yaml: No such file", tmp_path: "not a file", tmp_path / "bytes.yaml": "not UTF-8"}
+    bad = {
+        tmp_path / "none.yaml": r"none\.yaml: No such file",
+        tmp_path: "not a file",
+        tmp_path / "bytes.yaml": "not UTF-8",
+    }
     for path, said in bad.items():
         with pytest.raises(SpecError, match=said):
             ArchSpec.load(path)
@@ -136,7 +191,12 @@ def test_a_missing_file_a_folder_and_bytes_that_are_no_text_are_named(tmp_path: 
 def test_a_file_loads_as_its_text(tmp_path: Path) -> None:
     path = tmp_path / "design.yaml"
     path.write_text(PLAIN, "utf-8")
-    assert ArchSpec.load(path) == ArchSpec.load(str(path)) == ArchSpec.from_yaml(PLAIN) == ArchSpec.from_yaml(PLAIN.encode())
+    assert (
+        ArchSpec.load(path)
+        == ArchSpec.load(str(path))
+        == ArchSpec.from_yaml(PLAIN)
+        == ArchSpec.from_yaml(PLAIN.encode())
+    )
 
 
 @pytest.mark.parametrize(("text", "value"), [("1e6", 1e6), ("1e-5", 1e-5), ("2.5E+3", 2500.0)])

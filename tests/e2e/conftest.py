@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 120
 expect.set_options(timeout=PATIENCE_S * 1000)
 
-# What a toast said, kept: it is gone after four seconds, which a busy machine may be too slow to see.
+# What a toast said, kept: it is gone after four seconds, which a busy machine may be too slow to
+# see.
 KEEP_TOASTS = """
 window.toasts = new Set()
 new MutationObserver(() => document.querySelectorAll("[data-testid=stToast]").forEach(toast => window.toasts.add(toast.innerText)))
@@ -94,7 +95,9 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @contextmanager
-def visitor(browser: Browser, height: int = 1000, theme: Literal["light", "dark"] = "light") -> Iterator[Page]:
+def visitor(
+    browser: Browser, height: int = 1000, theme: Literal["light", "dark"] = "light"
+) -> Iterator[Page]:
     """A page of a browser that has not been here before."""
     context = browser.new_context(viewport={"width": 1440, "height": height}, color_scheme=theme)
     page = context.new_page()
@@ -105,7 +108,8 @@ def visitor(browser: Browser, height: int = 1000, theme: Literal["light", "dark"
 
 
 def whole(page: Page) -> None:
-    """Wait until the page's script has run, nothing is left of the run before, and every chart is drawn."""
+    """Wait until the page's script has run, nothing is left of the run before, and every chart is
+    drawn."""
     expect(page.locator("[data-testid=stApp][data-test-script-state=notRunning]")).to_have_count(1)
     expect(page.locator("[data-stale=true]")).to_have_count(0)
     expect(page.locator(".chart[aria-busy=true]")).to_have_count(0)
@@ -121,7 +125,9 @@ def visit(page: Page, address: str) -> None:
 
 def expect_toast(page: Page, text: str) -> None:
     """Wait until a toast has said `text`, whether it is still there or not."""
-    page.wait_for_function("text => [...window.toasts].some(toast => toast.includes(text))", arg=text)
+    page.wait_for_function(
+        "text => [...window.toasts].some(toast => toast.includes(text))", arg=text
+    )
 
 
 def confirm_cancel(page: Page, run: int) -> None:

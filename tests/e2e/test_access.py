@@ -1,4 +1,5 @@
-"""What everybody can read: contrast in both themes, a small window or a large zoom, the keyboard, a report on a phone and on paper."""
+"""What everybody can read: contrast in both themes, a small window or a large zoom, the keyboard, a
+report on a phone and on paper."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -15,8 +16,9 @@ from tests.e2e.conftest import serve, visit, visitor
 
 PAGES = ("", "compare?with=llama-1b", "profile", "retrieval", "paper", "models", "runs", "glossary")
 
-# Of every text in sight its contrast with what lies behind it (WCAG 2.2, 1.4.3). Words on a chart's own marks and a slider's value, which
-# stand on no box of their own, are left to the eye; what is disabled is free.
+# Of every text in sight its contrast with what lies behind it (WCAG 2.2, 1.4.3). Words on a chart's
+# own marks and a slider's value, which stand on no box of their own, are left to the eye; what is
+# disabled is free.
 FAINT = """() => {
   const parse = c => { const m = c.match(/[\\d.]+/g); return m ? [...m.slice(0, 3).map(Number), Number(m[3] ?? 1)] : [0, 0, 0, 0] }
   const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat([1])
@@ -51,7 +53,8 @@ OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElemen
 
 
 def eventually(page: Page, script: str, state: str) -> Any:
-    """What a script finds once it is as `state` says, e.g. "found <= 0": colours fade in, and charts follow a window's new width.
+    """What a script finds once it is as `state` says, e.g. "found <= 0": colours fade in, and
+    charts follow a window's new width.
 
     Where it never is, what it finds in the end.
     """
@@ -76,7 +79,9 @@ def test_every_text_has_contrast(browser: Browser, server: str, theme: Any) -> N
         for path in PAGES:
             visit(page, f"{server}/{path}")
             if path.startswith("compare"):
-                expect(page.locator(".token").first).to_be_visible()  # the YAML's diff is coloured late
+                expect(
+                    page.locator(".token").first
+                ).to_be_visible()  # the YAML's diff is coloured late
             assert faint(page) == [], path or "compose"
 
 
@@ -93,14 +98,19 @@ def test_a_new_server_may_be_visited_at_any_page(browser: Browser, tmp_path: Pat
     with serve(tmp_path) as address, visitor(browser) as page:
         visit(page, f"{address}/models")
         expect(page.get_by_role("heading", name="Published models")).to_be_visible()
-        expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(8)  # ours, not what Streamlit makes of a folder
+        expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(
+            8
+        )  # ours, not what Streamlit makes of a folder
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> str:
     """The address of a report of two runs."""
     store = RunStore(sqlite_address(tmp_path / "runs.db"))
-    runs = [store.get(store.create("profile", presets.get(name).spec, {}, "cpu")) for name in ("inter-1to5-1b", "llama-1b")]
+    runs = [
+        store.get(store.create("profile", presets.get(name).spec, {}, "cpu"))
+        for name in ("inter-1to5-1b", "llama-1b")
+    ]
     file = tmp_path / "report.html"
     file.write_text(report(runs), "utf-8")
     return file.as_uri()
@@ -112,11 +122,21 @@ def test_a_report_fits_a_phone_and_paper(page: Page, written: str) -> None:
     expect(page.locator(".main-svg").first).to_be_visible()
     assert overflow(page) <= 0
     cut = "e => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflowX == 'hidden'"
-    assert page.locator("figcaption, figure p, .card, .card *").evaluate_all(f"all => all.filter({cut}).map(e => e.innerText)") == []
+    assert (
+        page.locator("figcaption, figure p, .card, .card *").evaluate_all(
+            f"all => all.filter({cut}).map(e => e.innerText)"
+        )
+        == []
+    )
     words = ".xtitle, .ytitle, .xtick text, .ytick text, .legendtext, .bartext, .annotation-text"
     outside = """all => all.map(e => [e.getBoundingClientRect(), e.textContent])
         .filter(([box, _]) => box.width && (box.left < 0 || box.right > innerWidth)).map(([_, text]) => text)"""
     assert page.locator(words).evaluate_all(outside) == []
     page.emulate_media(media="print")
     expect(page.locator(".modebar").first).to_be_hidden()
-    assert page.locator("figure").evaluate_all("all => all.filter(e => getComputedStyle(e).breakInside != 'avoid').length") == 0
+    assert (
+        page.locator("figure").evaluate_all(
+            "all => all.filter(e => getComputedStyle(e).breakInside != 'avoid').length"
+        )
+        == 0
+    )

@@ -82,7 +82,8 @@ def layer(page: Page, n: int) -> Locator:
 
 
 def tab(page: Page, before: Locator, after: Locator) -> None:
-    """Go by the Tab key from one element to the next; again where the page, still being drawn, took the focus away in between."""
+    """Go by the Tab key from one element to the next; again where the page, still being drawn, took
+    the focus away in between."""
     for _ in range(10):
         whole(page)
         before.focus()
@@ -92,7 +93,9 @@ def tab(page: Page, before: Locator, after: Locator) -> None:
     expect(after).to_be_focused()
 
 
-def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(page: Page, server: str) -> None:
+def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(
+    page: Page, server: str
+) -> None:
     visit(page, server)
     expect(page.get_by_role("heading", name="inter-1to5-1b")).to_be_visible()
     expect(number(page, "Parameters without embedding")).to_have_text("959M")
@@ -113,7 +116,9 @@ def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(page: Page, 
 def test_back_leads_to_the_page_before_with_the_design_as_it_is(page: Page, server: str) -> None:
     visit(page, f"{server}/glossary")
     go(page, "Compose")
-    layers = page.get_by_role("spinbutton", name="Layers", exact=True)  # a section has this heading too
+    layers = page.get_by_role(
+        "spinbutton", name="Layers", exact=True
+    )  # a section has this heading too
     for n in ("14", "15"):
         layers.fill(n)
         layers.press("Enter")
@@ -136,18 +141,26 @@ def test_a_model_with_layers_of_its_own_is_compared(page: Page, server: str) -> 
     expect(page.get_by_role("button", name="Remove", exact=True)).to_have_count(2)
 
 
-def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(page: Page, server: str) -> None:
+def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(
+    page: Page, server: str
+) -> None:
     visit(page, server)
-    page.get_by_role("slider", name="Ratio, expensive to cheap").press("ArrowRight")  # from 1:5 to 1:3
+    page.get_by_role("slider", name="Ratio, expensive to cheap").press(
+        "ArrowRight"
+    )  # from 1:5 to 1:3
     expect(page.get_by_text("10 Mamba + 3 attention = 13 layers")).to_be_visible()
     expect(number(page, "Parameters without embedding")).to_have_text("944M")
-    page.get_by_role("radio", name="front", exact=True).press("Space")  # the first of them goes to the first layer
+    page.get_by_role("radio", name="front", exact=True).press(
+        "Space"
+    )  # the first of them goes to the first layer
     expect(letters(page)).to_have_value("AMMMMMAMMMAMM")
     page.get_by_role("radio", name="custom: the layers you name").press("Space")
     layers = page.get_by_role("textbox", name="Layers of kind attention")
     layers.fill("4, 99")
     layers.press("Enter")
-    wrong = page.get_by_role("alert").get_by_text("layers.indices: 99 - must be from 1 to n_layers (13)")
+    wrong = page.get_by_role("alert").get_by_text(
+        "layers.indices: 99 - must be from 1 to n_layers (13)"
+    )
     expect(wrong).to_be_visible()
     expect(number(page, "Parameters without embedding")).to_have_text("944M")
     stack = letters(page)
@@ -157,10 +170,14 @@ def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(p
     expect(wrong).to_have_count(0)
 
 
-def test_the_stack_is_one_stop_of_the_keyboard_where_arrows_walk_and_letters_write(page: Page, server: str) -> None:
+def test_the_stack_is_one_stop_of_the_keyboard_where_arrows_walk_and_letters_write(
+    page: Page, server: str
+) -> None:
     visit(page, server)
     tab(page, page.get_by_role("radio", name="next kind", exact=True), layer(page, 1))
-    expect(layer(page, 1)).to_have_accessible_name("layer 1: Mamba-2, 76.1M parameters (7.94 %), 1.27 TFLOPs (7.69 %)")
+    expect(layer(page, 1)).to_have_accessible_name(
+        "layer 1: Mamba-2, 76.1M parameters (7.94 %), 1.27 TFLOPs (7.69 %)"
+    )
     layer(page, 1).press("ArrowDown")
     expect(layer(page, 2)).to_be_focused()
     layer(page, 2).press("h")
@@ -175,11 +192,16 @@ def test_the_stack_is_one_stop_of_the_keyboard_where_arrows_walk_and_letters_wri
     expect(page.locator(".stack :focus")).to_have_count(0)
 
 
-def test_a_chart_is_saved_as_picture_and_table_and_a_name_hides_its_lines(page: Page, server: str, tmp_path: Path) -> None:
+def test_a_chart_is_saved_as_picture_and_table_and_a_name_hides_its_lines(
+    page: Page, server: str, tmp_path: Path
+) -> None:
     visit(page, server)
     chart = page.get_by_role("figure", name="Cache of one sequence against context")
     expect(chart.locator(".main-svg").first).to_be_visible()
-    for kind, says in (("CSV", "inter-1to5-1b,8192,43.27"), ("SVG", "exact: tensor shapes and dtypes")):
+    for kind, says in (
+        ("CSV", "inter-1to5-1b,8192,43.27"),
+        ("SVG", "exact: tensor shapes and dtypes"),
+    ):
         with page.expect_download() as download:
             chart.get_by_role("button", name=kind, exact=True).click()
         download.value.save_as(tmp_path / kind)
@@ -189,7 +211,9 @@ def test_a_chart_is_saved_as_picture_and_table_and_a_name_hides_its_lines(page: 
     assert text.startswith("<svg") and "Cache of one sequence against context" in text
     visit(page, f"{server}/paper")
     chart = page.get_by_role("figure", name="Cache of one sequence against context (Figure 3b)")
-    expect(chart.locator(".scatterlayer .trace")).to_have_count(10)  # lines and printed cells of five designs
+    expect(chart.locator(".scatterlayer .trace")).to_have_count(
+        10
+    )  # lines and printed cells of five designs
     chart.get_by_role("button", name="Llama", exact=True).click()
     expect(chart.locator(".scatterlayer .trace")).to_have_count(8)
 
@@ -197,22 +221,30 @@ def test_a_chart_is_saved_as_picture_and_table_and_a_name_hides_its_lines(page: 
 def test_a_chart_whose_library_does_not_come_says_so(page: Page, server: str) -> None:
     page.route("**/plotly-*", lambda route: route.abort())
     page.goto(server)
-    expect(page.get_by_text("This chart cannot be drawn. The library of charts did not load").first).to_be_visible()
+    expect(
+        page.get_by_text("This chart cannot be drawn. The library of charts did not load").first
+    ).to_be_visible()
     expect(number(page, "Parameters without embedding")).to_have_text("959M")
 
 
-def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: str, browser: Browser, tmp_path: Path) -> None:
+def test_guided_start_then_a_link_shows_the_same_elsewhere(
+    page: Page, server: str, browser: Browser, tmp_path: Path
+) -> None:
     visit(page, f"{server}/?context=32768&device=rtx_4090")
     page.get_by_role("button", name="Guided start", exact=True).click()
     dialog = page.get_by_role("dialog")
-    expect(dialog.get_by_text("NLL 2.712 against Llama's 2.750, accuracy 54.9 against 52.0 %")).to_be_visible()
+    expect(
+        dialog.get_by_text("NLL 2.712 against Llama's 2.750, accuracy 54.9 against 52.0 %")
+    ).to_be_visible()
     speed = dialog.get_by_role("spinbutton", name="At least")
     speed.fill("380")
     speed.press("Enter")
     expect(dialog.get_by_text("NLL 2.712 against")).to_have_count(0)
     dialog.get_by_role("button", name="Open this design", exact=True).first.click()
     expect(dialog).to_have_count(0)
-    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("^intra"))  # the worked example, until the proposal is there
+    expect(page.get_by_role("heading", level=1)).to_have_text(
+        re.compile("^intra")
+    )  # the worked example, until the proposal is there
     whole(page)
     name = page.get_by_role("heading", level=1).inner_text()
 
@@ -220,7 +252,9 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: s
     choose(page, "Strategy", "mamba")
     expect(letters(page)).to_have_value("M" * 13)
     go(page, "Compare")
-    expect(page.get_by_text("Costs stand before dimensions. Batch 1, 32,768 tokens")).to_be_visible()
+    expect(
+        page.get_by_text("Costs stand before dimensions. Batch 1, 32,768 tokens")
+    ).to_be_visible()
     page.get_by_role("button", name="Share", exact=True).click()
     address = page.get_by_role("dialog", name="Share").get_by_role("code").inner_text().strip()
     assert len(address) < 400
@@ -229,7 +263,9 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: s
     with visitor(browser) as other:
         visit(other, address)
         expect(other.get_by_role("heading", name="Compare", exact=True)).to_be_visible()
-        expect(other.get_by_text("Costs stand before dimensions. Batch 1, 32,768 tokens")).to_be_visible()
+        expect(
+            other.get_by_text("Costs stand before dimensions. Batch 1, 32,768 tokens")
+        ).to_be_visible()
         expect(other.get_by_text("-layers: {strategy: mamba}")).to_be_visible()
         expect(other.get_by_text(f"+++ {name}")).to_be_visible()
 
@@ -240,18 +276,25 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(page: Page, server: s
         expect(other.get_by_text(f"+++ {name}")).to_be_visible()
 
 
-def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, place: Path, tmp_path: Path) -> None:
+def test_compose_profile_and_take_away_by_mouse(
+    page: Page, server: str, place: Path, tmp_path: Path
+) -> None:
     visit(page, server)
     choose(page, "Start from", "inter-1to5-100m")
     expect(page.get_by_role("heading", name="inter-1to5-100m")).to_be_visible()
     small = presets.get("inter-1to5-100m").spec
-    expect(number(page, "Parameters without embedding")).to_have_text(units.count(model_costs(small).params().non_embedding))
+    expect(number(page, "Parameters without embedding")).to_have_text(
+        units.count(model_costs(small).params().non_embedding)
+    )
     whole(page)
 
     page.get_by_role("button", name="Share", exact=True).click()
     yaml = save(page, "Download YAML", tmp_path / "design.yaml")
     assert ArchSpec.load(yaml) == small
-    assert "build(ArchSpec.from_yaml" in save(page, "Download Python", tmp_path / "design.py").read_text()
+    assert (
+        "build(ArchSpec.from_yaml"
+        in save(page, "Download Python", tmp_path / "design.py").read_text()
+    )
     page.keyboard.press("Escape")
 
     go(page, "Profile")
@@ -264,7 +307,9 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, place: 
         go(page, "Glossary")  # the queue is on every page
         expect(page.get_by_role("progressbar")).to_have_count(2)
         go(page, "Profile")
-    expect(page.get_by_role("heading", name="inter-1to5-100m, done")).to_be_visible(timeout=MINUTES * 60_000)
+    expect(page.get_by_role("heading", name="inter-1to5-100m, done")).to_be_visible(
+        timeout=MINUTES * 60_000
+    )
     expect(page.get_by_text("traced and exact agree to the last FLOP")).to_be_visible()
     expect(metric(page, "Prefill")).to_contain_text("tokens/s")
     whole(page)
@@ -276,10 +321,14 @@ def test_compose_profile_and_take_away_by_mouse(page: Page, server: str, place: 
     expect(page.get_by_text("Generation speed: predicted, measured, paper")).to_be_visible()
     expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
     expect(page.get_by_text("layers: {strategy: inter")).to_be_visible()
-    expect(page.get_by_role("link", name="Open this design in the explorer")).to_have_attribute("href", f"{server}/?design=inter-1to5-100m")
+    expect(page.get_by_role("link", name="Open this design in the explorer")).to_have_attribute(
+        "href", f"{server}/?design=inter-1to5-100m"
+    )
 
 
-def test_a_waiting_and_a_running_profile_can_be_cancelled(page: Page, server: str, place: Path) -> None:
+def test_a_waiting_and_a_running_profile_can_be_cancelled(
+    page: Page, server: str, place: Path
+) -> None:
     visit(page, f"{server}/?design={link.encode(presets.get('mamba-100m').spec)}")
     with device_taken(the_store(place), presets.get("llama-100m").spec, "cpu") as holds:
         page.get_by_role("button", name="Profile this design", exact=True).click()
@@ -298,9 +347,14 @@ def test_a_waiting_and_a_running_profile_can_be_cancelled(page: Page, server: st
     expect(page.get_by_text("No job is running or waiting.")).to_be_visible()
 
 
-def test_a_tick_stays_with_its_run_when_rows_come_and_go(page: Page, server: str, place: Path) -> None:
+def test_a_tick_stays_with_its_run_when_rows_come_and_go(
+    page: Page, server: str, place: Path
+) -> None:
     store, spec = the_store(place), presets.get("mamba-100m").spec
-    made = [store.create("profile", spec, ProfileOptions(device="cpu").model_dump(mode="json"), "none") for _ in range(3)]
+    made = [
+        store.create("profile", spec, ProfileOptions(device="cpu").model_dump(mode="json"), "none")
+        for _ in range(3)
+    ]
     for run_id in made:
         store.finish(run_id, "done")
     visit(page, f"{server}/runs")
@@ -322,10 +376,14 @@ def test_a_tick_stays_with_its_run_when_rows_come_and_go(page: Page, server: str
     assert left == [made[0]]
 
 
-def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(page: Page, server: str, tmp_path: Path) -> None:
+def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(
+    page: Page, server: str, tmp_path: Path
+) -> None:
     visit(page, server)
     page.get_by_role("button", name="Paste a config.json", exact=True).click()
-    page.get_by_role("textbox", name="As Hugging Face publishes it").fill((MODELS / "Jamba-v0.1.json").read_text())
+    page.get_by_role("textbox", name="As Hugging Face publishes it").fill(
+        (MODELS / "Jamba-v0.1.json").read_text()
+    )
     page.get_by_role("button", name="Open config", exact=True).click()
     expect(page.get_by_role("heading", name="pasted", level=1)).to_be_visible()
     expect(number(page, "Parameters without embedding")).to_have_text(re.compile(r"^51(\.\d)?B$"))
@@ -336,9 +394,19 @@ def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(p
     stack.press("Enter")
     expect(stack).to_have_value("MMMMMAMM" * 4)
     page.get_by_role("button", name="Share", exact=True).click()
-    expect(page.get_by_text("for Megatron: not possible. layer 1: mamba1").filter(has_text="it has them for mamba2")).to_be_visible()
-    config = json.loads(save(page, "Download for Hugging Face", tmp_path / "config.json").read_text())
-    assert (config["model_type"], config["attn_layer_period"], config["attn_layer_offset"]) == ("jamba", 8, 5)
+    expect(
+        page.get_by_text("for Megatron: not possible. layer 1: mamba1").filter(
+            has_text="it has them for mamba2"
+        )
+    ).to_be_visible()
+    config = json.loads(
+        save(page, "Download for Hugging Face", tmp_path / "config.json").read_text()
+    )
+    assert (config["model_type"], config["attn_layer_period"], config["attn_layer_offset"]) == (
+        "jamba",
+        8,
+        5,
+    )
     page.keyboard.press("Escape")
     page.get_by_test_id("stExpander").get_by_text("Mamba", exact=True).click()
     choose(page, "Kind", "mamba2")  # as the reason says
@@ -352,13 +420,23 @@ def test_a_pasted_jamba_with_an_attention_layer_moved_goes_to_other_frameworks(p
 def test_upload_of_a_design_and_of_nonsense(page: Page, server: str, tmp_path: Path) -> None:
     visit(page, server)
     good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
-    good.write_text(presets.get("intra-1to3-1b").spec.replace(name="mine <script>alert(1)</script> :material/bolt:").to_yaml())
+    good.write_text(
+        presets.get("intra-1to3-1b")
+        .spec.replace(name="mine <script>alert(1)</script> :material/bolt:")
+        .to_yaml()
+    )
     bad.write_text("a: &a [1]\nb: *a\n")
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(good)
-    expect(page.get_by_role("heading", name="mine <script>alert(1)</script> :\u2060material/bolt:")).to_be_visible()
+    expect(
+        page.get_by_role("heading", name="mine <script>alert(1)</script> :\u2060material/bolt:")
+    ).to_be_visible()
     page.get_by_test_id("stFileUploaderDropzoneInput").set_input_files(bad)
-    expect(page.get_by_role("alert").get_by_text("aliases (*name) are not allowed in a design")).to_be_visible()
-    expect(page.get_by_role("heading", name="mine <script>alert(1)</script> :\u2060material/bolt:")).to_be_visible()
+    expect(
+        page.get_by_role("alert").get_by_text("aliases (*name) are not allowed in a design")
+    ).to_be_visible()
+    expect(
+        page.get_by_role("heading", name="mine <script>alert(1)</script> :\u2060material/bolt:")
+    ).to_be_visible()
 
 
 @pytest.mark.parametrize(
@@ -369,7 +447,9 @@ def test_upload_of_a_design_and_of_nonsense(page: Page, server: str, tmp_path: P
         ("device=<b>1</b>", "must be one of"),
     ],
 )
-def test_a_bad_link_is_said_in_one_line_and_the_example_shown(page: Page, server: str, query: str, says: str) -> None:
+def test_a_bad_link_is_said_in_one_line_and_the_example_shown(
+    page: Page, server: str, query: str, says: str
+) -> None:
     page.goto(f"{server}/?{query}")
     expect(page.get_by_text("This link cannot be opened").filter(has_text=says)).to_be_visible()
     expect(page.get_by_role("heading", name="inter-1to5-1b")).to_be_visible()
@@ -384,14 +464,20 @@ def test_of_a_link_with_one_bad_part_the_design_is_kept(page: Page, server: str)
 @pytest.mark.parametrize(
     ("label", "typed", "says"),
     [
-        ("Layers", "9007199254740991", "n_layers: 9007199254740991 - must be less than or equal to 1024"),
+        (
+            "Layers",
+            "9007199254740991",
+            "n_layers: 9007199254740991 - must be less than or equal to 1024",
+        ),
         ("Layers", "0", "n_layers: 0 - must be greater than or equal to 1"),
         ("d_model", "", "d_model: '' - must be a whole number"),
         ("cheap", "99999", "'1:99999' - must be two whole numbers"),
         ("Batch size", "70000", "batch_size: 70000 - must be less than or equal to 65536"),
     ],
 )
-def test_a_wrong_number_is_refused_in_one_line_and_the_design_kept(page: Page, server: str, label: str, typed: str, says: str) -> None:
+def test_a_wrong_number_is_refused_in_one_line_and_the_design_kept(
+    page: Page, server: str, label: str, typed: str, says: str
+) -> None:
     visit(page, f"{server}/?design=inter-1to5-1b")
     field = page.get_by_role("spinbutton", name=label, exact=True)
     before = page.locator(".numbers").inner_text()
@@ -417,7 +503,9 @@ def test_the_guide_follows_every_press_and_remembers_its_answers(page: Page, ser
     page.get_by_role("button", name="Guided start", exact=True).click()
     dialog = page.get_by_role("dialog", name="Guided start")
     for size in ("3B", "1B", "350M", "3B", "1B"):
-        dialog.get_by_role("radiogroup", name="Size of the model").get_by_text(size, exact=True).click()
+        dialog.get_by_role("radiogroup", name="Size of the model").get_by_text(
+            size, exact=True
+        ).click()
         expect(dialog.get_by_text(f"All hybrids of {size} in this use")).to_be_visible()
     speed = dialog.get_by_role("spinbutton", name="At least")
     speed.fill("120")

@@ -1,4 +1,5 @@
-"""The Retrieval page in a real browser: a map fills in, and one that is cancelled keeps its cells."""
+"""The Retrieval page in a real browser: a map fills in, and one that is cancelled keeps its
+cells."""
 
 import time
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ from tests.designs import design
 from tests.e2e.conftest import confirm_cancel, serve, visit, whole
 from tests.jobs import kept_alive, suspend
 
-ROW, CONTEXTS = 11, 3  # depths; contexts of 128, 192 and 256 tokens: an unfinished proxy is asked no further than it was trained
+ROW, CONTEXTS = (
+    11,
+    3,
+)  # depths; contexts of 128, 192 and 256 tokens: an unfinished proxy is asked no further than it was trained
 
 
 @pytest.fixture
@@ -52,7 +56,8 @@ def start(page: Page, run: int) -> None:
 
 @contextmanager
 def stopped_at(store: RunStore, run: int, more_than: int) -> Iterator[int]:
-    """Stop a run's process once its map has more cells than given and it has said so, which is what the page follows; gives how many."""
+    """Stop a run's process once its map has more cells than given and it has said so, which is what
+    the page follows; gives how many."""
     while stored(store, run) <= more_than:
         assert store.get(run).active
         time.sleep(0.01)
@@ -68,7 +73,8 @@ def stopped_at(store: RunStore, run: int, more_than: int) -> Iterator[int]:
 
 
 def said(store: RunStore, run: int) -> bool:
-    """Whether the message of a run is of the last row of its map: a row is stored first and told then."""
+    """Whether the message of a run is of the last row of its map: a row is stored first and told
+    then."""
     kept = store.get(run)
     return f"{kept.parts['map']['cells'][-1]['context_len']:,} tokens" in kept.message
 
@@ -78,7 +84,9 @@ def stored(store: RunStore, run: int) -> int:
     return len(store.get(run).parts.get("map", {}).get("cells", []))
 
 
-def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: str, store: RunStore) -> None:
+def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(
+    page: Page, server: str, store: RunStore
+) -> None:
     visit(page, f"{server}/?design={link.encode(design('A', name='one layer'))}")
     expect(page.get_by_role("heading", name="one layer", level=1)).to_be_visible()
     page.get_by_role("button", name="Test retrieval", exact=True).click()
@@ -86,7 +94,12 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: 
     expect(page.get_by_role("heading", name="Run 1: one layer, cancelled")).to_be_visible()
 
     page.get_by_text("Size of the proxy, trials").click()
-    for label, value in {"Time budget (s)": 20, "d_model of the proxy": 32, "Trained length (tokens)": 256, "Trials a cell": 2500}.items():
+    for label, value in {
+        "Time budget (s)": 20,
+        "d_model of the proxy": 32,
+        "Trained length (tokens)": 256,
+        "Trials a cell": 2500,
+    }.items():
         fill(page, label, value)
     whole(page)
     start(page, 2)
@@ -98,7 +111,9 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: 
     expect(page.get_by_role("heading", name="Run 2: one layer, done")).to_be_visible()
     expect(page.get_by_text("an unfinished proxy, not a finding")).to_be_visible()
     expect(page.get_by_text("#2 one layer: needles recalled, not learnt").first).to_be_visible()
-    expect(cells(page, 2)).to_have_count(stored(store, 2))  # the time of the stops counts, too: the last row may be missing
+    expect(cells(page, 2)).to_have_count(
+        stored(store, 2)
+    )  # the time of the stops counts, too: the last row may be missing
 
     start(page, 3)
     with stopped_at(store, 3, 0) as finished:
@@ -106,5 +121,9 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(page: Page, server: 
         confirm_cancel(page, 3)
         expect(page.get_by_role("heading", name="Run 3: one layer, cancelled")).to_be_visible()
     assert finished in (ROW, 2 * ROW)
-    expect(page.get_by_text(f"Stopped with {finished} finished cells. It had not learnt its trained length")).to_be_visible()
+    expect(
+        page.get_by_text(
+            f"Stopped with {finished} finished cells. It had not learnt its trained length"
+        )
+    ).to_be_visible()
     expect(cells(page, 3)).to_have_count(finished)

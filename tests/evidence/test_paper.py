@@ -1,4 +1,5 @@
-"""The paper's cells, recomputed in its own convention and compared as printed. What cannot agree is listed in baselines.CONTRADICTIONS."""
+"""The paper's cells, recomputed in its own convention and compared as printed. What cannot agree is
+listed in baselines.CONTRADICTIONS."""
 
 from collections.abc import Iterator
 
@@ -19,8 +20,13 @@ def two_digits(value: float) -> str:
 
 
 def tokens(printed_b: float) -> np.ndarray:
-    """Token counts that a printed number of billions can stand for: 60 is the data budget, exactly; others are rounded to 1B."""
-    return np.array([60e9]) if printed_b == 60 else np.linspace(printed_b - 0.5, printed_b + 0.5, 201) * 1e9
+    """Token counts that a printed number of billions can stand for: 60 is the data budget, exactly;
+    others are rounded to 1B."""
+    return (
+        np.array([60e9])
+        if printed_b == 60
+        else np.linspace(printed_b - 0.5, printed_b + 0.5, 201) * 1e9
+    )
 
 
 def agreements(row: PaperRow, costs: ModelCosts) -> Iterator[tuple[str, bool]]:
@@ -34,7 +40,11 @@ def agreements(row: PaperRow, costs: ModelCosts) -> Iterator[tuple[str, bool]]:
 
 def disagreements(row: PaperRow) -> set[tuple[str, str, tuple[int, ...], str]]:
     costs = model_costs(presets.get(row.presets[0]).spec)
-    return {(row.table, row.cells["model"], row.counts, column) for column, agrees in agreements(row, costs) if not agrees}
+    return {
+        (row.table, row.cells["model"], row.counts, column)
+        for column, agrees in agreements(row, costs)
+        if not agrees
+    }
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
@@ -50,13 +60,24 @@ def test_every_cell_of_every_table_agrees_or_is_explained(name: str) -> None:
 
 
 def test_every_listed_contradiction_is_one() -> None:
-    used = {reason for cells in paper_check.check_all().values() for cell in cells if (reason := cell.contradiction)}
+    used = {
+        reason
+        for cells in paper_check.check_all().values()
+        for cell in cells
+        if (reason := cell.contradiction)
+    }
     assert used == set(baselines.CONTRADICTIONS)
 
 
 @pytest.mark.parametrize(
     ("value", "printed", "agrees"),
-    [(3.66e20, "3.7e20", True), (3.66e20, "3.6e20", False), (43.365, "43", True), (0.9589, "0.96", True), (1.5e19, "2e19", True)],
+    [
+        (3.66e20, "3.7e20", True),
+        (3.66e20, "3.6e20", False),
+        (43.365, "43", True),
+        (0.9589, "0.96", True),
+        (1.5e19, "2e19", True),
+    ],
 )
 def test_printed_precision_is_the_prints_own(value: float, printed: str, agrees: bool) -> None:
     assert paper_check.rounds_to(value, printed) == agrees
@@ -68,8 +89,14 @@ def test_the_five_designs_of_table_2_agree_in_every_cell(name: str) -> None:
     assert disagreements(row) == set()
 
 
-@pytest.mark.parametrize(("_", "row"), [row for row in baselines.table("table04_moe").iterrows() if row[1]["experts"] == "1+8"], ids=str)
-def test_total_and_active_parameters_of_the_mixtures_of_experts_are_table_4s(_: int, row: dict[str, float]) -> None:
+@pytest.mark.parametrize(
+    ("_", "row"),
+    [row for row in baselines.table("table04_moe").iterrows() if row[1]["experts"] == "1+8"],
+    ids=str,
+)
+def test_total_and_active_parameters_of_the_mixtures_of_experts_are_table_4s(
+    _: int, row: dict[str, float]
+) -> None:
     ratio = {"inter": "-1to5", "intra": "-1to5"}.get(str(row["model"]), "")
     params = model_costs(presets.get(f"{row['model']}{ratio}-moe-1b").spec).params()
     assert round(params.non_embedding / 1e9, 2) == row["total_b"]
@@ -79,29 +106,45 @@ def test_total_and_active_parameters_of_the_mixtures_of_experts_are_table_4s(_: 
 # Appendix C and Table 8, worked by hand for one layer of each kind at 1B and 8,192 tokens.
 def test_the_hand_numbers_of_appendix_c() -> None:
     llama, mamba = (model_costs(presets.get(f"{name}-1b").spec) for name in ("llama", "mamba"))
-    assert llama.cache_bytes(8192, "paper") == 256 * MIB  # 16 layers * 2 (k, v) * 8 heads * 64 * 8192 tokens * 2 bytes
-    assert mamba.cache_bytes(8192, "paper") == 13 * 2 * (4096 * 128 + 4 * (2 * 128 + 4096))  # 13.4 MiB
+    assert (
+        llama.cache_bytes(8192, "paper") == 256 * MIB
+    )  # 16 layers * 2 (k, v) * 8 heads * 64 * 8192 tokens * 2 bytes
+    assert mamba.cache_bytes(8192, "paper") == 13 * 2 * (
+        4096 * 128 + 4 * (2 * 128 + 4096)
+    )  # 13.4 MiB
     assert mamba.cache_bytes(8192, "paper") / MIB == pytest.approx(13.4, abs=0.05)
     assert sum(llama.layers[0].mixer.params().values()) == 2 * 2048**2 + 2 * 2048 * 64 * 8  # 10M
     in_proj, conv, heads = 2048 * (2 * 4096 + 2 * 128 + 32), 4096 + 2 * 128, 3 * 32
-    mixer = in_proj + conv * (4 + 1) + heads + 4096 + 4096 * 2048  # 25M; the convolution has 4 taps and a bias
+    mixer = (
+        in_proj + conv * (4 + 1) + heads + 4096 + 4096 * 2048
+    )  # 25M; the convolution has 4 taps and a bias
     assert sum(mamba.layers[0].mixer.params().values()) == mixer
     assert llama.layers[0].mixer.paper_train_flops(8192) == 12 * 2048 * 8193 / 2
     assert mamba.layers[0].mixer.paper_train_flops(8192) == 3 * (9 * 4096 * 128 + 2 * 4096)
 
 
 def test_the_hand_numbers_of_a_window() -> None:
-    layer = next(layer for layer in model_costs(presets.get("swa-1to5-1b").spec).layers if layer.layer.letter == "S")
+    layer = next(
+        layer
+        for layer in model_costs(presets.get("swa-1to5-1b").spec).layers
+        if layer.layer.letter == "S"
+    )
     window, length = 512 + 64, 8192
     assert layer.mixer.paper_cache_bytes(length) == 4 * 8 * 64 * window
     pairs = window * ((window + 1) / 2 + (length - window))
-    assert layer.mixer.paper_train_flops(length) == pytest.approx(12 * 2048 * pairs / length, rel=1e-12)
+    assert layer.mixer.paper_train_flops(length) == pytest.approx(
+        12 * 2048 * pairs / length, rel=1e-12
+    )
 
 
 def test_the_hand_numbers_of_an_intra_block() -> None:
     mixer = model_costs(presets.get("intra-1to5-1b").spec).layers[4].mixer
-    assert mixer.paper_train_flops(8192) == 6 * (1152 + 16 * 128) * 8193 / 2 + 3 * (9 * 2304 * 128 + 2 * 2304)
-    assert mixer.paper_cache_bytes(8192) == 2 * (72 + 128) * 4 * 8192 + 2 * (2304 * 128 + 4 * (2 * 128 + 2304))
+    assert mixer.paper_train_flops(8192) == 6 * (1152 + 16 * 128) * 8193 / 2 + 3 * (
+        9 * 2304 * 128 + 2 * 2304
+    )
+    assert mixer.paper_cache_bytes(8192) == 2 * (72 + 128) * 4 * 8192 + 2 * (
+        2304 * 128 + 4 * (2 * 128 + 2304)
+    )
 
 
 def test_all_of_table_13_stands_beside_the_ceiling_of_its_device() -> None:
@@ -115,5 +158,14 @@ def test_columns_of_the_tables_are_shown_in_words_no_two_alike() -> None:
     for name in baselines.TABLES:
         columns = list(baselines.table(name).columns)
         assert len({baselines.heading(column) for column in columns}) == len(columns)
-    said = [baselines.heading(column) for column in ("n_emb_b", "tput_8k", "latency_s_32k", "nll_dclm", "d_model")]
-    assert said == ["parameters without embedding (B)", "tokens/s at 8K total", "seconds to 32K total", "NLL DCLM (nats)", "d_model"]
+    said = [
+        baselines.heading(column)
+        for column in ("n_emb_b", "tput_8k", "latency_s_32k", "nll_dclm", "d_model")
+    ]
+    assert said == [
+        "parameters without embedding (B)",
+        "tokens/s at 8K total",
+        "seconds to 32K total",
+        "NLL DCLM (nats)",
+        "d_model",
+    ]

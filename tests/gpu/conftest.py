@@ -1,15 +1,17 @@
 """What only a CUDA device can pass: `python -m pytest -m gpu`. Without one these tests are skipped.
 
-HYBRID_GPU_REHEARSAL=1 runs their bodies on the CPU instead - eager steps in place of graphs, Triton in its interpreter, smaller sizes -
-so that names, shapes and references are known to be right before a GPU is at hand.
-"""
+HYBRID_GPU_REHEARSAL=1 runs their bodies on the CPU instead - eager steps in place of graphs, Triton
+in its interpreter, smaller sizes - so that names, shapes and references are known to be right
+before a GPU is at hand."""
 
 import os
 
 import pytest
 import torch
 
-from tests.kernels.conftest import DEVICE  # also tells Triton's interpreter, where there is no device
+from tests.kernels.conftest import (
+    DEVICE,
+)  # also tells Triton's interpreter, where there is no device
 
 REHEARSAL = os.environ.get("HYBRID_GPU_REHEARSAL") == "1"
 

@@ -1,4 +1,5 @@
-"""What is measured on the device: calibration, energy, a whole profile, and what happens when memory ends."""
+"""What is measured on the device: calibration, energy, a whole profile, and what happens when
+memory ends."""
 
 import sys
 import time
@@ -42,18 +43,27 @@ def test_a_calibration_is_kept_and_read_back_and_beats_no_datasheet(device: torc
     if device.type != "cuda":
         return
     name = torch.cuda.get_device_name(device)
-    datasheet = next((hardware.catalogue()[key] for word, key in DATASHEETS.items() if word in name), None)
+    datasheet = next(
+        (hardware.catalogue()[key] for word, key in DATASHEETS.items() if word in name), None
+    )
     if datasheet is None:
         pytest.skip(f"no datasheet of {name}")
     assert measured.rates
     rates = measured.rates
-    for flops_per_s in (measured.peak("bf16"), rates.attention_flops_per_s, rates.window_flops_per_s, rates.scan_flops_per_s):
+    for flops_per_s in (
+        measured.peak("bf16"),
+        rates.attention_flops_per_s,
+        rates.window_flops_per_s,
+        rates.scan_flops_per_s,
+    ):
         assert 0 < flops_per_s < datasheet.peak("bf16")
     assert 0 < measured.bandwidth_bytes_per_s < datasheet.bandwidth_bytes_per_s
     rows, seconds = zip(*rates.linear, strict=True)
     for n, per_weight_s in zip(rows, seconds, strict=True):
         assert 2 * n / per_weight_s < datasheet.peak("bf16")
-        assert 2 / per_weight_s < datasheet.bandwidth_bytes_per_s  # two bytes of each weight are read
+        assert (
+            2 / per_weight_s < datasheet.bandwidth_bytes_per_s
+        )  # two bytes of each weight are read
 
 
 @pytest.mark.timeout(120)
@@ -73,7 +83,9 @@ def test_joules_are_those_of_a_board_at_work(device: torch.device) -> None:
     idle_w, row = found["idle"]["watts"], found["rows"][0]
     busy_w = row["joules"] / row["seconds"]
     assert row["joules_per_token"] == pytest.approx(row["joules"] / row["tokens"])
-    assert 10 < idle_w <= 1.1 * limit_w  # other tests may be at work meanwhile, so idle need not be less than busy
+    assert (
+        10 < idle_w <= 1.1 * limit_w
+    )  # other tests may be at work meanwhile, so idle need not be less than busy
     assert 10 < busy_w <= 1.1 * limit_w
 
 
@@ -83,12 +95,18 @@ def test_a_profile_measures_every_part_on_a_captured_graph_in_triton(device: tor
     on_gpu = device.type == "cuda"
     spec = presets.get("inter-1to5-350m").spec if on_gpu else design("MAH")
     asked = {"budget_s": 40} if on_gpu else SMALL
-    profile(spec, ProfileOptions.make(device=str(device), **asked), parts.__setitem__, lambda *_: None)
+    profile(
+        spec, ProfileOptions.make(device=str(device), **asked), parts.__setitem__, lambda *_: None
+    )
     environment, decode = parts["environment"], parts["decode"]
     assert environment["decode"] == decode["path"] == ("graph" if on_gpu else "eager")
-    assert set(environment["kernels_ran"].values()) == {"triton" if on_gpu else "eager"}, environment["kernels_ran"]
+    assert set(environment["kernels_ran"].values()) == {"triton" if on_gpu else "eager"}, (
+        environment["kernels_ran"]
+    )
     assert all(row["median_s"] > 0 for row in decode["rows"])
-    assert [row["total_len"] for row in parts["generation"]["rows"]] == list((2048, 4096, 8192, 16384, 32768) if on_gpu else (64, 128))
+    assert [row["total_len"] for row in parts["generation"]["rows"]] == list(
+        (2048, 4096, 8192, 16384, 32768) if on_gpu else (64, 128)
+    )
     assert all(row["live_bytes"] == row["exact_bytes"] for row in parts["cache"]["rows"])
     memory = parts["memory"]
     assert memory["peak_bytes"] >= memory["predicted_bytes"]["weights"]
@@ -105,7 +123,8 @@ def test_every_device_that_torch_sees_is_offered_under_its_name(device: torch.de
 
 @pytest.fixture
 def little_memory(device: torch.device) -> Any:
-    """torch may take a hundredth of the device, which the fit check, asking the driver, does not know."""
+    """torch may take a hundredth of the device, which the fit check, asking the driver, does not
+    know."""
     if device.type != "cuda":
         pytest.skip("a CPU has no such limit")
     free_memory(device)
@@ -115,7 +134,9 @@ def little_memory(device: torch.device) -> Any:
     free_memory(device)
 
 
-def test_a_profile_that_runs_out_of_memory_says_so_in_one_line_and_the_process_works_on(device: torch.device, little_memory: None) -> None:
+def test_a_profile_that_runs_out_of_memory_says_so_in_one_line_and_the_process_works_on(
+    device: torch.device, little_memory: None
+) -> None:
     options = ProfileOptions.make(device=str(device), budget_s=5)
     with pytest.raises(torch.OutOfMemoryError) as caught:
         profile(presets.get("llama-1b").spec, options, lambda *_: None, lambda *_: None)
@@ -125,11 +146,17 @@ def test_a_profile_that_runs_out_of_memory_says_so_in_one_line_and_the_process_w
     free_memory(device)
     torch.cuda.set_per_process_memory_fraction(1.0, device)
     parts: dict[str, Any] = {}
-    profile(design("MAH"), ProfileOptions.make(device=str(device), **SMALL), parts.__setitem__, lambda *_: None)
+    profile(
+        design("MAH"),
+        ProfileOptions.make(device=str(device), **SMALL),
+        parts.__setitem__,
+        lambda *_: None,
+    )
     assert parts["decode"]["rows"]
 
 
-# What a job finds when it starts: torch that may take little memory. On a CPU the address space is what is limited.
+# What a job finds when it starts: torch that may take little memory. On a CPU the address space is
+# what is limited.
 LITTLE = """
 import resource, torch
 if torch.cuda.is_available():
@@ -165,6 +192,10 @@ def test_a_job_that_runs_out_of_memory_fails_with_one_line_and_the_next_one_runs
         patch.setattr(sys, "path", [str(site), *sys.path])
         failed = waited_for(submit(presets.get("llama-1b").spec, large))
     assert failed.status == "failed", failed
-    assert failed.error and failed.error.startswith("out of memory: ") and len(failed.error.splitlines()) == 1
+    assert (
+        failed.error
+        and failed.error.startswith("out of memory: ")
+        and len(failed.error.splitlines()) == 1
+    )
     done = waited_for(submit(design("MAH"), ProfileOptions.make(device=str(device), **SMALL)))
     assert done.status == "done", done.error

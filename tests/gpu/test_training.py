@@ -28,7 +28,11 @@ def gradients(model: HybridLM) -> dict[str, torch.Tensor]:
     tokens = some_tokens().to(model.embed.weight.device)
     logits = model(tokens[:, :-1])
     F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
-    return {name: parameter.grad.cpu() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return {
+        name: parameter.grad.cpu()
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
 
 
 def gradients_agree(model: HybridLM, device: torch.device) -> None:
@@ -45,7 +49,9 @@ def test_gradients_of_every_kind_equal_float64(spec: ArchSpec, device: torch.dev
 
 
 @pytest.mark.parametrize("axes", INTRA_COMBINATIONS[::5], ids=axes_id)
-def test_gradients_of_every_fusion_equal_float64(axes: dict[str, str], device: torch.device) -> None:
+def test_gradients_of_every_fusion_equal_float64(
+    axes: dict[str, str], device: torch.device
+) -> None:
     gradients_agree(lively(intra_design(axes)), device)
 
 
@@ -57,27 +63,40 @@ def test_gradients_of_every_family_equal_float64(name: str, device: torch.device
 def trained(device: torch.device) -> Training:
     """A small proxy after some steps on short contexts."""
     model = build(proxy(design("MA"), 32, 128, task.VOCAB_SIZE), device)
-    return Trainer(model, task.curriculum(128, 11), lambda _: 512, 20_000, 0, math.inf, lambda _: None).run()
+    return Trainer(
+        model, task.curriculum(128, 11), lambda _: 512, 20_000, 0, math.inf, lambda _: None
+    ).run()
 
 
 def test_training_goes_as_on_the_cpu(device: torch.device) -> None:
-    """The same data and weights: the first losses agree; later ones drift apart, since Muon rounds to bfloat16."""
+    """The same data and weights: the first losses agree; later ones drift apart, since Muon rounds
+    to bfloat16."""
     here, there = trained(device).curve, trained(torch.device("cpu")).curve
-    assert [(point["tokens"], point["stage"]) for point in here[:3]] == [(point["tokens"], point["stage"]) for point in there[:3]]
+    assert [(point["tokens"], point["stage"]) for point in here[:3]] == [
+        (point["tokens"], point["stage"]) for point in there[:3]
+    ]
     assert here[0]["loss"] == pytest.approx(there[0]["loss"], rel=1e-4)
     assert here[1]["loss"] == pytest.approx(there[1]["loss"], rel=0.05)
 
 
 @pytest.mark.timeout(150)
 def test_the_quick_needle_test_runs_at_the_scale_of_the_device(device: torch.device) -> None:
-    """Whether a design learns is for the benchmark to say; here the whole run comes to its end and training has begun to learn."""
+    """Whether a design learns is for the benchmark to say; here the whole run comes to its end and
+    training has begun to learn."""
     parts: dict[str, Any] = {}
     on_gpu = device.type == "cuda"
     scaled = {"budget_s": 30} if on_gpu else {"budget_s": 4, "trials": 2, "trained_len": 128}
-    niah(presets.get(presets.FIRST).spec, NiahOptions.make(device=str(device), **scaled), parts.__setitem__, lambda *_: None)
+    niah(
+        presets.get(presets.FIRST).spec,
+        NiahOptions.make(device=str(device), **scaled),
+        parts.__setitem__,
+        lambda *_: None,
+    )
     assert parts["proxy"]["trained_len"] == (2048 if on_gpu else 128)
     losses = [point["loss"] for point in parts["training"]["curve"]]
     assert all(map(math.isfinite, losses))
     assert min(losses) < losses[0]
-    assert parts["map"]["cells"] or not parts["verdict"]["finding"]  # a proxy that was cut short is not asked for what it was not taught
+    assert (
+        parts["map"]["cells"] or not parts["verdict"]["finding"]
+    )  # a proxy that was cut short is not asked for what it was not taught
     assert parts["scores"] and parts["verdict"]["text"]

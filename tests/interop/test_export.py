@@ -1,4 +1,5 @@
-"""Designs out: what a format says is read back as the same model, and what it cannot say is named."""
+"""Designs out: what a format says is read back as the same model, and what it cannot say is
+named."""
 
 import argparse
 import json
@@ -39,7 +40,8 @@ def sayable(name: str) -> bool:
 def test_a_design_of_the_library_goes_to_transformers_and_back_or_says_why_not(name: str) -> None:
     if not sayable(name):
         with pytest.raises(
-            ExportError, match=r"^hf: .* - none of the \d+ classes of transformers that are written here (says this|has these)"
+            ExportError,
+            match=r"^hf: .* - none of the \d+ classes of transformers that are written here (says this|has these)",
         ):
             hf_config(LIBRARY[name])
         return
@@ -51,14 +53,19 @@ BUILT = [*filter(sayable, published.models()), "llama-1b", "inter-1to5-1b", "mam
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_transformers_builds_an_exported_config_with_the_same_count(name: str, tmp_path: Path) -> None:
+def test_transformers_builds_an_exported_config_with_the_same_count(
+    name: str, tmp_path: Path
+) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     assert main(["export", name, "--to", "hf", "-o", str(tmp_path)]) == 0
     with warnings.catch_warnings(), torch.device("meta"):
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tmp_path))
-    assert sum(parameter.numel() for parameter in model.parameters()) == model_costs(LIBRARY[name]).params().total
+    assert (
+        sum(parameter.numel() for parameter in model.parameters())
+        == model_costs(LIBRARY[name]).params().total
+    )
 
 
 @pytest.mark.parametrize("name", UNSEEN)
@@ -78,7 +85,9 @@ def test_yaml_comes_back_as_the_same_design(name: str) -> None:
 
 
 def test_the_pattern_of_nemotron_h_is_its_own() -> None:
-    own = json.loads((Path(presets.PROFILES) / "models" / "configs" / "Nemotron-H-8B.json").read_text())["hybrid_override_pattern"]
+    own = json.loads(
+        (Path(presets.PROFILES) / "models" / "configs" / "Nemotron-H-8B.json").read_text()
+    )["hybrid_override_pattern"]
     assert megatron_pattern(LIBRARY["Nemotron-H-8B"]) == own
 
 
@@ -101,13 +110,19 @@ def test_megatron_says_experts_that_it_routes_alike() -> None:
     text = export(LIBRARY["inter-1to5-moe-1b"], "megatron")["megatron.args"]
     assert "MEMEME*E" in text
     assert "--moe-router-score-function sigmoid\n" in text
-    with pytest.raises(ExportError, match=r"^megatron: layer 1: ffn moe\.norm_top_k: False - Megatron-LM at 089b33b cannot say it"):
-        export(design("AM", ffn=MOE, swa=None, intra=None, diff=None), "megatron")  # two chosen experts, whose weights Megatron normalises
+    with pytest.raises(
+        ExportError,
+        match=r"^megatron: layer 1: ffn moe\.norm_top_k: False - Megatron-LM at 089b33b cannot say it",
+    ):
+        export(
+            design("AM", ffn=MOE, swa=None, intra=None, diff=None), "megatron"
+        )  # two chosen experts, whose weights Megatron normalises
 
 
 NO_SYMBOL = "the hybrid pattern of Megatron-LM at 089b33b has no symbol for it; it has them for mamba2, gated_deltanet, attention, swa"
-# How Megatron reads each flag: `type` or `action` of megatron/training/arguments.py at d98e8a6, or of the field of TransformerConfig that
-# ArgumentGroupFactory makes it from. A tuple is read by `tuple_type`, a list by `moe_freq_type`.
+# How Megatron reads each flag: `type` or `action` of megatron/training/arguments.py at d98e8a6, or
+# of the field of TransformerConfig that ArgumentGroupFactory makes it from. A tuple is read by
+# `tuple_type`, a list by `moe_freq_type`.
 SWITCHES = """
     disable-bias-linear untie-embeddings-and-output-weights apply-layernorm-1p swiglu squared-relu group-query-attention qk-layernorm
     attention-output-gate add-qkv-bias use-rope-scaling moe-router-enable-expert-bias moe-router-pre-softmax moe-shared-expert-gate
@@ -117,7 +132,9 @@ WHOLE = """
     mamba-head-dim mamba-state-dim mamba-num-groups linear-num-key-heads linear-num-value-heads linear-key-head-dim linear-value-head-dim
     linear-conv-kernel-dim num-experts moe-router-topk moe-ffn-hidden-size moe-shared-expert-intermediate-size moe-latent-size
 """
-FRACTIONS = "norm-epsilon rotary-percent rope-scaling-factor moe-router-topk-scaling-factor softmax-scale"
+FRACTIONS = (
+    "norm-epsilon rotary-percent rope-scaling-factor moe-router-topk-scaling-factor softmax-scale"
+)
 WORDS = {
     "hybrid-layer-pattern": None,
     "normalization": ["LayerNorm", "RMSNorm"],
@@ -149,7 +166,17 @@ def read_by_megatron(spec: ArchSpec) -> argparse.Namespace:
     return megatrons_parser().parse_args(words)
 
 
-@pytest.mark.parametrize("name", ["inter-1to5-1b", "inter-1to5-moe-1b", "llama-1b", "Bamba-9B", "Nemotron-H-8B", "Qwen3-Next-80B-A3B"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "inter-1to5-1b",
+        "inter-1to5-moe-1b",
+        "llama-1b",
+        "Bamba-9B",
+        "Nemotron-H-8B",
+        "Qwen3-Next-80B-A3B",
+    ],
+)
 def test_megatron_has_every_flag_and_reads_its_value(name: str) -> None:
     assert read_by_megatron(LIBRARY[name]).hidden_size == LIBRARY[name].d_model
 
@@ -158,29 +185,52 @@ def test_qwen3_next_goes_to_megatron() -> None:
     """The pattern by hand: three of four layers are Gated DeltaNet (G), each with experts (E)."""
     flags = read_by_megatron(LIBRARY["Qwen3-Next-80B-A3B"])
     assert flags.hybrid_layer_pattern == "GEGEGE*E" * 12
-    assert (flags.linear_num_key_heads, flags.linear_num_value_heads, flags.linear_conv_kernel_dim) == (16, 32, 4)
-    assert (flags.qk_layernorm, flags.attention_output_gate, flags.moe_shared_expert_gate, flags.apply_layernorm_1p) == (True,) * 4
+    assert (
+        flags.linear_num_key_heads,
+        flags.linear_num_value_heads,
+        flags.linear_conv_kernel_dim,
+    ) == (16, 32, 4)
+    assert (
+        flags.qk_layernorm,
+        flags.attention_output_gate,
+        flags.moe_shared_expert_gate,
+        flags.apply_layernorm_1p,
+    ) == (True,) * 4
 
 
-# The published configs' own patterns, in Megatron's letters, and what NVIDIA's scripts pass for the latent experts.
+# The published configs' own patterns, in Megatron's letters, and what NVIDIA's scripts pass for the
+# latent experts.
 NEMOTRON_3: dict[str, tuple[str, int | None]] = {
     "Nano-30B-A3B": ("MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME", None),
-    "Super-120B-A12B": ("MEMEMEM*EMEMEMEM*EMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEM*EMEMEMEME", 1024),
+    "Super-120B-A12B": (
+        "MEMEMEM*EMEMEMEM*EMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEMEM*EMEMEMEM*EMEMEMEME",
+        1024,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", NEMOTRON_3)
 def test_nemotron_3_goes_to_megatron_with_its_own_pattern(name: str) -> None:
     pattern, d_latent = NEMOTRON_3[name]
-    config = UNSEEN["nemotron_h"] | {"hybrid_override_pattern": pattern, "num_hidden_layers": len(pattern), "moe_latent_size": d_latent}
-    config |= {"time_step_limit": [0.0, float("inf")], "time_step_min": 0.001, "use_bias": False, "mlp_bias": False}
+    config = UNSEEN["nemotron_h"] | {
+        "hybrid_override_pattern": pattern,
+        "num_hidden_layers": len(pattern),
+        "moe_latent_size": d_latent,
+    }
+    config |= {
+        "time_step_limit": [0.0, float("inf")],
+        "time_step_min": 0.001,
+        "use_bias": False,
+        "mlp_bias": False,
+    }
     flags = read_by_megatron(spec_from_config({"model_type": "nemotron_h"} | config))
     assert flags.hybrid_layer_pattern == pattern
     assert flags.moe_latent_size == d_latent
 
 
 def test_a_window_goes_to_megatron_layer_by_layer() -> None:
-    """A window of 4 is the query and the 3 before it; the marks are of symbols, a feed-forward's among them."""
+    """A window of 4 is the query and the 3 before it; the marks are of symbols, a feed-forward's
+    among them."""
     spec = design("SAMS", attention={"rope_theta": 10_000.0}, swa={"sink": 0})
     flags = read_by_megatron(spec)
     assert flags.hybrid_layer_pattern == "*-*-M-*-"
@@ -188,7 +238,9 @@ def test_a_window_goes_to_megatron_layer_by_layer() -> None:
     assert flags.window_attn_skip_freq == "[1,0,0,0,0,0,1,0]"
 
 
-@pytest.mark.parametrize("change", [{"qkv_bias": True}, {"qk_norm": True}, {"sink_logits": True}, {"softmax_scale": 0.5}])
+@pytest.mark.parametrize(
+    "change", [{"qkv_bias": True}, {"qk_norm": True}, {"sink_logits": True}, {"softmax_scale": 0.5}]
+)
 def test_options_of_attention_go_to_megatron(change: dict[str, Any]) -> None:
     read_by_megatron(design("AM", attention=change))
 
@@ -201,7 +253,11 @@ def test_shared_experts_are_one_of_their_width_together() -> None:
 CANNOT: list[tuple[str, str, str]] = [
     ("intra-1to5-1b", "megatron", f"megatron: layer 5: intra - {NO_SYMBOL}"),
     ("Jamba-v0.1", "megatron", f"megatron: layer 1: mamba1 - {NO_SYMBOL}"),
-    ("swa-0to1-1b", "megatron", "megatron: layer 1: swa.sink: 64 - Megatron-LM at 089b33b cannot say it"),
+    (
+        "swa-0to1-1b",
+        "megatron",
+        "megatron: layer 1: swa.sink: 64 - Megatron-LM at 089b33b cannot say it",
+    ),
     (
         "swa-1to5-1b",
         "megatron",
@@ -221,8 +277,12 @@ CANNOT: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "to", "line"), CANNOT, ids=[f"{name}-{to}" for name, to, _ in CANNOT])
-def test_what_a_format_cannot_say_is_named(name: str, to: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("name", "to", "line"), CANNOT, ids=[f"{name}-{to}" for name, to, _ in CANNOT]
+)
+def test_what_a_format_cannot_say_is_named(
+    name: str, to: str, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["export", name, "--to", to, "-o", str(tmp_path / "out")]) == 2
     err = capsys.readouterr().err
     assert err.startswith(line)
@@ -240,13 +300,30 @@ def test_fla_reads_what_it_has_classes_for(name: str) -> None:
     assert config["hidden_size"] == LIBRARY[name].d_model
 
 
-PLAIN_LLAMA = design("A", attention={"n_heads": 4, "n_kv_heads": 2, "head_dim": 8}, ffn={"kind": "swiglu", "d_ff": 256})
+PLAIN_LLAMA = design(
+    "A",
+    attention={"n_heads": 4, "n_kv_heads": 2, "head_dim": 8},
+    ffn={"kind": "swiglu", "d_ff": 256},
+)
 
 
-# Gated DeltaNet alone, and between windows and full attention, with heads as wide as FLA makes them (32 / 4).
-DELTANET = {"kind": "gated_deltanet", "n_k_heads": 2, "n_v_heads": 4, "k_head_dim": 8, "v_head_dim": 12, "d_conv": 3}
+# Gated DeltaNet alone, and between windows and full attention, with heads as wide as FLA makes them
+# (32 / 4).
+DELTANET = {
+    "kind": "gated_deltanet",
+    "n_k_heads": 2,
+    "n_v_heads": 4,
+    "k_head_dim": 8,
+    "v_head_dim": 12,
+    "d_conv": 3,
+}
 DELTANETS = [
-    design(pattern, attention={"n_heads": 4, "n_kv_heads": 2, "head_dim": 8}, swa={"sink": 0}, mixers={"R": DELTANET})
+    design(
+        pattern,
+        attention={"n_heads": 4, "n_kv_heads": 2, "head_dim": 8},
+        swa={"sink": 0},
+        mixers={"R": DELTANET},
+    )
     for pattern in ("RR", "RRA", "RASR")
 ]
 
@@ -254,16 +331,29 @@ DELTANETS = [
 def test_fla_places_attention_between_gated_deltanets() -> None:
     config = json.loads(export(DELTANETS[2], "fla")["config.json"])
     assert config["model_type"] == "gated_deltanet"
-    assert [(entry["layers"], entry["window_size"]) for entry in config["attn"]] == [([1], None), ([2], 4)]
-    assert (config["num_heads"], config["num_v_heads"], config["head_dim"], config["expand_v"]) == (2, 4, 8, 1.5)
+    assert [(entry["layers"], entry["window_size"]) for entry in config["attn"]] == [
+        ([1], None),
+        ([2], 4),
+    ]
+    assert (config["num_heads"], config["num_v_heads"], config["head_dim"], config["expand_v"]) == (
+        2,
+        4,
+        8,
+        1.5,
+    )
 
 
 def test_what_gated_deltanet_of_fla_cannot_say_is_named() -> None:
     wide = design("RA", attention={"head_dim": 16}, mixers={"R": DELTANET})
-    with pytest.raises(ExportError, match=r"^fla: layer 2: attention\.head_dim: 16 - fla\.models 0\.6 cannot say it$"):
+    with pytest.raises(
+        ExportError,
+        match=r"^fla: layer 2: attention\.head_dim: 16 - fla\.models 0\.6 cannot say it$",
+    ):
         export(wide, "fla")
     kda = design("R", mixers={"R": {"kind": "kda", "n_heads": 4, "head_dim": 8}})
-    with pytest.raises(ExportError, match=r"^fla: kda - the output gate of fla\.models 0\.6's kda has a bias"):
+    with pytest.raises(
+        ExportError, match=r"^fla: kda - the output gate of fla\.models 0\.6's kda has a bias"
+    ):
         export(kda, "fla")
 
 
@@ -284,20 +374,39 @@ for fields in json.loads(sys.stdin.read()):
 
 
 def test_fla_builds_the_same_parameters() -> None:
-    specs = [*(LIBRARY[name] for name in ("Mamba-Codestral-7B-v0.1", "mamba2-130m", "Samba-1.3B")), PLAIN_LLAMA, *DELTANETS]
+    specs = [
+        *(LIBRARY[name] for name in ("Mamba-Codestral-7B-v0.1", "mamba2-130m", "Samba-1.3B")),
+        PLAIN_LLAMA,
+        *DELTANETS,
+    ]
     configs = [json.loads(export(spec, "fla")["config.json"]) for spec in specs]
     environment = os.environ | {"PYTHONPATH": str(FLA)}
     command = [sys.executable, "-c", COUNT_BY_FLA]
-    result = subprocess.run(command, input=json.dumps(configs), env=environment, capture_output=True, text=True, check=False)
-    assert result.stdout.splitlines() == [f"True {model_costs(spec).params().total}" for spec in specs], result.stderr
+    result = subprocess.run(
+        command,
+        input=json.dumps(configs),
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.stdout.splitlines() == [
+        f"True {model_costs(spec).params().total}" for spec in specs
+    ], result.stderr
 
 
 def test_torchtitan_is_told_all_of_a_llama() -> None:
-    """The file that this writes built the same parameters in torchtitan 0.3.0, by hand: it needs too much to be installed for a test."""
+    """The file that this writes built the same parameters in torchtitan 0.3.0, by hand: it needs
+    too much to be installed for a test."""
     spec = LIBRARY["Llama-3.2-1B"]
     told: dict[str, Any] = {}
     exec(export(spec, "torchtitan")["model_config.py"].split("\n\n")[2], told)
-    assert (told["hidden_dim"], told["n_heads"], told["n_kv_heads"], told["tied"]) == (8192, 32, 8, True)
+    assert (told["hidden_dim"], told["n_heads"], told["n_kv_heads"], told["tied"]) == (
+        8192,
+        32,
+        8,
+        True,
+    )
     assert told["rope"] == {
         "theta": 500000.0,
         "scaling": "llama",
@@ -314,7 +423,9 @@ def test_the_python_snippet_builds_the_model(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.startswith(f"{model_costs(spec).params().total:,} parameters")
 
 
-def test_an_unknown_format_and_an_unwritable_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_format_and_an_unwritable_folder_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SpecError, match="to: 'onnx' - must be yaml or hf"):
         export(LIBRARY["llama-1b"], "onnx")
     (tmp_path / "file").write_text("")
@@ -334,10 +445,16 @@ def test_moving_an_attention_layer_of_jamba_goes_to_transformers(tmp_path: Path)
 
 
 def test_an_export_says_what_is_no_part_of_its_format() -> None:
-    """How weights are stored is written nowhere; what states are kept in, where a config has a field for it."""
-    spec = published.resolve("Nemotron-H-8B").replace(state_dtype="fp32", quantization=[{"format": "fp8", "parts": ["linear"]}])
+    """How weights are stored is written nowhere; what states are kept in, where a config has a
+    field for it."""
+    spec = published.resolve("Nemotron-H-8B").replace(
+        state_dtype="fp32", quantization=[{"format": "fp8", "parts": ["linear"]}]
+    )
     assert json.loads(export(spec, "hf")["config.json"])["mamba_ssm_cache_dtype"] == "float32"
     assert spec_from_config(json.loads(export(spec, "hf")["config.json"])).state_dtype == "fp32"
     assert [line.partition(":")[0] for line in notes(spec, "hf")] == ["quantization"]
-    assert [line.partition(":")[0] for line in notes(spec, "megatron")] == ["quantization", "state_dtype"]
+    assert [line.partition(":")[0] for line in notes(spec, "megatron")] == [
+        "quantization",
+        "state_dtype",
+    ]
     assert notes(spec, "yaml") == [] and notes(published.resolve("Nemotron-H-8B"), "megatron") == []

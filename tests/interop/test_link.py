@@ -33,8 +33,17 @@ def test_a_link_of_the_first_version_still_opens() -> None:
 def test_a_whole_view_survives_its_query() -> None:
     llama, intra = presets.get("llama-1b").spec, presets.get("intra-1to5-1b").spec
     work = Workload(batch_size=4, context_len=65536, kv_cache_dtype="fp8")
-    view = link.View(design=intra.replace(name="mine"), workload=work, hardware="rtx_4090", reference=llama, compared=(llama, intra))
-    query = {key: value if isinstance(value, list) else [value] for key, value in link.to_query(view).items()}
+    view = link.View(
+        design=intra.replace(name="mine"),
+        workload=work,
+        hardware="rtx_4090",
+        reference=llama,
+        compared=(llama, intra),
+    )
+    query = {
+        key: value if isinstance(value, list) else [value]
+        for key, value in link.to_query(view).items()
+    }
     assert link.from_query(query) == view
     assert link.from_query({}) == link.View(design=presets.get(presets.FIRST).spec)
 
@@ -86,11 +95,16 @@ def test_bad_links_are_one_line(text: str) -> None:
     [
         ({"device": ["toaster"]}, "device: 'toaster' - must be one of"),
         ({"context": ["0"]}, "context: 0 - must be greater than or equal to 1"),
-        ({"weights": ["int3"]}, "weights: 'int3' - must be 'fp32', 'bf16', 'fp16', 'fp8', 'int8', 'int4', 'mxfp4' or 'nvfp4'"),
+        (
+            {"weights": ["int3"]},
+            "weights: 'int3' - must be 'fp32', 'bf16', 'fp16', 'fp8', 'int8', 'int4', 'mxfp4' or 'nvfp4'",
+        ),
         ({"with": ["llama-1b"] * 9}, "with: 9 designs - at most 3"),
     ],
 )
-def test_a_refusal_has_the_links_own_words_and_leaves_its_design(query: dict[str, list[str]], says: str) -> None:
+def test_a_refusal_has_the_links_own_words_and_leaves_its_design(
+    query: dict[str, list[str]], says: str
+) -> None:
     given = {"design": ["intra-1to5-1b"]} | query
     with pytest.raises(SpecError, match=re.escape(says)):
         link.from_query(given)

@@ -1,4 +1,5 @@
-"""Published models in: every figure against the reference table, every family against transformers, bad configs in one line."""
+"""Published models in: every figure against the reference table, every family against transformers,
+bad configs in one line."""
 
 import dataclasses
 import json
@@ -32,14 +33,21 @@ D_CONV = 4  # of every model in the table that has a convolution
 
 @pytest.mark.parametrize("name", published.models())
 def test_a_published_model_adds_up_to_what_the_reference_table_says(name: str) -> None:
-    """The table counts two bytes an element and d_conv columns of a convolution's inputs, which is the paper's convention; the exact
-    cache keeps one column fewer."""
+    """The table counts two bytes an element and d_conv columns of a convolution's inputs, which is
+    the paper's convention; the exact cache keeps one column fewer."""
     model = published.models()[name]
     assert model.computed == model.quoted
     costs, work = model_costs(model.spec), Workload(state_dtype="bf16")
-    conv = sum(tensor.elements for layer in costs.layers for tensor in layer.mixer.cache(1) if tensor.kind == "conv")
+    conv = sum(
+        tensor.elements
+        for layer in costs.layers
+        for tensor in layer.mixer.cache(1)
+        if tensor.kind == "conv"
+    )
     assert conv % (D_CONV - 1) == 0
-    assert costs.cache_bytes(8192, "exact", work) == model.quoted["cache_8k"] - 2 * conv // (D_CONV - 1)
+    assert costs.cache_bytes(8192, "exact", work) == model.quoted["cache_8k"] - 2 * conv // (
+        D_CONV - 1
+    )
 
 
 BUILT = [name for name, model in published.models().items() if model.not_built is None]
@@ -57,7 +65,12 @@ def test_a_built_model_lives_with_the_parameters_and_the_cache_that_are_costed(n
 
 
 def test_what_is_costed_only_is_none_of_the_systems_that_are_promised() -> None:
-    assert set(published.models()) - set(BUILT) == {"Gemma-3-1b", "gpt-oss-20b", "Qwen3-Next-80B-A3B", "Vamba-Qwen2-VL-7B"}
+    assert set(published.models()) - set(BUILT) == {
+        "Gemma-3-1b",
+        "gpt-oss-20b",
+        "Qwen3-Next-80B-A3B",
+        "Vamba-Qwen2-VL-7B",
+    }
 
 
 @pytest.mark.parametrize("name", published.models())
@@ -68,18 +81,24 @@ def test_a_published_model_survives_yaml(name: str) -> None:
 
 
 def test_weights_that_layers_share_count_once_and_work_each_time() -> None:
-    """Zamba2-2.7B: nine hybrid layers over two blocks of 2 * 5120 * 5120 * 2 (q, k), v, 5120 * 2560 out, 3 * 2560 * 10240 and two norms."""
+    """Zamba2-2.7B: nine hybrid layers over two blocks of 2 * 5120 * 5120 * 2 (q, k), v, 5120 * 2560
+    out, 3 * 2560 * 10240 and two norms."""
     costs = model_costs(published.models()["Zamba2-2.7B"].spec)
     block = 3 * 5120 * 5120 + 5120 * 2560 + 3 * 2560 * 10240 + 5120 + 2560
     layers = sum(layer.params() for layer in costs.layers)
     assert layers + 2560 - costs.params().non_embedding == 7 * block
     hybrid = next(layer for layer in costs.layers if layer.kind.name == "shared_block")
-    assert sum(term.flops for term in hybrid.forward_flops(1) if term.name.startswith("block ffn.")) == 2 * 3 * 2560 * 10240
+    assert (
+        sum(term.flops for term in hybrid.forward_flops(1) if term.name.startswith("block ffn."))
+        == 2 * 3 * 2560 * 10240
+    )
 
 
 # ---------------------------------------------------------------- configs that the table does not have, against transformers
 
-UNSEEN: dict[str, dict[str, Any]] = json.loads((Path(__file__).parent / "unseen_configs.json").read_text("utf-8"))
+UNSEEN: dict[str, dict[str, Any]] = json.loads(
+    (Path(__file__).parent / "unseen_configs.json").read_text("utf-8")
+)
 
 
 @pytest.mark.parametrize("name", UNSEEN)
@@ -93,11 +112,15 @@ def test_parameters_are_those_of_transformers_on_the_meta_device(name: str) -> N
         warnings.simplefilter("ignore")
         model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**UNSEEN[name]))
     expected = sum(parameter.numel() for parameter in model.parameters())
-    for config in ({"model_type": family} | UNSEEN[name], json.loads(model.config.to_json_string())):
+    for config in (
+        {"model_type": family} | UNSEEN[name],
+        json.loads(model.config.to_json_string()),
+    ):
         assert model_costs(spec_from_config(config)).params().total == expected
 
 
-# Fields that any of those families may have, and values that fit all of them: sizes, biases and ties as nobody wrote them by hand.
+# Fields that any of those families may have, and values that fit all of them: sizes, biases and
+# ties as nobody wrote them by hand.
 _VARIED: list[tuple[str, tuple[Any, ...]]] = [
     ("hidden_size", (64, 96, 128)),
     ("vocab_size", (64, 101)),
@@ -106,7 +129,10 @@ _VARIED: list[tuple[str, tuple[Any, ...]]] = [
     ("conv_kernel mamba_d_conv conv1d_width linear_conv_kernel_dim conv_L_cache", (2, 3, 4)),
     ("num_experts num_local_experts n_routed_experts", (4, 6)),
     ("num_experts_per_tok num_key_value_heads", (1, 2, 4)),
-    ("attention_bias mlp_bias use_bias use_conv_bias mamba_conv_bias mamba_proj_bias conv_bias", (True, False)),
+    (
+        "attention_bias mlp_bias use_bias use_conv_bias mamba_conv_bias mamba_proj_bias conv_bias",
+        (True, False),
+    ),
     ("tie_word_embeddings use_shared_attention_adapter mamba_rms_norm", (True, False)),
 ]
 VARIED = {key: values for keys, values in _VARIED for key in keys.split()}
@@ -114,15 +140,20 @@ VARIED = {key: values for keys, values in _VARIED for key in keys.split()}
 
 @pytest.mark.parametrize("name", UNSEEN)
 def test_so_are_those_of_configs_drawn_at_random(name: str) -> None:
-    """Every field of the config that is listed above, and others that transformers has for the family, varied at once. A config that
-    either side refuses is drawn again; one that both take has the same parameters."""
+    """Every field of the config that is listed above, and others that transformers has for the
+    family, varied at once. A config that either side refuses is drawn again; one that both take has
+    the same parameters."""
     from transformers import AutoModelForCausalLM
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     family, rng, agreed = name.split("-", maxsplit=1)[0], random.Random(name), 0
     for _ in range(12):
         known = {*UNSEEN[name], *json.loads(CONFIG_MAPPING[family]().to_json_string())}
-        changed = {key: rng.choice(values) for key, values in VARIED.items() if key in known and rng.random() < 0.5}
+        changed = {
+            key: rng.choice(values)
+            for key, values in VARIED.items()
+            if key in known and rng.random() < 0.5
+        }
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")
             try:
@@ -130,10 +161,14 @@ def test_so_are_those_of_configs_drawn_at_random(name: str) -> None:
             except SpecError:
                 continue
             try:
-                model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**UNSEEN[name] | changed))
+                model = AutoModelForCausalLM.from_config(
+                    CONFIG_MAPPING[family](**UNSEEN[name] | changed)
+                )
             except Exception:  # theirs are of many types
                 continue
-        assert model_costs(spec).params().total == sum(parameter.numel() for parameter in model.parameters()), changed
+        assert model_costs(spec).params().total == sum(
+            parameter.numel() for parameter in model.parameters()
+        ), changed
         agreed += 1
         if agreed == 3:
             return
@@ -141,7 +176,11 @@ def test_so_are_those_of_configs_drawn_at_random(name: str) -> None:
 
 
 def test_every_family_that_transformers_has_is_among_them() -> None:
-    by_hand = {"hymba", "phi4flash", "qwen2_vl"}  # no class in transformers: the reference table, and below
+    by_hand = {
+        "hymba",
+        "phi4flash",
+        "qwen2_vl",
+    }  # no class in transformers: the reference table, and below
     assert {name.split("-")[0] for name in UNSEEN} == set(FAMILIES) - by_hand
 
 
@@ -161,8 +200,8 @@ def test_the_defaults_written_down_are_those_of_the_class(family: str) -> None:
         assert theirs[key] == value, key
 
 
-# Rules between fields that our reader checks and a class on the meta device does not: such a model fails when it runs, or is
-# another one than its num_hidden_layers says.
+# Rules between fields that our reader checks and a class on the meta device does not: such a model
+# fails when it runs, or is another one than its num_hidden_layers says.
 ACROSS = (
     "must be divisible by",
     "must be even",
@@ -172,8 +211,11 @@ ACROSS = (
 )
 
 
-def changed_configs(config: dict[str, Any], known: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The config without each of its fields, and with each field that it or its class has set to null."""
+def changed_configs(
+    config: dict[str, Any], known: dict[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The config without each of its fields, and with each field that it or its class has set to
+    null."""
     for key in config:
         if key != "model_type":
             yield f"{key} absent", {other: value for other, value in config.items() if other != key}
@@ -183,7 +225,8 @@ def changed_configs(config: dict[str, Any], known: dict[str, Any]) -> Iterator[t
 
 
 def ours(config: dict[str, Any]) -> ArchSpec | None:
-    """Our design, or None for what breaks a rule between fields. Any other refusal is a fault here: transformers takes the config."""
+    """Our design, or None for what breaks a rule between fields. Any other refusal is a fault here:
+    transformers takes the config."""
     try:
         return spec_from_config(config, "x")
     except SpecError as error:
@@ -192,20 +235,28 @@ def ours(config: dict[str, Any]) -> ArchSpec | None:
 
 
 def comparable(spec: ArchSpec) -> tuple[ArchSpec, dict[str, Any]]:
-    """All of a design but how RoPE is scaled and weights are stored, which transformers completes with fields of its own."""
-    kept = {key: value for key, value in spec.constants.items() if key not in ("rope_scaling", "quantization_config")}
+    """All of a design but how RoPE is scaled and weights are stored, which transformers completes
+    with fields of its own."""
+    kept = {
+        key: value
+        for key, value in spec.constants.items()
+        if key not in ("rope_scaling", "quantization_config")
+    }
     return spec.replace(constants={}), kept
 
 
 def compare_with_transformers(config: dict[str, Any]) -> int:
-    """Compare every changed config: parameters with the model on the meta device, all else with the config that the class completes.
-    Returns how many were compared; what transformers itself cannot build is none of them."""
+    """Compare every changed config: parameters with the model on the meta device, all else with the
+    config that the class completes. Returns how many were compared; what transformers itself cannot
+    build is none of them."""
     from transformers import AutoModelForCausalLM
 
     cls, compared = class_of(config["model_type"]), 0
     outside = ("model_type", "auto_map", "quantization_config")
     known = json.loads(cls().to_json_string())
-    for change, changed in changed_configs({key: value for key, value in config.items() if key not in outside[1:]}, known):
+    for change, changed in changed_configs(
+        {key: value for key, value in config.items() if key not in outside[1:]}, known
+    ):
         fields = {key: value for key, value in changed.items() if key not in outside}
         with warnings.catch_warnings(), torch.device("meta"):
             warnings.simplefilter("ignore")
@@ -216,7 +267,9 @@ def compare_with_transformers(config: dict[str, Any]) -> int:
         spec = ours(changed)
         if spec is None:
             continue
-        assert model_costs(spec).params().total == sum(parameter.numel() for parameter in model.parameters()), change
+        assert model_costs(spec).params().total == sum(
+            parameter.numel() for parameter in model.parameters()
+        ), change
         completed = spec_from_config(json.loads(model.config.to_json_string()), "x")
         (mine, constants), (theirs, their_constants) = comparable(spec), comparable(completed)
         assert mine.same_model(theirs), change
@@ -231,8 +284,13 @@ def test_a_field_that_is_absent_or_null_means_what_it_does_in_transformers(name:
     assert compare_with_transformers(config) > 8
 
 
-PUBLISHED = {path.stem: read_config(path) for path in sorted((PROFILES / "models" / "configs").glob("*.json"))}
-IN_TRANSFORMERS = [name for name, config in PUBLISHED.items() if config.get("model_type") in CLASS_DEFAULTS]
+PUBLISHED = {
+    path.stem: read_config(path)
+    for path in sorted((PROFILES / "models" / "configs").glob("*.json"))
+}
+IN_TRANSFORMERS = [
+    name for name, config in PUBLISHED.items() if config.get("model_type") in CLASS_DEFAULTS
+]
 
 
 @pytest.mark.slow
@@ -241,13 +299,19 @@ def test_so_it_does_in_every_published_config(name: str) -> None:
     assert compare_with_transformers(PUBLISHED[name]) > 8
 
 
-# family, fields, absent -> an attribute of the design by its path, and the value of transformers 5.23's class.
+# family, fields, absent -> an attribute of the design by its path, and the value of transformers
+# 5.23's class.
 ABSENT: list[tuple[str, dict[str, Any], str, Any]] = [
     ("gpt_oss", {"num_attention_heads": 64}, "attention.head_dim", 64),
     ("gpt_oss", {"num_attention_heads": 64}, "attention.n_kv_heads", 8),
     ("gpt_oss", {"num_attention_heads": 64}, "attention.rope_theta", 150_000.0),
     ("qwen3_next", {}, "attention.head_dim", 256),
-    ("zamba", {"hidden_size": 256, "num_attention_heads": 16}, "stack.2.mixer.attention.n_kv_heads", 16),
+    (
+        "zamba",
+        {"hidden_size": 256, "num_attention_heads": 16},
+        "stack.2.mixer.attention.n_kv_heads",
+        16,
+    ),
     ("recurrent_gemma", {}, "ffn.d_ff", 7680 // 2),
     ("bamba", {"mamba_conv_bias": None}, "ssm.conv_bias", False),
     ("falcon_h1", {"mamba_conv_bias": None}, "ssm.conv_bias", False),
@@ -255,8 +319,14 @@ ABSENT: list[tuple[str, dict[str, Any], str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("family", "fields", "path", "value"), ABSENT, ids=[f"{family}-{path}" for family, _, path, _ in ABSENT])
-def test_what_an_absent_field_means_by_family(family: str, fields: dict[str, Any], path: str, value: Any) -> None:
+@pytest.mark.parametrize(
+    ("family", "fields", "path", "value"),
+    ABSENT,
+    ids=[f"{family}-{path}" for family, _, path, _ in ABSENT],
+)
+def test_what_an_absent_field_means_by_family(
+    family: str, fields: dict[str, Any], path: str, value: Any
+) -> None:
     found: Any = spec_from_config({"model_type": family} | fields)
     for part in path.split("."):
         found = found[int(part)] if part.isdigit() else getattr(found, part)
@@ -273,42 +343,93 @@ OTHERS = {  # families whose configs are not in the files above
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ten_million_layers_are_refused_before_a_list_of_them_is_made(family: str) -> None:
-    fields = next((config for name, config in UNSEEN.items() if name.split("-")[0] == family), OTHERS.get(family))
+    fields = next(
+        (config for name, config in UNSEEN.items() if name.split("-")[0] == family),
+        OTHERS.get(family),
+    )
     config = {"model_type": family, "vocab_size": 99} | (fields or {}) | {"num_hidden_layers": HUGE}
     tracemalloc.start()
-    with pytest.raises(SpecError, match=r"^num_hidden_layers: 10000000 - must be a positive whole number up to 1,024$"):
+    with pytest.raises(
+        SpecError,
+        match=r"^num_hidden_layers: 10000000 - must be a positive whole number up to 1,024$",
+    ):
         spec_from_config(config)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < HUGE // 8  # not even a bit for each of them
 
 
-@pytest.mark.parametrize("native", [{"d_model": 64, "ssm_cfg": {}, "vocab_size": 99}, {"n_embd": 64, "mb_per_layer": 2, "local_window": 4}])
+@pytest.mark.parametrize(
+    "native",
+    [
+        {"d_model": 64, "ssm_cfg": {}, "vocab_size": 99},
+        {"n_embd": 64, "mb_per_layer": 2, "local_window": 4},
+    ],
+)
 def test_so_they_are_in_configs_of_other_code(native: dict[str, Any]) -> None:
-    with pytest.raises(SpecError, match=r"^n_layer: 10000000 - must be a positive whole number up to 1,024$"):
+    with pytest.raises(
+        SpecError, match=r"^n_layer: 10000000 - must be a positive whole number up to 1,024$"
+    ):
         spec_from_config(native | {"n_layer": HUGE})
 
 
 def test_phi_4_mini_flash_by_hand() -> None:
-    """Its published code: 32 layers of 2560 with LayerNorms; 9 Mamba-1, 8 windows, 1 full, 7 layers that reuse keys and values, 7 gates."""
-    config = {"model_type": "phi4flash", "vocab_size": 200064, "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 32}
-    config |= {"num_attention_heads": 40, "num_key_value_heads": 20, "sliding_window": 512, "mb_per_layer": 2}
+    """Its published code: 32 layers of 2560 with LayerNorms; 9 Mamba-1, 8 windows, 1 full, 7 layers
+    that reuse keys and values, 7 gates."""
+    config = {
+        "model_type": "phi4flash",
+        "vocab_size": 200064,
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "num_hidden_layers": 32,
+    }
+    config |= {
+        "num_attention_heads": 40,
+        "num_key_value_heads": 20,
+        "sliding_window": 512,
+        "mb_per_layer": 2,
+    }
     spec = spec_from_config(config)
     d, d_ssm, rank, kv = 2560, 5120, 160, 20 * 64
-    mamba = d * 2 * d_ssm + d_ssm * (4 + 1) + d_ssm * (rank + 32) + (rank + 1) * d_ssm + d_ssm * (16 + 1) + d_ssm * d
+    mamba = (
+        d * 2 * d_ssm
+        + d_ssm * (4 + 1)
+        + d_ssm * (rank + 32)
+        + (rank + 1) * d_ssm
+        + d_ssm * (16 + 1)
+        + d_ssm * d
+    )
     diff = 4 * 64 + 128
     attention = (d + 1) * (d + 2 * kv) + (d + 1) * d + diff
     cross, gate = 2 * (d + 1) * d + diff, 2 * d * d_ssm
-    expected = 9 * mamba + 9 * attention + 7 * cross + 7 * gate + 32 * (3 * d * 10240 + 4 * d) + 2 * d + 200064 * d
+    expected = (
+        9 * mamba
+        + 9 * attention
+        + 7 * cross
+        + 7 * gate
+        + 32 * (3 * d * 10240 + 4 * d)
+        + 2 * d
+        + 200064 * d
+    )
     assert model_costs(spec).params().total == expected
     assert spec.pattern == "MD" * 9 + "RD" * 7
     kept = 8 * 512 + 8192
-    assert model_costs(spec).cache_bytes(8192, "paper") == 2 * (kept * 2 * kv + 9 * d_ssm * (16 + 4))
+    assert model_costs(spec).cache_bytes(8192, "paper") == 2 * (
+        kept * 2 * kv + 9 * d_ssm * (16 + 4)
+    )
 
 
 def test_mamba_ssms_own_config_pads_the_vocabulary_and_knows_mamba_1() -> None:
-    config = {"d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "pad_vocab_size_multiple": 8}
-    assert model_costs(spec_from_config(config)).params().total == 129_135_360  # state-spaces/mamba-130m, its model card's 130M
+    config = {
+        "d_model": 768,
+        "n_layer": 24,
+        "vocab_size": 50277,
+        "ssm_cfg": {},
+        "pad_vocab_size_multiple": 8,
+    }
+    assert (
+        model_costs(spec_from_config(config)).params().total == 129_135_360
+    )  # state-spaces/mamba-130m, its model card's 130M
 
 
 # ---------------------------------------------------------------- what is not understood
@@ -319,13 +440,22 @@ NEMOTRON_H = read_config(MODELS / "Nemotron-H-8B.json")
 GRANITE = read_config(MODELS / "Granite-4.0-H-tiny.json")
 HYMBA = read_config(MODELS / "Hymba-1.5B-Base.json")
 BAD: list[tuple[dict[str, Any], str]] = [
-    (JAMBA | {"trust_remote_code": True}, "trust_remote_code: True - unknown field, which may change what the model computes"),
+    (
+        JAMBA | {"trust_remote_code": True},
+        "trust_remote_code: True - unknown field, which may change what the model computes",
+    ),
     (JAMBA | {"model_type": "rwkv7"}, "model_type: 'rwkv7' - must be one of "),
     ({"hidden_size": 8}, "model_type: missing - this field is required"),
     (JAMBA | {"hidden_size": -4096}, "hidden_size: -4096 - must be a positive whole number"),
     (JAMBA | {"rms_norm_eps": float("nan")}, "rms_norm_eps: nan - must be a finite number above 0"),
-    (JAMBA | {"num_hidden_layers": 10**9}, "num_hidden_layers: 1000000000 - must be a positive whole number up to 1,024"),
-    (JAMBA | {"num_attention_heads": 30}, "attention.n_heads: 30 - must be divisible by n_kv_heads (8)"),
+    (
+        JAMBA | {"num_hidden_layers": 10**9},
+        "num_hidden_layers: 1000000000 - must be a positive whole number up to 1,024",
+    ),
+    (
+        JAMBA | {"num_attention_heads": 30},
+        "attention.n_heads: 30 - must be divisible by n_kv_heads (8)",
+    ),
     (JAMBA | {"mlp_bias": True}, "mlp_bias: True - must be False"),
     (JAMBA | {"sliding_window": 512}, "sliding_window: 512 - must be None"),
     (
@@ -337,15 +467,28 @@ BAD: list[tuple[dict[str, Any], str]] = [
         GRANITE | {"layer_types": ["mamba"] * 41},
         "layer_types: ['mamba', 'mamba'",
     ),
-    (GRANITE | {"mamba_n_heads": 47}, "mamba_n_heads: 47 - must divide mamba_expand * hidden_size (3072)"),
-    (GRANITE | {"layer_types": {"a": 1}}, "layer_types: {'a': 1} - must be a list of one name a layer"),
-    (HYMBA | {"kv_reuse_group": [[1, 99]]}, "kv_reuse_group: [[1, 99]] - must name layers from 0 to 31, each once"),
+    (
+        GRANITE | {"mamba_n_heads": 47},
+        "mamba_n_heads: 47 - must divide mamba_expand * hidden_size (3072)",
+    ),
+    (
+        GRANITE | {"layer_types": {"a": 1}},
+        "layer_types: {'a': 1} - must be a list of one name a layer",
+    ),
+    (
+        HYMBA | {"kv_reuse_group": [[1, 99]]},
+        "kv_reuse_group: [[1, 99]] - must name layers from 0 to 31, each once",
+    ),
     (HYMBA | {"global_attn_idx": [32]}, "global_attn_idx: [32] - layer 32 is none of 0 to 31"),
 ]
 
 
-@pytest.mark.parametrize(("config", "line"), BAD, ids=[line.split(" - ")[0][:40] for _, line in BAD])
-def test_a_config_that_is_not_understood_is_refused_in_one_line(config: dict[str, Any], line: str) -> None:
+@pytest.mark.parametrize(
+    ("config", "line"), BAD, ids=[line.split(" - ")[0][:40] for _, line in BAD]
+)
+def test_a_config_that_is_not_understood_is_refused_in_one_line(
+    config: dict[str, Any], line: str
+) -> None:
     with pytest.raises(SpecError) as error:
         spec_from_config(config)
     assert str(error.value).startswith(line)
@@ -369,7 +512,9 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("name", TEXTS)
-def test_what_is_no_config_is_refused_with_exit_code_2(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_config_is_refused_with_exit_code_2(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text, line = TEXTS[name]
     with pytest.raises(SpecError) as error:
         parse_config(text)
@@ -381,7 +526,9 @@ def test_what_is_no_config_is_refused_with_exit_code_2(name: str, tmp_path: Path
     assert not (tmp_path / "spec.yaml").exists()
 
 
-def test_a_huge_file_is_refused_without_being_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_huge_file_is_refused_without_being_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with (tmp_path / "huge.json").open("wb") as file:
         file.truncate(100_000_000)
     assert main(["import", str(tmp_path / "huge.json")]) == 2
@@ -391,7 +538,9 @@ def test_a_huge_file_is_refused_without_being_read(tmp_path: Path, capsys: pytes
 # ---------------------------------------------------------------- levels, and the command line
 
 
-def test_a_design_that_is_costed_only_says_why_and_is_not_built(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_design_that_is_costed_only_says_why_and_is_not_built(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     from hybrid_core.live.modules import build
 
     spec = published.models()["Qwen3-Next-80B-A3B"].spec
@@ -402,7 +551,9 @@ def test_a_design_that_is_costed_only_says_why_and_is_not_built(capsys: pytest.C
     assert "costed, not built" in capsys.readouterr().err
 
 
-def test_import_writes_a_design_that_cost_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_import_writes_a_design_that_cost_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config, spec = str(MODELS / "Jamba-v0.1.json"), tmp_path / "jamba.yaml"
     assert main(["import", config, "-o", str(spec), "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
@@ -421,12 +572,32 @@ def test_presets_show_quoted_beside_computed(capsys: pytest.CaptureFixture[str])
     assert "Hymba-1.5B-Base" in capsys.readouterr().out
 
 
-ODD_VALUES: list[Any] = [-1, 0, 3, True, 2.5, 10**30, 1e30, float("nan"), None, "x", [], [1], ["x"], [None], [[]], {}, {"a": 1}]
+ODD_VALUES: list[Any] = [
+    -1,
+    0,
+    3,
+    True,
+    2.5,
+    10**30,
+    1e30,
+    float("nan"),
+    None,
+    "x",
+    [],
+    [1],
+    ["x"],
+    [None],
+    [[]],
+    {},
+    {"a": 1},
+]
 
 
 def test_any_value_of_any_field_is_taken_or_refused_in_one_line() -> None:
     configs = [read_config(path) for path in sorted(MODELS.glob("*.json"))]
-    configs += [{"model_type": name.split("-", maxsplit=1)[0]} | fields for name, fields in UNSEEN.items()]
+    configs += [
+        {"model_type": name.split("-", maxsplit=1)[0]} | fields for name, fields in UNSEEN.items()
+    ]
     for config in configs:
         for key in config:
             for value in ODD_VALUES:

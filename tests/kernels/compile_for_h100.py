@@ -1,8 +1,9 @@
-"""Compiles every kernel for an H100, on a machine that needs none: `python -m tests.kernels.compile_for_h100 [OPERATION ...] [DTYPE ...]`.
+"""Compiles every kernel for an H100, on a machine that needs none: `python -m
+tests.kernels.compile_for_h100 [OPERATION ...] [DTYPE ...]`.
 
-The operations run on CPU tensors of real sizes, but a kernel's launch only compiles it. Prints one line per kernel (its registers
-spilled to memory, its shared memory) and fails where one does not compile or asks for more shared memory than an H100 has.
-"""
+The operations run on CPU tensors of real sizes, but a kernel's launch only compiles it. Prints one
+line per kernel (its registers spilled to memory, its shared memory) and fails where one does not
+compile or asks for more shared memory than an H100 has."""
 
 import re
 import subprocess
@@ -40,7 +41,8 @@ class NoDevice:
 
 
 def compile_only(report: Callable[[str, Any], None]) -> None:
-    """From here on `kernel[grid](...)` compiles the kernel and reports it, and does not launch it."""
+    """From here on `kernel[grid](...)` compiles the kernel and reports it, and does not launch
+    it."""
     driver.set_active(NoDevice())
     launch = JITFunction.run
 
@@ -52,23 +54,43 @@ def compile_only(report: Callable[[str, Any], None]) -> None:
 
 def spilled(kernel: Any) -> str:
     """Registers used and bytes spilled, in the words of ptxas."""
-    ptxas: Any = get_ptxas(90) if get_ptxas.__code__.co_argcount else get_ptxas()  # Triton 3.6 asks for the architecture
+    ptxas: Any = (
+        get_ptxas(90) if get_ptxas.__code__.co_argcount else get_ptxas()
+    )  # Triton 3.6 asks for the architecture
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "kernel.ptx")
         source.write_text(kernel.asm["ptx"])
-        command = [ptxas.path, "-v", "--gpu-name=sm_90a", source, "-o", source.with_suffix(".cubin")]
+        command = [
+            ptxas.path,
+            "-v",
+            "--gpu-name=sm_90a",
+            source,
+            "-o",
+            source.with_suffix(".cubin"),
+        ]
         said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    numbers = [re.search(r"\d+ bytes spill stores|Used \d+ registers", line) for line in said.splitlines()]
+    numbers = [
+        re.search(r"\d+ bytes spill stores|Used \d+ registers", line) for line in said.splitlines()
+    ]
     return ", ".join(found[0] for found in numbers if found)
 
 
-Call = Callable[[Callable[..., Tensor]], tuple[Any, ...]]  # the arguments of an operation, given something that makes tensors
+Call = Callable[
+    [Callable[..., Tensor]], tuple[Any, ...]
+]  # the arguments of an operation, given something that makes tensors
 
 
 def _ssd(t: int, h: int, p: int, n: int) -> Call:
     f32 = torch.float32
     return lambda make: (
-        *(make(1, t, h, p), make(1, t, h, dtype=f32), make(h, dtype=f32), make(1, t, 1, n), make(1, t, 1, n), make(h)),
+        *(
+            make(1, t, h, p),
+            make(1, t, h, dtype=f32),
+            make(h, dtype=f32),
+            make(1, t, 1, n),
+            make(1, t, 1, n),
+            make(h),
+        ),
         *(256, make(1, h, p, n, dtype=f32)),
     )
 
@@ -86,7 +108,13 @@ def _causal_conv1d(b: int, t: int, c: int) -> Call:
 def _mamba2_step(b: int, h: int, p: int, n: int) -> Call:
     c = h * p + 2 * n
     return lambda make: (
-        *(make(b, h * p + c + h), make(b, 3, c), make(b, h, p, n, dtype=torch.float32), make(c, 4), make(c)),
+        *(
+            make(b, h * p + c + h),
+            make(b, 3, c),
+            make(b, h, p, n, dtype=torch.float32),
+            make(c, 4),
+            make(c),
+        ),
         *(make(h), make(h), make(h), 1, None, True, 0.0),
     )
 
@@ -100,21 +128,53 @@ def _rms_norm(t: int, c: int) -> Call:
 
 
 def _branch_fusion(t: int, c: int, group: int) -> Call:
-    return lambda make: (make(2, t, c), make(2, t, c), make(2, t, c), make(c), make(c), 1e-5, (group, group), "diff")
+    return lambda make: (
+        make(2, t, c),
+        make(2, t, c),
+        make(2, t, c),
+        make(c),
+        make(c),
+        1e-5,
+        (group, group),
+        "diff",
+    )
 
 
-def _attention(t: int, s: int, h: int, g: int, d: int, d_v: int, window: int = 0, sink: int = 0) -> Call:
-    return lambda make: (make(1, t, h, d), make(1, s, g, d), make(1, s, g, d_v), window, sink, 0, 0.1)
+def _attention(
+    t: int, s: int, h: int, g: int, d: int, d_v: int, window: int = 0, sink: int = 0
+) -> Call:
+    return lambda make: (
+        make(1, t, h, d),
+        make(1, s, g, d),
+        make(1, s, g, d_v),
+        window,
+        sink,
+        0,
+        0.1,
+    )
 
 
 def _attention_step(s: int, h: int, g: int, d: int) -> Call:
-    return lambda make: (make(1, 1, h, d), make(1, s, g, d), make(1, s, g, d), torch.ones((), dtype=torch.long), 0.1)
+    return lambda make: (
+        make(1, 1, h, d),
+        make(1, s, g, d),
+        make(1, s, g, d),
+        torch.ones((), dtype=torch.long),
+        0.1,
+    )
 
 
 def _selective_scan(t: int, e: int, n: int) -> Call:
     f32 = torch.float32
     return lambda make: (
-        *(make(1, t, e), make(1, t, e, dtype=f32), make(e, n, dtype=f32), make(1, t, n), make(1, t, n), make(e)),
+        *(
+            make(1, t, e),
+            make(1, t, e, dtype=f32),
+            make(e, n, dtype=f32),
+            make(1, t, n),
+            make(1, t, n),
+            make(e),
+        ),
         make(1, e, n, dtype=f32),
     )
 
@@ -129,17 +189,29 @@ CALLS = {
     "ssd_step": [_ssd_step(4, 128, 128), _ssd_step(1, 1, 1)],
     "causal_conv1d": [_causal_conv1d(2, 512, 4352), _causal_conv1d(1, 1, 1)],
     "mamba2_step": [_mamba2_step(2, 32, 128, 128), _mamba2_step(1, 1, 1, 1)],
-    "gated_rms_norm": [_gated_rms_norm(512, 4096, 4096), _gated_rms_norm(512, 4096, 128), _gated_rms_norm(1, 1, 1)],
+    "gated_rms_norm": [
+        _gated_rms_norm(512, 4096, 4096),
+        _gated_rms_norm(512, 4096, 128),
+        _gated_rms_norm(1, 1, 1),
+    ],
     "rms_norm": [_rms_norm(512, 2048), _rms_norm(1, 1)],
     "branch_fusion": [_branch_fusion(512, 2048, 128), _branch_fusion(1, 1, 1)],
     "attention": [
-        *(_attention(512, 512, 8, 2, 64, 64, 64, 4), _attention(512, 512, 8, 2, 128, 128), _attention(256, 256, 8, 2, 72, 128)),
+        *(
+            _attention(512, 512, 8, 2, 64, 64, 64, 4),
+            _attention(512, 512, 8, 2, 128, 128),
+            _attention(256, 256, 8, 2, 72, 128),
+        ),
         *(_attention(1, 4096, 8, 2, 64, 64), _attention(1, 1, 1, 1, 1, 1, 1, 1)),
     ],
     "attention_step": [_attention_step(4096, 8, 2, 64), _attention_step(1, 1, 1, 1)],
     "selective_scan": [_selective_scan(1024, 1024, 16), _selective_scan(1, 1, 1)],
     "selective_scan_step": [_selective_scan(1, 1024, 16), _selective_scan(1, 1, 1)],
-    "grouped_linear": [_grouped_linear(16, 8, 1024, 512), _grouped_linear(2048, 8, 1024, 512), _grouped_linear(1, 1, 1, 1)],
+    "grouped_linear": [
+        _grouped_linear(16, 8, 1024, 512),
+        _grouped_linear(2048, 8, 1024, 512),
+        _grouped_linear(1, 1, 1, 1),
+    ],
 }
 
 
@@ -169,14 +241,20 @@ def main(names: list[str]) -> int:
             too_large.append(line)
 
     compile_only(report)
-    dtypes = [dtype for dtype in (torch.bfloat16, torch.float32) if str(dtype).removeprefix("torch.") in names]
+    dtypes = [
+        dtype
+        for dtype in (torch.bfloat16, torch.float32)
+        if str(dtype).removeprefix("torch.") in names
+    ]
     for name in [name for name in names if name in CALLS] or CALLS:
         for dtype in dtypes or (torch.bfloat16, torch.float32):
             for grad in (False, True):
                 if not grad or "triton" in dispatch.OPERATIONS[name].trains:
                     print(f"{name}, {dtype}{', with gradients' if grad else ''}", flush=True)
                     compile_operation(name, dtype, grad)
-    print(f"triton {triton.__version__}: {len(too_large)} kernels ask for more shared memory than there is")
+    print(
+        f"triton {triton.__version__}: {len(too_large)} kernels ask for more shared memory than there is"
+    )
     return bool(too_large)
 
 

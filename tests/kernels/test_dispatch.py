@@ -8,7 +8,9 @@ from tests.kernels.conftest import DEVICE
 
 
 def call(dtype: torch.dtype = torch.float32, device: str = DEVICE) -> torch.Tensor:
-    return causal_conv1d(*(torch.ones(*shape, dtype=dtype, device=device) for shape in ((1, 3, 2), (2, 4), (2,))))[0]
+    return causal_conv1d(
+        *(torch.ones(*shape, dtype=dtype, device=device) for shape in ((1, 3, 2), (2, 4), (2,)))
+    )[0]
 
 
 def test_what_ran_is_recorded_and_can_be_forgotten() -> None:
@@ -44,9 +46,14 @@ def test_a_forced_implementation_is_explained_and_ends_with_its_context() -> Non
     assert explain("cpu")["ssd"] == "eager torch, chunk by chunk"
 
 
-def test_a_forced_implementation_that_cannot_run_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_forced_implementation_that_cannot_run_is_an_error_of_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with use("causal_conv1d", "triton"):
-        with pytest.raises(RuntimeError, match=r"^causal_conv1d: triton was asked for and cannot run: torch\.float64 - triton takes .*$"):
+        with pytest.raises(
+            RuntimeError,
+            match=r"^causal_conv1d: triton was asked for and cannot run: torch\.float64 - triton takes .*$",
+        ):
             call(torch.float64)
         monkeypatch.setenv("TRITON_INTERPRET", "0")
         with pytest.raises(RuntimeError, match=r"a cpu tensor, and triton needs a CUDA device"):
@@ -55,10 +62,15 @@ def test_a_forced_implementation_that_cannot_run_is_an_error_of_one_line(monkeyp
 
 
 def test_what_does_not_exist_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"no operation is called 'conv' - there are attention"), use("conv", "triton"):
+    with (
+        pytest.raises(ValueError, match=r"no operation is called 'conv' - there are attention"),
+        use("conv", "triton"),
+    ):
         pass
     with (
-        pytest.raises(ValueError, match=r"attention has no implementation 'mamba_ssm' - it has eager, triton"),
+        pytest.raises(
+            ValueError, match=r"attention has no implementation 'mamba_ssm' - it has eager, triton"
+        ),
         use("attention", "mamba_ssm"),
     ):
         pass
@@ -67,7 +79,10 @@ def test_what_does_not_exist_is_refused() -> None:
 def test_the_environment_names_one_for_all_or_one_each() -> None:
     assert from_environment("") == {}
     assert from_environment("eager") == dict.fromkeys(OPERATIONS, "eager")
-    assert from_environment("ssd=triton, attention=eager") == {"ssd": "triton", "attention": "eager"}
+    assert from_environment("ssd=triton, attention=eager") == {
+        "ssd": "triton",
+        "attention": "eager",
+    }
     with pytest.raises(ValueError, match="no operation"):
         from_environment("scan=triton")
 
@@ -95,13 +110,22 @@ def test_eager_in_place_of_triton_says_why() -> None:
             return torch.device("cuda")
 
     x = torch.ones(1, 3, 2, dtype=torch.float64).as_subclass(OnCuda)
-    assert dispatch._choose("ssd", (x,)) == ("eager", "torch.float64 - triton takes torch.float32, torch.bfloat16, torch.float16")
+    assert dispatch._choose("ssd", (x,)) == (
+        "eager",
+        "torch.float64 - triton takes torch.float32, torch.bfloat16, torch.float16",
+    )
     wide = torch.ones(1, 1, 1, 512).as_subclass(OnCuda)
     name, reason = dispatch._choose("ssd", (wide, wide, wide, wide, wide, wide, 64, None))
-    assert (name, reason) == ("eager", "a head or state 512 wide, and 256 is the most that a program can hold")
+    assert (name, reason) == (
+        "eager",
+        "a head or state 512 wide, and 256 is the most that a program can hold",
+    )
 
 
 def test_what_a_device_cannot_run_is_said_before_any_work() -> None:
     require_forced("cpu")
-    with use("ssd", "mamba_ssm"), pytest.raises(CannotRun, match=r"^HYBRID_KERNELS: ssd=mamba_ssm - cannot run on cpu: "):
+    with (
+        use("ssd", "mamba_ssm"),
+        pytest.raises(CannotRun, match=r"^HYBRID_KERNELS: ssd=mamba_ssm - cannot run on cpu: "),
+    ):
         require_forced("cpu")

@@ -1,4 +1,5 @@
-"""What a call would launch for the largest shapes that the options allow, without memory for them; and offsets beyond 32 bits."""
+"""What a call would launch for the largest shapes that the options allow, without memory for them;
+and offsets beyond 32 bits."""
 
 import importlib
 from collections.abc import Callable
@@ -16,7 +17,15 @@ from kernels.tiles import MOST_PROGRAMS
 from tests.kernels.conftest import DEVICE
 
 BATCH, HEADS, CONTEXT = 4096, 128, 2**22
-FOLDERS = ("attention", "causal_conv1d", "gated_rms_norm", "grouped_linear", "mamba2_step", "selective_scan", "ssd")
+FOLDERS = (
+    "attention",
+    "causal_conv1d",
+    "gated_rms_norm",
+    "grouped_linear",
+    "mamba2_step",
+    "selective_scan",
+    "ssd",
+)
 
 
 def make(*shape: int, dtype: torch.dtype = torch.bfloat16, grad: bool = False) -> Tensor:
@@ -69,7 +78,20 @@ def launch_mamba2_step(b: int, t: int) -> None:
     h, p, n = HEADS, 64, 128
     c = h * p + 2 * n
     state = make(b, h, p, n, dtype=torch.float32)
-    mamba2_step(make(b, h * p + c + h), make(b, 3, c), state, make(c, 4), make(c), make(h), make(h), make(h), 1, None, True, 0.0)
+    mamba2_step(
+        make(b, h * p + c + h),
+        make(b, 3, c),
+        state,
+        make(c, 4),
+        make(c),
+        make(h),
+        make(h),
+        make(h),
+        1,
+        None,
+        True,
+        0.0,
+    )
 
 
 def launch_attention(b: int, t: int) -> None:
@@ -83,7 +105,9 @@ def launch_attention(b: int, t: int) -> None:
 def launch_conv(b: int, t: int) -> None:
     from kernels.causal_conv1d.triton_kernel import causal_conv1d
 
-    y, _ = causal_conv1d(make(b, t, HEADS * 64, grad=True), make(HEADS * 64, 4), make(HEADS * 64), None)
+    y, _ = causal_conv1d(
+        make(b, t, HEADS * 64, grad=True), make(HEADS * 64, 4), make(HEADS * 64), None
+    )
     y.backward(torch.empty_like(y))
 
 
@@ -92,14 +116,31 @@ def launch_scan(b: int, t: int) -> None:
 
     f32, e, n = torch.float32, HEADS * 64, 16
     x = make(b, t, e, grad=True)
-    y, _ = selective_scan(x, make(b, t, e, dtype=f32), make(e, n, dtype=f32), make(b, t, n), make(b, t, n), make(e), None)
+    y, _ = selective_scan(
+        x,
+        make(b, t, e, dtype=f32),
+        make(e, n, dtype=f32),
+        make(b, t, n),
+        make(b, t, n),
+        make(e),
+        None,
+    )
     y.backward(torch.empty_like(y))
 
 
-LAUNCHES = [launch_ssd, launch_ssd_step, launch_mamba2_step, launch_attention, launch_conv, launch_scan]
+LAUNCHES = [
+    launch_ssd,
+    launch_ssd_step,
+    launch_mamba2_step,
+    launch_attention,
+    launch_conv,
+    launch_scan,
+]
 
 
-@pytest.mark.parametrize(("batch", "context"), [(BATCH, 1), (BATCH, 4096), (1, CONTEXT), (3, CONTEXT)])
+@pytest.mark.parametrize(
+    ("batch", "context"), [(BATCH, 1), (BATCH, 4096), (1, CONTEXT), (3, CONTEXT)]
+)
 @pytest.mark.parametrize("launch", LAUNCHES, ids=lambda launch: launch.__name__)
 def test_the_largest_shapes_that_are_allowed_make_grids_that_cuda_launches(
     launch: Callable[[int, int], None], batch: int, context: int, grids: dict[str, tuple[int, ...]]
@@ -117,8 +158,14 @@ def test_what_no_grid_holds_is_said_before_it_is_launched() -> None:
     from kernels.selective_scan.triton_kernel import selective_scan_limit
 
     many = make(MOST_PROGRAMS + 1, 1, 8)
-    assert causal_conv1d_limit(many, make(8, 4)) == "65,536 sequences, and a grid's axis has 65,535 programs at most"
-    assert selective_scan_limit(many) == "65,536 sequences, and a grid's axis has 65,535 programs at most"
+    assert (
+        causal_conv1d_limit(many, make(8, 4))
+        == "65,536 sequences, and a grid's axis has 65,535 programs at most"
+    )
+    assert (
+        selective_scan_limit(many)
+        == "65,536 sequences, and a grid's axis has 65,535 programs at most"
+    )
     y = make(1, 1, 2 * MOST_PROGRAMS)
     assert gated_rms_norm_limit(y, y, make(2 * MOST_PROGRAMS), 1e-5, 1) is not None
     assert gated_rms_norm_limit(y, y, make(2 * MOST_PROGRAMS), 1e-5, 2) is None
@@ -130,7 +177,9 @@ FAR = 2**30  # elements between two heads: the third begins where 32 bits end
 def far_apart(x: Tensor) -> Tensor:
     """x [b, T, heads, D] with its heads FAR apart, in memory of which little is touched."""
     b, t, heads, d = x.shape
-    far = torch.empty((heads - 1) * FAR + b * t * d, dtype=x.dtype).as_strided(x.shape, (t * d, d, FAR, 1))
+    far = torch.empty((heads - 1) * FAR + b * t * d, dtype=x.dtype).as_strided(
+        x.shape, (t * d, d, FAR, 1)
+    )
     return far.copy_(x)
 
 
@@ -142,8 +191,12 @@ def test_heads_that_lie_far_apart_are_read_where_they_are(rng: torch.Generator) 
     x, q = (torch.randn(1, 3, 3, 16, generator=rng).half() for _ in range(2))
     far = far_apart(x)
     near = attention_reference(q, x, x, scale=0.2)
-    torch.testing.assert_close(attention(q, far, far, 0, 0, 0, 0.2).double(), near, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(
+        attention(q, far, far, 0, 0, 0, 0.2).double(), near, atol=2e-3, rtol=2e-3
+    )
     dt, A = torch.rand(1, 3, 3, generator=rng), -torch.rand(3, generator=rng)
     B, C = (torch.randn(1, 3, 1, 16, generator=rng).half() for _ in range(2))
     rest = dt, A, B, C, torch.ones(3)
-    torch.testing.assert_close(ssd(far, *rest, 16, None)[0].double(), ssd_reference(x, *rest)[0], atol=1e-2, rtol=1e-2)
+    torch.testing.assert_close(
+        ssd(far, *rest, 16, None)[0].double(), ssd_reference(x, *rest)[0], atol=1e-2, rtol=1e-2
+    )

@@ -37,7 +37,14 @@ class Case(NamedTuple):
         conv_state, weight, bias = (random(rng, *shape, dtype=dtype) for shape in conv)
         ssm_state = random(rng, 2, self.h, self.p, self.n, dtype=self.held)
         row = random(rng, 2, channels + self.h + (0 if self.shared else d), dtype=dtype)
-        return [row, conv_state, ssm_state, weight, bias, *(random(rng, self.h, dtype=dtype) for _ in range(3))]
+        return [
+            row,
+            conv_state,
+            ssm_state,
+            weight,
+            bias,
+            *(random(rng, self.h, dtype=dtype) for _ in range(3)),
+        ]
 
 
 CASES = [
@@ -52,18 +59,25 @@ CASES = [
 ]
 
 
-def stepped(f: object, case: Case, tensors: list[Tensor], rows: list[Tensor], shared: list[Tensor | None]) -> tuple[Tensor, Tensor, Tensor]:
+def stepped(
+    f: object, case: Case, tensors: list[Tensor], rows: list[Tensor], shared: list[Tensor | None]
+) -> tuple[Tensor, Tensor, Tensor]:
     """Several tokens on copies of the states: outputs and both states."""
     conv, ssm = (state.clone() for state in tensors[1:3])
     options = {"n_groups": case.g, "gated": case.gated, "dt_min": case.dt_min}
-    ys = [f(row, conv, ssm, *tensors[3:], shared_x=x, **options) for row, x in zip(rows, shared, strict=True)]  # type: ignore[operator]
+    ys = [
+        f(row, conv, ssm, *tensors[3:], shared_x=x, **options)
+        for row, x in zip(rows, shared, strict=True)
+    ]  # type: ignore[operator]
     return torch.stack(ys), conv, ssm
 
 
 @pytest.mark.parametrize("implementation", ["eager", "triton"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_steps_follow_the_reference(case: Case, dtype: torch.dtype, implementation: str, rng: torch.Generator) -> None:
+def test_steps_follow_the_reference(
+    case: Case, dtype: torch.dtype, implementation: str, rng: torch.Generator
+) -> None:
     tensors = case.tensors(rng, dtype)
     rows = [random(rng, *tensors[0].shape, dtype=dtype) for _ in range(3)]
     shared = [random(rng, 2, case.h * case.p, dtype=dtype) if case.shared else None for _ in rows]
@@ -95,7 +109,9 @@ def test_the_reference_is_a_convolution_then_the_scan_then_the_gate(rng: torch.G
 def test_refuses_shapes_that_do_not_fit_and_names_them(wrong: int, rng: torch.Generator) -> None:
     tensors = Case().tensors(rng)
     tensors[wrong] = torch.cat([tensors[wrong]] * 2)
-    with pytest.raises(ValueError, match=r"^mamba2_step: zxbcdt .* and 1 groups do not fit together$"):
+    with pytest.raises(
+        ValueError, match=r"^mamba2_step: zxbcdt .* and 1 groups do not fit together$"
+    ):
         mamba2_step(*tensors, n_groups=1)
 
 
@@ -104,5 +120,9 @@ def test_flops_are_those_of_the_convolution_and_of_the_scan(rng: torch.Generator
     with FlopCounterMode(display=False) as counter:
         y = mamba2_step(*tensors, n_groups=1)
     expected = 2 * (2 * 4 * 26 + 5 * 4 * 5 * 3)
-    assert counter.get_total_flops() == expected == FORMULAS["hybrid::mamba2_step"](*(x.shape for x in tensors), 1, None, True, 0.0)
+    assert (
+        counter.get_total_flops()
+        == expected
+        == FORMULAS["hybrid::mamba2_step"](*(x.shape for x in tensors), 1, None, True, 0.0)
+    )
     assert y.shape == (2, 20)

@@ -1,4 +1,5 @@
-"""mamba-ssm's kernels need a CUDA device; what is tested anywhere is that they are given what they expect, on its own references."""
+"""mamba-ssm's kernels need a CUDA device; what is tested anywhere is that they are given what they
+expect, on its own references."""
 
 from typing import Any
 
@@ -13,11 +14,18 @@ from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradient
 from tests.kernels.test_ssd import INPUTS, Case
 
 
-def test_the_operations_get_what_their_references_take(mamba_ssm: Any, monkeypatch: pytest.MonkeyPatch, rng: torch.Generator) -> None:
-    def scan(*args: Tensor, D: Tensor, initial_states: None, return_final_states: bool) -> tuple[Tensor, Tensor]:
+def test_the_operations_get_what_their_references_take(
+    mamba_ssm: Any, monkeypatch: pytest.MonkeyPatch, rng: torch.Generator
+) -> None:
+    def scan(
+        *args: Tensor, D: Tensor, initial_states: None, return_final_states: bool
+    ) -> tuple[Tensor, Tensor]:
         return mamba_ssm.ssd_chunk_scan_combined_ref(*args, D=D), torch.zeros(1)
 
-    operations = {"mamba_chunk_scan_combined": scan, "selective_state_update": mamba_ssm.selective_state_update_ref}
+    operations = {
+        "mamba_chunk_scan_combined": scan,
+        "selective_state_update": mamba_ssm.selective_state_update_ref,
+    }
     monkeypatch.setattr(mamba_ssm_kernel, "operation", lambda module, name: operations[name])
     x, dt, A, B, C, D, state = Case(32, 16, g=2).tensors(rng)
     y, after = mamba_ssm_kernel.ssd(x, dt, A, B, C, D, 16, None)
@@ -31,9 +39,17 @@ def test_the_operations_get_what_their_references_take(mamba_ssm: Any, monkeypat
 
 def test_a_cpu_and_a_small_chunk_are_refused(rng: torch.Generator) -> None:
     *tensors, _ = Case(4, 8).tensors(rng, torch.float32)
-    with use("ssd", "mamba_ssm"), pytest.raises(RuntimeError, match=r"^ssd: mamba_ssm was asked for and cannot run: .*CUDA device$"):
+    with (
+        use("ssd", "mamba_ssm"),
+        pytest.raises(
+            RuntimeError, match=r"^ssd: mamba_ssm was asked for and cannot run: .*CUDA device$"
+        ),
+    ):
         ssd(*tensors, chunk_size=16)
-    assert mamba_ssm_kernel.ssd_limit(*tensors, 8, None) == "chunk size 8 - mamba_ssm takes 16 and more"
+    assert (
+        mamba_ssm_kernel.ssd_limit(*tensors, 8, None)
+        == "chunk size 8 - mamba_ssm takes 16 and more"
+    )
     assert mamba_ssm_kernel.ssd_limit(*tensors, 256, None) is None
 
 

@@ -9,7 +9,8 @@ from tests.kernels.test_attention import GAP, Case
 
 pytestmark = pytest.mark.usefixtures("nan_filled")
 
-# One query, several tiles, groups, unlike and odd widths, more keys than queries; windows that leave out whole tiles, sinks, gaps.
+# One query, several tiles, groups, unlike and odd widths, more keys than queries; windows that
+# leave out whole tiles, sinks, gaps.
 CASES = [
     Case(1, 1),
     Case(7, 7, g=4),
@@ -34,7 +35,12 @@ def run(case: Case, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_equals_the_reference(case: Case, rng: torch.Generator) -> None:
     tensors = on_device(case.tensors(rng, torch.float32))
-    assert_agree("out", run(case, *tensors), reference.attention(*tensors, **case.mask), TOLERANCE[torch.float32])
+    assert_agree(
+        "out",
+        run(case, *tensors),
+        reference.attention(*tensors, **case.mask),
+        TOLERANCE[torch.float32],
+    )
 
 
 @pytest.mark.parametrize("case", [CASES[2], CASES[7]], ids=str)
@@ -47,7 +53,14 @@ def test_is_near_the_reference_in_bfloat16(case: Case, rng: torch.Generator) -> 
 
 @pytest.mark.parametrize("splits", [2, 5])
 @pytest.mark.parametrize(
-    "case", [Case(1, 300, h=6), Case(1, 300, window=20, sink=3), Case(3, 20), Case(2, 150, window=100, sink=40)], ids=str
+    "case",
+    [
+        Case(1, 300, h=6),
+        Case(1, 300, window=20, sink=3),
+        Case(3, 20),
+        Case(2, 150, window=100, sink=40),
+    ],
+    ids=str,
 )
 def test_splitting_the_keys_changes_nothing(case: Case, splits: int, rng: torch.Generator) -> None:
     """Also where a split is left without any key."""
@@ -59,21 +72,39 @@ def test_splitting_the_keys_changes_nothing(case: Case, splits: int, rng: torch.
     assert_agree("out", out, reference.attention(q, k, v, **case.mask), TOLERANCE[torch.float32])
 
 
-@pytest.mark.parametrize("case", [CASES[4], CASES[2], CASES[3], CASES[6], CASES[8], CASES[10], GAP[0], GAP[2]], ids=str)
+@pytest.mark.parametrize(
+    "case", [CASES[4], CASES[2], CASES[3], CASES[6], CASES[8], CASES[10], GAP[0], GAP[2]], ids=str
+)
 def test_has_the_gradients_of_the_reference(case: Case, rng: torch.Generator) -> None:
     tensors = on_device(case.tensors(rng, torch.float32))
-    assert_gradients_agree("q k v", lambda *x: run(case, *x), lambda *x: reference.attention(*x, **case.mask), tensors, rng, 1e-4)
+    assert_gradients_agree(
+        "q k v",
+        lambda *x: run(case, *x),
+        lambda *x: reference.attention(*x, **case.mask),
+        tensors,
+        rng,
+        1e-4,
+    )
 
 
 def test_is_near_the_gradients_of_the_reference_in_bfloat16(rng: torch.Generator) -> None:
     case = CASES[7]
     tensors = on_device(case.tensors(rng, torch.bfloat16))
-    assert_gradients_agree("q k v", lambda *x: run(case, *x), lambda *x: reference.attention(*x, **case.mask), tensors, rng, 2e-2)
+    assert_gradients_agree(
+        "q k v",
+        lambda *x: run(case, *x),
+        lambda *x: reference.attention(*x, **case.mask),
+        tensors,
+        rng,
+        2e-2,
+    )
 
 
 @pytest.mark.parametrize("length", [1, 20, 300])
 @pytest.mark.parametrize("splits", [1, 5])
-def test_a_step_sees_the_slots_that_hold_tokens_and_no_other(length: int, splits: int, rng: torch.Generator) -> None:
+def test_a_step_sees_the_slots_that_hold_tokens_and_no_other(
+    length: int, splits: int, rng: torch.Generator
+) -> None:
     from kernels.attention.triton_kernel import _attend
 
     q, k, v = on_device(Case(1, 300, h=6, d_v=10).tensors(rng, torch.float32))
@@ -92,7 +123,12 @@ def test_a_step_reads_a_narrower_cache(narrow: torch.dtype, rng: torch.Generator
     for implementation in ("triton", "eager"):
         with use("attention_step", implementation):
             out = attention_step(q, k, v, torch.tensor(33, device=q.device))
-        assert_agree("out", out, reference.attention(q, k[:, :33].float(), v[:, :33].float()), TOLERANCE[torch.float32])
+        assert_agree(
+            "out",
+            out,
+            reference.attention(q, k[:, :33].float(), v[:, :33].float()),
+            TOLERANCE[torch.float32],
+        )
 
 
 def test_reads_a_cache_in_place(rng: torch.Generator) -> None:
@@ -100,4 +136,9 @@ def test_reads_a_cache_in_place(rng: torch.Generator) -> None:
     q, k, v = on_device(Case(2, 40).tensors(rng, torch.float32))
     with use("attention", "triton"):
         out = attention(q, k[:, :30], v[:, :30], scale=0.3)
-    assert_agree("out", out, reference.attention(q, k[:, :30], v[:, :30], scale=0.3), TOLERANCE[torch.float32])
+    assert_agree(
+        "out",
+        out,
+        reference.attention(q, k[:, :30], v[:, :30], scale=0.3),
+        TOLERANCE[torch.float32],
+    )

@@ -1,4 +1,5 @@
-"""Every Triton kernel compiles for an H100, which needs none. In a process of its own: here the interpreter may have the kernels."""
+"""Every Triton kernel compiles for an H100, which needs none. In a process of its own: here the
+interpreter may have the kernels."""
 
 import os
 import subprocess

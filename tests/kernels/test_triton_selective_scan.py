@@ -4,11 +4,23 @@ from torch import Tensor
 
 from kernels import use
 from kernels.selective_scan import reference, selective_scan, selective_scan_step
-from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, on_device, token_by_token
+from tests.kernels.against_truth import (
+    TOLERANCE,
+    assert_agree,
+    assert_gradients_agree,
+    on_device,
+    token_by_token,
+)
 from tests.kernels.test_selective_scan import INPUTS, Case
 
 pytestmark = pytest.mark.usefixtures("nan_filled")
-CASES = [Case(1), Case(1, state=True), Case(9, 40, 16, state=True), Case(23, 1, 1), Case(23, 5, 17, state=True)]
+CASES = [
+    Case(1),
+    Case(1, state=True),
+    Case(9, 40, 16, state=True),
+    Case(23, 1, 1),
+    Case(23, 5, 17, state=True),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -55,22 +67,30 @@ def test_has_the_gradients_of_the_recurrence(case: Case, rng: torch.Generator) -
         x, dt, A, *rest = tensors[:6]
         with use("selective_scan", "triton"):
             leaves = [v.requires_grad_() for v in (x, dt, A)]
-            assert torch.autograd.grad(selective_scan(*leaves, *rest)[0].sum(), A)[0].abs().max() == 0
+            assert (
+                torch.autograd.grad(selective_scan(*leaves, *rest)[0].sum(), A)[0].abs().max() == 0
+            )
         return
     tensors = tensors if case.state else tensors[:6]
     names = INPUTS if case.state else INPUTS.removesuffix(" state")
-    assert_gradients_agree(names, lambda *v: run(case, v), lambda *v: truth(case, v), tensors, rng, 1e-4)  # type: ignore[arg-type]
+    assert_gradients_agree(
+        names, lambda *v: run(case, v), lambda *v: truth(case, v), tensors, rng, 1e-4
+    )  # type: ignore[arg-type]
 
 
 def test_is_near_the_gradients_of_the_recurrence_in_bfloat16(rng: torch.Generator) -> None:
     case = Case(11, 5, 4, state=True)
     tensors = on_device(case.tensors(rng, torch.bfloat16))
-    assert_gradients_agree(INPUTS, lambda *v: run(case, v), lambda *v: truth(case, v), tensors, rng, 2e-2)  # type: ignore[arg-type]
+    assert_gradients_agree(
+        INPUTS, lambda *v: run(case, v), lambda *v: truth(case, v), tensors, rng, 2e-2
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("held", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("case", [Case(3, state=True), Case(3, 40, 17, state=True)], ids=str)
-def test_steps_follow_the_recurrence_and_update_the_state_in_place(case: Case, held: torch.dtype, rng: torch.Generator) -> None:
+def test_steps_follow_the_recurrence_and_update_the_state_in_place(
+    case: Case, held: torch.dtype, rng: torch.Generator
+) -> None:
     tensors = on_device(case.tensors(rng, torch.float32))
     tensors[6] = tensors[6].to(held)
     expected = truth(case, tensors)

@@ -1,4 +1,5 @@
-"""The profile in this process: what fits, how it prefills, what a token's energy is. Clocks and meters are given, none is asked."""
+"""The profile in this process: what fits, how it prefills, what a token's energy is. Clocks and
+meters are given, none is asked."""
 
 import sys
 import weakref
@@ -24,25 +25,46 @@ from hybrid_core.live.profiling.job import DoesNotFit
 from hybrid_core.live.profiling.live_memory import LiveTensors
 from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.live.profiling.profile import Profile
-from hybrid_core.live.profiling.room import SMALLEST_CHUNK, chunk_activations, measurable, prefill_plan
+from hybrid_core.live.profiling.room import (
+    SMALLEST_CHUNK,
+    chunk_activations,
+    measurable,
+    prefill_plan,
+)
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from tests.designs import design, widened
 from tests.live.test_modules import VARIANTS
 
 CPU = torch.device("cpu")
-OPTIONS = ProfileOptions(device="cpu", budget_s=600, dtype="fp32", kv_cache_dtype="fp32", batch_size=2, prompt_len=300, totals=(400, 512))
+OPTIONS = ProfileOptions(
+    device="cpu",
+    budget_s=600,
+    dtype="fp32",
+    kv_cache_dtype="fp32",
+    batch_size=2,
+    prompt_len=300,
+    totals=(400, 512),
+)
 
 
 @pytest.fixture(autouse=True)
 def no_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a device's ceilings are does not matter here, and measuring them takes a second."""
-    rates = {"flops_per_s": 1e9, "bytes_per_s": 1e9, "dtype": "fp32", "matrix": 256, "fp32_times": 1.0}
+    rates = {
+        "flops_per_s": 1e9,
+        "bytes_per_s": 1e9,
+        "dtype": "fp32",
+        "matrix": 256,
+        "fp32_times": 1.0,
+    }
     monkeypatch.setattr(Calibration, "peak_and_bandwidth", lambda self: rates)
     monkeypatch.setattr(profiling, "trace", lambda spec, seq_len: {})
 
 
-def profiled(spec: ArchSpec, options: ProfileOptions = OPTIONS, energy: EnergyLog | None = None) -> dict[str, dict[str, Any]]:
+def profiled(
+    spec: ArchSpec, options: ProfileOptions = OPTIONS, energy: EnergyLog | None = None
+) -> dict[str, dict[str, Any]]:
     """The parts of a run."""
     parts: dict[str, dict[str, Any]] = {}
     Profile(spec, options, parts.__setitem__, lambda fraction, message: None, energy).run()
@@ -75,7 +97,9 @@ def needed(spec: ArchSpec, options: ProfileOptions) -> int:
     return int(memory(spec, options.workload(min(options.totals))).total)
 
 
-def test_a_design_with_room_for_one_and_a_half_times_its_need_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_design_with_room_for_one_and_a_half_times_its_need_is_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     need = needed(HEAVY, OPTIONS)
     room = Room(int(1.5 * need), monkeypatch)
     parts = profiled(HEAVY)
@@ -84,14 +108,21 @@ def test_a_design_with_room_for_one_and_a_half_times_its_need_is_measured(monkey
     assert parts["generation"]["not_measured"] == [] and parts["prefill"]["chunk_tokens"] is None
 
 
-def test_a_design_without_room_for_its_need_is_refused_before_anything_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_design_without_room_for_its_need_is_refused_before_anything_is_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     room = Room(4 * model_costs(HEAVY).params().total, monkeypatch)
-    with pytest.raises(DoesNotFit, match=r"^small-AM at batch 2, 400 tokens: needs [\d.]+ MiB, [\d.]+ MiB are available"):
+    with pytest.raises(
+        DoesNotFit,
+        match=r"^small-AM at batch 2, 400 tokens: needs [\d.]+ MiB, [\d.]+ MiB are available",
+    ):
         profiled(HEAVY)
     assert room.built == 0
 
 
-def test_memory_that_is_gone_after_the_build_is_a_refusal_with_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_is_gone_after_the_build_is_a_refusal_with_numbers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     room = Room(2 * needed(HEAVY, OPTIONS), monkeypatch)
     first = room._build
 
@@ -101,12 +132,16 @@ def test_memory_that_is_gone_after_the_build_is_a_refusal_with_numbers(monkeypat
         return model
 
     monkeypatch.setattr(profiling, "build", build_and_lose)
-    with pytest.raises(DoesNotFit, match=r"beside its weights: needs [\d.]+ MiB, 0\.0 MiB are available"):
+    with pytest.raises(
+        DoesNotFit, match=r"beside its weights: needs [\d.]+ MiB, 0\.0 MiB are available"
+    ):
         profiled(HEAVY)
 
 
 def test_a_prompt_beyond_every_total_is_one_line() -> None:
-    with pytest.raises(SpecError, match=r"^prompt_len: 513 - must be at most the longest of totals \(512\)$"):
+    with pytest.raises(
+        SpecError, match=r"^prompt_len: 513 - must be at most the longest of totals \(512\)$"
+    ):
         profiled(design("A"), OPTIONS.model_copy(update={"prompt_len": 513}))
 
 
@@ -114,13 +149,21 @@ def test_a_prompt_beyond_every_total_is_one_line() -> None:
 
 
 PROMPT = 600
-DTYPES = [("fp32", "fp32", "fp32"), ("fp32", "bf16", "fp32"), ("bf16", "bf16", "bf16"), ("bf16", "fp8", "fp16")]
+DTYPES = [
+    ("fp32", "fp32", "fp32"),
+    ("fp32", "bf16", "fp32"),
+    ("bf16", "bf16", "bf16"),
+    ("bf16", "fp8", "fp16"),
+]
 
 
 @pytest.mark.parametrize("dtypes", DTYPES, ids="-".join)
 @pytest.mark.parametrize("spec", VARIANTS.values(), ids=VARIANTS)
-def test_a_chunk_holds_no_more_than_the_closed_form_says(spec: ArchSpec, dtypes: tuple[str, str, str]) -> None:
-    """Seen operation by operation on the live model. 2^15 bytes are let through: small tensors that the closed form leaves out."""
+def test_a_chunk_holds_no_more_than_the_closed_form_says(
+    spec: ArchSpec, dtypes: tuple[str, str, str]
+) -> None:
+    """Seen operation by operation on the live model. 2^15 bytes are let through: small tensors that
+    the closed form leaves out."""
     assert live_bytes_of_a_chunk(spec, dtypes) <= _said(spec, dtypes) + 2**15
 
 
@@ -137,11 +180,14 @@ def _said(spec: ArchSpec, dtypes: tuple[str, str, str]) -> int:
 
 def _work(dtypes: tuple[str, str, str]) -> Workload:
     weights, kv, state = dtypes
-    return Workload(batch_size=2, context_len=PROMPT, weight_dtype=weights, kv_cache_dtype=kv, state_dtype=state)
+    return Workload(
+        batch_size=2, context_len=PROMPT, weight_dtype=weights, kv_cache_dtype=kv, state_dtype=state
+    )
 
 
 def live_bytes_of_a_chunk(spec: ArchSpec, dtypes: tuple[str, str, str]) -> int:
-    """The most that a prefill of two prompts in chunks of 128 tokens holds beside weights and cache."""
+    """The most that a prefill of two prompts in chunks of 128 tokens holds beside weights and
+    cache."""
     weights, kv, state = dtypes
     Rope.forget()
     model = build(spec, dtype=TORCH_DTYPES[weights])
@@ -153,25 +199,42 @@ def live_bytes_of_a_chunk(spec: ArchSpec, dtypes: tuple[str, str, str]) -> int:
 
 
 def test_the_largest_chunk_that_fits_is_taken() -> None:
-    spec, work = design("AM"), Workload(batch_size=2, context_len=PROMPT, weight_dtype="fp32", kv_cache_dtype="fp32")
+    spec, work = (
+        design("AM"),
+        Workload(batch_size=2, context_len=PROMPT, weight_dtype="fp32", kv_cache_dtype="fp32"),
+    )
     costs = model_costs(spec)
-    # Keys and values: 2 sequences x 600 tokens x 2 heads x (8 + 8) x 4 bytes; 2 states 4 x 16 x 8 and 2 x 3 rows of 64 + 2 x 8.
+    # Keys and values: 2 sequences x 600 tokens x 2 heads x (8 + 8) x 4 bytes; 2 states 4 x 16 x 8
+    # and 2 x 3 rows of 64 + 2 x 8.
     cache = 2 * 600 * 2 * 16 * 4 + 2 * 4 * 16 * 8 * 4 + 2 * 3 * 80 * 4
     at_once = prefill_plan(spec, work, 2**40).activations
-    needs = {tokens: chunk_activations(costs, work, tokens, PROMPT) for tokens in (64, 128, 256, 512)}
+    needs = {
+        tokens: chunk_activations(costs, work, tokens, PROMPT) for tokens in (64, 128, 256, 512)
+    }
     assert prefill_plan(spec, work, cache + at_once) == (None, at_once, at_once)
     assert needs[64] < needs[128] < needs[256] < at_once
     assert prefill_plan(spec, work, cache + needs[256]) == (256, needs[256], at_once)
     assert prefill_plan(spec, work, cache + needs[256] - 1) == (128, needs[128], at_once)
-    with pytest.raises(DoesNotFit, match=r"small-AM at batch 2, prompt 600: 64 tokens at a time need .* beside the weights"):
+    with pytest.raises(
+        DoesNotFit,
+        match=r"small-AM at batch 2, prompt 600: 64 tokens at a time need .* beside the weights",
+    ):
         prefill_plan(spec, work, cache + needs[64] - 1)
     assert measurable(spec, work, cache + needs[64], weights_loaded=True) is None
 
 
-def test_a_profile_whose_prompt_does_not_fit_at_once_prefills_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profile_whose_prompt_does_not_fit_at_once_prefills_in_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     spec, work = HEAVY, OPTIONS.workload(300)
-    weights, cache = 4 * model_costs(spec).params().total, int(memory(spec, OPTIONS.workload(512)).cache)
-    Room(weights + cache + chunk_activations(model_costs(spec), work, SMALLEST_CHUNK, 300), monkeypatch)
+    weights, cache = (
+        4 * model_costs(spec).params().total,
+        int(memory(spec, OPTIONS.workload(512)).cache),
+    )
+    Room(
+        weights + cache + chunk_activations(model_costs(spec), work, SMALLEST_CHUNK, 300),
+        monkeypatch,
+    )
     pieces = calls_of_the_model(monkeypatch)
     parts = profiled(spec)
     assert parts["prefill"]["chunk_tokens"] == 64 and parts["prefill"]["prompt_len"] == 300
@@ -197,22 +260,38 @@ def calls_of_the_model(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize("budget_s", [0.0, 2.0, 40.0])
-def test_a_call_that_compiles_is_never_the_figure(budget_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_that_compiles_is_never_the_figure(
+    budget_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock, seconds = Clock(), iter([30.0])  # the first call of each work compiles
     monkeypatch.setattr("hybrid_core.live.profiling.throughput.time.perf_counter", clock)
     timing = throughput.prefill(lambda: clock.sleep(next(seconds, 1.5)), CPU, budget_s)
     assert set(timing.seconds) == {1.5}
-    assert len(timing.seconds) == (5 if budget_s == 40.0 else 1)  # 30 s of the budget are spent before anything is counted
+    assert len(timing.seconds) == (
+        5 if budget_s == 40.0 else 1
+    )  # 30 s of the budget are spent before anything is counted
 
 
-@pytest.mark.parametrize(("token_s", "affordable"), [(0.0, (4, 8192)), (1e-4, (4, 8192)), (3e-4, (1, 8192)), (1e-2, (1, 256))])
+@pytest.mark.parametrize(
+    ("token_s", "affordable"),
+    [(0.0, (4, 8192)), (1e-4, (4, 8192)), (3e-4, (1, 8192)), (1e-2, (1, 256))],
+)
 def test_the_prompt_is_cut_by_what_tokens_take_not_by_what_a_call_takes(
     token_s: float, affordable: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call takes 10 ms however short it is: 64 tokens alone would say 0.16 ms a token, 5 s for 4 x 8192 of them, twice."""
+    """A call takes 10 ms however short it is: 64 tokens alone would say 0.16 ms a token, 5 s for 4
+    x 8192 of them, twice."""
     lengths: list[int] = []
-    monkeypatch.setattr(throughput, "prefill_work", lambda model, batch, length, *how: lengths.append(length) or list)
-    monkeypatch.setattr(throughput, "prefill", lambda work, device, budget_s: throughput.Timing([0.01 + token_s * lengths[-1]]))
+    monkeypatch.setattr(
+        throughput,
+        "prefill_work",
+        lambda model, batch, length, *how: lengths.append(length) or list,
+    )
+    monkeypatch.setattr(
+        throughput,
+        "prefill",
+        lambda work, device, budget_s: throughput.Timing([0.01 + token_s * lengths[-1]]),
+    )
     monkeypatch.setattr(Profile, "_activations", lambda self, model, length: None)
     options = OPTIONS.model_copy(update={"batch_size": 4, "prompt_len": 8192, "totals": (16384,)})
     run = Profile(design("A"), options, lambda name, data: None, lambda fraction, message: None)
@@ -221,7 +300,9 @@ def test_the_prompt_is_cut_by_what_tokens_take_not_by_what_a_call_takes(
 
 def test_what_is_timed_asks_for_no_gradients() -> None:
     seen = []
-    timing = throughput.repeat(lambda: seen.append(torch.is_grad_enabled()), CPU, 1.0, most=3, least=2)
+    timing = throughput.repeat(
+        lambda: seen.append(torch.is_grad_enabled()), CPU, 1.0, most=3, least=2
+    )
     assert seen == [False] * (1 + len(timing.seconds))
 
 
@@ -257,18 +338,28 @@ def test_a_live_cache_is_gone_before_the_next_is_made(monkeypatch: pytest.Monkey
 def test_states_are_in_the_dtype_asked_for_else_the_designs_else_the_weights(
     own: str | None, asked: str | None, weights: str, used: str, width: int
 ) -> None:
-    options = OPTIONS.model_copy(update={"dtype": weights, "kv_cache_dtype": "bf16", "state_dtype": asked})
+    options = OPTIONS.model_copy(
+        update={"dtype": weights, "kv_cache_dtype": "bf16", "state_dtype": asked}
+    )
     parts = profiled(design("M", state_dtype=own), options)
     assert parts["environment"]["state_dtype"] == used
     # A state of 4 heads x 16 x 8, and 3 rows of 64 + 2 x 8 channels in the weights' dtype.
     conv_width = 4 if weights == "fp32" else 2
-    assert {row["live_bytes"] for row in parts["cache"]["rows"]} == {4 * 16 * 8 * width + 3 * 80 * conv_width}
+    assert {row["live_bytes"] for row in parts["cache"]["rows"]} == {
+        4 * 16 * 8 * width + 3 * 80 * conv_width
+    }
     assert all(row["live_bytes"] == row["exact_bytes"] for row in parts["cache"]["rows"])
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("state_dtype", "fp8"), ("state_dtype", "int8"), ("kv_cache_dtype", "int8"), ("kv_cache_dtype", "int4"), ("dtype", "fp8")],
+    [
+        ("state_dtype", "fp8"),
+        ("state_dtype", "int8"),
+        ("kv_cache_dtype", "int8"),
+        ("kv_cache_dtype", "int4"),
+        ("dtype", "fp8"),
+    ],
 )
 def test_a_dtype_that_the_modules_lack_is_one_line(key: str, value: str) -> None:
     with pytest.raises(SpecError, match=f"^{key}: '{value}' - .*fp32") as error:
@@ -316,7 +407,8 @@ def test_joules_per_token_are_those_between_two_readings_over_the_counted_tokens
     log.measure("decode", work, tokens=8, budget_s=10, batch_size=8, context_len=512)
     part = log.as_dict()
     assert part["idle"] == {"watts": 50.0, "seconds": 2.0, "why": None}
-    # 2 s are 20 steps of the counter, so 7 calls of 0.3 s: 2.1 s at 50 W and 7 x 4 J, over 56 tokens.
+    # 2 s are 20 steps of the counter, so 7 calls of 0.3 s: 2.1 s at 50 W and 7 x 4 J, over 56
+    # tokens.
     (row,) = part["rows"]
     assert (row["tokens"], row["why"]) == (56, None)
     assert row["seconds"] == pytest.approx(2.1) and row["joules"] == pytest.approx(133.0)
@@ -327,7 +419,9 @@ def test_a_stretch_too_short_for_the_meter_is_not_run_and_says_so() -> None:
     clock = Clock()
     log = EnergyLog(CPU, FakeMeter(clock), clock=clock, sleep=clock.sleep)
     log.idle(1.9)
-    log.measure("prefill", lambda: pytest.fail("ran"), tokens=8, budget_s=0.4, batch_size=8, context_len=512)
+    log.measure(
+        "prefill", lambda: pytest.fail("ran"), tokens=8, budget_s=0.4, batch_size=8, context_len=512
+    )
     part = log.as_dict()
     why = "the 0.4 s that the budget leaves are too short for the meter, which is updated every 0.1 s: 2 s are needed for 5%"
     assert part["rows"][0]["why"] == why and part["rows"][0]["joules_per_token"] is None
@@ -344,9 +438,14 @@ def test_a_meter_that_stands_still_or_fails_gives_no_figure() -> None:
         raise NoMeter("no energy meter: NVML says Unknown Error")
 
     broken.joules = fail  # type: ignore[method-assign]
-    for meter, why in ((still, "the meter did not move in 2.0 s"), (broken, "no energy meter: NVML says Unknown Error")):
+    for meter, why in (
+        (still, "the meter did not move in 2.0 s"),
+        (broken, "no energy meter: NVML says Unknown Error"),
+    ):
         log = EnergyLog(CPU, meter, clock=clock, sleep=clock.sleep)
-        log.measure("decode", lambda: clock.sleep(0.5), tokens=1, budget_s=5, batch_size=1, context_len=9)
+        log.measure(
+            "decode", lambda: clock.sleep(0.5), tokens=1, budget_s=5, batch_size=1, context_len=9
+        )
         assert log.as_dict()["rows"][0]["why"] == why
 
 
@@ -372,10 +471,14 @@ class Nvml(ModuleType):
 
 
 @pytest.mark.parametrize("uuid", ["aa-bb", "GPU-aa-bb"])
-def test_nvml_is_asked_by_uuid_and_counts_millijoules(uuid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nvml_is_asked_by_uuid_and_counts_millijoules(
+    uuid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nvml = Nvml("pynvml")
     monkeypatch.setitem(sys.modules, "pynvml", nvml)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuid))
+    monkeypatch.setattr(
+        torch.cuda, "get_device_properties", lambda device: SimpleNamespace(uuid=uuid)
+    )
     assert NvmlMeter(torch.device("cuda", 0)).joules() == 1234.567
     nvml.supported = False
     part = EnergyLog.of(torch.device("cuda", 0)).as_dict()
@@ -389,14 +492,25 @@ def test_a_cpu_has_no_meter_and_says_so() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["A", "AMSH"])
-def test_a_profiles_energy_is_that_of_counted_calls_alone(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each call of the model takes a second and, beside 50 W, 6 J: any other call between the readings would show in J per token."""
+def test_a_profiles_energy_is_that_of_counted_calls_alone(
+    pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call of the model takes a second and, beside 50 W, 6 J: any other call between the
+    readings would show in J per token."""
     lengths, clock = calls_of_the_model(monkeypatch), Clock()
     clock_of_calls = lambda: float(len(lengths)) + clock.now  # noqa: E731
     meter = FakeMeter(clock_of_calls, lambda: 6.0 * len(lengths))  # type: ignore[arg-type]
     log = EnergyLog(CPU, meter, clock=clock_of_calls, sleep=clock.sleep)
     part = profiled(design(pattern), OPTIONS, log)["energy"]
     assert part["idle"]["watts"] == pytest.approx(50.0)
-    rows = [(row["phase"], row["batch_size"], row["context_len"], row["tokens"]) for row in part["rows"]]
-    assert rows == [("prefill", 2, 300, 2 * 2 * 300), ("decode", 2, 300, 2 * 2), ("decode", 2, 512, 2 * 2)]  # two seconds, two calls
-    assert [row["joules_per_token"] for row in part["rows"]] == pytest.approx([56 / 600, 56 / 2, 56 / 2])
+    rows = [
+        (row["phase"], row["batch_size"], row["context_len"], row["tokens"]) for row in part["rows"]
+    ]
+    assert rows == [
+        ("prefill", 2, 300, 2 * 2 * 300),
+        ("decode", 2, 300, 2 * 2),
+        ("decode", 2, 512, 2 * 2),
+    ]  # two seconds, two calls
+    assert [row["joules_per_token"] for row in part["rows"]] == pytest.approx(
+        [56 / 600, 56 / 2, 56 / 2]
+    )

@@ -15,7 +15,15 @@ from hybrid_core.data import data_path
 from hybrid_core.live.profiling import device
 from hybrid_core.live.profiling.job import DoesNotFit
 from hybrid_core.live.retrieval import checkpoint as protocol
-from hybrid_core.live.retrieval.checkpoint import CITIES, NOISE, Haystack, Protocol, batches, checkpoint, n_right
+from hybrid_core.live.retrieval.checkpoint import (
+    CITIES,
+    NOISE,
+    Haystack,
+    Protocol,
+    batches,
+    checkpoint,
+    n_right,
+)
 from hybrid_core.live.retrieval.options import PAPER_LENGTHS, CheckpointOptions
 from hybrid_core.runs import open_store
 from hybrid_core.validation import SpecError
@@ -36,7 +44,14 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def options(folder: Path, **changes: Any) -> CheckpointOptions:
-    fields = {"path": str(folder), "device": "cpu", "dtype": "fp32", "lengths": (128, 192), "depths": (0.0, 0.5, 1.0), "trials": 3}
+    fields = {
+        "path": str(folder),
+        "device": "cpu",
+        "dtype": "fp32",
+        "lengths": (128, 192),
+        "depths": (0.0, 0.5, 1.0),
+        "trials": 3,
+    }
     return CheckpointOptions.make(**fields | changes)
 
 
@@ -52,8 +67,17 @@ def tokenizer_of(folder: Path) -> Any:
 
 def test_the_papers_lengths_depths_and_trials_are_the_defaults() -> None:
     asked = CheckpointOptions.make(path="x")
-    assert (asked.lengths[0], asked.lengths[1], asked.lengths[-1], len(asked.lengths)) == (960, 1984, 16320, 16)
-    assert asked.lengths == PAPER_LENGTHS and asked.depths == tuple(i / 10 for i in range(11)) and asked.trials == 100
+    assert (asked.lengths[0], asked.lengths[1], asked.lengths[-1], len(asked.lengths)) == (
+        960,
+        1984,
+        16320,
+        16,
+    )
+    assert (
+        asked.lengths == PAPER_LENGTHS
+        and asked.depths == tuple(i / 10 for i in range(11))
+        and asked.trials == 100
+    )
 
 
 def test_the_prompt_is_the_papers_word_for_word(folder: Path) -> None:
@@ -63,7 +87,8 @@ def test_the_prompt_is_the_papers_word_for_word(folder: Path) -> None:
         (prompt, *_) = Protocol(tokenizer, asked, NOISE).prompts(100, depth)
         text = "".join(tokenizer.convert_ids_to_tokens(list(prompt.ids)))
         found = re.fullmatch(
-            r"(?s)<context>\n(.*)\n</context>\n\nWhat is the special magic (\w+) number\?\n\nThe special magic (\w+) number is:", text
+            r"(?s)<context>\n(.*)\n</context>\n\nWhat is the special magic (\w+) number\?\n\nThe special magic (\w+) number is:",
+            text,
         )
         assert found
         context, city, again = found.groups()
@@ -80,7 +105,9 @@ def test_the_prompt_is_the_papers_word_for_word(folder: Path) -> None:
 
 
 def test_more_keys_are_more_needles_of_other_cities(folder: Path) -> None:
-    (prompt, *_) = Protocol(tokenizer_of(folder), options(folder, task="niah_multikey"), NOISE).prompts(192, 0.5)
+    (prompt, *_) = Protocol(
+        tokenizer_of(folder), options(folder, task="niah_multikey"), NOISE
+    ).prompts(192, 0.5)
     text = "".join(tokenizer_of(folder).convert_ids_to_tokens(list(prompt.ids)))
     cities = re.findall(r"special magic (\w+) number is: \d{7}", text)
     assert len(cities) == len(set(cities)) == 4
@@ -88,7 +115,10 @@ def test_more_keys_are_more_needles_of_other_cities(folder: Path) -> None:
 
 def test_a_seed_fixes_the_trials(folder: Path) -> None:
     tokenizer = tokenizer_of(folder)
-    one, same, other = (Protocol(tokenizer, options(folder, seed=seed), NOISE).prompts(128, 0.5) for seed in (1, 1, 2))
+    one, same, other = (
+        Protocol(tokenizer, options(folder, seed=seed), NOISE).prompts(128, 0.5)
+        for seed in (1, 1, 2)
+    )
     assert one == same != other
 
 
@@ -122,7 +152,12 @@ def test_an_oracle_is_right_and_an_echo_of_the_city_is_not(folder: Path) -> None
             rows = []
             for row in input_ids.tolist():
                 number = re.findall(r"\d{7}", "".join(tokenizer.convert_ids_to_tokens(row)))[0]
-                rows.append(row + tokenizer.encode(number if reads else " special magic", add_special_tokens=False))
+                rows.append(
+                    row
+                    + tokenizer.encode(
+                        number if reads else " special magic", add_special_tokens=False
+                    )
+                )
             return torch.tensor(rows)
 
         return SimpleNamespace(generate=generate)
@@ -148,20 +183,30 @@ def test_a_run_goes_on_where_it_stopped(folder: Path, monkeypatch: pytest.Monkey
     parts = run(asked)
     assert parts["checkpoint"]["resumed_cells"] == 4
     cells = parts["map"]["cells"]
-    assert [(c["context_len"], c["depth"]) for c in cells] == [(n, d) for n in (128, 192) for d in (0.0, 0.5, 1.0)]
-    assert all(c["trials"] == 3 and c["correct"] == 0 for c in cells)  # untrained: it cannot know a number
+    assert [(c["context_len"], c["depth"]) for c in cells] == [
+        (n, d) for n in (128, 192) for d in (0.0, 0.5, 1.0)
+    ]
+    assert all(
+        c["trials"] == 3 and c["correct"] == 0 for c in cells
+    )  # untrained: it cannot know a number
     assert run(options(folder, seed=1))["checkpoint"]["resumed_cells"] == 0
 
 
-def test_a_cell_that_was_cut_is_asked_again_and_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_that_was_cut_is_asked_again_and_said(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     asked = options(folder)
     whole = run(asked)["map"]["cells"]
     (kept,) = (data_path() / "niah").iterdir()
     lines = kept.read_text().splitlines()
-    kept.write_text("\n".join([*lines[:4], "[]", lines[4][:30]]))  # the last without its end, as a full disk leaves it
+    kept.write_text(
+        "\n".join([*lines[:4], "[]", lines[4][:30]])
+    )  # the last without its end, as a full disk leaves it
     parts = run(asked)
     assert parts["map"]["cells"] == whole
-    assert parts["checkpoint"]["resumed_cells"] == 4 and parts["checkpoint"]["dropped"].startswith("2 of 6 kept cells were cut")
+    assert parts["checkpoint"]["resumed_cells"] == 4 and parts["checkpoint"]["dropped"].startswith(
+        "2 of 6 kept cells were cut"
+    )
     again = run(asked)["checkpoint"]
     assert (again["resumed_cells"], again["dropped"]) == (6, None)
     store = open_store()
@@ -189,7 +234,9 @@ def test_what_is_missing_or_unknown_gets_one_line(folder: Path, tmp_path: Path) 
     assert "novel" in complaint(bare)
 
 
-def test_lengths_over_the_memory_are_refused_before_they_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lengths_over_the_memory_are_refused_before_they_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = options(folder, lengths=(128, 2**20), depths=(0.5,), trials=1)
     monkeypatch.setattr(device, "available_bytes", lambda _: 2**26)
     parts = run(asked)
@@ -200,8 +247,21 @@ def test_lengths_over_the_memory_are_refused_before_they_run(folder: Path, monke
         run(asked)
 
 
-def test_the_command_runs_the_protocol_as_a_job(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["--lengths", "128", "--trials", "2", "--dtype", "fp32", "--device", "cpu", "--task", "niah_multikey"]
+def test_the_command_runs_the_protocol_as_a_job(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [
+        "--lengths",
+        "128",
+        "--trials",
+        "2",
+        "--dtype",
+        "fp32",
+        "--device",
+        "cpu",
+        "--task",
+        "niah_multikey",
+    ]
     assert main(["niah", "--checkpoint", str(folder), *asked, "--json"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["kind"], record["status"], record["name"]) == ("checkpoint", "done", folder.name)

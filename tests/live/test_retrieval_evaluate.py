@@ -1,4 +1,5 @@
-"""The map: an oracle fills it, a window loses what lies far back, and the cache gives what a whole forward pass gives."""
+"""The map: an oracle fills it, a window loses what lies far back, and the cache gives what a whole
+forward pass gives."""
 
 import sys
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ class Tokens:
 
 
 class Oracle(nn.Module):
-    """Says what came after the latest earlier place of the same token, if that lies within `reach` tokens."""
+    """Says what came after the latest earlier place of the same token, if that lies within `reach`
+    tokens."""
 
     def __init__(self, reach: int = 10**9) -> None:
         super().__init__()
@@ -46,7 +48,9 @@ class Oracle(nn.Module):
         for row, seen in enumerate(cache.tokens.tolist()):
             for t in range(tokens.shape[1]):
                 here = start + t
-                earlier = [i for i in range(max(0, here - self.reach), here) if seen[i] == seen[here]]
+                earlier = [
+                    i for i in range(max(0, here - self.reach), here) if seen[i] == seen[here]
+                ]
                 if earlier:
                     logits[row, t, seen[earlier[-1] + 1]] = 1
         return logits[:, -1:] if last_only else logits
@@ -62,8 +66,11 @@ def test_an_oracle_recalls_every_needle() -> None:
 
 
 def test_a_short_memory_loses_what_lies_far_back() -> None:
-    # At length 128 the needle at depth d begins 128 - 120 d tokens before the mark, its key one more before the queried key.
-    assert accuracies(Oracle(reach=70), 128) == [float(128 - round(120 * d) + 1 <= 70) for d in DEPTHS]
+    # At length 128 the needle at depth d begins 128 - 120 d tokens before the mark, its key one
+    # more before the queried key.
+    assert accuracies(Oracle(reach=70), 128) == [
+        float(128 - round(120 * d) + 1 <= 70) for d in DEPTHS
+    ]
 
 
 def test_a_row_costs_one_haystack_and_eleven_queries_not_eleven_haystacks() -> None:
@@ -75,7 +82,9 @@ def test_a_row_costs_one_haystack_and_eleven_queries_not_eleven_haystacks() -> N
 @pytest.mark.parametrize("pattern", ["A", "S", "M", "H", "D", "N", "AMSH"])
 def test_reading_on_from_the_kept_cache_is_the_whole_forward_pass(pattern: str) -> None:
     model = build(design(pattern, vocab_size=task.VOCAB_SIZE), dtype=torch.float64, seed=3)
-    made = task.contexts(2, 100, len(DEPTHS), torch.Generator().manual_seed(1), task.grid(100, DEPTHS))
+    made = task.contexts(
+        2, 100, len(DEPTHS), torch.Generator().manual_seed(1), task.grid(100, DEPTHS)
+    )
     said = recalled(model, made, CPU)
     for n in range(len(DEPTHS)):
         whole = torch.cat([made.haystack, task.queries(made.needles)[:, n]], 1)

@@ -1,4 +1,5 @@
-"""The proxy keeps what a design is: kinds, their shares and places, heads' ratio, axes; widths, and lengths with the context, shrink."""
+"""The proxy keeps what a design is: kinds, their shares and places, heads' ratio, axes; widths, and
+lengths with the context, shrink."""
 
 import math
 from collections import Counter
@@ -50,7 +51,11 @@ def small(name: str) -> ArchSpec:
 
 def kinds(spec: ArchSpec, mixer: type[Mixer]) -> list[Any]:
     """The different mixers of a kind, first to last."""
-    return [found for found in dict.fromkeys(layer.mixer for layer in spec.stack) if type(found) is mixer]
+    return [
+        found
+        for found in dict.fromkeys(layer.mixer for layer in spec.stack)
+        if type(found) is mixer
+    ]
 
 
 # ---------------------------------------------------------------- the paper's five
@@ -58,11 +63,22 @@ def kinds(spec: ArchSpec, mixer: type[Mixer]) -> list[Any]:
 # By hand for d_model 64 of 2,048 (widths / 32) and 512 tokens of 8,192 (lengths / 16, states / 4).
 FFN = SwiGLU(d_ff=256)  # 8192 / 32
 SCALING = RopeScaling(original_context_len=512)
-ATTENTION = AttentionMixer(n_heads=4, n_kv_heads=1, head_dim=16, v_head_dim=16, rope_theta=31_250.0, rope_scaling=SCALING)
-WINDOW = SwaMixer(n_heads=4, n_kv_heads=1, head_dim=16, v_head_dim=16, rope_theta=625.0, window=32, sink=4)
+ATTENTION = AttentionMixer(
+    n_heads=4, n_kv_heads=1, head_dim=16, v_head_dim=16, rope_theta=31_250.0, rope_scaling=SCALING
+)
+WINDOW = SwaMixer(
+    n_heads=4, n_kv_heads=1, head_dim=16, v_head_dim=16, rope_theta=625.0, window=32, sink=4
+)
 MAMBA = Mamba2Mixer(d_ssm=128, head_dim=32, d_state=32, chunk_size=64)
 INTRA = IntraMixer(
-    attention=AttentionMixer(n_heads=2, n_kv_heads=1, head_dim=16, v_head_dim=32, rope_theta=31_250.0, rope_scaling=SCALING),
+    attention=AttentionMixer(
+        n_heads=2,
+        n_kv_heads=1,
+        head_dim=16,
+        v_head_dim=32,
+        rope_theta=31_250.0,
+        rope_scaling=SCALING,
+    ),
     ssm=Mamba2Mixer(d_ssm=64, head_dim=32, d_state=32, chunk_size=64),
     norm="group",
     scalar="none",
@@ -70,7 +86,10 @@ INTRA = IntraMixer(
     value="separate",
     out="separate",
 )
-LAYERS = {letter: Layer(letter, mixer, FFN) for letter, mixer in {"A": ATTENTION, "S": WINDOW, "M": MAMBA, "H": INTRA}.items()}
+LAYERS = {
+    letter: Layer(letter, mixer, FFN)
+    for letter, mixer in {"A": ATTENTION, "S": WINDOW, "M": MAMBA, "H": INTRA}.items()
+}
 
 
 @pytest.mark.parametrize(
@@ -113,26 +132,36 @@ def test_every_built_model_has_a_proxy_that_trains_and_recalls(name: str) -> Non
     model = build(of_published(name, trained_len=128), seed=1)
     before = [parameter.detach().clone() for parameter in model.parameters()]
     last = task.curriculum(128, 11)[-1]
-    training = Trainer(model, [last], lambda length: 2 * length, 1, 0, math.inf, lambda _: None).run()
+    training = Trainer(
+        model, [last], lambda length: 2 * length, 1, 0, math.inf, lambda _: None
+    ).run()
     assert training.steps == 1 and math.isfinite(training.curve[-1]["loss"])
     assert all(parameter.isfinite().all() for parameter in model.parameters())
-    assert not all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+    assert not all(
+        torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)
+    )
     made = task.contexts(2, 128, 11, torch.Generator().manual_seed(0))
     assert recalled(model, made, torch.device("cpu")).shape == (2, 11, task.VALUE_LEN)
 
 
-# Numbers that are neither a width nor a length: what stays as it is, or follows from what divides what.
+# Numbers that are neither a width nor a length: what stays as it is, or follows from what divides
+# what.
 NO_SIZE = {"n_routed", "top_k", "n_shared", "d_conv", "n_groups", "block", "mamba1.n_heads"}
 
 
 def sizes(part: Any, name: str = "") -> Iterator[tuple[str, int]]:
-    """Every whole number of a mixer or a feed-forward and of what is inside it, as `shared_block.attention.n_heads`, its size."""
+    """Every whole number of a mixer or a feed-forward and of what is inside it, as
+    `shared_block.attention.n_heads`, its size."""
     kind = f"{name}.{part.kind}" if name else part.kind
     for key in type(part).model_fields:
         value = getattr(part, key)
         if isinstance(value, Mixer | AnyFfn):
             yield from sizes(value, kind)
-        elif isinstance(value, int) and not isinstance(value, bool) and not {key, f"{part.kind}.{key}"} & NO_SIZE:
+        elif (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and not {key, f"{part.kind}.{key}"} & NO_SIZE
+        ):
             yield f"{kind}.{key}", value
 
 
@@ -156,10 +185,15 @@ def test_no_size_of_a_published_model_stays(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT)
 def test_a_proxy_is_as_small_as_its_width_says(name: str) -> None:
-    """Every matrix shrinks by the width's factor in both directions. Half as much again for sizes that are rounded up to whole heads,
-    and for shared blocks, which fewer layers share."""
+    """Every matrix shrinks by the width's factor in both directions. Half as much again for sizes
+    that are rounded up to whole heads, and for shared blocks, which fewer layers share."""
     spec, made = published.models()[name].spec, of_published(name)
-    expected = model_costs(spec).params().non_embedding * (64 / spec.d_model) ** 2 * made.n_layers / spec.n_layers
+    expected = (
+        model_costs(spec).params().non_embedding
+        * (64 / spec.d_model) ** 2
+        * made.n_layers
+        / spec.n_layers
+    )
     assert model_costs(made).params().non_embedding < 1.5 * expected
 
 
@@ -181,8 +215,14 @@ def test_a_model_that_is_costed_alone_has_a_proxy_that_is_too(name: str) -> None
 def test_constants_that_weights_absorb_stand_in_no_proxys_way() -> None:
     absorbed = design("AM", constants={"embedding_multiplier": 12.0})
     assert not_built(proxy(absorbed, 64, 256, 145)) is None
-    capped = design("AM", constants={"final_logit_softcapping": 30.0})  # not built, and its proxy says why
-    assert not_built(proxy(capped, 64, 256, 145)) == not_built(capped) == "constants.final_logit_softcapping: 30.0"
+    capped = design(
+        "AM", constants={"final_logit_softcapping": 30.0}
+    )  # not built, and its proxy says why
+    assert (
+        not_built(proxy(capped, 64, 256, 145))
+        == not_built(capped)
+        == "constants.final_logit_softcapping: 30.0"
+    )
 
 
 def test_every_kind_shrinks() -> None:
@@ -212,7 +252,9 @@ def test_lengths_shrink_with_the_context_and_the_state_by_the_square_root() -> N
     made = small("swa-1to5-1b")
     (window,), (attention,) = kinds(made, SwaMixer), kinds(made, AttentionMixer)
     assert (window.window, window.sink, window.rope_theta) == (16, 2, 312.5)
-    assert attention.rope_theta == 500_000 / 32 and attention.rope_scaling.original_context_len == 256
+    assert (
+        attention.rope_theta == 500_000 / 32 and attention.rope_scaling.original_context_len == 256
+    )
     assert attention.n_heads == 4 * attention.n_kv_heads
     (mamba,) = kinds(small("mamba-1b"), Mamba2Mixer)
     assert mamba.d_state == 23  # 128 / sqrt(32) = 22.6
@@ -223,49 +265,88 @@ def test_granites_experts_and_attention_shrink() -> None:
     (attention,) = kinds(made, AttentionMixer)
     ffn = made.stack[0].ffn
     assert isinstance(ffn, MoE)
-    assert (ffn.d_expert, ffn.d_shared) == (24, 40)  # 512 / 24 = 21.3 and 1,024 / 24 = 42.7, in eights
+    assert (ffn.d_expert, ffn.d_shared) == (
+        24,
+        40,
+    )  # 512 / 24 = 21.3 and 1,024 / 24 = 42.7, in eights
     assert (ffn.n_routed, ffn.top_k) == (64, 6)
     assert attention.softmax_scale == pytest.approx(8**0.5)  # 1 at heads of 128 wide, now 16
 
 
 def test_zambas_shared_block_shrinks() -> None:
     (block,) = kinds(of_published("Zamba-7B-v1"), SharedBlockMixer)  # 64 of 3,712: widths / 58
-    assert (block.attention.d_input, block.attention.n_heads, block.attention.head_dim) == (128, 8, 16)  # twice d_model, as it was
-    assert block.attention.softmax_scale == pytest.approx((16 / 2) ** -0.5)  # Zamba's (head_dim / 2)^-0.5
-    assert (block.ffn.d_ff, block.ssm.d_ssm, block.ssm.n_heads, block.ssm.d_state) == (256, 128, 2, 4)
+    assert (block.attention.d_input, block.attention.n_heads, block.attention.head_dim) == (
+        128,
+        8,
+        16,
+    )  # twice d_model, as it was
+    assert block.attention.softmax_scale == pytest.approx(
+        (16 / 2) ** -0.5
+    )  # Zamba's (head_dim / 2)^-0.5
+    assert (block.ffn.d_ff, block.ssm.d_ssm, block.ssm.n_heads, block.ssm.d_state) == (
+        256,
+        128,
+        2,
+        4,
+    )
 
 
 def test_zambas_blocks_are_still_shared_and_adapted() -> None:
     made = of_published("Zamba2-2.7B")  # 64 of 2,560: widths / 40
-    users = Counter(layer.mixer.block for layer in made.stack if isinstance(layer.mixer, SharedBlockMixer))
+    users = Counter(
+        layer.mixer.block for layer in made.stack if isinstance(layer.mixer, SharedBlockMixer)
+    )
     assert users == {0: 2, 1: 2}
-    assert made.n_layers == 21  # 2 of n is within 3 % of 4 of 54 from 20 on, 4 of n within 3 % of 9 of 54 from 21 on
+    assert (
+        made.n_layers == 21
+    )  # 2 of n is within 3 % of 4 of 54 from 20 on, 4 of n within 3 % of 9 of 54 from 21 on
     assert {block.adapter_rank for block in kinds(made, SharedBlockMixer)} == {3}  # 128 / 40 = 3.2
 
 
 def test_hymbas_layers_stay_what_they_are() -> None:
     made = of_published("Hymba-1.5B-Base")
     heads = [key_value_heads(layer) for layer in made.stack]
-    told = ["reuses" if one.reuse_kv else "window" if isinstance(one, SwaMixer) else "global" for one in heads if one is not None]
+    told = [
+        "reuses" if one.reuse_kv else "window" if isinstance(one, SwaMixer) else "global"
+        for one in heads
+        if one is not None
+    ]
     assert Counter(told) == {"global": 1, "window": 4, "reuses": 4}  # 3, 14 and 15 of 32
     window = next(one for one in heads if isinstance(one, SwaMixer))
-    assert made.meta_tokens == window.sink == 8 and window.window == 64  # 128 and 1,024 tokens, / 16
+    assert (
+        made.meta_tokens == window.sink == 8 and window.window == 64
+    )  # 128 and 1,024 tokens, / 16
 
 
 def test_a_layer_that_reuses_keys_has_a_maker_before_it() -> None:
-    layers = {"num_hidden_layers": 40, "global_attn_idx": [0, 20, 39], "kv_reuse_group": [[i, i + 1] for i in range(1, 19, 2)]}
-    made = proxy(spec_from_config(TINY_HYMBA | layers, "deep"), 64, 256, task.VOCAB_SIZE)  # refused where one had none
-    assert made.n_layers < 40 and any(heads.reuse_kv for layer in made.stack if (heads := key_value_heads(layer)))
+    layers = {
+        "num_hidden_layers": 40,
+        "global_attn_idx": [0, 20, 39],
+        "kv_reuse_group": [[i, i + 1] for i in range(1, 19, 2)],
+    }
+    made = proxy(
+        spec_from_config(TINY_HYMBA | layers, "deep"), 64, 256, task.VOCAB_SIZE
+    )  # refused where one had none
+    assert made.n_layers < 40 and any(
+        heads.reuse_kv for layer in made.stack if (heads := key_value_heads(layer))
+    )
 
 
 def test_a_delta_rules_key_is_its_state() -> None:
-    (mixer,) = kinds(of_published("Qwen3-Next-80B-A3B"), GatedDeltaNetMixer)  # 16 key heads and 32 value heads of 128, d_model 2,048
+    (mixer,) = kinds(
+        of_published("Qwen3-Next-80B-A3B"), GatedDeltaNetMixer
+    )  # 16 key heads and 32 value heads of 128, d_model 2,048
     assert (mixer.k_head_dim, mixer.n_k_heads) == (32, 2)  # 128 / 4; 2,048 / 32 = 64 wide together
     assert (mixer.v_head_dim, mixer.n_v_heads) == (32, 4)  # 4,096 / 32 = 128 wide together
 
 
 def test_rope_turns_whole_pairs_of_a_narrower_head() -> None:
-    phi = {"head_dim": 80, "rope_fraction": 0.4, "n_heads": 32, "n_kv_heads": 32}  # 32 of 80 channels, as in Phi-2
+    phi = {
+        "head_dim": 80,
+        "rope_fraction": 0.4,
+        "n_heads": 32,
+        "n_kv_heads": 32,
+    }  # 32 of 80 channels, as in Phi-2
     made = proxy(design("A", d_model=2560, attention=phi, intra=None), 64, 512, 145)
     (attention,) = kinds(made, AttentionMixer)
     assert (attention.head_dim, attention.rope_dim) == (16, 6)  # 6.4 of 16, in pairs
@@ -278,7 +359,11 @@ def test_axes_of_fusion_and_experts_stay() -> None:
         assert getattr(after, axis) == getattr(before, axis)
     ffn = made.stack[0].ffn
     assert isinstance(spec.ffn, MoE) and isinstance(ffn, MoE)
-    assert (ffn.n_routed, ffn.top_k, ffn.n_shared) == (spec.ffn.n_routed, spec.ffn.top_k, spec.ffn.n_shared)
+    assert (ffn.n_routed, ffn.top_k, ffn.n_shared) == (
+        spec.ffn.n_routed,
+        spec.ffn.top_k,
+        spec.ffn.n_shared,
+    )
 
 
 # ---------------------------------------------------------------- depth
@@ -301,14 +386,18 @@ def test_patterns_are_thinned_in_order(pattern: str, n_layers: int, expected: st
 
 
 def test_every_other_layers_experts_stay_every_other_layers() -> None:
-    feeds = "".join("E" if isinstance(layer.ffn, MoE) else "F" for layer in of_published("Jamba-v0.1").stack)
+    feeds = "".join(
+        "E" if isinstance(layer.ffn, MoE) else "F" for layer in of_published("Jamba-v0.1").stack
+    )
     assert feeds == "FEFEFEFE"
 
 
 def test_the_same_layers_have_the_same_proxy_however_they_are_written() -> None:
     spec = presets.get("inter-1to5-1b").spec
     for placement, found in {"front": "AMMMMM", "end": "MMMMMA", "middle": "MMAMMM"}.items():
-        short = spec.replace(layers=LayersSection(strategy="inter", ratio="1:5", placement=placement))
+        short = spec.replace(
+            layers=LayersSection(strategy="inter", ratio="1:5", placement=placement)
+        )
         long = spec.replace(layers=LayersSection(pattern=short.pattern))
         assert proxy(short, 64, 256, 145).stack == proxy(long, 64, 256, 145).stack
         assert proxy(short, 64, 256, 145).pattern == found

@@ -1,4 +1,5 @@
-"""Wilson's interval and binomial tests against worked numbers; the effective context covers the truth, and says so alike in every map."""
+"""Wilson's interval and binomial tests against worked numbers; the effective context covers the
+truth, and says so alike in every map."""
 
 import random
 from collections import Counter
@@ -8,7 +9,13 @@ from typing import Any
 import pytest
 
 from hybrid_core.binomial import at_least, wilson
-from hybrid_core.live.retrieval.scores import EffectiveContext, at_length, cell, effective_context, scores
+from hybrid_core.live.retrieval.scores import (
+    EffectiveContext,
+    at_length,
+    cell,
+    effective_context,
+    scores,
+)
 
 LENGTHS = (128, 256, 384, 512, 640, 768, 896, 1024)
 DEPTHS = 11
@@ -37,7 +44,11 @@ def test_no_trials_no_interval() -> None:
 
 
 def grid(rows: dict[int, list[int]], trials: int = 10) -> list[dict[str, Any]]:
-    return [cell(length, depth / 2, n, trials) for length, row in rows.items() for depth, n in enumerate(row)]
+    return [
+        cell(length, depth / 2, n, trials)
+        for length, row in rows.items()
+        for depth, n in enumerate(row)
+    ]
 
 
 def test_means_are_over_all_depths() -> None:
@@ -55,7 +66,12 @@ def test_means_are_over_all_depths() -> None:
         (10, 10, 0.9, 0.34868),  # 0.9^10
         (3, 3, 0.5, 0.125),
         (2, 4, 0.25, 0.26172),  # 1 - 0.75^4 - 4 * 0.25 * 0.75^3
-        (80, 550, 0.1, 0.00049),  # (80 - 55) / 7.04 standard deviations: near the normal tail, 0.0003, and skewed to the right
+        (
+            80,
+            550,
+            0.1,
+            0.00049,
+        ),  # (80 - 55) / 7.04 standard deviations: near the normal tail, 0.0003, and skewed to the right
         (0, 5, 0.5, 1.0),
     ],
 )
@@ -65,16 +81,25 @@ def test_binomial_tail(successes: int, trials: int, chance: float, expected: flo
 
 def test_a_length_is_shown_to_be_good_from_36_of_36_on() -> None:
     # 0.9^35 = 0.02503 is above 2.5 %, 0.9^36 = 0.02253 is not.
-    assert effective_context([cell(64, 0.0, 35, 35)]) == EffectiveContext(low=0, estimate=64, high=64, censored=True)
-    assert effective_context([cell(64, 0.0, 36, 36)]) == EffectiveContext(low=64, estimate=64, high=64, censored=True)
+    assert effective_context([cell(64, 0.0, 35, 35)]) == EffectiveContext(
+        low=0, estimate=64, high=64, censored=True
+    )
+    assert effective_context([cell(64, 0.0, 36, 36)]) == EffectiveContext(
+        low=64, estimate=64, high=64, censored=True
+    )
 
 
 def test_a_length_is_shown_to_be_bad_by_its_part_of_the_error() -> None:
-    # Lost of 3, each with 0.1: two or more 0.028, three 0.001; 2.5 % for one length, 1.25 % for each of two.
+    # Lost of 3, each with 0.1: two or more 0.028, three 0.001; 2.5 % for one length, 1.25 % for
+    # each of two.
     assert effective_context([cell(64, 0.0, 1, 3)]).high == 64
     assert effective_context([cell(64, 0.0, 0, 3)]) == EffectiveContext(0, 0, 0, False)
-    # Lost of 2: both 0.01. Bad where it is one length, or one of two, not where it is one of three (0.83 %).
-    assert [effective_context([cell(64 * i, 0.0, 0, 2) for i in range(1, n + 1)]).high for n in (1, 2, 3)] == [0, 0, 192]
+    # Lost of 2: both 0.01. Bad where it is one length, or one of two, not where it is one of three
+    # (0.83 %).
+    assert [
+        effective_context([cell(64 * i, 0.0, 0, 2) for i in range(1, n + 1)]).high
+        for n in (1, 2, 3)
+    ] == [0, 0, 192]
 
 
 def test_the_first_length_that_fails_ends_it() -> None:
@@ -83,7 +108,8 @@ def test_the_first_length_that_fails_ends_it() -> None:
 
 
 def test_needles_that_are_lost_together_count_as_fewer() -> None:
-    # 94 % of 550 shows 90 % where needles are independent; where each haystack has all of its eleven or none, there are 50 answers.
+    # 94 % of 550 shows 90 % where needles are independent; where each haystack has all of its
+    # eleven or none, there are 50 answers.
     cells = [cell(64, depth / 10, 47, 50) for depth in range(11)]
     assert effective_context(cells).low == 64
     together = 11**2 * 0.94 * 0.06 * 50 / 49  # the variance of eleven times a coin
@@ -123,7 +149,10 @@ def in_haystacks(shares: Sequence[float], chance: random.Random) -> list[dict[st
     for length, share in zip(LENGTHS, shares, strict=True):
         readable = 1 - (1 - share) / 2
         haystacks = [chance.random() < readable for _ in range(TRIALS)]
-        right = [[found and chance.random() < share / readable for _ in range(DEPTHS)] for found in haystacks]
+        right = [
+            [found and chance.random() < share / readable for _ in range(DEPTHS)]
+            for found in haystacks
+        ]
         counts = [sum(row) for row in right]
         mean = sum(counts) / TRIALS
         varies = sum((count - mean) ** 2 for count in counts) / (TRIALS - 1)
@@ -133,13 +162,16 @@ def in_haystacks(shares: Sequence[float], chance: random.Random) -> list[dict[st
     return cells
 
 
-def contexts(draw: Callable[..., list[dict[str, Any]]], shares: Sequence[float]) -> Iterator[EffectiveContext]:
+def contexts(
+    draw: Callable[..., list[dict[str, Any]]], shares: Sequence[float]
+) -> Iterator[EffectiveContext]:
     chance = random.Random(16)
     for _ in range(MAPS):
         yield effective_context(draw(shares, chance))
 
 
-# What a probe truly recalls at each length, and the longest length up to which that is 90 % or more.
+# What a probe truly recalls at each length, and the longest length up to which that is 90 % or
+# more.
 TRUTHS = {
     "90 % everywhere": ([0.9] * 8, 1024),
     "97 % everywhere": ([0.97] * 8, 1024),
@@ -151,7 +183,9 @@ TRUTHS = {
 
 @pytest.mark.parametrize("draw", [independent, in_haystacks])
 @pytest.mark.parametrize("name", TRUTHS)
-def test_the_interval_holds_the_truth_in_95_of_100_maps(name: str, draw: Callable[..., list[dict[str, Any]]]) -> None:
+def test_the_interval_holds_the_truth_in_95_of_100_maps(
+    name: str, draw: Callable[..., list[dict[str, Any]]]
+) -> None:
     shares, truth = TRUTHS[name]
     covered = sum(found.low <= truth <= found.high for found in contexts(draw, shares))
     assert covered >= 0.95 * MAPS
@@ -160,14 +194,18 @@ def test_the_interval_holds_the_truth_in_95_of_100_maps(name: str, draw: Callabl
 @pytest.mark.parametrize(
     ("name", "interval"),
     [
-        ("90 % everywhere", (0, 1024, True)),  # on the line itself: 550 answers a length show neither
+        (
+            "90 % everywhere",
+            (0, 1024, True),
+        ),  # on the line itself: 550 answers a length show neither
         ("97 % everywhere", (1024, 1024, True)),
         ("80 % everywhere", (0, 0, False)),
         ("a step at 512", (512, 512, False)),
     ],
 )
 def test_maps_of_one_probe_say_the_same(name: str, interval: tuple[int, int, bool]) -> None:
-    """A bare threshold on the mean gave the probe of 90 % every answer from 0 to 1,024, none of them in more than half of the maps."""
+    """A bare threshold on the mean gave the probe of 90 % every answer from 0 to 1,024, none of
+    them in more than half of the maps."""
     shares, truth = TRUTHS[name]
     found = list(contexts(independent, shares))
     intervals = Counter((one.low, one.high, one.censored) for one in found)

@@ -79,6 +79,8 @@ def test_the_curriculum_grows_to_the_trained_length_in_small_steps(trained_len: 
 
 def test_the_grid_reaches_both_ends_and_refuses_what_would_overlap() -> None:
     places = task.grid(128, DEPTHS).tolist()
-    assert places[0] == 1 and places[-1] == 128 - task.NEEDLE_LEN  # the text's first token comes before
+    assert (
+        places[0] == 1 and places[-1] == 128 - task.NEEDLE_LEN
+    )  # the text's first token comes before
     with pytest.raises(ValueError, match="too short for 11 needles"):
         task.grid(80, DEPTHS)

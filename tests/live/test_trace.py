@@ -31,7 +31,9 @@ UNKNOWN = {
 
 @pytest.mark.parametrize("count", COUNTERS.values(), ids=COUNTERS)
 @pytest.mark.parametrize("operation", UNKNOWN.values(), ids=UNKNOWN)
-def test_an_operation_without_a_price_fails_the_count(operation: Callable[[Tensor], Tensor], count: Callable[..., int]) -> None:
+def test_an_operation_without_a_price_fails_the_count(
+    operation: Callable[[Tensor], Tensor], count: Callable[..., int]
+) -> None:
     with pytest.raises(UnknownOperation, match="does not know"):
         count(Apply(operation), torch.eye(6))
 
@@ -46,5 +48,7 @@ KNOWN: dict[str, tuple[Callable[[Tensor], Tensor], int]] = {
 
 @pytest.mark.parametrize("count", COUNTERS.values(), ids=COUNTERS)
 @pytest.mark.parametrize(("operation", "flops"), KNOWN.values(), ids=KNOWN)
-def test_a_product_counts_two_per_multiply_add(operation: Callable[[Tensor], Tensor], flops: int, count: Callable[..., int]) -> None:
+def test_a_product_counts_two_per_multiply_add(
+    operation: Callable[[Tensor], Tensor], flops: int, count: Callable[..., int]
+) -> None:
     assert count(Apply(operation), torch.ones(6, 6)) == 2 * 6 * 6 * 6 + flops

@@ -40,7 +40,11 @@ DRAWN = {
     "figure 1b": figures.quality_throughput(),
     "figure 3a": figures.paper_throughput(),
     "figure 3b": figures.paper_cache(),
-} | {f"{question.title} {scale}": question.draw(scale) for question in figures.QUESTIONS for scale in question.scales}
+} | {
+    f"{question.title} {scale}": question.draw(scale)
+    for question in figures.QUESTIONS
+    for scale in question.scales
+}
 
 
 DRAWN["Scaling"] = next(question.draw() for question in figures.QUESTIONS if not question.scales)
@@ -74,7 +78,8 @@ WIDE, HIGH = 380, 210  # pixels that a browser gives the lines of a narrow chart
 
 
 def height_of(figure: figures.Figure) -> Callable[[float], float]:
-    """Where a browser draws a value, in pixels from the bottom; what an annotation of a logarithmic axis has is its logarithm already."""
+    """Where a browser draws a value, in pixels from the bottom; what an annotation of a logarithmic
+    axis has is its logarithm already."""
     log = figure["layout"]["yaxis"].get("type") == "log"
     shown = [math.log10(y) if log else y for trace in figure["data"] for y in trace["y"] if y]
     low, high = min(shown) if log else 0.0, max(shown)
@@ -82,10 +87,15 @@ def height_of(figure: figures.Figure) -> Callable[[float], float]:
 
 
 def points_of(figure: figures.Figure) -> list[tuple[float, float]]:
-    """Where a browser draws the points of lines over 2K to 1M tokens, in pixels from the lower left."""
+    """Where a browser draws the points of lines over 2K to 1M tokens, in pixels from the lower
+    left."""
     log, height = figure["layout"]["yaxis"].get("type") == "log", height_of(figure)
-    every = [point for trace in figure["data"] for point in zip(trace["x"], trace["y"], strict=True)]
-    return [((math.log2(x) - 11) / 9 * WIDE, height(math.log10(y) if log else y)) for x, y in every if y]
+    every = [
+        point for trace in figure["data"] for point in zip(trace["x"], trace["y"], strict=True)
+    ]
+    return [
+        ((math.log2(x) - 11) / 9 * WIDE, height(math.log10(y) if log else y)) for x, y in every if y
+    ]
 
 
 def words_on(figure: figures.Figure) -> list[tuple[float, float, float, float]]:
@@ -101,7 +111,9 @@ def words_on(figure: figures.Figure) -> list[tuple[float, float, float, float]]:
 
 
 def test_no_name_lies_on_another() -> None:
-    twins = [figures.Named(name, PAIR[0].spec) for name in ("one", "two", "three")]  # three lines through the same points
+    twins = [
+        figures.Named(name, PAIR[0].spec) for name in ("one", "two", "three")
+    ]  # three lines through the same points
     figure = figures.cache_by_context([*twins, PAIR[1]], WORK)
     names = [note["text"].split("</span> ")[1] for note in figure["layout"]["annotations"]]
     assert names == ["one", "two", "three", "llama-1b"]
@@ -110,9 +122,14 @@ def test_no_name_lies_on_another() -> None:
     assert not figure["layout"]["showlegend"]
 
 
-@pytest.mark.parametrize("draw", [figures.cache_by_context, figures.decode_by_context, figures.memory_by_context])
+@pytest.mark.parametrize(
+    "draw", [figures.cache_by_context, figures.decode_by_context, figures.memory_by_context]
+)
 def test_no_name_hides_a_point_of_a_line(draw: Callable[..., figures.Figure]) -> None:
-    designs = [figures.Named(name, presets.get(name).spec) for name in ("inter-1to5-1b", "intra-1to5-1b", "llama-1b")]
+    designs = [
+        figures.Named(name, presets.get(name).spec)
+        for name in ("inter-1to5-1b", "intra-1to5-1b", "llama-1b")
+    ]
     figure = draw(designs, WORK, DEVICE)
     names = words_on(figure)
     assert len(names) == len(designs)
@@ -121,8 +138,11 @@ def test_no_name_hides_a_point_of_a_line(draw: Callable[..., figures.Figure]) ->
 
 
 def test_points_of_the_paper_that_lie_close_are_named_apart() -> None:
-    # At 8K, SWA 4+12 has 219 tokens/s and 2.740, 3+13 has 241 and 2.741: both names above would touch.
-    swa = next(trace for trace in figures.quality_throughput(8192)["data"] if trace["name"] == "SWA")
+    # At 8K, SWA 4+12 has 219 tokens/s and 2.740, 3+13 has 241 and 2.741: both names above would
+    # touch.
+    swa = next(
+        trace for trace in figures.quality_throughput(8192)["data"] if trace["name"] == "SWA"
+    )
     sides = dict(zip(swa["text"], swa["textposition"], strict=True))
     assert sides["4+12"] != sides["3+13"]
 
@@ -137,7 +157,9 @@ def test_a_name_stands_at_its_line_also_where_the_axis_is_linear() -> None:
     mamba = [figures.Named("mamba", presets.get("mamba-1b").spec)]
     layout = figures.cache_by_context(mamba, WORK)["layout"]
     assert layout["yaxis"].get("type") is None  # a state does not grow
-    assert layout["annotations"][0]["y"] == pytest.approx(model_costs(mamba[0].spec).cache_bytes(2**20, "exact", WORK) / 2**20)
+    assert layout["annotations"][0]["y"] == pytest.approx(
+        model_costs(mamba[0].spec).cache_bytes(2**20, "exact", WORK) / 2**20
+    )
 
 
 def test_an_axis_is_logarithmic_only_where_it_has_ticks_among_the_data() -> None:
@@ -152,13 +174,19 @@ def test_an_axis_is_logarithmic_only_where_it_has_ticks_among_the_data() -> None
 
 
 def test_the_csv_of_columns_beside_each_other_names_their_unit() -> None:
-    assert figures.data(DRAWN["parts"])[:2] == [("series", "GiB", "design"), ("weights", pytest.approx(2.28, abs=0.01), "inter-1to5-1b")]
+    assert figures.data(DRAWN["parts"])[:2] == [
+        ("series", "GiB", "design"),
+        ("weights", pytest.approx(2.28, abs=0.01), "inter-1to5-1b"),
+    ]
     assert figures.data(DRAWN["flops"])[0] == ("series", "GFLOPs per token", "part")
 
 
 def test_flops_by_part_add_up_to_training_and_decoding() -> None:
     costs = model_costs(PAIR[0].spec)
-    of_all = {"training": costs.train_flops_per_token(8192, "exact"), "decode": costs.decode_flops(8192)}
+    of_all = {
+        "training": costs.train_flops_per_token(8192, "exact"),
+        "decode": costs.decode_flops(8192),
+    }
     for bars in figures.flops_by_part(PAIR[:1], WORK)["data"]:
         *parts, total = bars["x"]
         assert bars["y"][-1] == "total" and sum(parts) == pytest.approx(total)
@@ -167,18 +195,25 @@ def test_flops_by_part_add_up_to_training_and_decoding() -> None:
 
 def test_a_device_that_is_nearly_full_stands_on_the_chart_of_memory() -> None:
     def drawn(device: str) -> list[float]:
-        return [line["x0"] for line in figures.memory_by_part(PAIR, WORK, hardware.get(device))["layout"]["shapes"]]
+        return [
+            line["x0"]
+            for line in figures.memory_by_part(PAIR, WORK, hardware.get(device))["layout"]["shapes"]
+        ]
 
     assert drawn("h100_sxm") == []  # 80 GiB are far off the chart of a design of 3 GiB
     big = [figures.Named("7b", presets.get("inter-1to5-1b").spec.replace(n_layers=100))]
-    assert figures.memory_by_part(big, WORK, DEVICE)["layout"]["shapes"][0]["x0"] == DEVICE.usable_bytes / 2**30
+    assert (
+        figures.memory_by_part(big, WORK, DEVICE)["layout"]["shapes"][0]["x0"]
+        == DEVICE.usable_bytes / 2**30
+    )
 
 
 def test_a_point_of_the_stack_is_its_layer() -> None:
     spec = presets.get("intra-1to5-1b").spec
     bars = [bar for bar in figures.stack(spec, WORK)["data"] if bar.get("showlegend") is not False]
     assert {y: bar["name"].split(" (")[0] for bar in bars for y in bar["y"]} == {
-        i: "Intra-hybrid" if letter == "H" else "Mamba-2" for i, letter in enumerate(spec.pattern, start=1)
+        i: "Intra-hybrid" if letter == "H" else "Mamba-2"
+        for i, letter in enumerate(spec.pattern, start=1)
     }
 
 
@@ -195,7 +230,9 @@ def test_the_longest_context_fits_and_a_longer_one_does_not() -> None:
 
 def test_designs_side_by_side_put_what_differs_first() -> None:
     specs = [PAIR[0].spec, PAIR[1].spec]
-    frame = compare.side_by_side(["a", "b"], [compare.design_facts(spec, WORK, DEVICE) for spec in specs])
+    frame = compare.side_by_side(
+        ["a", "b"], [compare.design_facts(spec, WORK, DEVICE) for spec in specs]
+    )
     differs = (frame["a"] != frame["b"]).tolist()
     assert differs == sorted(differs, reverse=True)
     assert frame.loc["layers", "a"] == specs[0].pattern
@@ -207,7 +244,9 @@ def test_the_parts_of_the_flops_are_all_of_them(name: str) -> None:
     spec = published.resolve(name)
     figure = figures.flops_by_part([figures.Named(name, spec)], WORK)
     for bars, flops in zip(
-        figure["data"], (3 * model_costs(spec).forward_flops(8192) / 8192, model_costs(spec).decode_flops(8192)), strict=True
+        figure["data"],
+        (3 * model_costs(spec).forward_flops(8192) / 8192, model_costs(spec).decode_flops(8192)),
+        strict=True,
     ):
         *parts, total = bars["x"]
         assert sum(parts) == pytest.approx(total) == pytest.approx(float(flops) / 1e9)
@@ -233,13 +272,18 @@ def test_the_python_file_builds_the_model(capsys: pytest.CaptureFixture[str]) ->
 
 def test_the_report_of_a_design_says_what_it_costs_and_leads_back_to_the_view() -> None:
     spec = PAIR[0].spec.replace(name="<script>alert(1)</script>")
-    view = link.View(design=spec, workload=Workload(context_len=32768, batch_size=2), hardware="rtx_4090")
+    view = link.View(
+        design=spec, workload=Workload(context_len=32768, batch_size=2), hardware="rtx_4090"
+    )
     page = design_report(view, "http://localhost:8501")
     assert len(page) < 6e6 and "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
     words = unescape(page)
-    # Table 2's design: 2 of 13 layers keep 8 x 64 x 2 values of two bytes a token (64 MiB each at 32K), 11 a state of 1.02 MiB.
+    # Table 2's design: 2 of 13 layers keep 8 x 64 x 2 values of two bytes a token (64 MiB each at
+    # 32K), 11 a state of 1.02 MiB.
     assert "2 Attention" in words and "at 32K (exact)</td><td>139 MiB</td>" in words
-    assert "32K tokens, batch 2" in words and "RTX 4090" in words and "Llama of the same size" in words
+    assert (
+        "32K tokens, batch 2" in words and "RTX 4090" in words and "Llama of the same size" in words
+    )
     address = re.search(r'href="(http://localhost:8501/[^"]*)"', page)
     assert address and link.from_query(parse_qs(urlsplit(unescape(address[1])).query)) == view
 
@@ -263,28 +307,46 @@ def test_the_report_of_designs_compared_has_each_and_opens_the_compare_page() ->
         ("Scaling", "Inter-hybrid", 4e20, 2.672),  # Table 14: 3B has the lowest
     ],
 )
-def test_charts_of_what_changes_the_loss_have_the_printed_cells(name: str, series: str, at: object, nll: float) -> None:
+def test_charts_of_what_changes_the_loss_have_the_printed_cells(
+    name: str, series: str, at: object, nll: float
+) -> None:
     assert (series, at, nll) in figures.data(DRAWN[name])
 
 
 def test_rows_of_dots_are_the_printed_ones_the_best_variant_on_top() -> None:
-    position, variants, experts = (figures.data(DRAWN[name]) for name in ("Position 1B", "Intra block 1B", "Experts 1B"))
-    assert ("Inter-hybrid", 2.771, "inter 1:12, single (1)") in position and ("SWA", 2.745, "swa 1:1, front (1,3..15)") in position
+    position, variants, experts = (
+        figures.data(DRAWN[name]) for name in ("Position 1B", "Intra block 1B", "Experts 1B")
+    )
+    assert ("Inter-hybrid", 2.771, "inter 1:12, single (1)") in position and (
+        "SWA",
+        2.745,
+        "swa 1:1, front (1,3..15)",
+    ) in position
     # Table 18: normalized difference with separate values and outputs, the paper's choice.
     assert variants[1] == ("T/M", 2.712, "T/M: group, none, diff, separate, separate")
     assert DRAWN["Intra block 1B"]["layout"]["yaxis"]["categoryarray"][-1] == variants[1][2]
-    assert ("experts", 2.648, "Intra-hybrid") in experts and ("one feed-forward", 2.728, "Intra-hybrid") in experts
+    assert ("experts", 2.648, "Intra-hybrid") in experts and (
+        "one feed-forward",
+        2.728,
+        "Intra-hybrid",
+    ) in experts
 
 
 def test_a_long_name_is_cut_in_the_middle_and_two_that_begin_alike_still_differ() -> None:
     pair = [figures.Named(f"{'W' * 90}-{end}&", PAIR[0].spec) for end in ("first", "second")]
     layout = figures.flops_by_part(pair, WORK, ["decode"])["layout"]
     titles = [unescape(layout[axis]["title"]["text"]) for axis in ("xaxis", "xaxis2")]
-    assert all(len(title) <= 28 and "…" in title for title in titles) and titles[0].endswith("first&") and titles[1].endswith("second&")
+    assert (
+        all(len(title) <= 28 and "…" in title for title in titles)
+        and titles[0].endswith("first&")
+        and titles[1].endswith("second&")
+    )
     names = [note["text"] for note in figures.cache_by_context(pair, WORK)["layout"]["annotations"]]
     assert all("WWW…WWW" in name for name in names) and names[0] != names[1]
 
 
 def test_the_longest_context_that_was_looked_at_is_not_taken_for_a_limit() -> None:
-    figure = figures.longest_context([figures.Named("mamba", presets.get("mamba-1b").spec)], WORK)  # its cache does not grow
+    figure = figures.longest_context(
+        [figures.Named("mamba", presets.get("mamba-1b").spec)], WORK
+    )  # its cache does not grow
     assert set(figure["data"][0]["text"]) == {"16M or more"}

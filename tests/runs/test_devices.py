@@ -51,34 +51,57 @@ def answered(monkeypatch: pytest.MonkeyPatch, stdout: str) -> list[dict[str, Any
     return asked
 
 
-def test_the_list_is_torchs_in_its_order_and_asked_for_once(gpu_build: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_list_is_torchs_in_its_order_and_asked_for_once(
+    gpu_build: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
     asked = answered(monkeypatch, "a warning of some library\n" + json.dumps([GPUS, None]) + "\n")
     found = [devices.devices() for _ in range(2)][1]
-    assert [(one.key, one.name, one.memory_bytes) for one in found[:-1]] == [("cuda:0", *GPUS[0]), ("cuda:1", *GPUS[1])]
+    assert [(one.key, one.name, one.memory_bytes) for one in found[:-1]] == [
+        ("cuda:0", *GPUS[0]),
+        ("cuda:1", *GPUS[1]),
+    ]
     assert found[-1].key == "cpu" and devices.why_no_gpu() is None
     (how,) = asked
     assert how["env"]["CUDA_VISIBLE_DEVICES"] == "1,0" and how["command"][0] == sys.executable
-    assert [devices.concrete(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda:0", "cuda:0", "cuda:1", "cpu"]
-    with pytest.raises(SpecError, match=r"^device: 'cuda:2' - must be among those that torch finds here: cuda:0, cuda:1, cpu$"):
+    assert [devices.concrete(name) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+        "cuda:0",
+        "cuda:0",
+        "cuda:1",
+        "cpu",
+    ]
+    with pytest.raises(
+        SpecError,
+        match=r"^device: 'cuda:2' - must be among those that torch finds here: cuda:0, cuda:1, cpu$",
+    ):
         devices.concrete("cuda:2")
 
 
 def test_a_cpu_build_of_torch_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "version", lambda name: "2.13.0+cpu")
     asked = answered(monkeypatch, "")
-    assert [one.key for one in devices.devices()] == ["cpu"] and devices.why_no_gpu() is None and not asked
+    assert (
+        [one.key for one in devices.devices()] == ["cpu"]
+        and devices.why_no_gpu() is None
+        and not asked
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(torch.backends.cuda.is_built(), reason="a build with CUDA says something else")
 @pytest.mark.usefixtures("gpu_build")
-def test_torchs_reason_for_finding_no_gpu_reaches_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """A real process asks the real torch, which knows no GPUs whatever its version was made to say."""
+def test_torchs_reason_for_finding_no_gpu_reaches_the_command_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A real process asks the real torch, which knows no GPUs whatever its version was made to
+    say."""
     why = "Torch not compiled with CUDA enabled"
     assert [one.key for one in devices.devices()] == ["cpu"] and devices.why_no_gpu() == why
     assert main(["calibrate", "--device", "cuda:1"]) == 2
-    assert capsys.readouterr().err == "device: 'cuda:1' - must be among those that torch finds here: cpu\n"
+    assert (
+        capsys.readouterr().err
+        == "device: 'cuda:1' - must be among those that torch finds here: cpu\n"
+    )
 
 
 @pytest.mark.usefixtures("gpu_build")
@@ -87,10 +110,15 @@ def test_auto_on_the_command_line_says_why_it_is_the_cpu(
 ) -> None:
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     answered(monkeypatch, json.dumps([[], "No CUDA GPUs are available"]))
-    monkeypatch.setattr("hybrid_core.runs.submit", lambda spec, options, store: pytest.fail(f"on {options.device}"))
+    monkeypatch.setattr(
+        "hybrid_core.runs.submit", lambda spec, options, store: pytest.fail(f"on {options.device}")
+    )
     with pytest.raises(pytest.fail.Exception, match="on cpu"):
         main(["profile", "mamba-100m"])
-    assert capsys.readouterr().err == "device: auto is the CPU here, as there is no GPU: No CUDA GPUs are available\n"
+    assert (
+        capsys.readouterr().err
+        == "device: auto is the CPU here, as there is no GPU: No CUDA GPUs are available\n"
+    )
 
 
 def test_the_page_offers_what_torch_finds_and_says_why_there_is_no_gpu(
@@ -107,15 +135,25 @@ def test_the_page_offers_what_torch_finds_and_says_why_there_is_no_gpu(
         page.run()
         assert not page.exception
         shown = next(box for box in page.selectbox if box.label == "Device").options
-        assert [name.partition(" (")[0] if name.startswith("CPU") else name for name in shown] == offered
-        assert sum("No CUDA GPUs are available" in caption.value for caption in page.caption) == captions
+        assert [
+            name.partition(" (")[0] if name.startswith("CPU") else name for name in shown
+        ] == offered
+        assert (
+            sum("No CUDA GPUs are available" in caption.value for caption in page.caption)
+            == captions
+        )
 
 
 @pytest.mark.parametrize(
     ("error", "why"),
     [
         (subprocess.TimeoutExpired("python", 120), "torch did not say within 120 s which it finds"),
-        (subprocess.CalledProcessError(1, "python", stderr="Traceback\nImportError: libcudart.so.13\n"), "ImportError: libcudart.so.13"),
+        (
+            subprocess.CalledProcessError(
+                1, "python", stderr="Traceback\nImportError: libcudart.so.13\n"
+            ),
+            "ImportError: libcudart.so.13",
+        ),
         (subprocess.CalledProcessError(-11, "python", stderr=""), "exit code -11"),
     ],
 )
@@ -132,9 +170,18 @@ def test_a_torch_that_cannot_be_asked_leaves_the_cpu_and_the_reason(
 def test_the_worker_goes_by_torchs_list(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "init", lambda: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(GPUS))
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda i: SimpleNamespace(name=GPUS[i][0], total_memory=GPUS[i][1]))
+    monkeypatch.setattr(
+        torch.cuda,
+        "get_device_properties",
+        lambda i: SimpleNamespace(name=GPUS[i][0], total_memory=GPUS[i][1]),
+    )
     assert device.gpus() == ([tuple(gpu) for gpu in GPUS], None)
-    assert [str(device.resolve(name)) for name in ("auto", "cuda", "cuda:1", "cpu")] == ["cuda:0", "cuda:0", "cuda:1", "cpu"]
+    assert [str(device.resolve(name)) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+        "cuda:0",
+        "cuda:0",
+        "cuda:1",
+        "cpu",
+    ]
     with pytest.raises(SpecError, match=r"^device: 'cuda:2' - .*: cuda:0, cuda:1, cpu$"):
         device.resolve("cuda:2")
 
@@ -146,8 +193,11 @@ def test_a_number_that_torch_cannot_read_is_no_device(name: str) -> None:
         device_among(["cuda:0", "cpu"], ProfileOptions.make(device=name).device)
 
 
-def test_a_checkpoint_is_run_with_its_device_as_the_current_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """transformers' models may launch kernels that go to the current device, wherever their tensors are."""
+def test_a_checkpoint_is_run_with_its_device_as_the_current_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers' models may launch kernels that go to the current device, wherever their tensors
+    are."""
     current = [0]
 
     @contextmanager
@@ -159,7 +209,14 @@ def test_a_checkpoint_is_run_with_its_device_as_the_current_one(tmp_path: Path, 
     ran = []
     monkeypatch.setattr(torch.cuda, "device", exchanged)
     monkeypatch.setattr(device, "resolve", torch.device)
-    monkeypatch.setattr(CheckpointRun, "run", lambda self: ran.append((str(self.device), current[0])))
+    monkeypatch.setattr(
+        CheckpointRun, "run", lambda self: ran.append((str(self.device), current[0]))
+    )
     for name in ("cuda:1", "cpu"):
-        checkpoint(design("A"), CheckpointOptions(path=str(tmp_path), device=name), lambda name, data: None, lambda fraction, message: None)
+        checkpoint(
+            design("A"),
+            CheckpointOptions(path=str(tmp_path), device=name),
+            lambda name, data: None,
+            lambda fraction, message: None,
+        )
     assert ran == [("cuda:1", 1), ("cpu", 0)] and current == [0]

@@ -1,4 +1,5 @@
-"""Leases and the queue: who lives, who is dead, who is next. Clocks are the tests' own; processes are real."""
+"""Leases and the queue: who lives, who is dead, who is next. Clocks are the tests' own; processes
+are real."""
 
 import os
 import sys
@@ -18,7 +19,9 @@ from hybrid_core.runs.worker import main as work_on
 from tests import kills
 from tests.designs import design
 
-LONG = ProfileOptions(device="cpu", budget_s=300, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 4096))
+LONG = ProfileOptions(
+    device="cpu", budget_s=300, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 4096)
+)
 
 
 class Hands:
@@ -51,7 +54,9 @@ def status(store: RunStore, run_id: int) -> str:
 # ---------------------------------------------------------------- who lives
 
 
-def test_a_run_that_is_renewed_lives_whatever_host_and_process_number_it_names(store: RunStore) -> None:
+def test_a_run_that_is_renewed_lives_whatever_host_and_process_number_it_names(
+    store: RunStore,
+) -> None:
     hands = Hands()
     run_id = running(store, "this boot", hands.at)
     dispatcher = Dispatcher(store, Watch(Clock("this boot", hands)))
@@ -72,9 +77,14 @@ def test_a_lease_that_is_not_renewed_ends_its_run(store: RunStore) -> None:
     assert not store.renew(run_id, "a lease", "this boot", hands.at)  # whoever held it learns that
 
 
-@pytest.mark.parametrize(("boot", "heard"), [("another boot", 5.0), (None, 5.0), ("this boot", 9_000_000.0)])
-def test_a_run_of_another_boot_is_watched_before_it_is_ended(store: RunStore, boot: str | None, heard: float) -> None:
-    """Its numbers are of a clock that cannot be compared, as after a restart, on another host, or with a time that lies ahead."""
+@pytest.mark.parametrize(
+    ("boot", "heard"), [("another boot", 5.0), (None, 5.0), ("this boot", 9_000_000.0)]
+)
+def test_a_run_of_another_boot_is_watched_before_it_is_ended(
+    store: RunStore, boot: str | None, heard: float
+) -> None:
+    """Its numbers are of a clock that cannot be compared, as after a restart, on another host, or
+    with a time that lies ahead."""
     hands = Hands()
     dead, watch = running(store, boot, heard), Watch(Clock("this boot", hands))
     dispatcher = Dispatcher(store, watch)
@@ -100,12 +110,17 @@ def test_a_worker_that_would_be_seen_if_it_lived_is_not_waited_for(store: RunSto
 
 def test_a_live_run_of_another_boot_stays(store: RunStore) -> None:
     hands = Hands()
-    run_id, dispatcher = running(store, "another boot", 5.0), Dispatcher(store, Watch(Clock("this boot", hands)))
+    run_id, dispatcher = (
+        running(store, "another boot", 5.0),
+        Dispatcher(store, Watch(Clock("this boot", hands))),
+    )
     for tick in range(20):
         hands.at += LEASE_S / 2
         store.renew(run_id, "a lease", "another boot", 5.0 + tick)
         dispatcher.end_the_dead()
-        assert bool(dispatcher.unsure()) == (tick == 0)  # whoever asks once need not wait any longer
+        assert bool(dispatcher.unsure()) == (
+            tick == 0
+        )  # whoever asks once need not wait any longer
     assert status(store, run_id) == "running"
 
 
@@ -118,11 +133,15 @@ def test_a_renewal_between_look_and_end_keeps_the_run(store: RunStore) -> None:
     assert status(store, run_id) == "running"
 
 
-def test_a_step_of_the_wall_clock_disowns_no_worker(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_of_the_wall_clock_disowns_no_worker(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dispatcher, run_id = Dispatcher(store), submit(design("AMHS"), LONG, store)
     worker = begun(store, dispatcher, run_id)
     created = psutil.Process.create_time
-    monkeypatch.setattr(psutil.Process, "create_time", lambda process: created(process) + 5)  # what a step of five seconds does to it
+    monkeypatch.setattr(
+        psutil.Process, "create_time", lambda process: created(process) + 5
+    )  # what a step of five seconds does to it
     monkeypatch.setattr(time, "time", lambda: 4e9)
     dispatcher.look()
     assert status(store, run_id) == "running" and worker.is_running()
@@ -149,7 +168,9 @@ def test_a_worker_that_lost_its_lease_stops(store: RunStore) -> None:
 
 def test_a_job_that_was_cancelled_while_it_started_never_starts(store: RunStore) -> None:
     run_id = queued(store)
-    assert store.claim("its lease", CLOCK.boot, CLOCK.seconds()) == run_id  # its process is on the way
+    assert (
+        store.claim("its lease", CLOCK.boot, CLOCK.seconds()) == run_id
+    )  # its process is on the way
     assert cancel(run_id, store)
     assert work_on(run_id, "its lease") == 1
     run = store.get(run_id)
@@ -172,7 +193,11 @@ def test_waiting_jobs_have_no_process_and_write_nothing(store: RunStore, tmp_pat
     for _ in range(5):
         dispatcher.look()
     assert (tmp_path / "runs.db-wal").read_bytes() == written
-    assert not [child for child in psutil.Process().children(recursive=True) if "hybrid_core.runs.worker" in child.cmdline()]
+    assert not [
+        child
+        for child in psutil.Process().children(recursive=True)
+        if "hybrid_core.runs.worker" in child.cmdline()
+    ]
     assert {status(store, run_id) for run_id in waiting} == {"queued"}
 
 
@@ -216,7 +241,9 @@ def test_a_job_whose_process_never_began_is_queued_again(store: RunStore) -> Non
     assert status(store, run_id) == "queued"
 
 
-def test_a_process_that_cannot_begin_fails_its_run_with_what_it_printed(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_begin_fails_its_run_with_what_it_printed(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("hybrid_core.runs.jobs.WORKER", "no.such.module")
     dispatcher, run_id = Dispatcher(store), submit(design("M"), LONG, store)
     while store.get(run_id).active:
@@ -226,7 +253,9 @@ def test_a_process_that_cannot_begin_fails_its_run_with_what_it_printed(store: R
 
 
 @pytest.mark.slow
-def test_fifty_kills_of_worker_and_server_lose_nothing_and_leave_nothing_behind(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fifty_kills_of_worker_and_server_lose_nothing_and_leave_nothing_behind(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(jobs, "WORKER", "tests.kills")
     killer = kills.Killer([sys.executable, "-m", "tests.kills", "server"], seed=0, pause_s=1.6)
     try:
@@ -244,7 +273,9 @@ def test_fifty_kills_of_worker_and_server_lose_nothing_and_leave_nothing_behind(
     assert all("ended without a word" in str(run.error) for run in runs if run.status == "failed")
 
 
-def test_a_foreign_job_that_waits_fails_with_the_reason_and_the_queue_moves_on(store: RunStore) -> None:
+def test_a_foreign_job_that_waits_fails_with_the_reason_and_the_queue_moves_on(
+    store: RunStore,
+) -> None:
     foreign, next_one = store.create("dream", design("A"), {}, "cpu"), queued(store)
     assert store.claim("its lease", CLOCK.boot, CLOCK.seconds()) == foreign
     assert work_on(foreign, "its lease") == 1
@@ -261,7 +292,9 @@ def test_a_run_that_is_cancelled_and_deleted_does_not_stop_the_queue(store: RunS
     assert begun(store, dispatcher, second).is_running()
 
 
-def test_a_store_that_is_locked_for_a_while_loses_no_part(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_is_locked_for_a_while_loses_no_part(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_id = queued(store)
     store.claim("a lease", CLOCK.boot, CLOCK.seconds())
     monkeypatch.setattr("hybrid_core.runs.lease.RENEW_S", 0.01)
@@ -299,7 +332,9 @@ def test_a_job_without_a_budget_may_take_its_time() -> None:
     assert pace.overdue() is None
 
 
-def test_an_overdue_job_is_ended_with_that_reason(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_overdue_job_is_ended_with_that_reason(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_id, said = queued(store), []
     store.claim("a lease", CLOCK.boot, CLOCK.seconds())
     lease = Lease(store, run_id, "a lease", lambda: "no progress for 10 minutes")
@@ -312,4 +347,7 @@ def test_an_overdue_job_is_ended_with_that_reason(store: RunStore, monkeypatch: 
     monkeypatch.setattr("hybrid_core.runs.lease.end_this_process", end)
     lease.take()
     assert lease._over.wait(60) and "no progress" in said[0]
-    assert (status(store, run_id), store.get(run_id).error) == ("failed", "no progress for 10 minutes")
+    assert (status(store, run_id), store.get(run_id).error) == (
+        "failed",
+        "no progress for 10 minutes",
+    )

@@ -19,7 +19,9 @@ from hybrid_core.runs.store import Run, UnknownRun
 from hybrid_core.validation import SpecError
 from tests.designs import design
 
-QUICK = ProfileOptions(device="cpu", budget_s=5, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 128))
+QUICK = ProfileOptions(
+    device="cpu", budget_s=5, dtype="fp32", batch_size=1, prompt_len=8, totals=(64, 128)
+)
 
 
 def until(store: RunStore, run_id: int, reached: Callable[[Run], bool]) -> Run:
@@ -30,7 +32,9 @@ def until(store: RunStore, run_id: int, reached: Callable[[Run], bool]) -> Run:
         run = store.get(run_id)
         if reached(run):
             return run
-        assert run.active, f"run {run_id} is {run.status}: {run.message} {run.error}\n{run.log_tail()}"
+        assert run.active, (
+            f"run {run_id} is {run.status}: {run.message} {run.error}\n{run.log_tail()}"
+        )
         time.sleep(0.05)
 
 
@@ -75,7 +79,17 @@ def test_delete_refuses_active_and_unknown_runs(store: RunStore) -> None:
 def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore) -> None:
     run = until(store, submit(design("AMHS"), QUICK, store), ended)
     assert run.status == "done", run.error
-    assert set(run.parts) == {"environment", "trace", "ceilings", "cache", "prefill", "decode", "generation", "memory", "energy"}
+    assert set(run.parts) == {
+        "environment",
+        "trace",
+        "ceilings",
+        "cache",
+        "prefill",
+        "decode",
+        "generation",
+        "memory",
+        "energy",
+    }
     assert run.pid not in (None, os.getpid())
     trace = run.parts["trace"]
     assert all(len(set(trace[what].values())) == 1 for what in ("forward", "decode"))
@@ -83,14 +97,32 @@ def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore
     assert [row["total_len"] for row in run.parts["generation"]["rows"]] == [64, 128]
     assert run.parts["energy"]["note"]
     assert run.parts["ceilings"]["fp32_times"] > 0 and slow_dtype(run) is None  # it ran in fp32
-    for chart in (figures.generation([run]), figures.live_cache([run]), figures.paper_throughput([run]), figures.paper_cache([run])):
+    for chart in (
+        figures.generation([run]),
+        figures.live_cache([run]),
+        figures.paper_throughput([run]),
+        figures.paper_cache([run]),
+    ):
         go.Figure(chart)  # raises on a word that plotly does not have
 
 
 def test_a_dtype_that_the_device_multiplies_slowly_is_said(store: RunStore) -> None:
     run_id = store.create("profile", design("A"), {}, "cpu")
-    store.put_part(run_id, "ceilings", {"dtype": "bf16", "fp32_times": 81.2, "flops_per_s": 1.2e9, "bytes_per_s": 1e10, "basis": "b"})
-    assert "fp32 products are 81.2 times as fast as bf16 here: prefill is quicker with weights in fp32" in run_table(store.get(run_id))
+    store.put_part(
+        run_id,
+        "ceilings",
+        {
+            "dtype": "bf16",
+            "fp32_times": 81.2,
+            "flops_per_s": 1.2e9,
+            "bytes_per_s": 1e10,
+            "basis": "b",
+        },
+    )
+    assert (
+        "fp32 products are 81.2 times as fast as bf16 here: prefill is quicker with weights in fp32"
+        in run_table(store.get(run_id))
+    )
 
 
 def test_jobs_of_one_device_take_turns(store: RunStore) -> None:
@@ -130,35 +162,76 @@ def test_a_waiting_job_can_be_cancelled_without_touching_the_running_one(store: 
 
 
 def test_a_design_that_cannot_fit_is_refused_with_what_would(store: RunStore) -> None:
-    huge = design("A", d_model=32768, n_layers=200, layers={"strategy": "transformer"}, ffn={"kind": "swiglu", "d_ff": 131072})
+    huge = design(
+        "A",
+        d_model=32768,
+        n_layers=200,
+        layers={"strategy": "transformer"},
+        ffn={"kind": "swiglu", "d_ff": 131072},
+    )
     run = until(store, submit(huge, QUICK, store), ended)
     assert run.status == "failed"
     assert "GiB are available" in str(run.error) and "a smaller model is needed" in str(run.error)
     assert set(run.parts) == {"environment"}  # nothing was built
 
-    wide = until(store, submit(design("A"), QUICK.model_copy(update={"batch_size": 4096, "totals": (2**22,)}), store), ended)
+    wide = until(
+        store,
+        submit(
+            design("A"), QUICK.model_copy(update={"batch_size": 4096, "totals": (2**22,)}), store
+        ),
+        ended,
+    )
     assert "batch" in str(wide.error) and "would fit" in str(wide.error)
 
 
-def test_a_device_that_is_not_there_is_refused_in_one_line_before_a_run_is_made(store: RunStore) -> None:
-    with pytest.raises(SpecError, match=r"^device: 'cuda:7' - must be among those that torch finds here: .*cpu$"):
+def test_a_device_that_is_not_there_is_refused_in_one_line_before_a_run_is_made(
+    store: RunStore,
+) -> None:
+    with pytest.raises(
+        SpecError, match=r"^device: 'cuda:7' - must be among those that torch finds here: .*cpu$"
+    ):
         submit(design("A"), QUICK.model_copy(update={"device": "cuda:7"}), store)
     assert store.list() == []
 
 
-def energy_of(rows: list[dict[str, object]], idle: dict[str, object] | None = None) -> dict[str, object]:
-    return {"convention": "measured", "meter": "fake", "note": "", "error": 0.05, "idle": idle, "rows": rows}
+def energy_of(
+    rows: list[dict[str, object]], idle: dict[str, object] | None = None
+) -> dict[str, object]:
+    return {
+        "convention": "measured",
+        "meter": "fake",
+        "note": "",
+        "error": 0.05,
+        "idle": idle,
+        "rows": rows,
+    }
 
 
-def stretch(phase: str, context_len: int, joules: float | None, why: str | None = None) -> dict[str, object]:
-    return {"phase": phase, "batch_size": 4, "context_len": context_len, "joules_per_token": joules, "why": why}
+def stretch(
+    phase: str, context_len: int, joules: float | None, why: str | None = None
+) -> dict[str, object]:
+    return {
+        "phase": phase,
+        "batch_size": 4,
+        "context_len": context_len,
+        "joules_per_token": joules,
+        "why": why,
+    }
 
 
 METERED = energy_of(
-    [stretch("prefill", 512, 0.0031), stretch("decode", 512, 1.25), stretch("decode", 2048, None, "too short")],
+    [
+        stretch("prefill", 512, 0.0031),
+        stretch("decode", 512, 1.25),
+        stretch("decode", 2048, None, "too short"),
+    ],
     {"watts": 71.4, "seconds": 2.0, "why": None},
 )
-WHOLE_STRETCH = {"convention": "measured", "note": "NVML", "parts": {"decode": {"joules": 4321.0, "seconds": 9.0}}}
+WHOLE_STRETCH = {
+    "convention": "measured",
+    "note": "NVML",
+    "parts": {"decode": {"joules": 4321.0, "seconds": 9.0}},
+}
 
 
 def test_energy_is_said_a_token_with_phase_context_batch_and_idle_power(store: RunStore) -> None:
@@ -171,16 +244,27 @@ def test_energy_is_said_a_token_with_phase_context_batch_and_idle_power(store: R
     assert "energy, decode at 2,048 tokens, batch 4 too short" in lines
     assert "idle power, included above 71 W measured" in lines
     page = report([run])
-    assert "3.1 mJ a token" in page and "71 W" in page and "idle power included, over counted steps alone; within 5%" in page
+    assert (
+        "3.1 mJ a token" in page
+        and "71 W" in page
+        and "idle power included, over counted steps alone; within 5%" in page
+    )
 
 
-def test_joules_of_a_whole_stretch_are_shown_as_that_and_compared_with_nothing(store: RunStore) -> None:
-    old, new = (store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cuda:0") for _ in range(2))
+def test_joules_of_a_whole_stretch_are_shown_as_that_and_compared_with_nothing(
+    store: RunStore,
+) -> None:
+    old, new = (
+        store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cuda:0")
+        for _ in range(2)
+    )
     store.put_part(old, "energy", WHOLE_STRETCH)
     store.put_part(new, "energy", METERED)
     runs = [store.get(old), store.get(new)]
     text = run_table(runs[0])
-    assert "whole decode stretch, cache filling included: not comparable" in text and "4,321 J" in text
+    assert (
+        "whole decode stretch, cache filling included: not comparable" in text and "4,321 J" in text
+    )
     rows = differences(runs)
     named = [name for name in rows.index if "energy" in name or "idle" in name]
     assert named == [
@@ -195,33 +279,77 @@ def test_joules_of_a_whole_stretch_are_shown_as_that_and_compared_with_nothing(s
 
 def test_a_prefill_in_chunks_is_said_wherever_it_is_shown(store: RunStore) -> None:
     run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cpu")
-    speed = {"median_s": 1.0, "min_s": 1.0, "max_s": 1.0, "repeats": 3, "tokens_per_s": 8.0, "predicted_tokens_per_s": 9.0}
-    store.put_part(run_id, "prefill", speed | {"batch_size": 4, "prompt_len": 32768, "chunk_tokens": 2048, "shortened": False})
+    speed = {
+        "median_s": 1.0,
+        "min_s": 1.0,
+        "max_s": 1.0,
+        "repeats": 3,
+        "tokens_per_s": 8.0,
+        "predicted_tokens_per_s": 9.0,
+    }
+    store.put_part(
+        run_id,
+        "prefill",
+        speed | {"batch_size": 4, "prompt_len": 32768, "chunk_tokens": 2048, "shortened": False},
+    )
     needs = {"weights": 2**20, "cache": 2**20, "activations": 2**21, "total": 2**22}
-    found = {"peak_bytes": 2**23, "what": "allocated", "context_len": 64, "build_s": 0.1, "predicted_bytes": needs}
+    found = {
+        "peak_bytes": 2**23,
+        "what": "allocated",
+        "context_len": 64,
+        "build_s": 0.1,
+        "predicted_bytes": needs,
+    }
     store.put_part(run_id, "memory", found | {"one_shot_activations": 2**30})
     run = store.get(run_id)
     text, page = run_table(run), report([run])
-    assert "prompt 32768, 2,048 tokens at a time" in text and "x 32768, 2,048 tokens at a time" in page
-    assert "activations of the prefill all at once" in text and "1 GiB" in text and "(1 GiB if done at once)" in page
+    assert (
+        "prompt 32768, 2,048 tokens at a time" in text and "x 32768, 2,048 tokens at a time" in page
+    )
+    assert (
+        "activations of the prefill all at once" in text
+        and "1 GiB" in text
+        and "(1 GiB if done at once)" in page
+    )
     rows = differences([run])
     assert rows.loc["prefill, tokens at a time"].item() == "2048"
     assert rows.loc["activations of the prefill at once (exact)"].item() == "1 GiB"
 
 
 def test_a_run_says_the_dtype_of_its_states_whichever_version_stored_it(store: RunStore) -> None:
-    old = store.create("profile", design("M"), QUICK.model_dump(mode="json") | {"state_dtype": "fp32"}, "cpu")
+    old = store.create(
+        "profile", design("M"), QUICK.model_dump(mode="json") | {"state_dtype": "fp32"}, "cpu"
+    )
     new = store.create("profile", design("M"), QUICK.model_dump(mode="json"), "cpu")
-    found = {"name": "cpu", "device": "cpu", "threads": 1, "packages": {"torch": "2"}, "kernels": {}}
+    found = {
+        "name": "cpu",
+        "device": "cpu",
+        "threads": 1,
+        "packages": {"torch": "2"},
+        "kernels": {},
+    }
     store.put_part(old, "environment", found)
     store.put_part(new, "environment", found | {"state_dtype": "bf16"})
     assert "weights fp32, keys and values bf16, scan states fp32" in run_table(store.get(old))
     assert "weights fp32, keys and values bf16, scan states bf16" in run_table(store.get(new))
-    assert differences([store.get(old), store.get(new)]).loc["state_dtype"].tolist() == ["fp32", "bf16"]
+    assert differences([store.get(old), store.get(new)]).loc["state_dtype"].tolist() == [
+        "fp32",
+        "bf16",
+    ]
 
 
 def test_a_run_that_an_earlier_version_stored_is_still_shown(store: RunStore) -> None:
     run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cpu")
     total = {"weights": 1, "cache": 2, "activations": 3, "total": 6}
-    store.put_part(run_id, "memory", {"peak_bytes": 2**20, "what": "resident", "context_len": 64, "build_s": 0.1, "predicted_bytes": total})
+    store.put_part(
+        run_id,
+        "memory",
+        {
+            "peak_bytes": 2**20,
+            "what": "resident",
+            "context_len": 64,
+            "build_s": 0.1,
+            "predicted_bytes": total,
+        },
+    )
     assert "peak memory, resident" in run_table(store.get(run_id))

@@ -53,7 +53,9 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         **dict.fromkeys(("attention_flops_per_s", "window_flops_per_s", "scan_flops_per_s"), 1e11),
         **dict.fromkeys(("kv_bytes_per_s", "state_bytes_per_s", "elementwise_bytes_per_s"), 1e10),
     )  # fmt: skip
-    hardware.keep_calibration(catalogue()["cpu_server"].model_copy(update={"key": "this_cpu_bf16", "rates": rates}))
+    hardware.keep_calibration(
+        catalogue()["cpu_server"].model_copy(update={"key": "this_cpu_bf16", "rates": rates})
+    )
     return tmp_path / "calibration-this_cpu_bf16.json"
 
 
@@ -61,18 +63,41 @@ DAMAGED = {
     "cut": (lambda text: text[:40], "cut or damaged"),
     "empty": (lambda _: "", "cut or damaged"),
     "a list": (lambda _: "[]", "must be an object"),
-    "gigabytes": (lambda text: re.sub(r'"memory_bytes": ?\d+', '"memory_bytes": 256', text), "memory_bytes: 256 - must be in bytes, from"),
+    "gigabytes": (
+        lambda text: re.sub(r'"memory_bytes": ?\d+', '"memory_bytes": 256', text),
+        "memory_bytes: 256 - must be in bytes, from",
+    ),
     "terabytes a second": (
-        lambda text: re.sub(r'"bandwidth_bytes_per_s": ?[\d.e+]+', '"bandwidth_bytes_per_s": 0.4', text),
+        lambda text: re.sub(
+            r'"bandwidth_bytes_per_s": ?[\d.e+]+', '"bandwidth_bytes_per_s": 0.4', text
+        ),
         "bandwidth_bytes_per_s: 0.4 - must be in bytes/s",
     ),
-    "a rate that is no number": (lambda text: re.sub(r'"scan_flops_per_s": ?[\d.e+]+', '"scan_flops_per_s": NaN', text), "nan - must be"),
+    "a rate that is no number": (
+        lambda text: re.sub(r'"scan_flops_per_s": ?[\d.e+]+', '"scan_flops_per_s": NaN', text),
+        "nan - must be",
+    ),
     "seconds that are no number": (lambda text: text.replace("2e-9", "NaN"), "linear.1.1"),
-    "no rows": (lambda text: re.sub(r'"linear": ?\[.*?\](?=,\s*"att)', '"linear": []', text, flags=re.S), "linear"),
-    "fewer rows": (lambda text: re.sub(r"\b8,", "1,", text, count=1), "must have more rows from point to point"),
-    "no calls": (lambda text: re.sub(r'"call_s": ?\{.*?\}', '"call_s": {}', text, flags=re.S), "call_s"),
-    "another device's": (lambda text: text.replace('"this_cpu_bf16"', '"h100_sxm"'), "key: 'h100_sxm' - must be that of the file's name"),
-    "a key too much": (lambda text: text.replace('"kind"', '"colour": 1, "kind"'), "colour: 1 - unknown key"),
+    "no rows": (
+        lambda text: re.sub(r'"linear": ?\[.*?\](?=,\s*"att)', '"linear": []', text, flags=re.S),
+        "linear",
+    ),
+    "fewer rows": (
+        lambda text: re.sub(r"\b8,", "1,", text, count=1),
+        "must have more rows from point to point",
+    ),
+    "no calls": (
+        lambda text: re.sub(r'"call_s": ?\{.*?\}', '"call_s": {}', text, flags=re.S),
+        "call_s",
+    ),
+    "another device's": (
+        lambda text: text.replace('"this_cpu_bf16"', '"h100_sxm"'),
+        "key: 'h100_sxm' - must be that of the file's name",
+    ),
+    "a key too much": (
+        lambda text: text.replace('"kind"', '"colour": 1, "kind"'),
+        "colour: 1 - unknown key",
+    ),
 }
 
 
@@ -87,7 +112,12 @@ def test_a_damaged_calibration_is_one_line_and_loses_nothing(
     assert main(["cost", "llama-100m", "--json"]) == 0  # other devices are not in the way
     told = capsys.readouterr()
     assert json.loads(told.out)["fit"]
-    assert len(told.err.splitlines()) == 1 and str(kept) in told.err and says in told.err and "delete" in told.err
+    assert (
+        len(told.err.splitlines()) == 1
+        and str(kept) in told.err
+        and says in told.err
+        and "delete" in told.err
+    )
     assert main(["cost", "llama-100m", "--hardware", "this_cpu_bf16"]) == 2
     said = capsys.readouterr().err
     assert len(said.splitlines()) == 1 and says in said and "calibrate" in said

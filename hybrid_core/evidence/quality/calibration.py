@@ -1,12 +1,14 @@
-"""How wide intervals are, and how often they hold: errors on rows that were left out, by what was missing when they were predicted.
+"""How wide intervals are, and how often they hold: errors on rows that were left out, by what was
+missing when they were predicted.
 
-An estimate can be more or less far from the rows that it rests on (`DISTANCES`). For each distance, rows are left out so that they are
-predicted from as far, and the interval is as wide as COVERAGE of those errors. Groups that are left out together count alike, however
-many rows they have: a new family at a scale is one such group (pooled distribution functions of Dunn, Wasserman and Ramdas,
+An estimate can be more or less far from the rows that it rests on (`DISTANCES`). For each distance,
+rows are left out so that they are predicted from as far, and the interval is as wide as COVERAGE of
+those errors. Groups that are left out together count alike, however many rows they have: a new
+family at a scale is one such group (pooled distribution functions of Dunn, Wasserman and Ramdas,
 arXiv 1809.07441).
 
-`held_out` checks the widths on rows that did not make them: each fold sets its widths by leaving out again within its own training rows.
-"""
+`held_out` checks the widths on rows that did not make them: each fold sets its widths by leaving
+out again within its own training rows."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -47,7 +49,8 @@ DISTANCES = {
 
 
 class Miss(NamedTuple):
-    """A row predicted without its group: its position in the table, the distance, the group, and printed minus predicted NLL."""
+    """A row predicted without its group: its position in the table, the distance, the group, and
+    printed minus predicted NLL."""
 
     row: int
     distance: str
@@ -56,7 +59,8 @@ class Miss(NamedTuple):
 
 
 def group_quantile(misses: list[tuple[str, float]]) -> float:
-    """The error that COVERAGE of (group, error) stay below, every group weighing the same. NaN if there are none."""
+    """The error that COVERAGE of (group, error) stay below, every group weighing the same. NaN if
+    there are none."""
     if not misses:
         return math.nan
     groups = pd.Series([group for group, _ in misses])
@@ -74,7 +78,12 @@ def group_quantile(misses: list[tuple[str, float]]) -> float:
 def _labels() -> tuple[Array, Array]:
     """Of each row of `design_rows`: its design (with both budgets), and its family and scale."""
     rows = additive.design_rows()
-    design = rows["scale"] + " " + rows["pattern"] + rows["experts"].map({True: " with experts", False: ""})
+    design = (
+        rows["scale"]
+        + " "
+        + rows["pattern"]
+        + rows["experts"].map({True: " with experts", False: ""})
+    )
     return design.to_numpy(), (rows["family"] + " " + rows["scale"]).to_numpy()
 
 
@@ -82,7 +91,11 @@ def _labels() -> tuple[Array, Array]:
 def _columns() -> tuple[Array, Array, Array]:
     """Family, scale and experts of each row of `design_rows`."""
     rows = additive.design_rows()
-    return rows["family"].to_numpy(dtype=str), rows["scale"].to_numpy(dtype=str), rows["experts"].to_numpy(dtype=bool)
+    return (
+        rows["family"].to_numpy(dtype=str),
+        rows["scale"].to_numpy(dtype=str),
+        rows["experts"].to_numpy(dtype=bool),
+    )
 
 
 def design_distance(family: str, scale: str, experts: bool, train: Mask) -> str | None:
@@ -110,7 +123,8 @@ def design_misses(train: Mask, groups: Array) -> Iterator[Miss]:
 
 
 def design_margins(train: Mask) -> Margins:
-    """The half width of an interval at each distance between designs, from the training rows alone."""
+    """The half width of an interval at each distance between designs, from the training rows
+    alone."""
     design, cell = _labels()
     by_design, by_cell = list(design_misses(train, design)), list(design_misses(train, cell))
     found = {distance: _width(by_design, distance) for distance in (OTHER_DESIGNS, NO_EXPERTS)}
@@ -118,7 +132,9 @@ def design_margins(train: Mask) -> Margins:
 
 
 def _width(misses: list[Miss], distance: str) -> float:
-    return group_quantile([(miss.group, abs(miss.error)) for miss in misses if miss.distance == distance])
+    return group_quantile(
+        [(miss.group, abs(miss.error)) for miss in misses if miss.distance == distance]
+    )
 
 
 # ---------------------------------------------------------------- runs: the additive model moved by a law
@@ -149,16 +165,23 @@ def _runs() -> tuple[_Run, ...]:
     """The rows of `scaling_rows` with their stacks."""
     columns = ["model", "scale", "params", "tokens", "nll_dclm"]
     found = []
-    for family, scale, params, tokens, nll in scaling_rows()[columns].itertuples(index=False, name=None):
-        found.append(_Run(family, scale, params, tokens, nll, trained_preset(family, scale).pattern))
+    for family, scale, params, tokens, nll in scaling_rows()[columns].itertuples(
+        index=False, name=None
+    ):
+        found.append(
+            _Run(family, scale, params, tokens, nll, trained_preset(family, scale).pattern)
+        )
     return tuple(found)
 
 
 def run_error(i: int, out: frozenset[int], coefficients: Array, law_of: str | None = None) -> float:
-    """NLL of run i of `scaling_rows`, printed minus predicted: additive model, moved by a law fitted without the runs `out`."""
+    """NLL of run i of `scaling_rows`, printed minus predicted: additive model, moved by a law
+    fitted without the runs `out`."""
     run = _runs()[i]
     law = law_without(law_of or run.family, out)
-    return run.nll - additive.moved(run.pattern, False, run.params, run.tokens, coefficients, law).nll
+    return (
+        run.nll - additive.moved(run.pattern, False, run.params, run.tokens, coefficients, law).nll
+    )
 
 
 class Fold(NamedTuple):
@@ -172,20 +195,30 @@ class Fold(NamedTuple):
 def budget_folds() -> list[Fold]:
     """Each budget of Tables 14 and 15, of all families."""
     budgets = scaling_rows()["train_flops"].to_numpy()
-    return [Fold(f"{budget:.0e}", _positions(budgets == budget), _all_designs()) for budget in np.unique(budgets)]
+    return [
+        Fold(f"{budget:.0e}", _positions(budgets == budget), _all_designs())
+        for budget in np.unique(budgets)
+    ]
 
 
 def size_folds() -> list[Fold]:
     """Each family at each scale, with its designs of that scale."""
     rows = scaling_rows()
     cells = (rows["model"] + " " + rows["scale"]).to_numpy()
-    return [Fold(str(cell), _positions(cells == cell), _labels()[1] != cell) for cell in np.unique(cells)]
+    return [
+        Fold(str(cell), _positions(cells == cell), _labels()[1] != cell)
+        for cell in np.unique(cells)
+    ]
 
 
 def family_folds() -> list[Fold]:
     """All runs of each family but Llama."""
     families = scaling_rows()["model"].to_numpy()
-    return [Fold(name, _positions(families == name), _all_designs()) for name in SCALED if name != "llama"]
+    return [
+        Fold(name, _positions(families == name), _all_designs())
+        for name in SCALED
+        if name != "llama"
+    ]
 
 
 def _all_designs() -> Mask:
@@ -207,8 +240,8 @@ MOVES: dict[str, tuple[Callable[[], list[Fold]], str | None]] = {
 def run_margin(distance: str, without: Fold | None = None) -> float:
     """What a move adds to the half width of its design, from the runs outside the fold `without`.
 
-    Inner folds leave out their own runs and the outer fold's; half = the design's margin + this covers COVERAGE of their errors.
-    """
+    Inner folds leave out their own runs and the outer fold's; half = the design's margin + this
+    covers COVERAGE of their errors."""
     folds, law_of = MOVES[distance]
     outer_runs = without.runs if without else frozenset[int]()
     outer_designs = without.designs if without else _all_designs()
@@ -225,7 +258,8 @@ def run_margin(distance: str, without: Fold | None = None) -> float:
 
 
 def _run_distance(i: int, designs: Mask) -> str:
-    """How far the design of a run is from the designs in training; sizes without designs of their own take the nearer of the two."""
+    """How far the design of a run is from the designs in training; sizes without designs of their
+    own take the nearer of the two."""
     run = _runs()[i]
     scale = "350M" if run.scale in ("100M", "350M") else "1B"
     return design_distance(run.family, scale, False, designs) or OTHER_SCALE
@@ -244,11 +278,16 @@ class Interval(NamedTuple):
     rests_on: str
 
 
-def interval(family: str, experts: bool, scales: tuple[str, ...], params: float, by_law: bool) -> Interval:
-    """The interval of an estimate from the rows of `scales`: the widest of theirs, and wider where a law moved it."""
+def interval(
+    family: str, experts: bool, scales: tuple[str, ...], params: float, by_law: bool
+) -> Interval:
+    """The interval of an estimate from the rows of `scales`: the widest of theirs, and wider where
+    a law moved it."""
     everything = _all_designs()
     margins = cached_design_margins(everything.tobytes())
-    distances = [design_distance(family, scale, experts, everything) or OTHER_SCALE for scale in scales]
+    distances = [
+        design_distance(family, scale, experts, everything) or OTHER_SCALE for scale in scales
+    ]
     widest = max(distances, key=margins.__getitem__)
     half, rests_on = margins[widest], DISTANCES[widest]
     if by_law:
@@ -269,9 +308,15 @@ def _full_run_margin(distance: str) -> float:
 
 
 def widths() -> pd.DataFrame:
-    """The half width at each distance. What a law adds is said for itself; it comes on top of the design's own."""
-    margins = cached_design_margins(_all_designs().tobytes()) | {distance: _full_run_margin(distance) for distance in MOVES}
-    rows = [{"distance": distance, "rests_on": what, "half": margins[distance]} for distance, what in DISTANCES.items()]
+    """The half width at each distance. What a law adds is said for itself; it comes on top of the
+    design's own."""
+    margins = cached_design_margins(_all_designs().tobytes()) | {
+        distance: _full_run_margin(distance) for distance in MOVES
+    }
+    rows = [
+        {"distance": distance, "rests_on": what, "half": margins[distance]}
+        for distance, what in DISTANCES.items()
+    ]
     return pd.DataFrame(rows)
 
 
@@ -280,11 +325,15 @@ def widths() -> pd.DataFrame:
 
 @cache
 def held_out() -> pd.DataFrame:
-    """Every row predicted without its fold, with an interval that was set without it too: `half` and `covered`.
+    """Every row predicted without its fold, with an interval that was set without it too: `half`
+    and `covered`.
 
-    `left_out`: design (with both budgets), family and scale, or, of the runs of Tables 14 and 15, budget, family and scale, or family.
-    """
-    rows = [*_held_out_designs("design", _labels()[0]), *_held_out_designs("family and scale", _labels()[1])]
+    `left_out`: design (with both budgets), family and scale, or, of the runs of Tables 14 and 15,
+    budget, family and scale, or family."""
+    rows = [
+        *_held_out_designs("design", _labels()[0]),
+        *_held_out_designs("family and scale", _labels()[1]),
+    ]
     names = {OTHER_BUDGETS: "budget", OTHER_SIZES: "family and scale", LLAMAS_LAW: "family"}
     for distance, name in names.items():
         rows += _held_out_runs(distance, name)
@@ -307,24 +356,43 @@ def _held_out_runs(distance: str, name: str) -> Iterator[dict[str, Any]]:
         for i in sorted(fold.runs):
             run = _runs()[i]
             miss = Miss(i, distance, fold.name, run_error(i, fold.runs, found, law_of))
-            yield _record("runs", name, miss, margins[_run_distance(i, fold.designs)] + more, run.family, run.scale)
+            yield _record(
+                "runs",
+                name,
+                miss,
+                margins[_run_distance(i, fold.designs)] + more,
+                run.family,
+                run.scale,
+            )
 
 
-def _record(kind: str, name: str, miss: Miss, half: float, family: str, scale: str) -> dict[str, Any]:
-    where = {"kind": kind, "left_out": name, "group": miss.group, "family": family, "scale": scale, "distance": miss.distance}
+def _record(
+    kind: str, name: str, miss: Miss, half: float, family: str, scale: str
+) -> dict[str, Any]:
+    where = {
+        "kind": kind,
+        "left_out": name,
+        "group": miss.group,
+        "family": family,
+        "scale": scale,
+        "distance": miss.distance,
+    }
     return where | {"error": miss.error, "half": half, "covered": bool(abs(miss.error) <= half)}
 
 
 @cache
 def coverage() -> pd.DataFrame:
-    """How many held-out rows their intervals hold: pooled, by what was left out, and there by family, and by family and scale.
+    """How many held-out rows their intervals hold: pooled, by what was left out, and there by
+    family, and by family and scale.
 
-    With the exact 95 % interval of the share (Clopper and Pearson); it takes rows for independent, which rows of a family hardly are.
-    """
+    With the exact 95 % interval of the share (Clopper and Pearson); it takes rows for independent,
+    which rows of a family hardly are."""
     rows = held_out()
     found = [_counted({"kind": "all", "left_out": "pooled", "family": "all", "scale": "all"}, rows)]
     for (kind, name), own in rows.groupby(["kind", "left_out"], sort=False):
-        found.append(_counted({"kind": kind, "left_out": name, "family": "all", "scale": "all"}, own))
+        found.append(
+            _counted({"kind": kind, "left_out": name, "family": "all", "scale": "all"}, own)
+        )
         for family, of_family in own.groupby("family", sort=False):
             where = {"kind": kind, "left_out": name, "family": family}
             found.append(_counted(where | {"scale": "all"}, of_family))
@@ -336,4 +404,11 @@ def coverage() -> pd.DataFrame:
 def _counted(where: dict[str, Any], rows: pd.DataFrame) -> dict[str, Any]:
     n, covered = len(rows), int(rows["covered"].sum())
     low, high = clopper_pearson(covered, n)
-    return where | {"n": n, "covered": covered, "share": covered / n, "low": low, "high": high, "mean_half": rows["half"].mean()}
+    return where | {
+        "n": n,
+        "covered": covered,
+        "share": covered / n,
+        "low": low,
+        "high": high,
+        "mean_half": rows["half"].mean(),
+    }

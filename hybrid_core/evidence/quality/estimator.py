@@ -1,4 +1,5 @@
-"""An estimate of a design's NLL from the paper's rows, and how far such estimates miss a row that they have not seen.
+"""An estimate of a design's NLL from the paper's rows, and how far such estimates miss a row that
+they have not seen.
 
 NLL is the DCLM validation loss in nats per token.
 """
@@ -11,7 +12,15 @@ import pandas as pd
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines
-from hybrid_core.evidence.quality.additive import PAPER_TOKENS, coefficients, design_matrix, design_rows, fit, moved, trained
+from hybrid_core.evidence.quality.additive import (
+    PAPER_TOKENS,
+    coefficients,
+    design_matrix,
+    design_rows,
+    fit,
+    moved,
+    trained,
+)
 from hybrid_core.evidence.quality.calibration import interval
 from hybrid_core.evidence.quality.coverage import uncovered
 from hybrid_core.evidence.quality.mixture import mixture
@@ -23,7 +32,8 @@ CONVENTION = "estimated from the paper's rows"
 
 
 class Estimate(NamedTuple):
-    """NLL with an interval as wide as COVERAGE of the errors on rows that were left out as far away (`calibration`).
+    """NLL with an interval as wide as COVERAGE of the errors on rows that were left out as far away
+    (`calibration`).
 
     `basis`: the tables that it rests on; `rests_on`: how near their rows are.
     """
@@ -45,9 +55,9 @@ class OutOfRange(NamedTuple):
 def estimate(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> Estimate | OutOfRange:
     """NLL of a design trained at 8K on `tokens` of DCLM, from the paper's rows.
 
-    Inside 350M and 1B and 60B to 82B tokens: the additive model of `coefficients`. Elsewhere the law of the family (Llama's for windows)
-    moves it there. The interval is wider the further the design is from the rows (`calibration.DISTANCES`).
-    """
+    Inside 350M and 1B and 60B to 82B tokens: the additive model of `coefficients`. Elsewhere the
+    law of the family (Llama's for windows) moves it there. The interval is wider the further the
+    design is from the rows (`calibration.DISTANCES`)."""
     mixed = mixture(spec.pattern)
     if mixed is None or mixed.family == "window":
         return OutOfRange(f"layers: {spec.pattern} - {_NO_FAMILY}")
@@ -57,9 +67,13 @@ def estimate(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> Estimate | OutOfRa
         return OutOfRange(reason)
     params, experts = float(active_params(spec)), isinstance(spec.stack[0].ffn, MoE)
     curve = law("llama" if mixed.family == "swa" else mixed.family)[0]
-    found = moved(spec.pattern, experts, params, tokens, np.array(list(coefficients().values())), curve)
+    found = moved(
+        spec.pattern, experts, params, tokens, np.array(list(coefficients().values())), curve
+    )
     half, rests_on = interval(mixed.family, experts, found.scales, params, found.by_law)
-    basis = "Tables 4, 9, 10, 11, 17 and 21" + (", moved by the scaling law of Tables 14 and 15" if found.by_law else "")
+    basis = "Tables 4, 9, 10, 11, 17 and 21" + (
+        ", moved by the scaling law of Tables 14 and 15" if found.by_law else ""
+    )
     return Estimate(found.nll, found.nll - half, found.nll + half, tokens, basis, rests_on)
 
 
@@ -74,11 +88,14 @@ _NO_FAMILY = (
 
 @cache
 def leave_one_out() -> pd.DataFrame:
-    """Every row used, predicted without it, beside a baseline: the mean of the other rows of its family, scale and kind of budget.
+    """Every row used, predicted without it, beside a baseline: the mean of the other rows of its
+    family, scale and kind of budget.
 
-    `designs`: the additive model without all rows of that design (its other budget would tell). `runs`: the scaling laws without that row.
-    """
-    return pd.concat([_without_design(design_rows()), _without_run(scaling_rows())], ignore_index=True)
+    `designs`: the additive model without all rows of that design (its other budget would tell).
+    `runs`: the scaling laws without that row."""
+    return pd.concat(
+        [_without_design(design_rows()), _without_run(scaling_rows())], ignore_index=True
+    )
 
 
 def _without_design(rows: pd.DataFrame) -> pd.DataFrame:
@@ -93,31 +110,54 @@ def _without_design(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_run(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = rows.rename(columns={"model": "family", "nll_dclm": "nll"}).assign(kind="runs", table=baselines.TABLES["table14_15_scaling"][0])
+    rows = rows.rename(columns={"model": "family", "nll_dclm": "nll"}).assign(
+        kind="runs", table=baselines.TABLES["table14_15_scaling"][0]
+    )
     predicted = np.full(len(rows), np.nan)
     for family in rows["family"].unique():
         own = (rows["family"] == family).to_numpy()
-        params, tokens, nll = (rows.loc[own, column].to_numpy() for column in ("params", "tokens", "nll"))
+        params, tokens, nll = (
+            rows.loc[own, column].to_numpy() for column in ("params", "tokens", "nll")
+        )
         without, _ = fit_law(params, tokens, nll, 1 - np.eye(len(nll)))
         predicted[own] = np.diagonal(without.loss(params, tokens))
     return _errors(rows, predicted, [rows["family"], rows["scale"]])
 
 
 def _errors(rows: pd.DataFrame, predicted: Array, group: list[pd.Series]) -> pd.DataFrame:
-    """Prediction and baseline of each row with their errors, printed minus predicted; a row alone in its group has no baseline."""
+    """Prediction and baseline of each row with their errors, printed minus predicted; a row alone
+    in its group has no baseline."""
     others = rows.groupby(group)["nll"]
-    baseline = (others.transform("sum") - rows["nll"]) / (others.transform("size") - 1).replace(0, np.nan)
-    kept = rows.reindex(columns=["kind", "table", "family", "scale", "pattern", "experts", "tokens", "nll"])
-    return kept.assign(predicted=predicted, error=rows["nll"] - predicted, baseline=baseline, baseline_error=rows["nll"] - baseline)
+    baseline = (others.transform("sum") - rows["nll"]) / (others.transform("size") - 1).replace(
+        0, np.nan
+    )
+    kept = rows.reindex(
+        columns=["kind", "table", "family", "scale", "pattern", "experts", "tokens", "nll"]
+    )
+    return kept.assign(
+        predicted=predicted,
+        error=rows["nll"] - predicted,
+        baseline=baseline,
+        baseline_error=rows["nll"] - baseline,
+    )
 
 
 @cache
 def accuracy() -> pd.DataFrame:
-    """Mean absolute leave-one-out error by kind of row, over the rows that have a baseline and over all."""
+    """Mean absolute leave-one-out error by kind of row, over the rows that have a baseline and over
+    all."""
     found: list[dict[str, Any]] = []
     for kind, rows in leave_one_out().groupby("kind"):
         error, beside = rows["error"].abs(), rows.dropna(subset="baseline")
-        record = {"kind": kind, "rows": len(rows), "mean_error": error.mean(), "largest": error.max()}
-        record |= {"rows_with_baseline": len(beside), "mean_error_there": beside["error"].abs().mean()}
+        record = {
+            "kind": kind,
+            "rows": len(rows),
+            "mean_error": error.mean(),
+            "largest": error.max(),
+        }
+        record |= {
+            "rows_with_baseline": len(beside),
+            "mean_error_there": beside["error"].abs().mean(),
+        }
         found.append(record | {"baseline_mean_error": beside["baseline_error"].abs().mean()})
     return pd.DataFrame(found)

@@ -6,7 +6,8 @@ import numpy as np
 
 
 class Mixture(NamedTuple):
-    """How a stack mixes its kinds of layer: the paper's name for the family, depth, and the 1-based indices of the expensive blocks."""
+    """How a stack mixes its kinds of layer: the paper's name for the family, depth, and the 1-based
+    indices of the expensive blocks."""
 
     family: str
     n_layers: int
@@ -34,12 +35,20 @@ class Mixture(NamedTuple):
 
     @property
     def centre(self) -> float:
-        """Mean depth of the expensive blocks; 0 is before the first layer, 0.5 the middle, 1 behind the last. 0.5 if there are none."""
+        """Mean depth of the expensive blocks; 0 is before the first layer, 0.5 the middle, 1 behind
+        the last. 0.5 if there are none."""
         return float(np.mean(self.expensive)) / (self.n_layers + 1) if self.expensive else 0.5
 
 
-# Letters of a stack -> (the paper's family, its expensive letter). `window`: no global attention at all.
-_FAMILIES = {"A": ("llama", "A"), "M": ("mamba", "A"), "AM": ("inter", "A"), "H": ("intra", "H"), "HM": ("intra", "H")}
+# Letters of a stack -> (the paper's family, its expensive letter). `window`: no global attention at
+# all.
+_FAMILIES = {
+    "A": ("llama", "A"),
+    "M": ("mamba", "A"),
+    "AM": ("inter", "A"),
+    "H": ("intra", "H"),
+    "HM": ("intra", "H"),
+}
 _FAMILIES |= {"AS": ("swa", "A"), "S": ("window", "A")}
 
 

@@ -1,13 +1,16 @@
-"""Whether the paper trained a placement like a design's: the additive model knows no more than its rows.
+"""Whether the paper trained a placement like a design's: the additive model knows no more than its
+rows.
 
-Its terms say what attention in the first layer or early in the stack costs. They say nothing of attention crowded at the end or spread
-to both ends, and would call that as good as the best. So a placement is inside only if one row of its family and nearest ratio is like
-it, block by block: each block lies within a layer of the row's, and a block in the first or last layer is there in both. Depths are
-compared as shares of the stack. Where no row has as many blocks (deeper stacks), it may instead be like the row's rule: evenly spread,
-with the first layer, the last or both where a row has them.
+Its terms say what attention in the first layer or early in the stack costs. They say nothing of
+attention crowded at the end or spread to both ends, and would call that as good as the best. So a
+placement is inside only if one row of its family and nearest ratio is like it, block by block: each
+block lies within a layer of the row's, and a block in the first or last layer is there in both.
+Depths are compared as shares of the stack. Where no row has as many blocks (deeper stacks), it may
+instead be like the row's rule: evenly spread, with the first layer, the last or both where a row
+has them.
 
-Nor is a placement that is inside estimated below the best printed one of its ratio: see `additive.moved`.
-"""
+Nor is a placement that is inside estimated below the best printed one of its ratio: see
+`additive.moved`."""
 
 import math
 from functools import cache
@@ -30,7 +33,11 @@ def untrained_placement(mixed: Mixture, rows: tuple[Mixture, ...]) -> str | None
     if not 0 < mixed.share < 1:
         return None
     ratio = nearest_ratio(mixed.share)
-    alike = [row for row in rows if row.family == mixed.family and 0 < row.share < 1 and nearest_ratio(row.share) == ratio]
+    alike = [
+        row
+        for row in rows
+        if row.family == mixed.family and 0 < row.share < 1 and nearest_ratio(row.share) == ratio
+    ]
     if any(_resembles(mixed, known) for known in _known(mixed, alike)):
         return None
     seen = " or ".join(dict.fromkeys(_told(row) for row in alike)) or "none"
@@ -60,11 +67,15 @@ def _rule(row: Mixture) -> Placement:
 
 
 def _resembles(mixed: Mixture, known: Mixture) -> bool:
-    """Whether every block lies within one layer of the known stack's, and both use the same ends."""
+    """Whether every block lies within one layer of the known stack's, and both use the same
+    ends."""
     if (mixed.first, mixed.last) != (known.first, known.last):
         return False
     a_layer = 1 / (known.n_layers + 1)
-    return all(abs(own - other) <= a_layer + _EXACT for own, other in zip(_depths(mixed), _depths(known), strict=True))
+    return all(
+        abs(own - other) <= a_layer + _EXACT
+        for own, other in zip(_depths(mixed), _depths(known), strict=True)
+    )
 
 
 @cache

@@ -20,7 +20,8 @@ TRAINED: dict[Size, tuple[str, str, str]] = {
 
 
 class Quoted(NamedTuple):
-    """NLL on DCLM as printed, how the design was trained, the table, and the mean accuracy in percent where it has one."""
+    """NLL on DCLM as printed, how the design was trained, the table, and the mean accuracy in
+    percent where it has one."""
 
     nll: float
     training: str
@@ -44,14 +45,20 @@ def trained(size: Size) -> tuple[tuple[ArchSpec, pd.Series], ...]:
 
 @cache
 def trained_otherwise(size: Size) -> tuple[ArchSpec, ...]:
-    """Presets of a size that its table prints, but at no such training: windows with one global layer or none, at equal FLOPs only."""
+    """Presets of a size that its table prints, but at no such training: windows with one global
+    layer or none, at equal FLOPs only."""
     table, _, _ = TRAINED[size]
     known = {spec.name for spec, _ in trained(size)}
-    return tuple(spec for spec in _of_size(size) if spec.name not in known and not baselines.matching(spec, table).empty)
+    return tuple(
+        spec
+        for spec in _of_size(size)
+        if spec.name not in known and not baselines.matching(spec, table).empty
+    )
 
 
 def _of_size(size: Size) -> Iterator[ArchSpec]:
-    """Presets at the dimensions of a size, without experts and the variants of Tables 18 and 19, whose names are longer."""
+    """Presets at the dimensions of a size, without experts and the variants of Tables 18 and 19,
+    whose names are longer."""
     for name in presets.names():
         spec = presets.get(name).spec
         if name.endswith(f"-{size.lower()}") and name.count("-") < 3 and baselines.is_papers(spec):
@@ -65,5 +72,7 @@ def quoted(spec: ArchSpec) -> Quoted | None:
             for known, row in trained(size):
                 if known.pattern == spec.pattern:
                     accuracy = float(row["avg"]) if "avg" in row else None
-                    return Quoted(float(row["nll_dclm"]), training, baselines.TABLES[table][0], accuracy)
+                    return Quoted(
+                        float(row["nll_dclm"]), training, baselines.TABLES[table][0], accuracy
+                    )
     return None

@@ -1,8 +1,9 @@
-"""What the class of each family has for a field that its config does not hold (transformers 5.23, configuration_*.py).
+"""What the class of each family has for a field that its config does not hold (transformers 5.23,
+configuration_*.py).
 
-transformers saves only what differs from these values, so a config may lack any of them. A field that is there and null is another
-matter: the family's reader says what it means. Families without a class in transformers have no entry.
-"""
+transformers saves only what differs from these values, so a config may lack any of them. A field
+that is there and null is another matter: the family's reader says what it means. Families without a
+class in transformers have no entry."""
 
 from typing import Any
 
@@ -75,7 +76,12 @@ CLASS_DEFAULTS: dict[str, dict[str, Any]] = {
         "num_attention_heads": 16,
         "num_key_value_heads": 16,
     },
-    "zamba2": {"vocab_size": 32_000, "hidden_size": 2560, "num_hidden_layers": 54, "num_attention_heads": 32},
+    "zamba2": {
+        "vocab_size": 32_000,
+        "hidden_size": 2560,
+        "num_hidden_layers": 54,
+        "num_attention_heads": 32,
+    },
     "falcon_h1": {
         "vocab_size": 128_000,
         "hidden_size": 4096,

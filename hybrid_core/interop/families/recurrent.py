@@ -1,4 +1,5 @@
-"""Published hybrids of attention and other recurrences: gated DeltaNet, KDA, short convolutions, RG-LRU."""
+"""Published hybrids of attention and other recurrences: gated DeltaNet, KDA, short convolutions,
+RG-LRU."""
 
 from math import ceil
 from typing import Any
@@ -6,7 +7,14 @@ from typing import Any
 from hybrid_core.interop.families import shared
 from hybrid_core.interop.fields import Fields, at, every
 
-LINEAR = {"linear_attention": "R", "conv": "R", "recurrent": "R", "full_attention": "A", "attention": "A", "sliding_attention": "A"}
+LINEAR = {
+    "linear_attention": "R",
+    "conv": "R",
+    "recurrent": "R",
+    "full_attention": "A",
+    "attention": "A",
+    "sliding_attention": "A",
+}
 
 
 def qwen3_next(c: Fields) -> dict[str, Any]:
@@ -31,7 +39,9 @@ def qwen3_next(c: Fields) -> dict[str, Any]:
     }
     step, dense = c.count("decoder_sparse_step", 1), frozenset(c.indices("mlp_only_layers", n))
     experts = c.count("num_experts", 512, least=0)
-    feeds = "".join("E" if experts and i not in dense and (i + 1) % step == 0 else "F" for i in range(n))
+    feeds = "".join(
+        "E" if experts and i not in dense and (i + 1) % step == 0 else "F" for i in range(n)
+    )
     moe = {
         "kind": "moe",
         "n_routed": experts,
@@ -63,7 +73,11 @@ def kimi_linear(c: Fields) -> dict[str, Any]:
     full = linear.indices("full_attn_layers", n, first=1)
     linear.indices("kda_layers", n, first=1)
     heads = c.count("num_attention_heads")
-    default = at(n, [i - 1 for i in full], "A", "R") if full else every(n, 4, 0, "A", "R").replace("A", "R", 1)
+    default = (
+        at(n, [i - 1 for i in full], "A", "R")
+        if full
+        else every(n, 4, 0, "A", "R").replace("A", "R", 1)
+    )
     pattern = c.kinds("layer_types", n, LINEAR) or default
     mixers = {
         "A": {
@@ -86,7 +100,9 @@ def kimi_linear(c: Fields) -> dict[str, Any]:
     linear.close()
     c.must("moe_layer_freq", 1)
     first, experts = c.count("first_k_dense_replace", 1, least=0), c.count("num_experts", 256)
-    feeds = c.kinds("mlp_layer_types", n, {"dense": "F", "sparse": "E"}) or at(n, range(first), "F", "E")
+    feeds = c.kinds("mlp_layer_types", n, {"dense": "F", "sparse": "E"}) or at(
+        n, range(first), "F", "E"
+    )
     moe = {
         "kind": "moe",
         "n_routed": experts,
@@ -97,29 +113,45 @@ def kimi_linear(c: Fields) -> dict[str, Any]:
         "scale": c.number("routed_scaling_factor", 2.446),
     }
     c.must("moe_router_activation_func", "sigmoid")
-    for key, neutral in (("num_expert_group", 1), ("topk_group", 1), ("mla_use_nope", True), ("rope_scaling", None)):
+    for key, neutral in (
+        ("num_expert_group", 1),
+        ("topk_group", 1),
+        ("mla_use_nope", True),
+        ("rope_scaling", None),
+    ):
         c.constant(key, neutral)
     c.must("num_nextn_predict_layers", 0)
-    c.ignore("q_lora_rank head_dim qk_head_dim model_max_length num_key_value_heads num_experts_per_tok use_grouped_topk")
+    c.ignore(
+        "q_lora_rank head_dim qk_head_dim model_max_length num_key_value_heads num_experts_per_tok use_grouped_topk"
+    )
     c.ignore("rope_theta rope_parameters")
     letters = {"A": "L", "R": "R"}  # A is the section's
-    return design | {
-        "state_dtype": "fp32",  # vLLM keeps KDA's states so, whatever the model's dtype (kda_state_dtype in its mamba_utils.py)
-        "layers": {"pattern": "".join(letters[x] for x in pattern), "ffns": feeds},
-        "mixers": {letters[key]: mixer for key, mixer in mixers.items() if key in pattern},
-        "ffn": shared.gated(c),
-        "ffns": {"E": moe} if "E" in feeds else {},
-    }
+    return (
+        design
+        | {
+            "state_dtype": "fp32",  # vLLM keeps KDA's states so, whatever the model's dtype (kda_state_dtype in its mamba_utils.py)
+            "layers": {"pattern": "".join(letters[x] for x in pattern), "ffns": feeds},
+            "mixers": {letters[key]: mixer for key, mixer in mixers.items() if key in pattern},
+            "ffn": shared.gated(c),
+            "ffns": {"E": moe} if "E" in feeds else {},
+        }
+    )
 
 
 def lfm2(c: Fields) -> dict[str, Any]:
     """Short convolutions and attention."""
     tied = c.flag("tie_word_embeddings", True)
-    design = shared.model(c, "norm_eps", tied=True) | {"tie_embeddings": c.flag("tie_embedding", tied)}
+    design = shared.model(c, "norm_eps", tied=True) | {
+        "tie_embeddings": c.flag("tie_embedding", tied)
+    }
     n, d = design["n_layers"], design["d_model"]
     c.must("attention_bias", False)
     heads = c.count("num_attention_heads")
-    attention: dict[str, Any] = {"n_heads": heads, "n_kv_heads": c.count("num_key_value_heads", 8), "qk_norm": True}
+    attention: dict[str, Any] = {
+        "n_heads": heads,
+        "n_kv_heads": c.count("num_key_value_heads", 8),
+        "qk_norm": True,
+    }
     attention |= {"head_dim": c.count("head_dim", d // heads)}
     attention |= shared.rope(c, 1.0, theta=1e6)
     full = c.indices("full_attn_idxs", n) if "full_attn_idxs" in c else list(range(n))
@@ -127,9 +159,16 @@ def lfm2(c: Fields) -> dict[str, Any]:
     width = c.count("block_ff_dim", c.count("intermediate_size", 12288))
     if c.flag("block_auto_adjust_ff_dim", True):
         multiple = c.count("block_multiple_of", 256)
-        width = ceil(int(c.number("block_ffn_dim_multiplier", 1.0) * (2 * width // 3)) / multiple) * multiple
-    c.ignore("intermediate_size block_multiple_of block_ffn_dim_multiplier full_attn_idxs rope_theta")
-    c.ignore("block_dim block_mlp_init_scale block_norm_eps block_out_init_scale block_use_swiglu block_use_xavier_init")
+        width = (
+            ceil(int(c.number("block_ffn_dim_multiplier", 1.0) * (2 * width // 3)) / multiple)
+            * multiple
+        )
+    c.ignore(
+        "intermediate_size block_multiple_of block_ffn_dim_multiplier full_attn_idxs rope_theta"
+    )
+    c.ignore(
+        "block_dim block_mlp_init_scale block_norm_eps block_out_init_scale block_use_swiglu block_use_xavier_init"
+    )
     c.ignore("conv_dim conv_dim_out conv_use_xavier_init num_heads use_pos_enc")
     conv = {"kind": "short_conv", "d_conv": c.count("conv_L_cache", 3), "bias": c.flag("conv_bias")}
     return design | {
@@ -155,11 +194,20 @@ def recurrent_gemma(c: Fields) -> dict[str, Any]:
     }
     attention |= {"qkv_bias": biased, "out_bias": True, "window": window, "sink": 0} | rope
     types = c.take("block_types", ["recurrent", "recurrent", "attention"])
-    if not isinstance(types, list | tuple) or not types or not set(types) <= {"recurrent", "attention"}:
+    if (
+        not isinstance(types, list | tuple)
+        or not types
+        or not set(types) <= {"recurrent", "attention"}
+    ):
         raise c.refuse("block_types", "must be a list of 'recurrent' and 'attention'")
     letters = {"recurrent": "R", "attention": "W"}
     pattern = "".join(letters[types[i % len(types)]] for i in range(n))
-    lru = {"kind": "rg_lru", "width": c.count("lru_width", d), "n_blocks": heads, "d_conv": c.count("conv1d_width", 4)}
+    lru = {
+        "kind": "rg_lru",
+        "width": c.count("lru_width", d),
+        "n_blocks": heads,
+        "d_conv": c.count("conv1d_width", 4),
+    }
     mixers = {"W": attention, "R": lru}
     width = c.count("intermediate_size", 3 * d) // 2
     c.constant("logits_soft_cap", None)

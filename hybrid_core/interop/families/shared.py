@@ -1,4 +1,5 @@
-"""What families of published configs have in common: the model around the layers, attention, feed-forward, Mamba."""
+"""What families of published configs have in common: the model around the layers, attention,
+feed-forward, Mamba."""
 
 from math import ceil, inf
 from typing import Any
@@ -33,8 +34,11 @@ def silu(c: Fields, key: str = "hidden_act") -> None:
     c.must(key, "silu", "swish")
 
 
-def attention(c: Fields, rope_fraction: float | None = 1.0, theta: float = 10_000.0) -> dict[str, Any]:
-    """Without a `rope_fraction`, no position encoding. `theta`: the class's own, where the config has none."""
+def attention(
+    c: Fields, rope_fraction: float | None = 1.0, theta: float = 10_000.0
+) -> dict[str, Any]:
+    """Without a `rope_fraction`, no position encoding. `theta`: the class's own, where the config
+    has none."""
     biased = c.flag("attention_bias")
     n_heads = c.count("num_attention_heads")
     section = {
@@ -48,7 +52,8 @@ def attention(c: Fields, rope_fraction: float | None = 1.0, theta: float = 10_00
 
 
 def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> dict[str, Any]:
-    """transformers 5 writes all of it into `rope_parameters`; before, theta stood outside and `rope_scaling` held the rest."""
+    """transformers 5 writes all of it into `rope_parameters`; before, theta stood outside and
+    `rope_scaling` held the rest."""
     c.must("partial_rotary_factor", fraction)
     new, old = c.section("rope_parameters"), c.section("rope_scaling")
     rope = old or new  # as transformers prefers
@@ -68,17 +73,27 @@ def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> dict[str, Any]:
         }
     elif kind in ("linear", "dynamic", "yarn", "longrope", "mrope", "ntk"):
         kept = c.take("rope_scaling", None) or c.take("rope_parameters")
-        c.constants["rope_scaling"] = {key: value for key, value in kept.items() if key not in elsewhere}
+        c.constants["rope_scaling"] = {
+            key: value for key, value in kept.items() if key not in elsewhere
+        }
         return section
     elif kind != "default":
-        raise rope.refuse("rope_type" if "rope_type" in rope else "type", "unknown way to scale RoPE")
+        raise rope.refuse(
+            "rope_type" if "rope_type" in rope else "type", "unknown way to scale RoPE"
+        )
     rope.close()
     return section
 
 
-def gated(c: Fields, act: str = "hidden_act", width: str = "intermediate_size", bias: str = "mlp_bias") -> dict[str, Any]:
+def gated(
+    c: Fields, act: str = "hidden_act", width: str = "intermediate_size", bias: str = "mlp_bias"
+) -> dict[str, Any]:
     """A gated feed-forward."""
-    section = {"kind": "swiglu", "d_ff": c.count(width), "activation": c.word(act, ACTIVATIONS, "silu")}
+    section = {
+        "kind": "swiglu",
+        "d_ff": c.count(width),
+        "activation": c.word(act, ACTIVATIONS, "silu"),
+    }
     return section | {"bias": c.flag(bias)}
 
 
@@ -86,10 +101,11 @@ FLOAT32_MAX = 3.4028234663852886e38  # dt is computed in float32: a limit from h
 
 
 def dt_limit(c: Fields, key: str = "time_step_limit") -> dict[str, Any]:
-    """The smallest dt, where the field sets one: dt is softplus(dt + bias) clamped to [low, high] (mamba_ssm's `dt_limit`).
+    """The smallest dt, where the field sets one: dt is softplus(dt + bias) clamped to [low, high]
+    (mamba_ssm's `dt_limit`).
 
-    A high end that binds is refused. `time_step_min` and `time_step_max` bound the bias when a model is initialised, nothing later.
-    """
+    A high end that binds is refused. `time_step_min` and `time_step_max` bound the bias when a
+    model is initialised, nothing later."""
     limit = c.take(key, None)
     if limit is None:
         return {}
@@ -104,7 +120,8 @@ def dt_limit(c: Fields, key: str = "time_step_limit") -> dict[str, Any]:
 
 
 def _real(value: Any) -> float | None:
-    """A number; transformers 5 writes infinity as a mapping, since JSON has none. None for what is no number."""
+    """A number; transformers 5 writes infinity as a mapping, since JSON has none. None for what is
+    no number."""
     if value == {"__float__": "Infinity"}:
         return inf
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
@@ -119,7 +136,9 @@ def mamba1(c: Fields) -> dict[str, Any]:
         "d_ssm": c.count("mamba_expand", 2) * d_model,
         "d_state": c.count("mamba_d_state", 16),
         "d_conv": c.count("mamba_d_conv", 4),
-        "dt_rank": ceil(d_model / 16) if rank == "auto" else c.count("mamba_dt_rank", ceil(d_model / 16)),
+        "dt_rank": ceil(d_model / 16)
+        if rank == "auto"
+        else c.count("mamba_dt_rank", ceil(d_model / 16)),
         "proj_bias": c.flag("mamba_proj_bias"),
         "conv_bias": c.flag("mamba_conv_bias", True),
     }

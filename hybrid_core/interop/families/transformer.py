@@ -19,12 +19,22 @@ def mistral(c: Fields) -> dict[str, Any]:
     """The same, behind a window where the config has one."""
     c.must("attention_bias", False)
     c.must("mlp_bias", False)
-    design = shared.model(c, "rms_norm_eps", 1e-6) | {"attention": shared.attention(c), "ffn": shared.gated(c)}
+    design = shared.model(c, "rms_norm_eps", 1e-6) | {
+        "attention": shared.attention(c),
+        "ffn": shared.gated(c),
+    }
     if c.take("sliding_window", 4096) is None:
         return design | {"layers": {"strategy": "transformer"}}
     if "rope_scaling" in design["attention"]:
-        raise c.refuse("sliding_window", "must be null where RoPE is scaled: windowed layers have no scaling here")
-    swa = {"window": c.count("sliding_window", 4096), "sink": 0, "rope_theta": design["attention"]["rope_theta"]}
+        raise c.refuse(
+            "sliding_window",
+            "must be null where RoPE is scaled: windowed layers have no scaling here",
+        )
+    swa = {
+        "window": c.count("sliding_window", 4096),
+        "sink": 0,
+        "rope_theta": design["attention"]["rope_theta"],
+    }
     return design | {"layers": {"strategy": "swa", "ratio": "0:1"}, "swa": swa}
 
 
@@ -32,10 +42,14 @@ WINDOWED = {"sliding_attention": "S", "full_attention": "A", "attention": "A"}
 
 
 def gemma3(c: Fields) -> dict[str, Any]:
-    """Two RoPEs; norms behind mixer and feed-forward too; embeddings times the root of their width."""
+    """Two RoPEs; norms behind mixer and feed-forward too; embeddings times the root of their
+    width."""
     design = shared.model(c, "rms_norm_eps", 1e-6, tied=True)
     new = c.section("rope_parameters")
-    thetas = {"full_attention": c.number("rope_theta", 1e6), "sliding_attention": c.number("rope_local_base_freq", 1e4)}
+    thetas = {
+        "full_attention": c.number("rope_theta", 1e6),
+        "sliding_attention": c.number("rope_local_base_freq", 1e4),
+    }
     for layers, theta in tuple(thetas.items()):
         own = new.section(layers)
         thetas[layers] = own.number("rope_theta", theta)
@@ -68,7 +82,11 @@ def gemma3(c: Fields) -> dict[str, Any]:
     return design | {
         "layers": {"pattern": pattern},
         "attention": attention,
-        "swa": {"window": c.count("sliding_window", 4096), "sink": 0, "rope_theta": thetas["sliding_attention"]},
+        "swa": {
+            "window": c.count("sliding_window", 4096),
+            "sink": 0,
+            "rope_theta": thetas["sliding_attention"],
+        },
         "ffn": shared.gated(c, act="hidden_activation")
         | {"activation": c.word("hidden_activation", shared.ACTIVATIONS, "gelu_pytorch_tanh")},
         "post_norm": True,
@@ -112,45 +130,94 @@ def gpt_oss(c: Fields) -> dict[str, Any]:
         "norm_top_k": True,
         "activation": "clamped_swiglu",
     }
-    swa = {"window": c.count("sliding_window", 128), "sink": 0, "rope_theta": attention["rope_theta"]}
+    swa = {
+        "window": c.count("sliding_window", 128),
+        "sink": 0,
+        "rope_theta": attention["rope_theta"],
+    }
     return design | {"layers": {"pattern": pattern}, "attention": attention, "swa": swa, "ffn": ffn}
 
 
 def qwen2_vl(c: Fields) -> dict[str, Any]:
-    """The language model, with Vamba's layers on the vision tokens where the config has them: their parameters count, their state and
-    work belong to the video, not to the text."""
+    """The language model, with Vamba's layers on the vision tokens where the config has them: their
+    parameters count, their state and work belong to the video, not to the text."""
     design = shared.model(c, "rms_norm_eps", 1e-6)
-    d, attention = design["d_model"], shared.attention(c, rope_fraction=1.0) | {"qkv_bias": True, "out_bias": False}
+    d, attention = (
+        design["d_model"],
+        shared.attention(c, rope_fraction=1.0) | {"qkv_bias": True, "out_bias": False},
+    )
     c.must("use_sliding_window", False)
     c.ignore("sliding_window max_window_layers")
-    design |= {"attention": attention, "ffn": shared.gated(c), "outside_params": _qwen2_vision(c, d)}
+    design |= {
+        "attention": attention,
+        "ffn": shared.gated(c),
+        "outside_params": _qwen2_vision(c, d),
+    }
     v = c.section("vision_mamba_mixer_config")
     if not v.flag("enable"):
         return design | {"layers": {"strategy": "transformer"}}
     v.must("hidden_dim", d)
     v.must("bias", False)
     v.ignore("chunk_size norm_before_gate")
-    d_ssm, d_state, groups = v.count("expand", 2) * d, v.count("d_state", 128), v.count("ngroups", 1)
+    d_ssm, d_state, groups = (
+        v.count("expand", 2) * d,
+        v.count("d_state", 128),
+        v.count("ngroups", 1),
+    )
     heads, channels = d_ssm // v.count("headdim", 64), d_ssm + 2 * groups * d_state
-    d_q, d_kv = attention["n_heads"] * attention["head_dim"], 2 * attention["n_kv_heads"] * attention["head_dim"]
+    d_q, d_kv = (
+        attention["n_heads"] * attention["head_dim"],
+        2 * attention["n_kv_heads"] * attention["head_dim"],
+    )
     on_text = 2 * d * d_q
     on_video = d * d_kv + d_q + d_kv + d * (d_ssm + channels + heads) + d_ssm * d
-    on_video += channels * (v.count("d_conv", 4) + v.flag("conv_bias", True)) + 3 * heads + d_ssm * v.flag("rmsnorm", True) + d
+    on_video += (
+        channels * (v.count("d_conv", 4) + v.flag("conv_bias", True))
+        + 3 * heads
+        + d_ssm * v.flag("rmsnorm", True)
+        + d
+    )
     v.close()
-    vision = {"kind": "declared", "name": "cross-attention to video tokens, and Mamba-2 on them", "matrix_params": on_text}
+    vision = {
+        "kind": "declared",
+        "name": "cross-attention to video tokens, and Mamba-2 on them",
+        "matrix_params": on_text,
+    }
     branches = [{"kind": "attention"} | attention, vision | {"other_params": on_video}]
-    return design | {"mixers": {"V": {"kind": "side_by_side", "branches": branches}}, "layers": {"pattern": "V" * design["n_layers"]}}
+    return design | {
+        "mixers": {"V": {"kind": "side_by_side", "branches": branches}},
+        "layers": {"pattern": "V" * design["n_layers"]},
+    }
 
 
 def _qwen2_vision(c: Fields, d_model: int) -> int:
-    """Parameters of Qwen2-VL's vision tower and its merger into the language model (patches of 2 x 14 x 14 x 3 pixels)."""
+    """Parameters of Qwen2-VL's vision tower and its merger into the language model (patches of 2 x
+    14 x 14 x 3 pixels)."""
     v = c.section("vision_config")
-    width, depth, patch = v.count("embed_dim", 1280), v.count("depth", 32), v.count("patch_size", 14)
+    width, depth, patch = (
+        v.count("embed_dim", 1280),
+        v.count("depth", 32),
+        v.count("patch_size", 14),
+    )
     inner, merged = v.count("mlp_ratio", 4) * width, v.count("spatial_merge_size", 2) ** 2 * width
     v.must("hidden_size", d_model)
     v.ignore("hidden_act in_chans in_channels num_heads spatial_patch_size model_type")
-    block = 4 * width + (3 * width + 3) * width + (width + 1) * width + (width + 1) * inner + (inner + 1) * width
+    block = (
+        4 * width
+        + (3 * width + 3) * width
+        + (width + 1) * width
+        + (width + 1) * inner
+        + (inner + 1) * width
+    )
     frames = v.count("temporal_patch_size", 2)
     v.close()
-    c.ignore("image_token_id video_token_id vision_start_token_id vision_end_token_id vision_token_id")
-    return 3 * frames * patch**2 * width + depth * block + 2 * width + (merged + 1) * merged + (merged + 1) * d_model
+    c.ignore(
+        "image_token_id video_token_id vision_start_token_id vision_end_token_id vision_token_id"
+    )
+    return (
+        3 * frames * patch**2 * width
+        + depth * block
+        + 2 * width
+        + (merged + 1) * merged
+        + (merged + 1) * d_model
+    )

@@ -1,4 +1,5 @@
-"""Grouped-query attention. B sequences, T tokens, H heads, G key/value heads, D head width. Costs: costs/attention.py."""
+"""Grouped-query attention. B sequences, T tokens, H heads, G key/value heads, D head width. Costs:
+costs/attention.py."""
 
 from collections.abc import Callable
 from functools import partial
@@ -34,7 +35,8 @@ def remember(k: Tensor, v: Tensor, cache: KVCache | WindowCache | None, start: P
 
 
 class AttentionHeads(nn.Module):
-    """Projections and attention, without the output projection; the intra-hybrid block uses it as a branch."""
+    """Projections and attention, without the output projection; the intra-hybrid block uses it as a
+    branch."""
 
     def __init__(self, spec: AttentionMixer, d_model: int) -> None:
         super().__init__()
@@ -44,11 +46,18 @@ class AttentionHeads(nn.Module):
         self.qkv = nn.Linear(spec.d_input or d_model, sum(self.widths), bias=spec.qkv_bias)
         self.q_norm = RMSNorm(spec.head_dim) if spec.qk_norm else None
         self.k_norm = RMSNorm(spec.head_dim) if spec.qk_norm and not spec.reuse_kv else None
-        self.rope = Rope.shared(spec.rope_dim, spec.rope_theta, spec.rope_scaling) if spec.position == "rope" else None
+        self.rope = (
+            Rope.shared(spec.rope_dim, spec.rope_theta, spec.rope_scaling)
+            if spec.position == "rope"
+            else None
+        )
 
-    def project(self, x: Tensor, start: Position, extra: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """q [B, T, H, Dqk], k [B, T, G, Dqk], v [B, T, G, Dv], the first two rotated from position `start`. `extra` is added to all
-        three before: an adapter's share. Where another layer's keys and values are used, k and v are empty."""
+    def project(
+        self, x: Tensor, start: Position, extra: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q [B, T, H, Dqk], k [B, T, G, Dqk], v [B, T, G, Dv], the first two rotated from position
+        `start`. `extra` is added to all three before: an adapter's share. Where another layer's
+        keys and values are used, k and v are empty."""
         s = self.spec
         qkv = self.qkv(x) if extra is None else self.qkv(x) + extra
         q, k, v = qkv.split(self.widths, -1)
@@ -65,9 +74,18 @@ class AttentionHeads(nn.Module):
             return q, k, v
         return self.rope(q, start), k if s.reuse_kv else self.rope(k, start), v
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, cache: KVCache | None, start: Position, kept: list[Seen] | None = None) -> Tensor:
-        """Heads [B, T, H * Dv] after storing k and v. `kept` holds what the last layer that made keys and values saw: a layer that
-        reuses them sees the same, any other leaves its own there."""
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        cache: KVCache | None,
+        start: Position,
+        kept: list[Seen] | None = None,
+    ) -> Tensor:
+        """Heads [B, T, H * Dv] after storing k and v. `kept` holds what the last layer that made
+        keys and values saw: a layer that reuses them sees the same, any other leaves its own
+        there."""
         if self.spec.reuse_kv:
             assert kept is not None
             seen = kept[0]
@@ -85,13 +103,20 @@ class AttentionHeads(nn.Module):
         """Store k and v; what queries of this layer see."""
         return remember(k, v, cache, start)
 
-    def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> KVCache:
+    def new_cache(
+        self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device
+    ) -> KVCache:
         return KVCache(*self._slots(batch, capacity, dtypes, device))
 
-    def _slots(self, batch: int, slots: int, dtypes: CacheDtypes, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _slots(
+        self, batch: int, slots: int, dtypes: CacheDtypes, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
         s = self.spec
         slots = 0 if s.reuse_kv else slots
-        k, v = (torch.zeros(batch, slots, s.n_kv_heads, d, dtype=dtypes.kv, device=device) for d in (s.head_dim, s.v_head_dim))
+        k, v = (
+            torch.zeros(batch, slots, s.n_kv_heads, d, dtype=dtypes.kv, device=device)
+            for d in (s.head_dim, s.v_head_dim)
+        )
         return k, v
 
 

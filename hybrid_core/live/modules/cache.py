@@ -1,8 +1,8 @@
-"""The decode cache as an explicit object. Shape letters: B sequences, S slots, G key/value heads, D head width.
+"""The decode cache as an explicit object. Shape letters: B sequences, S slots, G key/value heads, D
+head width.
 
-Sizes are fixed when a cache is made; `Cache.length` says how many tokens it has seen. Reads give views or copies in the compute
-dtype, in order of position.
-"""
+Sizes are fixed when a cache is made; `Cache.length` says how many tokens it has seen. Reads give
+views or copies in the compute dtype, in order of position."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,10 +10,16 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# Where the next token stands: a number, or an integer tensor without axes, for a step that is captured or compiled once for all.
+# Where the next token stands: a number, or an integer tensor without axes, for a step that is
+# captured or compiled once for all.
 Position = int | Tensor
 
-TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16, "fp8": torch.float8_e4m3fn}
+TORCH_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    "fp8": torch.float8_e4m3fn,
+}
 
 
 @dataclass
@@ -37,7 +43,8 @@ class KVCache:
         yield self.v
 
     def append(self, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Store new tokens at positions start, start+1, ...; return keys and values of all tokens so far."""
+        """Store new tokens at positions start, start+1, ...; return keys and values of all tokens
+        so far."""
         end = start + k.shape[1]
         out = []
         for held, new in ((self.k, k), (self.v, v)):
@@ -46,7 +53,8 @@ class KVCache:
         return out[0], out[1]
 
     def append_at(self, k: Tensor, v: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Store the token at `position`; return all slots as they are held, and how many of them hold tokens."""
+        """Store the token at `position`; return all slots as they are held, and how many of them
+        hold tokens."""
         _put(self.k, k, position)
         _put(self.v, v, position)
         return self.k, self.v, position + 1
@@ -74,7 +82,8 @@ class WindowCache:
         yield self.v
 
     def append_one(self, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """Store the token at position `start`; return all that it may see (in no particular order)."""
+        """Store the token at position `start`; return all that it may see (in no particular
+        order)."""
         slot = start if start < self.sink else self.sink + (start - self.sink) % self.window
         kept = min(start + 1, self.k.shape[1])
         out = []
@@ -84,14 +93,18 @@ class WindowCache:
         return out[0], out[1]
 
     def append_at(self, k: Tensor, v: Tensor, position: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Store the token at `position`; return all slots as they are held, and how many of them hold tokens."""
-        slot = torch.where(position < self.sink, position, self.sink + (position - self.sink) % self.window)
+        """Store the token at `position`; return all slots as they are held, and how many of them
+        hold tokens."""
+        slot = torch.where(
+            position < self.sink, position, self.sink + (position - self.sink) % self.window
+        )
         _put(self.k, k, slot)
         _put(self.v, v, slot)
         return self.k, self.v, (position + 1).clamp(max=self.k.shape[1])
 
     def append(self, k: Tensor, v: Tensor, start: int) -> tuple[Tensor, Tensor, int]:
-        """Store new tokens; return sinks, kept window and new tokens in order, and how many positions are missing after the sinks."""
+        """Store new tokens; return sinks, kept window and new tokens in order, and how many
+        positions are missing after the sinks."""
         first_kept = max(self.sink, start - self.window)
         if start == 0:
             self._store(self.k, k, start)
@@ -105,7 +118,8 @@ class WindowCache:
         return out[0], out[1], first_kept - self.sink if start > self.sink else 0
 
     def _ring(self, held: Tensor, first: int, end: int) -> list[Tensor]:
-        """The slices of the ring that hold positions first .. end-1 (at most a window of them), in order of position."""
+        """The slices of the ring that hold positions first .. end-1 (at most a window of them), in
+        order of position."""
         if end <= first:
             return []
         a = (first - self.sink) % self.window
@@ -127,7 +141,8 @@ class WindowCache:
 
 @dataclass
 class SSMCache:
-    """Scan state [B, H, P, N], in Mamba-1 [B, channels, N], and the last d_conv - 1 inputs of the convolution [B, d_conv - 1, channels]."""
+    """Scan state [B, H, P, N], in Mamba-1 [B, channels, N], and the last d_conv - 1 inputs of the
+    convolution [B, d_conv - 1, channels]."""
 
     state: Tensor
     conv: Tensor
@@ -179,4 +194,6 @@ class Cache:
     def room_for(self, n_tokens: int) -> None:
         """Raise ValueError unless `n_tokens` more fit."""
         if self.length + n_tokens > self.capacity:
-            raise ValueError(f"the cache has room for {self.capacity} tokens, {self.length} are in it, {n_tokens} more do not fit")
+            raise ValueError(
+                f"the cache has room for {self.capacity} tokens, {self.length} are in it, {n_tokens} more do not fit"
+            )

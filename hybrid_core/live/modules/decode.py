@@ -1,7 +1,8 @@
-"""Decode without overhead: one step whose tensors stay in place, captured as a CUDA graph or compiled.
+"""Decode without overhead: one step whose tensors stay in place, captured as a CUDA graph or
+compiled.
 
-Token and position are tensors that every step overwrites, so that nothing in the step depends on how many tokens came before.
-"""
+Token and position are tensors that every step overwrites, so that nothing in the step depends on
+how many tokens came before."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -17,24 +18,30 @@ WARM_UPS = 3
 
 @torch.inference_mode()
 def decoder(model: HybridLM, cache: Cache, path: str = "auto") -> Callable[[Tensor], Tensor]:
-    """token [B, 1] -> logits [B, 1, vocab_size], each call one token further in `cache`. Nothing is kept for a backward pass.
+    """token [B, 1] -> logits [B, 1, vocab_size], each call one token further in `cache`. Nothing is
+    kept for a backward pass.
 
-    `path`: "eager" calls the model; "graph" replays a CUDA graph; "compiled" runs what torch.compile makes of the step, which takes
-    about a second per layer and a C++ compiler; "auto" is a graph on CUDA and eager elsewhere. The logits of a graph are overwritten by
-    the next call. Raises ValueError for a path that the device does not have.
-    """
+    `path`: "eager" calls the model; "graph" replays a CUDA graph; "compiled" runs what
+    torch.compile makes of the step, which takes about a second per layer and a C++ compiler; "auto"
+    is a graph on CUDA and eager elsewhere. The logits of a graph are overwritten by the next call.
+    Raises ValueError for a path that the device does not have."""
     path = resolve(path, model.embed.weight.device.type)
 
     def eager(token: Tensor) -> Tensor:
         logits: Tensor = model(token, cache)
         return logits
 
-    step = eager if path == "eager" else StaticStep(model, cache, _captured if path == "graph" else _compiled).__call__
+    step = (
+        eager
+        if path == "eager"
+        else StaticStep(model, cache, _captured if path == "graph" else _compiled).__call__
+    )
     return torch.inference_mode()(step)
 
 
 def resolve(path: str, device_type: str) -> str:
-    """The path that "auto" stands for on a device, or `path` itself where the device has it. Raises ValueError."""
+    """The path that "auto" stands for on a device, or `path` itself where the device has it. Raises
+    ValueError."""
     if path not in ("auto", "eager", "graph", "compiled"):
         raise ValueError(f"decode: {path!r} - must be auto, eager, graph or compiled")
     if path == "auto":
@@ -47,12 +54,20 @@ def resolve(path: str, device_type: str) -> str:
 class StaticStep:
     """One decode step over tensors that stay in place."""
 
-    def __init__(self, model: HybridLM, cache: Cache, make: Callable[["StaticStep"], Callable[[], Tensor]]) -> None:
+    def __init__(
+        self, model: HybridLM, cache: Cache, make: Callable[["StaticStep"], Callable[[], Tensor]]
+    ) -> None:
         weight = model.embed.weight
-        ropes: list[Any] = [module.rope for module in model.modules() if getattr(module, "rope", None) is not None]
-        self.tables = [rope.reserve(cache.capacity + model.spec.meta_tokens, weight) for rope in ropes]  # held for as long as a graph
+        ropes: list[Any] = [
+            module.rope for module in model.modules() if getattr(module, "rope", None) is not None
+        ]
+        self.tables = [
+            rope.reserve(cache.capacity + model.spec.meta_tokens, weight) for rope in ropes
+        ]  # held for as long as a graph
         self.model, self.cache = model, cache
-        self.token = torch.zeros(next(cache.tensors()).shape[0], 1, dtype=torch.long, device=weight.device)
+        self.token = torch.zeros(
+            next(cache.tensors()).shape[0], 1, dtype=torch.long, device=weight.device
+        )
         self.position = torch.zeros((), dtype=torch.long, device=weight.device)
         self.run = make(self)
 
@@ -69,7 +84,8 @@ class StaticStep:
         return self.model.continue_from(self.token, self.cache, self.position)
 
     def warm_up(self) -> None:
-        """Steps where the cache stands, which leave in it nothing that a later step reads: kernels compile, libraries choose."""
+        """Steps where the cache stands, which leave in it nothing that a later step reads: kernels
+        compile, libraries choose."""
         self.cache.room_for(1)
         self.position.fill_(self.cache.length)
         held = [(tensor, tensor.clone()) for tensor in self.cache.recurrent()]
@@ -93,13 +109,15 @@ Result = TypeVar("Result")
 
 
 @torch.inference_mode()
-def captured(work: Callable[[], Result], warm_up: Callable[[], object], device: torch.device) -> Callable[[], Result]:
-    """`work` as a graph on a CUDA device, whichever is the current one. Each call does the work anew and returns the same tensors,
-    overwritten. `warm_up` comes first: what is compiled, loaded or chosen at a first call cannot be captured.
+def captured(
+    work: Callable[[], Result], warm_up: Callable[[], object], device: torch.device
+) -> Callable[[], Result]:
+    """`work` as a graph on a CUDA device, whichever is the current one. Each call does the work
+    anew and returns the same tensors, overwritten. `warm_up` comes first: what is compiled, loaded
+    or chosen at a first call cannot be captured.
 
-    The graph is given a stream made here: the one that torch would take stays on the device of the process's first capture, and a graph
-    of another device's work is empty.
-    """
+    The graph is given a stream made here: the one that torch would take stays on the device of the
+    process's first capture, and a graph of another device's work is empty."""
     with torch.cuda.device(device):
         stream, side = torch.cuda.current_stream(), torch.cuda.Stream()
         side.wait_stream(stream)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 
 class DiffLambda(nn.Module):
-    """exp(q1 . k1) - exp(q2 . k2) + start, with start = 0.8 - 0.6 exp(-0.3 (layer - 1)) and layers from 1 (arXiv 2410.05258, equation 2).
+    """exp(q1 . k1) - exp(q2 . k2) + start, with start = 0.8 - 0.6 exp(-0.3 (layer - 1)) and layers
+    from 1 (arXiv 2410.05258, equation 2).
 
     The four learnt vectors are `width` wide; `layer_index` counts from 0.
     """

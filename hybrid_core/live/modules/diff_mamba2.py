@@ -1,4 +1,5 @@
-"""Differential Mamba-2: two branches, the second scaled by lambda and subtracted. Costs: costs/diff_mamba2.py."""
+"""Differential Mamba-2: two branches, the second scaled by lambda and subtracted. Costs:
+costs/diff_mamba2.py."""
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,12 @@ from hybrid_core.mixers.diff_mamba2 import DiffMamba2Mixer
 
 
 class DiffMamba2(Mamba2Heads):
-    """W1 y1 - lambda W2 y2, with y1 and y2 the gated outputs of two Mamba-2 branches; x [B, T, d_model] -> [B, T, d_model].
+    """W1 y1 - lambda W2 y2, with y1 and y2 the gated outputs of two Mamba-2 branches; x [B, T,
+    d_model] -> [B, T, d_model].
 
-    Only heads of one group share B and C, so two branches are one scan over twice the groups: the first half of the heads is the first
-    branch. `out` holds W1 and W2 side by side. As in the intra-hybrid block, the branches have no gated norm of their own.
-    """
+    Only heads of one group share B and C, so two branches are one scan over twice the groups: the
+    first half of the heads is the first branch. `out` holds W1 and W2 side by side. As in the
+    intra-hybrid block, the branches have no gated norm of their own."""
 
     def __init__(self, spec: DiffMamba2Mixer, d_model: int, layer_index: int) -> None:
         super().__init__(spec, d_model)

@@ -8,8 +8,15 @@ from hybrid_core.live.modules.model import HybridLM
 
 
 @torch.inference_mode()
-def generate(model: HybridLM, prompt: Tensor, n_tokens: int, cache: Cache | None = None, temperature: float = 0.0) -> Tensor:
-    """prompt [B, T] -> the `n_tokens` that follow [B, n_tokens]; greedy unless `temperature` is positive.
+def generate(
+    model: HybridLM,
+    prompt: Tensor,
+    n_tokens: int,
+    cache: Cache | None = None,
+    temperature: float = 0.0,
+) -> Tensor:
+    """prompt [B, T] -> the `n_tokens` that follow [B, n_tokens]; greedy unless `temperature` is
+    positive.
 
     With a `cache` the prompt continues what is in it. Raises ValueError when the cache has no room.
     """
@@ -24,9 +31,11 @@ def generate(model: HybridLM, prompt: Tensor, n_tokens: int, cache: Cache | None
     return torch.cat(out, 1)
 
 
-def prefilled(model: HybridLM, tokens: Tensor, cache: Cache, chunk_tokens: int | None = None) -> Tensor:
-    """tokens [B, T] into `cache`, all at once or `chunk_tokens` of each sequence at a time, which leaves the same in it; logits of the
-    last position, [B, 1, vocab_size]."""
+def prefilled(
+    model: HybridLM, tokens: Tensor, cache: Cache, chunk_tokens: int | None = None
+) -> Tensor:
+    """tokens [B, T] into `cache`, all at once or `chunk_tokens` of each sequence at a time, which
+    leaves the same in it; logits of the last position, [B, 1, vocab_size]."""
     *before, last = tokens.split(chunk_tokens or tokens.shape[1], 1)
     for piece in before:
         model(piece, cache, last_only=True)

@@ -1,4 +1,5 @@
-"""Mamba-2 (arXiv 2405.21060). H heads of width P, state N, G groups that share B and C. Costs: costs/mamba2.py."""
+"""Mamba-2 (arXiv 2405.21060). H heads of width P, state N, G groups that share B and C. Costs:
+costs/mamba2.py."""
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,8 @@ A_RANGE = (0.01, 2.0)  # the paper's (Appendix E)
 
 
 class Mamba2Heads(nn.Module):
-    """Input projection to z, x, B, C, dt, convolution and scan, without gate, norm and output projection.
+    """Input projection to z, x, B, C, dt, convolution and scan, without gate, norm and output
+    projection.
 
     With `own_x=False` x comes from outside: the intra-hybrid block's shared values.
     """
@@ -35,21 +37,29 @@ class Mamba2Heads(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """A uniform in [0.01, 2]; dt log-uniform in [0.001, 0.1] through the inverse of softplus; D = 1; conv as torch's default."""
+        """A uniform in [0.01, 2]; dt log-uniform in [0.001, 0.1] through the inverse of softplus; D
+        = 1; conv as torch's default."""
         initialise_conv(self.conv_weight, self.conv_bias)
         self.A_log.copy_(torch.empty_like(self.A_log, dtype=torch.float32).uniform_(*A_RANGE).log())
         initialise_dt_bias(self.dt_bias)
         self.D.fill_(1.0)
 
-    def scan(self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """hidden [B, T, d_model], and x [B, T, d_ssm] when it is shared -> (y, z), both [B, T, d_ssm]."""
+    def scan(
+        self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """hidden [B, T, d_model], and x [B, T, d_ssm] when it is shared -> (y, z), both [B, T,
+        d_ssm]."""
         s, projected = self.spec, self.in_proj(hidden)
         z, xbc, dt = projected.split(self.widths, -1)
         if cache is not None and hidden.shape[1] == 1:
-            return self._step(projected[:, 0], cache, None if shared_x is None else shared_x[:, 0])[:, None], z
+            return self._step(projected[:, 0], cache, None if shared_x is None else shared_x[:, 0])[
+                :, None
+            ], z
         if shared_x is not None:
             xbc = torch.cat([shared_x, xbc], -1)
-        xbc, conv_state = causal_conv1d(xbc, self.conv_weight, self.conv_bias, None if cache is None else cache.conv)
+        xbc, conv_state = causal_conv1d(
+            xbc, self.conv_weight, self.conv_bias, None if cache is None else cache.conv
+        )
         x, B, C = xbc.split([s.d_ssm, s.n_groups * s.d_state, s.n_groups * s.d_state], -1)
         x = x.unflatten(-1, (s.n_heads, s.head_dim))
         B, C = (v.unflatten(-1, (s.n_groups, s.d_state)) for v in (B, C))
@@ -72,22 +82,33 @@ class Mamba2Heads(nn.Module):
             n_groups=self.spec.n_groups, shared_x=shared_x, gated=False, dt_min=self.spec.dt_min or 0.0,
         )  # fmt: skip
 
-    def gated(self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None) -> Tensor:
+    def gated(
+        self, hidden: Tensor, cache: SSMCache | None, shared_x: Tensor | None = None
+    ) -> Tensor:
         """y * silu(z) of `scan`, for blocks whose norm stands elsewhere."""
         y, z = self.scan(hidden, cache, shared_x)
         return y * F.silu(z)
 
-    def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> SSMCache:
+    def new_cache(
+        self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device
+    ) -> SSMCache:
         s = self.spec
-        state = torch.zeros(batch, s.n_heads, s.head_dim, s.d_state, dtype=dtypes.state, device=device)
-        return SSMCache(state, torch.zeros(batch, s.d_conv - 1, s.d_xbc, dtype=dtypes.conv, device=device))
+        state = torch.zeros(
+            batch, s.n_heads, s.head_dim, s.d_state, dtype=dtypes.state, device=device
+        )
+        return SSMCache(
+            state, torch.zeros(batch, s.d_conv - 1, s.d_xbc, dtype=dtypes.conv, device=device)
+        )
 
 
 def gated_norm(spec: Mamba2Mixer) -> GatedRMSNorm | None:
-    """The norm of a scan's output with its gate, per group, before or after it; None where there is the gate alone."""
+    """The norm of a scan's output with its gate, per group, before or after it; None where there is
+    the gate alone."""
     if not spec.gated_norm:
         return None
-    return (NormThenGate if spec.norm_first else GatedRMSNorm)(spec.d_ssm, spec.d_ssm // spec.n_groups)
+    return (NormThenGate if spec.norm_first else GatedRMSNorm)(
+        spec.d_ssm, spec.d_ssm // spec.n_groups
+    )
 
 
 class Mamba2(Mamba2Heads):
@@ -99,5 +120,7 @@ class Mamba2(Mamba2Heads):
         self.out = nn.Linear(spec.d_ssm, d_model, bias=spec.out_bias)
 
     def forward(self, x: Tensor, cache: SSMCache | None = None, start: Position = 0) -> Tensor:
-        out: Tensor = self.out(self.norm(*self.scan(x, cache)) if self.norm is not None else self.gated(x, cache))
+        out: Tensor = self.out(
+            self.norm(*self.scan(x, cache)) if self.norm is not None else self.gated(x, cache)
+        )
         return out

@@ -49,7 +49,14 @@ class Block(nn.Module):
         self.has_ffn = layer.ffn is not None
         self.has_keys = isinstance(self.mixer, Attention | IntraHybrid)
 
-    def forward(self, x: Tensor, cache: Any, start: Position, embedded: Tensor | None = None, kept: list[Seen] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cache: Any,
+        start: Position,
+        embedded: Tensor | None = None,
+        kept: list[Seen] | None = None,
+    ) -> Tensor:
         out: Tensor
         own = {"kept": kept} if self.has_keys else {}
         if not self.has_mixer:
@@ -73,12 +80,20 @@ class HybridLM(nn.Module):
         super().__init__()
         self.spec = spec
         self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
-        self.meta = nn.Parameter(torch.empty(spec.meta_tokens, spec.d_model)) if spec.meta_tokens else None
-        self.layers = nn.ModuleList(Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack))
+        self.meta = (
+            nn.Parameter(torch.empty(spec.meta_tokens, spec.d_model)) if spec.meta_tokens else None
+        )
+        self.layers = nn.ModuleList(
+            Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack)
+        )
         self.norm = RMSNorm(spec.d_model)
-        self.head = None if spec.tie_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+        self.head = (
+            None if spec.tie_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
+        )
         self.reads_embedding = self._share_blocks()
-        self.reuses_keys = any(attention.reuse_kv for attention in map(key_value_heads, spec.stack) if attention)
+        self.reuses_keys = any(
+            attention.reuse_kv for attention in map(key_value_heads, spec.stack) if attention
+        )
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.eps = spec.norm_eps
@@ -92,8 +107,11 @@ class HybridLM(nn.Module):
                 mixer.block = shared.setdefault(mixer.spec.block, mixer.block)  # type: ignore[assignment]
         return bool(shared)
 
-    def forward(self, tokens: Tensor, cache: Cache | None = None, last_only: bool = False) -> Tensor:
-        """Continue from `cache`, if given, and fill it. `last_only`: logits of the last position alone, [B, 1, vocab_size]."""
+    def forward(
+        self, tokens: Tensor, cache: Cache | None = None, last_only: bool = False
+    ) -> Tensor:
+        """Continue from `cache`, if given, and fill it. `last_only`: logits of the last position
+        alone, [B, 1, vocab_size]."""
         start = 0
         if cache is not None:
             cache.room_for(tokens.shape[1])
@@ -103,12 +121,17 @@ class HybridLM(nn.Module):
             cache.length += tokens.shape[1]
         return logits
 
-    def continue_from(self, tokens: Tensor, cache: Cache | None, start: Position, last_only: bool = False) -> Tensor:
-        """`forward` from position `start`, whatever the cache says of its length, which stays as it is."""
+    def continue_from(
+        self, tokens: Tensor, cache: Cache | None, start: Position, last_only: bool = False
+    ) -> Tensor:
+        """`forward` from position `start`, whatever the cache says of its length, which stays as it
+        is."""
         if cache is not None:
             x = self._through_layers(self.embed(tokens), cache, start + self.spec.meta_tokens)
         elif self.meta is not None:
-            x = self._through_layers(torch.cat([self._meta(tokens.shape[0]), self.embed(tokens)], 1), None, start)
+            x = self._through_layers(
+                torch.cat([self._meta(tokens.shape[0]), self.embed(tokens)], 1), None, start
+            )
             x = x[:, self.spec.meta_tokens :]
         else:
             x = self._through_layers(self.embed(tokens), None, start)
@@ -130,23 +153,34 @@ class HybridLM(nn.Module):
 
     @torch.no_grad()
     def new_cache(
-        self, batch_size: int, capacity: int, kv_dtype: torch.dtype | None = None, state_dtype: torch.dtype | None = None
+        self,
+        batch_size: int,
+        capacity: int,
+        kv_dtype: torch.dtype | None = None,
+        state_dtype: torch.dtype | None = None,
     ) -> Cache:
-        """A cache on the model's device that has seen the meta tokens and nothing else. Unless given, keys and values are in the
-        weights' dtype, and states in the design's own (`ArchSpec.state_dtype`), or else the weights', too."""
+        """A cache on the model's device that has seen the meta tokens and nothing else. Unless
+        given, keys and values are in the weights' dtype, and states in the design's own
+        (`ArchSpec.state_dtype`), or else the weights', too."""
         weight = self.embed.weight
         own_state = TORCH_DTYPES[self.spec.state_dtype] if self.spec.state_dtype else weight.dtype
-        dtypes = CacheDtypes(kv=kv_dtype or weight.dtype, state=state_dtype or own_state, conv=weight.dtype)
+        dtypes = CacheDtypes(
+            kv=kv_dtype or weight.dtype, state=state_dtype or own_state, conv=weight.dtype
+        )
         mixers: Iterator[Any] = (layer.mixer for layer in self.layers)
         slots = capacity + self.spec.meta_tokens
-        cache = Cache([mixer.new_cache(batch_size, slots, dtypes, weight.device) for mixer in mixers], capacity)
+        cache = Cache(
+            [mixer.new_cache(batch_size, slots, dtypes, weight.device) for mixer in mixers],
+            capacity,
+        )
         if self.meta is not None:
             self._through_layers(self._meta(batch_size), cache, 0)
         return cache
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Normal with std 0.02, projections into the residual stream smaller by sqrt(2 n_layers); norms 1; then each module its own way."""
+        """Normal with std 0.02, projections into the residual stream smaller by sqrt(2 n_layers);
+        norms 1; then each module its own way."""
         residual_std = INIT_STD * (2 * self.spec.n_layers) ** -0.5
         for name, parameter in self.named_parameters():
             last = name.split(".")[-2] if name.endswith(".weight") else name.split(".")[-1]
@@ -167,7 +201,8 @@ class HybridLM(nn.Module):
 
 
 def _normal(parameter: Tensor, std: float) -> None:
-    """Normal values drawn in float32 and rounded once, block by block: faster on a CPU than drawing in half precision."""
+    """Normal values drawn in float32 and rounded once, block by block: faster on a CPU than drawing
+    in half precision."""
     flat = parameter.view(-1)
     block = torch.empty(min(flat.numel(), 2**20), device=flat.device)
     for piece in flat.split(block.numel()):
@@ -187,8 +222,13 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers of `device` from a seed, and afterwards as if none had been drawn. torch.manual_seed would seed every device."""
-    generator = torch.cuda.default_generators[device.index] if device.type == "cuda" else torch.default_generator
+    """Random numbers of `device` from a seed, and afterwards as if none had been drawn.
+    torch.manual_seed would seed every device."""
+    generator = (
+        torch.cuda.default_generators[device.index]
+        if device.type == "cuda"
+        else torch.default_generator
+    )
     before = generator.get_state()
     generator.manual_seed(seed)
     try:
@@ -197,9 +237,14 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         generator.set_state(before)
 
 
-def build(spec: ArchSpec, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32, seed: int = 0) -> HybridLM:
-    """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no data. Raises SpecError for a design
-    that is costed and not built."""
+def build(
+    spec: ArchSpec,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> HybridLM:
+    """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no
+    data. Raises SpecError for a design that is costed and not built."""
     require_built(spec)
     with torch.device("meta"), _default_dtype(dtype):
         model = HybridLM(spec)

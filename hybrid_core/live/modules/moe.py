@@ -1,4 +1,5 @@
-"""Mixture of experts: token choice, balanced by a bias instead of a loss (paper, Appendix L). Costs: costs/ffn.py."""
+"""Mixture of experts: token choice, balanced by a bias instead of a loss (paper, Appendix L).
+Costs: costs/ffn.py."""
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,11 @@ BIAS_STEP = 1e-3
 
 
 class MixtureOfExperts(nn.Module):
-    """x [B, T, d_model] -> [B, T, d_model]: shared experts for all tokens plus the top k routed ones, each weighted by its score.
+    """x [B, T, d_model] -> [B, T, d_model]: shared experts for all tokens plus the top k routed
+    ones, each weighted by its score.
 
-    The bias moves which experts are chosen, never their weight. No token is dropped. With a `d_latent`, the routed experts read `latent`
-    of x, and `out` brings their sum back.
-    """
+    The bias moves which experts are chosen, never their weight. No token is dropped. With a
+    `d_latent`, the routed experts read `latent` of x, and `out` brings their sum back."""
 
     gate_up: Tensor  # of gated experts
     up: Tensor  # of plain ones
@@ -34,9 +35,12 @@ class MixtureOfExperts(nn.Module):
         self.shared = self._shared(d_model) if spec.shared_width else None
         self.latent = nn.Linear(d_model, width, bias=False) if spec.d_latent else None
         self.out = nn.Linear(width, d_model, bias=False) if spec.d_latent else None
-        # float32 whatever the weights are: steps of 1e-3 and counts of tokens are lost in half precision.
+        # float32 whatever the weights are: steps of 1e-3 and counts of tokens are lost in half
+        # precision.
         self.register_buffer("bias", torch.zeros(spec.n_routed, dtype=torch.float32))
-        self.register_buffer("load", torch.zeros(spec.n_routed, dtype=torch.float32), persistent=False)
+        self.register_buffer(
+            "load", torch.zeros(spec.n_routed, dtype=torch.float32), persistent=False
+        )
         self.bias: Tensor
         self.load: Tensor
 
@@ -57,7 +61,9 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
         logits = self.router(rows).float()
-        scores = torch.sigmoid(logits) if self.spec.score == "sigmoid" else torch.softmax(logits, -1)
+        scores = (
+            torch.sigmoid(logits) if self.spec.score == "sigmoid" else torch.softmax(logits, -1)
+        )
         chosen = torch.topk(scores + self.bias, self.spec.top_k, sorted=False).indices  # [rows, k]
         flat = chosen.flatten()
         order = torch.argsort(flat, stable=True)
@@ -84,13 +90,15 @@ class MixtureOfExperts(nn.Module):
         return grouped_linear(inside, self.down, counts)
 
     def _weights(self, scores: Tensor) -> Tensor:
-        """Of the chosen experts [rows, k]: their scores, which may be made to sum to 1 and scaled."""
+        """Of the chosen experts [rows, k]: their scores, which may be made to sum to 1 and
+        scaled."""
         if self.spec.norm_top_k:
             scores = scores / (scores.sum(-1, keepdim=True) + 1e-20)
         return scores if self.spec.scale == 1 else scores * self.spec.scale
 
     @torch.no_grad()
     def update_balance(self) -> None:
-        """After an optimiser step: raise the bias of experts that got less than the mean, lower the others', forget the load."""
+        """After an optimiser step: raise the bias of experts that got less than the mean, lower the
+        others', forget the load."""
         self.bias += BIAS_STEP * torch.sign(self.load.mean() - self.load)
         self.load.zero_()

@@ -14,5 +14,12 @@ class NoMixer(nn.Module):
         super().__init__()
         self.spec = spec
 
-    def new_cache(self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device) -> SSMCache:
-        return SSMCache(*(torch.empty(batch, 0, dtype=dtype, device=device) for dtype in (dtypes.state, dtypes.conv)))
+    def new_cache(
+        self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device
+    ) -> SSMCache:
+        return SSMCache(
+            *(
+                torch.empty(batch, 0, dtype=dtype, device=device)
+                for dtype in (dtypes.state, dtypes.conv)
+            )
+        )

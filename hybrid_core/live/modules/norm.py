@@ -10,10 +10,11 @@ from kernels.rms_norm import rms_norm
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, the mean taken over each group of `group` channels (all of them unless given).
+    """x / rms(x) * weight, the mean taken over each group of `group` channels (all of them unless
+    given).
 
-    `eps` is the model's `norm_eps`: HybridLM sets it on every norm that it holds, so that no mixer has to be told.
-    """
+    `eps` is the model's `norm_eps`: HybridLM sets it on every norm that it holds, so that no mixer
+    has to be told."""
 
     eps = 1e-5
 
@@ -47,7 +48,8 @@ class NormThenGate(GatedRMSNorm):
 
 
 class BareRMSNorm(nn.Module):
-    """x / rms(x) without a weight, with an epsilon of its own, as Falcon-Mamba norms dt, B and C."""
+    """x / rms(x) without a weight, with an epsilon of its own, as Falcon-Mamba norms dt, B and
+    C."""
 
     def __init__(self, eps: float) -> None:
         super().__init__()

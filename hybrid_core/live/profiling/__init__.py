@@ -1,1 +1,2 @@
-"""Measuring a live model: traced FLOPs, cache bytes, throughput, memory, energy. `profile.py` puts the parts in order."""
+"""Measuring a live model: traced FLOPs, cache bytes, throughput, memory, energy. `profile.py` puts
+the parts in order."""

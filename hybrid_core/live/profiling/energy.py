@@ -1,12 +1,14 @@
-"""Joules per token, read from the device's own counter around work that is counted, and the idle power beside them.
+"""Joules per token, read from the device's own counter around work that is counted, and the idle
+power beside them.
 
-The counter covers the whole board and moves in steps: NVML's about every 100 ms (measured by ml-energy/zeus, docs and issue 12; it sums
-up power that A100 and H100 sample a quarter of the time, arXiv 2312.02741). A stretch between two readings may therefore be off by one
-step. So the same work is repeated until that is at most ERROR of the stretch, or nothing is reported.
+The counter covers the whole board and moves in steps: NVML's about every 100 ms (measured by
+ml-energy/zeus, docs and issue 12; it sums up power that A100 and H100 sample a quarter of the time,
+arXiv 2312.02741). A stretch between two readings may therefore be off by one step. So the same work
+is repeated until that is at most ERROR of the stretch, or nothing is reported.
 
-Idle power is named and not subtracted. A token costs what the board draws while it is made, the idle share included, and the idle power
-of a warm board is no constant that could be taken away exactly. Who wants the rest has watts, seconds and tokens beside each other.
-"""
+Idle power is named and not subtracted. A token costs what the board draws while it is made, the
+idle share included, and the idle power of a warm board is no constant that could be taken away
+exactly. Who wants the rest has watts, seconds and tokens beside each other."""
 
 import time
 from collections.abc import Callable
@@ -34,7 +36,8 @@ class EnergyMeter(Protocol):
 
 
 class NvmlMeter:
-    """The counter of an NVIDIA GPU (Volta and later), in millijoules since the driver was loaded. Raises NoMeter where there is none."""
+    """The counter of an NVIDIA GPU (Volta and later), in millijoules since the driver was loaded.
+    Raises NoMeter where there is none."""
 
     name = "NVML total energy of the whole board"
     update_s = 0.1
@@ -48,7 +51,9 @@ class NvmlMeter:
         try:
             pynvml.nvmlInit()
             uuid = str(torch.cuda.get_device_properties(device).uuid)
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(
+                uuid if uuid.startswith("GPU-") else f"GPU-{uuid}"
+            )
         except pynvml.NVMLError as error:
             raise NoMeter(f"no energy meter: NVML says {error}") from None
         self.joules()
@@ -62,7 +67,8 @@ class NvmlMeter:
 
 
 class EnergyLog:
-    """What a run finds out about energy. Without a meter every question is answered by `why`, and nothing is run for it."""
+    """What a run finds out about energy. Without a meter every question is answered by `why`, and
+    nothing is run for it."""
 
     def __init__(
         self,
@@ -94,9 +100,17 @@ class EnergyLog:
         watts = None if found["why"] else found["joules"] / found["seconds"]
         self._idle = {"watts": watts, "seconds": found["seconds"], "why": found["why"]}
 
-    def measure(self, phase: str, work: Callable[[], object], tokens: int, budget_s: float, batch_size: int, context_len: int) -> None:
-        """Repeat `work`, which makes or reads `tokens` tokens a call, for as long as the meter needs, if the budget has as much. The caller
-        has warmed up."""
+    def measure(
+        self,
+        phase: str,
+        work: Callable[[], object],
+        tokens: int,
+        budget_s: float,
+        batch_size: int,
+        context_len: int,
+    ) -> None:
+        """Repeat `work`, which makes or reads `tokens` tokens a call, for as long as the meter
+        needs, if the budget has as much. The caller has warmed up."""
         if self.meter is None:
             return
         found = self._stretch(self.meter, work, tokens, budget_s)
@@ -104,7 +118,9 @@ class EnergyLog:
         at = {"phase": phase, "batch_size": batch_size, "context_len": context_len}
         self._rows.append(at | {"joules_per_token": per_token} | found)
 
-    def _stretch(self, meter: EnergyMeter, work: Callable[[], object], tokens: int, budget_s: float) -> dict[str, Any]:
+    def _stretch(
+        self, meter: EnergyMeter, work: Callable[[], object], tokens: int, budget_s: float
+    ) -> dict[str, Any]:
         """Joules, seconds and tokens between two readings, or why there are none."""
         shortest_s = meter.update_s / ERROR
         if budget_s < shortest_s:
@@ -118,7 +134,9 @@ class EnergyLog:
         except NoMeter as error:
             return _nothing(str(error))
 
-    def _between_readings(self, meter: EnergyMeter, work: Callable[[], object], tokens: int, shortest_s: float) -> dict[str, Any]:
+    def _between_readings(
+        self, meter: EnergyMeter, work: Callable[[], object], tokens: int, shortest_s: float
+    ) -> dict[str, Any]:
         counted, seconds = 0, 0.0
         synchronise(self.device)
         started, before = self._clock(), meter.joules()
@@ -135,7 +153,14 @@ class EnergyLog:
     def as_dict(self) -> dict[str, Any]:
         """The run's `energy` part. A `why` stands where there is no figure."""
         meter = self.meter.name if self.meter else None
-        return {"convention": "measured", "meter": meter, "note": self.why, "error": ERROR, "idle": self._idle, "rows": self._rows}
+        return {
+            "convention": "measured",
+            "meter": meter,
+            "note": self.why,
+            "error": ERROR,
+            "idle": self._idle,
+            "rows": self._rows,
+        }
 
 
 def _nothing(why: str) -> dict[str, Any]:

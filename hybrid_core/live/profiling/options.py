@@ -11,26 +11,32 @@ from hybrid_core.validation import Frozen, SpecError
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")]
-LiveCacheDtype = Literal["fp32", "bf16", "fp16", "fp8"]  # what the modules can keep keys and values in
+LiveCacheDtype = Literal[
+    "fp32", "bf16", "fp16", "fp8"
+]  # what the modules can keep keys and values in
 DecodePath = Literal["auto", "eager", "graph", "compiled"]
 DECODE_PATHS: tuple[DecodePath, ...] = get_args(DecodePath)
 PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
 
 
 def device_among(known: Sequence[str], name: str) -> str:
-    """The device that a name means where there are these, GPUs first: "auto" is the first of all, "cuda" the first GPU. Raises SpecError
-    for one that is not there."""
+    """The device that a name means where there are these, GPUs first: "auto" is the first of all,
+    "cuda" the first GPU. Raises SpecError for one that is not there."""
     meant = {"auto": known[0], "cuda": "cuda:0"}.get(name, name)
     if meant not in known:
-        raise SpecError(f"device: {name!r} - must be among those that torch finds here: {', '.join(known)}")
+        raise SpecError(
+            f"device: {name!r} - must be among those that torch finds here: {', '.join(known)}"
+        )
     return meant
 
 
 class ProfileOptions(Frozen):
-    """The paper's protocol (Appendix J: batch 4, prompt 512, totals 2K to 32K), a device, dtypes and a time budget in seconds.
+    """The paper's protocol (Appendix J: batch 4, prompt 512, totals 2K to 32K), a device, dtypes
+    and a time budget in seconds.
 
-    `decode`: how steps are called: "eager", a CUDA "graph", "compiled" by torch (a second per layer, and a C++ compiler), or "auto": a
-    graph on CUDA and eager elsewhere. `state_dtype` None: the design's own, or else the weights'."""
+    `decode`: how steps are called: "eager", a CUDA "graph", "compiled" by torch (a second per
+    layer, and a C++ compiler), or "auto": a graph on CUDA and eager elsewhere. `state_dtype` None:
+    the design's own, or else the weights'."""
 
     device: DeviceName = "auto"
     budget_s: Annotated[float, Field(ge=5, le=86_400)] = 60.0
@@ -39,11 +45,16 @@ class ProfileOptions(Frozen):
     state_dtype: ComputeDtype | None = None
     batch_size: Annotated[int, Field(ge=1, le=4096)] = PAPER_BATCH
     prompt_len: Annotated[int, Field(ge=1, le=2**20)] = PAPER_PROMPT
-    totals: Annotated[tuple[Annotated[int, Field(ge=2, le=2**22)], ...], Field(strict=False, min_length=1, max_length=100)] = PAPER_TOTALS
+    totals: Annotated[
+        tuple[Annotated[int, Field(ge=2, le=2**22)], ...],
+        Field(strict=False, min_length=1, max_length=100),
+    ] = PAPER_TOTALS
     decode: DecodePath = "auto"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
-    def workload(self, context_len: int, batch_size: int | None = None, prompt_len: int | None = None) -> Workload:
+    def workload(
+        self, context_len: int, batch_size: int | None = None, prompt_len: int | None = None
+    ) -> Workload:
         """The workload at one total length."""
         return Workload(
             batch_size=batch_size or self.batch_size,

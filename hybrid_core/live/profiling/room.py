@@ -1,9 +1,16 @@
-"""What the profile holds in memory, and how it has to prefill for that: all at once where that fits, else chunk by chunk. No torch."""
+"""What the profile holds in memory, and how it has to prefill for that: all at once where that
+fits, else chunk by chunk. No torch."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from hybrid_core.costs.memory import Refusal, one_shot_activations, refusal, rope_table_width, size_words
+from hybrid_core.costs.memory import (
+    Refusal,
+    one_shot_activations,
+    refusal,
+    rope_table_width,
+    size_words,
+)
 from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.design.stack import key_value_heads
@@ -11,28 +18,34 @@ from hybrid_core.live.profiling.job import DoesNotFit
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 from hybrid_core.workload import Workload
 
-# Tokens of a sequence. With fewer a chunk reads all weights for hardly more work than a decode step.
+# Tokens of a sequence. With fewer a chunk reads all weights for hardly more work than a decode
+# step.
 SMALLEST_CHUNK = 64
 
 
 class PrefillPlan(NamedTuple):
-    """How a prompt is prefilled: `chunk_tokens` of each sequence at a time, None for all at once. Bytes beside weights and cache."""
+    """How a prompt is prefilled: `chunk_tokens` of each sequence at a time, None for all at once.
+    Bytes beside weights and cache."""
 
     chunk_tokens: int | None
     activations: int
     one_shot_activations: int
 
 
-def measurable(spec: ArchSpec, workload: Workload, available_bytes: int, weights_loaded: bool = False) -> Refusal | None:
-    """None if the profile can decode a workload whose prompt it prefills in the smallest chunks, else why not. `weights_loaded`: see
-    `refusal`."""
-    smallest = workload.model_copy(update={"max_batched_tokens": workload.batch_size * SMALLEST_CHUNK})
+def measurable(
+    spec: ArchSpec, workload: Workload, available_bytes: int, weights_loaded: bool = False
+) -> Refusal | None:
+    """None if the profile can decode a workload whose prompt it prefills in the smallest chunks,
+    else why not. `weights_loaded`: see `refusal`."""
+    smallest = workload.model_copy(
+        update={"max_batched_tokens": workload.batch_size * SMALLEST_CHUNK}
+    )
     return refusal(spec, smallest, available_bytes, weights_loaded)
 
 
 def prefill_plan(spec: ArchSpec, workload: Workload, available_bytes: int) -> PrefillPlan:
-    """How to prefill the workload's prompt beside its cache in what the weights left free: the largest power of two that fits. Raises
-    DoesNotFit."""
+    """How to prefill the workload's prompt beside its cache in what the weights left free: the
+    largest power of two that fits. Raises DoesNotFit."""
     costs, workload, prompt_len = model_costs(spec), workload.of(spec), workload.prefill_len
     cache = int(workload.batch_size * costs.cache_bytes(prompt_len, "exact", workload))
     at_once = int(one_shot_activations(costs, workload, prompt_len))
@@ -58,18 +71,25 @@ def _chunks(prompt_len: int) -> Iterator[int]:
         tokens //= 2
 
 
-def chunk_activations(costs: ModelCosts, workload: Workload, chunk_tokens: int, prompt_len: int) -> int:
-    """Bytes that the last chunk of a prompt holds beside weights and cache, rather too many than too few: what a prompt of its own length
-    would (a closed form that is right to some percent), rotary tables of the whole prompt, which may have grown to twice that, and what
-    attention makes of the tokens before it."""
+def chunk_activations(
+    costs: ModelCosts, workload: Workload, chunk_tokens: int, prompt_len: int
+) -> int:
+    """Bytes that the last chunk of a prompt holds beside weights and cache, rather too many than
+    too few: what a prompt of its own length would (a closed form that is right to some percent),
+    rotary tables of the whole prompt, which may have grown to twice that, and what attention makes
+    of the tokens before it."""
     own = one_shot_activations(costs, workload, chunk_tokens)
     tables = 2 * prompt_len * workload.element_bytes * rope_table_width(costs)
-    past = max((_past_bytes(layer, workload, chunk_tokens, prompt_len) for layer, _ in costs.distinct()), default=0)
+    past = max(
+        (_past_bytes(layer, workload, chunk_tokens, prompt_len) for layer, _ in costs.distinct()),
+        default=0,
+    )
     return int(own + tables + past)
 
 
 def _past_bytes(layer: LayerCosts, workload: Workload, chunk_tokens: int, prompt_len: int) -> int:
-    """Keys and values as the operation wants them, and the mask (booleans, then numbers) between a chunk and the tokens before it."""
+    """Keys and values as the operation wants them, and the mask (booleans, then numbers) between a
+    chunk and the tokens before it."""
     mixer = layer.layer.mixer
     heads = mixer.attention if isinstance(mixer, SharedBlockMixer) else key_value_heads(layer.layer)
     if heads is None:
@@ -86,4 +106,8 @@ def _past_bytes(layer: LayerCosts, workload: Workload, chunk_tokens: int, prompt
         copies += heads.head_dim + heads.v_head_dim
     if window is not None or heads.head_dim != widest or heads.v_head_dim != widest:
         copies += 2 * widest
-    return workload.batch_size * keys * heads.n_kv_heads * copies * width + queries * keys * (2 + width) + 16 * keys
+    return (
+        workload.batch_size * keys * heads.n_kv_heads * copies * width
+        + queries * keys * (2 + width)
+        + 16 * keys
+    )

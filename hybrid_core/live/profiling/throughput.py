@@ -1,9 +1,10 @@
-"""Prefill and decode speed of a live model, after the paper's protocol as far as a time budget allows.
+"""Prefill and decode speed of a live model, after the paper's protocol as far as a time budget
+allows.
 
-The paper (Appendix J) generates from a prompt of 512 to a total length, batch 4, and divides generated tokens by the time. A step's
-time depends on the context alone, so here steps are timed at several contexts and the time of the whole generation is their integral
-(generation.py): the same figure, without generating every token. What was done is in the result.
-"""
+The paper (Appendix J) generates from a prompt of 512 to a total length, batch 4, and divides
+generated tokens by the time. A step's time depends on the context alone, so here steps are timed at
+several contexts and the time of the whole generation is their integral (generation.py): the same
+figure, without generating every token. What was done is in the result."""
 
 import statistics
 import time
@@ -30,21 +31,30 @@ class Timing:
         return statistics.median(self.seconds)
 
     def as_dict(self) -> dict[str, float | int]:
-        return {"median_s": self.median_s, "min_s": min(self.seconds), "max_s": max(self.seconds), "repeats": len(self.seconds)}
+        return {
+            "median_s": self.median_s,
+            "min_s": min(self.seconds),
+            "max_s": max(self.seconds),
+            "repeats": len(self.seconds),
+        }
 
 
 @torch.inference_mode()
-def repeat(work: Callable[[], object], device: torch.device, budget_s: float, most: int, least: int = 1) -> Timing:
-    """Time `work`, which nobody will ask gradients of, until `budget_s` is spent, at least `least` and at most `most` times.
+def repeat(
+    work: Callable[[], object], device: torch.device, budget_s: float, most: int, least: int = 1
+) -> Timing:
+    """Time `work`, which nobody will ask gradients of, until `budget_s` is spent, at least `least`
+    and at most `most` times.
 
-    A call before them is never counted, however small the budget, which it is part of: on it kernels are compiled, libraries choose theirs,
-    and memory is touched for the first time.
-    """
+    A call before them is never counted, however small the budget, which it is part of: on it
+    kernels are compiled, libraries choose theirs, and memory is touched for the first time."""
     begun = time.perf_counter()
     work()
     synchronise(device)
     seconds: list[float] = []
-    while len(seconds) < least or (len(seconds) < most and time.perf_counter() - begun + seconds[-1] <= budget_s):
+    while len(seconds) < least or (
+        len(seconds) < most and time.perf_counter() - begun + seconds[-1] <= budget_s
+    ):
         started = time.perf_counter()
         work()
         synchronise(device)
@@ -52,9 +62,18 @@ def repeat(work: Callable[[], object], device: torch.device, budget_s: float, mo
     return Timing(seconds)
 
 
-def prefill_work(model: HybridLM, batch: int, prompt_len: int, kv: str, state: str, chunk_tokens: int | None = None) -> Callable[[], None]:
+def prefill_work(
+    model: HybridLM,
+    batch: int,
+    prompt_len: int,
+    kv: str,
+    state: str,
+    chunk_tokens: int | None = None,
+) -> Callable[[], None]:
     """What prefills `batch` prompts into a fresh cache, all at once or `chunk_tokens` at a time."""
-    tokens = torch.randint(model.spec.vocab_size, (batch, prompt_len), device=model.embed.weight.device)
+    tokens = torch.randint(
+        model.spec.vocab_size, (batch, prompt_len), device=model.embed.weight.device
+    )
 
     @torch.inference_mode()
     def once() -> None:
@@ -77,8 +96,11 @@ def filled_cache(model: HybridLM, batch: int, capacity: int, kv: str, state: str
     return cache
 
 
-def step_work(step_from: Callable[[Tensor], Tensor], cache: Cache, context_len: int) -> Callable[[], None]:
-    """What makes one token per sequence, number `context_len`, by a `modules.decode.decoder` over `cache`."""
+def step_work(
+    step_from: Callable[[Tensor], Tensor], cache: Cache, context_len: int
+) -> Callable[[], None]:
+    """What makes one token per sequence, number `context_len`, by a `modules.decode.decoder` over
+    `cache`."""
     held = next(cache.tensors())
     token = torch.zeros(held.shape[0], 1, dtype=torch.long, device=held.device)
 

@@ -1,9 +1,9 @@
 """FLOPs of a design, counted on the instantiated model by two counters that nobody here wrote.
 
-The model stands on the meta device: shapes without data. torch's FlopCounterMode sees every operation that is dispatched; fvcore
-walks the graph that torch.jit traces. Both price custom operations by the formula registered in kernels/. An operation that is
-neither priced nor known to hold no matrix product fails the trace: nothing counts as zero by accident.
-"""
+The model stands on the meta device: shapes without data. torch's FlopCounterMode sees every
+operation that is dispatched; fvcore walks the graph that torch.jit traces. Both price custom
+operations by the formula registered in kernels/. An operation that is neither priced nor known to
+hold no matrix product fails the trace: nothing counts as zero by accident."""
 
 import warnings
 from typing import Any
@@ -56,7 +56,9 @@ def count_torch(model: nn.Module, *inputs: Any) -> int:
 def count_fvcore(model: nn.Module, *inputs: Any) -> int:
     """FLOPs by fvcore; it counts a multiply-add as 1, so its total is doubled."""
     analysis = FlopCountAnalysis(model, inputs)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
+        "none"
+    )
     for name, handle in fvcore_handles().items():
         analysis.set_op_handle(name, handle)
     with torch.no_grad(), warnings.catch_warnings():
@@ -76,7 +78,9 @@ class _Step(nn.Module):
     def __init__(self, model: HybridLM, context_len: int) -> None:
         super().__init__()
         self.model, self.context_len = model, context_len
-        self.cache = model.new_cache(1, context_len)  # made here, as meta tokens are no part of a step
+        self.cache = model.new_cache(
+            1, context_len
+        )  # made here, as meta tokens are no part of a step
 
     def forward(self, token: torch.Tensor) -> torch.Tensor:
         self.cache.length = self.context_len - 1
@@ -85,8 +89,9 @@ class _Step(nn.Module):
 
 
 def trace(spec: ArchSpec, seq_len: int) -> dict[str, dict[str, int]]:
-    """FLOPs of one sequence: `forward` over seq_len tokens with all logits, and one `decode` step at seq_len tokens,
-    each by fvcore, by FlopCounterMode and by the exact closed form. Raises UnknownOperation."""
+    """FLOPs of one sequence: `forward` over seq_len tokens with all logits, and one `decode` step
+    at seq_len tokens, each by fvcore, by FlopCounterMode and by the exact closed form. Raises
+    UnknownOperation."""
     model, costs = build(spec, "meta", torch.bfloat16), ModelCosts(spec)
     tokens = torch.empty(1, seq_len, dtype=torch.long, device="meta")
     step = _Step(model, seq_len)

@@ -27,7 +27,8 @@ class Budget:
 
 
 class Deadline:
-    """Says when to stop: once the time has come, but never before a first piece, so that there is a result."""
+    """Says when to stop: once the time has come, but never before a first piece, so that there is a
+    result."""
 
     def __init__(self, at: float, clock: Clock = time.monotonic) -> None:
         self.at, self.clock, self.begun = at, clock, False

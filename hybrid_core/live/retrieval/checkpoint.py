@@ -1,12 +1,14 @@
-"""The paper's retrieval protocol (Appendix K) on a trained checkpoint: a folder in Hugging Face format with its tokenizer.
+"""The paper's retrieval protocol (Appendix K) on a trained checkpoint: a folder in Hugging Face
+format with its tokenizer.
 
-Haystacks of 960, 1984, ..., 16320 tokens; depths 0 %, 10 %, ..., 100 %; 100 trials a cell; a random city and a random 7-digit number in the
-needle; 20 new tokens, greedy; right if they contain the number. Prompt: see `PROMPT`. Task names follow RULER (arXiv 2404.06654):
-`niah_single` has one needle, `niah_multikey` three more of other cities at random places.
+Haystacks of 960, 1984, ..., 16320 tokens; depths 0 %, 10 %, ..., 100 %; 100 trials a cell; a random
+city and a random 7-digit number in the needle; 20 new tokens, greedy; right if they contain the
+number. Prompt: see `PROMPT`. Task names follow RULER (arXiv 2404.06654): `niah_single` has one
+needle, `niah_multikey` three more of other cities at random places.
 
-A haystack counts `length` tokens with its needle in it; the needle stands at the end of the last sentence before its depth. Prompts of one
-length are batched without padding, and none is ever cut. Finished cells are kept on disk: the same question to the same files goes on
-where it stopped.
+A haystack counts `length` tokens with its needle in it; the needle stands at the end of the last
+sentence before its depth. Prompts of one length are batched without padding, and none is ever cut.
+Finished cells are kept on disk: the same question to the same files goes on where it stopped.
 
 Parts: `environment`, `checkpoint`, `map`.
 """
@@ -60,26 +62,36 @@ class Prompt(NamedTuple):
 
 
 class Haystack:
-    """A text as tokens, repeated where it is too short, with the places where a sentence has ended."""
+    """A text as tokens, repeated where it is too short, with the places where a sentence has
+    ended."""
 
     def __init__(self, tokenizer: Any, text: str, longest: int) -> None:
         if not text.strip():
             raise SpecError("haystack: the text is empty")
-        once = tokenizer.encode(" " + text.strip(), add_special_tokens=False)  # a space before it, as before every needle
+        once = tokenizer.encode(
+            " " + text.strip(), add_special_tokens=False
+        )  # a space before it, as before every needle
         self.repeats = -(-longest // len(once))
         self.ids: list[int] = (once * self.repeats)[:longest]
         self.ends = [
             0,
-            *(i + 1 for i, token in enumerate(self.ids) if tokenizer.decode([token]).rstrip(" ").endswith((".", "!", "?", "\n"))),
+            *(
+                i + 1
+                for i, token in enumerate(self.ids)
+                if tokenizer.decode([token]).rstrip(" ").endswith((".", "!", "?", "\n"))
+            ),
         ]
 
     def with_needles(self, length: int, needles: list[tuple[float, list[int]]]) -> list[int]:
-        """`length` tokens in all; each needle at its depth, at the end of a sentence. Raises ValueError where they do not fit."""
+        """`length` tokens in all; each needle at its depth, at the end of a sentence. Raises
+        ValueError where they do not fit."""
         room = length - sum(len(ids) for _, ids in needles)
         if room < 0:
             raise ValueError(f"context of {length} tokens - shorter than its needles")
         out = self.ids[:room]
-        for depth, ids in sorted(needles, key=lambda needle: -needle[0]):  # from the end, so that earlier places stay
+        for depth, ids in sorted(
+            needles, key=lambda needle: -needle[0]
+        ):  # from the end, so that earlier places stay
             at = room if depth >= 1 else max(end for end in self.ends if end <= depth * room)
             out[at:at] = ids
         return out
@@ -126,7 +138,9 @@ def batches(prompts: list[Prompt], size: int) -> Iterator[list[Prompt]]:
 
 
 @torch.inference_mode()
-def n_right(model: Any, tokenizer: Any, prompts: list[Prompt], batch_size: int, where: torch.device) -> int:
+def n_right(
+    model: Any, tokenizer: Any, prompts: list[Prompt], batch_size: int, where: torch.device
+) -> int:
     """How many prompts are answered with their number among NEW_TOKENS greedy tokens."""
     right = 0
     for group in batches(prompts, batch_size):
@@ -136,7 +150,9 @@ def n_right(model: Any, tokenizer: Any, prompts: list[Prompt], batch_size: int, 
             attention_mask=torch.ones_like(ids),
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
-            pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0,
+            pad_token_id=tokenizer.pad_token_id
+            if tokenizer.pad_token_id is not None
+            else tokenizer.eos_token_id or 0,
         )
         said = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
         right += sum(prompt.number in text for prompt, text in zip(group, said, strict=True))
@@ -144,43 +160,66 @@ def n_right(model: Any, tokenizer: Any, prompts: list[Prompt], batch_size: int, 
 
 
 def load(path: str, dtype: torch.dtype, where: torch.device) -> tuple[Any, Any]:
-    """Tokenizer and model of a folder. Raises SpecError with one line for what is missing or unknown."""
+    """Tokenizer and model of a folder. Raises SpecError with one line for what is missing or
+    unknown."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     def first_line(error: Exception) -> str:
-        return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        return (
+            str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        )
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            path, local_files_only=True, trust_remote_code=False
+        )
         if len(tokenizer) == 0:
             raise ValueError("it is empty")
     except Exception as error:  # of any type, by family
-        raise SpecError(f"checkpoint: {path} - no tokenizer that can be read ({first_line(error)})") from None
+        raise SpecError(
+            f"checkpoint: {path} - no tokenizer that can be read ({first_line(error)})"
+        ) from None
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True, trust_remote_code=False)
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, local_files_only=True, trust_remote_code=False
+        )
     except Exception as error:
-        raise SpecError(f"checkpoint: {path} - no model that can be read ({first_line(error)})") from None
+        raise SpecError(
+            f"checkpoint: {path} - no model that can be read ({first_line(error)})"
+        ) from None
     return tokenizer, model.to(where).eval()
 
 
 class CheckpointRun:
     """The protocol on one checkpoint, cell by cell."""
 
-    def __init__(self, spec: ArchSpec, options: CheckpointOptions, store: Store, report: Report) -> None:
+    def __init__(
+        self, spec: ArchSpec, options: CheckpointOptions, store: Store, report: Report
+    ) -> None:
         self.spec, self.options, self.store, self.report = spec, options, store, report
         self.device = device.resolve(options.device)
         self.kept = Kept(options)
 
     def run(self) -> None:
-        """All cells. Raises DoesNotFit when not even the shortest length fits, SpecError for a folder that cannot be read."""
+        """All cells. Raises DoesNotFit when not even the shortest length fits, SpecError for a
+        folder that cannot be read."""
         self.report(0.0, "Looking at the device")
         self.store("environment", device.environment(self.device))
         lengths, refused = self._fitting()
         self.report(0.01, "Loading the checkpoint")
         tokenizer, model = load(self.options.path, TORCH_DTYPES[self.options.dtype], self.device)
         protocol = Protocol(tokenizer, self.options, self._text())
-        about = {"path": self.options.path, "task": self.options.task, "prompt": list(PROMPT), "needle": NEEDLE, "new_tokens": NEW_TOKENS}
-        haystack = {"haystack": self.options.haystack_path or "built-in noise", "haystack_repeats": protocol.haystack.repeats}
+        about = {
+            "path": self.options.path,
+            "task": self.options.task,
+            "prompt": list(PROMPT),
+            "needle": NEEDLE,
+            "new_tokens": NEW_TOKENS,
+        }
+        haystack = {
+            "haystack": self.options.haystack_path or "built-in noise",
+            "haystack_repeats": protocol.haystack.repeats,
+        }
         resumed = {"resumed_cells": len(self.kept.cells), "dropped": self.kept.dropped}
         self.store("checkpoint", about | haystack | resumed | {"not_run": refused})
         questions = [(length, depth) for length in lengths for depth in self.options.depths]
@@ -194,7 +233,12 @@ class CheckpointRun:
         self.report(1.0, "Done")
 
     def _show(self, lengths: list[int]) -> None:
-        header = {"depths": list(self.options.depths), "lengths": lengths, "trained_len": None, "trials": self.options.trials}
+        header = {
+            "depths": list(self.options.depths),
+            "lengths": lengths,
+            "trained_len": None,
+            "trials": self.options.trials,
+        }
         self.store("map", header | {"cells": self.kept.cells})
 
     def _text(self) -> str:
@@ -215,19 +259,28 @@ class CheckpointRun:
             else:
                 refused.append({"context_len": length, "why": str(problem)})
         if not fitting:
-            raise DoesNotFit(f"{self.spec.name} at batch {self.options.batch_size}: {refused[0]['why']}")
+            raise DoesNotFit(
+                f"{self.spec.name} at batch {self.options.batch_size}: {refused[0]['why']}"
+            )
         return fitting, refused
 
 
 class Kept:
-    """Finished cells on disk, one a line, under a name made of the question and the checkpoint's files.
+    """Finished cells on disk, one a line, under a name made of the question and the checkpoint's
+    files.
 
-    `dropped`: a line on what could not be read back, and is asked again; None where nothing was lost.
-    """
+    `dropped`: a line on what could not be read back, and is asked again; None where nothing was
+    lost."""
 
     def __init__(self, options: CheckpointOptions) -> None:
-        question = options.model_dump(mode="json", exclude={"device", "batch_size", "lengths", "depths"})
-        files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in Path(options.path).iterdir() if f.is_file())
+        question = options.model_dump(
+            mode="json", exclude={"device", "batch_size", "lengths", "depths"}
+        )
+        files = sorted(
+            (f.name, f.stat().st_size, f.stat().st_mtime_ns)
+            for f in Path(options.path).iterdir()
+            if f.is_file()
+        )
         digest = hashlib.sha256(json.dumps([question, files]).encode()).hexdigest()[:16]
         self.path = data_path() / "niah" / f"{digest}.jsonl"
         self.asked = {(length, depth) for length in options.lengths for depth in options.depths}
@@ -269,7 +322,12 @@ def _read_cell(line: str) -> dict[str, Any] | None:
     """The cell that a line tells of; None for a line that is cut or damaged."""
     try:
         found = json.loads(line)
-        return cell(int(found["context_len"]), float(found["depth"]), int(found["correct"]), int(found["trials"]))
+        return cell(
+            int(found["context_len"]),
+            float(found["depth"]),
+            int(found["correct"]),
+            int(found["trials"]),
+        )
     except (ValueError, KeyError, TypeError):
         return None
 

@@ -1,4 +1,5 @@
-"""What the paper's Figure 4 shows for each family of designs. The figure prints no numbers, so this is in words. No torch."""
+"""What the paper's Figure 4 shows for each family of designs. The figure prints no numbers, so this
+is in words. No torch."""
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence.quality.mixture import mixture
@@ -19,4 +20,8 @@ FIGURE4 = {
 def finding(spec: ArchSpec) -> str:
     """The paper's finding for designs of this kind, or that it has none."""
     mixed = mixture(spec.pattern)
-    return FIGURE4[mixed.family] if mixed else "The paper's retrieval test has no design with this mix of layers."
+    return (
+        FIGURE4[mixed.family]
+        if mixed
+        else "The paper's retrieval test has no design with this mix of layers."
+    )

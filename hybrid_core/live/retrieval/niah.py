@@ -1,8 +1,9 @@
-"""A retrieval run of one design: proxy, training, map, scores, verdict. Each part is handed over as soon as it is known.
+"""A retrieval run of one design: proxy, training, map, scores, verdict. Each part is handed over as
+soon as it is known.
 
-Parts: `environment`; `proxy` (the small design and how it was made); `training` (the curve); `map` (cells, growing row by row,
-and in the end what of it was not measured); `scores`; `verdict` (whether the map may be read as a finding).
-"""
+Parts: `environment`; `proxy` (the small design and how it was made); `training` (the curve); `map`
+(cells, growing row by row, and in the end what of it was not measured); `scores`; `verdict`
+(whether the map may be read as a finding)."""
 
 import time
 from collections.abc import Sequence
@@ -26,19 +27,32 @@ from hybrid_core.workload import Workload
 ENOUGH_TOKENS = 900_000  # of training; with fewer most designs are on their way
 TRAIN_SHARE = 0.85  # of the budget; the rest is for the map, which ends with the budget
 EVAL_TOKENS = 16_384  # of haystack in memory at a time, on a CPU
-TRAIN_BYTES_PER_ACTIVATION = 8  # a step keeps what its backward needs: several times the forward's widest moment
+TRAIN_BYTES_PER_ACTIVATION = (
+    8  # a step keeps what its backward needs: several times the forward's widest moment
+)
 
 
 class Niah:
     """Runs the parts in order against a clock."""
 
-    def __init__(self, spec: ArchSpec, options: NiahOptions, store: Store, report: Report, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        spec: ArchSpec,
+        options: NiahOptions,
+        store: Store,
+        report: Report,
+        clock: Clock = time.monotonic,
+    ) -> None:
         self.spec, self.options, self.store, self.report = spec, options, store, report
         self.budget = Budget(options.budget_s, clock)
         self.device = device.resolve(options.device)
         self.scale = options.scale(self.device.type)
         self.proxy = proxy(spec, self.scale.d_model, self.scale.trained_len, task.VOCAB_SIZE)
-        self.lengths = tuple(round(c * self.scale.trained_len) for c in CONTEXTS if c * self.scale.trained_len >= self._shortest)
+        self.lengths = tuple(
+            round(c * self.scale.trained_len)
+            for c in CONTEXTS
+            if c * self.scale.trained_len >= self._shortest
+        )
         self.cells: list[dict[str, Any]] = []
 
     _shortest = task.NEEDLE_LEN * len(DEPTHS) + len(DEPTHS)
@@ -58,12 +72,17 @@ class Niah:
         self.report(1.0, "Done")
 
     def _refuse_what_cannot_fit(self) -> None:
-        """The longest context of the map, one sequence, and a training step, by the closed forms."""
+        """The longest context of the map, one sequence, and a training step, by the closed
+        forms."""
         free = device.available_bytes(self.device)
         longest, rows = max(self.lengths) + task.QUERY_LEN, self.scale.contexts_per_step
         for batch, length in ((1, longest), (rows, self.scale.trained_len)):
-            asked = Workload(batch_size=batch, context_len=length, weight_dtype="fp32", kv_cache_dtype="fp32")
-            problem = refusal(self.proxy, asked, free // TRAIN_BYTES_PER_ACTIVATION if batch > 1 else free)
+            asked = Workload(
+                batch_size=batch, context_len=length, weight_dtype="fp32", kv_cache_dtype="fp32"
+            )
+            problem = refusal(
+                self.proxy, asked, free // TRAIN_BYTES_PER_ACTIVATION if batch > 1 else free
+            )
             if problem:
                 raise DoesNotFit(f"{self.proxy.name} at {batch} x {length:,} tokens: {problem}")
 
@@ -92,30 +111,64 @@ class Niah:
         planned = round(self.scale.tokens_per_s * self.options.budget_s)
         stages = task.curriculum(self.scale.trained_len, len(DEPTHS))
         deadline, clock = self.budget.at(TRAIN_SHARE), self.budget.clock
-        return Trainer(model, stages, self.scale.step_tokens, planned, self.options.seed, deadline, progress, clock).run()
+        return Trainer(
+            model,
+            stages,
+            self.scale.step_tokens,
+            planned,
+            self.options.seed,
+            deadline,
+            progress,
+            clock,
+        ).run()
 
     def _asked(self, training: Training) -> tuple[int, ...]:
-        """All lengths, but of an unfinished proxy none beyond where its training has got to, except the shortest.
+        """All lengths, but of an unfinished proxy none beyond where its training has got to, except
+        the shortest.
 
-        What tells most comes first, should time run out: the shortest, the trained one, then the others."""
+        What tells most comes first, should time run out: the shortest, the trained one, then the
+        others."""
         shortest, trained = self.lengths[0], self.scale.trained_len
         short = unfinished(training, trained)
-        asked = [length for length in self.lengths if not short or length <= max(training.length, shortest)]
-        return tuple(sorted(asked, key=lambda length: (length != shortest, length != trained, length)))
+        asked = [
+            length
+            for length in self.lengths
+            if not short or length <= max(training.length, shortest)
+        ]
+        return tuple(
+            sorted(asked, key=lambda length: (length != shortest, length != trained, length))
+        )
 
     def _map(self, model: HybridLM, training: Training) -> None:
         batch_tokens = EVAL_TOKENS * (16 if self.device.type == "cuda" else 1)
         asked, trials = self._asked(training), self.scale.trials
-        rows = evaluate(model, asked, DEPTHS, trials, self.options.seed, self.device, batch_tokens, self.budget.until(1.0))
+        rows = evaluate(
+            model,
+            asked,
+            DEPTHS,
+            trials,
+            self.options.seed,
+            self.device,
+            batch_tokens,
+            self.budget.until(1.0),
+        )
         self._store_map()
         for done, row in enumerate(rows, 1):
             self.cells += row
             self._store_map()
-            self.report(TRAIN_SHARE + (1 - TRAIN_SHARE) * done / len(asked), f"Asking for needles: {row[0]['context_len']:,} tokens")
+            self.report(
+                TRAIN_SHARE + (1 - TRAIN_SHARE) * done / len(asked),
+                f"Asking for needles: {row[0]['context_len']:,} tokens",
+            )
         self._store_map(self._not_measured(asked, training))
 
     def _store_map(self, not_measured: Sequence[dict[str, Any]] = ()) -> None:
-        header = {"depths": list(DEPTHS), "lengths": list(self.lengths), "trained_len": self.scale.trained_len, "trials": self.scale.trials}
+        header = {
+            "depths": list(DEPTHS),
+            "lengths": list(self.lengths),
+            "trained_len": self.scale.trained_len,
+            "trials": self.scale.trials,
+        }
         self.store("map", header | {"cells": self.cells, "not_measured": list(not_measured)})
 
     def _not_measured(self, asked: Sequence[int], training: Training) -> list[dict[str, Any]]:
@@ -123,9 +176,15 @@ class Niah:
         trials = {found["context_len"]: found["trials"] for found in self.cells}
         missing = []
         for length in self.lengths:
-            row = {"context_len": length, "measured": trials.get(length, 0), "of": self.scale.trials}
+            row = {
+                "context_len": length,
+                "measured": trials.get(length, 0),
+                "of": self.scale.trials,
+            }
             if length not in asked:
-                missing.append(row | {"why": f"training only got to contexts of {training.length:,} tokens"})
+                missing.append(
+                    row | {"why": f"training only got to contexts of {training.length:,} tokens"}
+                )
             elif row["measured"] < row["of"]:
                 missing.append(row | {"why": self.budget.used_up})
         return missing
@@ -133,7 +192,9 @@ class Niah:
 
 def unfinished(training: Training, trained_len: int) -> bool:
     """Whether the budget was too small to learn in, and nothing was learnt."""
-    return training.tokens < ENOUGH_TOKENS and not (training.length >= trained_len and training.accuracy > GOOD)
+    return training.tokens < ENOUGH_TOKENS and not (
+        training.length >= trained_len and training.accuracy > GOOD
+    )
 
 
 def verdict(found: dict[str, Any], training: Training) -> dict[str, Any]:
@@ -141,7 +202,11 @@ def verdict(found: dict[str, Any], training: Training) -> dict[str, Any]:
     reached, trained_len = found["at_trained_len"], found["trained_len"]
     tokens = f"{training.tokens / 1e6:.2f}M"
     if reached is not None and reached >= GOOD:
-        return {"learnt": True, "finding": True, "text": f"{reached:.0%} recalled at the trained length of {trained_len} tokens."}
+        return {
+            "learnt": True,
+            "finding": True,
+            "text": f"{reached:.0%} recalled at the trained length of {trained_len} tokens.",
+        }
     if unfinished(training, trained_len):
         text = (
             f"The budget ended after {tokens} training tokens ({ENOUGH_TOKENS / 1e6:.1f}M are the least that tells designs apart), "
@@ -160,5 +225,6 @@ def verdict(found: dict[str, Any], training: Training) -> dict[str, Any]:
 
 
 def niah(spec: ArchSpec, options: NiahOptions, store: Store, report: Report) -> None:
-    """Train and ask a proxy of `spec`. `store(part, data)` is called when a part is known, `report(fraction, message)` as it goes."""
+    """Train and ask a proxy of `spec`. `store(part, data)` is called when a part is known,
+    `report(fraction, message)` as it goes."""
     Niah(spec, options, store, report).run()

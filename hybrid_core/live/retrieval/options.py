@@ -20,8 +20,9 @@ CONTEXTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the trained length
 
 
 class Scale(Frozen):
-    """Width and length of a proxy on one sort of device. `tokens_per_s` turns a budget into the plan of training tokens: a constant,
-    not a measurement, so that the schedule depends on nothing but the options."""
+    """Width and length of a proxy on one sort of device. `tokens_per_s` turns a budget into the
+    plan of training tokens: a constant, not a measurement, so that the schedule depends on nothing
+    but the options."""
 
     d_model: int
     trained_len: int
@@ -31,16 +32,32 @@ class Scale(Frozen):
     tokens_per_s: int
 
     def step_tokens(self, length: int) -> int:
-        """Of a training step on contexts of `length` tokens: small while they are short, since what is learnt there takes many steps."""
+        """Of a training step on contexts of `length` tokens: small while they are short, since what
+        is learnt there takes many steps."""
         return max(self.least_step_tokens, self.contexts_per_step * length)
 
 
-CPU = Scale(d_model=64, trained_len=512, trials=50, contexts_per_step=4, least_step_tokens=512, tokens_per_s=4_500)
-GPU = Scale(d_model=256, trained_len=2048, trials=100, contexts_per_step=16, least_step_tokens=8192, tokens_per_s=200_000)
+CPU = Scale(
+    d_model=64,
+    trained_len=512,
+    trials=50,
+    contexts_per_step=4,
+    least_step_tokens=512,
+    tokens_per_s=4_500,
+)
+GPU = Scale(
+    d_model=256,
+    trained_len=2048,
+    trials=100,
+    contexts_per_step=16,
+    least_step_tokens=8192,
+    tokens_per_s=200_000,
+)
 
 
 class NiahOptions(Frozen):
-    """A device, seconds for training and evaluation together, a seed; width, trained length and trials follow the device unless given."""
+    """A device, seconds for training and evaluation together, a seed; width, trained length and
+    trials follow the device unless given."""
 
     device: DeviceName = "auto"
     budget_s: Annotated[float, Field(ge=1, le=86_400)] = 300.0
@@ -51,12 +68,17 @@ class NiahOptions(Frozen):
 
     def scale(self, device_type: str) -> Scale:
         """The scale of the run on "cpu" or "cuda"."""
-        given = {key: value for key in ("d_model", "trained_len", "trials") if (value := getattr(self, key)) is not None}
+        given = {
+            key: value
+            for key in ("d_model", "trained_len", "trials")
+            if (value := getattr(self, key)) is not None
+        }
         return (GPU if device_type == "cuda" else CPU).model_copy(update=given)
 
 
 def least_text_bytes(trained_len: int) -> int:
-    """Of a text for the loss by position: nine tenths to train on, the rest to read at twice the trained length."""
+    """Of a text for the loss by position: nine tenths to train on, the rest to read at twice the
+    trained length."""
     return 20 * trained_len
 
 
@@ -73,17 +95,22 @@ class CheckpointOptions(Frozen):
     device: DeviceName = "auto"
     task: Literal["niah_single", "niah_multikey"] = "niah_single"
     haystack_path: Annotated[str, Field(min_length=1)] | None = None
-    lengths: Annotated[tuple[Annotated[int, Field(ge=64, le=2**22)], ...], Field(strict=False, min_length=1, max_length=999)] = (
-        PAPER_LENGTHS
-    )
-    depths: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], Field(strict=False, min_length=1, max_length=999)] = DEPTHS
+    lengths: Annotated[
+        tuple[Annotated[int, Field(ge=64, le=2**22)], ...],
+        Field(strict=False, min_length=1, max_length=999),
+    ] = PAPER_LENGTHS
+    depths: Annotated[
+        tuple[Annotated[float, Field(ge=0, le=1)], ...],
+        Field(strict=False, min_length=1, max_length=999),
+    ] = DEPTHS
     trials: Annotated[int, Field(ge=1, le=10_000)] = 100
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
     dtype: ComputeDtype = "bf16"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     def design(self) -> ArchSpec:
-        """What the folder's config.json describes. Raises SpecError with one line, also for a folder that no library should open."""
+        """What the folder's config.json describes. Raises SpecError with one line, also for a
+        folder that no library should open."""
         folder = Path(self.path)
         try:
             config = read_config(folder / "config.json")
@@ -93,6 +120,12 @@ class CheckpointOptions(Frozen):
         return spec_from_config(config, folder.resolve().name)
 
     def workload(self, length: int) -> Workload:
-        """What one batch of haystacks of `length` tokens needs memory for: the prompt's frame is under 64 tokens."""
+        """What one batch of haystacks of `length` tokens needs memory for: the prompt's frame is
+        under 64 tokens."""
         total = length + 64
-        return Workload(batch_size=self.batch_size, context_len=total, weight_dtype=self.dtype, kv_cache_dtype=self.dtype)
+        return Workload(
+            batch_size=self.batch_size,
+            context_len=total,
+            weight_dtype=self.dtype,
+            kv_cache_dtype=self.dtype,
+        )

@@ -13,7 +13,15 @@ CONFIDENCE = 0.95  # that the true effective context is in its interval
 def cell(context_len: int, depth: float, correct: int, trials: int) -> dict[str, Any]:
     """One cell of the map as it is stored."""
     share, low, high = wilson(correct, trials)
-    return {"context_len": context_len, "depth": depth, "correct": correct, "trials": trials, "accuracy": share, "low": low, "high": high}
+    return {
+        "context_len": context_len,
+        "depth": depth,
+        "correct": correct,
+        "trials": trials,
+        "accuracy": share,
+        "low": low,
+        "high": high,
+    }
 
 
 def at_length(cells: Sequence[dict[str, Any]], context_len: int) -> float | None:
@@ -23,11 +31,12 @@ def at_length(cells: Sequence[dict[str, Any]], context_len: int) -> float | None
 
 
 class EffectiveContext(NamedTuple):
-    """The longest context up to which every evaluated length has GOOD retrieval, over all depths; 0 where not even the shortest has.
+    """The longest context up to which every evaluated length has GOOD retrieval, over all depths; 0
+    where not even the shortest has.
 
-    `low`: up to here every length is shown to have it. `high`: up to here none is shown to lack it. The truth is between them in
-    CONFIDENCE of all maps. `estimate`: the best guess. `censored`: no longer context was evaluated, so all may be larger.
-    """
+    `low`: up to here every length is shown to have it. `high`: up to here none is shown to lack it.
+    The truth is between them in CONFIDENCE of all maps. `estimate`: the best guess. `censored`: no
+    longer context was evaluated, so all may be larger."""
 
     low: int
     estimate: int
@@ -36,7 +45,8 @@ class EffectiveContext(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One length of a map: needles recalled of those asked for, over all depths, counted as independent trials."""
+    """One length of a map: needles recalled of those asked for, over all depths, counted as
+    independent trials."""
 
     context_len: int
     correct: float
@@ -48,17 +58,20 @@ class Row(NamedTuple):
 
 
 def effective_context(cells: Sequence[dict[str, Any]]) -> EffectiveContext:
-    """Reads a map from the shortest length to the first that fails, by exact binomial tests of each length against GOOD.
+    """Reads a map from the shortest length to the first that fails, by exact binomial tests of each
+    length against GOOD.
 
-    `low` overstates only where the first length that fails is shown to be good: one test, whichever length it is, so it has half of the
-    error to itself (tests in a fixed sequence need no correction). `high` understates where any of the good lengths is shown to be
-    bad: as many tests as lengths, which share the other half (Bonferroni).
-    """
+    `low` overstates only where the first length that fails is shown to be good: one test, whichever
+    length it is, so it has half of the error to itself (tests in a fixed sequence need no
+    correction). `high` understates where any of the good lengths is shown to be bad: as many tests
+    as lengths, which share the other half (Bonferroni)."""
     rows = _rows(cells)
     error = (1 - CONFIDENCE) / 2
     low = _reached(rows, [_as_many_by_luck(row) <= error for row in rows])
     high = _reached(rows, [_as_few_by_luck(row) > error / len(rows) for row in rows])
-    near = [share >= _nearly_good(row.trials) for row, share in zip(rows, _falling(rows), strict=True)]
+    near = [
+        share >= _nearly_good(row.trials) for row, share in zip(rows, _falling(rows), strict=True)
+    ]
     estimate = min(high, max(low, _reached(rows, near)))
     return EffectiveContext(low, estimate, high, bool(rows) and high == rows[-1].context_len)
 
@@ -77,10 +90,10 @@ def _rows(cells: Sequence[dict[str, Any]]) -> list[Row]:
 def _row(context_len: int, cells: Sequence[dict[str, Any]]) -> Row:
     """The cells of one length as so many independent trials as tell as much.
 
-    The cells share their haystacks, so needles of one haystack may be recalled, or lost, together. The design effect (Kish 1965) is how
-    much more the number recalled varies between haystacks than independent needles would; never taken below 1. Runs of earlier
-    versions did not store that variance: their needles count as independent.
-    """
+    The cells share their haystacks, so needles of one haystack may be recalled, or lost, together.
+    The design effect (Kish 1965) is how much more the number recalled varies between haystacks than
+    independent needles would; never taken below 1. Runs of earlier versions did not store that
+    variance: their needles count as independent."""
     trials = sum(c["trials"] for c in cells)
     share = sum(c["correct"] for c in cells) / trials
     independent = len(cells) * share * (1 - share)
@@ -101,7 +114,8 @@ def _reached(rows: Sequence[Row], passed: Sequence[bool]) -> int:
 
 
 def _falling(rows: Sequence[Row]) -> list[float]:
-    """The non-increasing shares that fit best: neighbours that rise are pooled (isotonic regression)."""
+    """The non-increasing shares that fit best: neighbours that rise are pooled (isotonic
+    regression)."""
     pools: list[list[Row]] = []
     for row in rows:
         pools.append([row])
@@ -125,8 +139,11 @@ def _as_few_by_luck(row: Row) -> float:
     return at_most(math.ceil(row.correct - 1e-9), row.trials, GOOD)
 
 
-def scores(cells: Sequence[dict[str, Any]], trained_len: int, tokens_to_learn: int | None) -> dict[str, Any]:
-    """One row for a design. `tokens_to_learn`: training tokens until GOOD at the trained length, None if it was never reached."""
+def scores(
+    cells: Sequence[dict[str, Any]], trained_len: int, tokens_to_learn: int | None
+) -> dict[str, Any]:
+    """One row for a design. `tokens_to_learn`: training tokens until GOOD at the trained length,
+    None if it was never reached."""
     return {
         "at_trained_len": at_length(cells, trained_len),
         "at_1_5x": at_length(cells, trained_len * 3 // 2),

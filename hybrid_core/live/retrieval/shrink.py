@@ -1,8 +1,9 @@
-"""How one layer becomes small: a function for every kind of mixer and feed-forward, in one table by type. The rules: proxy.py.
+"""How one layer becomes small: a function for every kind of mixer and feed-forward, in one table by
+type. The rules: proxy.py.
 
-A number of channels shrinks with the width of the model, a number of tokens with the length of its contexts, a state with the square
-root of that length. What is neither stays: kinds, axes of fusion, ratios of heads, numbers of experts, widths of convolutions.
-"""
+A number of channels shrinks with the width of the model, a number of tokens with the length of its
+contexts, a state with the square root of that length. What is neither stays: kinds, axes of fusion,
+ratios of heads, numbers of experts, widths of convolutions."""
 
 from collections.abc import Callable
 from math import gcd, sqrt
@@ -38,14 +39,16 @@ LEAST_THETA = 2.0
 
 
 class Factors(NamedTuple):
-    """The proxy's size over the design's: of its width (d_model), and of the contexts that it is trained on."""
+    """The proxy's size over the design's: of its width (d_model), and of the contexts that it is
+    trained on."""
 
     width: float
     length: float
 
     @property
     def state(self) -> float:
-        """Of what a state keeps: a context, which shrinks with the length, and needles, which do not."""
+        """Of what a state keeps: a context, which shrinks with the length, and needles, which do
+        not."""
         return sqrt(self.length)
 
 
@@ -56,7 +59,8 @@ def small_layer(layer: Layer, factors: Factors) -> Layer:
 
 
 def small(part: Any, factors: Factors, **fixed: int) -> Any:
-    """A mixer or a feed-forward, small. `fixed`: sizes that what stands beside it decides, for the kinds that take them."""
+    """A mixer or a feed-forward, small. `fixed`: sizes that what stands beside it decides, for the
+    kinds that take them."""
     return SHRINK[type(part)](part, factors, **fixed)
 
 
@@ -75,19 +79,34 @@ def _changed(part: Frozen, **changes: Any) -> Any:
 
 
 def _attention(mixer: AttentionMixer, factors: Factors, **changes: Any) -> Any:
-    """Fewer heads of about HEAD_DIM, together as wide as the design's in proportion, and values as much wider than queries."""
-    if mixer.v_head_dim > mixer.head_dim:  # half as many heads as there would be, with values twice HEAD_DIM
+    """Fewer heads of about HEAD_DIM, together as wide as the design's in proportion, and values as
+    much wider than queries."""
+    if (
+        mixer.v_head_dim > mixer.head_dim
+    ):  # half as many heads as there would be, with values twice HEAD_DIM
         values = scaled(mixer.n_heads * mixer.v_head_dim, factors.width, 2 * HEAD_DIM)
         n_heads = _n_heads(values // 2)
     else:
         n_heads = _n_heads(scaled(mixer.n_heads * mixer.head_dim, factors.width))
     per_head = factors.width * mixer.n_heads / n_heads
     head_dim = scaled(mixer.head_dim, per_head, 4, 8)
-    v_head_dim = head_dim if mixer.v_head_dim == mixer.head_dim else scaled(mixer.v_head_dim, per_head, 8, 8)
+    v_head_dim = (
+        head_dim if mixer.v_head_dim == mixer.head_dim else scaled(mixer.v_head_dim, per_head, 8, 8)
+    )
     paired = isinstance(mixer, DiffAttentionMixer)
-    changes |= {"n_heads": n_heads, "n_kv_heads": _kv_heads(mixer, n_heads, paired), "head_dim": head_dim, "v_head_dim": v_head_dim}
-    changes |= {"rope_theta": max(LEAST_THETA, mixer.rope_theta * factors.length)}  # a wavelength, counted in tokens
-    changes |= {"rope_fraction": _rope_fraction(mixer, head_dim), "rope_scaling": _rope_scaling(mixer.rope_scaling, factors)}
+    changes |= {
+        "n_heads": n_heads,
+        "n_kv_heads": _kv_heads(mixer, n_heads, paired),
+        "head_dim": head_dim,
+        "v_head_dim": v_head_dim,
+    }
+    changes |= {
+        "rope_theta": max(LEAST_THETA, mixer.rope_theta * factors.length)
+    }  # a wavelength, counted in tokens
+    changes |= {
+        "rope_fraction": _rope_fraction(mixer, head_dim),
+        "rope_scaling": _rope_scaling(mixer.rope_scaling, factors),
+    }
     if mixer.d_input is not None:
         changes["d_input"] = scaled(mixer.d_input, factors.width)
     if mixer.softmax_scale is not None:  # as head_dim^-0.5, which it stands for, would change
@@ -101,7 +120,8 @@ def _n_heads(width: int) -> int:
 
 
 def _kv_heads(mixer: AttentionMixer, n_heads: int, paired: bool) -> int:
-    """Key and value heads in the design's ratio to query heads, as far as that divides; an even number where heads come in pairs."""
+    """Key and value heads in the design's ratio to query heads, as far as that divides; an even
+    number where heads come in pairs."""
     step = 2 if paired else 1
     fits = [n for n in range(step, n_heads + 1, step) if n_heads % n == 0]
     wanted = n_heads * mixer.n_kv_heads / mixer.n_heads
@@ -117,7 +137,9 @@ def _rope_fraction(mixer: AttentionMixer, head_dim: int) -> float:
 def _rope_scaling(scaling: RopeScaling | None, factors: Factors) -> RopeScaling | None:
     if scaling is None:
         return None
-    changed: RopeScaling = _changed(scaling, original_context_len=scaled(scaling.original_context_len, factors.length))
+    changed: RopeScaling = _changed(
+        scaling, original_context_len=scaled(scaling.original_context_len, factors.length)
+    )
     return changed
 
 
@@ -152,20 +174,30 @@ def _latent_attention(mixer: LatentAttentionMixer, factors: Factors) -> Any:
 
 def _mamba2(mixer: Mamba2Mixer, factors: Factors, d_ssm: int | None = None) -> Any:
     """Heads of SSM_HEAD_DIM, or of the most below it that divides a `d_ssm` decided elsewhere."""
-    paired = isinstance(mixer, DiffMamba2Mixer)  # two branches, each with heads and groups of its own
+    paired = isinstance(
+        mixer, DiffMamba2Mixer
+    )  # two branches, each with heads and groups of its own
     least_groups = 2 if paired else 1
     width = d_ssm or scaled(mixer.d_ssm, factors.width, SSM_HEAD_DIM * least_groups)
     head_dim = gcd(width, SSM_HEAD_DIM)
     groups = mixer.n_groups if width // head_dim % mixer.n_groups == 0 else least_groups
     d_state = scaled(mixer.d_state, factors.state)
-    return _changed(mixer, d_ssm=width, head_dim=head_dim, d_state=d_state, n_groups=groups, chunk_size=CHUNK)
+    return _changed(
+        mixer, d_ssm=width, head_dim=head_dim, d_state=d_state, n_groups=groups, chunk_size=CHUNK
+    )
 
 
 def _mamba1(mixer: Mamba1Mixer, factors: Factors, d_ssm: int | None = None) -> Any:
     width = d_ssm or scaled(mixer.d_ssm, factors.width, 16)
     dt_rank = scaled(mixer.dt_rank, factors.width, 1, 4)
     n_heads = gcd(mixer.n_heads, width)
-    return _changed(mixer, d_ssm=width, d_state=scaled(mixer.d_state, factors.state), dt_rank=dt_rank, n_heads=n_heads)
+    return _changed(
+        mixer,
+        d_ssm=width,
+        d_state=scaled(mixer.d_state, factors.state),
+        dt_rank=dt_rank,
+        n_heads=n_heads,
+    )
 
 
 # ---------------------------------------------------------------- mixers made of mixers
@@ -193,18 +225,29 @@ def _side_by_side(mixer: SideBySideMixer, factors: Factors) -> Any:
 
 
 def _gated_deltanet(mixer: GatedDeltaNetMixer, factors: Factors) -> Any:
-    """The key's channels are the state's vectors; heads are as many as keep the width of all keys, values in proportion."""
+    """The key's channels are the state's vectors; heads are as many as keep the width of all keys,
+    values in proportion."""
     k_head_dim = scaled(mixer.k_head_dim, factors.state, 4, 8)
     n_k_heads = scaled(mixer.n_k_heads * mixer.k_head_dim, factors.width / k_head_dim)
     n_v_heads = n_k_heads * max(1, round(mixer.n_v_heads / mixer.n_k_heads))
     v_head_dim = scaled(mixer.n_v_heads * mixer.v_head_dim, factors.width / n_v_heads, 4, 8)
-    return _changed(mixer, n_k_heads=n_k_heads, n_v_heads=n_v_heads, k_head_dim=k_head_dim, v_head_dim=v_head_dim)
+    return _changed(
+        mixer,
+        n_k_heads=n_k_heads,
+        n_v_heads=n_v_heads,
+        k_head_dim=k_head_dim,
+        v_head_dim=v_head_dim,
+    )
 
 
 def _kda(mixer: KimiDeltaMixer, factors: Factors) -> Any:
     """As Gated DeltaNet, keys and values of one width."""
     head_dim = scaled(mixer.head_dim, factors.state, 4, 8)
-    return _changed(mixer, head_dim=head_dim, n_heads=scaled(mixer.n_heads * mixer.head_dim, factors.width / head_dim))
+    return _changed(
+        mixer,
+        head_dim=head_dim,
+        n_heads=scaled(mixer.n_heads * mixer.head_dim, factors.width / head_dim),
+    )
 
 
 def _rg_lru(mixer: RgLruMixer, factors: Factors) -> Any:
@@ -213,11 +256,14 @@ def _rg_lru(mixer: RgLruMixer, factors: Factors) -> Any:
 
 
 def _gated_memory(mixer: GatedMemoryMixer, factors: Factors) -> Any:
-    return _changed(mixer, d_memory=scaled(mixer.d_memory, factors.width, 16))  # as the scan of Mamba-1 that it reads
+    return _changed(
+        mixer, d_memory=scaled(mixer.d_memory, factors.width, 16)
+    )  # as the scan of Mamba-1 that it reads
 
 
 def _declared(mixer: DeclaredMixer, factors: Factors) -> Any:
-    """Sizes alone are known, so each shrinks as such a size usually does: a matrix by both of its widths."""
+    """Sizes alone are known, so each shrinks as such a size usually does: a matrix by both of its
+    widths."""
     by_factor = {
         factors.width**2: ("matrix_params",),
         factors.width: ("other_params", "conv_channels", "kv_per_token", "flops_per_pair"),

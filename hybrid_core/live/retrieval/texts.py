@@ -8,10 +8,12 @@ from hybrid_core.validation import SpecError
 
 
 def keep(text: bytes, at_least: int = 1) -> Path:
-    """Store a text under its digest and return where. Raises SpecError with one line when it has fewer than `at_least` bytes, or cannot be
-    written."""
+    """Store a text under its digest and return where. Raises SpecError with one line when it has
+    fewer than `at_least` bytes, or cannot be written."""
     if len(text) < at_least:
-        raise SpecError(f"text: {len(text):,} bytes - at least {at_least:,} are needed for this trained length")
+        raise SpecError(
+            f"text: {len(text):,} bytes - at least {at_least:,} are needed for this trained length"
+        )
     name = f"{hashlib.sha256(text).hexdigest()[:16]}.txt"
     try:
         path = folder(data_dir() / "texts") / name

@@ -1,4 +1,5 @@
-"""What changes the loss in the paper: one chart per question, from its tables. All losses are quoted, on DCLM, in nats per token."""
+"""What changes the loss in the paper: one chart per question, from its tables. All losses are
+quoted, on DCLM, in nats per token."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -11,7 +12,11 @@ from hybrid_core.report.figures import style
 
 NLL = "validation NLL on DCLM (nats per token)"
 ROW = 19  # pixels of a row of dots
-MODULES = {"T/M": style.MODEL_COLOUR["intra"], "T/T": style.MODEL_COLOUR["llama"], "M/M": style.MODEL_COLOUR["mamba"]}
+MODULES = {
+    "T/M": style.MODEL_COLOUR["intra"],
+    "T/T": style.MODEL_COLOUR["llama"],
+    "M/M": style.MODEL_COLOUR["mamba"],
+}
 PRINTED = {"sep": "separate", "conc": "concat"}  # the paper's short words
 
 
@@ -28,13 +33,23 @@ def ratio(scale: str) -> style.Figure:
     rows = baselines.table(name).query("budget == 'data'")
     share = 100 * (rows["n_attn"] + rows["n_hyb"]) / rows[baselines.COUNTS].sum(axis=1)
     for model, group in rows.assign(share=share).sort_values("share").groupby("model", sort=False):
-        _line(figure, str(model), group["share"], group["nll_dclm"], "%{x:.0f} % of the layers: NLL %{y:.3f}")
+        _line(
+            figure,
+            str(model),
+            group["share"],
+            group["nll_dclm"],
+            "%{x:.0f} % of the layers: NLL %{y:.3f}",
+        )
     return figure
 
 
 def position(scale: str) -> style.Figure:
     """Loss by where the expensive layers stand: Tables 11, 17 and 21."""
-    sources = {"inter": "table17_inter_position", "intra": "table21_intra_position", "swa": "table11_swa_position"}
+    sources = {
+        "inter": "table17_inter_position",
+        "intra": "table21_intra_position",
+        "swa": "table11_swa_position",
+    }
     figure = style.blank(
         f"Loss by where the expensive layers stand, {scale}, 60B tokens",
         f"quoted: {baselines.cite('table11_swa_position').replace('Table 11', 'Tables 11, 17 and 21')}; in brackets the layers",
@@ -43,10 +58,19 @@ def position(scale: str) -> style.Figure:
     )
     for model, name in sources.items():
         rows = baselines.table(name)
-        rows = rows[rows["pattern"].isin(["front", "middle", "end", "single", "cluster", "scatter", "sandwich"])]
-        rows = rows[rows["scale"] == scale] if "scale" in rows else rows if scale == "1B" else rows[:0]
+        rows = rows[
+            rows["pattern"].isin(
+                ["front", "middle", "end", "single", "cluster", "scatter", "sandwich"]
+            )
+        ]
+        rows = (
+            rows[rows["scale"] == scale] if "scale" in rows else rows if scale == "1B" else rows[:0]
+        )
         where = rows["intra_indices" if model == "intra" else "attn_indices"]
-        labels = [f"{model} {r}, {p} ({at})" for r, p, at in zip(rows["ratio"], rows["pattern"], where, strict=True)]
+        labels = [
+            f"{model} {r}, {p} ({at})"
+            for r, p, at in zip(rows["ratio"], rows["pattern"], where, strict=True)
+        ]
         _dots(figure, style.MODEL_LABEL[model], style.MODEL_COLOUR[model], labels, rows["nll_dclm"])
     return _rows(figure)
 
@@ -59,12 +83,26 @@ def intra_variants(scale: str) -> style.Figure:
         NLL,
         "",
     )
-    rows = baselines.table("table18_19_intra_variants").query("scale == @scale").dropna(subset=["module"]).sort_values("nll_dclm")
+    rows = (
+        baselines.table("table18_19_intra_variants")
+        .query("scale == @scale")
+        .dropna(subset=["module"])
+        .sort_values("nll_dclm")
+    )
     axes = rows[["norm", "scalar", "fusion", "value", "out"]].fillna("none").replace(PRINTED)
-    labels = [f"{module}: {', '.join(row)}" for module, row in zip(rows["module"], axes.to_numpy().tolist(), strict=True)]
+    labels = [
+        f"{module}: {', '.join(row)}"
+        for module, row in zip(rows["module"], axes.to_numpy().tolist(), strict=True)
+    ]
     for module, colour in MODULES.items():
         of = (rows["module"] == module).tolist()
-        _dots(figure, module, colour, [label for label, own in zip(labels, of, strict=True) if own], rows["nll_dclm"][of])
+        _dots(
+            figure,
+            module,
+            colour,
+            [label for label, own in zip(labels, of, strict=True) if own],
+            rows["nll_dclm"][of],
+        )
     return _rows(figure, order=labels)
 
 
@@ -77,8 +115,18 @@ def long_context(scale: str) -> style.Figure:
         NLL,
         height=345,
     )
-    for model, group in baselines.table("table12_long_context").query("scale == @scale").groupby("model", sort=False):
-        _line(figure, str(model), [units.length(n) for n in group["context_len"]], group["nll_dclm"], "%{x}: NLL %{y:.3f}")
+    for model, group in (
+        baselines.table("table12_long_context")
+        .query("scale == @scale")
+        .groupby("model", sort=False)
+    ):
+        _line(
+            figure,
+            str(model),
+            [units.length(n) for n in group["context_len"]],
+            group["nll_dclm"],
+            "%{x}: NLL %{y:.3f}",
+        )
     figure["layout"]["xaxis"]["type"] = "category"
     return figure
 
@@ -92,8 +140,17 @@ def mixture_of_experts(scale: str) -> style.Figure:
         "",
     )
     rows = baselines.table("table04_moe").query("scale == @scale")
-    for name, colour, of in (("one feed-forward", "#808080", rows["experts"].isna()), ("experts", "#009E73", rows["experts"].notna())):
-        _dots(figure, name, colour, [style.MODEL_LABEL[model] for model in rows["model"][of]], rows["nll_dclm"][of])
+    for name, colour, of in (
+        ("one feed-forward", "#808080", rows["experts"].isna()),
+        ("experts", "#009E73", rows["experts"].notna()),
+    ):
+        _dots(
+            figure,
+            name,
+            colour,
+            [style.MODEL_LABEL[model] for model in rows["model"][of]],
+            rows["nll_dclm"][of],
+        )
     return _rows(figure)
 
 
@@ -107,11 +164,20 @@ def scaling() -> style.Figure:
         height=345,
     )
     rows = baselines.table("table14_15_scaling")
-    best = rows.loc[rows.groupby(["model", "train_flops"], sort=False)["nll_dclm"].idxmin()].sort_values("train_flops")
+    best = rows.loc[
+        rows.groupby(["model", "train_flops"], sort=False)["nll_dclm"].idxmin()
+    ].sort_values("train_flops")
     for model in style.MODEL_LABEL:
         group = best[best["model"] == model]
         if not group.empty:
-            _line(figure, model, group["train_flops"], group["nll_dclm"], "%{text}: NLL %{y:.3f}", text=group["scale"].tolist())
+            _line(
+                figure,
+                model,
+                group["train_flops"],
+                group["nll_dclm"],
+                "%{text}: NLL %{y:.3f}",
+                text=group["scale"].tolist(),
+            )
     budgets = sorted(set(best["train_flops"]))
     figure["layout"]["xaxis"] |= {
         "type": "log",
@@ -139,7 +205,14 @@ QUESTIONS = (
 )
 
 
-def _line(figure: style.Figure, model: str, xs: Iterable[Any], ys: Iterable[float], hover: str, **trace: Any) -> None:
+def _line(
+    figure: style.Figure,
+    model: str,
+    xs: Iterable[Any],
+    ys: Iterable[float],
+    hover: str,
+    **trace: Any,
+) -> None:
     style.add(
         figure,
         "scatter",
@@ -154,11 +227,22 @@ def _line(figure: style.Figure, model: str, xs: Iterable[Any], ys: Iterable[floa
     )
 
 
-def _dots(figure: style.Figure, name: str, colour: str, labels: list[str], losses: pd.Series) -> None:
+def _dots(
+    figure: style.Figure, name: str, colour: str, labels: list[str], losses: pd.Series
+) -> None:
     if labels:
         marker = {"color": colour, "size": 10}
         hover = "%{y}: NLL %{x:.3f}"
-        style.add(figure, "scatter", x=losses.tolist(), y=labels, name=name, mode="markers", marker=marker, hovertemplate=hover)
+        style.add(
+            figure,
+            "scatter",
+            x=losses.tolist(),
+            y=labels,
+            name=name,
+            mode="markers",
+            marker=marker,
+            hovertemplate=hover,
+        )
 
 
 def _rows(figure: style.Figure, order: list[str] | None = None) -> style.Figure:

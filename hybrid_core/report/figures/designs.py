@@ -20,7 +20,9 @@ from hybrid_core.terms import total
 from hybrid_core.workload import Workload
 
 
-def cache_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None) -> style.Figure:
+def cache_by_context(
+    designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None
+) -> style.Figure:
     """Exact cache of one sequence against its length, on any device."""
     state = workload.state_dtype or "as the design has it"
     figure = style.blank(
@@ -29,12 +31,16 @@ def cache_by_context(designs: Sequence[style.Named], workload: Workload, hardwar
         "context length (tokens)",
         "cache (MiB)",
     )
-    sizes = [model_costs(d.spec).cache_bytes(style.CONTEXTS, "exact", workload) / 2**20 for d in designs]
+    sizes = [
+        model_costs(d.spec).cache_bytes(style.CONTEXTS, "exact", workload) / 2**20 for d in designs
+    ]
     style.lines(figure, designs, sizes, "%{x:,} tokens: %{y:,.1f} MiB")
     return figure
 
 
-def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> style.Figure:
+def decode_by_context(
+    designs: Sequence[style.Named], workload: Workload, hardware: Hardware
+) -> style.Figure:
     """Predicted decode speed against context; a line ends where the device is full."""
     figure = style.blank(
         f"Predicted decode speed, batch {workload.batch_size}",
@@ -44,13 +50,22 @@ def decode_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
     )
     speeds = []
     for design in designs:
-        speed = np.broadcast_to(predict(design.spec, workload, hardware, style.CONTEXTS).decode_tokens_per_s, style.CONTEXTS.shape)
-        used = np.broadcast_to(memory(design.spec, workload, style.CONTEXTS).total, style.CONTEXTS.shape)
+        speed = np.broadcast_to(
+            predict(design.spec, workload, hardware, style.CONTEXTS).decode_tokens_per_s,
+            style.CONTEXTS.shape,
+        )
+        used = np.broadcast_to(
+            memory(design.spec, workload, style.CONTEXTS).total, style.CONTEXTS.shape
+        )
         speeds.append(np.where(used <= hardware.usable_bytes, speed, np.nan))
     style.lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s", log=False)
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
-    if absent := [design.label for design, speed in zip(designs, speeds, strict=True) if np.isnan(speed).all()]:
-        figure["layout"]["meta"]["source"] += f". No line, since its weights do not fit: {', '.join(absent)}"
+    if absent := [
+        design.label for design, speed in zip(designs, speeds, strict=True) if np.isnan(speed).all()
+    ]:
+        figure["layout"]["meta"]["source"] += (
+            f". No line, since its weights do not fit: {', '.join(absent)}"
+        )
     return figure
 
 
@@ -65,12 +80,19 @@ SERVING = "exact: weights as stored, cache, activations of one chunk of the pref
 ROW = 24  # pixels of a row of bars
 
 
-Columns = Mapping[str, tuple[Sequence[float], Sequence[str]]]  # values, and the colours of their rows
+Columns = Mapping[
+    str, tuple[Sequence[float], Sequence[str]]
+]  # values, and the colours of their rows
 
 
-def _beside(figure: style.Figure, rows: Sequence[str], columns: Columns, unit: str, of: str) -> None:
-    """Bars in columns beside each other, all on one scale, each with its value; `of`: what a row is."""
-    end = max(max(values) for values, _ in columns.values()) * (1 + 0.17 * len(columns))  # with room for the last value's words
+def _beside(
+    figure: style.Figure, rows: Sequence[str], columns: Columns, unit: str, of: str
+) -> None:
+    """Bars in columns beside each other, all on one scale, each with its value; `of`: what a row
+    is."""
+    end = max(max(values) for values, _ in columns.values()) * (
+        1 + 0.17 * len(columns)
+    )  # with room for the last value's words
     gap, wide = 0.03, 1 / len(columns)
     axes = {}
     for i, (name, (values, colours)) in enumerate(columns.items()):
@@ -94,19 +116,29 @@ def _beside(figure: style.Figure, rows: Sequence[str], columns: Columns, unit: s
             "range": [0, end],
             "side": "top",
             "anchor": "y",
-            "title": {"text": escape(style.clipped(unescape(name), 56 // len(columns))), "standoff": 4, "font": {"size": 11}},
+            "title": {
+                "text": escape(style.clipped(unescape(name), 56 // len(columns))),
+                "standoff": 4,
+                "font": {"size": 11},
+            },
             "showticklabels": False,
             "showgrid": False,
             "zeroline": False,
             "fixedrange": True,
         }
     layout, high = figure["layout"], ROW + 10 * max(row.count("<br>") for row in rows)
-    layout |= axes | {"height": 34 + high * len(rows), "showlegend": False, "margin": layout["margin"] | {"t": 28, "b": 6}}
+    layout |= axes | {
+        "height": 34 + high * len(rows),
+        "showlegend": False,
+        "margin": layout["margin"] | {"t": 28, "b": 6},
+    }
     layout["meta"] |= {"unit": unit, "rows": of}
     layout["yaxis"] = {"autorange": "reversed", "fixedrange": True, "showgrid": False}
 
 
-def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> style.Figure:
+def memory_by_part(
+    designs: Sequence[style.Named], workload: Workload, hardware: Hardware
+) -> style.Figure:
     """Weights, cache and activations beside what the device has."""
     figure = style.blank(
         f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size} (GiB)",
@@ -115,9 +147,23 @@ def memory_by_part(designs: Sequence[style.Named], workload: Workload, hardware:
         "",
     )
     used = [memory(d.spec, workload) for d in designs]
-    colours = {"weights": "#56B4E9", "cache": "#E69F00", "activations": "#999999", "total": "#666666"}
-    columns = {part: ([float(getattr(u, part)) / 2**30 for u in used], [colour] * len(used)) for part, colour in colours.items()}
-    _beside(figure, ["<br>".join(map(escape, textwrap.wrap(style.clipped(d.label, 40), 20))) for d in designs], columns, "GiB", "design")
+    colours = {
+        "weights": "#56B4E9",
+        "cache": "#E69F00",
+        "activations": "#999999",
+        "total": "#666666",
+    }
+    columns = {
+        part: ([float(getattr(u, part)) / 2**30 for u in used], [colour] * len(used))
+        for part, colour in colours.items()
+    }
+    _beside(
+        figure,
+        ["<br>".join(map(escape, textwrap.wrap(style.clipped(d.label, 40), 20))) for d in designs],
+        columns,
+        "GiB",
+        "design",
+    )
     device = hardware.usable_bytes / 2**30
     if device <= figure["layout"]["xaxis"]["range"][1]:
         style.vertical(figure, device, "#B00020", "x4")
@@ -146,7 +192,8 @@ _SHOWN_AS = {
 
 
 def _shown(part: str) -> str:
-    """Where a part is shown. A composite mixer names its own before those that it holds, e.g. `block qkv`."""
+    """Where a part is shown. A composite mixer names its own before those that it holds, e.g.
+    `block qkv`."""
     last = part.rpartition(" ")[2].partition(".")[0]
     return last if last in PARTS else _SHOWN_AS.get(last, "other")
 
@@ -154,16 +201,28 @@ def _shown(part: str) -> str:
 def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
     """FLOPs per token by part: of training (three forward passes) and of a decode step."""
     costs = model_costs(spec)
-    forward, step = Counter({"head": costs.head_flops(context)}), Counter({"head": costs.head_flops(1)})
+    forward, step = (
+        Counter({"head": costs.head_flops(context)}),
+        Counter({"head": costs.head_flops(1)}),
+    )
     for layer, n in costs.distinct():
-        for counted, terms in ((forward, layer.forward_flops(context)), (step, layer.decode_flops(context))):
+        for counted, terms in (
+            (forward, layer.forward_flops(context)),
+            (step, layer.decode_flops(context)),
+        ):
             for term in terms:
                 counted[_shown(term.name)] += int(n * term.flops)
-    return {"training": Counter({part: 3 * value / context for part, value in forward.items()}), "decode": step}
+    return {
+        "training": Counter({part: 3 * value / context for part, value in forward.items()}),
+        "decode": step,
+    }
 
 
-def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequence[str] = ("training", "decode")) -> style.Figure:
-    """FLOPs per token of training, of decoding, or of both, part by part; a column per design and kind."""
+def flops_by_part(
+    designs: Sequence[style.Named], workload: Workload, of: Sequence[str] = ("training", "decode")
+) -> style.Figure:
+    """FLOPs per token of training, of decoding, or of both, part by part; a column per design and
+    kind."""
     context = workload.context_len
     figure = style.blank(
         f"Where the FLOPs go, GFLOPs per token {'' if len(of) > 1 else f'of {of[0]} '}at {units.length(context)}",
@@ -173,18 +232,36 @@ def flops_by_part(designs: Sequence[style.Named], workload: Workload, of: Sequen
         "",
     )
     counted = {design.label: _parts(design.spec, context) for design in designs}
-    shown = {part: look for part, look in PARTS.items() if any(parts[what][part] for parts in counted.values() for what in of)}
+    shown = {
+        part: look
+        for part, look in PARTS.items()
+        if any(parts[what][part] for parts in counted.values() for what in of)
+    }
     columns = {}
     for label, parts in counted.items():
         for what in of:
-            name = what if len(designs) == 1 else escape(label) if len(of) == 1 else f"{escape(label)}, {what}"
+            name = (
+                what
+                if len(designs) == 1
+                else escape(label)
+                if len(of) == 1
+                else f"{escape(label)}, {what}"
+            )
             column = [*(parts[what][part] / 1e9 for part in shown), parts[what].total() / 1e9]
             columns[name] = (column, [*(colour for _, colour in shown.values()), "#666666"])
-    _beside(figure, [*(name for name, _ in shown.values()), "total"], columns, "GFLOPs per token", "part")
+    _beside(
+        figure,
+        [*(name for name, _ in shown.values()), "total"],
+        columns,
+        "GFLOPs per token",
+        "part",
+    )
     return figure
 
 
-def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> style.Figure:
+def memory_by_context(
+    designs: Sequence[style.Named], workload: Workload, hardware: Hardware
+) -> style.Figure:
     """Memory of the whole workload against context, beside what the device has."""
     figure = style.blank(
         f"Memory of serving, batch {workload.batch_size}",
@@ -192,7 +269,11 @@ def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
         "context length (tokens)",
         "memory (GiB)",
     )
-    used = [np.broadcast_to(memory(d.spec, workload, style.CONTEXTS).total, style.CONTEXTS.shape) / 2**30 for d in designs]
+    used = [
+        np.broadcast_to(memory(d.spec, workload, style.CONTEXTS).total, style.CONTEXTS.shape)
+        / 2**30
+        for d in designs
+    ]
     style.add(
         figure,
         "scatter",
@@ -208,12 +289,16 @@ def memory_by_context(designs: Sequence[style.Named], workload: Workload, hardwa
 
 
 def _sizes() -> dict[int, str]:
-    """What an engine uses of the known GPUs, in bytes, with their memory and names. GPUs of as many GiB stand together, by the least."""
+    """What an engine uses of the known GPUs, in bytes, with their memory and names. GPUs of as many
+    GiB stand together, by the least."""
     alike: dict[int, list[Hardware]] = {}
     for device in catalogue().values():
         if device.kind == "gpu":
             alike.setdefault(round(device.memory_bytes / 2**30), []).append(device)
-    return {min(device.usable_bytes for device in alike[gib]): _size_label(gib, alike[gib]) for gib in sorted(alike)}
+    return {
+        min(device.usable_bytes for device in alike[gib]): _size_label(gib, alike[gib])
+        for gib in sorted(alike)
+    }
 
 
 def _size_label(gib: int, devices: Sequence[Hardware]) -> str:
@@ -227,8 +312,11 @@ def _said_to_fit(context_len: int) -> str:
     return units.length(context_len) + (" or more" if context_len == CONTEXTS[-1] else "")
 
 
-def longest_context(designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None) -> style.Figure:
-    """The longest context that each size of device memory has room for: weights and cache, as in decoding."""
+def longest_context(
+    designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None
+) -> style.Figure:
+    """The longest context that each size of device memory has room for: weights and cache, as in
+    decoding."""
     sizes = _sizes()
     figure = style.blank(
         f"The longest context that fits each accelerator, batch {workload.batch_size}",
@@ -252,7 +340,12 @@ def longest_context(designs: Sequence[style.Named], workload: Workload, hardware
             hovertemplate="%{y}: %{x:,} tokens",
         )
     ticks = [2**k for k in range(10, 25, 2)]
-    figure["layout"]["xaxis"] |= {"type": "log", "tickvals": ticks, "ticktext": [units.length(n) for n in ticks], "range": [3, 7.8]}
+    figure["layout"]["xaxis"] |= {
+        "type": "log",
+        "tickvals": ticks,
+        "ticktext": [units.length(n) for n in ticks],
+        "range": [3, 7.8],
+    }
     figure["layout"]["yaxis"] |= {"autorange": "reversed", "tickfont": {"size": 10}}
     return figure
 
@@ -261,7 +354,8 @@ MAX_STACK = 1_300  # pixels of all layers of a deep stack
 
 
 class Layer(NamedTuple):
-    """A row of the stack's picture: its kind, its costs, its shares of the whole stack in percent."""
+    """A row of the stack's picture: its kind, its costs, its shares of the whole stack in
+    percent."""
 
     kind: Kind
     params: int
@@ -279,7 +373,8 @@ class Layer(NamedTuple):
 
 
 def layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
-    """The stack's layers, first to last; FLOPs are of a forward pass over the workload's context."""
+    """The stack's layers, first to last; FLOPs are of a forward pass over the workload's
+    context."""
     costs = model_costs(spec)
     flops = [float(total(layer.forward_flops(workload.context_len))) for layer in costs.layers]
     params = [layer.params() for layer in costs.layers]
@@ -295,13 +390,12 @@ STACK_TITLE = "The stack: what each layer is, and its share"
 
 def stack_source(workload: Workload) -> str:
     """What the shares of the stack's picture are."""
-    return (
-        f"exact: parameters, and FLOPs of a forward pass over {units.length(workload.context_len)} tokens; both without embedding and head"
-    )
+    return f"exact: parameters, and FLOPs of a forward pass over {units.length(workload.context_len)} tokens; both without embedding and head"
 
 
 def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
-    """The layers, first on top, coloured by kind; beside each its share of the stack's parameters and FLOPs. A point's y is its layer."""
+    """The layers, first on top, coloured by kind; beside each its share of the stack's parameters
+    and FLOPs. A point's y is its layer."""
     figure = style.blank(STACK_TITLE, stack_source(workload), "", "")
     rows = layers(spec, workload)
     written = spec.n_layers <= 40  # words of more layers are too small to read, and slow to draw
@@ -327,11 +421,18 @@ def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
             customdata=[row.told for _, row in of_kind],
             hovertemplate="layer %{y}: %{customdata}<extra></extra>",
         )
-        for axis, what in (("x2", "of_params"), ("x3", "of_flops")):  # all of a kind in one outline: bars one by one are slow to draw
+        for axis, what in (
+            ("x2", "of_params"),
+            ("x3", "of_flops"),
+        ):  # all of a kind in one outline: bars one by one are slow to draw
             style.add(
                 figure,
                 "scatter",
-                x=[x for _, row in of_kind for x in (0, getattr(row, what), getattr(row, what), 0, None)],
+                x=[
+                    x
+                    for _, row in of_kind
+                    for x in (0, getattr(row, what), getattr(row, what), 0, None)
+                ],
                 y=[y for i, _ in of_kind for y in (*[i - high / 2] * 2, *[i + high / 2] * 2, None)],
                 xaxis=axis,
                 mode="none",
@@ -344,17 +445,29 @@ def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
             )
     shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 3, "fixedrange": True}
     figure["layout"] |= {
-        "xaxis": {"domain": [0, 0.44], "showticklabels": False, "showgrid": False, "fixedrange": True},
+        "xaxis": {
+            "domain": [0, 0.44],
+            "showticklabels": False,
+            "showgrid": False,
+            "fixedrange": True,
+        },
         "xaxis2": {"domain": [0.48, 0.72], "title": {"text": "parameters", "standoff": 6}} | shown,
         "xaxis3": {"domain": [0.76, 1], "title": {"text": "FLOPs", "standoff": 6}} | shown,
-        "yaxis": {"range": [spec.n_layers + 0.5, 0.5], "dtick": 1 if written else 10, "fixedrange": True, "showgrid": False},
+        "yaxis": {
+            "range": [spec.n_layers + 0.5, 0.5],
+            "dtick": 1 if written else 10,
+            "fixedrange": True,
+            "showgrid": False,
+        },
         "barmode": "overlay",
         "height": 58 + max(72, min(ROW * spec.n_layers, MAX_STACK)),
     }
     return figure
 
 
-def beside_each_other(designs: Sequence[style.Named], workload: Workload, hardware: Hardware) -> dict[str, style.Figure]:
+def beside_each_other(
+    designs: Sequence[style.Named], workload: Workload, hardware: Hardware
+) -> dict[str, style.Figure]:
     """What a comparison of designs shows, by a short name."""
     return {
         "cache": cache_by_context(designs, workload),

@@ -9,7 +9,8 @@ from hybrid_core.runs.store import Run
 
 
 def generation(runs: Sequence[Run]) -> style.Figure:
-    """Tokens/s of the paper's protocol against total length: measured, predicted, and in the paper."""
+    """Tokens/s of the paper's protocol against total length: measured, predicted, and in the
+    paper."""
     protocols = {run.parts["generation"]["protocol"] for run in runs if "generation" in run.parts}
     figure = style.blank(
         "Generation speed against total length",
@@ -68,12 +69,25 @@ def live_cache(runs: Sequence[Run]) -> style.Figure:
     for run, colour in zip(runs, style.cycle(len(runs)), strict=True):
         rows = run.parts.get("cache", {}).get("rows", [])
         xs = [row["context_len"] for row in rows]
-        measured, paper = ([row[key] / 2**20 for row in rows] for key in ("live_bytes", "paper_bytes"))
-        style.add(
-            figure, "scatter", x=xs, y=measured, name=f"{escape(style.label(run))}, measured", line={"color": colour}, mode="lines+markers"
+        measured, paper = (
+            [row[key] / 2**20 for row in rows] for key in ("live_bytes", "paper_bytes")
         )
         style.add(
-            figure, "scatter", x=xs, y=paper, name=f"{escape(style.label(run))}, paper's formula", line={"color": colour, "dash": "dash"}
+            figure,
+            "scatter",
+            x=xs,
+            y=measured,
+            name=f"{escape(style.label(run))}, measured",
+            line={"color": colour},
+            mode="lines+markers",
+        )
+        style.add(
+            figure,
+            "scatter",
+            x=xs,
+            y=paper,
+            name=f"{escape(style.label(run))}, paper's formula",
+            line={"color": colour, "dash": "dash"},
         )
     style.log_axis(figure, "y")
     style.length_axis(figure)
@@ -82,4 +96,9 @@ def live_cache(runs: Sequence[Run]) -> style.Figure:
 
 def _basis(runs: Sequence[Run]) -> str:
     """What the predictions of these runs rest on."""
-    return ", ".join(sorted({run.parts["ceilings"]["basis"] for run in runs if "ceilings" in run.parts})) or "no run yet"
+    return (
+        ", ".join(
+            sorted({run.parts["ceilings"]["basis"] for run in runs if "ceilings" in run.parts})
+        )
+        or "no run yet"
+    )

@@ -1,16 +1,37 @@
-"""Where names stand on a chart: beside what they name, on no line, no point and no other name. All lengths are pixels."""
+"""Where names stand on a chart: beside what they name, on no line, no point and no other name. All
+lengths are pixels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-HEIGHT, LETTER, SIGN = 15, 6.2, 14  # of a line of words, of a letter on average, of the coloured square before a name
+HEIGHT, LETTER, SIGN = (
+    15,
+    6.2,
+    14,
+)  # of a line of words, of a letter on average, of the coloured square before a name
 GAP = 5  # between a point and its name
-# Where a name may stand about a point: which of its sides is at the point (as plotly's xanchor), and above (1), beside (0) or below (-1).
-SIDES = [("right", 1), ("center", 1), ("left", 1), ("right", -1), ("center", -1), ("left", -1), ("left", 0), ("right", 0)]
-_LEFT = {"left": 0.0, "center": -0.5, "right": -1.0}  # the name's left side, in widths from the point
-BETWEEN = 10  # samples of a line from one point to the next, so that none of it slips through a name
+# Where a name may stand about a point: which of its sides is at the point (as plotly's xanchor),
+# and above (1), beside (0) or below (-1).
+SIDES = [
+    ("right", 1),
+    ("center", 1),
+    ("left", 1),
+    ("right", -1),
+    ("center", -1),
+    ("left", -1),
+    ("left", 0),
+    ("right", 0),
+]
+_LEFT = {
+    "left": 0.0,
+    "center": -0.5,
+    "right": -1.0,
+}  # the name's left side, in widths from the point
+BETWEEN = (
+    10  # samples of a line from one point to the next, so that none of it slips through a name
+)
 
 
 class Spot(NamedTuple):
@@ -23,7 +44,9 @@ class Spot(NamedTuple):
     @property
     def xshift(self) -> float:
         """From the point to the anchored side."""
-        return {"left": 1.0, "center": 0.0, "right": -1.0}[self.xanchor] * (GAP if self.above else 2 * GAP)
+        return {"left": 1.0, "center": 0.0, "right": -1.0}[self.xanchor] * (
+            GAP if self.above else 2 * GAP
+        )
 
     @property
     def yshift(self) -> float:
@@ -32,15 +55,19 @@ class Spot(NamedTuple):
 
     @property
     def textposition(self) -> str:
-        """In plotly's words for the text of a point, which say where the text is, not which of its sides is at the point."""
+        """In plotly's words for the text of a point, which say where the text is, not which of its
+        sides is at the point."""
         return f"{('middle', 'top', 'bottom')[self.above]} { {'left': 'right', 'center': 'center', 'right': 'left'}[self.xanchor] }"
 
 
-def place(lines: Sequence[np.ndarray], widths: Sequence[float], room: tuple[float, float]) -> list[Spot]:
-    """A spot for the name of each of the first lines: where it covers least, and of such spots the one nearest to the line's end.
+def place(
+    lines: Sequence[np.ndarray], widths: Sequence[float], room: tuple[float, float]
+) -> list[Spot]:
+    """A spot for the name of each of the first lines: where it covers least, and of such spots the
+    one nearest to the line's end.
 
-    `lines`: (points, 2) from the lower left corner, unknown ones NaN; lines without a width are only kept free. `room`: width and height.
-    """
+    `lines`: (points, 2) from the lower left corner, unknown ones NaN; lines without a width are
+    only kept free. `room`: width and height."""
     drawn = np.concatenate([_dense(line) for line in lines])
     drawn = drawn[np.isfinite(drawn).all(axis=1)]
     taken = np.empty((0, 4))
@@ -48,8 +75,14 @@ def place(lines: Sequence[np.ndarray], widths: Sequence[float], room: tuple[floa
     for line, width in zip(lines, widths, strict=False):
         known = np.flatnonzero(np.isfinite(line).all(axis=1))[::-1]
         boxes = (np.tile(line[known], 2)[:, None] + _about(width)).reshape(-1, 4)
-        outside = (boxes[:, :2] < -GAP).any(axis=1) | (boxes[:, 2:] > np.asarray(room) + 2 * GAP).any(axis=1)
-        covered = _overlaps(boxes, np.tile(drawn, 2), near=2) + 100 * _overlaps(boxes, taken) + 1000 * outside
+        outside = (boxes[:, :2] < -GAP).any(axis=1) | (
+            boxes[:, 2:] > np.asarray(room) + 2 * GAP
+        ).any(axis=1)
+        covered = (
+            _overlaps(boxes, np.tile(drawn, 2), near=2)
+            + 100 * _overlaps(boxes, taken)
+            + 1000 * outside
+        )
         best = int(covered.argmin())
         spots.append(Spot(int(known[best // len(SIDES)]), *SIDES[best % len(SIDES)]))
         taken = np.vstack([taken, boxes[best]])
@@ -65,18 +98,23 @@ def _dense(line: np.ndarray) -> np.ndarray:
     """A line's points and what lies between them."""
     points = np.arange(len(line))
     samples = np.linspace(0, len(line) - 1, BETWEEN * (len(line) - 1) + 1)
-    return np.stack([np.interp(samples, points, line[:, 0]), np.interp(samples, points, line[:, 1])], axis=1)
+    return np.stack(
+        [np.interp(samples, points, line[:, 0]), np.interp(samples, points, line[:, 1])], axis=1
+    )
 
 
 def _about(width: float) -> np.ndarray:
     """(sides, 4): left, bottom, right and top of a name on each side of a point, from the point."""
     spots = [Spot(0, *side) for side in SIDES]
-    corners = [(spot.xshift + _LEFT[spot.xanchor] * width, spot.yshift - HEIGHT / 2) for spot in spots]
+    corners = [
+        (spot.xshift + _LEFT[spot.xanchor] * width, spot.yshift - HEIGHT / 2) for spot in spots
+    ]
     return np.array([(left, bottom, left + width, bottom + HEIGHT) for left, bottom in corners])
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray, near: float = 0) -> np.ndarray:
-    """How many of the others, boxes or points written as such, each box lies on, or as near to it."""
+    """How many of the others, boxes or points written as such, each box lies on, or as near to
+    it."""
     left, bottom, right, top = boxes.T[..., None]
     lying = (left - near < others[:, 2]) & (right + near > others[:, 0])
     lying &= (bottom - near < others[:, 3]) & (top + near > others[:, 1])

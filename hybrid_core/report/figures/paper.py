@@ -17,7 +17,8 @@ def paper_throughput(runs: Sequence[Run] = ()) -> style.Figure:
     """Figure 3a: throughput of Table 2's designs against length, with the user's runs."""
     figure = style.blank(
         "Generation speed against total length (Figure 3a)",
-        f"quoted: {baselines.cite('table13_throughput')}, one H200, batch 4, prompt 512" + ("; measured: your runs" if runs else ""),
+        f"quoted: {baselines.cite('table13_throughput')}, one H200, batch 4, prompt 512"
+        + ("; measured: your runs" if runs else ""),
         "total length (tokens)",
         "tokens/s",
         height=345,
@@ -52,7 +53,8 @@ def paper_throughput(runs: Sequence[Run] = ()) -> style.Figure:
 
 
 def paper_cache(runs: Sequence[Run] = ()) -> style.Figure:
-    """Figure 3b: cache of Table 2's designs against length: printed cells, the paper's formula, the user's runs."""
+    """Figure 3b: cache of Table 2's designs against length: printed cells, the paper's formula, the
+    user's runs."""
     figure = style.blank(
         "Cache of one sequence against context (Figure 3b)",
         f"lines: the paper's formula (Appendix C); circles: printed, {baselines.cite('table09_1b')} and Table 12"
@@ -75,8 +77,14 @@ def paper_cache(runs: Sequence[Run] = ()) -> style.Figure:
             line={"color": style.MODEL_COLOUR[model]},
             legendgroup=model,
         )
-        short, long = baselines.matching(spec, "table09_1b"), baselines.matching(spec, "table12_long_context")
-        points = [(8192, short.iloc[0]["cache_mib"]), *zip(long["context_len"], long["cache_mib"], strict=True)]
+        short, long = (
+            baselines.matching(spec, "table09_1b"),
+            baselines.matching(spec, "table12_long_context"),
+        )
+        points = [
+            (8192, short.iloc[0]["cache_mib"]),
+            *zip(long["context_len"], long["cache_mib"], strict=True),
+        ]
         xs, printed = zip(*points, strict=True)
         style.add(
             figure,
@@ -128,7 +136,9 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style
             hovertemplate="%{text}: %{x:,.0f} tokens/s, NLL %{y:.3f}",
         )
     for run, parts in _with_part(runs, "generation"):
-        quoted = baselines.matching(run.spec, "table09_1b") if baselines.is_papers(run.spec) else None
+        quoted = (
+            baselines.matching(run.spec, "table09_1b") if baselines.is_papers(run.spec) else None
+        )
         at = [row["tokens_per_s"] for row in parts if row["total_len"] == total_len]
         if at and quoted is not None and not quoted.empty:
             style.add(
@@ -138,7 +148,12 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style
                 y=[float(quoted.iloc[0]["nll_dclm"])],
                 mode="markers",
                 name=escape(f"{style.label(run)} on {run.device}"),
-                marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 13, "line": {"width": 2}},
+                marker={
+                    "color": _colour_of(run),
+                    "symbol": "diamond-open",
+                    "size": 13,
+                    "line": {"width": 2},
+                },
             )
     style.log_axis(figure, "x")
     figure["layout"]["yaxis"]["autorange"] = "reversed"
@@ -147,18 +162,34 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style
 
 
 def _name_points(figure: style.Figure) -> None:
-    """Each text on that side of its point where it covers no other; the paper's points lie close together."""
+    """Each text on that side of its point where it covers no other; the paper's points lie close
+    together."""
     traces = [trace for trace in figure["data"] if "text" in trace]
     others = [trace for trace in figure["data"] if "text" not in trace]
-    points = np.concatenate(style.in_pixels([*traces, *others], log_x=figure["layout"]["xaxis"].get("type") == "log", log_y=False))
+    points = np.concatenate(
+        style.in_pixels(
+            [*traces, *others], log_x=figure["layout"]["xaxis"].get("type") == "log", log_y=False
+        )
+    )
     points[:, 1] = style.ROOM[1] - points[:, 1]  # the axis points down
-    spots = names.place(list(points[:, None]), [names.width(text, sign=0) for trace in traces for text in trace["text"]], style.ROOM)
+    spots = names.place(
+        list(points[:, None]),
+        [names.width(text, sign=0) for trace in traces for text in trace["text"]],
+        style.ROOM,
+    )
     for trace in traces:
-        trace["textposition"], spots = [spot.textposition for spot in spots[: len(trace["text"])]], spots[len(trace["text"]) :]
+        trace["textposition"], spots = (
+            [spot.textposition for spot in spots[: len(trace["text"])]],
+            spots[len(trace["text"]) :],
+        )
 
 
 def _with_part(runs: Sequence[Run], part: str) -> list[tuple[Run, list[dict[str, float]]]]:
-    return [(run, run.parts[part]["rows"]) for run in runs if part in run.parts and run.parts[part]["rows"]]
+    return [
+        (run, run.parts[part]["rows"])
+        for run in runs
+        if part in run.parts and run.parts[part]["rows"]
+    ]
 
 
 def _colour_of(run: Run) -> str:

@@ -1,4 +1,5 @@
-"""The house style: a title and a source, colours that the colour-blind tell apart, names where what they name is."""
+"""The house style: a title and a source, colours that the colour-blind tell apart, names where what
+they name is."""
 
 from collections.abc import Sequence
 from html import escape
@@ -14,8 +15,20 @@ from hybrid_core.runs.store import Run
 # Okabe and Ito's colours, for designs side by side.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
 CONTEXTS = 2 ** np.arange(11, 21)  # 2K to 1M
-MODEL_COLOUR = {"llama": "#D55E00", "swa": "#E69F00", "mamba": "#0072B2", "inter": "#CC79A7", "intra": "#009E73"}
-MODEL_LABEL = {"llama": "Llama", "swa": "SWA", "mamba": "Mamba", "inter": "Inter-hybrid", "intra": "Intra-hybrid"}
+MODEL_COLOUR = {
+    "llama": "#D55E00",
+    "swa": "#E69F00",
+    "mamba": "#0072B2",
+    "inter": "#CC79A7",
+    "intra": "#009E73",
+}
+MODEL_LABEL = {
+    "llama": "Llama",
+    "swa": "SWA",
+    "mamba": "Mamba",
+    "inter": "Inter-hybrid",
+    "intra": "Intra-hybrid",
+}
 
 
 class Named(NamedTuple):
@@ -30,11 +43,14 @@ def label(run: Run) -> str:
     return f"#{run.id} {run.name}"
 
 
-Figure = dict[str, Any]  # as plotly's JSON has it: {"data": [traces], "layout": {...}}; plotly's own classes take 0.2 s a page to check it
+Figure = dict[
+    str, Any
+]  # as plotly's JSON has it: {"data": [traces], "layout": {...}}; plotly's own classes take 0.2 s a page to check it
 
 
 def blank(title: str, source: str, x: str, y: str, height: int = 285) -> Figure:
-    """An empty plot. Whoever shows it writes title and source beside it as text, which wraps; the plot has no words but its own."""
+    """An empty plot. Whoever shows it writes title and source beside it as text, which wraps; the
+    plot has no words but its own."""
     return {
         "data": [],
         "layout": {
@@ -69,25 +85,51 @@ def source(figure: Figure) -> str:
 def vertical(figure: Figure, x: float, colour: str = "#777777", xref: str = "x") -> None:
     """A dashed line from bottom to top."""
     line = {"color": colour, "width": 2, "dash": "dash"}
-    figure["layout"]["shapes"].append({"type": "line", "x0": x, "x1": x, "y0": 0, "y1": 1, "xref": xref, "yref": "paper", "line": line})
+    figure["layout"]["shapes"].append(
+        {
+            "type": "line",
+            "x0": x,
+            "x1": x,
+            "y0": 0,
+            "y1": 1,
+            "xref": xref,
+            "yref": "paper",
+            "line": line,
+        }
+    )
 
 
 def log_axis(figure: Figure, axis: str) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5, written out; data that lie closer together than that stay on a linear one."""
+    """A logarithmic axis with ticks at 1, 2 and 5, written out; data that lie closer together than
+    that stay on a linear one."""
     shown = [value for trace in figure["data"] for value in trace[axis] if value]
     if shown and max(shown) < 5 * min(shown):
         return
     values = [mantissa * 10.0**power for power in range(-3, 13) for mantissa in (1, 2, 5)]
-    figure["layout"][f"{axis}axis"] |= {"type": "log", "tickvals": values, "ticktext": [units.count(value) for value in values]}
+    figure["layout"][f"{axis}axis"] |= {
+        "type": "log",
+        "tickvals": values,
+        "ticktext": [units.count(value) for value in values],
+    }
 
 
 def length_axis(figure: Figure, step: int = 1) -> None:
     """A logarithmic axis of context lengths, each `step`th power of two written out, up to 1M."""
     lengths = [2**k for k in range(20, 9, -step)]
-    figure["layout"]["xaxis"] |= {"type": "log", "tickvals": lengths, "ticktext": [units.length(n) for n in lengths]}
+    figure["layout"]["xaxis"] |= {
+        "type": "log",
+        "tickvals": lengths,
+        "ticktext": [units.length(n) for n in lengths],
+    }
 
 
-def lines(figure: Figure, designs: Sequence[Named], values: Sequence[np.ndarray], hover: str, log: bool = True) -> None:
+def lines(
+    figure: Figure,
+    designs: Sequence[Named],
+    values: Sequence[np.ndarray],
+    hover: str,
+    log: bool = True,
+) -> None:
     """A line per design, named beside it, over a logarithmic or a linear y axis."""
     curves = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
     xs = CONTEXTS.tolist()
@@ -113,15 +155,26 @@ ROOM = (360, 205)  # pixels: width and height that lines have in the narrowest c
 
 
 def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
-    """Write each line's name beside it, so that no legend is needed; the designs' lines are the last of the chart."""
+    """Write each line's name beside it, so that no legend is needed; the designs' lines are the
+    last of the chart."""
     layout, curves = figure["layout"], figure["data"]
     layout["showlegend"] = False
     log = layout["yaxis"].get("type") == "log"
-    placed = dict(zip(map(id, curves), in_pixels(curves, True, log, from_zero=not log), strict=True))
-    named = [(d, c) for d, c in zip(designs, curves[-len(designs) :], strict=True) if np.isfinite(placed[id(c)]).all(axis=1).any()]
+    placed = dict(
+        zip(map(id, curves), in_pixels(curves, True, log, from_zero=not log), strict=True)
+    )
+    named = [
+        (d, c)
+        for d, c in zip(designs, curves[-len(designs) :], strict=True)
+        if np.isfinite(placed[id(c)]).all(axis=1).any()
+    ]
     labels = [clipped(design.label, 44) for design, _ in named]
     free = [placed.pop(id(curve)) for _, curve in named]
-    spots = names.place([*free, *placed.values()], [names.width(label) for label in labels], ROOM) if named else []
+    spots = (
+        names.place([*free, *placed.values()], [names.width(label) for label in labels], ROOM)
+        if named
+        else []
+    )
     for (_, curve), label, spot in zip(named, labels, spots, strict=True):
         y = curve["y"][spot.point]
         layout["annotations"].append(
@@ -138,8 +191,11 @@ def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
         )
 
 
-def in_pixels(curves: Sequence[dict[str, Any]], log_x: bool, log_y: bool, from_zero: bool = False) -> list[np.ndarray]:
-    """Where the points of curves lie in ROOM: (points, 2) each, NaN where unknown. `from_zero`: the y axis begins there."""
+def in_pixels(
+    curves: Sequence[dict[str, Any]], log_x: bool, log_y: bool, from_zero: bool = False
+) -> list[np.ndarray]:
+    """Where the points of curves lie in ROOM: (points, 2) each, NaN where unknown. `from_zero`: the
+    y axis begins there."""
     points = [np.array([curve["x"], curve["y"]], float).T for curve in curves]
     for line in points:
         for axis, log in enumerate((log_x, log_y)):
@@ -154,7 +210,8 @@ def in_pixels(curves: Sequence[dict[str, Any]], log_x: bool, log_y: bool, from_z
 
 
 def clipped(name: str, letters: int) -> str:
-    """A name that is too long for its place, cut in the middle, where names that begin or end alike still differ."""
+    """A name that is too long for its place, cut in the middle, where names that begin or end alike
+    still differ."""
     half = (letters - 1) // 2
     return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
 

@@ -13,9 +13,17 @@ def data(figure: style.Figure) -> list[tuple[Any, ...]]:
     """What a chart shows: the names of its columns, then one row a point or cell."""
     layout = figure["layout"]
     heatmap = any(trace["type"] == "heatmap" for trace in figure["data"])
-    x, y = (_words(layout[axis].get("title", {}).get("text")) or axis[0] for axis in ("xaxis", "yaxis"))
-    x, y = layout["meta"].get("unit", x), layout["meta"].get("rows", y)  # of columns beside each other an axis has the series' name
-    return [(x, y, "share") if heatmap else ("series", x, y), *(row for trace in figure["data"] for row in _points(trace))]
+    x, y = (
+        _words(layout[axis].get("title", {}).get("text")) or axis[0] for axis in ("xaxis", "yaxis")
+    )
+    x, y = (
+        layout["meta"].get("unit", x),
+        layout["meta"].get("rows", y),
+    )  # of columns beside each other an axis has the series' name
+    return [
+        (x, y, "share") if heatmap else ("series", x, y),
+        *(row for trace in figure["data"] for row in _points(trace)),
+    ]
 
 
 def table(figure: style.Figure) -> str:
@@ -27,7 +35,11 @@ def table(figure: style.Figure) -> str:
 
 def _points(trace: dict[str, Any]) -> list[tuple[Any, ...]]:
     if trace["type"] == "heatmap":
-        return [(x, y, cell) for y, row in zip(trace["y"], trace["z"], strict=True) for x, cell in zip(trace["x"], row, strict=True)]
+        return [
+            (x, y, cell)
+            for y, row in zip(trace["y"], trace["z"], strict=True)
+            for x, cell in zip(trace["x"], row, strict=True)
+        ]
     name = unescape(trace.get("name") or "")
     return [(name, _plain(x), _plain(y)) for x, y in zip(trace["x"], trace["y"], strict=True)]
 
@@ -41,11 +53,23 @@ def told(figure: style.Figure) -> str:
             name = _words(trace.get("name"))
             if trace["type"] == "heatmap":
                 cells = [cell for row in trace["z"] for cell in row if cell is not None]
-                lines.append(f"{len(cells)} cells, from {_said(min(cells))} to {_said(max(cells))}" if cells else "no cell yet")
+                lines.append(
+                    f"{len(cells)} cells, from {_said(min(cells))} to {_said(max(cells))}"
+                    if cells
+                    else "no cell yet"
+                )
             elif trace["type"] == "bar":
-                lines.append(f"{name}: " + ", ".join(f"{_words(str(y))} {_said(x)}" for x, y in zip(xs[:10], ys[:10], strict=True)))
+                lines.append(
+                    f"{name}: "
+                    + ", ".join(
+                        f"{_words(str(y))} {_said(x)}"
+                        for x, y in zip(xs[:10], ys[:10], strict=True)
+                    )
+                )
             else:
-                lines.append(f"{name}: {_said(ys[0])} at {_said(xs[0])}, {_said(ys[-1])} at {_said(xs[-1])}")
+                lines.append(
+                    f"{name}: {_said(ys[0])} at {_said(xs[0])}, {_said(ys[-1])} at {_said(xs[-1])}"
+                )
     return ". ".join(line for line in lines if line)
 
 
@@ -59,4 +83,10 @@ def _plain(value: Any) -> Any:
 
 
 def _said(value: Any) -> str:
-    return f"{value:,.4g}" if isinstance(value, (int, float)) else "nothing" if value is None else str(value)
+    return (
+        f"{value:,.4g}"
+        if isinstance(value, (int, float))
+        else "nothing"
+        if value is None
+        else str(value)
+    )

@@ -1,4 +1,5 @@
-"""Leases in place of the time at which a process started, numbers that are given once, and one running job per device."""
+"""Leases in place of the time at which a process started, numbers that are given once, and one
+running job per device."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,14 +16,24 @@ def upgrade() -> None:
         "UPDATE runs SET status = 'failed', ended_at = CURRENT_TIMESTAMP, error = 'it was running while the program was replaced'"
         " WHERE status = 'running'"
     )
-    with op.batch_alter_table("runs", recreate="auto", table_kwargs={"sqlite_autoincrement": True}) as table:
+    with op.batch_alter_table(
+        "runs", recreate="auto", table_kwargs={"sqlite_autoincrement": True}
+    ) as table:
         table.add_column(sa.Column("lease", sa.String))
         table.add_column(sa.Column("boot", sa.String))
         table.add_column(sa.Column("heard", sa.Float))
         table.add_column(sa.Column("pid_space", sa.String))
         table.drop_column("pid_started")
-    # Every process that opens a SQLite file is on one machine; a server's database is shared by several, each with devices of its own.
+    # Every process that opens a SQLite file is on one machine; a server's database is shared by
+    # several, each with devices of its own.
     dialect = op.get_bind().dialect.name
     columns = {"sqlite": ["device"], "postgresql": ["host", "device"]}.get(dialect)
     if columns:
-        op.create_index("one_job_per_device", "runs", columns, unique=True, sqlite_where=RUNNING, postgresql_where=RUNNING)
+        op.create_index(
+            "one_job_per_device",
+            "runs",
+            columns,
+            unique=True,
+            sqlite_where=RUNNING,
+            postgresql_where=RUNNING,
+        )
