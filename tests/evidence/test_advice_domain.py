@@ -18,6 +18,7 @@ from hybrid_core.evidence.advice import (
     SCENARIOS,
     Evidence,
     Rule,
+    Scenario,
     advise,
     domains,
     facts,
@@ -277,6 +278,12 @@ def told(column: str, value: float) -> str:
     return f"{value:.1f}" if column == "avg" else f"{value:.3f}"
 
 
+@cache  # the pairs of one table hold the same few designs again and again
+def advised(spec: ArchSpec, context_len: int, use: Scenario) -> list[str]:
+    """The rules that speak of a design."""
+    return [advice.rule.id for advice in advise(spec, context_len, use=use)]
+
+
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_where_a_table_says_the_opposite_a_rule_is_silent_or_quotes_it(rule: Rule) -> None:
     for _, first, second, column, one, two in contrary(rule):
@@ -284,11 +291,7 @@ def test_where_a_table_says_the_opposite_a_rule_is_silent_or_quotes_it(rule: Rul
         if said and (column, one, two) in quoted(rule):
             continue
         for spec, use in product((built(first), built(second)), SCENARIOS):
-            given = (
-                [advice.rule.id for advice in advise(spec, first.context_len, use=use)]
-                if spec
-                else []
-            )
+            given = advised(spec, first.context_len, use) if spec else []
             assert rule.id not in given, (
                 f"{first.table} {first.scale} {first.same}: {column} {one} against {two}"
             )
