@@ -244,9 +244,11 @@ def claimed(item: Evidence) -> int:
     )
 
 
-def claimed_at(rule: Rule, scale: str) -> set[int]:
+@cache  # an item of evidence finds its scale by a walk through its whole table
+def claimed_at(rule_id: str, scale: str) -> set[int]:
     """A rule may say that a choice is better at one scale and worse at another."""
-    return {claimed(item) for item in rule.evidence if item.scale == scale} - {0}
+    evidence = RULES[rule_id].evidence
+    return {claimed(item) for item in evidence if item.scale == scale} - {0}
 
 
 def contrary(rule: Rule) -> Iterator[Contrary]:
@@ -257,7 +259,7 @@ def contrary(rule: Rule) -> Iterator[Contrary]:
         if cited is None or not said:
             continue
         for first, second in pairs().get(change(*cited), []):
-            expected = claimed_at(rule, first.scale) or {said}
+            expected = claimed_at(rule.id, first.scale) or {said}
             for column in QUALITY:
                 if column not in first.row or pd.isna(first.row[column]):
                     continue
