@@ -25,19 +25,20 @@ from hybrid_core.interop.export import notes as export_notes
 from hybrid_core.interop.huggingface import read_config, spec_from_config
 from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.live.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
-from hybrid_core.report.text import (
-    advice_lines,
+from hybrid_core.report.text.design import (
     calibration_table,
     cost_table,
     imported_line,
     models_table,
+)
+from hybrid_core.report.text.evidence import (
+    advice_lines,
     paper_check_table,
     quality_lines,
     quality_table,
-    run_table,
-    runs_table,
     throughput_ratio_table,
 )
+from hybrid_core.report.text.runs import run_table, runs_table
 from hybrid_core.runs.jobs import require_tools
 from hybrid_core.runs.kinds import Options
 from hybrid_core.runs.schema import StoreError
