@@ -7,7 +7,8 @@ from hybrid_core.cli.flags import add_flags, options
 from hybrid_core.cli.shared import Command, add_spec, print_json
 from hybrid_core.evidence import quality
 from hybrid_core.interop import kernel_shapes, published
-from hybrid_core.report.text import cost_table, quality_lines
+from hybrid_core.report.text.design import cost_table
+from hybrid_core.report.text.evidence import quality_lines
 from hybrid_core.speed import hardware
 from hybrid_core.speed.summary import summary
 from hybrid_core.validation import SpecError

@@ -8,7 +8,7 @@ from hybrid_core.evidence import quality
 from hybrid_core.evidence.advice import SCENARIOS, advise
 from hybrid_core.evidence.paper_check import check_all, throughput_ratios
 from hybrid_core.interop import published
-from hybrid_core.report.text import (
+from hybrid_core.report.text.evidence import (
     advice_lines,
     paper_check_table,
     quality_table,
