@@ -16,9 +16,12 @@ from hybrid_core.data import NotWritten, data_dir, folder, write_whole
 from hybrid_core.design import presets
 from hybrid_core.design.built import not_built, require_built
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import quality
-from hybrid_core.evidence.advice import SCENARIOS, advise
-from hybrid_core.evidence.paper_check import check_all, throughput_ratios
+from hybrid_core.evidence.advice.advise import advise
+from hybrid_core.evidence.advice.facts import SCENARIOS
+from hybrid_core.evidence.paper_check import check_all
+from hybrid_core.evidence.quality import records
+from hybrid_core.evidence.quality.additive import PAPER_TOKENS
+from hybrid_core.evidence.throughput import throughput_ratios
 from hybrid_core.interop import kernel_shapes, published
 from hybrid_core.interop.export import FORMATS, export
 from hybrid_core.interop.export import notes as export_notes
@@ -482,7 +485,7 @@ def _cost(arguments: argparse.Namespace) -> None:
         for value in record["train_flops"].values():
             value["total"] = value["per_token"] * arguments.tokens
     if arguments.quality:
-        record["quality"] = quality.record(spec, arguments.tokens or quality.PAPER_TOKENS)
+        record["quality"] = records.record(spec, arguments.tokens or PAPER_TOKENS)
     if arguments.json:
         _print_json(record)
     else:
@@ -508,7 +511,7 @@ def _advice(arguments: argparse.Namespace) -> None:
 
 
 def _quality(arguments: argparse.Namespace) -> None:
-    found = quality.report()
+    found = records.report()
     _print_json(found) if arguments.json else print(quality_table(found))
 
 

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines, quality
+from hybrid_core.evidence.quality.estimator import OutOfRange, estimate
+from hybrid_core.evidence.quality.quoted import quoted
+from hybrid_core.evidence.throughput import generated
 from hybrid_core.report import units
 from hybrid_core.report.energy import comparable
 from hybrid_core.report.figures import Named, label
@@ -112,8 +114,7 @@ def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict
         f"decode, batch {workload.batch_size} {predicted}": units.rate(
             costs["predicted"]["decode_tokens_per_s"]
         ),
-        "generation by the paper's code": baselines.generated(spec, workload.context_len)
-        or "not measured",
+        "generation by the paper's code": generated(spec, workload.context_len) or "not measured",
         "NLL on DCLM": _loss(spec),
         "accuracy, mean of five tasks": _accuracy(spec),
     }
@@ -129,16 +130,16 @@ def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict
 
 
 def _loss(spec: ArchSpec) -> str:
-    if printed := quality.quoted(spec):
+    if printed := quoted(spec):
         return str(printed)
-    found = quality.estimate(spec)
-    if isinstance(found, quality.OutOfRange):
+    found = estimate(spec)
+    if isinstance(found, OutOfRange):
         return "no estimate"
     return f"{found.nll:.3f} ({found.low:.3f} to {found.high:.3f}, estimated, 60B tokens)"
 
 
 def _accuracy(spec: ArchSpec) -> str:
-    printed = quality.quoted(spec)
+    printed = quoted(spec)
     return (
         f"{printed.accuracy:.1f} % (quoted, Table {printed.table})"
         if printed and printed.accuracy

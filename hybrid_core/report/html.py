@@ -13,8 +13,11 @@ from plotly.io import to_html
 from hybrid_core import __version__
 from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines, quality
-from hybrid_core.evidence.advice import advise
+from hybrid_core.evidence import baselines
+from hybrid_core.evidence.advice.advise import advise
+from hybrid_core.evidence.quality.estimator import Estimate, estimate
+from hybrid_core.evidence.quality.quoted import quoted
+from hybrid_core.evidence.throughput import generated
 from hybrid_core.interop import link
 from hybrid_core.mixers.registry import kind_of
 from hybrid_core.report import figures, units
@@ -171,7 +174,7 @@ def _speed(
     said = [
         f"Decodes at most {rate} a sequence on {device.name} (predicted ceiling, batch {workload.batch_size})."
     ]
-    printed = baselines.generated(spec, workload.context_len)
+    printed = generated(spec, workload.context_len)
     return said + ([f"The paper's own code reached {printed}."] if printed else [])
 
 
@@ -217,9 +220,9 @@ def about(spec: ArchSpec, cost: dict[str, Any]) -> list[str]:
             f"At {units.length(context)} a sequence keeps {units.n_bytes(own)} of cache, "
             f"{100 * (own / base - 1):+.0f} % beside a Llama of the same size (exact)."
         )
-    if printed := quality.quoted(spec):
+    if printed := quoted(spec):
         said.append(f"NLL on DCLM as the paper trained this stack: {printed}.")
-    elif isinstance(found := quality.estimate(spec), quality.Estimate):
+    elif isinstance(found := estimate(spec), Estimate):
         said.append(
             f"NLL on DCLM at 60B tokens: {found.nll:.3f}, {found.low:.3f} to {found.high:.3f} (estimated from the paper's rows)."
         )

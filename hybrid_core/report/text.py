@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hybrid_core.costs.model import Params
-from hybrid_core.evidence.advice import Advice
+from hybrid_core.evidence.advice.advise import Advice
 from hybrid_core.evidence.baselines import COUNTS, TABLES
 from hybrid_core.evidence.paper_check import Cell
 from hybrid_core.evidence.quality.quoted import Quoted
