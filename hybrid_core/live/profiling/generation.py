@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines
+from hybrid_core.evidence.throughput import throughput
 from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.speed.hardware import Hardware
 from hybrid_core.speed.roofline import generation_tokens_per_s
@@ -19,7 +19,7 @@ def generation_part(
     spec: ArchSpec, options: ProfileOptions, points: Points, hardware: Hardware, decode_path: str
 ) -> dict[str, Any]:
     """The run's `generation` part: a row per total length that the timed steps reach."""
-    quoted, longest = baselines.throughput(spec), max(context for context, _ in points)
+    quoted, longest = throughput(spec), max(context for context, _ in points)
     rows = []
     for total in (total for total in options.totals if options.prompt_len < total <= longest):
         row: dict[str, Any] = {
