@@ -23,7 +23,7 @@ from hybrid_core.ffns.moe import MoE
 from hybrid_core.files import require_files
 from hybrid_core.interop.export import hf_config
 from hybrid_core.interop.huggingface import read_config, spec_from_config
-from hybrid_core.live.modules import HybridLM, build
+from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.mixers.mamba1 import Mamba1Mixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.mixers.shared_block import SharedBlockMixer

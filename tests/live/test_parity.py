@@ -16,8 +16,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hybrid_core.interop.export import hf_config
 from hybrid_core.interop.huggingface import spec_from_config
-from hybrid_core.live.modules import build, generate
+from hybrid_core.live.modules.generate import generate
 from hybrid_core.live.modules.mamba2 import Mamba2
+from hybrid_core.live.modules.model import build
 from hybrid_core.live.weights import (
     FAMILIES,
     WeightsError,
