@@ -42,8 +42,8 @@ from hybrid_core.costs.model import model_costs
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
-from hybrid_core.live.modules import HybridLM, build
 from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.live.profiling import throughput
 from hybrid_core.live.profiling.calibrate import Calibration
 from hybrid_core.live.profiling.device import environment, free_memory, resolve, synchronise

@@ -17,7 +17,6 @@ from hybrid_core.evidence import baselines
 from hybrid_core.evidence.advice.advise import advise
 from hybrid_core.evidence.quality.estimator import Estimate, estimate
 from hybrid_core.evidence.quality.quoted import quoted
-from hybrid_core.evidence.quoted import quoted
 from hybrid_core.evidence.throughput import generated
 from hybrid_core.interop import link
 from hybrid_core.options import command_line

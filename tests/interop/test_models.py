@@ -55,7 +55,7 @@ BUILT = [name for name, model in published.models().items() if model.not_built i
 
 @pytest.mark.parametrize("name", BUILT)
 def test_a_built_model_lives_with_the_parameters_and_the_cache_that_are_costed(name: str) -> None:
-    from hybrid_core.live.modules import build
+    from hybrid_core.live.modules.model import build
 
     spec = published.models()[name].spec
     model = build(spec, "meta", torch.bfloat16)
@@ -544,7 +544,7 @@ def test_a_huge_file_is_refused_without_being_read(
 def test_a_design_that_is_costed_only_says_why_and_is_not_built(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from hybrid_core.live.modules import build
+    from hybrid_core.live.modules.model import build
 
     spec = published.models()["Qwen3-Next-80B-A3B"].spec
     assert not_built(spec) == "Gated DeltaNet"
