@@ -24,7 +24,7 @@ class LiveTensors(TorchDispatchMode):
         self.peak_bytes = 0
         # By address. A weak reference keeps its address taken: no later storage can have it.
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
-        self._held_at_most = 0  # bytes of all in `_live`, also of those that are gone by now
+        self._held_at_most = 0  # bytes of all in `_live`, including those freed since
 
     def __torch_dispatch__(
         self,
@@ -42,7 +42,7 @@ class LiveTensors(TorchDispatchMode):
             if key not in given and key not in self._live:
                 self._live[key] = (StorageWeakRef(storage), storage.nbytes())
                 self._held_at_most += storage.nbytes()
-        # To look through all of them is slow, and needed only where there may be a new peak.
+        # Looking through all of them is slow, and only needed where there may be a new peak.
         if self._held_at_most > self.peak_bytes:
             self._forget_the_freed()
             self.peak_bytes = max(self.peak_bytes, self._held_at_most)
