@@ -83,7 +83,8 @@ def test_a_process_that_is_killed_in_a_step_leaves_the_others_results(tmp_path: 
     path = tmp_path / "x.json"
     code = (
         "import os; from pathlib import Path; from benchmarks.record import Record\n"
-        f"Record(Path({str(path)!r}), '', {{}}).run({{'a': lambda: {{'ms': 1}}, 'b': lambda: os.kill(os.getpid(), 9)}})"
+        f"Record(Path({str(path)!r}), '', {{}}).run({{'a': lambda: {{'ms': 1}}, 'b': "
+        f"lambda: os.kill(os.getpid(), 9)}})"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -9
     assert states(path) == {"a": "done", "b": "started"}
@@ -140,7 +141,10 @@ def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.slow
 def test_only_the_comparison_with_transformers_needs_it() -> None:
-    code = "import sys; sys.modules['transformers'] = None; import benchmarks.gpu, benchmarks.operations"
+    code = (
+        "import sys; sys.modules['transformers'] = None; import benchmarks.gpu, "
+        "benchmarks.operations"
+    )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

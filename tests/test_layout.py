@@ -31,7 +31,10 @@ def test_a_fresh_interpreter_imports_it_without_torch(module: str) -> None:
 
 
 def test_kernels_import_nothing_of_hybrid_core() -> None:
-    operations = "kernels.attention, kernels.causal_conv1d, kernels.grouped_linear, kernels.selective_scan, kernels.ssd, kernels.counting"
+    operations = (
+        "kernels.attention, kernels.causal_conv1d, kernels.grouped_linear, "
+        "kernels.selective_scan, kernels.ssd, kernels.counting"
+    )
     loaded = "[name for name in sys.modules if name.startswith('hybrid_core')]"
     result = run(sys.executable, "-c", f"import sys, {operations}; print({loaded})")
     assert (result.returncode, result.stdout.strip()) == (0, "[]"), result.stderr

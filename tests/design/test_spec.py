@@ -477,7 +477,8 @@ def test_what_is_missing_is_named(section: str, message: str) -> None:
     ("pattern", "changes", "message"),
     [
         ("D", {"attention": {"n_heads": 3, "n_kv_heads": 3}}, "attention.n_heads: 3 - must be divisible by 2, for the pairs of kind D (2)"),
-        ("D", {"attention": {"n_kv_heads": 1}}, "attention.n_kv_heads: 1 - must be divisible by 2, for the pairs of kind D (2)"),
+        ("D", {"attention": {"n_kv_heads": 1}}, ("attention.n_kv_heads: 1 - must be divisible by 2, for the pairs of kind D "
+        "(2)")),
         ("N", {"ssm": {"d_ssm": 48}}, f"ssm.d_ssm / head_dim: 3 - {BRANCHES} (2)"),
         ("N", {"ssm": {"n_groups": 4}, "intra": None}, f"ssm.d_ssm / head_dim: 4 - {BRANCHES} (8)"),
         ("N", {"ssm": designs.MAMBA1}, "ssm.kind: 'mamba1' - kind N has Mamba-2 branches: it needs ssm.kind 'mamba2'"),

@@ -121,7 +121,10 @@ def test_megatron_says_experts_that_it_routes_alike() -> None:
         )  # two chosen experts, whose weights Megatron normalises
 
 
-NO_SYMBOL = "the hybrid pattern of Megatron-LM at 089b33b has no symbol for it; it has them for mamba2, gated_deltanet, attention, swa"
+NO_SYMBOL = (
+    "the hybrid pattern of Megatron-LM at 089b33b has no symbol for it; it has them for "
+    "mamba2, gated_deltanet, attention, swa"
+)
 # How Megatron reads each flag: `type` or `action` of megatron/training/arguments.py at d98e8a6, or
 # of the field of TransformerConfig that ArgumentGroupFactory makes it from. A tuple is read by
 # `tuple_type`, a list by `moe_freq_type`.
@@ -263,7 +266,8 @@ CANNOT: list[tuple[str, str, str]] = [
     (
         "swa-1to5-1b",
         "megatron",
-        "megatron: attention.rope_scaling: factor 32.0 - Megatron-LM at 089b33b scales RoPE in windowed layers too",
+        "megatron: attention.rope_scaling: factor 32.0 - Megatron-LM at 089b33b "
+        "scales RoPE in windowed layers too",
     ),
     ("llama-1b", "fla", "fla: layer 1: attention.rope_scaling: "),
     ("inter-1to5-1b", "fla", "fla: attention beside mamba2 - fla.models 0.6 has no class"),
@@ -273,7 +277,8 @@ CANNOT: list[tuple[str, str, str]] = [
     (
         "swa-0to1-1b",
         "hf",
-        "hf: layer 1: swa.sink: 64 - none of the 18 classes of transformers that are written here says this; mistral comes closest",
+        "hf: layer 1: swa.sink: 64 - none of the 18 classes of transformers that are "
+        "written here says this; mistral comes closest",
     ),
     ("Qwen3-Next-80B-A3B", "python", "python: Gated DeltaNet - costed, not built"),
 ]
