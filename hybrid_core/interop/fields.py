@@ -196,10 +196,14 @@ class Fields:
 
 def every(n_layers: int, period: int, offset: int, there: str, elsewhere: str) -> str:
     """A letter per layer: `there` at every `period`-th layer from `offset`."""
-    return "".join(there if i % period == offset else elsewhere for i in range(n_layers))
+    chosen = [i for i in range(n_layers) if i % period == offset]
+    return at(n_layers, chosen, there, elsewhere)
 
 
 def at(n_layers: int, chosen: Sequence[int], there: str, elsewhere: str) -> str:
     """A letter per layer: `there` at those chosen."""
-    wanted = frozenset(chosen)  # a config may name a layer a million times
-    return "".join(there if i in wanted else elsewhere for i in range(n_layers))
+    letters = [elsewhere] * n_layers
+    for index in chosen:
+        if index < n_layers:
+            letters[index] = there
+    return "".join(letters)

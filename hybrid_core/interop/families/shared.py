@@ -43,6 +43,11 @@ LINEAR = {
 }
 
 
+def used(kinds: dict[str, Section], pattern: str) -> dict[str, Section]:
+    """The kinds of layer whose letters a pattern has."""
+    return {letter: kind for letter, kind in kinds.items() if letter in pattern}
+
+
 def model(c: Fields, eps_key: str, eps: float = 1e-5, tied: bool = False) -> Section:
     """What stands outside the layers."""
     return {
