@@ -143,7 +143,7 @@ class Fields:
         last = n_layers - 1 + first
         for index in value:
             if not first <= index <= last:
-                raise self.refuse(key, f"layer {index} is none of {first} to {last}")
+                raise self.refuse(key, f"layer {index} is not one of {first} to {last}")
         return value
 
     def kinds(
@@ -159,12 +159,12 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list | str):
-            raise self.refuse(key, "must be a list of one name a layer")
+            raise self.refuse(key, "must be a list with one name per layer")
         if len(value) != n_layers:
             raise self.refuse(key, f"has {len(value)} entries, must have {of} ({n_layers})")
         for name in value:
             if not isinstance(name, str) or name not in names:
-                raise self.refuse(key, f"{short(name)} is none of {', '.join(names)}")
+                raise self.refuse(key, f"{short(name)} is not one of {', '.join(names)}")
         return "".join(names[name] for name in value)
 
     def constant(self, key: str, *neutral: Any) -> None:

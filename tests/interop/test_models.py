@@ -504,13 +504,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         GRANITE | {"layer_types": {"a": 1}},
-        "layer_types: {'a': 1} - must be a list of one name a layer",
+        "layer_types: {'a': 1} - must be a list with one name per layer",
     ),
     (
         HYMBA | {"kv_reuse_group": [[1, 99]]},
         "kv_reuse_group: [[1, 99]] - must name layers from 0 to 31, each once",
     ),
-    (HYMBA | {"global_attn_idx": [32]}, "global_attn_idx: [32] - layer 32 is none of 0 to 31"),
+    (HYMBA | {"global_attn_idx": [32]}, "global_attn_idx: [32] - layer 32 is not one of 0 to 31"),
 ]
 
 
