@@ -99,8 +99,10 @@ def _named_parts(c: Fields, key: str) -> str:
 
 def _only(letters: str, parts: str) -> str:
     """The parts that are of these letters, and - for the others."""
-    others = set(parts) - set(letters)
-    return parts.translate(str.maketrans(dict.fromkeys(others, "-")))
+    found = ""
+    for part in parts:
+        found += part if part in letters else "-"
+    return found
 
 
 def _norm_eps(c: Fields) -> float:
