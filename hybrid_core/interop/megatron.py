@@ -341,6 +341,8 @@ def _from_experts(flags: Flags) -> dict[str, Any]:
     gated = "swiglu" in flags
     d_expert = flags["moe-ffn-hidden-size"]
     shared = flags.get("moe-shared-expert-intermediate-size")
+    activation = "silu" if gated else "relu2"
+    own_width = shared if shared != d_expert else None
     return {
         "kind": "moe",
         "n_routed": flags["num-experts"],
@@ -349,10 +351,10 @@ def _from_experts(flags: Flags) -> dict[str, Any]:
         "score": flags["moe-router-score-function"],
         "scale": flags["moe-router-topk-scaling-factor"],
         "gated": gated,
-        "activation": "silu" if gated else "relu2",
+        "activation": activation,
         "norm_top_k": _normalises(flags),
         "n_shared": 1 if shared else 0,
-        "d_shared": shared if shared != d_expert else None,
+        "d_shared": own_width,
         "shared_gate": "moe-shared-expert-gate" in flags,
         "d_latent": flags.get("moe-latent-size"),
     }
