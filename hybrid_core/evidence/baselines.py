@@ -1,8 +1,6 @@
-"""The paper's tables as data frames with provenance, and which of their rows describe a given
-design."""
+"""The paper's tables as data frames with their source, and the rows that describe a design."""
 
-from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -11,9 +9,6 @@ from hybrid_core.data import PROFILES
 from hybrid_core.design import presets
 from hybrid_core.design.sections import SECTIONS
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.speed import hardware
-from hybrid_core.speed.roofline import generation_tokens_per_s
-from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 CITATION = "Bae et al., Hybrid Architectures for Language Models, arXiv 2510.04800v3, CC BY 4.0"
 
@@ -35,7 +30,7 @@ TABLES: dict[str, tuple[str, str]] = {
     "table20_dim_ratio": ("20", "Widths of the two branches"),
     "table21_intra_position": ("21", "Position of intra-hybrid blocks, 1B"),
 }
-# Words for the columns of the CSV files; the others are called as in the field or as in the paper.
+# What the columns of the CSV files hold; other columns already have the name that the field uses.
 _HEADINGS = {
     "n_emb_b": "parameters without embedding (B)",
     "emb_b": "parameters of the embedding (B)",
@@ -72,201 +67,7 @@ _HEADINGS = {
 COUNTS = ["n_attn", "n_swa", "n_ssm", "n_hyb"]
 # The paper's name for a scale, by d_model (Table 8).
 SCALES = {1024: "100M", 1536: "350M", 2048: "1B", 3072: "3B"}
-TOTALS = {"2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384, "32k": 32768}
-
-# Printed cells that disagree with the paper's own formulas and dimensions: (tables, row, layers in
-# the order of COUNTS, column, why). A row is called by its model, in Table 14 with its scale, in
-# Tables 18 and 19 by its two modules and scale, in Table 20 by scale and widths. No formula is
-# tuned to meet them.
-_1B, _350M, _INTRA_POSITION = "table09_1b", "table10_350m", "table21_intra_position"
-_WINDOW = "exact if each Mamba layer is charged a window's 1.125 MiB, as if it were one"
-_MAMBA_1B = "13 layers of Table 8's dimensions make 0.990B; 0.97 (equal FLOPs), 0.98 (Table 8) and 0.99 are printed"
-_MAMBA_350M = "11 layers of Table 8's dimensions make 0.368B; 0.34, 0.35 and 0.37 are printed"
-_INTRA_1TO1 = "89 printed; the stated block gives 97.8 (98 with its digits swapped)"
-_INTRA_1TO12 = "0.987B computed; 0.98 and 0.99 are printed"
-_TEN_AND_TWO = "printed as 10 + 2 with the figures of 10 + 3, which agree (Table 9, data budget)"
-_SWA_1TO5 = "Table 9 prints 3.8e20 for the same model, which agrees"
-_FULL = "a row that copies Llama's or rounds otherwise: neither values as wide as d_model nor as wide as the keys give this figure"
-_NARROW = "agrees if values are as wide as the keys (d_qk / 4), not expanded to d_model as Appendix D says"
-_KNOWN: list[tuple[tuple[str, ...], str, tuple[int, ...], str, str]] = [
-    *(
-        ((_350M,), "inter", layers, "cache_mib", _WINDOW)
-        for layers in ((6, 0, 6, 0), (3, 0, 8, 0), (2, 0, 9, 0), (1, 0, 10, 0))
-    ),
-    (
-        (_1B,),
-        "intra",
-        (0, 0, 0, 13),
-        "cache_mib",
-        "180 printed; the block stated in Appendix D and Table 15 gives 170.1",
-    ),
-    (
-        (_1B,),
-        "intra",
-        (0, 0, 0, 13),
-        "train_flops",
-        "4.2e20 printed at 60B tokens; the stated block gives 4.10e20",
-    ),
-    ((_1B, _INTRA_POSITION), "intra", (0, 0, 6, 7), "cache_mib", _INTRA_1TO1),
-    *(
-        ((_1B,), "intra", (0, 0, 10, 2), column, _TEN_AND_TWO)
-        for column in ("n_emb_b", "train_flops", "cache_mib")
-    ),
-    (("table13_throughput",), "intra", (0, 0, 10, 2), "n_emb_b", _TEN_AND_TWO),
-    ((_1B,), "intra", (0, 0, 12, 1), "cache_mib", "23 printed; the stated block gives 25.5"),
-    ((_1B, "table13_throughput"), "intra", (0, 0, 12, 1), "n_emb_b", _INTRA_1TO12),
-    (
-        (_350M,),
-        "intra",
-        (0, 0, 0, 11),
-        "n_emb_b",
-        "0.36 printed; widths 896 and 1792 (Table 20) give 0.355",
-    ),
-    (
-        (_350M,),
-        "intra",
-        (0, 0, 0, 11),
-        "train_flops",
-        "1.9e20 printed at 60B tokens, Llama's figure; widths 896 and 1792 give 1.71e20",
-    ),
-    ((_350M,), "intra", (0, 0, 0, 11), "cache_mib", "110 printed; widths 896 and 1792 give 109.48"),
-    ((_350M,), "intra", (0, 0, 8, 3), "n_emb_b", "0.39 printed; the stated block gives 0.36"),
-    (
-        (_1B, "table11_swa_position"),
-        "swa",
-        (8, 8, 0, 0),
-        "train_flops",
-        "3.8e20 printed at 60B tokens; the formula gives 4.05e20",
-    ),
-    (("table11_swa_position",), "swa", (3, 13, 0, 0), "train_flops", _SWA_1TO5),
-    (
-        (_1B,),
-        "inter",
-        (3, 0, 10, 0),
-        "train_flops",
-        "3.6e20 printed at 60B tokens; the formula gives 3.66e20",
-    ),
-    ((_1B, "table08_configs"), "mamba", (0, 0, 13, 0), "n_emb_b", _MAMBA_1B),
-    ((_350M,), "mamba", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
-    (("table17_inter_position",), "350M", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
-    (
-        ("table12_long_context",),
-        "llama",
-        (16, 0, 0, 0),
-        "train_flops",
-        "4.5e20 printed; 60B tokens cost 5.4e20 at 16K and 7.4e20 at 32K",
-    ),
-    (
-        ("table12_long_context",),
-        "swa",
-        (3, 13, 0, 0),
-        "cache_mib",
-        "110 printed at 16K; the formula gives 110.6",
-    ),
-    (
-        ("table08_configs",),
-        "llama",
-        (28, 0, 0, 0),
-        "n_emb_b",
-        "2.78 printed here and 2.82 in Table 14; 2.775 computed",
-    ),
-    (
-        ("table08_configs",),
-        "mamba",
-        (0, 0, 21, 0),
-        "n_emb_b",
-        "2.80 printed here, 2.81 in Table 14; 2.811 computed",
-    ),
-    (
-        ("table14_15_scaling",),
-        "llama 3B",
-        (28, 0, 0, 0),
-        "n_emb_b",
-        "2.82 printed here and 2.78 in Table 8; 2.775 computed",
-    ),
-    (("table14_15_scaling",), "mamba 350M", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
-    (
-        ("table14_15_scaling",),
-        "mamba 100M",
-        (0, 0, 6, 0),
-        "train_flops",
-        "Mamba's tokens are 8 to 13 % below what its FLOPs formula gives",
-    ),
-    *(
-        (
-            ("table14_15_scaling",),
-            "inter 100M",
-            (5, 0, 1, 0),
-            column,
-            "printed as 5 + 1; parameters and tokens fit 1 + 5",
-        )
-        for column in ("n_emb_b", "train_flops")
-    ),
-    (
-        ("table18_19_intra_variants",),
-        "M/M 1B",
-        (0, 0, 0, 0),
-        "n_emb_b",
-        "0.99 printed; 0.996 computed, with B and C for either branch",
-    ),
-    (
-        ("table18_19_intra_variants",),
-        "T/M 350M",
-        (0, 0, 0, 11),
-        "n_emb_b",
-        "0.36 printed; widths 896 and 1792 give 0.355",
-    ),
-    (("table20_dim_ratio",), "350M 0/1536", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 13), "cache_mib", _NARROW)
-        for row in ("1B 1792/1024", "1B 128/1408")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 11), "cache_mib", _NARROW)
-        for row in ("350M 512/1024", "350M 128/1152")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 13), "cache_mib", _FULL)
-        for row in ("1B 1152/1152", "1B 512/1280")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 11), "cache_mib", _FULL)
-        for row in ("350M 1408/768", "350M 896/896")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 13), "train_flops", _FULL)
-        for row in ("1B 1792/1024", "1B 1152/1152", "1B 512/1280", "1B 128/1408")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 11), "train_flops", _FULL)
-        for row in ("350M 1408/768", "350M 896/896", "350M 512/1024", "350M 128/1152")
-    ),
-    (
-        ("table20_dim_ratio",),
-        "1B 128/1408",
-        (0, 0, 0, 13),
-        "n_emb_b",
-        "0.95 printed; 0.959 with values as wide as d_model, 0.896 narrow",
-    ),
-    (
-        ("table20_dim_ratio",),
-        "350M 1408/768",
-        (0, 0, 0, 11),
-        "n_emb_b",
-        "0.352 computed with values as wide as d_model; 0.36 printed",
-    ),
-    (
-        ("table20_dim_ratio",),
-        "350M 896/896",
-        (0, 0, 0, 11),
-        "n_emb_b",
-        "0.36 printed; widths 896 and 1792 give 0.355",
-    ),
-]
-# (table, row, layers, column) -> why
-CONTRADICTIONS = {
-    (name, row, layers, column): why for names, row, layers, column, why in _KNOWN for name in names
-}
+PAPER_CONTEXT = 8192  # tokens that models are trained at, unless a table prints another context
 
 
 @cache
@@ -274,29 +75,34 @@ def table(name: str) -> pd.DataFrame:
     """One table, figures as printed; missing counts are 0. `attrs` hold its number, title and
     citation."""
     frame = pd.read_csv(PROFILES / "paper" / f"{name}.csv")
-    present = [column for column in COUNTS if column in frame.columns]
+    present = _printed_counts(frame)
     frame[present] = frame[present].fillna(0).astype(int)
     number, title = TABLES[name]
     frame.attrs = {"table": number, "title": title, "citation": CITATION}
     return frame
 
 
+def _printed_counts(frame: pd.DataFrame) -> list[str]:
+    return [column for column in COUNTS if column in frame.columns]
+
+
 def heading(column: str) -> str:
     """What a column of a table shows, with its unit."""
-    for key, says in (("tput_", "tokens/s at {} total"), ("latency_s_", "seconds to {} total")):
-        if column.startswith(key):
-            return says.format(column.removeprefix(key).upper())
+    if column.startswith("tput_"):
+        return f"tokens/s at {column.removeprefix('tput_').upper()} total"
+    if column.startswith("latency_s_"):
+        return f"seconds to {column.removeprefix('latency_s_').upper()} total"
     return _HEADINGS.get(column, column)
 
 
 def cite(name: str) -> str:
-    """`Table 9, arXiv 2510.04800v3` for a chart's foot."""
-    return f"Table {TABLES[name][0]}, Bae et al., arXiv 2510.04800v3"
+    """`Table 9, Bae et al., arXiv 2510.04800v3`, for a chart's foot."""
+    number, _ = TABLES[name]
+    return f"Table {number}, Bae et al., arXiv 2510.04800v3"
 
 
 def counts(spec: ArchSpec) -> tuple[int, ...]:
-    """How many layers of each kind, in the order of COUNTS; differential layers are in none of
-    them."""
+    """How many layers of each kind, in the order of COUNTS. Differential layers are not counted."""
     return tuple(spec.pattern.count(letter) for letter in "ASMH")
 
 
@@ -306,49 +112,42 @@ def scale(spec: ArchSpec) -> str | None:
 
 
 def is_papers(spec: ArchSpec) -> bool:
-    """Whether the design has the dimensions of the paper's scale, so that its rows describe it and
-    not only resemble it."""
+    """Whether the design has the dimensions of the paper's scale. Only then do the paper's rows
+    describe it."""
     label = scale(spec)
     if label is None or sum(counts(spec)) < spec.n_layers:
         return False
-    sections = (
-        "attention",
-        "swa",
-        "ssm",
-        "intra",
-        "ffn",
-        "d_model",
-        "vocab_size",
-        "tie_embeddings",
-    )
     known = presets.get(_preset_with_dimensions(label, spec.pattern)).spec
-    needed = {"ffn", "d_model", "vocab_size", "tie_embeddings"}.union(
-        *(SECTIONS[letter] for letter in set(spec.pattern))
-    )
-    return all(getattr(spec, key) == getattr(known, key) for key in sections if key in needed)
+    needed = {"ffn", "d_model", "vocab_size", "tie_embeddings"}
+    for letter in set(spec.pattern):
+        needed |= set(SECTIONS[letter])
+    return all(getattr(spec, key) == getattr(known, key) for key in needed)
 
 
 def _preset_with_dimensions(label: str, pattern: str) -> str:
-    """The preset that holds a scale's dimensions: Llama's has those of every mixer, but a stack of
+    """The preset that holds a scale's dimensions. Llama's has those of every mixer, but a stack of
     intra-hybrid blocks alone has its own.
 
     At 350M its branches are wider than those of a block among Mamba layers (896 and 1792 against
     768 and 1536, Table 20)."""
     alone = f"intra-1to0-{label.lower()}"
-    return alone if set(pattern) == {"H"} and alone in presets.names() else f"llama-{label.lower()}"
+    if set(pattern) == {"H"} and alone in presets.names():
+        return alone
+    return f"llama-{label.lower()}"
 
 
 def matching(spec: ArchSpec, name: str) -> pd.DataFrame:
-    """The rows of a table whose layer counts (and scale, where printed) are those of the design."""
+    """The rows of a table that have the design's layer counts, and its scale where one is
+    printed."""
     frame = table(name)
-    present = [column for column in COUNTS if column in frame.columns]
     wanted = dict(zip(COUNTS, counts(spec), strict=True))
-    mask = pd.Series(sum(counts(spec)) == spec.n_layers, index=frame.index)
-    for column in present:
+    all_counted = sum(counts(spec)) == spec.n_layers
+    mask = pd.Series(all_counted, index=frame.index)
+    for column in _printed_counts(frame):
         mask &= frame[column] == wanted[column]
     if "scale" in frame.columns:
         mask &= frame["scale"] == scale(spec)
-    elif scale(spec) != "1B":
+    elif scale(spec) != "1B":  # a table without scales is of 1B models
         mask &= False
     return frame[mask]
 
@@ -359,104 +158,14 @@ def nearest(spec: ArchSpec, n: int = 5) -> pd.DataFrame:
 
     `distance` is the share of layers (0 to 1) that would have to change kind. Another scale than
     the design's counts as one more."""
-    rows = pd.concat(
-        [table("table09_1b").assign(table="9"), table("table10_350m").assign(table="10")],
-        ignore_index=True,
-    )
+    large = table("table09_1b").assign(table="9")
+    small = table("table10_350m").assign(table="10")
+    rows = pd.concat([large, small], ignore_index=True)
     rows = rows[rows["budget"] == "data"].copy()
     shares = rows[COUNTS].div(rows[COUNTS].sum(axis=1), axis=0)
     own = [count / spec.n_layers for count in counts(spec)]
     rows["distance"] = 1 - np.minimum(shares, own).sum(axis=1)
-    other_scale = (rows["scale"] != (scale(spec) or "1B")).astype(float)
-    return (
-        rows.assign(_rank=rows["distance"] + other_scale)
-        .sort_values(["_rank", "table"])
-        .drop(columns="_rank")
-        .head(n)
-    )
-
-
-# Table 13 prints two intra rows with other counts than Table 9; they are matched by what they are
-# (1:1 and 1:3).
-_PRINTED_IN_TABLE_13: dict[tuple[int, ...], tuple[int, ...]] = {
-    (0, 0, 6, 7): (0, 0, 7, 6),
-    (0, 0, 10, 3): (0, 0, 10, 2),
-}
-
-
-class Throughput(NamedTuple):
-    """A row of Table 13 for one design: total lengths, tokens/s, and its source."""
-
-    totals: list[int]
-    tokens_per_s: list[float]
-    source: str
-
-
-def throughput_of(layer_counts: tuple[int, ...]) -> Throughput | None:
-    """Table 13's row for these counts (in the order of COUNTS) of the paper's 1B layers, or
-    None."""
-    frame = table("table13_throughput")
-    wanted = _PRINTED_IN_TABLE_13.get(layer_counts, layer_counts)
-    rows = frame[(frame[COUNTS] == list(wanted)).all(axis=1)]
-    if rows.empty:
-        return None
-    row = rows.iloc[0]
-    return Throughput(
-        list(TOTALS.values()),
-        [float(row[f"tput_{key}"]) for key in TOTALS],
-        cite("table13_throughput"),
-    )
-
-
-def throughput(spec: ArchSpec) -> Throughput | None:
-    """Table 13's row for a design with the paper's 1B dimensions, or None."""
-    return throughput_of(counts(spec)) if scale(spec) == "1B" and is_papers(spec) else None
-
-
-@lru_cache(maxsize=256)
-def beside_ceiling(spec: ArchSpec) -> tuple[dict[str, Any], ...]:
-    """A design's row of Table 13 beside the roofline of its device, a record per total length; none
-    where it has no such row."""
-    if (printed := throughput(spec)) is None:
-        return ()
-    device, rows = hardware.get("h200_sxm"), []
-    for total, tokens_per_s in zip(printed.totals, printed.tokens_per_s, strict=True):
-        work = Workload(batch_size=PAPER_BATCH, context_len=total, prompt_len=PAPER_PROMPT)
-        ceiling = float(generation_tokens_per_s(spec, work, device, PAPER_PROMPT, total))
-        row = {
-            "name": spec.name,
-            "total_len": total,
-            "paper_tokens_per_s": tokens_per_s,
-            "predicted_tokens_per_s": ceiling,
-        }
-        row["paper_a_sequence"] = tokens_per_s / PAPER_BATCH
-        rows.append(row | {"ratio": tokens_per_s / ceiling})
-    return tuple(rows)
-
-
-def nearest_length(spec: ArchSpec, context_len: int) -> dict[str, Any] | None:
-    """Of these records the one at the total length nearest to a context."""
-    return min(
-        beside_ceiling(spec), key=lambda row: abs(row["total_len"] - context_len), default=None
-    )
-
-
-def generated(spec: ArchSpec, context_len: int) -> str | None:
-    """What Table 13 prints of a design there, for each of its sequences, with its source."""
-    if (row := nearest_length(spec, context_len)) is None:
-        return None
-    use = f"one H200, batch {PAPER_BATCH}, Table 13"
-    return f"{row['paper_a_sequence']:,.0f} tokens/s a sequence to {row['total_len']:,} tokens (quoted, {use})"
-
-
-def quality_and_speed(total_len: int) -> pd.DataFrame:
-    """Table 9's rows at 60B tokens with Table 13's `tokens_per_s` at one total length: the data of
-    Figure 1b."""
-    rows = table("table09_1b").query("budget == 'data'").copy()
-    keys = [tuple(int(n) for n in key) for key in rows[COUNTS].to_numpy()]
-    found = [throughput_of(key) for key in keys]
-    rows["tokens_per_s"] = [
-        row.tokens_per_s[row.totals.index(total_len)] if row else float("nan") for row in found
-    ]
-    rows["layers"] = ["+".join(str(n) for n in key if n) for key in keys]
-    return rows
+    other_scale = rows["scale"] != (scale(spec) or "1B")
+    rows["_rank"] = rows["distance"] + other_scale.astype(float)
+    ranked = rows.sort_values(["_rank", "table"])
+    return ranked.drop(columns="_rank").head(n)

@@ -1,5 +1,5 @@
 """The paper's cells, recomputed in its own convention and compared as printed. What cannot agree is
-listed in baselines.CONTRADICTIONS."""
+listed in profiles/paper/contradictions.csv."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,8 @@ import pytest
 
 from hybrid_core.costs.model import ModelCosts, model_costs
 from hybrid_core.design import presets
-from hybrid_core.evidence import baselines, paper_check
+from hybrid_core.evidence import baselines, errata, paper_check
+from hybrid_core.evidence.throughput import throughput_ratios
 from tests.designs import PaperRow, paper_rows
 
 ROWS = paper_rows()
@@ -49,7 +50,7 @@ def disagreements(row: PaperRow) -> set[tuple[str, str, tuple[int, ...], str]]:
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_parameters_flops_and_cache_are_the_printed_ones(row: PaperRow) -> None:
-    assert disagreements(row) <= set(baselines.CONTRADICTIONS)
+    assert disagreements(row) <= set(errata.reasons())
 
 
 @pytest.mark.parametrize("name", paper_check.ROW_DESIGNS)
@@ -66,7 +67,7 @@ def test_every_listed_contradiction_is_one() -> None:
         for cell in cells
         if (reason := cell.contradiction)
     }
-    assert used == set(baselines.CONTRADICTIONS)
+    assert used == set(errata.reasons())
 
 
 @pytest.mark.parametrize(
@@ -148,7 +149,7 @@ def test_the_hand_numbers_of_an_intra_block() -> None:
 
 
 def test_all_of_table_13_stands_beside_the_ceiling_of_its_device() -> None:
-    rows = {(row["name"], row["total_len"]): row for row in paper_check.throughput_ratios()}
+    rows = {(row["name"], row["total_len"]): row for row in throughput_ratios()}
     assert len(rows) == 16 * 5  # its rows at its five total lengths
     assert rows["mamba-1b", 32768]["paper_tokens_per_s"] == 2917  # as printed
     assert all(0 < row["ratio"] < 1 for row in rows.values())  # nobody runs faster than the ceiling
