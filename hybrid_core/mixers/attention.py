@@ -103,6 +103,7 @@ class AttentionMixer(AttentionFields, Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="attention",
+        meaning="Every token looks at all tokens before it; the cache grows with the context.",
         label="Attention",
         letter="A",
         colour="#D55E00",

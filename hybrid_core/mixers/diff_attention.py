@@ -22,6 +22,7 @@ class DiffAttentionMixer(AttentionMixer):
 
     entry: ClassVar[Entry] = Entry(
         name="diff_attention",
+        meaning="Two softmax maps, one minus lambda times the other, which cancels noise.",
         label="Differential attention",
         letter="D",
         colour="#CC79A7",

@@ -18,6 +18,7 @@ class DiffMamba2Mixer(Mamba2Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="diff_mamba2",
+        meaning="Two Mamba-2 branches of half the width, one minus lambda times the other.",
         label="Differential Mamba-2",
         letter="N",
         colour="#F0E442",

@@ -48,6 +48,7 @@ class Mamba1Mixer(Mamba1Fields, Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="mamba1",
+        meaning="A state space with a decay for every channel and state; its state has a fixed size.",
         label="Mamba-1",
         letter="m",
         colour="#56B4E9",

@@ -61,6 +61,7 @@ class Mamba2Mixer(Mamba2Fields, Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="mamba2",
+        meaning="A state space with one decay per head, computed in chunks; its state has a fixed size.",
         label="Mamba-2",
         letter="M",
         colour="#0072B2",

@@ -32,6 +32,7 @@ class SwaMixer(AttentionMixer):
 
     entry: ClassVar[Entry] = Entry(
         name="swa",
+        meaning="Attention to the last positions and a few of the first; its cache stops growing.",
         label="Sliding window",
         letter="S",
         colour="#E69F00",
