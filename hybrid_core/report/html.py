@@ -1,7 +1,6 @@
 """Reports: one HTML file that opens offline, of runs or of designs that were not measured."""
 
 import datetime as dt
-import shlex
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,11 +11,13 @@ from plotly.io import to_html
 
 from hybrid_core import __version__
 from hybrid_core.costs.model import model_costs, same_size_llama
+from hybrid_core.data import WEB
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines, quality
 from hybrid_core.evidence.advice import advise
 from hybrid_core.interop import link
 from hybrid_core.mixers.registry import kind_of
+from hybrid_core.options import command_line
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import design_facts, differences, named, parted
 from hybrid_core.report.numbers import Number, how_measured, in_chunks, numbers, of_name
@@ -25,6 +26,7 @@ from hybrid_core.report.text.runs import kept_in, slow_dtype
 from hybrid_core.results.environment import Environment
 from hybrid_core.results.profile import Ceilings, Decode, Energy, Generation, PeakMemory, Prefill
 from hybrid_core.results.retrieval import Proxy
+from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.store import Run
 from hybrid_core.speed import hardware
 from hybrid_core.speed.summary import summary
@@ -54,7 +56,7 @@ TITLES = {
 
 
 # The part of plotly that the charts need, a third of the whole; pages load the same file.
-PLOTLY = Path(__file__).parents[2] / "web" / "static" / "plotly-cartesian-4.1.1.min.js"
+PLOTLY = WEB / "static" / "plotly-cartesian-4.1.1.min.js"
 HOME = "http://localhost:8501"  # where `make app` serves the explorer
 
 
@@ -421,47 +423,7 @@ def _legend(figure: figures.Figure) -> dict[str, Any]:
     return {"showlegend": True, "margin": margin, "height": layout["height"] + rows}
 
 
-FLAGS = {
-    "profile": (
-        "device",
-        "budget_s",
-        "dtype",
-        "kv_cache_dtype",
-        "state_dtype",
-        "batch_size",
-        "prompt_len",
-        "decode",
-    ),
-    "niah": ("device", "budget_s", "seed", "d_model", "trained_len", "trials"),
-    "probes": ("device", "budget_s", "seed", "d_model", "trained_len", "trials", "text_path"),
-    "checkpoint": (
-        "device",
-        "task",
-        "haystack_path",
-        "lengths",
-        "trials",
-        "batch_size",
-        "dtype",
-        "seed",
-    ),
-}
-
-
 def command(run: Run) -> str:
     """The command that repeats a run, given the design's YAML as design.yaml."""
-    words = ["python -m hybrid_core", f"{run.kind} design.yaml"]
-    if run.kind == "checkpoint":
-        words[1] = f"niah --checkpoint {_argument(run.options['path'])}"
-    for key in FLAGS[run.kind]:
-        value = run.options.get(key)
-        if value is not None:
-            flag = key.removesuffix("_s").removesuffix("_path").replace("_", "-")
-            words.append(f"--{flag} {_argument(value)}")
-    return " ".join(words)
-
-
-def _argument(value: Any) -> str:
-    """As the command line reads it back, quoted for a shell."""
-    if isinstance(value, list):
-        value = ",".join(map(str, value))
-    return shlex.quote(str(value))
+    verb = "niah" if run.kind == "checkpoint" else f"{run.kind} design.yaml"
+    return f"python -m hybrid_core {verb} {command_line(KINDS[run.kind].options, run.options)}"
