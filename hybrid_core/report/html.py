@@ -13,10 +13,12 @@ from hybrid_core import __version__
 from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.data import WEB
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines, quality
-from hybrid_core.evidence.advice import advise
+from hybrid_core.evidence import baselines
+from hybrid_core.evidence.advice.advise import advise
+from hybrid_core.evidence.quality.estimator import Estimate, estimate
+from hybrid_core.evidence.quality.quoted import quoted
+from hybrid_core.evidence.throughput import generated
 from hybrid_core.interop import link
-from hybrid_core.mixers.registry import kind_of
 from hybrid_core.options import command_line
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import design_facts, differences, named, parted
@@ -322,7 +324,7 @@ def _speed(
     rate = units.rate(costs["predicted"]["decode_tokens_per_s"] / workload.batch_size)
     basis = f"predicted ceiling, batch {workload.batch_size}"
     said = [f"Decodes at most {rate} a sequence on {device.name} ({basis})."]
-    printed = baselines.generated(spec, workload.context_len)
+    printed = generated(spec, workload.context_len)
     if printed:
         said.append(f"The paper's own code reached {printed}.")
     return said
@@ -354,17 +356,17 @@ def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
 
 def about(spec: ArchSpec, cost: dict[str, Any]) -> list[str]:
     """What should be known of a design: its layers, its cache beside a Llama's, its loss."""
-    kinds = Counter(kind_of(layer.mixer).label for layer in spec.stack)
+    kinds = Counter(layer.mixer.entry.label for layer in spec.stack)
     made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
     params = units.count(cost["params"]["non_embedding"])
     said = [f"{made} layers, {params} parameters without embedding (exact)."]
     if spec.attention:
         said.append(_cache_beside_llama(spec, cost))
-    printed = quality.quoted(spec)
-    found = quality.estimate(spec)
+    printed = quoted(spec)
+    found = estimate(spec)
     if printed:
         said.append(f"NLL on DCLM as the paper trained this stack: {printed}.")
-    elif isinstance(found, quality.Estimate):
+    elif isinstance(found, Estimate):
         interval = f"{found.nll:.3f}, {found.low:.3f} to {found.high:.3f}"
         said.append(f"NLL on DCLM at 60B tokens: {interval} (estimated from the paper's rows).")
     return said

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines, quality
+from hybrid_core.evidence.quality.estimator import OutOfRange, estimate
+from hybrid_core.evidence.quality.quoted import quoted
+from hybrid_core.evidence.throughput import generated
 from hybrid_core.report import units
 from hybrid_core.report.retrieval import reach, scores_of
 from hybrid_core.results import profile as results
@@ -357,24 +359,24 @@ def _known(spec: ArchSpec, record: dict[str, Any]) -> Iterator[Number]:
     """What the paper prints of a design, or what its rows suggest. The words name the
     convention."""
     context = record["workload"]["context_len"]
-    generated = baselines.generated(spec, context) or "not measured"
-    yield Number("generation by the paper's code", generated, "", "", "paper_generation")
+    reached = generated(spec, context) or "not measured"
+    yield Number("generation by the paper's code", reached, "", "", "paper_generation")
     yield Number("NLL on DCLM", _loss(spec), "", "", "nll")
     yield Number("accuracy, mean of five tasks", _accuracy(spec), "", "", "accuracy")
 
 
 def _loss(spec: ArchSpec) -> str:
-    printed = quality.quoted(spec)
+    printed = quoted(spec)
     if printed:
         return str(printed)
-    found = quality.estimate(spec)
-    if isinstance(found, quality.OutOfRange):
+    found = estimate(spec)
+    if isinstance(found, OutOfRange):
         return "no estimate"
     return f"{found.nll:.3f} ({found.low:.3f} to {found.high:.3f}, estimated, 60B tokens)"
 
 
 def _accuracy(spec: ArchSpec) -> str:
-    printed = quality.quoted(spec)
+    printed = quoted(spec)
     if not printed or not printed.accuracy:
         return "not printed"
     return f"{printed.accuracy:.1f} % (quoted, Table {printed.table})"

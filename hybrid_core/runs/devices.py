@@ -44,7 +44,9 @@ def why_no_gpu() -> str | None:
 def concrete(name: str) -> str:
     """The device that a name means here, so that jobs for one device share one queue: see
     `device_among`. Raises SpecError."""
-    return name if name == "cpu" else device_among([device.key for device in devices()], name)
+    if name == "cpu":
+        return name
+    return device_among([device.key for device in devices()], name)
 
 
 @cache

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from hybrid_core.costs.model import model_costs
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.mixers.registry import KINDS, Kind, kind_of
+from hybrid_core.mixers.base import Entry
+from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.report import units
 from hybrid_core.report.figures import style
 from hybrid_core.terms import total
@@ -20,7 +21,7 @@ STACK_TITLE = "The stack: what each layer is, and its share"
 class Layer(NamedTuple):
     """A row of the picture: its kind, its costs, its shares of the whole stack in percent."""
 
-    kind: Kind
+    kind: Entry
     params: int
     flops: float
     of_params: float
@@ -45,7 +46,7 @@ def layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
     rows = []
     for layer, params, flops in zip(spec.stack, all_params, all_flops, strict=True):
         row = Layer(
-            kind=kind_of(layer.mixer),
+            kind=layer.mixer.entry,
             params=params,
             flops=flops,
             of_params=100 * params / sum_params,
@@ -70,7 +71,8 @@ def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
     high = 1.0
     if written:
         high = 0.85
-    for kind in KINDS.values():
+    for mixer in MIXERS:
+        kind = mixer.entry
         of_kind = [(i, row) for i, row in enumerate(rows, start=1) if row.kind == kind]
         if of_kind:
             _add_kind(figure, kind, of_kind, high, written)
@@ -82,7 +84,7 @@ Numbered = Sequence[tuple[int, Layer]]  # layers with their numbers, counted fro
 
 
 def _add_kind(
-    figure: style.Figure, kind: Kind, of_kind: Numbered, high: float, written: bool
+    figure: style.Figure, kind: Entry, of_kind: Numbered, high: float, written: bool
 ) -> None:
     """All layers of a kind: a bar each, and their shares."""
     text = None

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hybrid_core.evidence.advice import Advice
+from hybrid_core.evidence.advice.advise import Advice
 from hybrid_core.evidence.baselines import COUNTS, TABLES
 from hybrid_core.evidence.paper_check import Cell
 from hybrid_core.evidence.quality.quoted import Quoted
