@@ -114,7 +114,8 @@ def yaml_diff(first: ArchSpec, second: ArchSpec) -> str:
 
 def differences(runs: Sequence[Run]) -> pd.DataFrame:
     """Figures as rows, runs as columns; rows in which the runs differ come first."""
-    return side_by_side([label(run) for run in runs], [facts(run) for run in runs])
+    names = [label(run) for run in runs]
+    return side_by_side(names, [facts(run) for run in runs])
 
 
 def side_by_side(names: Sequence[str], columns: Sequence[dict[str, str]]) -> pd.DataFrame:

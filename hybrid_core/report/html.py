@@ -427,5 +427,7 @@ def _legend(figure: figures.Figure) -> dict[str, Any]:
 
 def command(run: Run) -> str:
     """The command that repeats a run, given the design's YAML as design.yaml."""
-    verb = "niah" if run.kind == "checkpoint" else f"{run.kind} design.yaml"
+    verb = f"{run.kind} design.yaml"
+    if run.kind == "checkpoint":
+        verb = "niah"
     return f"python -m hybrid_core {verb} {command_line(KINDS[run.kind].options, run.options)}"

@@ -62,5 +62,6 @@ def test_every_entry_is_shown_somewhere() -> None:
 def test_the_question_mark_says_convention_formula_function_and_source() -> None:
     said = explained("decode_flops", "batch 4")
     assert said.startswith("Batch 4\n\nexact: every matrix product")
-    assert "$C_{decode}(T) = " in said and "`hybrid_core/costs/model.py:ModelCosts" in said
+    assert "$\\displaystyle C_{decode}(T) = " in said
+    assert "`hybrid_core/costs/model.py:ModelCosts" in said
     assert said.endswith("(live/profiling/trace.py)")
