@@ -117,7 +117,11 @@ DESIGNS: dict[str, ArchSpec] = {
         "DN", diff={"scalar": "none"}, attention={"position": "nope"}
     ),
 }
-LENGTHS = (1, 5, 23)  # 23 is no multiple of the chunk (8), nor within window and sinks (6)
+LENGTHS = (
+    1,
+    pytest.param(5, marks=pytest.mark.slow),  # between the two others, and as long to count
+    23,  # no multiple of the chunk (8), nor within window and sinks (6)
+)
 AXES = [
     axes
     for axes in INTRA_COMBINATIONS
