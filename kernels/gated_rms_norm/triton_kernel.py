@@ -150,9 +150,9 @@ class GroupRms(torch.autograd.Function):
         total = x.new_empty(t, c) if added else None
         # A kernel takes a pointer in every place; x and out stand where there is nothing.
         second = x
-        if gated:
+        if gate is not None:
             second = gate
-        if added:
+        if residual is not None:
             second = residual
         written = total if added else out
         _forward[triton.cdiv(t, sizes["BLOCK_T"]), c // group](

@@ -91,7 +91,9 @@ def _in_lanes(x: Tensor, lanes: int, length: int) -> Tensor:
     The last lane is filled up with zeros. A token with dt = 0 leaves the state as it is.
     """
     missing = lanes * length - x.shape[1]
-    return F.pad(x, (0, 0, 0, missing)).unflatten(1, (lanes, length))
+    padded = F.pad(x, (0, 0, 0, missing))
+    in_lanes: Tensor = padded.unflatten(1, (lanes, length))
+    return in_lanes
 
 
 def _carry(held: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
