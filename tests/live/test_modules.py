@@ -409,7 +409,7 @@ def test_lambda_of_the_first_layer_starts_at_a_fifth() -> None:
     assert torch.equal(lambdas[0](x, x, x)[0], x)
 
 
-# ---------------------------------------------------------------- Hymba, which transformers does not have
+# ---------------------------------------------------------------- Hymba (not in transformers)
 
 
 def whole_rms(x: Tensor, norm: nn.Module) -> Tensor:
