@@ -43,7 +43,7 @@ from hybrid_core.runs.kinds import Options
 from hybrid_core.runs.schema import StoreError
 from hybrid_core.runs.store import UnknownRun
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import cost
 from hybrid_core.stored import ComputeDtype, WeightFormat
 from hybrid_core.validation import SpecError, one_line, short
 from hybrid_core.workload import CacheDtype, Workload
@@ -472,9 +472,8 @@ def _cost(arguments: argparse.Namespace) -> None:
         "state_dtype",
         "max_batched_tokens",
     )
-    record = summary(
-        spec, Workload.make(**{name: getattr(arguments, name) for name in names}), device
-    )
+    workload = Workload.make(**{name: getattr(arguments, name) for name in names})
+    record = cost(spec, workload, device).model_dump(mode="json")
     record["kernel_shapes"] = kernel_shapes.kernel_refusals(spec)
     if arguments.tokens is not None:
         if not 0 < arguments.tokens < 1e18:
