@@ -36,6 +36,7 @@ from tests.designs import (
     PATTERNS,
     REUSING,
     SECTIONS,
+    TINY_BUILT,
     TINY_HYMBA,
     axes_id,
     design,
@@ -55,6 +56,7 @@ SHARED_BLOCK = {
 }
 DESIGNS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
+    **TINY_BUILT,
     "no FFN": design("AMSH", ffn=None),
     "MoE": design("AM", ffn=MOE),
     "MoE without shared": design("MA", ffn=MOE | {"n_shared": 0, "top_k": 4}),
