@@ -1,5 +1,5 @@
-"""Where data live: what ships with the repository, and what belongs to the user. Files are written
-whole or not at all."""
+"""Where files are: the data that come with the package, and what belongs to the user. Files are
+written whole or not at all."""
 
 import os
 import secrets
@@ -10,7 +10,14 @@ from pathlib import Path
 
 import platformdirs
 
-PROFILES = Path(__file__).resolve().parent.parent / "profiles"
+PACKAGE = Path(__file__).resolve().parent
+# A wheel carries profiles/, pages/, web/ and app.py inside the package; a checkout has them beside
+# it.
+IN_WHEEL = PACKAGE / "_data"
+HOME = IN_WHEEL if IN_WHEEL.is_dir() else PACKAGE.parent
+PROFILES = HOME / "profiles"
+WEB = HOME / "web"
+APP = HOME / "app.py"
 
 
 class NotWritten(OSError):

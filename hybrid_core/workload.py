@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import Field
 
+from hybrid_core.options import Flag
 from hybrid_core.stored import COMPUTE_BYTES, ComputeDtype, WeightFormat
 from hybrid_core.validation import Frozen
 
@@ -38,13 +39,31 @@ class Workload(Frozen):
     design's own, or else that of the products. `max_batched_tokens`: a serving engine prefills that
     many tokens at a time (vLLM's name and default)."""
 
-    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 1
-    context_len: Annotated[int, Field(ge=1, le=2**24)] = 8192
-    prompt_len: Annotated[int, Field(ge=1, le=2**24)] | None = None
-    weight_dtype: WeightFormat | None = None
-    kv_cache_dtype: CacheDtype = "bf16"
-    state_dtype: ComputeDtype | None = None
-    max_batched_tokens: Annotated[int, Field(ge=1, le=2**24)] = 8192
+    batch_size: Annotated[int, Field(ge=1, le=65_536, description="sequences")] = 1
+    context_len: Annotated[
+        int,
+        Field(ge=1, le=2**24, description="tokens per sequence"),
+    ] = 8192
+    prompt_len: Annotated[
+        Annotated[int, Field(ge=1, le=2**24)] | None,
+        Field(description="tokens prefilled"),
+        Flag(default="the whole context"),
+    ] = None
+    weight_dtype: Annotated[
+        WeightFormat | None,
+        Field(description="how weights are stored"),
+        Flag(default="as the design's are, else bf16"),
+    ] = None
+    kv_cache_dtype: CacheDtype = Field(default="bf16", description="of keys and values")
+    state_dtype: Annotated[
+        ComputeDtype | None,
+        Field(description="of the states of scans"),
+        Flag(default="the config's, else the products'"),
+    ] = None
+    max_batched_tokens: Annotated[
+        int,
+        Field(ge=1, le=2**24, description="tokens prefilled at a time"),
+    ] = 8192
 
     @property
     def product_dtype(self) -> ComputeDtype:

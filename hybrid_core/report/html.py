@@ -1,7 +1,6 @@
 """Reports: one HTML file that opens offline, of runs or of designs that were not measured."""
 
 import datetime as dt
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,18 @@ from plotly.io import to_html
 
 from hybrid_core import __version__
 from hybrid_core.costs.model import model_costs, same_size_llama
+from hybrid_core.data import WEB
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines, quality
 from hybrid_core.evidence.advice import advise
 from hybrid_core.interop import link
+from hybrid_core.options import command_line
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import design_facts, differences, named, parted
 from hybrid_core.report.energy import energy_lines, how_measured
 from hybrid_core.report.retrieval import not_whole, reading
 from hybrid_core.report.text import in_chunks, kept_in, slow_dtype
+from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.store import Run
 from hybrid_core.speed import hardware
 from hybrid_core.speed.cost import Cost, FitVerdict, cost
@@ -48,7 +50,7 @@ TITLES = {
 
 
 # The part of plotly that the charts need, a third of the whole; pages load the same file.
-PLOTLY = Path(__file__).parents[2] / "web" / "static" / "plotly-cartesian-4.1.1.min.js"
+PLOTLY = WEB / "static" / "plotly-cartesian-4.1.1.min.js"
 HOME = "http://localhost:8501"  # where `make app` serves the explorer
 
 
@@ -265,47 +267,7 @@ def _legend(figure: figures.Figure) -> dict[str, Any]:
     return {"showlegend": True, "margin": margin, "height": layout["height"] + rows}
 
 
-FLAGS = {
-    "profile": (
-        "device",
-        "budget_s",
-        "dtype",
-        "kv_cache_dtype",
-        "state_dtype",
-        "batch_size",
-        "prompt_len",
-        "decode",
-    ),
-    "niah": ("device", "budget_s", "seed", "d_model", "trained_len", "trials"),
-    "probes": ("device", "budget_s", "seed", "d_model", "trained_len", "trials", "text_path"),
-    "checkpoint": (
-        "device",
-        "task",
-        "haystack_path",
-        "lengths",
-        "trials",
-        "batch_size",
-        "dtype",
-        "seed",
-    ),
-}
-
-
 def command(run: Run) -> str:
     """The command that repeats a run, given the design's YAML as design.yaml."""
-    given = (
-        (key.removesuffix("_s").removesuffix("_path").replace("_", "-"), run.options.get(key))
-        for key in FLAGS[run.kind]
-    )
-    options = " ".join(f"--{flag} {_argument(value)}" for flag, value in given if value is not None)
-    what = (
-        f"niah --checkpoint {_argument(run.options['path'])}"
-        if run.kind == "checkpoint"
-        else f"{run.kind} design.yaml"
-    )
-    return f"python -m hybrid_core {what} {options}"
-
-
-def _argument(value: Any) -> str:
-    """As the command line reads it back, quoted for a shell."""
-    return shlex.quote(",".join(map(str, value)) if isinstance(value, list) else str(value))
+    verb = "niah" if run.kind == "checkpoint" else f"{run.kind} design.yaml"
+    return f"python -m hybrid_core {verb} {command_line(KINDS[run.kind].options, run.options)}"

@@ -12,6 +12,7 @@ from functools import cache
 from importlib.metadata import version
 from typing import NamedTuple
 
+from hybrid_core import extras
 from hybrid_core.limits import total_memory_bytes
 from hybrid_core.live.profiling.options import device_among
 
@@ -49,7 +50,7 @@ def concrete(name: str) -> str:
 @cache
 def _asked() -> tuple[list[tuple[str, int]], str | None]:
     """What `profiling.device.gpus` says in a process of its own."""
-    if "+cpu" in version("torch"):
+    if extras.missing("live") or "+cpu" in version("torch"):
         return [], None
     path = os.pathsep.join(filter(None, sys.path))
     try:

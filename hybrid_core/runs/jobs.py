@@ -15,6 +15,7 @@ import sys
 import threading
 from contextlib import suppress
 
+from hybrid_core import extras
 from hybrid_core.data import data_dir, folder
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.profiling.options import ProfileOptions
@@ -44,6 +45,7 @@ def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> i
 def require_tools(options: Options) -> None:
     """Raise SpecError, with the command that installs it, for what was asked for and is not
     installed with the app."""
+    extras.require("live", kind_of(options))
     try:
         require_installed(os.environ.get("HYBRID_KERNELS", ""))
     except CannotRun as error:

@@ -1,4 +1,4 @@
-"""What a profile is asked to do. No torch: pages make these."""
+"""The options of a profile. No torch here: pages make them."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal, get_args
@@ -6,22 +6,28 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field
 
 from hybrid_core.design.spec import ArchSpec
+from hybrid_core.options import Flag
 from hybrid_core.stored import ComputeDtype
 from hybrid_core.validation import Frozen, SpecError
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
-DeviceName = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")]
-LiveCacheDtype = Literal[
-    "fp32", "bf16", "fp16", "fp8"
-]  # what the modules can keep keys and values in
+DeviceName = Annotated[
+    str,
+    Field(
+        pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$",
+        description="auto, cpu, cuda or cuda:N",
+    ),
+]
+# What the modules can keep keys and values in.
+LiveCacheDtype = Literal["fp32", "bf16", "fp16", "fp8"]
 DecodePath = Literal["auto", "eager", "graph", "compiled"]
 DECODE_PATHS: tuple[DecodePath, ...] = get_args(DecodePath)
 PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
 
 
 def device_among(known: Sequence[str], name: str) -> str:
-    """The device that a name means where there are these, GPUs first: "auto" is the first of all,
-    "cuda" the first GPU. Raises SpecError for one that is not there."""
+    """The device that a name means among the `known` ones, which begin with the GPUs: "auto" is the
+    first of all, "cuda" the first GPU. Raises SpecError for a device that is not there."""
     meant = {"auto": known[0], "cuda": "cuda:0"}.get(name, name)
     if meant not in known:
         raise SpecError(
@@ -31,25 +37,40 @@ def device_among(known: Sequence[str], name: str) -> str:
 
 
 class ProfileOptions(Frozen):
-    """The paper's protocol (Appendix J: batch 4, prompt 512, totals 2K to 32K), a device, dtypes
-    and a time budget in seconds.
+    """What to measure: the paper's protocol (Appendix J: batch 4, prompt 512, total lengths 2K to
+    32K), on a device, in given dtypes, within a time budget.
 
-    `decode`: how steps are called: "eager", a CUDA "graph", "compiled" by torch (a second per
-    layer, and a C++ compiler), or "auto": a graph on CUDA and eager elsewhere. `state_dtype` None:
-    the design's own, or else the weights'."""
+    `decode` says how steps run: "eager"; as a captured CUDA "graph"; "compiled" by torch, which
+    takes a second per layer and a C++ compiler; or "auto", a graph on CUDA and eager elsewhere.
+    Without `state_dtype`, states are in the design's own dtype, or else in that of the weights."""
 
     device: DeviceName = "auto"
-    budget_s: Annotated[float, Field(ge=5, le=86_400)] = 60.0
-    dtype: ComputeDtype = "bf16"
-    kv_cache_dtype: LiveCacheDtype = "bf16"
-    state_dtype: ComputeDtype | None = None
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = PAPER_BATCH
-    prompt_len: Annotated[int, Field(ge=1, le=2**20)] = PAPER_PROMPT
+    budget_s: Annotated[float, Field(ge=5, le=86_400, description="seconds to spend")] = 60.0
+    dtype: ComputeDtype = Field(default="bf16", description="of the weights")
+    kv_cache_dtype: LiveCacheDtype = Field(default="bf16", description="of keys and values")
+    state_dtype: Annotated[
+        ComputeDtype | None,
+        Field(description="of the states of scans"),
+        Flag(default="the config's, else the weights'"),
+    ] = None
+    batch_size: Annotated[
+        int,
+        Field(ge=1, le=4096, description="sequences"),
+        Flag(default="4, the paper's"),
+    ] = PAPER_BATCH
+    prompt_len: Annotated[
+        int,
+        Field(ge=1, le=2**20, description="tokens of the prompt"),
+        Flag(default="512, the paper's"),
+    ] = PAPER_PROMPT
     totals: Annotated[
         tuple[Annotated[int, Field(ge=2, le=2**22)], ...],
         Field(strict=False, min_length=1, max_length=100),
     ] = PAPER_TOTALS
-    decode: DecodePath = "auto"
+    decode: DecodePath = Field(
+        default="auto",
+        description="how decode steps run, graph on CUDA only, compiled with a C++ compiler",
+    )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     def workload(

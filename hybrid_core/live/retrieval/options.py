@@ -1,4 +1,4 @@
-"""What a retrieval run is asked to do. No torch: pages make these."""
+"""The options of retrieval runs. No torch here: pages make them."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,6 +9,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.files import require_files
 from hybrid_core.interop.huggingface import read_config, spec_from_config
 from hybrid_core.live.profiling.options import DeviceName
+from hybrid_core.options import Flag
 from hybrid_core.stored import ComputeDtype
 from hybrid_core.validation import Frozen, SpecError
 from hybrid_core.workload import Workload
@@ -17,6 +18,8 @@ DEPTHS = tuple(i / 10 for i in range(11))  # the paper's eleven (Appendix K)
 PAPER_LENGTHS = tuple(range(960, 16_321, 1024))  # of Appendix K, in tokens
 NOTE = "A probe of the architecture at small scale, not a forecast of a trained model."
 CONTEXTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the trained length
+
+FileName = Annotated[str, Field(min_length=1)]
 
 
 class Scale(Frozen):
@@ -60,20 +63,32 @@ class NiahOptions(Frozen):
     trials follow the device unless given."""
 
     device: DeviceName = "auto"
-    budget_s: Annotated[float, Field(ge=1, le=86_400)] = 300.0
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    d_model: Annotated[int, Field(ge=32, le=4096, multiple_of=32)] | None = None
-    trained_len: Annotated[int, Field(ge=128, le=2**20, multiple_of=32)] | None = None
-    trials: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    budget_s: Annotated[
+        float,
+        Field(ge=1, le=86_400, description="seconds for training and evaluation"),
+    ] = 300.0
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="of weights and data")] = 0
+    d_model: Annotated[
+        Annotated[int, Field(ge=32, le=4096, multiple_of=32)] | None,
+        Field(description="width of the proxy"),
+        Flag(default="64 on a CPU, 256 on a GPU"),
+    ] = None
+    trained_len: Annotated[
+        Annotated[int, Field(ge=128, le=2**20, multiple_of=32)] | None,
+        Field(description="tokens of context to train at"),
+        Flag(default="512 on a CPU, 2048 on a GPU"),
+    ] = None
+    trials: Annotated[
+        Annotated[int, Field(ge=1, le=10_000)] | None,
+        Field(description="trials per cell"),
+        Flag(default="50 on a CPU, 100 on a GPU or a checkpoint"),
+    ] = None
 
     def scale(self, device_type: str) -> Scale:
         """The scale of the run on "cpu" or "cuda"."""
-        given = {
-            key: value
-            for key in ("d_model", "trained_len", "trials")
-            if (value := getattr(self, key)) is not None
-        }
-        return (GPU if device_type == "cuda" else CPU).model_copy(update=given)
+        usual = GPU if device_type == "cuda" else CPU
+        asked = self.model_dump(include={"d_model", "trained_len", "trials"}, exclude_none=True)
+        return usual.model_copy(update=asked)
 
 
 def least_text_bytes(trained_len: int) -> int:
@@ -85,28 +100,49 @@ def least_text_bytes(trained_len: int) -> int:
 class ProbeOptions(NiahOptions):
     """The same, and a text for the loss by position."""
 
-    text_path: Annotated[str, Field(min_length=1)] | None = None
+    text_path: Annotated[
+        FileName | None,
+        Field(description="a text for the loss by position; without one that probe is left out"),
+        Flag(metavar="FILE"),
+    ] = None
 
 
 class CheckpointOptions(Frozen):
     """The paper's protocol (Appendix K) on a folder in Hugging Face format."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: Annotated[
+        FileName,
+        Field(description="a folder in Hugging Face format, tokenizer included"),
+        Flag(name="checkpoint", metavar="DIR"),
+    ]
     device: DeviceName = "auto"
-    task: Literal["niah_single", "niah_multikey"] = "niah_single"
-    haystack_path: Annotated[str, Field(min_length=1)] | None = None
+    task: Literal["niah_single", "niah_multikey"] = Field(
+        default="niah_single",
+        description="which needles to hide",
+    )
+    haystack_path: Annotated[
+        FileName | None,
+        Field(description="a text to hide needles in"),
+        Flag(metavar="FILE", default="built-in noise"),
+    ] = None
     lengths: Annotated[
         tuple[Annotated[int, Field(ge=64, le=2**22)], ...],
-        Field(strict=False, min_length=1, max_length=999),
+        Field(
+            strict=False,
+            min_length=1,
+            max_length=999,
+            description="haystack tokens",
+        ),
+        Flag(metavar="N,N", default="960,1984,...,16320, the paper's"),
     ] = PAPER_LENGTHS
     depths: Annotated[
         tuple[Annotated[float, Field(ge=0, le=1)], ...],
         Field(strict=False, min_length=1, max_length=999),
     ] = DEPTHS
-    trials: Annotated[int, Field(ge=1, le=10_000)] = 100
-    batch_size: Annotated[int, Field(ge=1, le=4096)] = 8
-    dtype: ComputeDtype = "bf16"
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    trials: Annotated[int, Field(ge=1, le=10_000, description="trials per cell")] = 100
+    batch_size: Annotated[int, Field(ge=1, le=4096, description="prompts at a time")] = 8
+    dtype: ComputeDtype = Field(default="bf16", description="of the weights")
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="of the needles")] = 0
 
     def design(self) -> ArchSpec:
         """What the folder's config.json describes. Raises SpecError with one line, also for a

@@ -1,0 +1,34 @@
+"""The command app."""
+
+import argparse
+import os
+import sys
+
+from hybrid_core import extras
+from hybrid_core.cli.shared import Command
+from hybrid_core.data import APP
+from hybrid_core.validation import SpecError
+
+MOST_PORTS = 65_535
+
+
+def add(command: Command) -> None:
+    """Declare the command."""
+    parser = command("app", app, "Serve the pages on this machine (stop it with Ctrl-C)")
+    parser.add_argument(
+        "--port",
+        type=int,
+        default=8501,
+        help="where to listen, on localhost only (default: %(default)s)",
+    )
+
+
+def app(arguments: argparse.Namespace) -> None:
+    """`app`: become the server of the pages."""
+    port = arguments.port
+    if not 0 < port <= MOST_PORTS:
+        raise SpecError(f"port: {port} - must be from 1 to {MOST_PORTS}")
+    extras.require("app", "app")
+    server = ["streamlit", "run", str(APP), "--server.port", str(port)]
+    print(f"The explorer is served on http://localhost:{port} (stop it with Ctrl-C)", flush=True)
+    os.execv(sys.executable, [sys.executable, "-m", *server])

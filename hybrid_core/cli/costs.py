@@ -1,0 +1,63 @@
+"""The command cost."""
+
+import argparse
+import sys
+
+from hybrid_core.cli.flags import add_flags, options
+from hybrid_core.cli.shared import Command, add_spec, print_json
+from hybrid_core.evidence import quality
+from hybrid_core.interop import kernel_shapes, published
+from hybrid_core.report.text import cost_table, quality_lines
+from hybrid_core.speed import hardware
+from hybrid_core.speed.cost import cost
+from hybrid_core.validation import SpecError
+from hybrid_core.workload import Workload
+
+MOST_TOKENS = 1e18
+
+
+def add(command: Command) -> None:
+    """Declare the command."""
+    text = "Every cost of a design, from closed forms, at once"
+    parser = command("cost", _cost, text, as_json=True)
+    add_spec(parser)
+    add_flags(parser, Workload)
+    parser.add_argument(
+        "--tokens",
+        type=float,
+        help="training tokens, for the total training FLOPs and the quality, e.g. 60e9",
+    )
+    parser.add_argument(
+        "--quality",
+        action="store_true",
+        help="also the loss that the paper's rows suggest, and the nearest of them",
+    )
+    parser.add_argument(
+        "--hardware",
+        default="h100_sxm",
+        help=f"one of {', '.join(hardware.devices())} (default: %(default)s)",
+    )
+
+
+def _cost(arguments: argparse.Namespace) -> None:
+    """`cost`: parameters, FLOPs, cache, memory and speed of a design."""
+    spec = published.resolve(arguments.spec)
+    device = hardware.get(arguments.hardware)
+    for line in hardware.unreadable().values():
+        print(f"a calibration is left out: {line}", file=sys.stderr)
+    record = cost(spec, options(Workload, arguments), device).model_dump(mode="json")
+    record["kernel_shapes"] = kernel_shapes.kernel_refusals(spec)
+    tokens = arguments.tokens
+    if tokens is not None:
+        if not 0 < tokens < MOST_TOKENS:
+            raise SpecError(f"tokens: {tokens} - must be positive and below {MOST_TOKENS:g}")
+        for value in record["train_flops"].values():
+            value["total"] = value["per_token"] * tokens
+    if arguments.quality:
+        record["quality"] = quality.record(spec, tokens or quality.PAPER_TOKENS)
+    if arguments.json:
+        print_json(record)
+        return
+    print(cost_table(record))
+    if arguments.quality:
+        print("\n" + quality_lines(record["quality"]))

@@ -1,0 +1,79 @@
+"""Commands on the paper's tables: advice, quality, paper-check."""
+
+import argparse
+
+from hybrid_core.cli.flags import add_flags, options
+from hybrid_core.cli.shared import Command, add_spec, print_json
+from hybrid_core.evidence import quality
+from hybrid_core.evidence.advice import SCENARIOS, advise
+from hybrid_core.evidence.paper_check import check_all, throughput_ratios
+from hybrid_core.interop import published
+from hybrid_core.report.text import (
+    advice_lines,
+    paper_check_table,
+    quality_table,
+    throughput_ratio_table,
+)
+from hybrid_core.validation import SpecError
+from hybrid_core.workload import Workload
+
+
+def add(command: Command) -> None:
+    """Declare the commands."""
+    text = "What the paper's tables say about a design, each piece with its source"
+    parser = command("advice", advice, text, as_json=True)
+    add_spec(parser)
+    add_flags(parser, Workload, only=("context_len",))
+    parser.add_argument(
+        "--scenario",
+        choices=list(SCENARIOS),
+        help="what matters most, which decides the order (default: it follows from the context)",
+    )
+    parser.add_argument(
+        "--needle-distance",
+        type=int,
+        help="tokens between what has to be recalled and the end",
+    )
+
+    text = "Scaling laws and effects from the paper's tables, and how far to trust loss estimates"
+    command("quality", loss_estimates, text, as_json=True)
+
+    text = "Recompute every parameter, FLOPs and cache figure that the paper prints"
+    command("paper-check", paper_check, text, as_json=True)
+
+
+def advice(arguments: argparse.Namespace) -> None:
+    """`advice`: the rules that apply to a design."""
+    spec = published.resolve(arguments.spec)
+    context_len = options(Workload, arguments).context_len
+    distance = arguments.needle_distance
+    if distance is not None and not 0 < distance <= context_len:
+        raise SpecError(
+            f"needle_distance: {distance} - must be from 1 to context_len ({context_len})"
+        )
+    given = advise(spec, context_len, distance, arguments.scenario)
+    if arguments.json:
+        print_json([piece.record() for piece in given])
+    else:
+        print(advice_lines(spec.name, given))
+
+
+def loss_estimates(arguments: argparse.Namespace) -> None:
+    """`quality`: how losses are estimated, and how well."""
+    found = quality.report()
+    if arguments.json:
+        print_json(found)
+    else:
+        print(quality_table(found))
+
+
+def paper_check(arguments: argparse.Namespace) -> int:
+    """`paper-check`: 0 when each printed figure agrees, or differs for a known reason."""
+    tables = check_all()
+    cells = [cell for found in tables.values() for cell in found]
+    if arguments.json:
+        print_json([cell._asdict() | {"reason": cell.reason} for cell in cells])
+    else:
+        print(paper_check_table(tables) + "\n\n" + throughput_ratio_table(throughput_ratios()))
+    unexplained = [cell for cell in cells if not cell.agrees and not cell.reason]
+    return 1 if unexplained else 0

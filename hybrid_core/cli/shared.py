@@ -1,0 +1,39 @@
+"""What several commands need: how one is declared, the design that it takes, and its output."""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hybrid_core.data import NotWritten, write_whole
+from hybrid_core.validation import SpecError
+
+# (name, what it runs, one line of help, whether it can print JSON) -> its parser
+Command = Callable[..., argparse.ArgumentParser]
+
+
+def add_spec(parser: argparse.ArgumentParser) -> None:
+    """The design that a command is about."""
+    parser.add_argument("spec", metavar="SPEC", help="a YAML file or a preset's name")
+
+
+def print_json(data: Any) -> None:
+    """Print JSON as every command does."""
+    print(json.dumps(data, indent=2, default=str))
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file that a user named. Raises SpecError where it cannot be written."""
+    with naming_the_output():
+        write_whole(path, text)
+
+
+@contextmanager
+def naming_the_output() -> Iterator[None]:
+    """Turn NotWritten into a SpecError that names the argument."""
+    try:
+        yield
+    except NotWritten as error:
+        raise SpecError(f"output: {error}") from None
