@@ -19,7 +19,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 
 TORCH_FREE = """
     design.spec design.placement design.presets
-    workload speed.hardware mixers.registry evidence.baselines costs.model costs.memory speed.summary
+    workload speed.hardware mixers.registry evidence.baselines costs.model costs.memory speed.cost
 """.split()
 
 

@@ -54,7 +54,7 @@ def test_a_design_of_one_kind_is_read_back_from_its_yaml(kind: str) -> None:
 @pytest.mark.parametrize("kind", TINY)
 def test_every_matrix_of_a_kind_can_be_stored_in_a_format(kind: str) -> None:
     (layer, _), *_ = model_costs(tiny(kind)).distinct()
-    products = {term.name for term in layer.mixer.decode_flops(1) if term.work == "product"}
+    products = {term.name for term in layer.mixer.decode_flops(1) if term.kind == "product"}
     assert products <= set(MATRICES[kind])
 
 
