@@ -28,7 +28,11 @@ def full_disk(*command: str, **environment: str) -> subprocess.CompletedProcess[
 
     return subprocess.run(
         [sys.executable, "-m", "hybrid_core", *command],
-        preexec_fn=limit, env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False,
+        preexec_fn=limit,
+        env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )  # fmt: skip
 
 
