@@ -169,6 +169,11 @@ class Frozen(BaseModel, metaclass=_OneLine):
         except ValidationError as error:
             raise SpecError(first_line(error, cls)) from None
 
+    def changed(self, **changes: Any) -> Self:
+        """A copy with other values, validated again; raises SpecError with one line."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return self.make(**(fields | changes))
+
 
 # ---------------------------------------------------------------- what pydantic found
 

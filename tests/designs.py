@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hybrid_core.design import placement, presets
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines
+from hybrid_core.evidence import baselines, errata
 from hybrid_core.mixers import fusion as schema
 from hybrid_core.validation import SpecError
 
@@ -360,10 +360,6 @@ def _layers(draw: st.DrawFn, n_layers: int) -> dict[str, Any]:
 
 # ---------------------------------------------------------------- the paper's rows
 
-# Table 9 prints the intra 1:3 row of the flops budget as 10 + 2, the same row of the data budget as
-# 10 + 3.
-MISPRINTED = {("table09_1b", (0, 0, 10, 2)): (0, 0, 10, 3)}
-
 
 class PaperRow(NamedTuple):
     """A row of Table 9, 10 or 12 as printed, its layer counts, and the dense presets of that scale
@@ -401,8 +397,7 @@ def paper_rows() -> list[PaperRow]:
     rows = []
     for table in ("table09_1b", "table10_350m", "table12_long_context"):
         for _, cells in baselines.table(table).iterrows():
-            printed = tuple(cells[baselines.COUNTS])
-            counts = MISPRINTED.get((table, printed), printed)
+            counts = errata.meant_layers(table, tuple(cells[baselines.COUNTS]))
             same = [
                 name
                 for name, spec in dense.items()

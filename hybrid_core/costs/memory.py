@@ -12,7 +12,6 @@ import numpy as np
 from hybrid_core.costs.model import ModelCosts, model_costs
 from hybrid_core.costs.weights import weight_bytes
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.ffns import costs as ffn
 from hybrid_core.stored import WeightFormat
 from hybrid_core.terms import Num, least, lengths, widest
 from hybrid_core.workload import Workload
@@ -85,9 +84,7 @@ def one_shot_activations(costs: ModelCosts, workload: Workload, prompt_len: Num)
     per_sequence: Num = stream + width * costs.spec.vocab_size
     for layer, _ in costs.distinct():
         mixer = 2 * stream + widest(layer.mixer.workspace(prompt_len, workload), stream)
-        feed_forward = 3 * stream + widest(
-            ffn.workspace(layer.layer.ffn, d_model, prompt_len, width), stream
-        )
+        feed_forward = 3 * stream + widest(layer.ffn.workspace(prompt_len, width), stream)
         per_sequence = widest(per_sequence, mixer, feed_forward if layer.layer.ffn else 0)
     return workload.batch_size * per_sequence + prompt_len * width * rope_table_width(costs)
 

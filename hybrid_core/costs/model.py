@@ -15,7 +15,8 @@ import numpy as np
 from hybrid_core.design.sections import LayersSection
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.design.stack import Layer
-from hybrid_core.ffns import costs as ffn
+from hybrid_core.ffns.base import FfnCosts
+from hybrid_core.ffns.registry import ffn_costs
 from hybrid_core.mixers.none import NoMixer
 from hybrid_core.mixers.registry import Kind, kind_of
 from hybrid_core.terms import CacheTensor, MixerCosts, Num, Terms, lengths, linear, total
@@ -40,6 +41,7 @@ class LayerCosts(NamedTuple):
 
     layer: Layer
     mixer: MixerCosts
+    ffn: FfnCosts
     d_model: int
     norm_params: int = 0  # of the norms around mixer and feed-forward
     meta_tokens: int = 0  # learnt tokens that stand before every sequence
@@ -54,11 +56,7 @@ class LayerCosts(NamedTuple):
         return seq_len > (np.inf if window is None else window)
 
     def params(self) -> int:
-        return (
-            sum(self.mixer.params().values())
-            + ffn.params(self.layer.ffn, self.d_model)
-            + self.norm_params
-        )
+        return sum(self.mixer.params().values()) + self.ffn.params() + self.norm_params
 
     def shared_params(self) -> dict[Any, int]:
         """Those among `params` that layers with the same key have in common."""
@@ -66,20 +64,15 @@ class LayerCosts(NamedTuple):
         return shared
 
     def idle_params(self) -> int:
-        return ffn.params(self.layer.ffn, self.d_model) - ffn.active_params(
-            self.layer.ffn, self.d_model
-        )
+        return self.ffn.idle_params()
 
     def forward_flops(self, seq_len: Num) -> Terms:
         seq_len = seq_len + self.meta_tokens
-        return self.mixer.forward_flops(seq_len) + ffn.forward_flops(
-            self.layer.ffn, self.d_model, seq_len
-        )
+        return self.mixer.forward_flops(seq_len) + self.ffn.forward_flops(seq_len)
 
     def decode_flops(self, context_len: Num) -> Terms:
-        return self.mixer.decode_flops(context_len + self.meta_tokens) + ffn.forward_flops(
-            self.layer.ffn, self.d_model, 1
-        )
+        mixer = self.mixer.decode_flops(context_len + self.meta_tokens)
+        return mixer + self.ffn.forward_flops(1)
 
     def cache_bytes(self, context_len: Num, workload: Workload) -> Num:
         return sum(
@@ -131,7 +124,12 @@ class ModelCosts:
         spec, parts = self.spec, (layer.mixer != NoMixer()) + (layer.ffn is not None)
         norms = self._norm * parts * (2 if spec.post_norm else 1)
         return LayerCosts(
-            layer, layer.mixer.costs(spec.d_model), spec.d_model, norms, spec.meta_tokens
+            layer=layer,
+            mixer=layer.mixer.costs(spec.d_model),
+            ffn=ffn_costs(layer.ffn, spec.d_model),
+            d_model=spec.d_model,
+            norm_params=norms,
+            meta_tokens=spec.meta_tokens,
         )
 
     @property

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.ffns import costs as ffn
 from hybrid_core.stored import COMPUTE_BYTES, StoredWeights
 from hybrid_core.terms import Num, Term, Terms
 from hybrid_core.workload import Workload
@@ -26,7 +25,7 @@ class LayerBytes(NamedTuple):
     def read(self, layer: LayerCosts, tokens: Num) -> Num:
         """What a step over `tokens` tokens reads: of the experts those that are expected to be
         chosen."""
-        return self.every_token + self.experts * ffn.experts_read(layer.layer.ffn, tokens)
+        return self.every_token + self.experts * layer.ffn.experts_read(tokens)
 
 
 class WeightBytes(NamedTuple):
@@ -102,7 +101,7 @@ def _mean(alike: list[LayerBytes]) -> LayerBytes:
 
 
 def _layer(layer: LayerCosts, number: int, rules: Rules, element_bytes: int) -> LayerBytes:
-    sizes = ffn.sizes(layer.layer.ffn, layer.d_model)
+    sizes = layer.ffn.sizes
     experts = float(sizes.n_routed * sizes.expert * element_bytes)
     every = layer.params() * element_bytes - experts
     for part, term in _matrices(layer):
@@ -121,7 +120,7 @@ def _matrices(layer: LayerCosts) -> list[tuple[str, Term]]:
     mixer = [
         (f"{layer.kind.name}.{term.name}", term) for term in _products(layer.mixer.decode_flops(1))
     ]
-    feed_forward = ffn.forward_flops(layer.layer.ffn, layer.d_model, 1)
+    feed_forward = layer.ffn.forward_flops(1)
     return mixer + [(term.name, term) for term in _products(feed_forward)]
 
 

@@ -35,9 +35,8 @@ from pydantic import model_validator
 from hybrid_core.data import PROFILES
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines
+from hybrid_core.evidence import baselines, errata
 from hybrid_core.evidence.quality import mixture
-from hybrid_core.evidence.quality.ablations import MISPRINTED
 from hybrid_core.evidence.quality.coverage import PAPER_CONTEXT
 from hybrid_core.evidence.quality.scaling import SAME_SIZE, active_params
 from hybrid_core.ffns.moe import MoE
@@ -215,19 +214,12 @@ _FAMILY = {
     "table17_inter_position": "inter",
     "table21_intra_position": "intra",
 }
-# Table 13 prints the intra 1:1 row with its counts exchanged.
-_MISPRINTED = MISPRINTED | {(0, 0, 7, 6): (0, 0, 6, 7)}
 _WORDS = {"conc": "concat", "sep": "separate", "1": "joint", "2": "separate", "nan": "none"}
-# Table 20 prints no axes; its equal widths have the figures of this row of Tables 18 and 19.
-_TABLE20: Axes = ("group", "none", "concat", "separate", "joint")
 
 
 def _axes(table: str, row: pd.Series) -> Axes:
-    """The axes of a row of a table of blocks, in a design's words. Table 6 prints no `value`:
-    separate ones."""
-    if table == "table20_dim_ratio":
-        return _TABLE20
-    printed = {"value": "sep"} | row.to_dict()
+    """The axes of a row of a table of blocks, in a design's words."""
+    printed = errata.not_printed(table) | row.to_dict()
     norm, scalar, fusion, out = (
         _WORDS.get(str(printed[axis]), str(printed[axis]))
         for axis in ("norm", "scalar", "fusion", "out")
@@ -243,7 +235,7 @@ def _shape(table: str, row: pd.Series) -> Shape | None:
     if not set(baselines.COUNTS) & set(row.index):
         return None
     printed = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
-    attn, swa, ssm, hyb = _MISPRINTED.get(printed, printed)
+    attn, swa, ssm, hyb = errata.meant_layers(table, printed)
     family = _FAMILY.get(table) or str(row["model"])
     if family == "swa" and not attn:
         family = "window"

@@ -11,6 +11,7 @@ from hybrid_core.data import PROFILES
 from hybrid_core.design import presets
 from hybrid_core.design.sections import SECTIONS
 from hybrid_core.design.spec import ArchSpec
+from hybrid_core.evidence import errata
 from hybrid_core.speed import hardware
 from hybrid_core.speed.roofline import generation_tokens_per_s
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
@@ -73,200 +74,6 @@ COUNTS = ["n_attn", "n_swa", "n_ssm", "n_hyb"]
 # The paper's name for a scale, by d_model (Table 8).
 SCALES = {1024: "100M", 1536: "350M", 2048: "1B", 3072: "3B"}
 TOTALS = {"2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384, "32k": 32768}
-
-# Printed cells that disagree with the paper's own formulas and dimensions: (tables, row, layers in
-# the order of COUNTS, column, why). A row is called by its model, in Table 14 with its scale, in
-# Tables 18 and 19 by its two modules and scale, in Table 20 by scale and widths. No formula is
-# tuned to meet them.
-_1B, _350M, _INTRA_POSITION = "table09_1b", "table10_350m", "table21_intra_position"
-_WINDOW = "exact if each Mamba layer is charged a window's 1.125 MiB, as if it were one"
-_MAMBA_1B = "13 layers of Table 8's dimensions make 0.990B; 0.97 (equal FLOPs), 0.98 (Table 8) and 0.99 are printed"
-_MAMBA_350M = "11 layers of Table 8's dimensions make 0.368B; 0.34, 0.35 and 0.37 are printed"
-_INTRA_1TO1 = "89 printed; the stated block gives 97.8 (98 with its digits swapped)"
-_INTRA_1TO12 = "0.987B computed; 0.98 and 0.99 are printed"
-_TEN_AND_TWO = "printed as 10 + 2 with the figures of 10 + 3, which agree (Table 9, data budget)"
-_SWA_1TO5 = "Table 9 prints 3.8e20 for the same model, which agrees"
-_FULL = "a row that copies Llama's or rounds otherwise: neither values as wide as d_model nor as wide as the keys give this figure"
-_NARROW = "agrees if values are as wide as the keys (d_qk / 4), not expanded to d_model as Appendix D says"
-_KNOWN: list[tuple[tuple[str, ...], str, tuple[int, ...], str, str]] = [
-    *(
-        ((_350M,), "inter", layers, "cache_mib", _WINDOW)
-        for layers in ((6, 0, 6, 0), (3, 0, 8, 0), (2, 0, 9, 0), (1, 0, 10, 0))
-    ),
-    (
-        (_1B,),
-        "intra",
-        (0, 0, 0, 13),
-        "cache_mib",
-        "180 printed; the block stated in Appendix D and Table 15 gives 170.1",
-    ),
-    (
-        (_1B,),
-        "intra",
-        (0, 0, 0, 13),
-        "train_flops",
-        "4.2e20 printed at 60B tokens; the stated block gives 4.10e20",
-    ),
-    ((_1B, _INTRA_POSITION), "intra", (0, 0, 6, 7), "cache_mib", _INTRA_1TO1),
-    *(
-        ((_1B,), "intra", (0, 0, 10, 2), column, _TEN_AND_TWO)
-        for column in ("n_emb_b", "train_flops", "cache_mib")
-    ),
-    (("table13_throughput",), "intra", (0, 0, 10, 2), "n_emb_b", _TEN_AND_TWO),
-    ((_1B,), "intra", (0, 0, 12, 1), "cache_mib", "23 printed; the stated block gives 25.5"),
-    ((_1B, "table13_throughput"), "intra", (0, 0, 12, 1), "n_emb_b", _INTRA_1TO12),
-    (
-        (_350M,),
-        "intra",
-        (0, 0, 0, 11),
-        "n_emb_b",
-        "0.36 printed; widths 896 and 1792 (Table 20) give 0.355",
-    ),
-    (
-        (_350M,),
-        "intra",
-        (0, 0, 0, 11),
-        "train_flops",
-        "1.9e20 printed at 60B tokens, Llama's figure; widths 896 and 1792 give 1.71e20",
-    ),
-    ((_350M,), "intra", (0, 0, 0, 11), "cache_mib", "110 printed; widths 896 and 1792 give 109.48"),
-    ((_350M,), "intra", (0, 0, 8, 3), "n_emb_b", "0.39 printed; the stated block gives 0.36"),
-    (
-        (_1B, "table11_swa_position"),
-        "swa",
-        (8, 8, 0, 0),
-        "train_flops",
-        "3.8e20 printed at 60B tokens; the formula gives 4.05e20",
-    ),
-    (("table11_swa_position",), "swa", (3, 13, 0, 0), "train_flops", _SWA_1TO5),
-    (
-        (_1B,),
-        "inter",
-        (3, 0, 10, 0),
-        "train_flops",
-        "3.6e20 printed at 60B tokens; the formula gives 3.66e20",
-    ),
-    ((_1B, "table08_configs"), "mamba", (0, 0, 13, 0), "n_emb_b", _MAMBA_1B),
-    ((_350M,), "mamba", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
-    (("table17_inter_position",), "350M", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
-    (
-        ("table12_long_context",),
-        "llama",
-        (16, 0, 0, 0),
-        "train_flops",
-        "4.5e20 printed; 60B tokens cost 5.4e20 at 16K and 7.4e20 at 32K",
-    ),
-    (
-        ("table12_long_context",),
-        "swa",
-        (3, 13, 0, 0),
-        "cache_mib",
-        "110 printed at 16K; the formula gives 110.6",
-    ),
-    (
-        ("table08_configs",),
-        "llama",
-        (28, 0, 0, 0),
-        "n_emb_b",
-        "2.78 printed here and 2.82 in Table 14; 2.775 computed",
-    ),
-    (
-        ("table08_configs",),
-        "mamba",
-        (0, 0, 21, 0),
-        "n_emb_b",
-        "2.80 printed here, 2.81 in Table 14; 2.811 computed",
-    ),
-    (
-        ("table14_15_scaling",),
-        "llama 3B",
-        (28, 0, 0, 0),
-        "n_emb_b",
-        "2.82 printed here and 2.78 in Table 8; 2.775 computed",
-    ),
-    (("table14_15_scaling",), "mamba 350M", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
-    (
-        ("table14_15_scaling",),
-        "mamba 100M",
-        (0, 0, 6, 0),
-        "train_flops",
-        "Mamba's tokens are 8 to 13 % below what its FLOPs formula gives",
-    ),
-    *(
-        (
-            ("table14_15_scaling",),
-            "inter 100M",
-            (5, 0, 1, 0),
-            column,
-            "printed as 5 + 1; parameters and tokens fit 1 + 5",
-        )
-        for column in ("n_emb_b", "train_flops")
-    ),
-    (
-        ("table18_19_intra_variants",),
-        "M/M 1B",
-        (0, 0, 0, 0),
-        "n_emb_b",
-        "0.99 printed; 0.996 computed, with B and C for either branch",
-    ),
-    (
-        ("table18_19_intra_variants",),
-        "T/M 350M",
-        (0, 0, 0, 11),
-        "n_emb_b",
-        "0.36 printed; widths 896 and 1792 give 0.355",
-    ),
-    (("table20_dim_ratio",), "350M 0/1536", (0, 0, 11, 0), "n_emb_b", _MAMBA_350M),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 13), "cache_mib", _NARROW)
-        for row in ("1B 1792/1024", "1B 128/1408")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 11), "cache_mib", _NARROW)
-        for row in ("350M 512/1024", "350M 128/1152")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 13), "cache_mib", _FULL)
-        for row in ("1B 1152/1152", "1B 512/1280")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 11), "cache_mib", _FULL)
-        for row in ("350M 1408/768", "350M 896/896")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 13), "train_flops", _FULL)
-        for row in ("1B 1792/1024", "1B 1152/1152", "1B 512/1280", "1B 128/1408")
-    ),
-    *(
-        (("table20_dim_ratio",), row, (0, 0, 0, 11), "train_flops", _FULL)
-        for row in ("350M 1408/768", "350M 896/896", "350M 512/1024", "350M 128/1152")
-    ),
-    (
-        ("table20_dim_ratio",),
-        "1B 128/1408",
-        (0, 0, 0, 13),
-        "n_emb_b",
-        "0.95 printed; 0.959 with values as wide as d_model, 0.896 narrow",
-    ),
-    (
-        ("table20_dim_ratio",),
-        "350M 1408/768",
-        (0, 0, 0, 11),
-        "n_emb_b",
-        "0.352 computed with values as wide as d_model; 0.36 printed",
-    ),
-    (
-        ("table20_dim_ratio",),
-        "350M 896/896",
-        (0, 0, 0, 11),
-        "n_emb_b",
-        "0.36 printed; widths 896 and 1792 give 0.355",
-    ),
-]
-# (table, row, layers, column) -> why
-CONTRADICTIONS = {
-    (name, row, layers, column): why for names, row, layers, column, why in _KNOWN for name in names
-}
 
 
 @cache
@@ -376,14 +183,6 @@ def nearest(spec: ArchSpec, n: int = 5) -> pd.DataFrame:
     )
 
 
-# Table 13 prints two intra rows with other counts than Table 9; they are matched by what they are
-# (1:1 and 1:3).
-_PRINTED_IN_TABLE_13: dict[tuple[int, ...], tuple[int, ...]] = {
-    (0, 0, 6, 7): (0, 0, 7, 6),
-    (0, 0, 10, 3): (0, 0, 10, 2),
-}
-
-
 class Throughput(NamedTuple):
     """A row of Table 13 for one design: total lengths, tokens/s, and its source."""
 
@@ -396,8 +195,10 @@ def throughput_of(layer_counts: tuple[int, ...]) -> Throughput | None:
     """Table 13's row for these counts (in the order of COUNTS) of the paper's 1B layers, or
     None."""
     frame = table("table13_throughput")
-    wanted = _PRINTED_IN_TABLE_13.get(layer_counts, layer_counts)
-    rows = frame[(frame[COUNTS] == list(wanted)).all(axis=1)]
+    meant = [
+        errata.meant_layers("table13_throughput", tuple(row)) for row in frame[COUNTS].to_numpy()
+    ]
+    rows = frame[[layers == layer_counts for layers in meant]]
     if rows.empty:
         return None
     row = rows.iloc[0]

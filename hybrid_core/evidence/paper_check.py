@@ -4,7 +4,7 @@ precision.
 A row becomes the design that it describes; a cell agrees when the computed figure rounds to the
 print. A row's tokens are themselves rounded to a billion, so a FLOPs cell agrees if any token count
 within half a billion does (the data budget is exactly 60B). What does not agree must be in
-`baselines.CONTRADICTIONS`, which says why; nothing is tuned to fit."""
+profiles/paper/contradictions.csv, which says why; nothing is tuned to fit."""
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -16,7 +16,7 @@ from hybrid_core.costs.model import ModelCosts, model_costs
 from hybrid_core.data import PROFILES
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines
+from hybrid_core.evidence import baselines, errata
 from hybrid_core.workload import Workload
 
 Row = dict[str, str]
@@ -33,12 +33,12 @@ class Cell(NamedTuple):
     printed: str
     computed: float
     agrees: bool
-    contradiction: tuple[str, str, tuple[int, ...], str] | None
+    contradiction: errata.CellKey | None
 
     @property
     def reason(self) -> str | None:
         """Why print and formula differ, where that is known."""
-        return baselines.CONTRADICTIONS[self.contradiction] if self.contradiction else None
+        return errata.reasons()[self.contradiction] if self.contradiction else None
 
 
 def check(name: str) -> list[Cell]:
@@ -69,7 +69,7 @@ def _row_cells(name: str, row: Row) -> Iterator[Cell]:
             continue
         agrees = any(rounds_to(value, row[column]) for value in candidates)
         key = (name, label, counts, column)
-        known = key if not agrees and key in baselines.CONTRADICTIONS else None
+        known = key if not agrees and key in errata.reasons() else None
         yield Cell(
             name,
             f"{label} {'+'.join(str(n) for n in counts if n)}",
@@ -165,7 +165,7 @@ ROW_DESIGNS: dict[str, Callable[[Row], ArchSpec | None]] = {
 
 
 def _label(name: str, row: Row) -> str:
-    """What a row is called in CONTRADICTIONS: its model, or what tells it apart where no model is
+    """What a row is called in the list of contradictions: its model, or what tells it apart where no model is
     printed."""
     if name == "table20_dim_ratio":
         return f"{row['scale']} {row['dim_transformer']}/{row['dim_mamba']}"

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, ClassVar
 
-from hybrid_core.ffns import costs as ffn
+from hybrid_core.ffns.base import FfnCosts
 from hybrid_core.ffns.registry import Ffn
 from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.mixers.attention import AttentionCosts, AttentionMixer, RopeScaling
@@ -55,6 +55,10 @@ class SharedBlockCosts:
         return self.spec.attention.costs(self.d_model)
 
     @cached_property
+    def ffn(self) -> FfnCosts:
+        return self.spec.ffn.costs(self.d_model)
+
+    @cached_property
     def ssm(self) -> MixerCosts:
         return self.spec.ssm.costs(self.d_model)
 
@@ -64,7 +68,7 @@ class SharedBlockCosts:
         s = self.spec
         block = (
             sum(self.attention.params().values())
-            + ffn.params(s.ffn, self.d_model)
+            + self.ffn.params()
             + self.attention.d_in
             + self.d_model
         )
@@ -102,7 +106,7 @@ class SharedBlockCosts:
         )
 
     def _flops(self, tokens: Num, attention: Terms, ssm: Terms) -> Terms:
-        block = attention + ffn.forward_flops(self.spec.ffn, self.d_model, tokens)
+        block = attention + self.ffn.forward_flops(tokens)
         ends = self._adapter_ends
         adapters = [product("adapters", tokens, self.spec.adapter_rank, ends)] if ends else []
         joined = product("linear", tokens, self.d_model, self.d_model)
@@ -131,6 +135,6 @@ class SharedBlockCosts:
         rows = seq_len * width
         return rows * self.attention.d_in + widest(
             rows * self.attention.d_in + self.attention.workspace(seq_len, workload),
-            rows * 2 * self.d_model + ffn.workspace(self.spec.ffn, self.d_model, seq_len, width),
+            rows * 2 * self.d_model + self.ffn.workspace(seq_len, width),
             rows * 2 * self.d_model + self.ssm.workspace(seq_len, workload),
         )

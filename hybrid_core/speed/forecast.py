@@ -7,7 +7,6 @@ operations that the modules use."""
 import numpy as np
 
 from hybrid_core.costs.model import LayerCosts, ModelCosts
-from hybrid_core.ffns import costs as ffn
 from hybrid_core.speed.hardware import Rates
 from hybrid_core.terms import Num, of_work
 from hybrid_core.workload import Workload
@@ -49,9 +48,7 @@ def _layer_prefill_s(layer: LayerCosts, workload: Workload, rates: Rates, prompt
     # its norm and the branch's output.
     stream = width * prompt * layer.d_model
     moved = (
-        layer.mixer.workspace(prompt, workload)
-        + ffn.workspace(layer.layer.ffn, layer.d_model, prompt, width)
-        + 6 * stream
+        layer.mixer.workspace(prompt, workload) + layer.ffn.workspace(prompt, width) + 6 * stream
     )
     elementwise_s = batch * 2 * moved / rates.elementwise_bytes_per_s
     return (
@@ -66,8 +63,8 @@ def _weights_s(layer: LayerCosts, rows: Num, rates: Rates) -> Num:
     """All products with weights. A mixture's experts share the rows: each weight that is read
     serves fewer of them."""
     mixer = of_work(layer.mixer.decode_flops(1), "product") / 2
-    read = ffn.params_read(layer.layer.ffn, layer.d_model, rows)
-    used = rows * ffn.active_params(layer.layer.ffn, layer.d_model)
+    read = layer.ffn.params_read(rows)
+    used = rows * layer.ffn.active_params()
     feed_forward_s = _linear_s(read, used / read, rates) if layer.layer.ffn else 0.0
     return _linear_s(mixer, rows, rates) + feed_forward_s
 

@@ -12,7 +12,6 @@ from hybrid_core.costs.memory import memory, one_shot_activations, refusal
 from hybrid_core.costs.model import fit_depth, model_costs, same_size_llama
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.ffns import costs as ffn
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import spec_from_config
@@ -330,7 +329,7 @@ def test_parameters_read_by_a_step_are_the_mean_over_all_choices_of_experts(
     spec = MoE(n_routed=n, top_k=k, n_shared=1, d_expert=7)
     choices = list(itertools.product(itertools.combinations(range(n), k), repeat=tokens))
     chosen = sum(len(set().union(*choice)) for choice in choices) / len(choices)
-    assert ffn.params_read(spec, 5, tokens) == pytest.approx(
+    assert spec.costs(5).params_read(tokens) == pytest.approx(
         5 * n + (1 + chosen) * 3 * 5 * 7, rel=1e-12
     )
 

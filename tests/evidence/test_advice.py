@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from hybrid_core.cli.main import main
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import advice, baselines
+from hybrid_core.evidence import advice, baselines, errata
 from hybrid_core.evidence.advice import Evidence, Facts, Rule, Span, advise, meets, rules, scenario
 from tests.designs import valid_designs
 
@@ -84,7 +84,7 @@ def test_every_figure_in_the_text_is_in_the_evidence(rule: Rule) -> None:
     ("rule", "item"), EVIDENCE, ids=[f"{rule}-{i}" for i, (rule, _) in enumerate(EVIDENCE)]
 )
 def test_no_cell_is_quoted_that_the_paper_itself_contradicts(rule: str, item: Evidence) -> None:
-    known = {(table, layers, column) for table, _, layers, column in baselines.CONTRADICTIONS}
+    known = {(table, layers, column) for table, _, layers, column in errata.reasons()}
     for found in item.found():
         for column in item.cells:
             layers = tuple(int(found.iloc[0].get(kind, 0)) for kind in baselines.COUNTS)

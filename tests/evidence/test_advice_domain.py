@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines
+from hybrid_core.evidence import baselines, errata
 from hybrid_core.evidence.advice import (
     SCENARIOS,
     Evidence,
@@ -31,7 +31,6 @@ from hybrid_core.mixers.mamba1 import Mamba1Mixer
 RULES = {rule.id: rule for rule in rules()}
 LETTERS = {"swa": ("A", "S"), "inter": ("A", "M"), "intra": ("H", "M")}
 AXES = ("norm", "scalar", "fusion", "value", "out")
-MISPRINTED = {(10, 2): (10, 3), (7, 6): (6, 7)}  # Tables 9 and 13: by their figures 1:3 and 1:1
 
 
 class Printed(NamedTuple):
@@ -74,11 +73,10 @@ def mixtures() -> Iterator[Printed]:
 def mixed_share(name: str, row: pd.Series) -> float:
     """The share of expensive blocks; 5 + 1 of inter at 100M is 1 + 5 by its parameters and
     tokens."""
-    attn, swa, ssm, hyb = (int(row.get(column, 0)) for column in baselines.COUNTS)
+    printed = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
+    attn, swa, ssm, hyb = errata.meant_layers(name, printed)
     if row["model"] == "inter" and row.get("scale") == "100M":
         attn, ssm = ssm, attn
-    if row["model"] == "intra" and (ssm, hyb) in MISPRINTED:
-        ssm, hyb = MISPRINTED[ssm, hyb]
     return (attn + hyb) / (attn + swa + ssm + hyb)
 
 

@@ -1,5 +1,5 @@
 """The paper's cells, recomputed in its own convention and compared as printed. What cannot agree is
-listed in baselines.CONTRADICTIONS."""
+listed in profiles/paper/contradictions.csv."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ import pytest
 
 from hybrid_core.costs.model import ModelCosts, model_costs
 from hybrid_core.design import presets
-from hybrid_core.evidence import baselines, paper_check
+from hybrid_core.evidence import baselines, errata, paper_check
 from tests.designs import PaperRow, paper_rows
 
 ROWS = paper_rows()
@@ -49,7 +49,7 @@ def disagreements(row: PaperRow) -> set[tuple[str, str, tuple[int, ...], str]]:
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_parameters_flops_and_cache_are_the_printed_ones(row: PaperRow) -> None:
-    assert disagreements(row) <= set(baselines.CONTRADICTIONS)
+    assert disagreements(row) <= set(errata.reasons())
 
 
 @pytest.mark.parametrize("name", paper_check.ROW_DESIGNS)
@@ -66,7 +66,7 @@ def test_every_listed_contradiction_is_one() -> None:
         for cell in cells
         if (reason := cell.contradiction)
     }
-    assert used == set(baselines.CONTRADICTIONS)
+    assert used == set(errata.reasons())
 
 
 @pytest.mark.parametrize(

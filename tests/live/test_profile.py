@@ -59,7 +59,9 @@ def no_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
         "fp32_times": 1.0,
     }
     monkeypatch.setattr(Calibration, "peak_and_bandwidth", lambda self: rates)
-    monkeypatch.setattr(profiling, "trace", lambda spec, seq_len: {})
+    counts = {"fvcore": 1, "torch": 1, "exact": 1}
+    traced = {"forward": counts, "decode": counts}
+    monkeypatch.setattr(profiling, "trace", lambda spec, seq_len: traced)
 
 
 def profiled(

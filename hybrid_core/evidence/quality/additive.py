@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from hybrid_core.evidence import baselines
-from hybrid_core.evidence.quality.ablations import MISPRINTED
+from hybrid_core.evidence import baselines, errata
 from hybrid_core.evidence.quality.coverage import paper_designs
 from hybrid_core.evidence.quality.mixture import Mixture, mixture
 from hybrid_core.evidence.quality.placed import nearest_ratio
@@ -43,7 +42,7 @@ def design_rows() -> pd.DataFrame:
     """The trained designs that the estimate rests on, each once: Tables 4, 9, 10, 11, 17 and 21,
     with their pattern of layers.
 
-    Left out: windows alone (one row), and Table 17's 350M row {6}, which repeats an intra row.
+    Left out: windows alone (one row), and the row that prints another's losses (errata).
     Table 4 is at 60B tokens, as its dense rows show."""
     rows = [*_printed_by_counts(), *_printed_by_position()]
     frame = pd.DataFrame(
@@ -72,7 +71,7 @@ def _printed_by_counts() -> Iterator[Row]:
     for name in ("table09_1b", "table10_350m", "table04_moe"):
         for row in baselines.table(name).to_dict("records"):
             counts = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
-            pattern = patterns[row["scale"], MISPRINTED.get(counts, counts)]
+            pattern = patterns[row["scale"], errata.meant_layers(name, counts)]
             experts, tokens = (
                 isinstance(row.get("experts"), str),
                 row.get("tokens_b", PAPER_TOKENS / 1e9) * 1e9,
@@ -94,10 +93,8 @@ def _printed_by_position() -> Iterator[Row]:
     """Rows printed with the indices of their expensive blocks."""
     for name, (column, expensive, cheap) in _POSITIONS.items():
         for row in baselines.table(name).to_dict("records"):
-            repeated = (
-                name == "table17_inter_position" and row["scale"] == "350M" and row[column] == "6"
-            )
-            if repeated or row.get("ratio") in ("1:0", "0:1"):
+            void = errata.has_no_loss(name, row.get("scale", "1B"), column, row[column])
+            if void or row.get("ratio") in ("1:0", "0:1"):
                 continue
             n_layers = sum(int(row.get(count, 0)) for count in baselines.COUNTS)
             chosen = indices(row[column], n_layers)

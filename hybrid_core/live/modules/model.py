@@ -11,16 +11,13 @@ from torch import Tensor, nn
 from hybrid_core.design.built import require_built
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.design.stack import Layer, key_value_heads
-from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.registry import AnyFfn
-from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.live.modules.attention import Attention, Seen
 from hybrid_core.live.modules.cache import TORCH_DTYPES, Cache, CacheDtypes, Position
-from hybrid_core.live.modules.ffn import GatedFFN, PlainFFN
 from hybrid_core.live.modules.intra import IntraHybrid
-from hybrid_core.live.modules.moe import MixtureOfExperts
 from hybrid_core.live.modules.norm import RMSNorm
 from hybrid_core.live.modules.shared_block import SharedBlock
+from hybrid_core.loading import load
 from hybrid_core.mixers.none import NoMixer
 from hybrid_core.mixers.registry import kind_of
 
@@ -29,9 +26,8 @@ INIT_STD = 0.02
 
 def feed_forward(ffn: AnyFfn, d_model: int) -> nn.Module:
     """The module of a feed-forward."""
-    if isinstance(ffn, MoE):
-        return MixtureOfExperts(ffn, d_model)
-    return GatedFFN(ffn, d_model) if isinstance(ffn, SwiGLU) else PlainFFN(ffn, d_model)
+    module: nn.Module = load(ffn.entry.module)(ffn, d_model)
+    return module
 
 
 class Block(nn.Module):

@@ -1,0 +1,114 @@
+"""Where the paper does not agree with itself: cells that its own formulas do not give, and
+misprints.
+
+Both are data with a line per cell: what is printed, what is right, the reason, and its source
+(profiles/paper/contradictions.csv and misprints.csv). A contradiction explains a difference and
+corrects nothing. A misprint says how a row is to be read.
+"""
+
+import csv
+from functools import cache
+from typing import NamedTuple
+
+from hybrid_core.data import PROFILES
+
+Layers = tuple[int, ...]  # attention, window, Mamba and intra-hybrid layers
+CellKey = tuple[str, str, Layers, str]  # table, row, layers, column
+
+
+class Contradiction(NamedTuple):
+    """A printed figure that the paper's own formulas and dimensions do not give.
+
+    `row`: the model; in Table 14 with its scale, in Tables 18 and 19 the two modules and the scale,
+    in Table 20 the scale and the widths. `computed`: one digit more than is printed."""
+
+    table: str
+    row: str
+    layers: Layers
+    column: str
+    printed: str
+    computed: str
+    reason: str
+    source: str
+
+    @property
+    def key(self) -> CellKey:
+        """The cell; rows that repeat a cell share it."""
+        return self.table, self.row, self.layers, self.column
+
+
+class Misprint(NamedTuple):
+    """A cell that is to be read otherwise. `printed` is empty where nothing is printed, `right`
+    where nothing is known. Layers are written as `0+0+10+2`."""
+
+    table: str
+    scale: str
+    column: str
+    printed: str
+    right: str
+    reason: str
+    source: str
+
+
+def _lines(name: str) -> list[dict[str, str]]:
+    text = (PROFILES / "paper" / f"{name}.csv").read_text("utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+@cache
+def contradictions() -> tuple[Contradiction, ...]:
+    """Every listed contradiction, in the order of the tables."""
+    found = []
+    for line in _lines("contradictions"):
+        layers = tuple(int(line.pop(kind)) for kind in ("n_attn", "n_swa", "n_ssm", "n_hyb"))
+        found.append(Contradiction(layers=layers, **line))
+    return tuple(found)
+
+
+@cache
+def reasons() -> dict[CellKey, str]:
+    """Why a cell differs from the formula, by cell."""
+    return {known.key: known.reason for known in contradictions()}
+
+
+@cache
+def misprints() -> tuple[Misprint, ...]:
+    """Every listed misprint, in the order of the tables."""
+    return tuple(Misprint(**line) for line in _lines("misprints"))
+
+
+@cache
+def _meant_layers() -> dict[tuple[str, Layers], Layers]:
+    found = {}
+    for known in misprints():
+        if known.column == "layers":
+            printed, right = _layers(known.printed), _layers(known.right)
+            found[known.table, printed] = right
+    return found
+
+
+def _layers(written: str) -> Layers:
+    return tuple(int(count) for count in written.split("+"))
+
+
+def meant_layers(table: str, printed: Layers) -> Layers:
+    """The layers that a row means: those printed, unless they are a misprint."""
+    return _meant_layers().get((table, printed), printed)
+
+
+@cache
+def has_no_loss(table: str, scale: str, column: str, printed: str) -> bool:
+    """Whether a row, told by one of its cells, prints the losses of another design, so that its own
+    are not known."""
+    void = [known for known in misprints() if known.printed and not known.right]
+    return (table, scale, column, printed) in [known[:4] for known in void]
+
+
+@cache
+def not_printed(table: str) -> dict[str, str]:
+    """Columns that a table does not print and what they hold in all of its rows."""
+    return {
+        known.column: known.right
+        for known in misprints()
+        if known.table == table and not known.printed
+    }
