@@ -10,7 +10,7 @@ from hybrid_core.report import figures, units
 from hybrid_core.report.energy import energy_lines, how_measured
 from hybrid_core.report.text import in_chunks, kept_in, slow_dtype
 from hybrid_core.runs import Run
-from hybrid_core.speed.summary import layers
+from hybrid_core.speed.cost import layers
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
 from pages.parts import chart, design, jobs, layout, work
 
@@ -148,7 +148,7 @@ def layer_table(run: Run) -> None:
     st.markdown("**Per layer** (exact, 8,192 tokens)")
     workload = ProfileOptions.make(**run.options).workload(8192)
     rows = layers(run.spec, workload.of(run.spec))
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([row.model_dump() for row in rows])
     frame["cache_bytes"] /= 2**20
     frame["flops"] /= 1e9
     frame["params"] /= 1e6

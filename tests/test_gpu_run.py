@@ -17,7 +17,7 @@ from hybrid_core.design import presets
 from hybrid_core.interop import published
 from hybrid_core.live.profiling.device import resolve
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import cost
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from tests.app_environment import ROOT, required
@@ -320,8 +320,8 @@ def test_a_run_becomes_a_device_that_hardware_reads_and_the_rows_beside_it(
     monkeypatch.setattr(hardware, "PROFILES", tmp_path)
     hardware.catalogue.cache_clear()
     assert hardware.get(device.key) == device and hardware.get("h100_sxm").rates is None
-    predicted = summary(presets.get("llama-1b").spec, Workload(), device)["predicted"]
-    assert "calibrated rates of NVIDIA H100 80GB HBM3" in json.dumps(predicted)
+    predicted = cost(presets.get("llama-1b").spec, Workload(), device).predicted
+    assert "calibrated rates of NVIDIA H100 80GB HBM3" in predicted.basis
     monkeypatch.undo()
     hardware.catalogue.cache_clear()
 

@@ -5,7 +5,7 @@ Weights as they are stored, the cache of the whole batch, and the activations of
 prefill have to fit the share of the memory that a serving engine uses: with the cache as it is, and
 with the cache in the engine's equal pages."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from hybrid_core.costs.engine import MEMORY_SHARE, EngineView, Fit, engine_view
 from hybrid_core.costs.memory import Memory, Refusal, memory, narrower_weights
@@ -36,6 +36,16 @@ class Verdict(NamedTuple):
     paged_refusal: Refusal | None
 
     @property
+    def fits(self) -> bool:
+        """Whether it fits with the cache as it is."""
+        return self.refusal is None
+
+    @property
+    def fits_engine(self) -> bool:
+        """Whether it fits with the cache in pages, too."""
+        return self.fits and self.paged_refusal is None
+
+    @property
     def problem(self) -> str | None:
         """One line where it does not fit, or fits only without pages."""
         used = f"({MEMORY_SHARE:.0%} of its memory, what an engine uses)"
@@ -44,20 +54,6 @@ class Verdict(NamedTuple):
         if self.paged_refusal:
             return f"fits {self.device}, but not in the equal pages of vLLM: {self.paged_refusal} {used}"
         return None
-
-    def record(self) -> dict[str, Any]:
-        """JSON-ready. `engine`: the cache in pages."""
-        parts = {key: int(value) for key, value in self.used._asdict().items()}
-        verdicts = {
-            "fits": self.refusal is None,
-            "fits_engine": self.refusal is None and self.paged_refusal is None,
-        }
-        return (
-            parts
-            | {"engine": self.paged_bytes, "usable": self.usable_bytes}
-            | verdicts
-            | {"problem": self.problem}
-        )
 
 
 def fit(

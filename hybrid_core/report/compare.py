@@ -14,8 +14,8 @@ from hybrid_core.report.figures import Named, label
 from hybrid_core.report.retrieval import reach, scores_of
 from hybrid_core.report.text import fits_words
 from hybrid_core.runs.store import Run
+from hybrid_core.speed.cost import cost
 from hybrid_core.speed.hardware import Hardware
-from hybrid_core.speed.summary import summary
 from hybrid_core.workload import Workload
 
 
@@ -94,23 +94,19 @@ def facts(run: Run) -> dict[str, str]:
 def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str, str]:
     """Every comparable figure of a design: what it is, and what it costs in a workload, each name
     ending in its convention."""
-    costs = summary(spec, workload, hardware)
+    costs = cost(spec, workload, hardware)
     at, predicted = units.length(workload.context_len), f"(predicted ceiling, {hardware.name})"
     found = {"layers": spec.pattern} | {
-        "parameters without embedding (exact)": units.count(costs["params"]["non_embedding"]),
-        "parameters in all (exact)": units.count(costs["params"]["total"]),
-        f"training FLOPs per token at {at} (paper)": units.flops(
-            costs["train_flops"]["paper"]["per_token"]
-        ),
-        f"decode FLOPs per token at {at} (exact)": units.flops(costs["decode_flops_per_token"]),
-        f"cache of a sequence at {at} (exact)": units.n_bytes(costs["cache_bytes"]["exact"]),
-        f"memory, batch {workload.batch_size} (exact)": units.n_bytes(
-            costs["memory_bytes"]["total"]
-        ),
-        f"fits {hardware.name} (exact)": fits_words(costs["fit"]),
-        f"prefill {predicted}": units.rate(costs["predicted"]["prefill_tokens_per_s"]),
+        "parameters without embedding (exact)": units.count(costs.params.non_embedding),
+        "parameters in all (exact)": units.count(costs.params.total),
+        f"training FLOPs per token at {at} (paper)": units.flops(costs.train_flops.paper.per_token),
+        f"decode FLOPs per token at {at} (exact)": units.flops(costs.decode_flops_per_token),
+        f"cache of a sequence at {at} (exact)": units.n_bytes(costs.cache_bytes.exact),
+        f"memory, batch {workload.batch_size} (exact)": units.n_bytes(costs.memory_bytes.total),
+        f"fits {hardware.name} (exact)": fits_words(costs.fit.fits, costs.fit.fits_engine),
+        f"prefill {predicted}": units.rate(costs.predicted.prefill_tokens_per_s),
         f"decode, batch {workload.batch_size} {predicted}": units.rate(
-            costs["predicted"]["decode_tokens_per_s"]
+            costs.predicted.decode_tokens_per_s
         ),
         "generation by the paper's code": baselines.generated(spec, workload.context_len)
         or "not measured",

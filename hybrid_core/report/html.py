@@ -26,7 +26,7 @@ from hybrid_core.report.text import in_chunks, kept_in, slow_dtype
 from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.store import Run
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import Cost, FitVerdict, cost
 from hybrid_core.workload import Workload
 
 _TEMPLATES = Environment(
@@ -59,7 +59,7 @@ def report(runs: Sequence[Run], home: str = HOME) -> str:
     """The file's text. Everything that came from a user is escaped; plotly's script stands inside
     the file; links lead to `home`."""
     workload = Workload()
-    costs = {run.id: summary(run.spec, workload, hardware.get(REFERENCE)) for run in runs}
+    costs = {run.id: cost(run.spec, workload, hardware.get(REFERENCE)) for run in runs}
     measured = [run for run in runs if "generation" in run.parts]
     charts = [figures.generation(measured), figures.live_cache(measured)] if measured else []
     charts += figures.retrieval_charts(runs)
@@ -138,20 +138,20 @@ def design_report(view: link.View, home: str = HOME) -> str:
 def _in_short(spec: ArchSpec, workload: Workload, device: hardware.Hardware) -> list[str]:
     """What should be known of a design on a device: what it is, whether it fits, how fast it could
     be."""
-    costs = summary(spec, workload, device)
+    costs = cost(spec, workload, device)
     return [
         *about(spec, costs),
-        _verdict(costs["fit"], device.name),
+        _verdict(costs.fit, device.name),
         *_speed(spec, workload, device, costs),
     ]
 
 
-def _verdict(verdict: dict[str, Any], device: str) -> str:
+def _verdict(verdict: FitVerdict, device: str) -> str:
     """Whether a design fits, in a sentence."""
-    if problem := verdict["problem"]:
+    if problem := verdict.problem:
         return f"{problem[:1].upper()}{problem[1:]}."
-    used = sum(verdict[part] for part in ("weights", "cache", "activations"))
-    usable = units.n_bytes(verdict["usable"])
+    used = verdict.weights + verdict.cache + verdict.activations
+    usable = units.n_bytes(verdict.usable)
     return f"Fits {device}: {units.n_bytes(used)} of weights, cache and one chunk's activations, of {usable} that an engine uses (exact)."
 
 
@@ -165,11 +165,9 @@ def _use(workload: Workload, device: hardware.Hardware) -> str:
     return f"{asked}, weights {weights}, cache {workload.kv_cache_dtype}, scan state {state}, on {device.name}. Nothing was measured."
 
 
-def _speed(
-    spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs: dict[str, Any]
-) -> list[str]:
+def _speed(spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs: Cost) -> list[str]:
     """How fast a design could decode on a device, and how fast the paper's code did."""
-    rate = units.rate(costs["predicted"]["decode_tokens_per_s"] / workload.batch_size)
+    rate = units.rate(costs.predicted.decode_tokens_per_s / workload.batch_size)
     said = [
         f"Decodes at most {rate} a sequence on {device.name} (predicted ceiling, batch {workload.batch_size})."
     ]
@@ -188,10 +186,10 @@ def _frame() -> dict[str, str]:
     }
 
 
-def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
+def in_short(run: Run, costs: Cost) -> list[str]:
     """What a colleague should know of a run after half a minute, a sentence each with its
     convention."""
-    said = about(run.spec, cost)
+    said = about(run.spec, costs)
     if rows := run.parts.get("generation", {}).get("rows"):
         row = rows[-1]
         said.append(
@@ -201,20 +199,21 @@ def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
     return said
 
 
-def about(spec: ArchSpec, cost: dict[str, Any]) -> list[str]:
+def about(spec: ArchSpec, costs: Cost) -> list[str]:
     """What should be known of a design: its layers, its cache beside a Llama's, its loss."""
     kinds = Counter(kind_of(layer.mixer).label for layer in spec.stack)
     made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
     said = [
-        f"{made} layers, {units.count(cost['params']['non_embedding'])} parameters without embedding (exact)."
+        f"{made} layers, {units.count(costs.params.non_embedding)} parameters without embedding (exact)."
     ]
     if spec.attention:
-        context = cost["workload"]["context_len"]
-        kept = {key: cost["workload"][key] for key in ("kv_cache_dtype", "state_dtype")}
+        context = costs.workload.context_len
+        work = costs.workload
+        kept = {"kv_cache_dtype": work.kv_cache_dtype, "state_dtype": work.state_dtype}
         base = int(
             model_costs(same_size_llama(spec)).cache_bytes(context, "exact", Workload.make(**kept))
         )
-        own = cost["cache_bytes"]["exact"]
+        own = costs.cache_bytes.exact
         said.append(
             f"At {units.length(context)} a sequence keeps {units.n_bytes(own)} of cache, "
             f"{100 * (own / base - 1):+.0f} % beside a Llama of the same size (exact)."

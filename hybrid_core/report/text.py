@@ -84,7 +84,7 @@ def cost_table(record: dict[str, Any]) -> str:
         ("memory: total", units.n_bytes(memory["total"]), "exact"),
         (
             f"fits {record['hardware']}",
-            fits_words(record["fit"]),
+            fits_words(record["fit"]["fits"], record["fit"]["fits_engine"]),
             f"exact: {units.n_bytes(record['fit']['usable'])} of its memory are used",
         ),
         (
@@ -109,11 +109,11 @@ def _absorbed(record: dict[str, Any]) -> str:
     )
 
 
-def fits_words(verdict: dict[str, Any]) -> str:
+def fits_words(fits: bool, fits_engine: bool) -> str:
     """The verdict of costs/fit.py in a word or two."""
-    if not verdict["fits"]:
+    if not fits:
         return "no"
-    return "yes" if verdict["fits_engine"] else "not in vLLM's pages"
+    return "yes" if fits_engine else "not in vLLM's pages"
 
 
 def _blocks(engine: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from typing import Any
 
 from hybrid_core.report import units
+from hybrid_core.speed.cost import Cost
 from pages.parts import browser
 
 _numbers = browser.component("numbers")
@@ -63,17 +64,17 @@ KEY_NUMBERS = (
 )
 
 
-def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str) -> None:
-    """One card a number; `now` and `before` are cost summaries, `against` is the reference's name,
+def draw(now: Cost, before: Cost, against: str, device: str) -> None:
+    """One card a number; `now` and `before` are costs, `against` is the reference's name,
     `device` the accelerator's."""
     words = {
-        "active": units.count(now["params"]["active"]),
-        "paper": units.n_bytes(now["cache_bytes"]["paper"]),
-        "batch": now["workload"]["batch_size"],
-        "at": units.length(now["workload"]["context_len"]),
-        "basis": now["predicted"]["basis"],
-        "stored": now["workload"]["weight_dtype"],
-        "chunk": f"{now['workload']['max_batched_tokens']:,}",
+        "active": units.count(now.params.active),
+        "paper": units.n_bytes(now.cache_bytes.paper),
+        "batch": now.workload.batch_size,
+        "at": units.length(now.workload.context_len),
+        "basis": now.predicted.basis,
+        "stored": now.workload.weight_dtype,
+        "chunk": f"{now.workload.max_batched_tokens:,}",
     }
     cards = []
     for label, path, unit, says, better in KEY_NUMBERS:
@@ -100,8 +101,9 @@ def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str)
     _numbers(key="numbers", data={"cards": cards, "use": use})
 
 
-def at(record: dict[str, Any], path: tuple[str, ...]) -> float:
-    """A number deep in a summary."""
+def at(costs: Cost, path: tuple[str, ...]) -> float:
+    """A number deep in a design's costs."""
+    found: Any = costs
     for key in path:
-        record = record[key]
-    return float(record)
+        found = getattr(found, key)
+    return float(found)

@@ -21,9 +21,9 @@ from hybrid_core.live.modules.rope import Rope
 from hybrid_core.live.profiling.live_memory import LiveTensors
 from hybrid_core.live.profiling.trace import trace
 from hybrid_core.mixers import mamba1, mamba2
+from hybrid_core.speed.cost import cost
 from hybrid_core.speed.hardware import Hardware, PeakFlops, catalogue
 from hybrid_core.speed.roofline import generation_tokens_per_s, predict
-from hybrid_core.speed.summary import summary
 from hybrid_core.terms import of_work
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
@@ -497,8 +497,10 @@ def test_cost_says_how_latent_attention_is_counted() -> None:
     }
     spec = design("A", mixers={"L": latent}, layers={"pattern": "L"})
     how = {"prefill": "expanded keys and values", "decode": "absorbed: over the latent"}
-    assert summary(spec, Workload(), catalogue()["h100_sxm"])["latent_attention"] == how
-    assert summary(DESIGNS["A"], Workload(), catalogue()["h100_sxm"])["latent_attention"] is None
+    h100 = catalogue()["h100_sxm"]
+    record = cost(spec, Workload(), h100).model_dump(mode="json")
+    assert record["latent_attention"] == how
+    assert cost(DESIGNS["A"], Workload(), h100).latent_attention is None
 
 
 @pytest.mark.parametrize("spec", DESIGNS.values(), ids=DESIGNS)
@@ -600,9 +602,9 @@ def test_what_fits_is_not_refused_and_what_never_fits_offers_nothing() -> None:
     assert str(hopeless).endswith("a smaller model is needed")
 
 
-def test_the_summary_is_json_and_its_layers_add_up() -> None:
+def test_a_cost_is_json_and_its_layers_add_up() -> None:
     spec, work = DESIGNS["AMSH"], Workload(batch_size=4, context_len=512)
-    record = json.loads(json.dumps(summary(spec, work, catalogue()["h100_sxm"])))
+    record = json.loads(cost(spec, work, catalogue()["h100_sxm"]).model_dump_json())
     assert [row["kind"] for row in record["layers"]] == ["attention", "mamba2", "swa", "intra"]
     assert (
         sum(row["params"] for row in record["layers"]) + spec.d_model
