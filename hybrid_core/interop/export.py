@@ -275,7 +275,7 @@ def _recurrent(spec: ArchSpec) -> dict[str, Any]:
 
 EXPERTS = {"num_experts_per_tok": "top_k"}
 RMS, LAYER = "rms_norm_eps", "layer_norm_epsilon"
-HYBRID = {"A": "attention", "M": "mamba", "Z": "hybrid"}
+HYBRID = {"A": "attention", "M": "mamba", "m": "mamba", "Z": "hybrid"}
 FAMILIES: dict[str, _Family] = {
     "llama": _Family(
         "LlamaForCausalLM",
@@ -473,7 +473,7 @@ FAMILIES: dict[str, _Family] = {
                 "norm_topk_prob": "norm_top_k",
             },
         },
-        (_partial_rope, _qwen, _names("layer_types", R="linear_attention", A="full_attention")),
+        (_partial_rope, _qwen, _names("layer_types", G="linear_attention", A="full_attention")),
     ),
     "kimi_linear": _Family(
         "KimiLinearForCausalLM",
@@ -503,7 +503,7 @@ FAMILIES: dict[str, _Family] = {
                 "routed_scaling_factor": "scale",
             },
         },
-        (_kimi, _names("layer_types", R="linear_attention", A="full_attention")),
+        (_kimi, _names("layer_types", K="linear_attention", L="full_attention")),
     ),
     "lfm2": _Family(
         "Lfm2ForCausalLM",
@@ -513,7 +513,7 @@ FAMILIES: dict[str, _Family] = {
             ShortConvMixer: {"conv_L_cache": "d_conv", "conv_bias": "bias"},
             SwiGLU: {"intermediate_size": "d_ff"},
         },
-        (_rope, _lfm, _names("layer_types", R="conv", A="full_attention")),
+        (_rope, _lfm, _names("layer_types", C="conv", A="full_attention")),
     ),
     "recurrent_gemma": _Family(
         "RecurrentGemmaForCausalLM",

@@ -14,11 +14,10 @@ from hybrid_core.ffns.mlp import Mlp
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.mixers.attention import AttentionMixer
-from hybrid_core.mixers.base import Mixer
 from hybrid_core.mixers.gated_deltanet import GatedDeltaNetMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.mixers.mla import LatentAttentionMixer
-from hybrid_core.mixers.none import NoMixer
+from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.mixers.swa import SwaMixer
 from hybrid_core.validation import SpecError
 
@@ -34,15 +33,6 @@ D_CONV = 4  # of MambaMixer (megatron/core/ssm/mamba_mixer.py); no flag changes 
 
 # A windowed layer is an attention layer that --window-attn-skip-freq marks: the pattern's own W is
 # DeepSeek-V4's latent attention.
-_MIXERS: dict[type[Mixer], str] = {
-    Mamba2Mixer: "M",
-    GatedDeltaNetMixer: "G",
-    AttentionMixer: "*",
-    SwaMixer: "*",
-    NoMixer: "",
-}
-
-
 # ---------------------------------------------------------------- the pattern
 
 
@@ -57,12 +47,21 @@ def _symbols(index: int, layer: Layer) -> str:
     if mixer is LatentAttentionMixer:
         rule = f"{VERSION} has it (+), but turns its rope_head_dim channels, which here have no position"
         raise SpecError(f"layer {index}: mla - {rule}")
-    if mixer not in _MIXERS:
-        known = ", ".join(kind.kind for kind, symbol in _MIXERS.items() if symbol)
+    symbol = mixer.entry.symbols.get("megatron")
+    if symbol is None:
         raise SpecError(
-            f"layer {index}: {layer.mixer.kind} - the hybrid pattern of {VERSION} has no symbol for it; it has them for {known}"
+            f"layer {index}: {mixer.kind} - the hybrid pattern of {VERSION} has no symbol for it; "
+            f"it has them for {', '.join(_kinds_with_symbols())}"
         )
-    return _MIXERS[mixer] + _feed_symbol(layer)
+    return symbol + _feed_symbol(layer)
+
+
+def _kinds_with_symbols() -> list[str]:
+    """Kinds of mixers that the pattern has symbols for, in the order of SYMBOLS."""
+    found = []
+    for symbol in SYMBOLS:
+        found += [kind.kind for kind in MIXERS if kind.entry.symbols.get("megatron") == symbol]
+    return found
 
 
 def _feed_symbol(layer: Layer) -> str:

@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from hybrid_core.design.quantization import StoredWeights
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop.module_names import OUTSIDE, Modules, parts_of
-from hybrid_core.stored import StoredWeights
 from hybrid_core.validation import SpecError, nearest, short
 
 Config = Mapping[str, Any]

@@ -233,8 +233,8 @@ ZAMBA2_FFN = {
 FAMILIES: dict[str, Family] = {
     "llama": Family(*MODEL, {"A": LLAMA_BLOCK}),
     "mistral": Family(*MODEL, {"A": LLAMA_BLOCK, "S": LLAMA_BLOCK}),
-    "mamba": Family(*BACKBONE, {"M": _ssm("mixer", *MAMBA1) | _norms("norm")}),
-    "falcon_mamba": Family(*BACKBONE, {"M": _ssm("mixer", *MAMBA1) | _norms("norm")}),
+    "mamba": Family(*BACKBONE, {"m": _ssm("mixer", *MAMBA1) | _norms("norm")}),
+    "falcon_mamba": Family(*BACKBONE, {"m": _ssm("mixer", *MAMBA1) | _norms("norm")}),
     "mamba2": Family(*BACKBONE, {"M": _ssm("mixer", *MAMBA2) | _norms("norm")}),
     "bamba": Family(
         *FINAL, {"A": _attention("self_attn") | PRE_FF, "M": _ssm("mamba", *MAMBA2) | PRE_FF}
@@ -243,13 +243,13 @@ FAMILIES: dict[str, Family] = {
         *FINAL,
         {
             "A": _attention("self_attn") | JAMBA_REST,
-            "M": _ssm("mamba", *MAMBA1, **JAMBA_NORMS) | JAMBA_REST,
+            "m": _ssm("mamba", *MAMBA1, **JAMBA_NORMS) | JAMBA_REST,
         },
     ),
     "zamba": Family(
         *FINAL,
         {
-            "M": _ssm("mamba", **ZAMBA) | _norms("input_layernorm"),
+            "m": _ssm("mamba", **ZAMBA) | _norms("input_layernorm"),
             "Z": _shared("shared_transf", _ssm("mamba_decoder.mamba", **ZAMBA), ZAMBA_FFN),
         },
     ),

@@ -16,7 +16,6 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines, quality
 from hybrid_core.evidence.advice import advise
 from hybrid_core.interop import link
-from hybrid_core.mixers.registry import kind_of
 from hybrid_core.options import command_line
 from hybrid_core.report import figures, units
 from hybrid_core.report.compare import design_facts, differences, named, parted
@@ -201,7 +200,7 @@ def in_short(run: Run, costs: Cost) -> list[str]:
 
 def about(spec: ArchSpec, costs: Cost) -> list[str]:
     """What should be known of a design: its layers, its cache beside a Llama's, its loss."""
-    kinds = Counter(kind_of(layer.mixer).label for layer in spec.stack)
+    kinds = Counter(layer.mixer.entry.label for layer in spec.stack)
     made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
     said = [
         f"{made} layers, {units.count(costs.params.non_embedding)} parameters without embedding (exact)."

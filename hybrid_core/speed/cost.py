@@ -6,18 +6,17 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from hybrid_core.costs.engine import EngineView, Fit, engine_view
-from hybrid_core.costs.fit import Verdict, fit
-from hybrid_core.costs.memory import one_shot_activations
-from hybrid_core.costs.model import ModelCosts, model_costs
+from hybrid_core.costs.engine import EngineView, Fit, served_view
+from hybrid_core.costs.fit import Verdict, served_fit
+from hybrid_core.costs.memory import Serving
+from hybrid_core.costs.model import ModelCosts
 from hybrid_core.costs.weights import stored_as
 from hybrid_core.design.built import not_built
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.mixers.mla import LatentAttentionMixer
-from hybrid_core.mixers.registry import kind_of
 from hybrid_core.speed.hardware import Hardware
-from hybrid_core.speed.roofline import predict
-from hybrid_core.terms import Num, total
+from hybrid_core.speed.roofline import served_prediction
+from hybrid_core.terms import Num
 from hybrid_core.validation import Frozen
 from hybrid_core.workload import Workload
 
@@ -180,35 +179,32 @@ class Cost(Frozen):
 def cost(spec: ArchSpec, workload: Workload, hardware: Hardware) -> Cost:
     """Every cost of a design in a workload on a device. Raises SpecError where the device has no
     figures for the workload's dtype."""
-    workload = workload.of(spec)
-    costs = model_costs(spec)
-    context = workload.context_len
-    view = engine_view(spec, workload, hardware.usable_bytes)
-    verdict = fit(spec, workload, hardware, view)
+    serving = Serving(spec, workload)
+    costs = serving.costs
+    context = serving.workload.context_len
+    view = served_view(serving, hardware.usable_bytes)
+    verdict = served_fit(serving, hardware, view)
     return Cost(
         name=spec.name,
         pattern=spec.pattern,
-        workload=_asked(spec, workload),
+        workload=_asked(spec, serving.workload),
         hardware=hardware.key,
         params=ParamCounts(**costs.params()._asdict()),
-        train_flops=TrainingConventions(
-            paper=_training(costs.train_flops_per_token(context, "paper"), context),
-            exact=_training(costs.train_flops_per_token(context, "exact"), context),
-        ),
-        prefill_flops=int(costs.forward_flops(workload.prefill_len, logits=1)),
+        train_flops=_train_flops(serving),
+        prefill_flops=int(serving.body_flops(serving.workload.prefill_len) + costs.head_flops(1)),
         decode_flops_per_token=int(costs.decode_flops(context)),
         cache_bytes=CacheBytes(
             paper=int(costs.cache_bytes(context, "paper")),
-            exact=int(costs.cache_bytes(context, "exact", workload)),
+            exact=view.ideal_bytes,
             paged=view.paged_bytes,
         ),
         engine=_engine(view),
-        latent_attention=_latent_attention(spec),
+        latent_attention=_latent_attention(costs),
         not_built=not_built(spec),
-        memory_bytes=_memory(costs, workload, verdict),
+        memory_bytes=_memory(serving, verdict),
         fit=_fit(verdict),
-        predicted=_predicted(spec, workload, hardware),
-        layers=layers(spec, workload),
+        predicted=_predicted(serving, hardware),
+        layers=_layers(serving),
     )
 
 
@@ -221,6 +217,16 @@ def _asked(spec: ArchSpec, workload: Workload) -> AskedWorkload:
         kv_cache_dtype=workload.kv_cache_dtype,
         state_dtype=workload.scan_dtype,
         max_batched_tokens=workload.max_batched_tokens,
+    )
+
+
+def _train_flops(serving: Serving) -> TrainingConventions:
+    """The exact convention is three forward passes, the head included."""
+    context = serving.workload.context_len
+    paper = serving.costs.train_flops_per_token(context, "paper")
+    forward = serving.body_flops(context) + serving.costs.head_flops(context)
+    return TrainingConventions(
+        paper=_training(paper, context), exact=_training(3 * forward / context, context)
     )
 
 
@@ -241,20 +247,21 @@ def _room(found: Fit) -> Room:
     return Room(batch_size=found.batch_size, context_len=found.context_len)
 
 
-def _latent_attention(spec: ArchSpec) -> LatentAttention | None:
-    has_any = any(isinstance(layer.mixer, LatentAttentionMixer) for layer in spec.stack)
+def _latent_attention(costs: ModelCosts) -> LatentAttention | None:
+    has_any = any(
+        isinstance(layer.layer.mixer, LatentAttentionMixer) for layer, _ in costs.distinct()
+    )
     return LatentAttention() if has_any else None
 
 
-def _memory(costs: ModelCosts, workload: Workload, verdict: Verdict) -> MemoryBytes:
+def _memory(serving: Serving, verdict: Verdict) -> MemoryBytes:
     used = verdict.used
-    at_once = one_shot_activations(costs, workload, workload.prefill_len)
     return MemoryBytes(
         weights=int(used.weights),
         cache=int(used.cache),
         activations=int(used.activations),
         total=int(used.total),
-        one_shot_activations=int(at_once),
+        one_shot_activations=serving.at_once(),
     )
 
 
@@ -271,8 +278,8 @@ def _fit(verdict: Verdict) -> FitVerdict:
     )
 
 
-def _predicted(spec: ArchSpec, workload: Workload, hardware: Hardware) -> PredictedSpeed:
-    speed = predict(spec, workload, hardware)
+def _predicted(serving: Serving, hardware: Hardware) -> PredictedSpeed:
+    speed = served_prediction(serving, hardware)
     return PredictedSpeed(
         basis=hardware.basis,
         prefill_tokens_per_s=float(speed.prefill_tokens_per_s),
@@ -283,16 +290,19 @@ def _predicted(spec: ArchSpec, workload: Workload, hardware: Hardware) -> Predic
 
 def layers(spec: ArchSpec, workload: Workload) -> tuple[LayerCost, ...]:
     """One record per layer of the design, first to last."""
-    context = workload.context_len
+    return _layers(Serving(spec, workload))
+
+
+def _layers(serving: Serving) -> tuple[LayerCost, ...]:
+    context = serving.workload.context_len
+    all_flops = serving.forward_flops(context)
     known: dict[int, dict[str, Any]] = {}
-    rows = []
-    for number, layer in enumerate(model_costs(spec).layers, start=1):
-        if id(layer) not in known:
-            known[id(layer)] = {
-                "kind": kind_of(layer.layer.mixer).name,
-                "params": layer.params(),
-                "flops": int(total(layer.forward_flops(context))),
-                "cache_bytes": int(layer.cache_bytes(context, workload)),
-            }
-        rows.append(LayerCost(layer=number, **known[id(layer)]))
-    return tuple(rows)
+    for (layer, _), flops in zip(serving.costs.distinct(), all_flops, strict=True):
+        known[id(layer)] = {
+            "kind": layer.kind.name,
+            "params": layer.params(),
+            "flops": int(flops),
+            "cache_bytes": int(layer.cache_bytes(context, serving.workload)),
+        }
+    stack = enumerate(serving.costs.layers, start=1)
+    return tuple(LayerCost(layer=number, **known[id(layer)]) for number, layer in stack)

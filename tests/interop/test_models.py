@@ -412,7 +412,7 @@ def test_phi_4_mini_flash_by_hand() -> None:
         + 200064 * d
     )
     assert model_costs(spec).params().total == expected
-    assert spec.pattern == "MD" * 9 + "RD" * 7
+    assert spec.pattern == "mD" * 9 + "UD" * 7
     kept = 8 * 512 + 8192
     assert model_costs(spec).cache_bytes(8192, "paper") == 2 * (
         kept * 2 * kv + 9 * d_ssm * (16 + 4)

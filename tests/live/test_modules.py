@@ -31,6 +31,7 @@ from tests.designs import (
     PATTERNS,
     REUSING,
     SECTIONS,
+    TINY_BUILT,
     TINY_HYMBA,
     TINY_SAMBA,
     axes_id,
@@ -62,6 +63,7 @@ SHARED = {
 
 VARIANTS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
+    **TINY_BUILT,
     "MoE": design("AM", ffn=MOE),
     "plain experts behind a latent": design(
         "AM", ffn=MOE | {"gated": False, "activation": "relu2", "d_latent": 12, "d_shared": 24}

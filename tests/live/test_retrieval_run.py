@@ -26,7 +26,7 @@ from hybrid_core.live.retrieval.probes import Probes, loss_by_position, pairs, p
 from hybrid_core.live.retrieval.proxy import proxy
 from hybrid_core.live.retrieval.trainer import Optimiser, Trainer, Training
 from hybrid_core.mixers.none import NoMixer
-from hybrid_core.mixers.registry import KINDS
+from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.report.html import command
 from hybrid_core.runs import cancel, submit
 from hybrid_core.validation import SpecError
@@ -68,7 +68,7 @@ STACKS = "ffn.gate_up ffn.up ffn.down"  # of experts: matrices, three axes
 def test_muon_trains_matrices_of_products_and_adam_everything_else() -> None:
     specs = [*VARIANTS.values(), *(intra_design(axes) for axes in INTRA_COMBINATIONS)]
     assert {type(layer.mixer) for spec in specs for layer in spec.stack} | {NoMixer} == {
-        mixer for mixer, kind in KINDS.items() if kind.module
+        kind for kind in MIXERS if kind.entry.module
     }
     found: dict[bool, set[str]] = {True: set(), False: set()}
     for spec in specs:
