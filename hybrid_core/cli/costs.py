@@ -21,7 +21,7 @@ MOST_TOKENS = 1e18
 def add(command: Command) -> None:
     """Declare the command."""
     text = "Every cost of a design, from closed forms, at once"
-    parser = command("cost", _cost, text, as_json=True)
+    parser = command("cost", print_cost, text, as_json=True)
     add_spec(parser)
     add_flags(parser, Workload)
     parser.add_argument(
@@ -41,7 +41,7 @@ def add(command: Command) -> None:
     )
 
 
-def _cost(arguments: argparse.Namespace) -> None:
+def print_cost(arguments: argparse.Namespace) -> None:
     """`cost`: parameters, FLOPs, cache, memory and speed of a design."""
     spec = published.resolve(arguments.spec)
     device = hardware.get(arguments.hardware)
