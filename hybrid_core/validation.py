@@ -204,7 +204,7 @@ def _in_words(problem: Any) -> str:
     """One of pydantic's problems as `key: value - rule`."""
     path = [_word(part) for part in problem["loc"]]
     key = ".".join(part for part in path if part not in _TAGS)
-    rule = problem["msg"].removeprefix("Value error, ")
+    rule: str = problem["msg"].removeprefix("Value error, ")
     value = problem["input"]
     if problem["type"] == "union_tag_invalid":  # ffn or ssm of an unknown kind
         known = problem["ctx"]["expected_tags"].replace(", ", " or ")

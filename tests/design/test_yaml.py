@@ -18,14 +18,13 @@ vocab_size: 128256
 tie_embeddings: true
 d_model: 2048
 n_layers: 13
-layers: {strategy: inter, ratio: "1:5", placement: middle}   # or indices: [4, 8], or a pattern
+layers: {strategy: inter, ratio: "1:5", placement: middle}   # or indices: [4, 8]; or pattern: "MMMAMMMAMMMMM" (A attention, S window, M Mamba, H intra-hybrid)
 attention: {n_heads: 32, n_kv_heads: 8, head_dim: 64, position: rope, rope_theta: 500000}
 swa: {window: 512, sink: 64, rope_theta: 10000}
 ssm: {kind: mamba2, d_ssm: 4096, head_dim: 128, d_state: 128, d_conv: 4, n_groups: 1}
-intra: {n_heads: 16, n_kv_heads: 4, qk_head_dim: 72, v_head_dim: 128, d_ssm: 2304,
-    norm: group, scalar: none, fusion: diff, value: separate, out: separate}
+intra: {n_heads: 16, n_kv_heads: 4, qk_head_dim: 72, v_head_dim: 128, d_ssm: 2304, norm: group, scalar: none, fusion: diff, value: separate, out: separate}
 ffn: {kind: swiglu, d_ff: 8192}      # or kind: moe with n_routed, top_k, n_shared, d_expert
-"""
+"""  # noqa: E501
 PLAIN = yaml.safe_dump(mapping("AMSH"), sort_keys=False)
 
 
