@@ -120,7 +120,7 @@ def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str)
         base = at(before, number.path)
         written = units.WRITTEN[number.unit]
         counts = number.counts.format(**words)
-        card = {
+        card: dict[str, str | None] = {
             "label": number.label.format(**words),
             "value": written(value),
             "convention": number.convention,
@@ -153,9 +153,10 @@ def _change(value: float, base: float, better: str | None) -> dict[str, str | No
 
 def at(record: dict[str, Any], path: tuple[str, ...]) -> float:
     """A number deep in a summary."""
+    found: Any = record
     for key in path:
-        record = record[key]
-    return float(record)
+        found = found[key]
+    return float(found)
 
 
 def _drawn_anew() -> None:
