@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -42,7 +42,7 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
     why = why_no_gpu()
     if why:
         place.caption(f"No GPU: {design.plain(why)}")
-    return str(place.selectbox("Device", list(known), format_func=known.get, key=key))
+    return str(place.selectbox("Device", list(known), format_func=known.__getitem__, key=key))
 
 
 # ---------------------------------------------------------------- what may be wrong with runs
@@ -248,7 +248,7 @@ def pick(kind: str) -> Run | None:
     if wanted in labels:
         st.session_state[f"{kind}.shown"] = wanted
     return open_store().get(
-        st.selectbox("Result", list(labels), format_func=labels.get, key=f"{kind}.shown")
+        st.selectbox("Result", list(labels), format_func=labels.__getitem__, key=f"{kind}.shown")
     )
 
 
@@ -260,7 +260,11 @@ def _label(run: Run) -> str:
     return f"{run.id}: {run.name} on {run.device}, {when}"
 
 
-def save_report(runs: list[Run], place: DeltaGenerator, **look: str) -> None:
+def save_report(
+    runs: list[Run],
+    place: DeltaGenerator,
+    look: Literal["primary", "secondary"] = "secondary",
+) -> None:
     """A button that makes a report of these runs and saves it."""
     broken = []
     for run in runs:
@@ -277,7 +281,7 @@ def save_report(runs: list[Run], place: DeltaGenerator, **look: str) -> None:
         name,
         "text/html",
         icon=":material/description:",
-        **look,
+        type=look,
     )
 
 
@@ -293,7 +297,7 @@ def headline(run: Run) -> None:
             with st.expander("Last lines of its log"):
                 st.code(tail, language=None)
     if run.parts:
-        save_report([run], st)
+        save_report([run], st.container())
     found = run.part(Environment)
     if found:
         software = f"torch {found.packages['torch']}, {found.threads} threads"

@@ -121,7 +121,7 @@ def draw(now: Cost, before: Cost, against: str, device: str) -> None:
         base = at(before, number.path)
         written = units.WRITTEN[number.unit]
         counts = number.counts.format(**words)
-        card = {
+        card: dict[str, str | None] = {
             "label": number.label.format(**words),
             "value": written(value),
             "convention": number.convention,

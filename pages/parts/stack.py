@@ -9,7 +9,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.glossary import explain
 from hybrid_core.mixers.base import Entry
 from hybrid_core.report import figures
-from hybrid_core.report.figures.designs import Layer
+from hybrid_core.report.figures.stack import Layer
 from hybrid_core.workload import Workload
 from pages.parts import browser, draft
 
