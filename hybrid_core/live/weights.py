@@ -24,7 +24,7 @@ from hybrid_core.files import require_files
 from hybrid_core.interop.families.registry import TENSORS
 from hybrid_core.interop.families.tensors import HEAD, SHARED, Tensors, first_layer
 from hybrid_core.interop.huggingface import hf_config, read_config, spec_from_config
-from hybrid_core.live.modules import HybridLM, build
+from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.mixers.mamba1 import Mamba1Mixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.validation import SpecError

@@ -16,8 +16,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hybrid_core.interop.families.registry import TENSORS
 from hybrid_core.interop.huggingface import hf_config, spec_from_config
-from hybrid_core.live.modules import build, generate
+from hybrid_core.live.modules.generate import generate
 from hybrid_core.live.modules.mamba2 import Mamba2
+from hybrid_core.live.modules.model import build
 from hybrid_core.live.weights import (
     WeightsError,
     from_transformers,

@@ -32,5 +32,5 @@ FAMILY = Family(
         {Mamba1Mixer: mamba.FIELDS | {"mixer_rms_eps": "dt_bc_eps"}},
         (writing.expand("expand"),),
     ),
-    tensors=Tensors(*tensors.BACKBONE, {"M": mamba.BLOCK}),
+    tensors=Tensors(*tensors.BACKBONE, {"m": mamba.BLOCK}),
 )

@@ -129,7 +129,7 @@ FAMILY = Family(
         *tensors.FINAL,
         {
             "A": tensors.attention("self_attn") | _REST,
-            "M": tensors.ssm("mamba", *tensors.MAMBA1, **_NORMS) | _REST,
+            "m": tensors.ssm("mamba", *tensors.MAMBA1, **_NORMS) | _REST,
         },
     ),
 )

@@ -151,7 +151,7 @@ FAMILY = Family(
         },
         (
             feed_forwards,
-            writing.layer_names("layer_types", R="linear_attention", A="full_attention"),
+            writing.layer_names("layer_types", K="linear_attention", L="full_attention"),
         ),
     ),
 )

@@ -95,7 +95,7 @@ FAMILY = Family(
         (
             writing.rope,
             keep_width,
-            writing.layer_names("layer_types", R="conv", A="full_attention"),
+            writing.layer_names("layer_types", C="conv", A="full_attention"),
         ),
     ),
 )

@@ -53,5 +53,5 @@ FAMILY = Family(
         {Mamba1Mixer: FIELDS},
         (writing.expand("expand"),),
     ),
-    tensors=Tensors(*tensors.BACKBONE, {"M": BLOCK}),
+    tensors=Tensors(*tensors.BACKBONE, {"m": BLOCK}),
 )

@@ -122,7 +122,7 @@ FAMILY = Family(
         (
             writing.partial_rope,
             dense_layers,
-            writing.layer_names("layer_types", R="linear_attention", A="full_attention"),
+            writing.layer_names("layer_types", G="linear_attention", A="full_attention"),
         ),
     ),
 )

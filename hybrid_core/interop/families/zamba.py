@@ -137,7 +137,7 @@ FAMILY = Family(
     tensors=Tensors(
         *tensors.FINAL,
         {
-            "M": tensors.ssm("mamba", **_SSM) | tensors.norms("input_layernorm"),
+            "m": tensors.ssm("mamba", **_SSM) | tensors.norms("input_layernorm"),
             "Z": block_names(
                 "shared_transf",
                 tensors.ssm("mamba_decoder.mamba", **_SSM),

@@ -8,12 +8,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from hybrid_core.design.quantization import StoredWeights
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop.families.registry import FAMILIES
 from hybrid_core.interop.module_names import OUTSIDE, parts_of
 from hybrid_core.interop.quantization.methods import scheme_of
 from hybrid_core.interop.quantization.scheme import Group, LayoutFields, Scheme
-from hybrid_core.stored import StoredWeights
 from hybrid_core.validation import SpecError, short
 
 # What configs call it. The last two: MLX, and compressed-tensors in older files.
