@@ -476,7 +476,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "nemotron_h",
         {"time_step_limit": [-1, 1e308]},
-        "time_step_limit: [-1, 1e+308] - must be two numbers, from 0",
+        "time_step_limit: [-1, 1e+308] - must be two numbers of at least 0",
     ),
     (
         "nemotron_h",
