@@ -8,8 +8,10 @@ from kernels.tiles import LOG2E, dot
 
 @triton.jit
 def _seen(token, j, T, S, first, window, sink, gap):
-    """Which tokens see which keys; key j stands at position j, or j + gap after the sinks, and
-    token t at first + t."""
+    """Which tokens see which keys.
+
+    Key j has position j, or j + gap after the sinks; token t has position first + t.
+    """
     here = first + token[:, None]
     there = (j + tl.where(j < sink, 0, gap))[None, :]
     return (
@@ -22,9 +24,12 @@ def _seen(token, j, T, S, first, window, sink, gap):
 
 @triton.jit
 def _tile_and_group(n, G, BLOCK: tl.constexpr):
-    """What a program owns: a tile of n rows, and a group, counted through all sequences and also as
-    batch and group, these in 64 bits for large strides. All stand on the grid's first axis: long
-    sequences have too many tiles for another one, large batches too many groups."""
+    """What a program owns: a tile of n rows, and a group.
+
+    The group is counted through all sequences, and given as batch and group, too, in 64 bits for
+    large strides. All are on the grid's first axis: long sequences have too many tiles for another
+    axis, and large batches too many groups.
+    """
     tiles = tl.cdiv(n, BLOCK)
     tile = tl.program_id(0) % tiles
     bg = tl.program_id(0) // tiles
@@ -60,8 +65,11 @@ def _over(
     DK: tl.constexpr, DV: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_V: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Attend to keys begin .. end - 1: the sum of values so far, the largest score in base 2 and
-    the sum of weights relative to it."""
+    """Attend to keys begin .. end - 1.
+
+    Carries the sum of values so far, the largest score in base 2, and the sum of weights relative
+    to it.
+    """
     d_k = tl.arange(0, BLOCK_K)
     d_v = tl.arange(0, BLOCK_V)
     for left in range(begin, end, BLOCK_S):

@@ -24,9 +24,11 @@ def _tile(
     N: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):
-    """Where tokens first + q and channels n of head `bh` lie in a tensor [b, T, H or G, N]: the
-    start of the tile, which alone can be far from the tensor's, in 64 bits, the offsets from there
-    in 32, and which of them exist. per_group is 1 for tensors with H."""
+    """Where tokens first + q and channels n of head `bh` lie in a tensor [b, T, H or G, N].
+
+    Gives the start of the tile in 64 bits, the offsets from there in 32 bits, and which of them
+    exist. Only the start can be far from the tensor's own. per_group is 1 for tensors with H.
+    """
     batch = (bh // H).to(tl.int64)
     head = (bh % H).to(tl.int64)
     start = (
@@ -60,8 +62,10 @@ def _scores(
     C, B, first, q, bh, T, H, per_group, C_b, C_t, C_g, B_b, B_t, B_g,
     N: tl.constexpr, Q: tl.constexpr, PIECE: tl.constexpr,
 ):  # fmt: skip
-    """C_i . B_j of the tokens of a chunk, PIECE channels at a time: operands of float32 as wide as
-    N take all registers."""
+    """C_i . B_j of the tokens of a chunk, PIECE channels at a time.
+
+    float32 operands as wide as N would take all registers.
+    """
     scores = tl.zeros([Q, Q], tl.float32)
     for left in range(0, N, PIECE):
         n = left + tl.arange(0, PIECE)
@@ -74,8 +78,10 @@ def _scores(
 
 @triton.jit
 def _decays(dt, rate, first, t, bh, T, H, dt_b, dt_t, dt_h):
-    """dt [t], and the base-2 logarithm of the decay since the chunk began: after each token, and at
-    its end. `rate` is A in base 2."""
+    """dt [t], and base-2 logarithms of the decay since the chunk began: per token, and at its end.
+
+    `rate` is A in base 2.
+    """
     batch = (bh // H).to(tl.int64)
     head = (bh % H).to(tl.int64)
     start = batch * dt_b + tl.cast(first, tl.int64) * dt_t + head * dt_h
@@ -91,13 +97,13 @@ def walk(
     P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
     BACKWARD: tl.constexpr, STARTED: tl.constexpr, STORE: tl.constexpr,
 ):  # fmt: skip
-    """h <- decay h + sum over a chunk of (decay from a token to the end) dt key value^T, chunk by
-    chunk.
+    """h <- decay h + sum over a chunk of (decay from a token to its end) dt key value^T.
 
-    BACKWARD goes from the last chunk to the first with C as keys and dy as values, each decayed
-    since the chunk began: the gradient of the state. STORE writes the state as it is before each
-    chunk is added, [bh, chunks, N, P]. The end of segment s goes to ends[bh, s], [N, P], its base-2
-    log decay to decays[bh, s]."""
+    This is done chunk by chunk. BACKWARD goes from the last chunk to the first, with C as keys and
+    dy as values, each decayed since the chunk began: the gradient of the state. STORE writes the
+    state before each chunk is added, [bh, chunks, N, P]. The end of segment s goes to ends[bh, s],
+    [N, P], and its base-2 log decay to decays[bh, s].
+    """
     bh = tl.program_id(0)
     segment = tl.program_id(1)
     q = tl.arange(0, Q)
@@ -204,9 +210,9 @@ def gradients(  # noqa: PLR0915 - a kernel may be long
     x_b, x_t, x_h, B_b, B_t, B_g, C_b, C_t, C_g, dt_b, dt_t, dt_h, y_b, y_t, y_h,
     P: tl.constexpr, N: tl.constexpr, Q: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """All gradients of one chunk of one head, from the state before it and the gradient of the
-    state after it (`adjoints`).
+    """All gradients of one chunk of one head.
 
+    They come from the state before it and the gradient of the state after it (`adjoints`).
     dx [b, T, H, P], ddt [b, T, H], dB and dC [b, T, H, N] (per head), dA and dD [bh, chunks].
     """
     chunk = tl.program_id(0) % n_chunks
