@@ -189,6 +189,7 @@ def test_the_link_carries_the_whole_view(tmp_path: Path, monkeypatch: pytest.Mon
     assert "".join(page.query_params["context"]) == "65536"
 
 
+@pytest.mark.slow
 def test_no_page_needs_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from streamlit.testing.v1 import AppTest\n"

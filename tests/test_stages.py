@@ -55,7 +55,8 @@ def test_stages_after_a_failed_one_run_too_and_the_first_gives_the_exit_code(
     assert len(calls) == 7
     assert (code, last) == (
         3,
-        "failed: types (exit code 3), unit (exit code 1), slow (exit code 1), browser (exit code 1)",
+        "failed: types (exit code 3), unit (exit code 1), slow (exit code 1), "
+        "browser (exit code 1)",
     )
 
 

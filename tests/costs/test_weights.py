@@ -343,7 +343,7 @@ def test_every_matrix_of_every_kind_has_its_modules() -> None:
             products = {
                 f"{layer.kind.name}.{term.name}"
                 for term in layer.mixer.decode_flops(1)
-                if term.work == "product"
+                if term.kind == "product"
             }
             unquantised = {"intra.gate", "declared.matrices", "rg_lru.gates"}
             assert products <= set(parts_of(layer.layer)) | unquantised

@@ -2,8 +2,10 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from fnmatch import translate
+from functools import lru_cache
+from itertools import combinations
 from typing import Any
 
 from hybrid_core.interop.module_names import ROOTS
@@ -64,12 +66,12 @@ class Modules:
         return any(expression.match(path) for expression in self._expressions)
 
 
-def _runs(path: str) -> Iterator[str]:
+@lru_cache(maxsize=8192)  # the same few paths are asked for again with each list of a config
+def _runs(path: str) -> frozenset[str]:
     """Every run of components of a dotted path."""
     parts = path.split(".")
-    for start in range(len(parts)):
-        for end in range(start + 1, len(parts) + 1):
-            yield ".".join(parts[start:end])
+    bounds = combinations(range(len(parts) + 1), 2)
+    return frozenset(".".join(parts[start:end]) for start, end in bounds)
 
 
 def linear_time_regex(text: str) -> Any:

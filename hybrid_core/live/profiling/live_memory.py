@@ -22,7 +22,9 @@ class LiveTensors(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak_bytes = 0
+        # By address. A weak reference keeps its address taken: no later storage can have it.
         self._live: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._held_at_most = 0  # bytes of all in `_live`, including those freed since
 
     def __torch_dispatch__(
         self,
@@ -34,18 +36,23 @@ class LiveTensors(TorchDispatchMode):
         kwargs = kwargs or {}
         given = {storage._cdata for storage in _storages((args, kwargs))}
         out = func(*args, **kwargs)
-        live = {}
-        for key, (ref, size) in self._live.items():
-            if not ref.expired():
-                live[key] = (ref, size)
         # A view of an argument, or an operation in place, makes no storage of its own.
         for storage in _storages(out):
-            if storage._cdata not in given and storage._cdata not in live:
-                live[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._live = live
-        held = sum(size for _, size in live.values())
-        self.peak_bytes = max(self.peak_bytes, held)
+            key = storage._cdata
+            if key not in given and key not in self._live:
+                self._live[key] = (StorageWeakRef(storage), storage.nbytes())
+                self._held_at_most += storage.nbytes()
+        # Looking through all of them is slow, and only needed where there may be a new peak.
+        if self._held_at_most > self.peak_bytes:
+            self._forget_the_freed()
+            self.peak_bytes = max(self.peak_bytes, self._held_at_most)
         return out
+
+    def _forget_the_freed(self) -> None:
+        for key, (reference, size) in list(self._live.items()):
+            if reference.expired():
+                del self._live[key]
+                self._held_at_most -= size
 
 
 def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
