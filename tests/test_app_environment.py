@@ -38,14 +38,16 @@ def test_the_environment_is_the_apps_alone() -> None:
     )
 
 
+@pytest.mark.slow
 def test_every_module_can_be_imported_but_those_that_only_triton_runs(tmp_path: Path) -> None:
     done = run(tmp_path, "-c", IMPORT_ALL)
     assert done.returncode == 0, done.stderr
     lacking = json.loads(done.stdout)
     assert set(lacking.values()) == {"triton"}
-    assert all(name == "kernels.tiles" or name.endswith(".triton_kernel") for name in lacking)
+    assert all(name == "kernels.tiles" or ".triton_" in name for name in lacking)
 
 
+@pytest.mark.slow
 def test_every_page_opens(tmp_path: Path) -> None:
     code = (
         "import pathlib; from streamlit.testing.v1 import AppTest\n"
@@ -74,6 +76,7 @@ NOT_INSTALLED = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "command",
     ["niah mamba-100m --budget 5", "profile mamba-100m", "probes mamba-100m", "calibrate"],
@@ -85,6 +88,7 @@ def test_a_kernel_that_is_not_installed_is_one_line_with_its_command(
     assert (done.returncode, done.stdout, done.stderr) == (2, "", NOT_INSTALLED + "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("page", "button"),
     [
@@ -106,6 +110,7 @@ def test_the_page_says_the_same_line(tmp_path: Path, page: str, button: str) -> 
     assert without_escapes == f"0 {NOT_INSTALLED}\n", done.stderr
 
 
+@pytest.mark.slow
 def test_mamba_ssm_finds_all_that_it_imports_where_the_app_installs_it(tmp_path: Path) -> None:
     """It is installed without its dependencies, and imports transformers and einops as soon as one
     of its operations is asked for."""

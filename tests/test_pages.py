@@ -189,6 +189,7 @@ def test_the_link_carries_the_whole_view(tmp_path: Path, monkeypatch: pytest.Mon
     assert "".join(page.query_params["context"]) == "65536"
 
 
+@pytest.mark.slow
 def test_no_page_needs_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from streamlit.testing.v1 import AppTest\n"
@@ -352,7 +353,7 @@ def test_the_retrieval_page_draws_what_the_store_holds(
         "lengths": [128],
         "trained_len": None,
         "trials": 4,
-        "cells": [cell(128, d, 1, 4) for d in (0.0, 1.0)],
+        "cells": [cell(128, d, 1, 4).record() for d in (0.0, 1.0)],
     }
     curve = [
         {

@@ -1,5 +1,5 @@
-"""What every kind of mixer is: a frozen spec that YAML can name by its `kind`, and an entry that says
-how the rest of the explorer shows and builds it.
+"""What every kind of mixer is: a frozen spec that YAML can name by its `kind`, and an entry that
+says how the rest of the explorer shows and builds it.
 
 Symbols are those of Mamba-2 (arXiv 2405.21060) and Llama. A field made with `quiet` is written to
 YAML only where it differs from its default, so a new option changes no saved design."""

@@ -64,8 +64,8 @@ class DiffMamba2Costs(Mamba2HeadsCosts):
     def params(self) -> dict[str, int]:
         s = self.spec
         own = {
-            "norm": s.d_ssm if s.norm == "group" else 0,
-            "scalar": 4 * s.d_state if s.scalar == "diff_t" else 0,
+            "norm": (s.norm == "group") * s.d_ssm,
+            "scalar": (s.scalar == "diff_t") * 4 * s.d_state,
         }
         return super().params() | own | {"out": s.d_ssm * self.d_model}
 

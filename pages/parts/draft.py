@@ -177,7 +177,8 @@ def strategy_letters() -> set[str]:
 def own_mixers() -> dict[str, Any]:
     """The design's own mixers by their letters: those it was opened with, and those composed."""
     kept: dict[str, Any] = st.session_state["form.kept"].get("mixers", {})
-    return kept | st.session_state["form.composed"]
+    composed: dict[str, Any] = st.session_state["form.composed"]
+    return kept | composed
 
 
 def _mixers() -> dict[str, Any] | None:

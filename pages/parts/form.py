@@ -203,7 +203,7 @@ def _draw_ratio(spec: ArchSpec) -> None:
     if _share(now) is None:  # refused, and the page says so above
         now = made_by or PAPER_RATIOS[1]
     st.session_state["form.ratio"] = now
-    options = sorted({*PAPER_RATIOS, now}, key=_share)
+    options = sorted({*PAPER_RATIOS, now}, key=lambda ratio: _share(ratio) or 0.0)
     st.select_slider(
         "Ratio, expensive to cheap",
         options,

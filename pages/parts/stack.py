@@ -9,7 +9,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.glossary import explain
 from hybrid_core.mixers.base import Entry
 from hybrid_core.report import figures
-from hybrid_core.report.figures.designs import Layer
+from hybrid_core.report.figures.stack import Layer
 from hybrid_core.workload import Workload
 from pages.parts import browser, draft
 
@@ -48,16 +48,20 @@ def _picture(spec: ArchSpec, workload: Workload) -> dict[str, Any]:
     layers = figures.layers(spec, workload)
     looks = {layer: i for i, layer in enumerate(dict.fromkeys(layers))}
     kinds = Counter(layer.kind for layer in layers)
+    longest = [max(layer.of_params, layer.of_flops) for layer in looks]
+    drawn = [_look(layer) for layer in looks]
+    legend_rows = [_legend_row(kind, n) for kind, n in kinds.items()]
+    rows = [looks[layer] for layer in layers]
     return {
         "title": figures.STACK_TITLE,
         "source": figures.stack_source(workload),
         "told": "Layers, first on top. Arrow keys walk, Enter changes a layer's kind, "
         f"a letter picks it: {legend}",
         "letters": list(offered),
-        "kinds": [_legend_row(kind, n) for kind, n in kinds.items()],
-        "looks": [_look(layer) for layer in looks],
-        "rows": [looks[layer] for layer in layers],
-        "most": max(max(layer.of_params, layer.of_flops) for layer in looks),
+        "kinds": legend_rows,
+        "looks": drawn,
+        "rows": rows,
+        "most": max(longest),
     }
 
 

@@ -15,8 +15,8 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import spec_from_config
-from hybrid_core.live.modules import build
 from hybrid_core.live.modules.cache import TORCH_DTYPES
+from hybrid_core.live.modules.model import build
 from hybrid_core.live.modules.rope import Rope
 from hybrid_core.live.profiling.live_memory import LiveTensors
 from hybrid_core.live.profiling.trace import trace
@@ -117,7 +117,11 @@ DESIGNS: dict[str, ArchSpec] = {
         "DN", diff={"scalar": "none"}, attention={"position": "nope"}
     ),
 }
-LENGTHS = (1, 5, 23)  # 23 is no multiple of the chunk (8), nor within window and sinks (6)
+LENGTHS = (
+    1,
+    pytest.param(5, marks=pytest.mark.slow),  # between the two others, and as long to count
+    23,  # no multiple of the chunk (8), nor within window and sinks (6)
+)
 AXES = [
     axes
     for axes in INTRA_COMBINATIONS

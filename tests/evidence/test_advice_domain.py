@@ -14,16 +14,10 @@ from hypothesis import strategies as st
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines, errata
-from hybrid_core.evidence.advice import (
-    SCENARIOS,
-    Evidence,
-    Rule,
-    advise,
-    domains,
-    facts,
-    nearest_scale,
-    rules,
-)
+from hybrid_core.evidence.advice.advise import advise
+from hybrid_core.evidence.advice.cited import Evidence
+from hybrid_core.evidence.advice.facts import SCENARIOS, Scenario, facts, nearest_scale
+from hybrid_core.evidence.advice.rules import Rule, domains, rules
 from hybrid_core.evidence.quality import ablations, additive
 from hybrid_core.interop import published
 from hybrid_core.mixers.mamba1 import Mamba1Mixer
@@ -241,9 +235,11 @@ def claimed(item: Evidence) -> int:
     )
 
 
-def claimed_at(rule: Rule, scale: str) -> set[int]:
+@cache  # an item of evidence finds its scale by a walk through its whole table
+def claimed_at(rule_id: str, scale: str) -> set[int]:
     """A rule may say that a choice is better at one scale and worse at another."""
-    return {claimed(item) for item in rule.evidence if item.scale == scale} - {0}
+    evidence = RULES[rule_id].evidence
+    return {claimed(item) for item in evidence if item.scale == scale} - {0}
 
 
 def contrary(rule: Rule) -> Iterator[Contrary]:
@@ -254,7 +250,7 @@ def contrary(rule: Rule) -> Iterator[Contrary]:
         if cited is None or not said:
             continue
         for first, second in pairs().get(change(*cited), []):
-            expected = claimed_at(rule, first.scale) or {said}
+            expected = claimed_at(rule.id, first.scale) or {said}
             for column in QUALITY:
                 if column not in first.row or pd.isna(first.row[column]):
                     continue
@@ -275,6 +271,12 @@ def told(column: str, value: float) -> str:
     return f"{value:.1f}" if column == "avg" else f"{value:.3f}"
 
 
+@cache  # the pairs of one table hold the same few designs again and again
+def advised(spec: ArchSpec, context_len: int, use: Scenario) -> list[str]:
+    """The rules that speak of a design."""
+    return [advice.rule.id for advice in advise(spec, context_len, use=use)]
+
+
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_where_a_table_says_the_opposite_a_rule_is_silent_or_quotes_it(rule: Rule) -> None:
     for _, first, second, column, one, two in contrary(rule):
@@ -282,11 +284,7 @@ def test_where_a_table_says_the_opposite_a_rule_is_silent_or_quotes_it(rule: Rul
         if said and (column, one, two) in quoted(rule):
             continue
         for spec, use in product((built(first), built(second)), SCENARIOS):
-            given = (
-                [advice.rule.id for advice in advise(spec, first.context_len, use=use)]
-                if spec
-                else []
-            )
+            given = advised(spec, first.context_len, use) if spec else []
             assert rule.id not in given, (
                 f"{first.table} {first.scale} {first.same}: {column} {one} against {two}"
             )

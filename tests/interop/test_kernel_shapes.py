@@ -17,7 +17,10 @@ from tests.designs import MAMBA1, design
 # state-spaces/mamba#643: d_model 64, d_ssm 128, two heads of 64, a state of 128; 514 = 2 * 128 + 2
 # * 128 + 2.
 MAMBA643 = design("M", d_model=64, ssm={"d_ssm": 128, "head_dim": 64, "d_state": 128}, ffn=None)
-LINE_643 = "mamba2.in_proj: 514 wide (2 * d_ssm + 2 * n_groups * d_state + n_heads) - causal-conv1d needs strides that are multiples of 8"
+LINE_643 = (
+    "mamba2.in_proj: 514 wide (2 * d_ssm + 2 * n_groups * d_state + n_heads) - "
+    "causal-conv1d needs strides that are multiples of 8"
+)
 
 DELTANET = {
     "kind": "gated_deltanet",
@@ -44,7 +47,8 @@ REFUSED: list[tuple[ArchSpec, list[str]]] = [
     (
         design("M", ssm=EIGHT | {"d_state": 18}),  # 128 + 36 = 164
         [
-            "layer 1, mamba2.convolution: 164 channels (d_ssm + 2 * n_groups * d_state) - causal-conv1d needs a multiple of 8",
+            "layer 1, mamba2.convolution: 164 channels (d_ssm + 2 * n_groups * d_state) - "
+            "causal-conv1d needs a multiple of 8",
             LINE_643.replace("514", "300").replace("mamba2", "layer 1, mamba2"),
         ],
     ),

@@ -11,12 +11,13 @@ from torch import Tensor
 from transformers import DiffLlamaConfig, DiffLlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.live.modules import build, generate
 from hybrid_core.live.modules.attention import Attention
 from hybrid_core.live.modules.diff_attention import DiffAttention
 from hybrid_core.live.modules.diff_mamba2 import DiffMamba2
+from hybrid_core.live.modules.generate import generate
 from hybrid_core.live.modules.mamba1 import Mamba1
 from hybrid_core.live.modules.mamba2 import Mamba2Heads
+from hybrid_core.live.modules.model import build
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from tests.conftest import assert_close
@@ -138,9 +139,18 @@ def test_differential_attention_is_the_differential_transformers() -> None:
     """DiffLlama in transformers: it pairs value heads i and i + G/2 where here neighbours are a
     pair."""
     config = DiffLlamaConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-        rms_norm_eps=EPS, tie_word_embeddings=False, rope_theta=1e4, attn_implementation="eager", lambda_std_dev=0.3,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rms_norm_eps=EPS,
+        tie_word_embeddings=False,
+        rope_theta=1e4,
+        attn_implementation="eager",
+        lambda_std_dev=0.3,
+    )
     torch.manual_seed(0)
     theirs = DiffLlamaForCausalLM(config).eval()
     ours = build(
@@ -235,9 +245,16 @@ def test_mamba1_is_transformers_mamba() -> None:
             0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4))
         )
     config = MambaConfig(
-        vocab_size=50, hidden_size=32, num_hidden_layers=3, state_size=5, time_step_rank=3, conv_kernel=4,
-        layer_norm_epsilon=EPS, expand=2, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=32,
+        num_hidden_layers=3,
+        state_size=5,
+        time_step_rank=3,
+        conv_kernel=4,
+        layer_norm_epsilon=EPS,
+        expand=2,
+        tie_word_embeddings=True,
+    )
     theirs = MambaForCausalLM(config).eval()
     backbone = theirs.backbone
     backbone.embeddings.weight.copy_(ours.embed.weight)

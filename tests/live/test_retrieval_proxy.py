@@ -95,7 +95,7 @@ LAYERS = {
 
 @pytest.mark.parametrize(
     ("name", "pattern"),
-    [  # the proxies that the figures of hybrid_core/retrieval/README.md were measured on
+    [  # the proxies that the figures of docs/retrieval-log.md were measured on
         ("llama-1b", "AAAAAA"),
         ("swa-1to5-1b", "SSSASS"),
         ("mamba-1b", "MMMMMM"),

@@ -19,7 +19,8 @@ def test_letters_and_names_are_unique_and_a_letter_is_one_ascii_character() -> N
 
 
 def test_the_letters_of_written_patterns_are_those_of_saved_designs() -> None:
-    assert "".join(WRITTEN) == "ASMHDN-"
+    written = "".join(WRITTEN)
+    assert written == "ASMHDN-"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +59,7 @@ def test_every_matrix_of_a_kind_can_be_stored_in_a_format(kind: str) -> None:
 
 
 def test_routers_and_the_gates_of_rg_lru_are_no_linear_layers() -> None:
-    assert NOT_LINEAR == {"router", "rg_lru.gates"}
+    assert sorted(NOT_LINEAR) == ["rg_lru.gates", "router"]
 
 
 def test_black_words_stand_on_light_colours() -> None:
@@ -70,8 +71,8 @@ def test_black_words_stand_on_light_colours() -> None:
 
 def test_compose_offers_a_mamba1_of_the_published_proportions() -> None:
     """Falcon-Mamba 7B: d_model 4096, d_ssm 8192, dt_rank 256, d_state 16."""
-    offered = composable(4096)
-    assert offered == {"m": Mamba1Mixer(d_ssm=8192, dt_rank=256, d_state=16)}
+    offered = composable(4096)["m"]
+    assert offered == Mamba1Mixer(d_ssm=8192, dt_rank=256, d_state=16)
 
 
 def test_a_size_shrinks_to_the_nearest_multiple() -> None:
