@@ -1,6 +1,6 @@
 # make app    the explorer on http://localhost:8501
 # make test   everything that is tested, browser included
-# make check  the fast part: formatting, types, imports, unit tests
+# make check  the fast part: style, types, imports, unit tests
 
 VENV := .venv
 PYTHON ?= python3
@@ -15,10 +15,10 @@ app: setup
 	@$(VENV)/bin/streamlit run app.py --server.port $(PORT)
 
 test: setup-dev
-	@sh tools/stages.sh $(VENV) format types imports unit slow browser
+	@sh tools/stages.sh $(VENV) style types imports unit slow browser
 
 check: setup-dev
-	@sh tools/stages.sh $(VENV) format types imports unit
+	@sh tools/stages.sh $(VENV) style types imports unit
 
 setup: $(VENV)/.app
 setup-dev: $(VENV)/.dev

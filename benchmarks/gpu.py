@@ -53,7 +53,7 @@ from hybrid_core.live.retrieval.niah import niah
 from hybrid_core.live.retrieval.options import NiahOptions
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import PAPER_BATCH, Workload
-from kernels import forget, ran, require_forced
+from kernels.dispatch import forget, ran, require_forced
 from kernels.implementations import CannotRun
 
 NIAH_DESIGN = presets.FIRST

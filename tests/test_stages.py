@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.app_environment import ROOT
 
-STAGES = ("format", "types", "imports", "unit", "slow", "browser")
+STAGES = ("style", "types", "imports", "unit", "slow", "browser")
 
 
 def ran(place: Path, **codes: int) -> tuple[int, list[str], str]:
@@ -31,7 +31,7 @@ def ran(place: Path, **codes: int) -> tuple[int, list[str], str]:
 
 def test_all_stages_run_and_pass(tmp_path: Path) -> None:
     code, calls, last = ran(tmp_path)
-    assert (code, last) == (0, "passed: format types imports unit slow browser")
+    assert (code, last) == (0, "passed: style types imports unit slow browser")
     assert [call.split()[0] for call in calls] == [
         "ruff",
         "ruff",

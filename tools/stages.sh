@@ -1,13 +1,15 @@
 #!/bin/sh
-# Run stages of the tests, every one whatever those before it found. The last line says which failed; the exit code is the first one's.
+# Run stages of the tests, every one whatever those before it found. The last line says which failed;
+# the exit code is the first one's.
 #   tools/stages.sh VENV STAGE...
+# style: ruff. types: mypy. imports: import-linter. unit, slow, browser: the three parts of the tests.
 bin="$1/bin"
 shift
 workers="-n 2 --dist worksteal"
 
 run() {
     case $1 in
-        format) "$bin/ruff" check . && "$bin/ruff" format --check . ;;
+        style) "$bin/ruff" check . && "$bin/ruff" format --check . ;;
         types) "$bin/mypy" ;;
         imports) "$bin/lint-imports" ;;
         unit) "$bin/pytest" -m "not slow and not e2e" $workers ;;
@@ -21,8 +23,10 @@ failed=
 code=0
 for stage in "$@"; do
     echo "== $stage"
+    began=$(date +%s)
     run "$stage"
     result=$?
+    echo "== $stage: exit code $result after $(($(date +%s) - began)) s"
     [ "$result" = 0 ] && continue
     [ "$code" = 0 ] && code=$result
     failed="$failed, $stage (exit code $result)"

@@ -17,8 +17,8 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.design.stack import Layer
 from hybrid_core.ffns.base import FfnCosts
 from hybrid_core.ffns.registry import ffn_costs
+from hybrid_core.mixers.base import Entry
 from hybrid_core.mixers.none import NoMixer
-from hybrid_core.mixers.registry import Kind, kind_of
 from hybrid_core.terms import CacheTensor, MixerCosts, Num, Terms, lengths, linear, total
 from hybrid_core.validation import MAX_LAYERS
 from hybrid_core.workload import DTYPE_BYTES, Workload
@@ -47,8 +47,8 @@ class LayerCosts(NamedTuple):
     meta_tokens: int = 0  # learnt tokens that stand before every sequence
 
     @property
-    def kind(self) -> Kind:
-        return kind_of(self.layer.mixer)
+    def kind(self) -> Entry:
+        return self.layer.mixer.entry
 
     def windowed(self, seq_len: Num) -> Num:
         """Whether a forward over `seq_len` tokens has to mask a window."""

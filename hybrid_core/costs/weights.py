@@ -7,8 +7,9 @@ from math import ceil
 from typing import NamedTuple
 
 from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
+from hybrid_core.design.quantization import StoredWeights
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.stored import COMPUTE_BYTES, StoredWeights
+from hybrid_core.stored import COMPUTE_BYTES
 from hybrid_core.terms import Num, Term, Terms
 from hybrid_core.workload import Workload
 

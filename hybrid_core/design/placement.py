@@ -7,14 +7,9 @@ import math
 import re
 from typing import Literal, get_args
 
-LETTERS = {
-    "A": "attention",
-    "S": "window",
-    "M": "Mamba",
-    "H": "intra-hybrid",
-    "D": "differential attention",
-    "N": "differential Mamba",
-}
+from hybrid_core.mixers.registry import WRITTEN
+
+LETTERS = {letter: kind.entry.short for letter, kind in WRITTEN.items() if kind.entry.sections}
 LEGEND = ", ".join(f"{letter} ({name})" for letter, name in LETTERS.items())
 
 Placement = Literal["middle", "scatter", "front", "end", "cluster", "sandwich", "custom"]

@@ -1,24 +1,15 @@
-"""The sections of a design's YAML that a person writes for the usual kinds of layer."""
+"""The section `layers` of a design's YAML, the choice of a Mamba in `ssm`, and which sections each
+kind of layer needs. The sections of one kind are in its file in mixers/."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from hybrid_core.design import placement as layout
-from hybrid_core.mixers.attention import AttentionFields
-from hybrid_core.mixers.fusion import (
-    DiffFusion,
-    DiffScalar,
-    Fusion,
-    Norm,
-    Out,
-    Scalar,
-    Value,
-    fusible,
-)
-from hybrid_core.mixers.mamba1 import Mamba1Fields, Mamba1Mixer
-from hybrid_core.mixers.mamba2 import Mamba2Fields, Mamba2Mixer
-from hybrid_core.validation import Count, Dim, Frozen, Theta, divides, quiet, short
+from hybrid_core.mixers.mamba1 import Mamba1Section
+from hybrid_core.mixers.mamba2 import Mamba2Section
+from hybrid_core.mixers.registry import WRITTEN
+from hybrid_core.validation import Dim, Frozen, quiet, short
 
 
 class LayersSection(Frozen):
@@ -117,45 +108,6 @@ class LayersSection(Frozen):
         )
 
 
-class AttentionSection(AttentionFields):
-    """Grouped-query attention; its position encoding also serves the intra-hybrid block's attention
-    branch."""
-
-
-class SwaSection(Frozen):
-    """Sliding window with sinks; heads come from `attention`. Defaults are the paper's (Appendix
-    E)."""
-
-    window: Dim = 512
-    sink: Count = 64
-    rope_theta: Theta = 10_000.0
-
-
-class _KindMamba2(Frozen):
-    kind: Literal["mamba2"] = "mamba2"
-
-
-class _KindMamba1(Frozen):
-    kind: Literal["mamba1"] = "mamba1"
-
-
-class Mamba2Section(Mamba2Fields, _KindMamba2):
-    """Mamba-2; state, convolution and (unless it says otherwise) head width also serve the
-    intra-hybrid block's Mamba branch."""
-
-    def mixer(self) -> Mamba2Mixer:
-        """A layer of kind M."""
-        return Mamba2Mixer(**self.model_dump(exclude={"kind"}))
-
-
-class Mamba1Section(Mamba1Fields, _KindMamba1):
-    """Mamba-1 in place of Mamba-2."""
-
-    def mixer(self) -> Mamba1Mixer:
-        """A layer of kind M."""
-        return Mamba1Mixer(**self.model_dump(exclude={"kind"}))
-
-
 def _mamba2_unless_said(section: Any) -> Any:
     return {"kind": "mamba2"} | section if isinstance(section, dict) else section
 
@@ -165,50 +117,7 @@ SsmSection = Annotated[
 ]
 
 
-class IntraSection(Frozen):
-    """Position encoding comes from `attention`, state and convolution from `ssm`, and so does the
-    SSM head unless given here."""
-
-    n_heads: Dim
-    n_kv_heads: Dim
-    qk_head_dim: Dim
-    v_head_dim: Dim
-    d_ssm: Dim
-    ssm_head_dim: Dim | None = None
-    ssm_norm: bool = quiet(False)
-    norm: Norm = "group"
-    scalar: Scalar = "none"
-    fusion: Fusion = "diff"
-    value: Value = "separate"
-    out: Out = "separate"
-
-    @model_validator(mode="after")
-    def _rules(self) -> "IntraSection":
-        divides("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads)
-        fusible(self.fusion, self.value, self.out, self.d_ssm, self.n_heads * self.v_head_dim)
-        return self
-
-
-class DiffSection(Frozen):
-    """The differential mixers; heads come from `attention`, branches from `ssm`. Defaults are Table
-    18's Diff-T and Diff-M.
-
-    `norm` group: RMS over each head - of the fused pair in attention, times 1 - lambda's start, as
-    in arXiv 2410.05258; of either branch in Mamba. `scalar` diff_t: the second of two is scaled by
-    lambda. `fusion`: first minus second, or their sum."""
-
-    norm: Norm = "none"
-    scalar: DiffScalar = "diff_t"
-    fusion: DiffFusion = "diff"
-
-
-# The sections that a layer of each kind is made from.
+# The sections that a layer of each kind is made from, by its letter.
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "A": ("attention",),
-    "S": ("attention", "swa"),
-    "M": ("ssm",),
-    "H": ("intra", "attention", "ssm"),
-    "D": ("diff", "attention"),
-    "N": ("diff", "ssm"),
-    "-": (),
+    letter: kind.entry.sections or () for letter, kind in WRITTEN.items()
 }

@@ -13,28 +13,19 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, model_va
 
 from hybrid_core.design import placement as layout
 from hybrid_core.design.constants import checked_constants
-from hybrid_core.design.sections import (
-    SECTIONS,
-    AttentionSection,
-    DiffSection,
-    IntraSection,
-    LayersSection,
-    Mamba2Section,
-    SsmSection,
-    SwaSection,
-)
+from hybrid_core.design.quantization import StoredWeights, up_to
+from hybrid_core.design.sections import SECTIONS, LayersSection, SsmSection
 from hybrid_core.design.stack import Layer, check_reuse
 from hybrid_core.ffns.registry import AnyFfn, Ffn
 from hybrid_core.files import read_file
-from hybrid_core.mixers.attention import AttentionMixer
-from hybrid_core.mixers.base import MIXER, Mixer
-from hybrid_core.mixers.diff_attention import DiffAttentionMixer
-from hybrid_core.mixers.diff_mamba2 import DiffMamba2Mixer
-from hybrid_core.mixers.intra import IntraMixer
-from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.attention import AttentionSection
+from hybrid_core.mixers.base import MIXER, Mixer, Sections
+from hybrid_core.mixers.fusion import DiffSection
+from hybrid_core.mixers.intra import IntraSection
 from hybrid_core.mixers.none import NoMixer
-from hybrid_core.mixers.swa import SwaMixer
-from hybrid_core.stored import ComputeDtype, StoredWeights, up_to
+from hybrid_core.mixers.registry import WRITTEN
+from hybrid_core.mixers.swa import SwaSection
+from hybrid_core.stored import ComputeDtype
 from hybrid_core.validation import (
     MAX_LAYERS,
     Count,
@@ -43,10 +34,8 @@ from hybrid_core.validation import (
     Frozen,
     Size,
     SpecError,
-    divides,
     exact_int,
     quiet,
-    rotates_pairs,
     short,
 )
 from hybrid_core.yaml_io import dump, safe_mapping
@@ -124,47 +113,11 @@ class ArchSpec(Frozen):
     @model_validator(mode="after")
     def _rules(self) -> "ArchSpec":
         self._check_letters()
-        for letter in sorted(set(self.letters) - set(self.mixers)):
-            for section in SECTIONS[letter]:
-                if getattr(self, section) is None:
-                    raise ValueError(
-                        f"{section}: missing - the layers hold kind {letter}, which needs the section {section!r}"
-                    )
-            if letter in "HN" and not isinstance(self.ssm, Mamba2Section):
-                raise ValueError(
-                    f"ssm.kind: {self.ssm and self.ssm.kind!r} - kind {letter} has Mamba-2 branches: it needs ssm.kind 'mamba2'"
-                )
-        if self.intra is not None and isinstance(self.ssm, Mamba2Section):
-            head_dim = self.intra.ssm_head_dim or self.ssm.head_dim
-            divides("intra.d_ssm", self.intra.d_ssm, "the SSM's head_dim", head_dim)
-            divides(
-                "intra.d_ssm / head_dim",
-                self.intra.d_ssm // head_dim,
-                "ssm.n_groups",
-                self.ssm.n_groups,
-            )
-        if (
-            self.intra is not None
-            and self.attention is not None
-            and self.attention.position == "rope"
-        ):
-            rotates_pairs("intra.qk_head_dim", self.intra.qk_head_dim, self.attention.rope_fraction)
-        if "D" in self.letters and self.attention is not None:
-            for key in ("n_heads", "n_kv_heads"):
-                divides(
-                    f"attention.{key}",
-                    getattr(self.attention, key),
-                    "2, for the pairs of kind D",
-                    2,
-                )
-        if "N" in self.letters and isinstance(self.ssm, Mamba2Section):
-            heads = self.ssm.d_ssm // self.ssm.head_dim
-            divides(
-                "ssm.d_ssm / head_dim",
-                heads,
-                "2 * n_groups, for the two branches of kind N",
-                2 * self.ssm.n_groups,
-            )
+        used = sorted(set(self.letters) - set(self.mixers))
+        for letter in used:
+            WRITTEN[letter].check_sections(self._sections)
+        if self.intra is not None:
+            self.intra.check_beside(self.attention, self.ssm)
         if any(layer.mixer == NoMixer() and layer.ffn is None for layer in self.stack):
             raise ValueError(
                 f"layers.pattern: {short(self.letters)} - a layer without mixer (-) needs a feed-forward"
@@ -226,15 +179,18 @@ class ArchSpec(Frozen):
     @cached_property
     def stack(self) -> tuple[Layer, ...]:
         """The layers as built, first to last."""
-        known = {"-": NoMixer()} | dict(self.mixers)
-        mixers: dict[str, Mixer] = {
-            letter: known.get(letter) or self._mixer(letter) for letter in set(self.letters)
-        }
+        mixers: dict[str, Mixer] = dict(self.mixers)
+        for letter in set(self.letters) - set(mixers):
+            mixers[letter] = WRITTEN[letter].from_sections(self._sections)
         feeds: dict[str, AnyFfn | None] = {"-": None, "F": self.ffn} | dict(self.ffns)
         pairs = zip(self.letters, self._feeds, strict=True)
-        return tuple(
-            Layer(mixers[letter].letter, mixers[letter], feeds[feed]) for letter, feed in pairs
-        )
+        return tuple(Layer(mixers[letter], feeds[feed]) for letter, feed in pairs)
+
+    @property
+    def _sections(self) -> Sections:
+        """What layers of the WRITTEN kinds are made from."""
+        names = set().union(*SECTIONS.values())
+        return {name: getattr(self, name) for name in names}
 
     def same_model(self, other: "ArchSpec") -> bool:
         """Whether both are one model, whatever they are called and however their layers are
@@ -254,50 +210,6 @@ class ArchSpec(Frozen):
             "constants",
         )
         return (self.stack, *(getattr(self, key) for key in plain))
-
-    def _mixer(self, letter: str) -> Mixer:
-        """The mixer of a layer of kind `letter`; validation has made sure that its sections are
-        there."""
-        if letter == "M":
-            assert self.ssm
-            return self.ssm.mixer()
-        if letter == "N":
-            assert isinstance(self.ssm, Mamba2Section)
-            assert self.diff
-            ssm = self.ssm.mixer().model_dump() | {"n_groups": 2 * self.ssm.n_groups}
-            return DiffMamba2Mixer(**ssm, **self.diff.model_dump())
-        assert self.attention
-        heads = self.attention.model_dump(exclude={"rope_scaling"}) | {
-            "v_head_dim": self.attention.head_dim
-        }
-        scaling = self.attention.rope_scaling
-        if letter == "A":
-            return AttentionMixer(**heads, rope_scaling=scaling)
-        if letter == "D":
-            assert self.diff
-            return DiffAttentionMixer(**heads, rope_scaling=scaling, **self.diff.model_dump())
-        if letter == "S":
-            assert self.swa
-            return SwaMixer(
-                **(heads | self.swa.model_dump())
-            )  # the window's own theta, unscaled (Appendix E)
-        assert isinstance(self.ssm, Mamba2Section)
-        assert self.intra
-        axes = self.intra.model_dump(
-            include={"norm", "scalar", "fusion", "value", "out", "ssm_norm"}
-        )
-        own = {"n_heads": self.intra.n_heads, "n_kv_heads": self.intra.n_kv_heads}
-        own |= {"head_dim": self.intra.qk_head_dim, "v_head_dim": self.intra.v_head_dim}
-        branch = {
-            "d_ssm": self.intra.d_ssm,
-            "head_dim": self.intra.ssm_head_dim or self.ssm.head_dim,
-        }
-        ssm = self.ssm.mixer().model_dump() | branch
-        return IntraMixer(
-            attention=AttentionMixer(**(heads | own), rope_scaling=scaling),
-            ssm=Mamba2Mixer(**ssm),
-            **axes,
-        )
 
     # ------------------------------------------------------------ YAML
 

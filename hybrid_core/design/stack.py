@@ -10,12 +10,15 @@ from hybrid_core.mixers.intra import IntraMixer
 
 
 class Layer(NamedTuple):
-    """One layer as built: its letter (see placement.py), its mixer (or NoMixer), its feed-forward
-    or none."""
+    """One layer as built: its mixer (or NoMixer), and its feed-forward or none."""
 
-    letter: str
     mixer: Mixer
     ffn: AnyFfn | None
+
+    @property
+    def letter(self) -> str:
+        """The letter of the mixer's kind."""
+        return self.mixer.entry.letter
 
 
 def key_value_heads(layer: Layer) -> AttentionMixer | None:

@@ -2,6 +2,7 @@
 answers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from functools import cached_property
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -31,6 +32,11 @@ class FeedForward(Frozen):
     def costs(self, d_model: int) -> "FfnCosts":
         """The closed forms of such a feed-forward in a model of width `d_model`."""
         raise TypeError(f"{type(self).__name__} has no costs")
+
+    def unbuilt(self, name: str) -> Iterator[str]:
+        """What the module does not compute, beside options that the entry does not call built;
+        `name`: where the feed-forward stands in its design."""
+        return iter(())
 
     def shrunk(self, factors: Factors) -> Self:
         """The same feed-forward in a proxy."""

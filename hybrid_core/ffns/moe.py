@@ -1,5 +1,6 @@
 """Mixture of experts. Twin of live/modules/moe.py."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
@@ -67,6 +68,10 @@ class MoE(FeedForward):
 
     def costs(self, d_model: int) -> "MoECosts":
         return MoECosts(self, d_model)
+
+    def unbuilt(self, name: str) -> Iterator[str]:
+        if self.activation == "clamped_swiglu":
+            yield f"{name}.activation: {self.activation}"
 
     def shrunk(self, factors: Factors) -> Self:
         """Narrower experts, as many of them."""

@@ -2,11 +2,13 @@
 live/modules/attention.py."""
 
 from dataclasses import dataclass
+from math import sqrt
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.base import Entry, Mixer, Sections
 from hybrid_core.terms import CacheTensor, Num, Term, Terms, least, product, visible_pairs, widest
 from hybrid_core.validation import (
     Dim,
@@ -35,9 +37,14 @@ class RopeScaling(Frozen):
     def _rules(self) -> "RopeScaling":
         if self.high_freq_factor <= self.low_freq_factor:
             raise ValueError(
-                f"high_freq_factor: {self.high_freq_factor} - must be above low_freq_factor ({self.low_freq_factor})"
+                f"high_freq_factor: {self.high_freq_factor} - "
+                f"must be above low_freq_factor ({self.low_freq_factor})"
             )
         return self
+
+    def shrunk(self, factors: Factors) -> Self:
+        """The same scaling in a proxy, whose contexts are shorter."""
+        return self.changed(original_context_len=scaled(self.original_context_len, factors.length))
 
 
 class AttentionFields(Frozen):
@@ -72,37 +79,125 @@ class AttentionFields(Frozen):
         return self
 
 
+class AttentionSection(AttentionFields):
+    """The section `attention`: grouped-query attention. Its position encoding also serves the
+    attention branch of an intra-hybrid block."""
+
+    def mixer_fields(self) -> dict[str, Any]:
+        """Fields of an attention mixer whose values are as wide as its keys."""
+        fields = self.model_dump(exclude={"rope_scaling"})
+        return fields | {"v_head_dim": self.head_dim, "rope_scaling": self.rope_scaling}
+
+
+# Options of attention that our module computes.
+ATTENTION_BUILT = frozenset({"qkv_bias", "out_bias", "qk_norm", "softmax_scale", "reuse_kv"})
+ATTENTION_MATRICES = ("q", "k", "v", "output_gate", "out")
+
+HEAD_DIM = 16  # of a proxy's heads
+LEAST_THETA = 2.0
+
+
 class AttentionMixer(AttentionFields, Mixer):
     """Grouped-query attention. Queries and keys are `head_dim` wide, values `v_head_dim`; RoPE
     turns the first `rope_dim` channels."""
 
-    kind: ClassVar[str] = "attention"
-    letter: ClassVar[str] = "A"
+    entry: ClassVar[Entry] = Entry(
+        name="attention",
+        label="Attention",
+        letter="A",
+        colour="#D55E00",
+        module="hybrid_core.live.modules.attention:Attention",
+        short="attention",
+        sections=("attention",),
+        built=ATTENTION_BUILT,
+        matrices=ATTENTION_MATRICES,
+        symbols={"megatron": "*"},
+    )
+    # Heads come in groups of so many: a differential attention has them in pairs.
+    heads_step: ClassVar[int] = 1
     v_head_dim: Dim
 
     @model_validator(mode="before")
     @classmethod
     def _square(cls, data: Any) -> Any:
-        return (
-            {"v_head_dim": data["head_dim"]} | data
-            if isinstance(data, dict) and "head_dim" in data
-            else data
-        )
+        if isinstance(data, dict) and "head_dim" in data:
+            return {"v_head_dim": data["head_dim"]} | data
+        return data
 
     @property
     def rope_dim(self) -> int:
         """Channels of a head that RoPE turns."""
-        return round(self.head_dim * self.rope_fraction) if self.position == "rope" else 0
+        if self.position != "rope":
+            return 0
+        return round(self.head_dim * self.rope_fraction)
 
     @property
     def rope(self) -> tuple[int, float, RopeScaling | None] | None:
         """What a table of rotations depends on."""
-        return (
-            (self.rope_dim, self.rope_theta, self.rope_scaling) if self.position == "rope" else None
-        )
+        if self.position != "rope":
+            return None
+        return self.rope_dim, self.rope_theta, self.rope_scaling
 
     def costs(self, d_model: int) -> "AttentionCosts":
         return AttentionCosts(self, d_model)
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> Mixer:
+        return cls(**sections["attention"].mixer_fields())
+
+    def shrunk(self, factors: Factors) -> Self:
+        return self.changed(**self._small_heads(factors))
+
+    def _small_heads(self, factors: Factors) -> dict[str, Any]:
+        """Fields of fewer heads of about HEAD_DIM, together as wide as here in proportion, and
+        values as much wider than queries."""
+        n_heads = self._n_small_heads(factors)
+        per_head = factors.width * self.n_heads / n_heads
+        head_dim = scaled(self.head_dim, per_head, 4, 8)
+        v_head_dim = head_dim
+        if self.v_head_dim != self.head_dim:
+            v_head_dim = scaled(self.v_head_dim, per_head, 8, 8)
+        fields: dict[str, Any] = {
+            "n_heads": n_heads,
+            "n_kv_heads": self._n_small_kv_heads(n_heads),
+            "head_dim": head_dim,
+            "v_head_dim": v_head_dim,
+            # A wavelength is counted in tokens.
+            "rope_theta": max(LEAST_THETA, self.rope_theta * factors.length),
+            "rope_fraction": self._small_rope_fraction(head_dim),
+        }
+        if self.rope_scaling is not None:
+            fields["rope_scaling"] = self.rope_scaling.shrunk(factors)
+        if self.d_input is not None:
+            fields["d_input"] = scaled(self.d_input, factors.width)
+        if self.softmax_scale is not None:
+            # It stands for head_dim^-0.5, which would change.
+            fields["softmax_scale"] = self.softmax_scale * sqrt(self.head_dim / head_dim)
+        return fields
+
+    def _n_small_heads(self, factors: Factors) -> int:
+        if self.v_head_dim <= self.head_dim:
+            return n_small_heads(scaled(self.n_heads * self.head_dim, factors.width))
+        # Half as many heads as there would be, with values twice HEAD_DIM.
+        values = scaled(self.n_heads * self.v_head_dim, factors.width, 2 * HEAD_DIM)
+        return n_small_heads(values // 2)
+
+    def _n_small_kv_heads(self, n_heads: int) -> int:
+        """Key and value heads in the same ratio to query heads, as far as that divides."""
+        step = self.heads_step
+        fits = [n for n in range(step, n_heads + 1, step) if n_heads % n == 0]
+        wanted = n_heads * self.n_kv_heads / self.n_heads
+        return min(fits, key=lambda n: abs(n - wanted))
+
+    def _small_rope_fraction(self, head_dim: int) -> float:
+        """The share of a head that RoPE turns, so that it turns whole pairs of channels."""
+        turned = max(2, 2 * round(head_dim * self.rope_fraction / 2))
+        return turned / head_dim
+
+
+def n_small_heads(width: int) -> int:
+    """An even number of heads of HEAD_DIM for a width of all together."""
+    return max(2, width // HEAD_DIM // 2 * 2)
 
 
 @dataclass(frozen=True)

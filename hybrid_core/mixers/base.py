@@ -1,32 +1,123 @@
-"""What every kind of mixer is: a frozen spec that YAML can name by its `kind`.
+"""What every kind of mixer is: a frozen spec that YAML can name by its `kind`, and an entry that says
+how the rest of the explorer shows and builds it.
 
-Terms: design in the README, symbols as in Mamba-2 (arXiv 2405.21060) and Llama. A field made with
-`quiet` is written to YAML only where it differs from its default, so that a new option changes no
-saved design."""
+Symbols are those of Mamba-2 (arXiv 2405.21060) and Llama. A field made with `quiet` is written to
+YAML only where it differs from its default, so a new option changes no saved design."""
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 from pydantic import BeforeValidator, PlainSerializer
 
+from hybrid_core.factors import Factors
 from hybrid_core.terms import MixerCosts
-from hybrid_core.validation import (
-    Frozen,
-    nearest,
-    short,
-)
+from hybrid_core.validation import Frozen, nearest, short
+
+# The sections of a design's YAML by name; None where a design lacks one.
+Sections = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """How a kind of layer is called, drawn, built and written elsewhere. There is one per kind.
+
+    `name`: its `kind` in YAML. `label`: what pages call it. `letter`: one ASCII character, unique
+    among kinds. `colour`: in figures. `module`: "package.module:Class", loaded on first use, so
+    that nothing here imports torch; None for a kind that is costed and not built."""
+
+    name: str
+    label: str
+    letter: str
+    colour: str
+    module: str | None = None
+    # The name that goes with the letter in a legend, for a kind that has sections.
+    short: str = ""
+    # The YAML sections that a layer of this kind is made from. None: the kind has no sections; a
+    # design spells it out under `mixers`.
+    sections: tuple[str, ...] | None = None
+    # `quiet` options that the module computes too, beyond their defaults; and those of a mixer
+    # inside this one that it computes there only.
+    built: frozenset[str] = frozenset()
+    built_inside: frozenset[str] = frozenset()
+    # Names of its matrices, as its costs call their products; and of those among them that no
+    # quantiser takes for a linear layer.
+    matrices: tuple[str, ...] = ()
+    not_linear: tuple[str, ...] = ()
+    # Framework -> its symbol for such a layer, e.g. in Megatron-LM's hybrid pattern.
+    symbols: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def light(self) -> bool:
+        """Whether black words have more contrast on the colour than white ones (WCAG 2.2, relative
+        luminance)."""
+        red, green, blue = (_linear(int(self.colour[i : i + 2], 16) / 255) for i in (1, 3, 5))
+        luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+        return (luminance + 0.05) ** 2 > 1.05 * 0.05
+
+
+def _linear(share: float) -> float:
+    """One channel of an sRGB colour as light, 0 to 1."""
+    if share <= 0.04045:
+        return share / 12.92
+    return float(((share + 0.055) / 1.055) ** 2.4)
 
 
 class Mixer(Frozen):
-    """What mixes tokens in one layer. `kind` names it in YAML, `letter` in a pattern
-    (placement.py), in figures alone where it has none."""
+    """What mixes tokens in one layer."""
 
-    kind: ClassVar[str]
-    letter: ClassVar[str]
+    entry: ClassVar[Entry]
+    kind: ClassVar[str]  # the entry's name
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "entry" in vars(cls):
+            cls.kind = cls.entry.name
 
     def costs(self, d_model: int) -> MixerCosts:
         """The closed forms of such a layer in a model of width `d_model`."""
         raise TypeError(f"{type(self).__name__} has no costs")
+
+    def shrunk(self, factors: Factors) -> Self:
+        """The same mixer in a proxy."""
+        raise TypeError(f"{type(self).__name__} cannot shrink")
+
+    def unbuilt(self) -> Iterator[str]:
+        """What the module does not compute, beside options that the entry does not call built."""
+        return iter(())
+
+    @classmethod
+    def usual(cls, d_model: int) -> "Mixer | None":
+        """Such a layer of the usual proportions, which Compose offers for a model of width
+        `d_model`; None where there are none."""
+        return None
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> "Mixer":
+        """The mixer that a design's sections describe. They have passed `check_sections`."""
+        raise TypeError(f"{cls.__name__} has no sections")
+
+    @classmethod
+    def check_sections(cls, sections: Sections) -> None:
+        """Raise ValueError unless the sections make such a layer."""
+        for name in cls.entry.sections or ():
+            if sections[name] is None:
+                raise ValueError(
+                    f"{name}: missing - the layers hold kind {cls.entry.letter}, "
+                    f"which needs the section {name!r}"
+                )
+
+
+def needs_mamba2(sections: Sections, letter: str) -> None:
+    """Raise ValueError unless the section `ssm` is a Mamba-2."""
+    kind = sections["ssm"].kind
+    if kind != "mamba2":
+        raise ValueError(
+            f"ssm.kind: {kind!r} - kind {letter} has Mamba-2 branches: it needs ssm.kind 'mamba2'"
+        )
+
+
+# ---------------------------------------------------------------- reading and writing `kind`
 
 
 def _read_mixer(value: Any) -> Any:
@@ -37,7 +128,8 @@ def _read_mixer(value: Any) -> Any:
     kind = value.get("kind")
     if kind not in kinds:
         raise ValueError(f"kind: {short(kind)} - must be {nearest(kind, kinds)}")
-    return kinds[kind].make(**{str(key): item for key, item in value.items() if key != "kind"})
+    fields = {str(key): item for key, item in value.items() if key != "kind"}
+    return kinds[kind].make(**fields)
 
 
 def _write_mixer(mixer: Mixer) -> dict[str, Any]:
@@ -46,7 +138,7 @@ def _write_mixer(mixer: Mixer) -> dict[str, Any]:
 
 def mixer_kinds() -> dict[str, type[Mixer]]:
     """Every kind of mixer by its name in YAML."""
-    return {cls.kind: cls for cls in _descendants(Mixer) if "kind" in vars(cls)}
+    return {cls.kind: cls for cls in _descendants(Mixer) if "entry" in vars(cls)}
 
 
 def _descendants(cls: type[Any]) -> Iterator[type[Any]]:
@@ -55,7 +147,5 @@ def _descendants(cls: type[Any]) -> Iterator[type[Any]]:
         yield from _descendants(child)
 
 
-MIXER = (
-    BeforeValidator(_read_mixer),
-    PlainSerializer(_write_mixer),
-)  # what makes a field of a mixer's type readable with `kind`
+# What makes a field of a mixer's type readable with `kind`.
+MIXER = (BeforeValidator(_read_mixer), PlainSerializer(_write_mixer))

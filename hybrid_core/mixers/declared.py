@@ -1,10 +1,11 @@
 """A mixer known by its sizes alone. Costed, not built."""
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.base import Entry, Mixer
 from hybrid_core.mixers.sized import Matrix, SizedCosts, Sizes
 from hybrid_core.validation import Count, Dim, Size
 
@@ -17,8 +18,13 @@ class DeclaredMixer(Mixer):
     sequence: `state`, the convolution's inputs, `kv_per_token`. FLOPs beside the products:
     `flops_per_token`, and `flops_per_pair` of positions."""
 
-    kind: ClassVar[str] = "declared"
-    letter: ClassVar[str] = "R"
+    entry: ClassVar[Entry] = Entry(
+        name="declared",
+        label="Declared sizes",
+        letter="X",
+        colour="#999999",
+        matrices=("matrices",),
+    )
     name: Annotated[str, Field(min_length=1, max_length=60)]
     matrix_params: Size = 0
     other_params: Size = 0
@@ -28,6 +34,21 @@ class DeclaredMixer(Mixer):
     kv_per_token: Count = 0
     flops_per_token: Size = 0
     flops_per_pair: Size = 0
+
+    def shrunk(self, factors: Factors) -> Self:
+        """Only sizes are known, so each shrinks as such a size usually does: a matrix by both of
+        its widths."""
+        by_factor = (
+            (factors.width**2, ("matrix_params",)),
+            (factors.width, ("other_params", "conv_channels", "kv_per_token", "flops_per_pair")),
+            (factors.width * factors.state, ("state", "flops_per_token")),
+        )
+        changes = {}
+        for factor, keys in by_factor:
+            for key in keys:
+                value = getattr(self, key)
+                changes[key] = scaled(value, factor) if value else 0
+        return self.changed(**changes)
 
     def costs(self, d_model: int) -> SizedCosts:
         return SizedCosts(

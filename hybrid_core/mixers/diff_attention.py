@@ -1,12 +1,14 @@
 """Differential attention. Twin of live/modules/diff_attention.py."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from hybrid_core.mixers.attention import AttentionCosts, AttentionMixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.attention import ATTENTION_MATRICES, AttentionCosts, AttentionMixer
+from hybrid_core.mixers.base import Entry, Mixer, Sections
 from hybrid_core.mixers.fusion import DiffFusion, DiffScalar, Norm
 from hybrid_core.terms import Num, widest
-from hybrid_core.validation import Dim, quiet
+from hybrid_core.validation import Dim, divides, quiet
 from hybrid_core.workload import Workload
 
 
@@ -18,8 +20,17 @@ class DiffAttentionMixer(AttentionMixer):
     `shared_norm`: one weight for all pairs, as in Phi-4-mini-flash, which also windows some layers.
     """
 
-    kind: ClassVar[str] = "diff_attention"
-    letter: ClassVar[str] = "D"
+    entry: ClassVar[Entry] = Entry(
+        name="diff_attention",
+        label="Differential attention",
+        letter="D",
+        colour="#CC79A7",
+        module="hybrid_core.live.modules.diff_attention:DiffAttention",
+        short="differential attention",
+        sections=("diff", "attention"),
+        matrices=ATTENTION_MATRICES,
+    )
+    heads_step: ClassVar[int] = 2
     norm: Norm
     scalar: DiffScalar
     fusion: DiffFusion
@@ -33,6 +44,22 @@ class DiffAttentionMixer(AttentionMixer):
 
     def costs(self, d_model: int) -> "DiffAttentionCosts":
         return DiffAttentionCosts(self, d_model)
+
+    @classmethod
+    def check_sections(cls, sections: Sections) -> None:
+        super().check_sections(sections)
+        for key in ("n_heads", "n_kv_heads"):
+            n_heads = getattr(sections["attention"], key)
+            divides(f"attention.{key}", n_heads, "2, for the pairs of kind D", 2)
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> Mixer:
+        heads = sections["attention"].mixer_fields()
+        return cls(**heads, **sections["diff"].model_dump())
+
+    def shrunk(self, factors: Factors) -> Self:
+        window = None if self.window is None else scaled(self.window, factors.length)
+        return self.changed(**self._small_heads(factors), window=window)
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from hybrid_core.mixers.base import Entry, Mixer, Sections, needs_mamba2
 from hybrid_core.mixers.fusion import DiffFusion, DiffScalar, Norm
 from hybrid_core.mixers.mamba2 import Mamba2HeadsCosts, Mamba2Mixer
 from hybrid_core.terms import MixerCosts, Num, Terms, product, widest
+from hybrid_core.validation import divides
 from hybrid_core.workload import Workload
 
 
@@ -14,14 +16,41 @@ class DiffMamba2Mixer(Mamba2Mixer):
     dt. Heads share B and C by group, so two branches are the two halves of the groups of one
     Mamba-2; `n_groups` counts those of both."""
 
-    kind: ClassVar[str] = "diff_mamba2"
-    letter: ClassVar[str] = "N"
+    entry: ClassVar[Entry] = Entry(
+        name="diff_mamba2",
+        label="Differential Mamba-2",
+        letter="N",
+        colour="#F0E442",
+        module="hybrid_core.live.modules.diff_mamba2:DiffMamba2",
+        short="differential Mamba",
+        sections=("diff", "ssm"),
+        matrices=("in_proj", "out"),
+    )
+    n_branches: ClassVar[int] = 2
     norm: Norm
     scalar: DiffScalar
     fusion: DiffFusion
 
     def costs(self, d_model: int) -> MixerCosts:
         return DiffMamba2Costs(self, d_model)
+
+    @classmethod
+    def check_sections(cls, sections: Sections) -> None:
+        super().check_sections(sections)
+        needs_mamba2(sections, "N")
+        ssm = sections["ssm"]
+        divides(
+            "ssm.d_ssm / head_dim",
+            ssm.d_ssm // ssm.head_dim,
+            "2 * n_groups, for the two branches of kind N",
+            2 * ssm.n_groups,
+        )
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> Mixer:
+        ssm = sections["ssm"]
+        both = ssm.mixer().model_dump() | {"n_groups": 2 * ssm.n_groups}
+        return cls(**both, **sections["diff"].model_dump())
 
 
 @dataclass(frozen=True)

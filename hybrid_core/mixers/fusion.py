@@ -3,6 +3,8 @@ together."""
 
 from typing import Literal
 
+from hybrid_core.validation import Frozen
+
 DiffScalar = Literal["diff_t", "none"]
 
 
@@ -24,11 +26,25 @@ Value = Literal["separate", "shared"]
 Out = Literal["separate", "joint"]
 
 
+class DiffSection(Frozen):
+    """The section `diff`, of the differential mixers; heads come from `attention`, branches from
+    `ssm`. Defaults are Table 18's Diff-T and Diff-M.
+
+    `norm` group: RMS over each head. In attention that is each head of the fused pair, times 1 -
+    lambda's start, as in arXiv 2410.05258; in Mamba each head of either branch. `scalar` diff_t:
+    the second of two is scaled by lambda. `fusion`: first minus second, or their sum."""
+
+    norm: Norm = "none"
+    scalar: DiffScalar = "diff_t"
+    fusion: DiffFusion = "diff"
+
+
 def fusible(fusion: Fusion, value: Value, out: Out, d_ssm: int, width: int) -> None:
     """Raise unless the axes go together, where the attention branch is `width` wide."""
     if fusion == "concat" and out == "separate":
         raise ValueError(
-            "fusion: 'concat' - needs out 'joint': two outputs of width d_model cannot be concatenated into one"
+            "fusion: 'concat' - needs out 'joint': "
+            "two outputs of width d_model cannot be concatenated into one"
         )
     joint_sum = out == "joint" and fusion != "concat"
     if (value == "shared" or joint_sum) and d_ssm != width:

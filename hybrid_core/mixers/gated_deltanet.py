@@ -4,7 +4,8 @@ from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.base import Entry, Mixer
 from hybrid_core.mixers.sized import Matrix, SizedCosts, Sizes
 from hybrid_core.validation import Dim, divides
 
@@ -13,8 +14,14 @@ class GatedDeltaNetMixer(Mixer):
     """Gated DeltaNet (arXiv 2412.06464) as in Qwen3-Next: a delta-rule state of key by value
     channels for each value head."""
 
-    kind: ClassVar[str] = "gated_deltanet"
-    letter: ClassVar[str] = "R"
+    entry: ClassVar[Entry] = Entry(
+        name="gated_deltanet",
+        label="Gated DeltaNet",
+        letter="G",
+        colour="#44AA99",
+        matrices=("in_proj", "decay, step", "out"),
+        symbols={"megatron": "G"},
+    )
     n_k_heads: Dim
     n_v_heads: Dim
     k_head_dim: Dim
@@ -25,6 +32,20 @@ class GatedDeltaNetMixer(Mixer):
     def _rules(self) -> Self:
         divides("n_v_heads", self.n_v_heads, "n_k_heads", self.n_k_heads)
         return self
+
+    def shrunk(self, factors: Factors) -> Self:
+        """The key's channels are the state's vectors. Heads are as many as keep the width of all
+        keys, values in proportion."""
+        k_head_dim = scaled(self.k_head_dim, factors.state, 4, 8)
+        n_k_heads = scaled(self.n_k_heads * self.k_head_dim, factors.width / k_head_dim)
+        n_v_heads = n_k_heads * max(1, round(self.n_v_heads / self.n_k_heads))
+        d_v = self.n_v_heads * self.v_head_dim
+        return self.changed(
+            n_k_heads=n_k_heads,
+            n_v_heads=n_v_heads,
+            k_head_dim=k_head_dim,
+            v_head_dim=scaled(d_v, factors.width / n_v_heads, 4, 8),
+        )
 
     def costs(self, d_model: int) -> SizedCosts:
         """q, k, v and the gate z; two numbers a head for decay and step; a norm of the value head's

@@ -1,8 +1,9 @@
 """The gated memory unit. Costed, not built."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.base import Entry, Mixer
 from hybrid_core.mixers.sized import Matrix, SizedCosts, Sizes
 from hybrid_core.validation import Dim, quiet
 
@@ -11,10 +12,19 @@ class GatedMemoryMixer(Mixer):
     """Gated memory unit (arXiv 2507.06607): gates what an earlier scan put out, `d_memory` wide; it
     has no cache of its own."""
 
-    kind: ClassVar[str] = "gated_memory"
-    letter: ClassVar[str] = "R"
+    entry: ClassVar[Entry] = Entry(
+        name="gated_memory",
+        label="Gated memory unit",
+        letter="U",
+        colour="#AAAA00",
+        matrices=("in_proj", "out"),
+    )
     d_memory: Dim
     bias: bool = quiet(False)
+
+    def shrunk(self, factors: Factors) -> Self:
+        # To the same multiple as the Mamba-1 scan that it reads.
+        return self.changed(d_memory=scaled(self.d_memory, factors.width, 16))
 
     def costs(self, d_model: int) -> SizedCosts:
         matrices = (

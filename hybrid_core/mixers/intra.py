@@ -1,19 +1,76 @@
 """The intra-hybrid block: both head groups, then the five axes. Twin of live/modules/intra.py."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import model_validator
 
-from hybrid_core.mixers.attention import AttentionHeadsCosts, AttentionMixer, RopeScaling
-from hybrid_core.mixers.base import MIXER, Mixer
+from hybrid_core.factors import Factors
+from hybrid_core.mixers.attention import (
+    ATTENTION_MATRICES,
+    AttentionHeadsCosts,
+    AttentionMixer,
+    AttentionSection,
+    RopeScaling,
+)
+from hybrid_core.mixers.base import MIXER, Entry, Mixer, Sections, needs_mamba2
 from hybrid_core.mixers.fusion import Fusion, Norm, Out, Scalar, Value, fusible
-from hybrid_core.mixers.mamba1 import Mamba1HeadsCosts, Mamba1Mixer
-from hybrid_core.mixers.mamba2 import Mamba2HeadsCosts, Mamba2Mixer
+from hybrid_core.mixers.mamba1 import MAMBA1_MATRICES, Mamba1HeadsCosts, Mamba1Mixer, Mamba1Section
+from hybrid_core.mixers.mamba2 import Mamba2HeadsCosts, Mamba2Mixer, Mamba2Section
+from hybrid_core.mixers.swa import SwaMixer
 from hybrid_core.terms import CacheTensor, Num, Terms, product, widest
-from hybrid_core.validation import quiet
+from hybrid_core.validation import Dim, Frozen, divides, quiet, rotates_pairs
 from hybrid_core.workload import Workload
+
+
+class IntraSection(Frozen):
+    """The section `intra`. Position encoding comes from `attention`, state and convolution from
+    `ssm`, and so does the width of the SSM's heads unless given here."""
+
+    n_heads: Dim
+    n_kv_heads: Dim
+    qk_head_dim: Dim
+    v_head_dim: Dim
+    d_ssm: Dim
+    ssm_head_dim: Dim | None = None
+    ssm_norm: bool = quiet(False)
+    norm: Norm = "group"
+    scalar: Scalar = "none"
+    fusion: Fusion = "diff"
+    value: Value = "separate"
+    out: Out = "separate"
+
+    @model_validator(mode="after")
+    def _rules(self) -> Self:
+        divides("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads)
+        fusible(self.fusion, self.value, self.out, self.d_ssm, self.n_heads * self.v_head_dim)
+        return self
+
+    def check_beside(
+        self,
+        attention: AttentionSection | None,
+        ssm: Mamba2Section | Mamba1Section | None,
+    ) -> None:
+        """Raise ValueError unless the sections that both branches borrow from fit the sizes
+        here."""
+        if isinstance(ssm, Mamba2Section):
+            head_dim = self.ssm_head_dim or ssm.head_dim
+            divides("intra.d_ssm", self.d_ssm, "the SSM's head_dim", head_dim)
+            n_heads = self.d_ssm // head_dim
+            divides("intra.d_ssm / head_dim", n_heads, "ssm.n_groups", ssm.n_groups)
+        if attention is not None and attention.position == "rope":
+            rotates_pairs("intra.qk_head_dim", self.qk_head_dim, attention.rope_fraction)
+
+    def attention_fields(self) -> dict[str, Any]:
+        """What differs from the section `attention` in the attention branch."""
+        return {
+            "n_heads": self.n_heads,
+            "n_kv_heads": self.n_kv_heads,
+            "head_dim": self.qk_head_dim,
+            "v_head_dim": self.v_head_dim,
+        }
 
 
 class IntraMixer(Mixer):
@@ -23,8 +80,17 @@ class IntraMixer(Mixer):
     `ssm_norm`: the SSM branch keeps Mamba-2's gated norm (Falcon-H1). `whole_norm`: the norm of a
     branch spans it whole, not each head of it (Hymba, whose SSM is a Mamba-1)."""
 
-    kind: ClassVar[str] = "intra"
-    letter: ClassVar[str] = "H"
+    entry: ClassVar[Entry] = Entry(
+        name="intra",
+        label="Intra-hybrid",
+        letter="H",
+        colour="#009E73",
+        module="hybrid_core.live.modules.intra:IntraHybrid",
+        short="intra-hybrid",
+        sections=("intra", "attention", "ssm"),
+        built=frozenset({"ssm_norm", "whole_norm"}),
+        matrices=(*ATTENTION_MATRICES, *MAMBA1_MATRICES[:-1], "gate"),
+    )
     attention: Annotated[AttentionMixer, *MIXER]
     ssm: Annotated[Mamba2Mixer | Mamba1Mixer, *MIXER]
     norm: Norm
@@ -41,7 +107,8 @@ class IntraMixer(Mixer):
         if isinstance(self.ssm, Mamba1Mixer):
             if self.value == "shared":
                 raise ValueError(
-                    "value: 'shared' - needs a Mamba-2 branch: Mamba-1 makes dt, B and C from its own values"
+                    "value: 'shared' - needs a Mamba-2 branch: "
+                    "Mamba-1 makes dt, B and C from its own values"
                 )
             if self.ssm_norm:
                 raise ValueError(
@@ -61,6 +128,36 @@ class IntraMixer(Mixer):
 
     def costs(self, d_model: int) -> "IntraCosts":
         return IntraCosts(self, d_model)
+
+    def unbuilt(self) -> Iterator[str]:
+        for branch in (self.attention, self.ssm):
+            if type(branch) not in (AttentionMixer, SwaMixer, Mamba1Mixer, Mamba2Mixer):
+                yield f"intra: {branch.kind}"
+
+    @classmethod
+    def check_sections(cls, sections: Sections) -> None:
+        super().check_sections(sections)
+        needs_mamba2(sections, "H")
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> Mixer:
+        intra: IntraSection = sections["intra"]
+        ssm: Mamba2Section = sections["ssm"]
+        heads = sections["attention"].mixer_fields() | intra.attention_fields()
+        branch = ssm.mixer().model_dump() | {
+            "d_ssm": intra.d_ssm,
+            "head_dim": intra.ssm_head_dim or ssm.head_dim,
+        }
+        axes = intra.model_dump(include={"norm", "scalar", "fusion", "value", "out", "ssm_norm"})
+        return cls(attention=AttentionMixer(**heads), ssm=Mamba2Mixer(**branch), **axes)
+
+    def shrunk(self, factors: Factors) -> Self:
+        """Both branches, small. An SSM as wide as the values of all heads stays so."""
+        attention = self.attention.shrunk(factors)
+        d_ssm = None
+        if self.ssm.d_ssm == self.d_attention:
+            d_ssm = attention.n_heads * attention.v_head_dim
+        return self.changed(attention=attention, ssm=self.ssm.shrunk(factors, d_ssm))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """Kimi Delta Attention. Costed, not built."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.base import Entry, Mixer
 from hybrid_core.mixers.sized import Matrix, SizedCosts, Sizes
 from hybrid_core.validation import Dim
 
@@ -11,11 +12,25 @@ class KimiDeltaMixer(Mixer):
     """Kimi Delta Attention: the delta rule with a decay per channel; forget and output gates
     through a bottleneck of `head_dim`."""
 
-    kind: ClassVar[str] = "kda"
-    letter: ClassVar[str] = "R"
+    entry: ClassVar[Entry] = Entry(
+        name="kda",
+        label="Kimi Delta Attention",
+        letter="K",
+        colour="#66C2A5",
+        matrices=("in_proj", "gates", "step", "out"),
+    )
     n_heads: Dim
     head_dim: Dim
     d_conv: Dim = 4
+
+    def shrunk(self, factors: Factors) -> Self:
+        """As Gated DeltaNet, with keys and values of one width."""
+        head_dim = scaled(self.head_dim, factors.state, 4, 8)
+        width = self.n_heads * self.head_dim
+        return self.changed(
+            head_dim=head_dim,
+            n_heads=scaled(width, factors.width / head_dim),
+        )
 
     def costs(self, d_model: int) -> SizedCosts:
         """q, k, v; forget and output gates through `head_dim`; a step per head; dt bias

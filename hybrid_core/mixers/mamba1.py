@@ -1,12 +1,14 @@
 """Mamba-1 (arXiv 2312.00752). Twin of live/modules/mamba1.py."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from math import ceil, gcd
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import model_validator
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.base import Entry, Mixer
 from hybrid_core.terms import CacheTensor, Num, Term, Terms, last_pieces, product, widest
 from hybrid_core.validation import Dim, Epsilon, Frozen, divides, quiet
 from hybrid_core.workload import Workload
@@ -37,15 +39,54 @@ class Mamba1Fields(Frozen):
         return self
 
 
+MAMBA1_MATRICES = ("in_proj", "x_proj", "dt_proj", "out")
+
+
 class Mamba1Mixer(Mamba1Fields, Mixer):
     """Mamba-1 (arXiv 2312.00752): a decay for every channel and state, dt through a bottleneck of
     `dt_rank`."""
 
-    kind: ClassVar[str] = "mamba1"
-    letter: ClassVar[str] = "M"
+    entry: ClassVar[Entry] = Entry(
+        name="mamba1",
+        label="Mamba-1",
+        letter="m",
+        colour="#56B4E9",
+        module="hybrid_core.live.modules.mamba1:Mamba1",
+        built=frozenset({"dt_bc_weight", "dt_bc_eps", "n_heads", "proj_bias"}),
+        matrices=MAMBA1_MATRICES,
+    )
 
     def costs(self, d_model: int) -> "Mamba1Costs":
         return Mamba1Costs(self, d_model)
+
+    @classmethod
+    def usual(cls, d_model: int) -> Mixer:
+        """The proportions of the published Mamba-1 models."""
+        return cls(d_ssm=2 * d_model, dt_rank=ceil(d_model / 16))
+
+    def shrunk(self, factors: Factors, d_ssm: int | None = None) -> Self:
+        """`d_ssm`: the width that a mixer around this one decides."""
+        width = d_ssm or scaled(self.d_ssm, factors.width, 16)
+        return self.changed(
+            d_ssm=width,
+            d_state=scaled(self.d_state, factors.state),
+            dt_rank=scaled(self.dt_rank, factors.width, 1, 4),
+            n_heads=gcd(self.n_heads, width),
+        )
+
+
+class _Kind(Frozen):
+    """The field `kind`, which a base class of its own puts first in YAML."""
+
+    kind: Literal["mamba1"] = "mamba1"
+
+
+class Mamba1Section(Mamba1Fields, _Kind):
+    """The section `ssm` as Mamba-1, in place of Mamba-2."""
+
+    def mixer(self) -> Mamba1Mixer:
+        """A layer of kind M."""
+        return Mamba1Mixer(**self.model_dump(exclude={"kind"}))
 
 
 # How the eager scan cuts a sequence (kernels/selective_scan/eager.py).

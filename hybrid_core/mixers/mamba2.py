@@ -2,12 +2,14 @@
 live/modules/mamba2.py."""
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Self
+from math import gcd
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.base import Entry, Mixer, Sections
 from hybrid_core.terms import (
     CacheTensor,
     MixerCosts,
@@ -49,12 +51,27 @@ class Mamba2Fields(Frozen):
         return self
 
 
+SMALL_HEAD_DIM = 32  # of a proxy
+SMALL_CHUNK = 64
+
+
 class Mamba2Mixer(Mamba2Fields, Mixer):
     """Mamba-2: scalar decay per head, inner width `d_ssm`, state `d_state` per channel.
     `chunk_size` is how the scan is computed."""
 
-    kind: ClassVar[str] = "mamba2"
-    letter: ClassVar[str] = "M"
+    entry: ClassVar[Entry] = Entry(
+        name="mamba2",
+        label="Mamba-2",
+        letter="M",
+        colour="#0072B2",
+        module="hybrid_core.live.modules.mamba2:Mamba2",
+        short="Mamba",
+        sections=("ssm",),
+        built=frozenset({"gated_norm", "norm_first", "in_bias", "out_bias", "dt_min"}),
+        matrices=("in_proj", "out"),
+        symbols={"megatron": "M"},
+    )
+    n_branches: ClassVar[int] = 1
 
     @property
     def n_heads(self) -> int:
@@ -67,6 +84,41 @@ class Mamba2Mixer(Mamba2Fields, Mixer):
 
     def costs(self, d_model: int) -> MixerCosts:
         return Mamba2Costs(self, d_model)
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> Mixer:
+        """Mamba-2 or Mamba-1, as the section says."""
+        mixer: Mixer = sections["ssm"].mixer()
+        return mixer
+
+    def shrunk(self, factors: Factors, d_ssm: int | None = None) -> Self:
+        """Heads of SMALL_HEAD_DIM, or of the most below it that divides the width. `d_ssm`: the
+        width that a mixer around this one decides."""
+        width = d_ssm or scaled(self.d_ssm, factors.width, SMALL_HEAD_DIM * self.n_branches)
+        head_dim = gcd(width, SMALL_HEAD_DIM)
+        groups_fit = width // head_dim % self.n_groups == 0
+        return self.changed(
+            d_ssm=width,
+            head_dim=head_dim,
+            d_state=scaled(self.d_state, factors.state),
+            n_groups=self.n_groups if groups_fit else self.n_branches,
+            chunk_size=SMALL_CHUNK,
+        )
+
+
+class _Kind(Frozen):
+    """The field `kind`, which a base class of its own puts first in YAML."""
+
+    kind: Literal["mamba2"] = "mamba2"
+
+
+class Mamba2Section(Mamba2Fields, _Kind):
+    """The section `ssm` as Mamba-2. State, convolution and (unless it says otherwise) head width
+    also serve the Mamba branch of an intra-hybrid block."""
+
+    def mixer(self) -> Mamba2Mixer:
+        """A layer of kind M."""
+        return Mamba2Mixer(**self.model_dump(exclude={"kind"}))
 
 
 CACHED = 2**17  # how many pairs of positions the eager scan works on at once (kernels/ssd/eager.py)

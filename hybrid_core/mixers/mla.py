@@ -1,8 +1,10 @@
 """Multi-head latent attention. Costed, not built."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.attention import n_small_heads
+from hybrid_core.mixers.base import Entry, Mixer
 from hybrid_core.mixers.sized import Matrix, SizedCosts, Sizes
 from hybrid_core.validation import Dim, quiet
 
@@ -12,8 +14,13 @@ class LatentAttentionMixer(Mixer):
     `kv_rank`, which is what the cache holds, beside `rope_head_dim` channels of a key that all
     heads share. `q_rank`: queries come from a latent too."""
 
-    kind: ClassVar[str] = "mla"
-    letter: ClassVar[str] = "A"
+    entry: ClassVar[Entry] = Entry(
+        name="mla",
+        label="Latent attention",
+        letter="L",
+        colour="#B35806",
+        matrices=("q", "q_a", "q_b", "kv_a", "kv_b", "out"),
+    )
     n_heads: Dim
     nope_head_dim: Dim
     rope_head_dim: Dim
@@ -21,6 +28,20 @@ class LatentAttentionMixer(Mixer):
     kv_rank: Dim
     q_rank: Dim | None = None
     bias: bool = quiet(False)
+
+    def shrunk(self, factors: Factors) -> Self:
+        """Fewer heads, each about as wide as an attention's; the ranks are widths."""
+        head_dim = self.nope_head_dim + self.rope_head_dim
+        n_heads = n_small_heads(scaled(self.n_heads * head_dim, factors.width))
+        per_head = factors.width * self.n_heads / n_heads
+        return self.changed(
+            n_heads=n_heads,
+            nope_head_dim=scaled(self.nope_head_dim, per_head, 2, 2),
+            rope_head_dim=scaled(self.rope_head_dim, per_head, 2, 2),
+            v_head_dim=scaled(self.v_head_dim, per_head, 2, 2),
+            kv_rank=scaled(self.kv_rank, factors.width),
+            q_rank=None if self.q_rank is None else scaled(self.q_rank, factors.width),
+        )
 
     def costs(self, d_model: int) -> SizedCosts:
         """The cache holds the latent and the shared key channels, as serving engines do;

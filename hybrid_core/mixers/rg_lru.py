@@ -1,10 +1,12 @@
 """RG-LRU. Costed, not built."""
 
+from math import gcd
 from typing import ClassVar, Self
 
 from pydantic import model_validator
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.base import Entry, Mixer
 from hybrid_core.mixers.sized import Matrix, SizedCosts, Sizes
 from hybrid_core.validation import Dim, divides
 
@@ -13,8 +15,14 @@ class RgLruMixer(Mixer):
     """RG-LRU (arXiv 2402.19427): a gated linear recurrence of `width` channels, gates
     block-diagonal over `n_blocks`."""
 
-    kind: ClassVar[str] = "rg_lru"
-    letter: ClassVar[str] = "R"
+    entry: ClassVar[Entry] = Entry(
+        name="rg_lru",
+        label="RG-LRU",
+        letter="R",
+        colour="#332288",
+        matrices=("in_proj", "gates", "out"),
+        not_linear=("gates",),
+    )
     width: Dim
     n_blocks: Dim
     d_conv: Dim = 4
@@ -23,6 +31,10 @@ class RgLruMixer(Mixer):
     def _rules(self) -> Self:
         divides("width", self.width, "n_blocks", self.n_blocks)
         return self
+
+    def shrunk(self, factors: Factors) -> Self:
+        width = scaled(self.width, factors.width, 16)
+        return self.changed(width=width, n_blocks=gcd(self.n_blocks, width))
 
     def costs(self, d_model: int) -> SizedCosts:
         """Two projections in, one out, all with biases; two gates of n_blocks square blocks; a

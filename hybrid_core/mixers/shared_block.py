@@ -1,19 +1,35 @@
 """Zamba's layer: a shared Transformer block before an SSM. Twin of live/modules/shared_block.py."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
+from hybrid_core.factors import Factors, scaled
 from hybrid_core.ffns.base import FfnCosts
 from hybrid_core.ffns.registry import Ffn
 from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.mixers.attention import AttentionCosts, AttentionMixer, RopeScaling
-from hybrid_core.mixers.base import MIXER, Mixer
-from hybrid_core.mixers.mamba1 import Mamba1Mixer
+from hybrid_core.mixers.base import MIXER, Entry, Mixer
+from hybrid_core.mixers.mamba1 import MAMBA1_MATRICES, Mamba1Mixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.terms import CacheTensor, MixerCosts, Num, Terms, product, renamed, widest
 from hybrid_core.validation import Count, quiet
 from hybrid_core.workload import Workload
+
+# Products of the block are called `block ...`, those of the layer's own SSM `ssm ...`.
+_MATRICES = (
+    "block q",
+    "block k",
+    "block v",
+    "block out",
+    "block ffn.gate",
+    "block ffn.up",
+    "block ffn.down",
+    "adapters",
+    "linear",
+    *(f"ssm {name}" for name in MAMBA1_MATRICES),
+)
 
 
 class SharedBlockMixer(Mixer):
@@ -25,8 +41,16 @@ class SharedBlockMixer(Mixer):
     layer's own on the block's feed-forward, and on its queries, keys and values too where
     `attention_adapters`."""
 
-    kind: ClassVar[str] = "shared_block"
-    letter: ClassVar[str] = "Z"
+    entry: ClassVar[Entry] = Entry(
+        name="shared_block",
+        label="Shared block and SSM",
+        letter="Z",
+        colour="#8C564B",
+        module="hybrid_core.live.modules.shared_block:SharedBlock",
+        built=frozenset({"adapter_rank", "attention_adapters"}),
+        built_inside=frozenset({"d_input"}),
+        matrices=_MATRICES,
+    )
     block: Count
     attention: Annotated[AttentionMixer, *MIXER]
     ffn: Ffn
@@ -41,6 +65,21 @@ class SharedBlockMixer(Mixer):
 
     def costs(self, d_model: int) -> "SharedBlockCosts":
         return SharedBlockCosts(self, d_model)
+
+    def unbuilt(self) -> Iterator[str]:
+        if not isinstance(self.ffn, SwiGLU):
+            yield f"shared_block.ffn: {self.ffn.kind}"
+        if self.attention.reuse_kv:
+            yield "shared_block.attention.reuse_kv: True"
+
+    def shrunk(self, factors: Factors) -> Self:
+        rank = self.adapter_rank
+        return self.changed(
+            adapter_rank=scaled(rank, factors.width) if rank else 0,
+            attention=self.attention.shrunk(factors),
+            ffn=self.ffn.shrunk(factors),
+            ssm=self.ssm.shrunk(factors),
+        )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """LFM2's gated short convolution. Costed, not built."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from hybrid_core.mixers.base import Mixer
+from hybrid_core.factors import Factors
+from hybrid_core.mixers.base import Entry, Mixer
 from hybrid_core.mixers.sized import Matrix, SizedCosts, Sizes
 from hybrid_core.validation import Dim, quiet
 
@@ -10,10 +11,19 @@ from hybrid_core.validation import Dim, quiet
 class ShortConvMixer(Mixer):
     """LFM2's gated short convolution: its window of inputs is all the state that it has."""
 
-    kind: ClassVar[str] = "short_conv"
-    letter: ClassVar[str] = "R"
+    entry: ClassVar[Entry] = Entry(
+        name="short_conv",
+        label="Short convolution",
+        letter="C",
+        colour="#88CCEE",
+        matrices=("in_proj", "out"),
+    )
     d_conv: Dim = 3
     bias: bool = quiet(False)
+
+    def shrunk(self, factors: Factors) -> Self:
+        """Nothing in it is a width or a length."""
+        return self
 
     def costs(self, d_model: int) -> SizedCosts:
         return SizedCosts(

@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field
 
-from hybrid_core.mixers.base import MIXER, Mixer
+from hybrid_core.factors import Factors
+from hybrid_core.mixers.attention import ATTENTION_MATRICES
+from hybrid_core.mixers.base import MIXER, Entry, Mixer
+from hybrid_core.mixers.mamba1 import MAMBA1_MATRICES
 from hybrid_core.terms import CacheTensor, MixerCosts, Num, Terms, widest
 from hybrid_core.workload import Workload
 
@@ -14,12 +17,20 @@ from hybrid_core.workload import Workload
 class SideBySideMixer(Mixer):
     """Complete mixers that read the same input; their outputs are added."""
 
-    kind: ClassVar[str] = "side_by_side"
-    letter: ClassVar[str] = "H"
+    entry: ClassVar[Entry] = Entry(
+        name="side_by_side",
+        label="Mixers side by side",
+        letter="P",
+        colour="#117733",
+        matrices=(*ATTENTION_MATRICES, *MAMBA1_MATRICES[:-1], "matrices"),
+    )
     branches: tuple[Annotated[Mixer, *MIXER], ...] = Field(strict=False)
 
     def costs(self, d_model: int) -> "SideBySideCosts":
         return SideBySideCosts(self, d_model)
+
+    def shrunk(self, factors: Factors) -> Self:
+        return self.changed(branches=tuple(branch.shrunk(factors) for branch in self.branches))
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,66 @@
 """Sliding-window attention with sinks. Twin of live/modules/swa.py."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 
-from hybrid_core.mixers.attention import AttentionCosts, AttentionMixer
+from hybrid_core.factors import Factors, scaled
+from hybrid_core.mixers.attention import (
+    ATTENTION_BUILT,
+    ATTENTION_MATRICES,
+    AttentionCosts,
+    AttentionMixer,
+)
+from hybrid_core.mixers.base import Entry, Mixer, Sections
 from hybrid_core.terms import Num, least, widest
-from hybrid_core.validation import Count, Dim
+from hybrid_core.validation import Count, Dim, Frozen, Theta
+
+
+class SwaSection(Frozen):
+    """The section `swa`: a sliding window with sinks; heads come from `attention`. Defaults are the
+    paper's (Appendix E)."""
+
+    window: Dim = 512
+    sink: Count = 64
+    rope_theta: Theta = 10_000.0
 
 
 class SwaMixer(AttentionMixer):
     """Attention in which a query sees the last `window` positions (itself included) and the first
     `sink`."""
 
-    kind: ClassVar[str] = "swa"
-    letter: ClassVar[str] = "S"
+    entry: ClassVar[Entry] = Entry(
+        name="swa",
+        label="Sliding window",
+        letter="S",
+        colour="#E69F00",
+        module="hybrid_core.live.modules.swa:SlidingWindowAttention",
+        short="window",
+        sections=("attention", "swa"),
+        built=ATTENTION_BUILT,
+        matrices=ATTENTION_MATRICES,
+        symbols={"megatron": "*"},
+    )
     window: Dim
     sink: Count = 0
 
     def costs(self, d_model: int) -> "SwaCosts":
         return SwaCosts(self, d_model)
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> Mixer:
+        heads = sections["attention"].mixer_fields()
+        # The window has a theta of its own, which is not scaled (Appendix E).
+        own = sections["swa"].model_dump() | {"rope_scaling": None}
+        return cls(**(heads | own))
+
+    def shrunk(self, factors: Factors) -> Self:
+        return self.changed(
+            **self._small_heads(factors),
+            window=scaled(self.window, factors.length),
+            sink=scaled(self.sink, factors.length) if self.sink else 0,
+        )
 
 
 @dataclass(frozen=True)

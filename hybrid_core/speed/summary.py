@@ -11,7 +11,6 @@ from hybrid_core.costs.weights import stored_as
 from hybrid_core.design.built import not_built
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.mixers.mla import LatentAttentionMixer
-from hybrid_core.mixers.registry import kind_of
 from hybrid_core.speed.hardware import Hardware
 from hybrid_core.speed.roofline import predict
 from hybrid_core.terms import total
@@ -108,7 +107,7 @@ def layers(spec: ArchSpec, workload: Workload) -> list[dict[str, Any]]:
     for index, layer in enumerate(model_costs(spec).layers, start=1):
         if id(layer) not in record:
             record[id(layer)] = {
-                "kind": kind_of(layer.layer.mixer).name,
+                "kind": layer.kind.name,
                 "params": layer.params(),
                 "flops": int(total(layer.forward_flops(context))),
                 "cache_bytes": int(layer.cache_bytes(context, workload)),

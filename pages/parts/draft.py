@@ -5,13 +5,13 @@ from typing import Any
 import streamlit as st
 
 from hybrid_core.design import placement, presets
+from hybrid_core.design.quantization import StoredWeights, up_to
 from hybrid_core.design.sections import SECTIONS as NEEDED
 from hybrid_core.design.sections import Mamba1Section, Mamba2Section
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.mlp import Mlp
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.stored import StoredWeights, up_to
 from hybrid_core.validation import MAX_LAYERS, Frozen, SpecError, short
 from pages.parts.design import current
 

@@ -7,26 +7,18 @@ from html import escape
 from itertools import groupby
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.intra import IntraMixer
-from hybrid_core.mixers.mamba2 import Mamba2Mixer
-from hybrid_core.mixers.registry import KINDS, kind_of
-from hybrid_core.mixers.swa import SwaMixer
+from hybrid_core.mixers.registry import WRITTEN
 
-# Of the letters that strategies place; M is Mamba-2 here, whichever Mamba it stands for.
-COLOURS = {
-    letter: KINDS[mixer].colour
-    for letter, mixer in zip(
-        "ASMH", (AttentionMixer, SwaMixer, Mamba2Mixer, IntraMixer), strict=True
-    )
-}
+# Of the letters that strategies place. M has the colour of Mamba-2, whichever Mamba it stands for.
+COLOURS = {letter: kind.entry.colour for letter, kind in WRITTEN.items()}
 
 FEW = 40  # layers; the cells of more stand side by side without a gap
 
 
 def colours(spec: ArchSpec) -> dict[str, str]:
     """The colour of each of a design's letters."""
-    return {layer.letter: kind_of(layer.mixer).colour for layer in spec.stack}
+    return {layer.letter: layer.mixer.entry.colour for layer in spec.stack}
 
 
 def lines(pattern: str, colours: dict[str, str]) -> dict[str, str]:

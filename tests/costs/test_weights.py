@@ -9,16 +9,17 @@ import pytest
 from hybrid_core.cli.main import main
 from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.costs.weights import stored_as, weight_bytes
+from hybrid_core.design.quantization import MATRICES
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.interop.module_names import parts_of
-from hybrid_core.interop.quantization import stored_weights
-from hybrid_core.mixers.registry import KINDS
+from hybrid_core.interop.quantization.stored import stored_weights
+from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.speed import hardware
 from hybrid_core.speed.roofline import predict
-from hybrid_core.stored import MATRICES, USUAL
+from hybrid_core.stored import USUAL
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from tests.designs import MOE, design
@@ -349,7 +350,7 @@ def test_every_matrix_of_every_kind_has_its_modules() -> None:
             assert {part.partition(".")[2] for part in products} <= set(
                 MATRICES.get(layer.kind.name, ())
             )
-    assert {kind.name for kind in KINDS.values()} - {"none"} <= set(MATRICES)
+    assert {kind.entry.name for kind in MIXERS} - {"none"} <= set(MATRICES)
 
 
 LLAMA = {

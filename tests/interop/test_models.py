@@ -19,8 +19,8 @@ from hybrid_core.data import PROFILES
 from hybrid_core.design.built import not_built
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
-from hybrid_core.interop.families.defaults import CLASS_DEFAULTS
-from hybrid_core.interop.huggingface import FAMILIES, parse_config, read_config, spec_from_config
+from hybrid_core.interop.families.registry import FAMILIES
+from hybrid_core.interop.huggingface import parse_config, read_config, spec_from_config
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from hybrid_core.yaml_io import MAX_BYTES
@@ -191,6 +191,9 @@ def class_of(family: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return CONFIG_MAPPING[family]
+
+
+CLASS_DEFAULTS = {name: family.defaults for name, family in FAMILIES.items() if family.defaults}
 
 
 @pytest.mark.parametrize("family", CLASS_DEFAULTS)
@@ -412,7 +415,7 @@ def test_phi_4_mini_flash_by_hand() -> None:
         + 200064 * d
     )
     assert model_costs(spec).params().total == expected
-    assert spec.pattern == "MD" * 9 + "RD" * 7
+    assert spec.pattern == "mD" * 9 + "UD" * 7
     kept = 8 * 512 + 8192
     assert model_costs(spec).cache_bytes(8192, "paper") == 2 * (
         kept * 2 * kv + 9 * d_ssm * (16 + 4)

@@ -16,6 +16,8 @@ from hybrid_core.design.built import not_built
 from hybrid_core.design.sections import LayersSection
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.design.stack import Layer, key_value_heads
+from hybrid_core.ffns.base import FeedForward
+from hybrid_core.ffns.mlp import Mlp
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.registry import AnyFfn
 from hybrid_core.ffns.swiglu import SwiGLU
@@ -25,14 +27,13 @@ from hybrid_core.live.modules.model import build
 from hybrid_core.live.retrieval import task
 from hybrid_core.live.retrieval.evaluate import recalled
 from hybrid_core.live.retrieval.proxy import proxy, thin
-from hybrid_core.live.retrieval.shrink import SHRINK
 from hybrid_core.live.retrieval.trainer import Trainer
 from hybrid_core.mixers.attention import AttentionMixer, RopeScaling
 from hybrid_core.mixers.base import Mixer
 from hybrid_core.mixers.gated_deltanet import GatedDeltaNetMixer
 from hybrid_core.mixers.intra import IntraMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
-from hybrid_core.mixers.registry import KINDS
+from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 from hybrid_core.mixers.swa import SwaMixer
 from tests.designs import TINY_HYMBA, design, optional_designs
@@ -87,7 +88,7 @@ INTRA = IntraMixer(
     out="separate",
 )
 LAYERS = {
-    letter: Layer(letter, mixer, FFN)
+    letter: Layer(mixer, FFN)
     for letter, mixer in {"A": ATTENTION, "S": WINDOW, "M": MAMBA, "H": INTRA}.items()
 }
 
@@ -226,7 +227,10 @@ def test_constants_that_weights_absorb_stand_in_no_proxys_way() -> None:
 
 
 def test_every_kind_shrinks() -> None:
-    assert set(KINDS) | {SwiGLU, MoE} <= set(SHRINK)
+    for kind in MIXERS:
+        assert kind.shrunk is not Mixer.shrunk
+    for ffn in (SwiGLU, Mlp, MoE):
+        assert ffn.shrunk is not FeedForward.shrunk
 
 
 @settings(max_examples=60, deadline=None)

@@ -21,8 +21,8 @@ from hybrid_core.live.modules.intra import IntraHybrid
 from hybrid_core.live.modules.norm import RMSNorm
 from hybrid_core.live.modules.shared_block import SharedBlock, Transformer
 from hybrid_core.loading import load
+from hybrid_core.mixers.base import Mixer
 from hybrid_core.mixers.none import NoMixer
-from hybrid_core.mixers.registry import kind_of
 
 INIT_STD = 0.02
 
@@ -30,6 +30,13 @@ INIT_STD = 0.02
 def feed_forward(ffn: AnyFfn, d_model: int) -> nn.Module:
     """The module of a feed-forward: gated, plain, or a mixture of experts."""
     module: nn.Module = load(ffn.entry.module)(ffn, d_model)
+    return module
+
+
+def mixer_module(mixer: Mixer, d_model: int, index: int) -> nn.Module:
+    """The module of a mixer in layer `index` (from 0), which has one."""
+    assert mixer.entry.module, f"{mixer.kind} is costed, not built"
+    module: nn.Module = load(mixer.entry.module)(mixer, d_model, index)
     return module
 
 
@@ -41,7 +48,7 @@ class Block(nn.Module):
         self.has_mixer = not isinstance(layer.mixer, NoMixer)
         if self.has_mixer:
             self.mixer_norm = RMSNorm(d_model)
-        self.mixer = kind_of(layer.mixer).load_module()(layer.mixer, d_model, index)
+        self.mixer = mixer_module(layer.mixer, d_model, index)
         if layer.ffn is not None:
             self.ffn_norm = RMSNorm(d_model)
             self.ffn = feed_forward(layer.ffn, d_model)

@@ -19,7 +19,6 @@ from hybrid_core.live.modules.decode import captured, decoder
 from hybrid_core.live.modules.model import build
 from hybrid_core.live.profiling.device import describe, free_memory
 from hybrid_core.live.profiling.throughput import decode_steps, filled_cache, repeat, step_work
-from hybrid_core.mixers.registry import kind_of
 from hybrid_core.speed.hardware import Hardware, PeakFlops, Rates, Source, calibration_key
 from kernels.attention import attention, attention_step
 from kernels.ssd import ssd, ssd_step
@@ -248,7 +247,7 @@ def tiny_designs() -> dict[str, ArchSpec]:
     kinds = {}
     for letter in LETTERS:
         spec = base.replace(layers={"pattern": 8 * letter})
-        kinds[kind_of(spec.stack[0].mixer).name] = spec
+        kinds[spec.stack[0].mixer.kind] = spec
     return kinds
 
 

@@ -15,7 +15,7 @@ import torch
 from hybrid_core import __version__
 from hybrid_core.limits import available_memory_bytes, processors, total_memory_bytes
 from hybrid_core.live.profiling.options import device_among
-from kernels import explain, require_forced
+from kernels.dispatch import explain, require_forced
 
 
 def resolve(name: str) -> torch.device:

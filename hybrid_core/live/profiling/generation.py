@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines
+from hybrid_core.evidence.throughput import throughput
 from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.speed.hardware import Hardware
 from hybrid_core.speed.roofline import generation_tokens_per_s
@@ -25,7 +25,7 @@ def generation_part(
     decode_path: str,
 ) -> dict[str, Any]:
     """The `generation` part of the run: a row per total length that the timed steps reach."""
-    quoted = baselines.throughput(spec)
+    quoted = throughput(spec)
     longest = max(context for context, _ in points)
     rows = []
     for total in options.totals:

@@ -22,7 +22,7 @@ they were written with.
   stands outside the language model
   is left out.
 
-How each kind of layer shrinks: shrink.py.
+How each kind of layer shrinks: `shrunk` of its mixer and of its feed-forward.
 """
 
 import string
@@ -34,7 +34,7 @@ from hybrid_core.design.placement import LETTERS
 from hybrid_core.design.sections import LayersSection
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.design.stack import Layer, check_reuse, key_value_heads
-from hybrid_core.live.retrieval.shrink import Factors, scaled, small_layer
+from hybrid_core.factors import Factors, scaled
 from hybrid_core.mixers.none import NoMixer
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 from hybrid_core.validation import SpecError
@@ -53,7 +53,7 @@ def proxy(spec: ArchSpec, d_model: int, trained_len: int, vocab_size: int) -> Ar
     """The proxy of `spec`, `d_model` wide, for contexts of `trained_len` tokens; its layers are
     spelled out. Raises SpecError."""
     factors = Factors(d_model / spec.d_model, trained_len / PAPER_LEN)
-    layers = thinned([small_layer(layer, factors) for layer in spec.stack])
+    layers = thinned([small(layer, factors) for layer in spec.stack])
     mixers = _named([layer.mixer for layer in layers if layer.mixer != NoMixer()])
     ffns = _named([layer.ffn for layer in layers if layer.ffn is not None])
     pattern = "".join("-" if layer.mixer == NoMixer() else mixers[layer.mixer] for layer in layers)
@@ -73,6 +73,12 @@ def proxy(spec: ArchSpec, d_model: int, trained_len: int, vocab_size: int) -> Ar
         meta_tokens=scaled(spec.meta_tokens, factors.length) if spec.meta_tokens else 0,
         constants=dict(spec.constants),
     )
+
+
+def small(layer: Layer, factors: Factors) -> Layer:
+    """One layer of the proxy."""
+    ffn = None if layer.ffn is None else layer.ffn.shrunk(factors)
+    return Layer(layer.mixer.shrunk(factors), ffn)
 
 
 def _named(parts: Sequence[T]) -> dict[T, str]:

@@ -11,7 +11,8 @@ import numpy as np
 from hybrid_core.costs.memory import CONTEXTS, memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.mixers.registry import KINDS, Kind, kind_of
+from hybrid_core.mixers.base import Entry
+from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.report import units
 from hybrid_core.report.figures import style
 from hybrid_core.speed.hardware import Hardware, catalogue
@@ -357,7 +358,7 @@ class Layer(NamedTuple):
     """A row of the stack's picture: its kind, its costs, its shares of the whole stack in
     percent."""
 
-    kind: Kind
+    kind: Entry
     params: int
     flops: float
     of_params: float
@@ -380,7 +381,7 @@ def layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
     params = [layer.params() for layer in costs.layers]
     all_flops, all_params = sum(flops), sum(params)
     return [
-        Layer(kind_of(layer.mixer), p, f, 100 * p / all_params, 100 * f / all_flops)
+        Layer(layer.mixer.entry, p, f, 100 * p / all_params, 100 * f / all_flops)
         for layer, p, f in zip(spec.stack, params, flops, strict=True)
     ]
 
@@ -400,7 +401,7 @@ def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
     rows = layers(spec, workload)
     written = spec.n_layers <= 40  # words of more layers are too small to read, and slow to draw
     high = 0.85 if written else 1
-    for kind in KINDS.values():
+    for kind in (mixer.entry for mixer in MIXERS):
         of_kind = [(i + 1, row) for i, row in enumerate(rows) if row.kind == kind]
         if not of_kind:
             continue
