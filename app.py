@@ -12,7 +12,7 @@ from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
 from hybrid_core.design import presets
-from hybrid_core.evidence import advice
+from hybrid_core.evidence.advice import rules
 from hybrid_core.runs.devices import devices
 from hybrid_core.runs.jobs import dispatch_in_background
 from hybrid_core.speed import hardware
@@ -28,7 +28,7 @@ async def loaded(_: st.App) -> AsyncIterator[None]:
     for module in pkgutil.iter_modules(parts.__path__, f"{parts.__name__}."):
         import_module(module.name)
     presets.ordered()
-    advice.rules()
+    rules.rules()
     hardware.catalogue()
     dispatch_in_background()
     threading.Thread(target=devices, daemon=True).start()  # asks torch, which may take seconds

@@ -18,8 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, Mamba2Config, Mamba2ForC
 
 from benchmarks.side_by_side import Mismatch, Work, best, same
 from hybrid_core.design import presets
-from hybrid_core.live.modules import HybridLM, build
 from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.live.profiling.device import describe
 from hybrid_core.live.weights import from_transformers
 

@@ -42,8 +42,8 @@ from hybrid_core.costs.model import model_costs
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
-from hybrid_core.live.modules import HybridLM, build
 from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.live.profiling import throughput
 from hybrid_core.live.profiling.calibrate import Calibration
 from hybrid_core.live.profiling.device import environment, free_memory, resolve, synchronise
@@ -53,7 +53,7 @@ from hybrid_core.live.retrieval.niah import niah
 from hybrid_core.live.retrieval.options import NiahOptions
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import PAPER_BATCH, Workload
-from kernels import forget, ran, require_forced
+from kernels.dispatch import forget, ran, require_forced
 from kernels.implementations import CannotRun
 
 NIAH_DESIGN = presets.FIRST

@@ -20,11 +20,10 @@ from benchmarks import fla_operations
 from benchmarks.record import Result, Step, in_one_line
 from benchmarks.side_by_side import Mismatch, best
 from hybrid_core.live.profiling.device import resolve
-from kernels import use
 from kernels.attention import attention, attention_step
 from kernels.branch_fusion import fused_branches
 from kernels.causal_conv1d import causal_conv1d
-from kernels.dispatch import OPERATIONS
+from kernels.dispatch import OPERATIONS, use
 from kernels.gated_rms_norm import gated_rms_norm
 from kernels.grouped_linear import grouped_linear
 from kernels.mamba2_step import mamba2_step

@@ -10,9 +10,9 @@ import statistics
 from collections.abc import Iterator
 
 from hybrid_core.design import presets
-from hybrid_core.live.modules import HybridLM, build
 from hybrid_core.live.modules.cache import TORCH_DTYPES
 from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.live.profiling import throughput
 from hybrid_core.live.profiling.calibrate import Calibration
 from hybrid_core.live.profiling.device import resolve

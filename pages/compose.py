@@ -6,8 +6,12 @@ import streamlit as st
 from hybrid_core.costs.model import SAME_SIZE, same_size_llama
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines, quality
-from hybrid_core.evidence.advice import advise
+from hybrid_core.evidence import baselines
+from hybrid_core.evidence.advice.advise import advise
+from hybrid_core.evidence.quality.estimator import Estimate, estimate
+from hybrid_core.evidence.quality.quoted import quoted
+from hybrid_core.evidence.quality.scaling import COVERAGE
+from hybrid_core.evidence.throughput import generated
 from hybrid_core.glossary import explain
 from hybrid_core.interop.kernel_shapes import kernel_refusals
 from hybrid_core.interop.link import MAX_COMPARED, View
@@ -129,15 +133,15 @@ def by_context(pair: list[figures.Named], workload: Workload, device: hardware.H
 def findings(spec: ArchSpec, context_len: int) -> None:
     """The loss and speed that the paper prints, the loss that its rows suggest, and the rows
     closest to the design."""
-    if printed := quality.quoted(spec):
+    if printed := quoted(spec):
         st.markdown(f"The paper trained this stack: NLL on DCLM **{printed}**, in nats per token.")
-    if speed := baselines.generated(spec, context_len):
+    if speed := generated(spec, context_len):
         st.markdown(f"The paper's own code generated {speed}.")
-    found = quality.estimate(spec)
-    if isinstance(found, quality.Estimate):
+    found = estimate(spec)
+    if isinstance(found, Estimate):
         st.markdown(
             f"NLL on DCLM **{found.nll:.3f}** nats per token at 60B tokens, {found.low:.3f} to {found.high:.3f}: estimated from "
-            f"{found.basis}. The interval is as wide as {quality.COVERAGE:.0%} of the errors when rows are left out and predicted from "
+            f"{found.basis}. The interval is as wide as {COVERAGE:.0%} of the errors when rows are left out and predicted from "
             f"{found.rests_on}."
         )
     else:

@@ -5,108 +5,142 @@ import pandas as pd
 import streamlit as st
 
 from hybrid_core.design import presets
-from hybrid_core.evidence import baselines
-from hybrid_core.evidence.paper_check import throughput_ratios
+from hybrid_core.evidence import baselines, throughput
 from hybrid_core.report import figures, units
+from hybrid_core.runs.store import Run
 from pages.parts import chart, design, jobs, layout
 
-design.view()
-st.title("The paper")
-jobs.strip()
-st.markdown(
-    "The tables and their charts are **quoted** from [Bae et al., arXiv 2510.04800v3](https://arxiv.org/abs/2510.04800v3) (CC BY 4.0), as "
-    "printed; beside Table 13 stand our **predicted** ceilings. Points such as 3+10 count layers, in the order attention, window, Mamba, "
-    "intra-hybrid. Your own runs can be laid over; each on its own device by its own protocol, so compare shapes, not heights."
-)
-done = jobs.finished("profile")
-chosen = st.multiselect(
-    "Your runs to lay over",
-    [run.id for run in done],
-    default=[run.id for run in done[:5]],
-    format_func=lambda i: next(f"#{r.id} {r.name} on {r.device}" for r in done if r.id == i),
-)
-runs = [run for run in done if run.id in chosen]
 
-st.subheader("Table 2: five designs at 1B, 60B tokens")
-rows = [
-    baselines.matching(presets.get(name).spec, "table09_1b").query("budget == 'data'").iloc[0]
-    for name in presets.TABLE2
-]
-columns = {
-    figures.MODEL_LABEL[row["model"]]: {
-        "parameters": f"{row['n_emb_b']:.2f}B",
-        "training FLOPs": f"{row['train_flops']:.1e}",
-        "cache at 8K (MiB)": f"{row['cache_mib']:.0f}",
-        "NLL DCLM (nats)": f"{row['nll_dclm']:.3f}",
-        "NLL PG19 (nats)": f"{row['nll_pg19']:.3f}",
-        "accuracy (%)": f"{row['avg']:.1f}",
-        "tokens/s at 8K, batch 4": f"{baselines.throughput(presets.get(name).spec).tokens_per_s[2]:,.0f}",
-    }
-    for name, row in zip(presets.TABLE2, rows, strict=True)
-}
-layout.table(pd.DataFrame(columns).T)
-st.caption(f"quoted: {baselines.CITATION}, Tables 2, 9 and 13; parameters without embedding")
+def runs_to_lay_over() -> list[Run]:
+    """The user's profiles that are drawn into the paper's charts; at first the five newest."""
+    done = {run.id: run for run in jobs.finished("profile")}
 
-total = (
-    st.segmented_control(
+    def label(run_id: int) -> str:
+        run = done[run_id]
+        return f"#{run.id} {run.name} on {run.device}"
+
+    chosen = st.multiselect(
+        "Your runs to lay over",
+        list(done),
+        default=list(done)[:5],
+        format_func=label,
+    )
+    return [run for run in done.values() if run.id in chosen]
+
+
+def five_designs() -> None:
+    """Table 2, a design a row, with the speed of Table 13."""
+    st.subheader("Table 2: five designs at 1B, 60B tokens")
+    rows = {}
+    for name in presets.TABLE2:
+        spec = presets.get(name).spec
+        row = baselines.matching(spec, "table09_1b").query("budget == 'data'").iloc[0]
+        speed = throughput.throughput(spec)
+        assert speed
+        rows[figures.MODEL_LABEL[row["model"]]] = {
+            "parameters": f"{row['n_emb_b']:.2f}B",
+            "training FLOPs": f"{row['train_flops']:.1e}",
+            "cache at 8K (MiB)": f"{row['cache_mib']:.0f}",
+            "NLL DCLM (nats)": f"{row['nll_dclm']:.3f}",
+            "NLL PG19 (nats)": f"{row['nll_pg19']:.3f}",
+            "accuracy (%)": f"{row['avg']:.1f}",
+            "tokens/s at 8K, batch 4": f"{speed.tokens_per_s[2]:,.0f}",
+        }
+    layout.table(pd.DataFrame(rows).T)
+    st.caption(f"quoted: {baselines.CITATION}, Tables 2, 9 and 13; parameters without embedding")
+
+
+def speed_and_cache(runs: list[Run]) -> None:
+    """Figures 1b, 3a and 3b."""
+    total = st.segmented_control(
         "Total length of Figure 1b",
-        list(baselines.TOTALS.values()),
+        list(throughput.TOTALS.values()),
         default=8192,
         format_func=units.length,
     )
-    or 8192
-)
-chart.show(figures.quality_throughput(total, runs), "figure1b")
-chart.show(figures.paper_throughput(runs), "figure3a")
-chart.show(figures.paper_cache(runs), "figure3b")
+    chart.show(figures.quality_throughput(total or 8192, runs), "figure1b")
+    chart.show(figures.paper_throughput(runs), "figure3a")
+    chart.show(figures.paper_cache(runs), "figure3b")
 
-st.subheader("What changes the loss")
-with st.container(horizontal=True, vertical_alignment="bottom"):
-    asked = {question.title: question for question in figures.QUESTIONS}
-    question = asked[
-        st.segmented_control(
-            "Question", list(asked), default="Ratio", required=True, key="paper.question"
+
+def what_changes_the_loss() -> None:
+    """The chart of one question, at the size of models that is chosen."""
+    st.subheader("What changes the loss")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        asked = {question.title: question for question in figures.QUESTIONS}
+        title = st.segmented_control(
+            "Question",
+            list(asked),
+            default="Ratio",
+            required=True,
+            key="paper.question",
         )
-    ]
-    if len(question.scales) > 1:
-        scales = [
-            st.segmented_control(
+        question = asked[title]
+        scales = list(question.scales)
+        if len(scales) > 1:
+            scale = st.segmented_control(
                 "Size of the models",
                 question.scales,
                 default="1B",
                 required=True,
                 key="paper.scale",
             )
-        ]
-    else:
-        scales = list(question.scales)
-chart.show(question.draw(*scales), f"loss-{question.title}")
+            scales = [scale]
+    chart.show(question.draw(*scales), f"loss-{question.title}")
 
-st.subheader("Table 13 beside the ceiling of its device")
-beside: dict[str, dict[str, str]] = {}
-for row in throughput_ratios():
-    cell = f"{row['paper_tokens_per_s']:,.0f} of {row['predicted_tokens_per_s']:,.0f} ({row['ratio']:.0%})"
-    beside.setdefault(row["name"], {})[f"to {units.length(row['total_len'])}"] = cell
-layout.table(pd.DataFrame(beside).T)
-st.caption(
-    "tokens/s of all four sequences. quoted: Table 13, one H200, batch 4, prompt 512; predicted: the roofline of an H200 SXM, each step "
-    "reading weights and cache once. Another code base was measured, so nothing is fitted to it: the share says how far it ran from the "
-    "ceiling."
-)
 
-st.subheader("Every stored table")
-name = st.selectbox(
-    "Table",
-    list(baselines.TABLES),
-    format_func=lambda key: f"Table {baselines.TABLES[key][0]}: {baselines.TABLES[key][1]}",
+def speed_beside_ceiling() -> None:
+    """Table 13, each cell as a share of what the device could do."""
+    st.subheader("Table 13 beside the ceiling of its device")
+    beside: dict[str, dict[str, str]] = {}
+    for row in throughput.throughput_ratios():
+        reached, ceiling = row["paper_tokens_per_s"], row["predicted_tokens_per_s"]
+        length = f"to {units.length(row['total_len'])}"
+        cells = beside.setdefault(row["name"], {})
+        cells[length] = f"{reached:,.0f} of {ceiling:,.0f} ({row['ratio']:.0%})"
+    layout.table(pd.DataFrame(beside).T)
+    st.caption(
+        "tokens/s of all four sequences. quoted: Table 13, one H200, batch 4, prompt 512; "
+        "predicted: the roofline of an H200 SXM, each step reading weights and cache once. "
+        "Another code base was measured, so nothing is fitted to it. The share says how far that "
+        "code was from the ceiling."
+    )
+
+
+def title_of(name: str) -> str:
+    """`Table 4: Mixture of experts`."""
+    number, title = baselines.TABLES[name]
+    return f"Table {number}: {title}"
+
+
+def stored_tables() -> None:
+    """Any table as printed, to read and to download."""
+    st.subheader("Every stored table")
+    name = st.selectbox("Table", list(baselines.TABLES), format_func=title_of)
+    frame = baselines.table(name)
+    flops = st.column_config.NumberColumn(format="scientific")
+    st.dataframe(
+        frame.rename(columns=baselines.heading),
+        hide_index=True,
+        column_config={baselines.heading("train_flops"): flops},
+    )
+    st.download_button("Download as CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv")
+    st.caption(f"quoted: {baselines.CITATION}, Table {baselines.TABLES[name][0]}")
+
+
+design.view()
+st.title("The paper")
+jobs.strip()
+st.markdown(
+    "The tables and their charts are **quoted** from "
+    "[Bae et al., arXiv 2510.04800v3](https://arxiv.org/abs/2510.04800v3) (CC BY 4.0), as printed. "
+    "Beside Table 13 stand our **predicted** ceilings. Points such as 3+10 count layers, in the "
+    "order attention, window, Mamba, intra-hybrid. You can lay your own runs over the charts. Each "
+    "ran on its own device by its own protocol, so compare shapes, not heights."
 )
-frame = baselines.table(name)
-st.dataframe(
-    frame.rename(columns=baselines.heading),
-    hide_index=True,
-    column_config={
-        baselines.heading("train_flops"): st.column_config.NumberColumn(format="scientific")
-    },
-)
-st.download_button("Download as CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv")
-st.caption(f"quoted: {baselines.CITATION}, Table {baselines.TABLES[name][0]}")
+own_runs = runs_to_lay_over()
+five_designs()
+speed_and_cache(own_runs)
+what_changes_the_loss()
+speed_beside_ceiling()
+stored_tables()

@@ -18,6 +18,7 @@ from hybrid_core.live.retrieval.options import (
 )
 from hybrid_core.report import figures, units
 from hybrid_core.report.retrieval import (
+    ScoreRow,
     latest_of_each,
     learnt,
     not_whole,
@@ -25,6 +26,9 @@ from hybrid_core.report.retrieval import (
     score_row,
     unlike,
 )
+from hybrid_core.report.sources import explained
+from hybrid_core.results.checkpoint import Checkpoint
+from hybrid_core.results.retrieval import Map, Proxy, Training
 from hybrid_core.runs import Run, open_store
 from pages.parts import chart, design, jobs, layout
 
@@ -75,14 +79,17 @@ def needles() -> None:
     """The quick needle-in-a-haystack run: ask, watch, read, compare."""
     spec = design.current()
     st.markdown(
-        f"A small proxy of **{design.plain(spec.name)}** `{spec.pattern}` is trained to look up needles in noise, then asked for them at "
-        f"every depth and context. {NOTE}"
+        f"A small proxy of **{design.plain(spec.name)}** `{spec.pattern}` is trained to look up "
+        f"needles in noise. Then it is asked for them at every depth and context. {NOTE}"
     )
     asked = proxy_controls("niah")
     if st.button("Start needle test", type="primary", icon=":material/play_arrow:"):
         jobs.start(lambda: (spec, NiahOptions.make(**asked)))
     jobs.queue()
-    none_yet = "No needle test yet. Start one above: with the default budget it takes two to four minutes on two CPU cores."
+    none_yet = (
+        "No needle test yet. Start one above: with the default budget it takes two to four minutes "
+        "on two CPU cores."
+    )
     jobs.show("niah", needle_result, none_yet)
     with jobs.needs_runs(say=False), jobs.results():
         side_by_side()
@@ -91,21 +98,27 @@ def needles() -> None:
 def needle_result(run: Run) -> None:
     """Verdict and scores, the map, and beside it what it may be taken for."""
     jobs.headline(run)
-    if text := reading(run):
-        (st.success if learnt(run) else st.warning)(design.plain(text))
+    text = reading(run)
+    if text and learnt(run):
+        st.success(design.plain(text))
+    elif text:
+        st.warning(design.plain(text))
     what_is_missing(run)
-    if "map" in run.parts:
+    has_map = run.part(Map) is not None
+    if has_map:
         scores(score_row(run))
     left, right = layout.cells(2, layout.WIDE)
+    curve = left
     with right:
         beside_the_map(run)
-    if "map" in run.parts:
+    if has_map:
+        curve = right
         with left:
             chart.show(figures.retrieval_map(run), f"map-{run.id}")
     elif run.active:
         left.info("The map fills in here once the proxy is trained.")
-    if "training" in run.parts:
-        with right if "map" in run.parts else left:
+    if run.part(Training):
+        with curve:
             chart.show(figures.training_curve(run), f"training-{run.id}")
 
 
@@ -115,62 +128,51 @@ def what_is_missing(run: Run) -> None:
         st.warning(design.plain(f"{line}."))
 
 
-def scores(row: dict[str, Any]) -> None:
+def scores(row: ScoreRow) -> None:
     """The numbers that compare designs."""
-    trained = row["trained_len"]
-    shown = [
-        (
-            f"Recalled at {trained:,} tokens",
-            _share(row["at_trained_len"]),
-            "the trained length, mean over all depths",
-        ),
-        (
-            f"Recalled at {trained * 3 // 2:,} tokens",
-            _share(row["at_1_5x"]),
-            "1.5 times the trained length",
-        ),
-        (
-            "Effective context (tokens)",
-            row["reach"],
-            "up to here at least 90 % recalled, 95 % interval; ≥: no longer context was asked",
-        ),
-        ("Training tokens to 90 %", _tokens(row), "fewer: learns sooner"),
-    ]
-    for cell, (label, value, meaning) in zip(
-        layout.cells(len(shown), layout.CARD + 30), shown, strict=True
-    ):
-        cell.metric(label, value)
-        cell.caption(f"measured, proxy; {meaning}")
+    trained = row.trained_len
+    beyond = trained * 3 // 2
+    columns = list(layout.cells(4, layout.CARD + 30))
+    recalled = explained("needles_recalled")
+    columns[0].metric(f"Recalled at {trained:,} tokens", _share(row.at_trained_len), help=recalled)
+    columns[0].caption("measured, proxy; the trained length, mean over all depths")
+    columns[1].metric(f"Recalled at {beyond:,} tokens", _share(row.at_1_5x), help=recalled)
+    columns[1].caption("measured, proxy; 1.5 times the trained length")
+    columns[2].metric("Effective context (tokens)", row.reach, help=explained("effective_context"))
+    columns[2].caption(
+        "measured, proxy; up to here at least 90 % recalled, 95 % interval; "
+        "≥: no longer context was asked"
+    )
+    columns[3].metric("Training tokens to 90 %", _tokens(row), help=explained("tokens_to_learn"))
+    columns[3].caption("measured, proxy; fewer: learns sooner")
 
 
 def _share(value: float | None) -> str:
-    return "not asked" if value is None else f"{value:.0%}"
+    if value is None:
+        return "not asked"
+    return f"{value:.0%}"
 
 
-def _tokens(row: dict[str, Any]) -> str:
-    return units.count(row["tokens_to_learn"]) if row["tokens_to_learn"] else "not reached"
+def _tokens(row: ScoreRow) -> str:
+    if not row.tokens_to_learn:
+        return "not reached"
+    return units.count(row.tokens_to_learn)
 
 
 def beside_the_map(run: Run) -> None:
     """What was trained, and what the paper found for such designs."""
-    if proxy := run.parts.get("proxy"):
-        layers = f"layers `{proxy['pattern']}` for the design's `{proxy['design_pattern']}`"
-        size = (
-            f"{units.count(proxy['params'])} parameters, trained at {proxy['trained_len']:,} tokens"
-        )
-        st.markdown(
-            f"**{proxy['note']}** The proxy: {layers}, {size}, {proxy['n_needles']} needles a context."
-        )
+    proxy = run.part(Proxy)
+    if proxy:
+        made = f"layers `{proxy.pattern}` for the design's `{proxy.design_pattern}`"
+        size = f"{units.count(proxy.params)} parameters, trained at {proxy.trained_len:,} tokens"
+        needles = f"{proxy.n_needles} needles a context"
+        st.markdown(f"**{proxy.note}** The proxy: {made}, {size}, {needles}.")
     st.markdown(f"**The paper:** {finding.finding(run.spec)} *{finding.SOURCE}*")
 
 
 def side_by_side() -> None:
     """Maps of several designs on one colour scale, and a row of scores each."""
-    runs = [
-        run
-        for run in open_store().list(kind="niah")
-        if not run.foreign and run.parts.get("map", {}).get("cells")
-    ]
+    runs = [run for run in open_store().list(kind="niah") if has_cells(run)]
     if len(runs) < 2:
         return
     st.subheader("Designs side by side")
@@ -181,12 +183,22 @@ def side_by_side() -> None:
     )
     by_id = {run.id: run for run in runs}
     compared = [by_id[run_id] for run_id in chosen]
-    if differing := unlike(compared):
-        st.warning(f"These runs are not like for like: {design.plain('; '.join(differing))}.")
+    differing = unlike(compared)
+    if differing:
+        listed = design.plain("; ".join(differing))
+        st.warning(f"These runs were not asked alike: {listed}.")
     score_table(compared)
     for place, run in zip(layout.cells(len(compared), layout.MAP), compared, strict=True):
         with place:
             chart.show(figures.retrieval_map(run, small=True), f"compared-{run.id}")
+
+
+def has_cells(run: Run) -> bool:
+    """Whether a run can be shown and has a map that has begun."""
+    if run.foreign:
+        return False
+    found = run.part(Map)
+    return found is not None and bool(found.cells)
 
 
 def score_table(runs: list[Run]) -> None:
@@ -194,16 +206,19 @@ def score_table(runs: list[Run]) -> None:
     told = {}
     for run in runs:
         row = score_row(run)
+        has_learnt = "no"
+        if row.learnt:
+            has_learnt = "yes"
         told[figures.label(run)] = {
-            "layers of the proxy": row["proxy"] or "unknown",
-            "learnt": "yes" if row["learnt"] else "no",
-            "lengths with all trials": row["whole_lengths"],
-            "trained length (tokens)": f"{row['trained_len']:,}",
-            "recalled there": _share(row["at_trained_len"]),
-            "at 1.5 times": _share(row["at_1_5x"]),
-            "effective context (tokens, 95 % interval)": row["reach"],
+            "layers of the proxy": row.proxy or "unknown",
+            "learnt": has_learnt,
+            "lengths with all trials": row.whole_lengths,
+            "trained length (tokens)": f"{row.trained_len:,}",
+            "recalled there": _share(row.at_trained_len),
+            "at 1.5 times": _share(row.at_1_5x),
+            "effective context (tokens, 95 % interval)": row.reach,
             "training tokens to 90 %": _tokens(row),
-            "seed": str(row["seed"]),
+            "seed": str(row.seed),
         }
     if told:
         layout.table(pd.DataFrame(told).T)
@@ -216,19 +231,23 @@ def probes() -> None:
     """Associative recall, selective copying, loss by position."""
     spec = design.current()
     st.markdown(
-        f"Three more questions to small proxies of **{design.plain(spec.name)}** `{spec.pattern}`: how many pairs of key and value it "
-        "keeps (associative recall), whether it picks symbols out of noise (selective copying), and how its loss falls along a text of "
-        f"yours. {NOTE}"
+        f"Three more tests of small proxies of **{design.plain(spec.name)}** `{spec.pattern}`: how "
+        "many pairs of key and value it keeps (associative recall), whether it picks symbols out "
+        "of noise (selective copying), and how its loss falls along a text of yours. "
+        f"{NOTE}"
     )
     asked = proxy_controls("probes")
     with st.expander("A text for the loss by position (without one that probe is left out)"):
         upload = st.file_uploader("A text file", type=["txt", "md"], key="probes.upload")
         pasted = st.text_area("or paste a text", key="probes.pasted")
+        least = least_text_bytes(asked["trained_len"])
         st.caption(
-            f"At least {least_text_bytes(asked['trained_len']):,} bytes for this trained length. It stays in your data folder."
+            f"At least {least:,} bytes for this trained length. It stays in your data folder."
         )
     if st.button("Start probes", type="primary", icon=":material/play_arrow:"):
-        text = upload.getvalue() if upload else pasted.encode()
+        text = pasted.encode()
+        if upload:
+            text = upload.getvalue()
         jobs.start(lambda: (spec, probe_options(text, asked)))
     jobs.queue()
     jobs.show(
@@ -241,7 +260,8 @@ def probes() -> None:
 def probe_result(run: Run) -> None:
     """What it says in words, what it left out, and the charts."""
     jobs.headline(run)
-    if text := reading(run):
+    text = reading(run)
+    if text:
         st.warning(design.plain(text))
     what_is_missing(run)
     charts(run)
@@ -249,7 +269,9 @@ def probe_result(run: Run) -> None:
 
 def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
     """The options, with the text kept in the data folder."""
-    path = str(texts.keep(text, least_text_bytes(asked["trained_len"]))) if text else None
+    path = None
+    if text:
+        path = str(texts.keep(text, least_text_bytes(asked["trained_len"])))
     return ProbeOptions.make(text_path=path, **asked)
 
 
@@ -269,8 +291,9 @@ def charts(run: Run) -> None:
 def checkpoints() -> None:
     """The paper's own protocol on a trained model."""
     st.markdown(
-        "The paper's protocol (Appendix K) on a trained model: a folder on this machine in Hugging Face format, its tokenizer included. "
-        "A magic number is hidden in a text at eleven depths and asked for."
+        "The paper's protocol (Appendix K) on a trained model: a folder on this machine in Hugging "
+        "Face format, with its tokenizer. A magic number is hidden in a text at eleven depths, and "
+        "the model is asked for it."
     )
     columns = list(layout.cells(3, FIELD + 60))
     device = jobs.device_choice(columns[0], "checkpoint.device")
@@ -302,12 +325,13 @@ def checkpoints() -> None:
 def checkpoint_result(run: Run) -> None:
     """The map, and what is not in it."""
     jobs.headline(run)
-    found = run.parts.get("checkpoint", {})
-    for row in found.get("not_run", []):
-        st.warning(f"{row['context_len']:,} tokens not run: {row['why']}")
-    if dropped := found.get("dropped"):
-        st.caption(design.plain(dropped))
-    if "map" in run.parts:
+    found = run.part(Checkpoint)
+    if found:
+        for row in found.not_run:
+            st.warning(f"{row.context_len:,} tokens not run: {row.why}")
+    if found and found.dropped:
+        st.caption(design.plain(found.dropped))
+    if run.part(Map):
         chart.show(figures.retrieval_map(run), f"map-{run.id}")
 
 

@@ -6,7 +6,8 @@ import streamlit as st
 from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
 from hybrid_core.report.html import TITLES
-from hybrid_core.report.text import remark
+from hybrid_core.report.text.runs import remark
+from hybrid_core.results.profile import Generation
 from hybrid_core.runs import Run, open_store
 from hybrid_core.runs.store import UnknownRun
 from pages.parts import chart, design, jobs, layout
@@ -14,21 +15,30 @@ from pages.parts import chart, design, jobs, layout
 CHOSEN = "runs.chosen"
 
 
+def row(run: Run) -> dict[str, object]:
+    """A run in the history."""
+    layers = ""
+    created = None
+    if not run.foreign:
+        layers = run.spec.pattern
+    if not run.unread:
+        created = run.created_at
+    return {
+        "run": run.id,
+        "kind": TITLES.get(run.kind, run.kind),
+        "status": run.status,
+        "design": run.name,
+        "layers": layers,
+        "device": run.device,
+        "created (UTC)": created,
+        "remark": remark(run),
+    }
+
+
 def pick(runs: list[Run]) -> list[int]:
     """The history as a table; returns the numbers of the chosen runs. Rows come and go: what is
     chosen is kept by number."""
-    frame = pd.DataFrame(
-        {
-            "run": [run.id for run in runs],
-            "kind": [TITLES.get(run.kind, run.kind) for run in runs],
-            "status": [run.status for run in runs],
-            "design": [run.name for run in runs],
-            "layers": ["" if run.foreign else run.spec.pattern for run in runs],
-            "device": [run.device for run in runs],
-            "created (UTC)": [None if run.unread else run.created_at for run in runs],
-            "remark": [remark(run) for run in runs],
-        }
-    )
+    frame = pd.DataFrame([row(run) for run in runs])
     ids = [run.id for run in runs]
     chosen = [run_id for run_id in st.session_state.get(CHOSEN, []) if run_id in ids]
     # Another set of rows is another table, or the browser's ticks, which are places, would be of
@@ -51,17 +61,17 @@ def pick(runs: list[Run]) -> list[int]:
 
 def actions(runs: list[Run]) -> None:
     """What can be done with the chosen runs."""
-    row = st.container(horizontal=True)
-    if finished := [run for run in runs if run.parts and not run.foreign]:
-        jobs.save_report(finished, row, type="primary")
-    if (
-        len(runs) == 1
-        and not runs[0].foreign
-        and row.button("Open in Compose", icon=":material/stacks:")
-    ):
+    buttons = st.container(horizontal=True)
+    finished = [run for run in runs if run.parts and not run.foreign]
+    if finished:
+        jobs.save_report(finished, buttons, type="primary")
+    one = len(runs) == 1 and not runs[0].foreign
+    if one and buttons.button("Open in Compose", icon=":material/stacks:"):
         design.open_in_compose(runs[0].spec)
         layout.go("compose")
-    with row.popover("Delete", icon=":material/delete:", disabled=any(run.active for run in runs)):
+    with buttons.popover(
+        "Delete", icon=":material/delete:", disabled=any(run.active for run in runs)
+    ):
         st.write("Delete for good?")
         st.markdown("\n".join(f"- run {run.id}, {design.plain(run.name)}" for run in runs))
         st.button(
@@ -87,12 +97,15 @@ def delete(ids: list[int]) -> None:
 
 def compare(runs: list[Run]) -> None:
     """Differences first, then curves and maps."""
-    st.subheader("Comparison" if len(runs) > 1 else f"Run {runs[0].id}")
+    title = "Comparison"
+    if len(runs) == 1:
+        title = f"Run {runs[0].id}"
+    st.subheader(title)
     for run in runs:
         if run.error:
             st.warning(f"Run {run.id}, {design.plain(run.name)}: {design.plain(run.error)}")
     layout.table(differences(runs))
-    measured = [run for run in runs if "generation" in run.parts]
+    measured = [run for run in runs if run.part(Generation)]
     if measured:
         chart.show(figures.generation(measured), "runs-generation")
         chart.show(figures.live_cache(measured), "runs-cache")
@@ -119,14 +132,16 @@ def history() -> None:
     actions(chosen)
     for run in chosen:
         jobs.say_if_foreign(run)
-    if readable := [run for run in chosen if not run.foreign]:
+    readable = [run for run in chosen if not run.foreign]
+    if readable:
         with jobs.results(*readable):
             compare(readable)
 
 
 st.title("Runs")
 design.view()
-if refused := st.session_state.pop("runs.refused", None):
+refused = st.session_state.pop("runs.refused", None)
+if refused:
     st.warning(design.plain(refused))
 jobs.strip(say=False)
 with jobs.needs_runs():

@@ -352,7 +352,7 @@ def test_the_retrieval_page_draws_what_the_store_holds(
         "lengths": [128],
         "trained_len": None,
         "trials": 4,
-        "cells": [cell(128, d, 1, 4) for d in (0.0, 1.0)],
+        "cells": [cell(128, d, 1, 4).record() for d in (0.0, 1.0)],
     }
     curve = [
         {

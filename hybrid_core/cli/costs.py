@@ -5,9 +5,11 @@ import sys
 
 from hybrid_core.cli.flags import add_flags, options
 from hybrid_core.cli.shared import Command, add_spec, print_json
-from hybrid_core.evidence import quality
+from hybrid_core.evidence.quality.additive import PAPER_TOKENS
+from hybrid_core.evidence.quality.records import record as quality_record
 from hybrid_core.interop import kernel_shapes, published
-from hybrid_core.report.text import cost_table, quality_lines
+from hybrid_core.report.text.design import cost_table
+from hybrid_core.report.text.evidence import quality_lines
 from hybrid_core.speed import hardware
 from hybrid_core.speed.cost import cost
 from hybrid_core.validation import SpecError
@@ -54,7 +56,7 @@ def print_cost(arguments: argparse.Namespace) -> None:
         for value in record["train_flops"].values():
             value["total"] = value["per_token"] * tokens
     if arguments.quality:
-        record["quality"] = quality.record(spec, tokens or quality.PAPER_TOKENS)
+        record["quality"] = quality_record(spec, tokens or PAPER_TOKENS)
     if arguments.json:
         print_json(record)
         return

@@ -14,7 +14,7 @@ from hybrid_core.interop import published
 from hybrid_core.interop.export import FORMATS, export
 from hybrid_core.interop.export import notes as export_notes
 from hybrid_core.interop.huggingface import read_config, spec_from_config
-from hybrid_core.report.text import imported_line, models_table
+from hybrid_core.report.text.design import imported_line, models_table
 
 
 def add(command: Command) -> None:

@@ -14,7 +14,8 @@ from hybrid_core.interop import published
 from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.live.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
 from hybrid_core.options import flagged
-from hybrid_core.report.text import calibration_table, run_table
+from hybrid_core.report.text.design import calibration_table
+from hybrid_core.report.text.runs import run_table
 from hybrid_core.runs import Dispatcher, RunStore, cancel, open_store, submit
 from hybrid_core.runs.devices import concrete, why_no_gpu
 from hybrid_core.runs.jobs import require_tools

@@ -4,11 +4,13 @@ import argparse
 
 from hybrid_core.cli.flags import add_flags, options
 from hybrid_core.cli.shared import Command, add_spec, print_json
-from hybrid_core.evidence import quality
-from hybrid_core.evidence.advice import SCENARIOS, advise
-from hybrid_core.evidence.paper_check import check_all, throughput_ratios
+from hybrid_core.evidence.advice.advise import advise
+from hybrid_core.evidence.advice.facts import SCENARIOS
+from hybrid_core.evidence.paper_check import check_all
+from hybrid_core.evidence.quality.records import report as quality_report
+from hybrid_core.evidence.throughput import throughput_ratios
 from hybrid_core.interop import published
-from hybrid_core.report.text import (
+from hybrid_core.report.text.evidence import (
     advice_lines,
     paper_check_table,
     quality_table,
@@ -60,7 +62,7 @@ def advice(arguments: argparse.Namespace) -> None:
 
 def loss_estimates(arguments: argparse.Namespace) -> None:
     """`quality`: how losses are estimated, and how well."""
-    found = quality.report()
+    found = quality_report()
     if arguments.json:
         print_json(found)
     else:

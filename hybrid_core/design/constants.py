@@ -6,7 +6,7 @@ from typing import Any
 from hybrid_core.validation import LARGEST_FACTOR, LEAST_FACTOR, short
 
 # Constants that weights can absorb: scaling a projection's rows is scaling what it puts out. A
-# model made from a checkpoint has them in its weights (interop/weights.py); one that starts fresh
+# model made from a checkpoint has them in its weights (live/weights.py); one that starts fresh
 # is the same family of functions without them. Each with its count of numbers.
 ABSORBED = {
     **dict.fromkeys(

@@ -1,7 +1,7 @@
 """Guided start: from a context, a device and a wish to three of the paper's designs, each with what
 it gains and what it costs."""
 
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import pandas as pd
 from pydantic import Field
@@ -10,8 +10,15 @@ from hybrid_core.costs.fit import fit
 from hybrid_core.costs.model import model_costs
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines
-from hybrid_core.evidence.quality import mixture
-from hybrid_core.evidence.quality.quoted import TRAINED, Size, trained, trained_otherwise
+from hybrid_core.evidence.quality.mixture import mixture
+from hybrid_core.evidence.quality.quoted import (
+    TRAINED,
+    Size,
+    printed_accuracy,
+    trained,
+    trained_otherwise,
+)
+from hybrid_core.evidence.throughput import beside_ceiling, nearest_length
 from hybrid_core.speed import hardware
 from hybrid_core.speed.roofline import predict
 from hybrid_core.validation import Frozen
@@ -19,7 +26,8 @@ from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 Wish = Literal["quality", "balance", "speed"]
 ROLES: dict[Wish, str] = {"quality": "Best quality", "balance": "Balanced", "speed": "Fastest"}
-PROVEN = "Measured fast enough on an H200"  # the part of the best design that the paper itself saw at the speed that is asked for
+# The part of the best design that the paper itself measured at the speed that is asked for.
+PROVEN = "Measured fast enough on an H200"
 MOST = 3
 NO_HYBRID = {
     "llama": "attention only",
@@ -49,10 +57,10 @@ class Candidate(NamedTuple):
     """A trained design in the use that is asked for. NLL and accuracy are quoted, the rest exact or
     predicted.
 
-    `tokens_per_s`: the ceiling of a sequence to three digits, as it is shown, so that what is
-    chosen by it can be seen to be so. `measured`: tokens/s a sequence that the paper's own code
-    reached in such a use; `problem`: why the design does not do; `doubt`: why it may not; `proof`:
-    where the paper measured the speed that is asked for."""
+    `tokens_per_s`: the ceiling of a sequence to three digits. What is chosen by it is chosen by
+    what is shown. `measured`: tokens/s a sequence that the paper's own code reached in such a use;
+    `problem`: why the design does not do; `doubt`: why it may not; `proof`: where the paper
+    measured the speed that is asked for."""
 
     spec: ArchSpec
     nll: float
@@ -83,16 +91,20 @@ class LeftOut(NamedTuple):
 def candidates(need: Need) -> list[Candidate]:
     """Every hybrid of a size that the paper trained: attention or intra-hybrid blocks among Mamba
     layers, or intra-hybrid blocks alone."""
-    return [
-        _candidate(spec, row, need) for spec, row in trained(need.size) if _no_hybrid(spec) is None
-    ]
+    hybrids = [known for known in trained(need.size) if _no_hybrid(known[0]) is None]
+    return [_candidate(spec, row, need) for spec, row in hybrids]
 
 
 def left_out(size: Size) -> list[LeftOut]:
     """The other designs of a size in its table, each with the reason."""
-    found = [LeftOut(spec.name, why) for spec, _ in trained(size) if (why := _no_hybrid(spec))]
+    found = []
+    for spec, _ in trained(size):
+        why = _no_hybrid(spec)
+        if why:
+            found.append(LeftOut(spec.name, why))
+    _, _, training = TRAINED[size]
     for spec in trained_otherwise(size):
-        found.append(LeftOut(spec.name, _no_hybrid(spec) or f"not printed at {TRAINED[size][2]}"))
+        found.append(LeftOut(spec.name, _no_hybrid(spec) or f"not printed at {training}"))
     return found
 
 
@@ -102,126 +114,168 @@ def _no_hybrid(spec: ArchSpec) -> str | None:
     return NO_HYBRID.get(mixed.family) if mixed else None
 
 
+# ---------------------------------------------------------------- the choice
+
+
 def propose(need: Need) -> list[Proposal]:
-    """Up to three designs that fit and are fast enough, the wished one first; where none is, the
+    """Up to three designs that fit and are fast enough, the wished one first. Where none is, the
     fastest, which says what it misses.
 
-    Best quality has the lowest NLL that is shown, Fastest the highest ceiling that is shown;
+    Best quality has the lowest NLL that is shown, Fastest the highest ceiling that is shown.
     Balanced lies strictly between in both. Speeds are ceilings, so where one is asked for, the best
     of those that the paper measured at it comes second."""
     found = candidates(need)
     good = [candidate for candidate in found if candidate.problem is None]
     if not good:
-        return [_proposal("Nearest miss", max(found, key=lambda c: c.tokens_per_s), need)]
-    parts: dict[Wish, Candidate] = {
-        "quality": min(good, key=lambda c: (c.nll, -c.tokens_per_s)),
-        "speed": max(good, key=lambda c: (c.tokens_per_s, -c.nll)),
-    }
-    if middle := _between(good, parts["quality"], parts["speed"]):
+        return [_proposal("Nearest miss", max(found, key=_speed), need)]
+    parts = _parts(good)
+    wished_first = sorted(parts, key=lambda wish: (wish != need.wish, list(ROLES).index(wish)))
+    order = [(ROLES[wish], parts[wish]) for wish in wished_first]
+    proven = [candidate for candidate in good if candidate.proof]
+    if proven:
+        order.insert(1, (PROVEN, min(proven, key=_loss)))
+    proposals, seen = [], set()
+    for role, candidate in order:
+        if candidate.spec.name not in seen:
+            seen.add(candidate.spec.name)
+            proposals.append(_proposal(role, candidate, need))
+    return proposals[:MOST]
+
+
+def _parts(good: list[Candidate]) -> dict[Wish, Candidate]:
+    """The design for each wish; Balanced only where one lies between the other two."""
+    best = min(good, key=lambda candidate: (candidate.nll, -candidate.tokens_per_s))
+    fastest = max(good, key=lambda candidate: (candidate.tokens_per_s, -candidate.nll))
+    parts: dict[Wish, Candidate] = {"quality": best, "speed": fastest}
+    middle = _between(good, best, fastest)
+    if middle:
         parts["balance"] = middle
-    order = [
-        (ROLES[wish], parts[wish])
-        for wish in sorted(parts, key=lambda wish: (wish != need.wish, list(ROLES).index(wish)))
-    ]
-    if proven := [candidate for candidate in good if candidate.proof]:
-        order.insert(1, (PROVEN, min(proven, key=lambda c: c.nll)))
-    different = {candidate.spec.name: role for role, candidate in reversed(order)}
-    return [
-        _proposal(role, candidate, need)
-        for role, candidate in order
-        if different[candidate.spec.name] == role
-    ][:MOST]
+    return parts
+
+
+def _loss(candidate: Candidate) -> float:
+    return candidate.nll
+
+
+def _speed(candidate: Candidate) -> float:
+    return candidate.tokens_per_s
 
 
 def _between(good: list[Candidate], best: Candidate, fastest: Candidate) -> Candidate | None:
     """Of those strictly between best and fastest, in NLL and speed, the one that gives away least,
     each as a share of the way."""
+    nll_way = (fastest.nll - best.nll) or 1
+    speed_way = (fastest.tokens_per_s - best.tokens_per_s) or 1
 
-    def loss(candidate: Candidate) -> float:
-        nll = (candidate.nll - best.nll) / ((fastest.nll - best.nll) or 1)
-        speed = (fastest.tokens_per_s - candidate.tokens_per_s) / (
-            (fastest.tokens_per_s - best.tokens_per_s) or 1
-        )
+    def given_away(candidate: Candidate) -> float:
+        nll = (candidate.nll - best.nll) / nll_way
+        speed = (fastest.tokens_per_s - candidate.tokens_per_s) / speed_way
         return nll + speed
 
-    middle = [
-        c
-        for c in good
-        if best.nll < c.nll < fastest.nll
-        and best.tokens_per_s < c.tokens_per_s < fastest.tokens_per_s
-    ]
-    return min(middle, key=loss, default=None)
+    middle = []
+    for candidate in good:
+        slower = best.tokens_per_s < candidate.tokens_per_s < fastest.tokens_per_s
+        if slower and best.nll < candidate.nll < fastest.nll:
+            middle.append(candidate)
+    return min(middle, key=given_away, default=None)
+
+
+# ---------------------------------------------------------------- one candidate
 
 
 def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
-    device, work = hardware.get(need.hardware), need.workload
+    work = need.workload
+    device = hardware.get(need.hardware)
     speed = float(predict(spec, work, device).decode_tokens_per_s) / need.batch_size
+    problem = _problem(fit(spec, work, device).problem, speed, need)
+    own = nearest_length(spec, need.context_len)
+    return Candidate(
+        spec,
+        nll=float(row["nll_dclm"]),
+        accuracy=printed_accuracy(row),
+        cache_bytes=_cache_bytes(spec, need),
+        tokens_per_s=float(f"{speed:.3g}"),
+        measured=own["paper_a_sequence"] if own else None,
+        problem=problem,
+        doubt=None if problem else _doubt(spec, need, speed),
+        proof=None if problem else _proof(spec, need, speed),
+    )
+
+
+def _cache_bytes(spec: ArchSpec, need: Need) -> int:
+    """Exact cache of a sequence."""
+    return int(model_costs(spec).cache_bytes(need.context_len, "exact", need.workload))
+
+
+def _problem(too_big: str | None, speed: float, need: Need) -> str | None:
+    """Why a design does not do: it does not fit, or is too slow even at its ceiling."""
     problems = []
-    if too_big := fit(spec, work, device).problem:
+    if too_big:
         problems.append(too_big)
     if speed < need.min_tokens_per_s:
         problems.append(
-            f"decodes at {speed:,.0f} tokens/s a sequence, {need.min_tokens_per_s:,.0f} are asked for"
+            f"decodes at {speed:,.0f} tokens/s a sequence, "
+            f"{need.min_tokens_per_s:,.0f} are asked for"
         )
-    problem = "; ".join(problems) or None
-    cache = int(model_costs(spec).cache_bytes(need.context_len, "exact", work))
-    accuracy = float(row["avg"]) if "avg" in row else None
-    doubt, proof = (
-        (None, None) if problem else (_doubt(spec, need, speed), _proof(spec, need, speed))
-    )
-    own = baselines.nearest_length(spec, need.context_len)
-    measured = own["paper_a_sequence"] if own else None
-    return Candidate(
-        spec,
-        float(row["nll_dclm"]),
-        accuracy,
-        cache,
-        float(f"{speed:.3g}"),
-        measured,
-        problem,
-        doubt,
-        proof,
-    )
+    return "; ".join(problems) or None
+
+
+_PROFILE = "Profile it before you rely on it"
 
 
 def _doubt(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
-    """Where a ceiling reaches the speed that is asked for and the paper's own measurement does not,
-    or hardly any code could."""
-    share = need.min_tokens_per_s / ceiling
-    if row := baselines.nearest_length(spec, need.context_len):
+    """Why the speed that is asked for is doubtful though the ceiling reaches it: the paper's own
+    measurement does not, or hardly any code could."""
+    asked = need.min_tokens_per_s
+    row = nearest_length(spec, need.context_len)
+    if row:
         each = row["paper_a_sequence"]
-        if each < need.min_tokens_per_s:
-            return (
-                f"The ceiling reaches {need.min_tokens_per_s:.0f} tokens/s; the paper's own code reached {each:.0f} a sequence on an H200, "
-                f"{row['ratio']:.0%} of its ceiling (Table 13). Profile it before you rely on it"
-            )
-    elif share > (
-        most := max(
-            row["ratio"] for known, _ in trained("1B") for row in baselines.beside_ceiling(known)
-        )
-    ):
+        if each >= asked:
+            return None
         return (
-            f"{need.min_tokens_per_s:.0f} tokens/s take {share:.0%} of the ceiling. The paper did not measure this design; of what it "
-            f"measured no design reached more than {most:.0%} of its ceiling (Table 13). Profile it before you rely on it"
+            f"The ceiling reaches {asked:.0f} tokens/s; the paper's own code reached {each:.0f} "
+            f"a sequence on an H200, {row['ratio']:.0%} of its ceiling (Table 13). {_PROFILE}"
         )
-    return None
+    share, most = asked / ceiling, _largest_ratio()
+    if share <= most:
+        return None
+    return (
+        f"{asked:.0f} tokens/s take {share:.0%} of the ceiling. The paper did not measure this "
+        f"design; of what it measured no design reached more than {most:.0%} of its ceiling "
+        f"(Table 13). {_PROFILE}"
+    )
+
+
+def _largest_ratio() -> float:
+    """The largest share of its ceiling that a design reached in Table 13."""
+    ratios: list[float] = []
+    for spec, _ in trained("1B"):
+        ratios += [row["ratio"] for row in beside_ceiling(spec)]
+    return max(ratios)
 
 
 def _proof(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
     """Where the paper measured the speed that is asked for, at no shorter context and no smaller
     batch."""
-    rows = [
-        row
-        for row in baselines.beside_ceiling(spec)
-        if row["total_len"] >= need.context_len and need.batch_size <= PAPER_BATCH
-    ]
-    best = max(rows, key=lambda row: row["paper_a_sequence"], default=None)
-    if best is None or not 0 < need.min_tokens_per_s <= (each := best["paper_a_sequence"]):
+    asked = need.min_tokens_per_s
+    if asked <= 0 or need.batch_size > PAPER_BATCH:
+        return None
+    rows = [row for row in beside_ceiling(spec) if row["total_len"] >= need.context_len]
+    best = max(rows, key=_speed_of_a_sequence, default=None)
+    if best is None or asked > best["paper_a_sequence"]:
         return None
     return (
-        f"The paper's own code reached {each:.0f} tokens/s a sequence on an H200, {best['ratio']:.0%} of its ceiling (Table 13). Here "
-        f"{need.min_tokens_per_s:.0f} take {need.min_tokens_per_s / ceiling:.0%} of the ceiling. Profile it before you rely on it"
+        f"The paper's own code reached {best['paper_a_sequence']:.0f} tokens/s a sequence on an "
+        f"H200, {best['ratio']:.0%} of its ceiling (Table 13). Here {asked:.0f} take "
+        f"{asked / ceiling:.0%} of the ceiling. {_PROFILE}"
     )
+
+
+def _speed_of_a_sequence(row: dict[str, Any]) -> float:
+    return float(row["paper_a_sequence"])
+
+
+# ---------------------------------------------------------------- trade-offs
 
 
 def _proposal(role: str, candidate: Candidate, need: Need) -> Proposal:
@@ -230,37 +284,40 @@ def _proposal(role: str, candidate: Candidate, need: Need) -> Proposal:
 
 def _trade_offs(candidate: Candidate, need: Need) -> list[str]:
     """What the paper prints of the design beside the Llama of its size."""
-    table, _, training = TRAINED[need.size]
-    llama, row = next((spec, row) for spec, row in trained(need.size) if set(spec.pattern) == {"A"})
-    accuracy = (
-        f", accuracy {candidate.accuracy:.1f} against {row['avg']:.1f} %"
-        if candidate.accuracy
-        else ""
-    )
+    llamas = [known for known in trained(need.size) if set(known[0].pattern) == {"A"}]
+    llama, row = llamas[0]
     lines = [
-        f"NLL {candidate.nll:.3f} against Llama's {row['nll_dclm']:.3f}{accuracy} at {need.size}, {training} "
-        f"(Table {baselines.TABLES[table][0]})."
+        _quality_line(candidate, row, need),
+        f"Keeps {candidate.cache_bytes / 2**20:,.0f} MiB of cache a sequence at "
+        f"{need.context_len:,} tokens against Llama's {_cache_bytes(llama, need) / 2**20:,.0f} MiB "
+        "(exact).",
     ]
-    its_cache = int(model_costs(llama).cache_bytes(need.context_len, "exact", need.workload))
-    lines.append(
-        f"Keeps {candidate.cache_bytes / 2**20:,.0f} MiB of cache a sequence at {need.context_len:,} tokens against Llama's "
-        f"{its_cache / 2**20:,.0f} MiB (exact)."
-    )
-    if (own := baselines.nearest_length(candidate.spec, need.context_len)) and (
-        base := baselines.nearest_length(llama, need.context_len)
-    ):
-        each, its = (row["paper_a_sequence"] for row in (own, base))
+    own = nearest_length(candidate.spec, need.context_len)
+    base = nearest_length(llama, need.context_len)
+    if own and base:
+        lines.append(_speed_line(own, base))
+    rows = baselines.matching(candidate.spec, "table12_long_context")
+    for _, at in rows.query("context_len <= @need.context_len").tail(1).iterrows():
         lines.append(
-            f"Measured by the paper: {each:.0f} against Llama's {its:.0f} tokens/s a sequence, from {PAPER_PROMPT} to {own['total_len']:,} "
-            f"tokens with batch {PAPER_BATCH} on one H200, {own['ratio']:.0%} of the ceiling (Table 13)."
-        )
-    long = (
-        baselines.matching(candidate.spec, "table12_long_context")
-        .query("context_len <= @need.context_len")
-        .tail(1)
-    )
-    for _, at in long.iterrows():
-        lines.append(
-            f"Trained at {at['context_len']:,} tokens: NLL {at['nll_dclm']:.3f}, accuracy {at['avg']:.1f} % (Table 12)."
+            f"Trained at {at['context_len']:,} tokens: NLL {at['nll_dclm']:.3f}, "
+            f"accuracy {at['avg']:.1f} % (Table 12)."
         )
     return lines
+
+
+def _quality_line(candidate: Candidate, llama: pd.Series, need: Need) -> str:
+    table, _, training = TRAINED[need.size]
+    number, _ = baselines.TABLES[table]
+    said = f"NLL {candidate.nll:.3f} against Llama's {llama['nll_dclm']:.3f}"
+    if candidate.accuracy:
+        said += f", accuracy {candidate.accuracy:.1f} against {llama['avg']:.1f} %"
+    return f"{said} at {need.size}, {training} (Table {number})."
+
+
+def _speed_line(own: dict[str, Any], llama: dict[str, Any]) -> str:
+    return (
+        f"Measured by the paper: {own['paper_a_sequence']:.0f} against Llama's "
+        f"{llama['paper_a_sequence']:.0f} tokens/s a sequence, from {PAPER_PROMPT} to "
+        f"{own['total_len']:,} tokens with batch {PAPER_BATCH} on one H200, "
+        f"{own['ratio']:.0%} of the ceiling (Table 13)."
+    )

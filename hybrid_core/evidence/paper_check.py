@@ -1,14 +1,15 @@
-"""Recompute every parameter count, FLOPs figure and cache size that the paper prints, at printed
-precision.
+"""Recompute every parameter count, FLOPs figure and cache size that the paper prints, and compare
+at printed precision.
 
-A row becomes the design that it describes; a cell agrees when the computed figure rounds to the
-print. A row's tokens are themselves rounded to a billion, so a FLOPs cell agrees if any token count
-within half a billion does (the data budget is exactly 60B). What does not agree must be in
-profiles/paper/contradictions.csv, which says why; nothing is tuned to fit."""
+A row becomes the design that it describes. A cell agrees when the computed figure rounds to the
+print. Tokens are themselves printed to a billion, so a FLOPs cell agrees if any token count within
+half a billion does. (The data budget is exactly 60B.) Every cell that disagrees must be listed in
+profiles/paper/contradictions.csv with the reason. No formula is tuned to meet a print.
+"""
 
 from collections.abc import Callable, Iterator
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -20,7 +21,6 @@ from hybrid_core.evidence import baselines, errata
 from hybrid_core.workload import Workload
 
 Row = dict[str, str]
-PAPER_CONTEXT = 8192
 
 
 class Cell(NamedTuple):
@@ -44,41 +44,40 @@ class Cell(NamedTuple):
 def check(name: str) -> list[Cell]:
     """Every checkable cell of one table."""
     frame = pd.read_csv(PROFILES / "paper" / f"{name}.csv", dtype=str, keep_default_na=False)
-    return [
-        cell
-        for row in frame.to_dict("records")
-        for cell in _row_cells(name, {str(k): str(v) for k, v in row.items()})
-    ]
+    cells: list[Cell] = []
+    for record in frame.to_dict("records"):
+        row = {str(column): str(value) for column, value in record.items()}
+        cells += _row_cells(name, row)
+    return cells
 
 
 def check_all() -> dict[str, list[Cell]]:
-    """Table by table, in the paper's order; tables without a checkable cell are left out."""
-    return {name: cells for name in ROW_DESIGNS if (cells := check(name))}
+    """The cells of each table, in the paper's order. Tables without a checkable cell are left
+    out."""
+    found = {name: check(name) for name in ROW_DESIGNS}
+    return {name: cells for name, cells in found.items() if cells}
 
 
 def _row_cells(name: str, row: Row) -> Iterator[Cell]:
     spec = ROW_DESIGNS[name](row)
     if spec is None:
         return
-    costs, context = model_costs(spec), int(row.get("context_len") or PAPER_CONTEXT)
-    label, counts = _label(name, row), baselines.counts(spec)
+    costs = model_costs(spec)
+    context = int(row.get("context_len") or baselines.PAPER_CONTEXT)
+    label = _label(name, row)
+    counts = baselines.counts(spec)
+    layers = "+".join(str(count) for count in counts if count)
     for column, compute in COLUMNS.items():
-        if not row.get(column):
+        printed = row.get(column)
+        if not printed:
             continue
-        if not (candidates := compute(costs, row, context)):
+        candidates = compute(costs, row, context)
+        if not candidates:
             continue
-        agrees = any(rounds_to(value, row[column]) for value in candidates)
+        agrees = any(rounds_to(value, printed) for value in candidates)
         key = (name, label, counts, column)
-        known = key if not agrees and key in errata.reasons() else None
-        yield Cell(
-            name,
-            f"{label} {'+'.join(str(n) for n in counts if n)}",
-            column,
-            row[column],
-            candidates[0],
-            agrees,
-            known,
-        )
+        known = None if agrees or key not in errata.reasons() else key
+        yield Cell(name, f"{label} {layers}", column, printed, candidates[0], agrees, known)
 
 
 # ---------------------------------------------------------------- a row's design
@@ -91,14 +90,15 @@ def _counts(row: Row) -> tuple[int, ...]:
 def _stack(scale: str, counts: tuple[int, ...]) -> ArchSpec:
     """Layers of the paper's dimensions at a scale; their order does not change any cost."""
     base = presets.get(f"llama-{scale.lower()}").spec
-    pattern = "".join(letter * n for letter, n in zip("ASMH", counts, strict=True))
+    pattern = "".join(letter * count for letter, count in zip("ASMH", counts, strict=True))
     return base.replace(n_layers=len(pattern), layers={"pattern": pattern})
 
 
 def _by_counts(row: Row) -> ArchSpec:
-    """Scale and counts; at 350M the 1:0 intra stack has widths of its own (Table 20), which its
+    """Scale and counts. At 350M the 1:0 intra stack has widths of its own (Table 20), which its
     preset carries."""
-    scale, counts = row.get("scale") or "1B", _counts(row)
+    scale = row.get("scale") or "1B"
+    counts = _counts(row)
     if scale == "350M" and counts == (0, 0, 0, 11):
         return presets.get("intra-1to0-350m").spec
     return _stack(scale, counts)
@@ -106,7 +106,9 @@ def _by_counts(row: Row) -> ArchSpec:
 
 def _moe(row: Row) -> ArchSpec:
     spec = _by_counts(row)
-    return spec.replace(ffn=presets.get("llama-moe-1b").spec.ffn) if row["experts"] else spec
+    if not row["experts"]:
+        return spec
+    return spec.replace(ffn=presets.get("llama-moe-1b").spec.ffn)
 
 
 def _homogeneous(row: Row) -> ArchSpec:
@@ -116,14 +118,14 @@ def _homogeneous(row: Row) -> ArchSpec:
 def _dim_ratio(row: Row) -> ArchSpec:
     """Table 20: the Transformer's dimension is the query/key width, the Mamba's half its inner
     width; heads are concatenated."""
-    base = presets.get(f"intra-1to0-{row['scale'].lower()}").spec
-    counts, d_qk, d_ssm = _counts(row), int(row["dim_transformer"]), 2 * int(row["dim_mamba"])
+    counts = _counts(row)
     if not counts[3]:
         return _stack(row["scale"], counts)
+    base = presets.get(f"intra-1to0-{row['scale'].lower()}").spec
     assert base.intra
     widths = {
-        "qk_head_dim": d_qk // base.intra.n_heads,
-        "d_ssm": d_ssm,
+        "qk_head_dim": int(row["dim_transformer"]) // base.intra.n_heads,
+        "d_ssm": 2 * int(row["dim_mamba"]),
         "fusion": "concat",
         "out": "joint",
     }
@@ -131,20 +133,20 @@ def _dim_ratio(row: Row) -> ArchSpec:
 
 
 def _variant(row: Row) -> ArchSpec:
-    """Tables 18 and 19: every row has a preset, which is called by its axes unless it is the final
-    choice."""
+    """Tables 18 and 19: every row has a preset. It is called by its axes unless it is the paper's
+    final choice."""
     scale = row["scale"].lower()
     if not row["module"]:
         return presets.get(f"{row['model']}-{scale}").spec
     if row["module"] != "T/M":
-        return presets.get(
-            f"diff-{row['module'][0].lower()}{'-add' if row['fusion'] == 'add' else ''}-{scale}"
-        ).spec
-    fusion, value = row["fusion"].replace("conc", "concat"), row["value"].replace("joint", "shared")
+        added = "-add" if row["fusion"] == "add" else ""
+        return presets.get(f"diff-{row['module'][0].lower()}{added}-{scale}").spec
+    fusion = row["fusion"].replace("conc", "concat")
+    value = row["value"].replace("joint", "shared")
     axes = "-".join((row["norm"], row["scalar"], fusion, value, row["out"]))
-    return presets.get(
-        f"intra-{'1to0' if axes == 'group-none-diff-sep-sep' else axes}-{scale}"
-    ).spec
+    if axes == "group-none-diff-sep-sep":
+        axes = "1to0"
+    return presets.get(f"intra-{axes}-{scale}").spec
 
 
 # Tables whose rows have parameters, FLOPs or a cache, and how a row becomes a design.
@@ -165,70 +167,76 @@ ROW_DESIGNS: dict[str, Callable[[Row], ArchSpec | None]] = {
 
 
 def _label(name: str, row: Row) -> str:
-    """What a row is called in the list of contradictions: its model, or what tells it apart where no model is
-    printed."""
+    """What a row is called among the contradictions: its model, or what tells it apart where no
+    model is printed."""
     if name == "table20_dim_ratio":
         return f"{row['scale']} {row['dim_transformer']}/{row['dim_mamba']}"
     if name == "table14_15_scaling":
         return f"{row['model']} {row['scale']}"
     if name == "table18_19_intra_variants":
         return f"{row['module'] or row['model']} {row['scale']}"
-    only = {"table11_swa_position": "swa", "table21_intra_position": "intra"}
-    return only.get(name) or row.get("model") or row["scale"]
+    if name == "table11_swa_position":
+        return "swa"
+    if name == "table21_intra_position":
+        return "intra"
+    return row.get("model") or row["scale"]
 
 
 # ---------------------------------------------------------------- a cell's figure
 
 
+def _depth(costs: ModelCosts, row: Row, context: int) -> list[float]:
+    return [float(costs.spec.n_layers)]
+
+
+def _non_embedding(costs: ModelCosts, row: Row, context: int) -> list[float]:
+    return [costs.params().non_embedding / 1e9]
+
+
+def _embedding(costs: ModelCosts, row: Row, context: int) -> list[float]:
+    return [costs.params().embedding / 1e9]
+
+
+def _active(costs: ModelCosts, row: Row, context: int) -> list[float]:
+    params = costs.params()
+    return [(params.active - params.embedding) / 1e9]
+
+
 def _train_flops(costs: ModelCosts, row: Row, context: int) -> list[float]:
-    """Total training FLOPs at the printed tokens, and at half a billion tokens to either side where
-    those are rounded."""
+    """Total training FLOPs at the printed tokens, and at up to half a billion tokens to either side
+    where those are rounded."""
     if not row.get("tokens_b"):
         return []
     tokens = float(row["tokens_b"])
-    spread = (0.0,) if tokens == 60 else tuple(step / 10 for step in range(-5, 6))
     per_token = float(costs.train_flops_per_token(context, "paper"))
-    return [(tokens + off) * 1e9 * per_token for off in sorted(spread, key=abs)]
+    offsets = [0.0]
+    if tokens != 60:  # the data budget is exact
+        offsets += [tenths * sign / 10 for tenths in range(1, 6) for sign in (-1, 1)]
+    return [(tokens + offset) * 1e9 * per_token for offset in offsets]
 
 
 def _cache_mib(costs: ModelCosts, row: Row, context: int) -> list[float]:
     return [float(costs.cache_bytes(context, "paper", Workload())) / 2**20]
 
 
+# column -> the figures that its print may stand for, the likeliest first
 COLUMNS: dict[str, Callable[[ModelCosts, Row, int], list[float]]] = {
-    "n_layers": lambda costs, row, context: [float(costs.spec.n_layers)],
-    "n_emb_b": lambda costs, row, context: [costs.params().non_embedding / 1e9],
-    "emb_b": lambda costs, row, context: [costs.params().embedding / 1e9],
-    "active_b": lambda costs, row, context: [
-        (costs.params().active - costs.params().embedding) / 1e9
-    ],
-    "total_b": lambda costs, row, context: [costs.params().non_embedding / 1e9],
+    "n_layers": _depth,
+    "n_emb_b": _non_embedding,
+    "emb_b": _embedding,
+    "active_b": _active,
+    "total_b": _non_embedding,
     "train_flops": _train_flops,
     "cache_mib": _cache_mib,
 }
 
 
 def rounds_to(value: float, printed: str) -> bool:
-    """Whether `value` rounds to the printed figure: as many significant digits for 4.5e20, as many
-    decimals otherwise."""
-    print_ = Decimal(printed)
-    digits, exponent = print_.as_tuple().digits, int(print_.as_tuple().exponent)
+    """Whether `value` rounds to the printed figure: to as many significant digits for 4.5e20, to as
+    many decimals otherwise."""
+    figure = Decimal(printed)
     if "e" in printed.lower():
-        return f"{value:.{len(digits) - 1}e}" == f"{float(print_):.{len(digits) - 1}e}"
-    return f"{value:.{max(0, -exponent)}f}" == printed
-
-
-# ---------------------------------------------------------------- speed
-
-
-def throughput_ratios() -> tuple[dict[str, Any], ...]:
-    """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per
-    preset that it has and total length.
-
-    Another code base measured them, so nothing is fitted: the ratio says how far that code was from
-    the ceiling."""
-    return tuple(
-        row
-        for name in presets.ordered()
-        for row in baselines.beside_ceiling(presets.get(name).spec)
-    )
+        decimals = len(figure.as_tuple().digits) - 1
+        return f"{value:.{decimals}e}" == f"{float(figure):.{decimals}e}"
+    decimals = max(0, -int(figure.as_tuple().exponent))
+    return f"{value:.{decimals}f}" == printed

@@ -1,18 +1,20 @@
-"""A published config, read field by field: what is not understood is refused by name."""
+"""A published config, read field by field. A field that nobody understands is refused by name."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
-from typing import Any
+from typing import Any, TypeGuard
 
 from hybrid_core.validation import MAX_LAYERS, SpecError, short
 
 # Fields that change no number: the library's own, those of training and generation, choices among
-# equal implementations, and those that no class here reads (Mamba-2 has no rank, its norm follows
-# the gate whatever the field says).
+# equal implementations, and those that no class here reads. (Mamba-2 has no rank. Its norm follows
+# the gate, whatever the field says.)
 _NO_EFFECT = """
-    architectures attn_implementation auto_map chunk_size_feed_forward dtype id2label is_encoder_decoder label2id output_attentions
-    output_hidden_states problem_type return_dict tokenizer_class torch_dtype transformers_version use_cache
-    attention_dropout initializer_range rescale_prenorm_residual z_loss_coefficient output_router_logits router_aux_loss_coef
+    architectures attn_implementation auto_map chunk_size_feed_forward dtype id2label
+    is_encoder_decoder label2id output_attentions output_hidden_states problem_type return_dict
+    tokenizer_class torch_dtype transformers_version use_cache
+    attention_dropout initializer_range rescale_prenorm_residual z_loss_coefficient
+    output_router_logits router_aux_loss_coef
     time_step_floor time_step_init_scheme time_step_max time_step_min time_step_scale
     bos_token_id eos_token_id pad_token_id unk_token_id max_position_embeddings num_logits_to_keep
     pretraining_tp residual_in_fp32 use_associative_scan use_mamba_kernels use_mambapy
@@ -23,12 +25,26 @@ REQUIRED = object()
 MAX_COUNT = 10_000_000
 
 
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a value is a whole number. True and false are none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_real(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number. True and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def quoted(values: Iterable[Any]) -> str:
+    """The values that are allowed, for a message."""
+    return " or ".join(map(repr, values))
+
+
 class Fields:
-    """A config's fields, of which a family takes those that it understands; `close` refuses what is
-    left.
+    """The fields of a config. A family takes those that it understands; `close` refuses the rest.
 
     `constants` collects fields that change what is computed but no cost (ArchSpec.constants).
-    `absent`: what the family's class has for fields that are not there (families/defaults.py)."""
+    `absent` holds what the family's class has for fields that are not there."""
 
     def __init__(self, fields: Mapping[str, Any], prefix: str = "") -> None:
         self._fields = fields
@@ -49,52 +65,53 @@ class Fields:
         return SpecError(f"{self._prefix}{key}: {value} - {rule}")
 
     def take(self, key: str, default: Any = REQUIRED) -> Any:
-        """The field's value, null among them; the class's own default or else the given one where
-        the field is absent."""
+        """The field's value, which may be null. Where the field is absent: the class's own default,
+        or else the given one."""
         self._taken.add(key)
-        value = self._fields[key] if key in self._fields else self.absent.get(key, default)
+        if key in self._fields:
+            return self._fields[key]
+        value = self.absent.get(key, default)
         if value is REQUIRED:
             raise self.refuse(key, "this field is required")
         return value
 
     def count(
-        self, key: str, default: Any = REQUIRED, least: int = 1, most: int = MAX_COUNT
+        self,
+        key: str,
+        default: Any = REQUIRED,
+        least: int = 1,
+        most: int = MAX_COUNT,
     ) -> int:
         """A whole number from `least` to `most`; null means the default."""
         value = self.take(key, default)
         if value is None and default is not REQUIRED:
             value = default
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            rule = "a positive whole number" if least else "a whole number, not negative"
-            raise self.refuse(
-                key,
-                f"must be {rule}"
-                + (f" up to {most:,}" if isinstance(value, int) and value > most else ""),
-            )
+        rule = "a positive whole number" if least else "a whole number, not negative"
+        if not is_whole(value) or value < least:
+            raise self.refuse(key, f"must be {rule}")
+        if value > most:
+            raise self.refuse(key, f"must be {rule} up to {most:,}")
         return value
 
     def layers(self, key: str = "num_hidden_layers", default: Any = REQUIRED) -> int:
-        """A number of layers. It is bounded here, before a reader makes a letter or a name for
+        """A number of layers. It is bounded here, before a reader makes a list with one entry for
         each."""
         return self.count(key, default, most=MAX_LAYERS)
 
     def number(self, key: str, default: float) -> float:
         """A finite number above 0; null means the default."""
         value = self.take(key, default)
-        value = default if value is None else value
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not isfinite(value)
-            or value <= 0
-        ):
+        if value is None:
+            value = default
+        if not is_real(value) or not isfinite(value) or value <= 0:
             raise self.refuse(key, "must be a finite number above 0")
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
         """True or false; null counts as false, as in the classes' own conditions."""
         value = self.take(key, default)
-        value = False if value is None else value
+        if value is None:
+            return False
         if not isinstance(value, bool):
             raise self.refuse(key, "must be true or false")
         return value
@@ -103,39 +120,40 @@ class Fields:
         """What one of `names` stands for."""
         value = self.take(key, default)
         if not isinstance(value, str) or value not in names:
-            raise self.refuse(key, f"must be {' or '.join(map(repr, names))}")
+            raise self.refuse(key, f"must be {quoted(names)}")
         return names[value]
 
     def must(self, key: str, *allowed: Any) -> None:
-        """Refuse all values but those allowed; the first of them is also transformers' default.
-        Null is none of them where that is True: the classes' own conditions take it as false."""
+        """Refuse every value but those allowed; the first of them is also the default.
+
+        Null passes unless True is what is wanted: the classes' own conditions take it as false."""
         value = self.take(key, allowed[0])
         if value is None and allowed[0] is not True:
             return
         if value not in allowed:
-            raise self.refuse(key, f"must be {' or '.join(map(repr, allowed))}")
+            raise self.refuse(key, f"must be {quoted(allowed)}")
 
     def indices(self, key: str, n_layers: int, first: int = 0) -> list[int]:
-        """Layers by number, none of them outside; nothing where the field is absent or null."""
+        """Layers by number, each checked to exist; empty where the field is absent or null."""
         value = self.take(key, None) or []
-        if not isinstance(value, list) or not all(
-            isinstance(i, int) and not isinstance(i, bool) for i in value
-        ):
-            raise self.refuse(
-                key,
-                "must be a list of layer numbers" if isinstance(value, list) else "must be a list",
-            )
-        outside = [i for i in value if not first <= i < n_layers + first]
-        if outside:
-            raise self.refuse(
-                key, f"layer {outside[0]} is none of {first} to {n_layers - 1 + first}"
-            )
+        if not isinstance(value, list):
+            raise self.refuse(key, "must be a list")
+        if not all(map(is_whole, value)):
+            raise self.refuse(key, "must be a list of layer numbers")
+        last = n_layers - 1 + first
+        for index in value:
+            if not first <= index <= last:
+                raise self.refuse(key, f"layer {index} is none of {first} to {last}")
         return value
 
     def kinds(
-        self, key: str, n_layers: int, names: Mapping[str, str], of: str = "num_hidden_layers"
+        self,
+        key: str,
+        n_layers: int,
+        names: Mapping[str, str],
+        of: str = "num_hidden_layers",
     ) -> str | None:
-        """A letter per layer from a list of names (or a text of letters); None where the field is
+        """A letter per layer, from a list of names or a string of letters; None where the field is
         absent."""
         value = self.take(key, None)
         if value is None:
@@ -144,9 +162,9 @@ class Fields:
             raise self.refuse(key, "must be a list of one name a layer")
         if len(value) != n_layers:
             raise self.refuse(key, f"has {len(value)} entries, must have {of} ({n_layers})")
-        unknown = [name for name in value if not isinstance(name, str) or name not in names]
-        if unknown:
-            raise self.refuse(key, f"{short(unknown[0])} is none of {', '.join(names)}")
+        for name in value:
+            if not isinstance(name, str) or name not in names:
+                raise self.refuse(key, f"{short(name)} is none of {', '.join(names)}")
         return "".join(names[name] for name in value)
 
     def constant(self, key: str, *neutral: Any) -> None:
@@ -170,8 +188,9 @@ class Fields:
     def close(self) -> None:
         """Refuse a field that nobody took, unless it is known to change nothing. Names that start
         with _ are the library's own."""
+        known = self._taken | NO_EFFECT
         for key in self._fields:
-            if key not in self._taken | NO_EFFECT and not key.startswith("_"):
+            if key not in known and not key.startswith("_"):
                 raise self.refuse(key, "unknown field, which may change what the model computes")
 
 

@@ -1,90 +1,72 @@
-"""Published configs in: a config.json becomes an ArchSpec, without torch. The tensors that belong
-to it: weights.py.
+"""Hugging Face configs, in and out, without torch: a config.json becomes an ArchSpec, and a design
+becomes a config.json. The tensors that belong to it: live/weights.py.
 
-A family is one function (families/), found by the config's own fields, never by the model's name.
-It takes every field that changes what transformers (5.23), or the published code of a model that
-transformers has no class for, computes for that family, with the default that it has there;
-whatever is left must be known to change nothing. So a field that nobody thought of is refused by
-name instead of giving a model that is almost right. Fields that change values but no cost are kept
-as `constants`; built.py says whether our modules compute such a design or only its costs are known.
-"""
+A family's reader (families/) takes every field that changes what transformers (5.23), or the
+published code of a model that transformers has no class for, computes for that family. Whatever is
+left must be known to change nothing. So a field that nobody thought of is refused by name, instead
+of giving a model that is almost right. Fields that change values but no cost are kept as
+`constants`; design/built.py says whether our modules compute such a design or only its costs are
+known.
+
+A design is written as the first family that reads it back as the same model. So nothing is ever
+flattened: what comes back different is what the family cannot say."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.files import MAX_BYTES, decoded, read_file, too_long
-from hybrid_core.interop import quantization
-from hybrid_core.interop.families import hybrid, recurrent, ssm, transformer
-from hybrid_core.interop.families.defaults import CLASS_DEFAULTS
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.registry import FAMILIES, NATIVE, WRITTEN
+from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
+from hybrid_core.interop.quantization import stored
+from hybrid_core.interop.roundtrip import ExportError, first_difference
+from hybrid_core.interop.stack_parts import first_of, kinds
 from hybrid_core.validation import SpecError, nearest, short
 from hybrid_core.yaml_io import MAX_DEPTH
 
-FAMILIES: dict[str, Callable[[Fields], dict[str, Any]]] = {
-    "llama": transformer.llama,
-    "mistral": transformer.mistral,
-    "gemma3_text": transformer.gemma3,
-    "gpt_oss": transformer.gpt_oss,
-    "qwen2_vl": transformer.qwen2_vl,
-    "mamba": ssm.mamba,
-    "falcon_mamba": ssm.falcon_mamba,
-    "mamba2": ssm.mamba2,
-    "bamba": hybrid.bamba,
-    "jamba": hybrid.jamba,
-    "zamba": hybrid.zamba,
-    "zamba2": hybrid.zamba2,
-    "falcon_h1": hybrid.falcon_h1,
-    "nemotron_h": hybrid.nemotron_h,
-    "granitemoehybrid": hybrid.granite,
-    "hymba": hybrid.hymba,
-    "phi4flash": hybrid.phi4flash,
-    "qwen3_next": recurrent.qwen3_next,
-    "kimi_linear": recurrent.kimi_linear,
-    "lfm2": recurrent.lfm2,
-    "recurrent_gemma": recurrent.recurrent_gemma,
+# What configs call the dtype that an engine keeps the scans' states in, and the dtypes that they
+# name.
+STATE_DTYPE_KEYS = ("mamba_ssm_cache_dtype", "mamba_ssm_dtype")
+STATE_DTYPES = {
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "float16": "fp16",
 }
 
-# Configs of other code than transformers', told by fields that only they have.
-NATIVE: dict[str, tuple[tuple[str, ...], Callable[[Fields], dict[str, Any]]]] = {
-    "mamba_ssm": (("d_model", "n_layer", "ssm_cfg"), ssm.mamba_ssm),
-    "samba": (("n_embd", "mb_per_layer", "local_window"), hybrid.samba),
-}
+
+# ---------------------------------------------------------------- in
 
 
 def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> ArchSpec:
     """The design of a config.json, called `name`, or else by its family. Raises SpecError with one
     line."""
     fields = Fields(config)
-    state_dtype, quantised = _state_dtype(fields), _quantised(fields)
-    family, read = _family(fields)
-    fields.absent = CLASS_DEFAULTS.get(family, {})
+    state_dtype = _state_dtype(fields)
+    quantised = _quantised(fields)
+    family = _family(fields)
+    fields.absent = family.defaults
     try:
-        design = read(fields)
+        design = family.read(fields)
     except OverflowError:
-        raise SpecError(f"{family}: a number is too large") from None
+        raise SpecError(f"{family.name}: a number is too large") from None
     fields.close()
     if fields.constants:
         design["constants"] = fields.constants
-    design |= {
-        "schema": 1,
-        "name": name or family,
-        "state_dtype": state_dtype or design.get("state_dtype"),
-    }
-    spec = ArchSpec.from_mapping({key: value for key, value in design.items() if value is not None})
-    return (
-        spec.replace(quantization=quantization.stored_weights(quantised, spec, family))
-        if quantised
-        else spec
-    )
-
-
-# What configs call the dtype that an engine keeps the scans' states in, and the dtypes that they
-# name.
-STATE_DTYPE_KEYS = ("mamba_ssm_cache_dtype", "mamba_ssm_dtype")
-DTYPES = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}
+    design["schema"] = 1
+    design["name"] = name or family.name
+    if state_dtype:
+        design["state_dtype"] = state_dtype
+    kept = {key: value for key, value in design.items() if value is not None}
+    spec = ArchSpec.from_mapping(kept)
+    if not quantised:
+        return spec
+    rules = stored.stored_weights(quantised, spec, family.name)
+    return spec.replace(quantization=rules)
 
 
 def _state_dtype(fields: Fields) -> str | None:
@@ -94,28 +76,31 @@ def _state_dtype(fields: Fields) -> str | None:
         value = fields.take(key, None)
         if value in (None, "auto"):
             continue
-        name = value.removeprefix("torch.") if isinstance(value, str) else value
-        if name not in DTYPES:
-            raise fields.refuse(key, f"must be {' or '.join(DTYPES)}")
-        found = found or DTYPES[name]
+        name = value.removeprefix("torch.") if isinstance(value, str) else ""
+        if name not in STATE_DTYPES:
+            raise fields.refuse(key, f"must be {' or '.join(STATE_DTYPES)}")
+        found = found or STATE_DTYPES[name]
     return found
 
 
 def _quantised(fields: Fields) -> Any:
     """How the weights are stored, where the config says it."""
-    given = [fields.take(key, None) for key in quantization.KEYS]
+    given = [fields.take(key, None) for key in stored.KEYS]
     return next((value for value in given if value), None)
 
 
-def _family(fields: Fields) -> tuple[str, Callable[[Fields], dict[str, Any]]]:
+def _family(fields: Fields) -> Family:
     if "model_type" not in fields:
-        for family, (keys, read) in NATIVE.items():
-            if all(key in fields for key in keys):
-                return family, read
-    family = fields.take("model_type")
-    if not isinstance(family, str) or family not in FAMILIES:
-        raise fields.refuse("model_type", f"must be {nearest(family, FAMILIES)}")
-    return family, FAMILIES[family]
+        for family in NATIVE.values():
+            if all(key in fields for key in family.marks):
+                return family
+    name = fields.take("model_type")
+    if not isinstance(name, str) or name not in FAMILIES:
+        raise fields.refuse("model_type", f"must be {nearest(name, FAMILIES)}")
+    return FAMILIES[name]
+
+
+# ---------------------------------------------------------------- the file
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -128,16 +113,7 @@ def parse_config(text: str | bytes) -> dict[str, Any]:
     """The fields of a config as text. Raises SpecError with one line."""
     if len(text) > MAX_BYTES:
         raise SpecError(too_long(len(text), "config"))
-    try:
-        data = json.loads(decoded(text) if isinstance(text, bytes) else text)
-    except SpecError:
-        raise
-    except json.JSONDecodeError as error:
-        raise SpecError(f"not JSON - line {error.lineno}: {error.msg}") from None
-    except RecursionError:
-        raise SpecError(f"nested deeper than {MAX_DEPTH} levels") from None
-    except ValueError:
-        raise SpecError("not JSON - a number has thousands of digits") from None
+    data = _json(decoded(text) if isinstance(text, bytes) else text)
     if not isinstance(data, dict):
         raise SpecError(f"{short(data)} - a config is a mapping of fields to values")
     if _depth(data) > MAX_DEPTH:
@@ -145,16 +121,117 @@ def parse_config(text: str | bytes) -> dict[str, Any]:
     return data
 
 
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SpecError(f"not JSON - line {error.lineno}: {error.msg}") from None
+    except RecursionError:
+        raise SpecError(f"nested deeper than {MAX_DEPTH} levels") from None
+    except ValueError:
+        raise SpecError("not JSON - a number has thousands of digits") from None
+
+
 def _depth(value: Any) -> int:
     """Levels of nesting, counted without recursion."""
-    level, depth = [value], 0
+    level = [value]
+    depth = 0
     while level:
         depth += 1
-        level = [
-            item
-            for held in level
-            for item in (
-                held.values() if isinstance(held, dict) else held if isinstance(held, list) else ()
-            )
-        ]
+        below: list[Any] = []
+        for held in level:
+            if isinstance(held, dict):
+                below += held.values()
+            elif isinstance(held, list):
+                below += held
+        level = below
     return depth
+
+
+# ---------------------------------------------------------------- out
+
+# What transformers calls an activation.
+ACTIVATIONS = {
+    "silu": "silu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "relu2": "relu2",
+}
+# transformers has more classes than are written here: a refusal speaks of those alone.
+NONE_WRITTEN = f"none of the {len(WRITTEN)} classes of transformers that are written here"
+# Constants that a reader makes itself, from the family.
+IMPLIED = ("norm_offset", "gated_norm_eps")
+
+
+def hf_config(spec: ArchSpec) -> dict[str, Any]:
+    """A config.json that AutoConfig loads and that is this design. Raises ExportError with what no
+    class written here says."""
+    used = kinds(spec)
+    differences: dict[str, str] = {}
+    for name, written in WRITTEN.items():
+        if not set(used) <= set(written.fields):
+            continue
+        config = _config(spec, name, written)
+        difference = _read_back(spec, config)
+        if difference is None:
+            return config
+        differences[name] = difference
+    if not differences:
+        raise ExportError(f"hf: {', '.join(used.values())} - {NONE_WRITTEN} has these in one stack")
+    closest = _closest(differences)
+    raise ExportError(
+        f"hf: {differences[closest]} - {NONE_WRITTEN} says this; {closest} comes closest"
+    )
+
+
+def _read_back(spec: ArchSpec, config: dict[str, Any]) -> str | None:
+    """What comes back different from a config, or None where it is the same model."""
+    try:
+        return first_difference(spec, spec_from_config(config, spec.name))
+    except SpecError as error:
+        return str(error)
+
+
+def _closest(differences: Mapping[str, str]) -> str:
+    """The first family that does not already differ in layer 1, or else the first."""
+    for name, difference in differences.items():
+        if not difference.startswith("layer 1 "):
+            return name
+    return next(iter(differences))
+
+
+def _config(spec: ArchSpec, name: str, written: Written) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "architectures": [written.architecture],
+        "model_type": name,
+        "vocab_size": spec.vocab_size,
+        "hidden_size": spec.d_model,
+        written.eps: spec.norm_eps,
+        "tie_word_embeddings": spec.tie_embeddings,
+    }
+    if written.n_layers:
+        config["num_hidden_layers"] = spec.n_layers
+    for kind, table in written.fields.items():
+        part = first_of(spec, kind)
+        if part is not None:
+            config |= {field: _value(part, path) for field, path in table.items()}
+    for more in written.more:
+        config |= more(spec)
+    implied = {*IMPLIED, *written.implied}
+    config |= {key: value for key, value in spec.constants.items() if key not in implied}
+    if spec.state_dtype:
+        config[STATE_DTYPE_KEYS[0]] = _torch_dtype(spec.state_dtype)
+    return {key: value for key, value in config.items() if value is not None}
+
+
+def _value(part: Any, path: str) -> Any:
+    """An attribute by its dotted path; None where this part has no such thing."""
+    try:
+        value = attrgetter(path)(part)
+    except AttributeError:
+        return None
+    return ACTIVATIONS.get(value, value) if isinstance(value, str) else value
+
+
+def _torch_dtype(ours: str) -> str:
+    return next(theirs for theirs, name in STATE_DTYPES.items() if name == ours)

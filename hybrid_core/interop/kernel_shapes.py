@@ -5,10 +5,9 @@ A design with such a shape is built and profiled here, but a framework that runs
 at it. Each rule says where it stands in the library's source:
 
 - causal-conv1d at 0d2252d, csrc/causal_conv1d.cpp: a width of 2 to 4; channels, and in the layout
-  that the models use (channels last)
-  strides, in multiples of 8. mamba_ssm 2.3 copies the input of its fused training path to mend the
-  stride (ssd_combined.py,
-  `ensure_stride`); its prefill and transformers do not (state-spaces/mamba#643, #351, #345).
+  that the models use (channels last) strides, in multiples of 8. mamba_ssm 2.3 copies the input of
+  its fused training path to mend the stride (ssd_combined.py, `ensure_stride`); its prefill and
+  transformers do not (state-spaces/mamba#643, #351, #345).
 - mamba_ssm at e9594ce, csrc/selective_scan/selective_scan.cpp: a state of 256 at most.
   ops/triton/layernorm_gated.py: 64 KiB a group.
 - fla 0.6.0, fla/ops/common/chunk_delta_h.py and fla/ops/kda/chunk.py: keys of 256 channels at most.
@@ -50,12 +49,11 @@ def kernel_refusals(spec: ArchSpec) -> list[str]:
     layers: dict[Mixer, list[int]] = {}
     for number, layer in enumerate(spec.stack, start=1):
         layers.setdefault(layer.mixer, []).append(number)
-    lines = [
-        f"{_where(numbers)}, {line}"
-        for mixer, numbers in layers.items()
-        for line in _of_mixer(mixer, spec.d_model)
-    ]
-    return list(dict.fromkeys(lines))
+    lines: dict[str, None] = {}  # each once, in order
+    for mixer, numbers in layers.items():
+        for line in _of_mixer(mixer, spec.d_model):
+            lines[f"{_where(numbers)}, {line}"] = None
+    return list(lines)
 
 
 def _where(numbers: list[int]) -> str:
@@ -66,9 +64,11 @@ def _where(numbers: list[int]) -> str:
 def _of_mixer(mixer: Mixer, d_model: int) -> Iterator[str]:
     rules = RULES.get(type(mixer))
     if rules is not None:
-        yield from (f"{mixer.kind}.{line}" for line in rules(mixer))
+        for line in rules(mixer):
+            yield f"{mixer.kind}.{line}"
     if isinstance(mixer, ShortConvMixer):  # the one that convolves the stream's own width
-        yield from (f"{mixer.kind}.{line}" for line in _channels(d_model, "d_model"))
+        for line in _channels(d_model, "d_model"):
+            yield f"{mixer.kind}.{line}"
     for part in _inside(mixer):
         yield from _of_mixer(part, d_model)
 
@@ -76,11 +76,13 @@ def _of_mixer(mixer: Mixer, d_model: int) -> Iterator[str]:
 def _inside(mixer: Mixer) -> tuple[Mixer, ...]:
     """The mixers that a mixer is made of, where a library runs them as such: of the intra-hybrid
     blocks that is Falcon-H1's."""
-    if isinstance(mixer, SharedBlockMixer) or (
-        isinstance(mixer, IntraMixer) and _is_falcon_h1(mixer)
-    ):
+    if isinstance(mixer, SideBySideMixer):
+        return mixer.branches
+    if isinstance(mixer, SharedBlockMixer):
         return (mixer.attention, mixer.ssm)
-    return mixer.branches if isinstance(mixer, SideBySideMixer) else ()
+    if isinstance(mixer, IntraMixer) and _is_falcon_h1(mixer):
+        return (mixer.attention, mixer.ssm)
+    return ()
 
 
 def _is_falcon_h1(mixer: IntraMixer) -> bool:
@@ -97,10 +99,12 @@ def _mamba2(s: Mamba2Mixer) -> Iterator[str]:
     width = s.d_ssm + s.d_xbc + s.n_heads
     if width % STRIDE:
         sizes = "2 * d_ssm + 2 * n_groups * d_state + n_heads"
-        yield f"in_proj: {width} wide ({sizes}) - causal-conv1d needs strides that are multiples of {STRIDE}"
+        rule = f"causal-conv1d needs strides that are multiples of {STRIDE}"
+        yield f"in_proj: {width} wide ({sizes}) - {rule}"
     group = s.d_ssm // s.n_groups
     if s.gated_norm and group > MAX_GROUP_WIDTH:
-        yield f"d_ssm: {group} a group - mamba_ssm's gated norm takes {MAX_GROUP_WIDTH} at most in 16 bits"
+        rule = f"mamba_ssm's gated norm takes {MAX_GROUP_WIDTH} at most in 16 bits"
+        yield f"d_ssm: {group} a group - {rule}"
 
 
 def _mamba1(s: Mamba1Mixer) -> Iterator[str]:
@@ -112,9 +116,8 @@ def _mamba1(s: Mamba1Mixer) -> Iterator[str]:
 
 def _gated_deltanet(s: GatedDeltaNetMixer) -> Iterator[str]:
     yield from _conv_width(s.d_conv)
-    yield from _channels(
-        2 * s.n_k_heads * s.k_head_dim + s.n_v_heads * s.v_head_dim, "queries, keys and values"
-    )
+    channels = 2 * s.n_k_heads * s.k_head_dim + s.n_v_heads * s.v_head_dim
+    yield from _channels(channels, "queries, keys and values")
     yield from _key_width("k_head_dim", s.k_head_dim)
 
 
@@ -150,7 +153,8 @@ def _conv_width(d_conv: int) -> Iterator[str]:
 
 def _channels(channels: int, what: str) -> Iterator[str]:
     if channels % STRIDE:
-        yield f"convolution: {channels} channels ({what}) - causal-conv1d needs a multiple of {STRIDE}"
+        rule = f"causal-conv1d needs a multiple of {STRIDE}"
+        yield f"convolution: {channels} channels ({what}) - {rule}"
 
 
 def _key_width(key: str, width: int) -> Iterator[str]:

@@ -1,5 +1,5 @@
-"""A view as a short text for a URL, and back: the design on screen, what it is asked about, and
-what it is compared with.
+"""A view as a short text for a URL, and back: the design on screen, its workload, and what it is
+compared with.
 
 A design is the name of a preset or of a published model, or its YAML deflated behind the version of
 this form. Whatever comes in is validated like any other input."""
@@ -26,14 +26,20 @@ MAX_COMPARED = 3  # beside the design itself
 # What designs mostly say, so that a link holds what is particular to one. Part of the form: a
 # change of it is a new version.
 _USUAL = (
-    b"schema: 1\nname: intra-1to5-1b\nvocab_size: 128256\ntie_embeddings: true\nnorm_eps: 1.0e-05\nd_model: 2048\nn_layers: 13\n"
-    b"layers: {strategy: custom, pattern: MMMAMMMAMMMMM}\nlayers: {strategy: inter, ratio: '1:5', placement: middle}\n"
-    b"attention: {n_heads: 32, n_kv_heads: 8, head_dim: 64, position: rope, rope_theta: 500000.0, rope_fraction: 1.0, "
-    b"rope_scaling: {factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, original_context_len: 8192}}\n"
+    b"schema: 1\nname: intra-1to5-1b\nvocab_size: 128256\ntie_embeddings: true\n"
+    b"norm_eps: 1.0e-05\nd_model: 2048\nn_layers: 13\n"
+    b"layers: {strategy: custom, pattern: MMMAMMMAMMMMM}\n"
+    b"layers: {strategy: inter, ratio: '1:5', placement: middle}\n"
+    b"attention: {n_heads: 32, n_kv_heads: 8, head_dim: 64, position: rope, "
+    b"rope_theta: 500000.0, rope_fraction: 1.0, "
+    b"rope_scaling: {factor: 32.0, low_freq_factor: 1.0, high_freq_factor: 4.0, "
+    b"original_context_len: 8192}}\n"
     b"swa: {window: 512, sink: 64, rope_theta: 10000.0}\n"
-    b"ssm: {kind: mamba2, d_ssm: 4096, head_dim: 128, d_state: 128, d_conv: 4, n_groups: 1, chunk_size: 128}\n"
-    b"intra: {n_heads: 16, n_kv_heads: 4, qk_head_dim: 72, v_head_dim: 128, d_ssm: 2304, norm: group, scalar: none, fusion: diff, "
-    b"value: separate, out: separate}\nffn: {kind: swiglu, d_ff: 8192}\n"
+    b"ssm: {kind: mamba2, d_ssm: 4096, head_dim: 128, d_state: 128, d_conv: 4, "
+    b"n_groups: 1, chunk_size: 128}\n"
+    b"intra: {n_heads: 16, n_kv_heads: 4, qk_head_dim: 72, v_head_dim: 128, d_ssm: 2304, "
+    b"norm: group, scalar: none, fusion: diff, value: separate, out: separate}\n"
+    b"ffn: {kind: swiglu, d_ff: 8192}\n"
 )
 _DICTIONARY = {"1": b"", VERSION: _USUAL}
 
@@ -72,7 +78,8 @@ def to_query(view: View) -> dict[str, str | list[str]]:
     usual = Workload()
     query: dict[str, str | list[str]] = {"design": encode(view.design)}
     for key, field in _WORKLOAD_KEYS.items():
-        if (value := getattr(view.workload, field)) != getattr(usual, field):
+        value = getattr(view.workload, field)
+        if value != getattr(usual, field):
             query[key] = str(value)
     if view.hardware != View.model_fields["hardware"].default:
         query["device"] = view.hardware
@@ -92,29 +99,38 @@ def from_query(query: Mapping[str, Sequence[str]]) -> View:
     """The view of a link's parameters, each a list of values; unknown ones are other people's.
     Raises SpecError with one line."""
     given = {key: values[-1] for key, values in query.items() if values}
-    fields: dict[str, Any] = (
-        {"design": decode(given["design"])}
-        if "design" in given
-        else {"design": presets.get(presets.FIRST).spec}
-    )
-    asked = {field: _number(key, given[key]) if field in _NUMBERS else given[key]
-             for key, field in _WORKLOAD_KEYS.items() if key in given}  # fmt: skip
+    fields: dict[str, Any] = {}
+    if "design" in given:
+        fields["design"] = decode(given["design"])
+    else:
+        fields["design"] = presets.get(presets.FIRST).spec
+    asked = _asked(given)
     try:
         fields["workload"] = Workload.make(**asked)
         if "device" in given:
             fields["hardware"] = hardware.get(given["device"][:100]).key
     except SpecError as error:
-        raise SpecError(_in_the_links_words(str(error))) from None
+        raise SpecError(_with_link_keys(str(error))) from None
     if "reference" in given:
         fields["reference"] = decode(given["reference"])
-    if len(compared := query.get("with", ())) > MAX_COMPARED:
-        raise SpecError(
-            f"with: {len(compared)} designs - at most {MAX_COMPARED} stand beside the first"
-        )
+    compared = query.get("with", ())
+    if len(compared) > MAX_COMPARED:
+        rule = f"at most {MAX_COMPARED} stand beside the first"
+        raise SpecError(f"with: {len(compared)} designs - {rule}")
     return View(**fields, compared=tuple(map(decode, compared)))
 
 
-def _in_the_links_words(line: str) -> str:
+def _asked(given: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of the workload that a link has."""
+    asked: dict[str, Any] = {}
+    for key, field in _WORKLOAD_KEYS.items():
+        if key in given:
+            text = given[key]
+            asked[field] = _number(key, text) if field in _NUMBERS else text
+    return asked
+
+
+def _with_link_keys(line: str) -> str:
     """A refusal that names the key as the link has it."""
     key, colon, rest = line.partition(":")
     names = {field: key for key, field in _WORKLOAD_KEYS.items()} | {"hardware": "device"}
@@ -122,8 +138,8 @@ def _in_the_links_words(line: str) -> str:
 
 
 def design_of(query: Mapping[str, Sequence[str]]) -> ArchSpec | None:
-    """The design of a link of which something else may be wrong; None where there is none to be
-    had."""
+    """The design of a link in which something else may be wrong; None where the design cannot be
+    read either."""
     try:
         return decode(query["design"][-1])
     except (KeyError, IndexError, SpecError):
@@ -138,9 +154,9 @@ def _number(key: str, text: str) -> int:
 
 def _named(name: str) -> ArchSpec | None:
     """The preset or published model of that name."""
-    return (
-        published.resolve(name) if name in presets.names() or name in published.models() else None
-    )
+    if name in presets.names() or name in published.models():
+        return published.resolve(name)
+    return None
 
 
 @lru_cache(maxsize=256)
@@ -157,23 +173,32 @@ def encode(spec: ArchSpec) -> str:
 def decode(text: str) -> ArchSpec:
     """The design of a link. Raises SpecError with one line for a link that is cut, forged, too
     large or of a newer version."""
-    if (named := _named(text)) is not None:
+    named = _named(text)
+    if named is not None:
         return named
     version, _, packed = text.partition(".")
-    if version.isascii() and version.isdigit() and len(version) < 4 and version not in _DICTIONARY:
-        raise SpecError(
-            f"link: version {version} - was made by a newer explorer; this one reads up to {VERSION}"
-        )
+    if version not in _DICTIONARY and _is_version(version):
+        rule = f"was made by a newer explorer; this one reads up to {VERSION}"
+        raise SpecError(f"link: version {version} - {rule}")
     if version not in _DICTIONARY or not packed:
         raise SpecError(f"link: {text[:20]!r} - is neither a preset's name nor a design link")
     if len(packed) > MAX_LINK:
         raise SpecError(f"link: {len(packed):,} characters - may have at most {MAX_LINK:,}")
+    return ArchSpec.from_yaml(_unpacked(packed, _DICTIONARY[version]))
+
+
+def _is_version(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 4
+
+
+def _unpacked(packed: str, dictionary: bytes) -> bytes:
+    """The YAML of a link. What is cut, forged or too large is refused."""
     try:
         raw = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
-        unpacker = zlib.decompressobj(zdict=_DICTIONARY[version])
+        unpacker = zlib.decompressobj(zdict=dictionary)
         yaml = unpacker.decompress(raw, MAX_YAML)
     except (binascii.Error, ValueError, zlib.error):
         raise SpecError("link: cut or damaged - copy the whole link again") from None
     if not unpacker.eof:
         raise SpecError("link: cut, or larger than a design can be - copy the whole link again")
-    return ArchSpec.from_yaml(yaml)
+    return yaml

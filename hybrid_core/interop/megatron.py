@@ -13,6 +13,7 @@ from hybrid_core.design.stack import Layer
 from hybrid_core.ffns.mlp import Mlp
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.stack_parts import first_of
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.gated_deltanet import GatedDeltaNetMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
@@ -22,6 +23,7 @@ from hybrid_core.mixers.swa import SwaMixer
 from hybrid_core.validation import SpecError
 
 VERSION = "Megatron-LM at 089b33b"
+Flags = dict[str, Any]  # by name, without the dashes; True is a flag without a value
 SYMBOLS = {
     "M": "Mamba-2",
     "G": "Gated DeltaNet",
@@ -45,8 +47,8 @@ def megatron_pattern(spec: ArchSpec) -> str:
 def _symbols(index: int, layer: Layer) -> str:
     mixer = type(layer.mixer)
     if mixer is LatentAttentionMixer:
-        rule = f"{VERSION} has it (+), but turns its rope_head_dim channels, which here have no position"
-        raise SpecError(f"layer {index}: mla - {rule}")
+        rule = "but turns its rope_head_dim channels, which here have no position"
+        raise SpecError(f"layer {index}: mla - {VERSION} has it (+), {rule}")
     symbol = mixer.entry.symbols.get("megatron")
     if symbol is None:
         raise SpecError(
@@ -78,79 +80,90 @@ def block_sizes(spec: ArchSpec) -> list[int]:
 # ---------------------------------------------------------------- flags out
 
 
-def to_megatron(spec: ArchSpec) -> dict[str, Any]:
+def to_megatron(spec: ArchSpec) -> Flags:
     """Flags by name; True is a flag without a value. Raises SpecError with what no flag says."""
-    attention = first_of(spec, AttentionMixer) or first_of(spec, SwaMixer)
-    ssm, delta, moe = (first_of(spec, kind) for kind in (Mamba2Mixer, GatedDeltaNetMixer, MoE))
     flags = _model_flags(spec) | _feed_forward_flags(spec)
+    attention = first_of(spec, AttentionMixer) or first_of(spec, SwaMixer)
     if attention:
         flags |= _attention_flags(attention) | _window_flags(spec)
+    ssm = first_of(spec, Mamba2Mixer)
     if ssm:
-        flags |= {
-            "mamba-num-heads": ssm.n_heads,
-            "mamba-head-dim": ssm.head_dim,
-            "mamba-state-dim": ssm.d_state,
-        }
-        flags |= {"mamba-num-groups": ssm.n_groups}
+        flags |= _mamba_flags(ssm)
+    delta = first_of(spec, GatedDeltaNetMixer)
     if delta:
-        flags |= {
-            "linear-num-key-heads": delta.n_k_heads,
-            "linear-num-value-heads": delta.n_v_heads,
-        }
-        flags |= {
-            "linear-key-head-dim": delta.k_head_dim,
-            "linear-value-head-dim": delta.v_head_dim,
-        }
-        flags |= {"linear-conv-kernel-dim": delta.d_conv}
+        flags |= _deltanet_flags(delta)
+    moe = first_of(spec, MoE)
     if moe:
         flags |= _expert_flags(moe)
     return flags
 
 
-def _model_flags(spec: ArchSpec) -> dict[str, Any]:
+def _model_flags(spec: ArchSpec) -> Flags:
     pattern = megatron_pattern(spec)
-    flags: dict[str, Any] = {
+    flags: Flags = {
         "hybrid-layer-pattern": pattern,
         "num-layers": len(pattern),
         "hidden-size": spec.d_model,
-    }
-    flags |= {
         "vocab-size": spec.vocab_size,
         "normalization": "LayerNorm" if spec.norm == "layer" else "RMSNorm",
+        "norm-epsilon": spec.norm_eps,
+        "disable-bias-linear": True,
     }
-    flags |= {"norm-epsilon": spec.norm_eps, "disable-bias-linear": True}
     if not spec.tie_embeddings:
         flags["untie-embeddings-and-output-weights"] = True
-    if (
-        spec.constants.get("norm_offset") == 1
-    ):  # weights are stored minus 1, in Megatron those of Gated DeltaNet's norm too
+    if spec.constants.get("norm_offset") == 1:
+        # weights are stored minus 1, in Megatron those of Gated DeltaNet's norm too
         flags["apply-layernorm-1p"] = True
     return flags
 
 
-def _feed_forward_flags(spec: ArchSpec) -> dict[str, Any]:
-    ffn, moe = first_of(spec, SwiGLU) or first_of(spec, Mlp), first_of(spec, MoE)
+def _mamba_flags(ssm: Mamba2Mixer) -> Flags:
+    return {
+        "mamba-num-heads": ssm.n_heads,
+        "mamba-head-dim": ssm.head_dim,
+        "mamba-state-dim": ssm.d_state,
+        "mamba-num-groups": ssm.n_groups,
+    }
+
+
+def _deltanet_flags(delta: GatedDeltaNetMixer) -> Flags:
+    return {
+        "linear-num-key-heads": delta.n_k_heads,
+        "linear-num-value-heads": delta.n_v_heads,
+        "linear-key-head-dim": delta.k_head_dim,
+        "linear-value-head-dim": delta.v_head_dim,
+        "linear-conv-kernel-dim": delta.d_conv,
+    }
+
+
+def _feed_forward_flags(spec: ArchSpec) -> Flags:
+    ffn = first_of(spec, SwiGLU) or first_of(spec, Mlp)
+    moe = first_of(spec, MoE)
     if not ffn and not moe:
         return {}
     gated = isinstance(ffn, SwiGLU) or bool(moe and moe.gated)
+    activation = "swiglu" if gated else "squared-relu"
     return {
         "ffn-hidden-size": ffn.d_ff if ffn else moe.d_expert,
-        "swiglu" if gated else "squared-relu": True,
+        activation: True,
     }
 
 
-def _attention_flags(attention: AttentionMixer) -> dict[str, Any]:
-    flags: dict[str, Any] = {
+def _attention_flags(attention: AttentionMixer) -> Flags:
+    flags: Flags = {
         "num-attention-heads": attention.n_heads,
         "group-query-attention": True,
+        "num-query-groups": attention.n_kv_heads,
+        "kv-channels": attention.head_dim,
     }
-    flags |= {"num-query-groups": attention.n_kv_heads, "kv-channels": attention.head_dim}
     options = {
         "qk-layernorm": attention.qk_norm,
         "attention-output-gate": attention.output_gate,
         "add-qkv-bias": attention.qkv_bias,
     }
-    flags |= {flag: True for flag, wanted in options.items() if wanted}
+    for flag, wanted in options.items():
+        if wanted:
+            flags[flag] = True
     if attention.sink_logits:
         flags["softmax-type"] = "learnable"
     if attention.softmax_scale is not None:
@@ -158,38 +171,39 @@ def _attention_flags(attention: AttentionMixer) -> dict[str, Any]:
     return flags | _rope_flags(attention)
 
 
-def _rope_flags(attention: AttentionMixer) -> dict[str, Any]:
+def _rope_flags(attention: AttentionMixer) -> Flags:
     if attention.position == "nope":
         return {"position-embedding-type": "none"}
-    if attention.rope_theta != round(attention.rope_theta):
-        raise SpecError(
-            f"attention.rope_theta: {attention.rope_theta} - --rotary-base of {VERSION} is a whole number"
-        )
-    flags = {
+    theta = attention.rope_theta
+    if theta != round(theta):
+        rule = f"--rotary-base of {VERSION} is a whole number"
+        raise SpecError(f"attention.rope_theta: {theta} - {rule}")
+    flags: Flags = {
         "position-embedding-type": "rope",
-        "rotary-base": round(attention.rope_theta),
+        "rotary-base": round(theta),
         "rotary-percent": attention.rope_fraction,
     }
     scaling = attention.rope_scaling
-    return flags | (
-        {"use-rope-scaling": True, "rope-scaling-factor": scaling.factor} if scaling else {}
-    )
+    if scaling:
+        flags["use-rope-scaling"] = True
+        flags["rope-scaling-factor"] = scaling.factor
+    return flags
 
 
-def _window_flags(spec: ArchSpec) -> dict[str, Any]:
+def _window_flags(spec: ArchSpec) -> Flags:
     """The window, and which symbols of the pattern have it where not every attention layer does.
     --window-size counts the positions on either side of a query, itself left out; ours counts
     it."""
-    swa, full = first_of(spec, SwaMixer), first_of(spec, AttentionMixer)
+    swa = first_of(spec, SwaMixer)
+    full = first_of(spec, AttentionMixer)
     if swa is None:
         return {}
     flags = {"window-size": f"{swa.window - 1},0"}
     if full is None:
         return flags
     if full.rope_scaling:
-        raise SpecError(
-            f"attention.rope_scaling: factor {full.rope_scaling.factor} - {VERSION} scales RoPE in windowed layers too"
-        )
+        rule = f"{VERSION} scales RoPE in windowed layers too"
+        raise SpecError(f"attention.rope_scaling: factor {full.rope_scaling.factor} - {rule}")
     marks = []
     for index, layer in enumerate(spec.stack, start=1):
         windowed = type(layer.mixer) is SwaMixer
@@ -197,13 +211,14 @@ def _window_flags(spec: ArchSpec) -> dict[str, Any]:
     return flags | {"window-attn-skip-freq": f"[{','.join(map(str, marks))}]"}
 
 
-def _expert_flags(moe: MoE) -> dict[str, Any]:
-    flags: dict[str, Any] = {
+def _expert_flags(moe: MoE) -> Flags:
+    flags: Flags = {
         "num-experts": moe.n_routed,
         "moe-router-topk": moe.top_k,
         "moe-ffn-hidden-size": moe.d_expert,
+        "moe-router-score-function": moe.score,
+        "moe-router-topk-scaling-factor": moe.scale,
     }
-    flags |= {"moe-router-score-function": moe.score, "moe-router-topk-scaling-factor": moe.scale}
     if moe.score == "sigmoid":
         flags["moe-router-enable-expert-bias"] = True
     elif not moe.norm_top_k:
@@ -220,129 +235,130 @@ def _expert_flags(moe: MoE) -> dict[str, Any]:
 # ---------------------------------------------------------------- flags in
 
 
-def from_megatron(flags: dict[str, Any], blocks: list[int], chunk_size: int) -> dict[str, Any]:
+def from_megatron(flags: Flags, blocks: list[int], chunk_size: int) -> dict[str, Any]:
     """The design of Megatron's flags; `blocks` says how many symbols each of our layers takes. The
     scan's chunk changes no result and has no flag."""
-    get = flags.get
+    pattern, feeds = _from_pattern(flags, blocks)
     design: dict[str, Any] = {
-        "vocab_size": get("vocab-size"),
-        "norm_eps": get("norm-epsilon"),
-        "d_model": get("hidden-size"),
-    }
-    design |= {
-        "tie_embeddings": not get("untie-embeddings-and-output-weights", False),
+        "vocab_size": flags.get("vocab-size"),
+        "norm_eps": flags.get("norm-epsilon"),
+        "d_model": flags.get("hidden-size"),
+        "tie_embeddings": "untie-embeddings-and-output-weights" not in flags,
         "n_layers": len(blocks),
+        "norm": "layer" if flags.get("normalization") == "LayerNorm" else "rms",
+        "layers": {"pattern": pattern, "ffns": feeds},
     }
-    design["norm"] = "layer" if get("normalization") == "LayerNorm" else "rms"
     if "apply-layernorm-1p" in flags:
         design["constants"] = {"norm_offset": 1}
-    pattern, feeds = _from_pattern(flags, blocks)
     if "kv-channels" in flags:
         design["attention"] = _from_attention(flags)
     if "S" in pattern:
         window = int(flags["window-size"].split(",")[0]) + 1
         design["swa"] = {"window": window, "sink": 0} | _theta(flags)
     if "mamba-num-heads" in flags:
-        ssm = {
-            "d_ssm": flags["mamba-num-heads"] * flags["mamba-head-dim"],
-            "head_dim": get("mamba-head-dim"),
-        }
-        ssm |= {
-            "d_state": get("mamba-state-dim"),
-            "n_groups": get("mamba-num-groups"),
-            "d_conv": D_CONV,
-        }
-        design["ssm"] = ssm | {"chunk_size": chunk_size}
+        design["ssm"] = _from_mamba(flags) | {"chunk_size": chunk_size}
     if "R" in pattern:
-        delta = {
-            "kind": "gated_deltanet",
-            "n_k_heads": get("linear-num-key-heads"),
-            "n_v_heads": get("linear-num-value-heads"),
-        }
-        delta |= {
-            "k_head_dim": get("linear-key-head-dim"),
-            "v_head_dim": get("linear-value-head-dim"),
-        }
-        design["mixers"] = {"R": delta | {"d_conv": get("linear-conv-kernel-dim")}}
+        design["mixers"] = {"R": _from_deltanet(flags)}
     if "F" in feeds:
-        design["ffn"] = {
-            "kind": "swiglu" if "swiglu" in flags else "mlp",
-            "d_ff": get("ffn-hidden-size"),
-        }
+        kind = "swiglu" if "swiglu" in flags else "mlp"
+        design["ffn"] = {"kind": kind, "d_ff": flags.get("ffn-hidden-size")}
     if "E" in feeds:
         design["ffns"] = {"E": _from_experts(flags)}
-    return design | {"layers": {"pattern": pattern, "ffns": feeds}}
+    return design
 
 
-def _from_pattern(flags: dict[str, Any], blocks: list[int]) -> tuple[str, str]:
+def _from_pattern(flags: Flags, blocks: list[int]) -> tuple[str, str]:
     """Our letters of the mixers and of the feed-forwards."""
-    symbols, marks = flags["hybrid-layer-pattern"], flags.get("window-attn-skip-freq")
-    windowed = (
-        marks.strip("[]").split(",")
-        if marks
-        else ["1" if "window-size" in flags else "0"] * len(symbols)
-    )
-    pattern, feeds, start = "", "", 0
+    symbols = flags["hybrid-layer-pattern"]
+    windowed = _windowed(flags, len(symbols))
+    pattern = ""
+    feeds = ""
+    start = 0
     for size in blocks:
         taken = symbols[start : start + size]
-        attention = "S" if windowed[start] == "1" else "A"
+        attention = "S" if windowed[start] else "A"
         pattern += {"M": "M", "G": "R", "*": attention}.get(taken[0], "-")
         feeds += {"-": "F", "E": "E"}.get(taken[-1], "-")
         start += size
     return pattern, feeds
 
 
-def _from_attention(flags: dict[str, Any]) -> dict[str, Any]:
+def _windowed(flags: Flags, n_symbols: int) -> list[bool]:
+    """Whether each symbol has a window: those that are marked, or all where nothing is."""
+    marks = flags.get("window-attn-skip-freq")
+    if marks:
+        return [mark == "1" for mark in marks.strip("[]").split(",")]
+    return ["window-size" in flags] * n_symbols
+
+
+def _from_mamba(flags: Flags) -> dict[str, Any]:
+    return {
+        "d_ssm": flags["mamba-num-heads"] * flags["mamba-head-dim"],
+        "head_dim": flags["mamba-head-dim"],
+        "d_state": flags.get("mamba-state-dim"),
+        "n_groups": flags.get("mamba-num-groups"),
+        "d_conv": D_CONV,
+    }
+
+
+def _from_deltanet(flags: Flags) -> dict[str, Any]:
+    return {
+        "kind": "gated_deltanet",
+        "n_k_heads": flags.get("linear-num-key-heads"),
+        "n_v_heads": flags.get("linear-num-value-heads"),
+        "k_head_dim": flags.get("linear-key-head-dim"),
+        "v_head_dim": flags.get("linear-value-head-dim"),
+        "d_conv": flags.get("linear-conv-kernel-dim"),
+    }
+
+
+def _from_attention(flags: Flags) -> dict[str, Any]:
     heads = {
         "n_heads": flags["num-attention-heads"],
         "n_kv_heads": flags["num-query-groups"],
         "head_dim": flags["kv-channels"],
-    }
-    heads |= {
         "qk_norm": "qk-layernorm" in flags,
         "output_gate": "attention-output-gate" in flags,
         "qkv_bias": "add-qkv-bias" in flags,
+        "sink_logits": flags.get("softmax-type") == "learnable",
     }
-    heads |= {"sink_logits": flags.get("softmax-type") == "learnable"}
     if "softmax-scale" in flags:
         heads["softmax_scale"] = flags["softmax-scale"]
     if flags["position-embedding-type"] == "none":
         return heads | {"position": "nope"}
-    rope = _theta(flags) | {"rope_fraction": flags["rotary-percent"]}
+    heads |= _theta(flags)
+    heads["rope_fraction"] = flags["rotary-percent"]
     if "use-rope-scaling" in flags:
-        rope["rope_scaling"] = {"factor": flags["rope-scaling-factor"]}
-    return heads | rope
+        heads["rope_scaling"] = {"factor": flags["rope-scaling-factor"]}
+    return heads
 
 
-def _theta(flags: dict[str, Any]) -> dict[str, Any]:
+def _theta(flags: Flags) -> dict[str, Any]:
     return {"rope_theta": float(flags["rotary-base"])} if "rotary-base" in flags else {}
 
 
-def _from_experts(flags: dict[str, Any]) -> dict[str, Any]:
-    gated, shared = "swiglu" in flags, flags.get("moe-shared-expert-intermediate-size")
-    moe = {
+def _from_experts(flags: Flags) -> dict[str, Any]:
+    gated = "swiglu" in flags
+    d_expert = flags["moe-ffn-hidden-size"]
+    shared = flags.get("moe-shared-expert-intermediate-size")
+    return {
         "kind": "moe",
         "n_routed": flags["num-experts"],
         "top_k": flags["moe-router-topk"],
-        "d_expert": flags["moe-ffn-hidden-size"],
-    }
-    moe |= {
+        "d_expert": d_expert,
         "score": flags["moe-router-score-function"],
         "scale": flags["moe-router-topk-scaling-factor"],
         "gated": gated,
-    }
-    moe |= {"activation": "silu" if gated else "relu2", "norm_top_k": _normalises(flags)}
-    moe |= {
+        "activation": "silu" if gated else "relu2",
+        "norm_top_k": _normalises(flags),
         "n_shared": 1 if shared else 0,
-        "d_shared": None if shared == moe["d_expert"] else shared,
-    }
-    return moe | {
+        "d_shared": shared if shared != d_expert else None,
         "shared_gate": "moe-shared-expert-gate" in flags,
         "d_latent": flags.get("moe-latent-size"),
     }
 
 
-def _normalises(flags: dict[str, Any]) -> bool:
+def _normalises(flags: Flags) -> bool:
     """Whether the weights of the chosen experts sum to 1: with softmax unless it comes first, with
     sigmoid if there are several."""
     if flags["moe-router-score-function"] == "softmax":
@@ -353,22 +369,18 @@ def _normalises(flags: dict[str, Any]) -> bool:
 # ---------------------------------------------------------------- the file
 
 
-def megatron_text(spec: ArchSpec, flags: dict[str, Any]) -> str:
+def megatron_text(spec: ArchSpec, flags: Flags) -> str:
     """The flags, one a line, under a legend with both counts."""
     pattern = flags["hybrid-layer-pattern"]
     used = ", ".join(f"{symbol} {name}" for symbol, name in SYMBOLS.items() if symbol in pattern)
-    head = [
+    lines = [
         f"# {spec.name}, for {VERSION}:",
-        f"# {spec.n_layers} blocks are {len(pattern)} symbols of Megatron's hybrid pattern, which counts each as a layer.",
+        f"# {spec.n_layers} blocks are {len(pattern)} symbols of Megatron's hybrid pattern, "
+        "which counts each as a layer.",
         f"# {used}. Megatron-Core 0.16 and older: --hybrid-override-pattern, and",
         "# --spec megatron.core.models.mamba.mamba_layer_specs mamba_stack_spec",
         "--spec megatron.core.models.hybrid.hybrid_layer_specs hybrid_stack_spec",
     ]
-    lines = [f"--{name}" if value is True else f"--{name} {value}" for name, value in flags.items()]
-    return "\n".join([*head, *lines]) + "\n"
-
-
-def first_of(spec: ArchSpec, kind: type[Any]) -> Any:
-    """The first mixer or feed-forward of exactly this type, or None."""
-    parts = (part for layer in spec.stack for part in (layer.mixer, layer.ffn))
-    return next((part for part in parts if type(part) is kind), None)
+    for name, value in flags.items():
+        lines.append(f"--{name}" if value is True else f"--{name} {value}")
+    return "\n".join(lines) + "\n"

@@ -45,19 +45,25 @@ _QUOTED = {
 @cache
 def models() -> dict[str, Model]:
     """Every published model by its name, in the order of their names."""
-    rows = csv.DictReader((PROFILES / "models" / "reference.csv").read_text("utf-8").splitlines())
-    return {row["name"]: _model(row) for row in sorted(rows, key=lambda row: row["name"].lower())}
+    table = (PROFILES / "models" / "reference.csv").read_text("utf-8")
+    rows = {row["name"]: row for row in csv.DictReader(table.splitlines())}
+    return {name: _model(rows[name]) for name in sorted(rows, key=str.lower)}
 
 
 def _model(row: dict[str, str]) -> Model:
-    spec = spec_from_config(
-        read_config(PROFILES / "models" / "configs" / f"{row['name']}.json"), row["name"]
-    )
+    path = PROFILES / "models" / "configs" / f"{row['name']}.json"
+    spec = spec_from_config(read_config(path), row["name"])
     costs = model_costs(spec)
-    computed = costs.params()._asdict() | {"cache_8k": int(costs.cache_bytes(8192, "paper"))}
-    quoted = {key: int(row[column]) for key, column in _QUOTED.items()}
+    computed = costs.params()._asdict()
+    computed["cache_8k"] = int(costs.cache_bytes(8192, "paper"))
     return Model(
-        spec, row["family"], row["source"], row["how_measured"], quoted, computed, not_built(spec)
+        spec,
+        row["family"],
+        row["source"],
+        row["how_measured"],
+        quoted={key: int(row[column]) for key, column in _QUOTED.items()},
+        computed=computed,
+        not_built=not_built(spec),
     )
 
 
@@ -69,15 +75,18 @@ def resolve(name_or_path: str) -> ArchSpec:
     if name_or_path in models():
         return models()[name_or_path].spec
     if name_or_path.endswith(".json"):
-        return spec_from_config(read_config(Path(name_or_path)), config_name(Path(name_or_path)))
+        path = Path(name_or_path)
+        return spec_from_config(read_config(path), config_name(path))
     if not os.path.exists(name_or_path):
-        raise SpecError(
-            f"{short(name_or_path)} - neither a preset (see `python -m hybrid_core presets`) nor a file"
-        )
+        rule = "neither a preset (see `python -m hybrid_core presets`) nor a file"
+        raise SpecError(f"{short(name_or_path)} - {rule}")
     return ArchSpec.load(name_or_path)
 
 
 def config_name(path: Path) -> str:
-    """What to call the design of a config: by its file, or by the folder that a config.json stands
-    in."""
-    return (path.stem if path.stem != "config" else path.resolve().parent.name) or "imported"
+    """What to call the design of a config: the name of its file, or of the folder that a
+    config.json stands in."""
+    name = path.stem
+    if name == "config":
+        name = path.resolve().parent.name
+    return name or "imported"

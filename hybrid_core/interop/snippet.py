@@ -3,7 +3,9 @@
 from hybrid_core.design.spec import ArchSpec
 
 _TEMPLATE = '''\
-"""Builds a model composed in the hybrid architecture explorer. Run it in the explorer's repository, with its requirements installed."""
+"""Builds a model composed in the hybrid architecture explorer.
+
+Run it in the explorer's repository, with its requirements installed."""
 
 import torch
 
@@ -15,7 +17,10 @@ DESIGN = {design}
 device = "cuda" if torch.cuda.is_available() else "cpu"
 model = build(ArchSpec.from_yaml("\\n".join(DESIGN)), device=device)
 logits = model(torch.zeros(1, 16, dtype=torch.long, device=device))
-print(f"{{sum(p.numel() for p in model.parameters()):,}} parameters, logits of shape {{tuple(logits.shape)}}")
+print(
+    f"{{sum(p.numel() for p in model.parameters()):,}} parameters, "
+    f"logits of shape {{tuple(logits.shape)}}"
+)
 '''
 
 

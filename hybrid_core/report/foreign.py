@@ -1,17 +1,17 @@
 """Runs that this program cannot show: rows of another version, or edited by hand."""
 
 from hybrid_core.report.compare import facts
-from hybrid_core.report.text import run_table
+from hybrid_core.report.text.runs import run_table
+from hybrid_core.results.part import Unreadable
 from hybrid_core.runs.store import Run
 
-# What reading a part of a result ends in where a key is missing or something else stands in its
-# place.
+# What reading a result ends in where something else stands in it than what its kind has.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError)
 
 
 def unreadable(run: Run) -> str | None:
-    """Why a run cannot be shown, in one line; None where it can. What text and comparison say of it
-    is worked out for that."""
+    """Why a run cannot be shown, in one line; None where it can. To find out, the text and the
+    comparison are worked out."""
     if run.foreign:
         return run.foreign
     try:
@@ -23,10 +23,8 @@ def unreadable(run: Run) -> str | None:
 
 
 def malformed(error: Exception) -> str:
-    """One line on what reading a result ended in."""
-    what = (
-        f"lacks {error}"
-        if isinstance(error, KeyError)
-        else f"does not hold what it should ({error})"
-    )
-    return f"a part of its result {what}: another version stored it, or it was edited"
+    """One line on why a result cannot be read."""
+    what = f"a part of its result does not hold what it should ({error})"
+    if isinstance(error, Unreadable):
+        what = str(error)
+    return f"{what}: another version stored it, or it was edited"

@@ -1,49 +1,66 @@
 """How retrieval runs may be read, and the one row of scores that compares designs. Words and
-tables; charts are in figures.py."""
+tables; charts are in figures/."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 from hybrid_core.live.retrieval.options import NiahOptions
-from hybrid_core.live.retrieval.scores import reached, scores
+from hybrid_core.live.retrieval.scores import effective_context, scores
 from hybrid_core.report import units
+from hybrid_core.results.part import Missing
+from hybrid_core.results.probes import Copying, LossByPosition, MissingPairs, Recall
+from hybrid_core.results.retrieval import (
+    Map,
+    MissingLength,
+    Proxy,
+    Scores,
+    Training,
+    TrainingRecord,
+    Verdict,
+)
 from hybrid_core.runs.store import Run
-
-PROBES = {"recall": "Associative recall", "copying": "Selective copying"}
-PARTS = {"map": "Map", **PROBES, "text": "Loss by position"}
 
 
 def learnt(run: Run) -> bool:
     """Whether a map shows what a design recalls, or only that its proxy has not learnt. A
-    checkpoint's map stands: nothing is trained."""
-    training, verdict = run.parts.get("training"), run.parts.get("verdict")
+    checkpoint's map always does: nothing is trained."""
+    verdict = run.part(Verdict)
     if verdict:
-        return bool(verdict["learnt"])
-    return training is None or training["tokens_to_learn"] is not None
+        return verdict.learnt
+    training = run.part(Training)
+    return training is None or training.tokens_to_learn is not None
 
 
-def probe_learnt(run: Run, part: str) -> bool:
-    """Whether a probe's proxy learnt its task; a text is not learnt or not, its loss falls."""
-    return part not in PROBES or run.parts[part]["training"]["tokens_to_learn"] is not None
+def probe_learnt(found: Recall | Copying | LossByPosition) -> bool:
+    """Whether a probe's proxy learnt its task. Of a text that cannot be said: its loss falls."""
+    return isinstance(found, LossByPosition) or found.training.tokens_to_learn is not None
 
 
 def reading(run: Run) -> str | None:
     """What a result may be taken for: the verdict, or how far a run came that was stopped before
     it. None where nothing is to be said."""
-    if verdict := run.parts.get("verdict"):
-        return str(verdict["text"])
-    if training := run.parts.get("training"):
-        return None if run.active else _stopped(run, training)
-    short = [
-        f"{name} was not learnt: {_reached(run.parts[part]['training'])}"
-        for part, name in PROBES.items()
-        if part in run.parts and not probe_learnt(run, part)
-    ]
-    return (
-        f"{'; '.join(short)}. No finding about the design; give it a larger budget."
-        if short
-        else None
-    )
+    verdict = run.part(Verdict)
+    if verdict:
+        return verdict.text
+    training = run.part(Training)
+    if training is None:
+        return _probes_not_learnt(run)
+    if run.active:
+        return None
+    return _stopped(run, training)
+
+
+def _probes_not_learnt(run: Run) -> str | None:
+    short = []
+    for name, found in (
+        ("Associative recall", run.part(Recall)),
+        ("Selective copying", run.part(Copying)),
+    ):
+        if found and not probe_learnt(found):
+            short.append(f"{name} was not learnt: {_reached(found.training)}")
+    if not short:
+        return None
+    return f"{'; '.join(short)}. No finding about the design; give it a larger budget."
 
 
 def not_whole(run: Run) -> list[str]:
@@ -51,124 +68,180 @@ def not_whole(run: Run) -> list[str]:
     asked for was measured.
 
     `Map not whole: 640 tokens (12 of 50 trials), 768 tokens; the budget of 5 s was used up`."""
-    lines = []
-    for part, name in PARTS.items():
-        missing: dict[str, list[str]] = {}
-        for row in run.parts.get(part, {}).get(
-            "not_measured", []
-        ):  # earlier versions went on until everything was
-            missing.setdefault(row["why"], []).append(_missing(row))
-        lines += [f"{name} not whole: {', '.join(rows)}; {why}" for why, rows in missing.items()]
-    return lines
+    return [
+        *_lacks("Map", run.part(Map)),
+        *_lacks("Associative recall", run.part(Recall)),
+        *_lacks("Selective copying", run.part(Copying)),
+        *_lacks("Loss by position", run.part(LossByPosition)),
+    ]
 
 
-def _missing(row: dict[str, Any]) -> str:
+def _lacks(name: str, found: Map | Recall | Copying | LossByPosition | None) -> list[str]:
+    """One part's lines."""
+    if found is None:
+        return []
+    by_reason: dict[str, list[str]] = {}
+    for row in found.not_measured:
+        by_reason.setdefault(row.why, []).append(_missing(row))
+    return [f"{name} not whole: {', '.join(rows)}; {why}" for why, rows in by_reason.items()]
+
+
+def _missing(row: Missing) -> str:
     """One row that was not measured, or not with all that was asked for."""
-    measured = f"{row['measured']:,} of {row['of']:,}"
-    if "context_len" in row:
-        return f"{row['context_len']:,} tokens" + (
-            f" ({measured} trials)" if row["measured"] else ""
-        )
-    if "n_pairs" in row:
-        return f"{row['n_pairs']} pairs" + (f" ({measured} answers)" if row["measured"] else "")
-    return f"{measured} windows of the text"
+    measured = f"{row.measured:,} of {row.of:,}"
+    if isinstance(row, MissingLength):
+        what, unit = f"{row.context_len:,} tokens", "trials"
+    elif isinstance(row, MissingPairs):
+        what, unit = f"{row.n_pairs} pairs", "answers"
+    else:
+        return f"{measured} windows of the text"
+    if not row.measured:
+        return what
+    return f"{what} ({measured} {unit})"
 
 
-def _stopped(run: Run, training: dict[str, Any]) -> str:
-    cells = run.parts.get("map", {}).get("cells")
-    if not cells:
-        return f"Stopped before the first cell of its map: {_reached(training)}."
-    state = (
-        "It had learnt its trained length"
-        if learnt(run)
-        else "It had not learnt its trained length, so the map is no finding"
-    )
-    return f"Stopped with {len(cells)} finished cells. {state}: {_reached(training)}."
+def _stopped(run: Run, training: TrainingRecord) -> str:
+    found = run.part(Map)
+    reached = _reached(training)
+    if not found or not found.cells:
+        return f"Stopped before the first cell of its map: {reached}."
+    state = "It had not learnt its trained length, so the map is no finding"
+    if learnt(run):
+        state = "It had learnt its trained length"
+    return f"Stopped with {len(found.cells)} finished cells. {state}: {reached}."
 
 
-def _reached(training: dict[str, Any]) -> str:
-    tokens = units.count(training["tokens"])
-    return f"{training['accuracy']:.0%} recalled at {training['length']:,} tokens after {tokens} training tokens"
+def _reached(training: TrainingRecord) -> str:
+    tokens = units.count(training.tokens)
+    recalled = f"{training.accuracy:.0%} recalled at {training.length:,} tokens"
+    return f"{recalled} after {tokens} training tokens"
 
 
-def score_row(run: Run) -> dict[str, Any]:
-    """One design: shares of needles recalled (over all depths), effective context and training
-    tokens; None where it is not known."""
+class ScoreRow(NamedTuple):
+    """One design: shares of needles recalled (over all depths), effective context in tokens and in
+    words (`reach`), and training tokens; None where it is not known. `proxy`: its layers."""
+
+    proxy: str | None
+    learnt: bool
+    whole_lengths: str
+    at_trained_len: float | None
+    at_1_5x: float | None
+    effective_context: int
+    reach: str
+    tokens_to_learn: int | None
+    trained_len: int
+    seed: int
+
+
+def score_row(run: Run) -> ScoreRow:
+    """The row of a run that has a map."""
     found = scores_of(run)
-    return {
-        "run": run.id,
-        "design": run.name,
-        "proxy": run.parts.get("proxy", {}).get("pattern"),
-        "learnt": learnt(run),
-        "whole_lengths": _whole_lengths(run.parts["map"]),
-        "at_trained_len": found["at_trained_len"],
-        "at_1_5x": found["at_1_5x"],
-        "effective_context": found["effective_context"],
-        "reach": reach(found),
-        "tokens_to_learn": found["tokens_to_learn"],
-        "trained_len": found["trained_len"],
-        "seed": run.options["seed"],
-    }
+    proxy = run.part(Proxy)
+    pattern = None
+    if proxy:
+        pattern = proxy.pattern
+    return ScoreRow(
+        proxy=pattern,
+        learnt=learnt(run),
+        whole_lengths=_whole_lengths(_map(run)),
+        at_trained_len=found.at_trained_len,
+        at_1_5x=found.at_1_5x,
+        effective_context=found.effective_context,
+        reach=reach(found),
+        tokens_to_learn=found.tokens_to_learn,
+        trained_len=found.trained_len,
+        seed=run.options["seed"],
+    )
 
 
-def _whole_lengths(found: dict[str, Any]) -> str:
+def _map(run: Run) -> Map:
+    return run.part(Map) or Map()
+
+
+def _whole_lengths(found: Map) -> str:
     """How many of the lengths of a map have all their trials: `5 of 8`."""
-    whole = {cell["context_len"] for cell in found["cells"] if cell["trials"] == found["trials"]}
-    return f"{len(whole)} of {len(found['lengths'])}"
+    whole = {cell.context_len for cell in found.cells if cell.trials == found.trials}
+    return f"{len(whole)} of {len(found.lengths)}"
 
 
-def scores_of(run: Run) -> dict[str, Any]:
-    """The scores as stored, or those of the cells so far; what earlier versions did not store of
-    the effective context, cells tell."""
-    found = run.parts.get("scores") or _scores_so_far(run)
-    cells = run.parts.get("map", {}).get("cells")
-    if "effective_context_low" in found or not cells:
+def scores_of(run: Run) -> Scores:
+    """The scores as stored, or those of the cells so far. Where an earlier version stored no
+    interval of the effective context, the cells give it."""
+    found = run.part(Scores)
+    if found is None:
+        return _scores_so_far(run)
+    cells = _map(run).cells
+    if found.effective_context_low is not None or not cells:
         return found
-    return found | reached(cells)
+    reached = effective_context(cells)
+    interval = {
+        "effective_context": reached.estimate,
+        "effective_context_low": reached.low,
+        "effective_context_high": reached.high,
+        "censored": reached.censored,
+    }
+    return found.model_copy(update=interval)
 
 
-def reach(found: dict[str, Any]) -> str:
-    """The effective context in tokens, as an interval: `512 to 640`; `>= 1,024` where no longer
+def reach(found: Scores) -> str:
+    """The effective context in tokens, as an interval: `512 to 640`; `≥ 1,024` where no longer
     context was asked; `none`."""
-    high = found.get("effective_context_high", found["effective_context"])
-    low = found.get("effective_context_low", high)
-    end = f"≥ {high:,}" if found.get("censored") else f"{high:,}"
-    if low < high:
+    high = found.effective_context_high
+    if high is None:
+        high = found.effective_context
+    low = found.effective_context_low
+    end = f"{high:,}"
+    if found.censored:
+        end = f"≥ {end}"
+    if low is not None and low < high:
         return f"{low:,} to {end}"
-    return end if high else "none"
+    if not high:
+        return "none"
+    return end
 
 
-def _scores_so_far(run: Run) -> dict[str, Any]:
+def _scores_so_far(run: Run) -> Scores:
     """Scores of the cells that a stopped run has finished."""
-    found = run.parts["map"]
-    return scores(found["cells"], found["trained_len"], run.parts["training"]["tokens_to_learn"])
+    found = _map(run)
+    training = run.part(Training)
+    tokens_to_learn = None
+    if training:
+        tokens_to_learn = training.tokens_to_learn
+    return scores(found.cells, found.trained_len or 0, tokens_to_learn)
 
 
 def unlike(runs: Sequence[Run]) -> list[str]:
     """In what the runs differ, though rows are comparable only where they agree: `trained length
     256, 512 tokens`."""
     asked = [_asked(run) for run in runs]
-    values = {what: sorted({one[what] for one in asked}) for one in asked[:1] for what in one}
-    return [
-        what.format(", ".join(map(str, found))) for what, found in values.items() if len(found) > 1
-    ]
+    lines = []
+    for values in zip(*asked, strict=True):
+        words = {what for what, _ in values}
+        distinct = sorted({value for _, value in values})
+        if len(distinct) > 1:
+            lines.append(words.pop().format(", ".join(map(str, distinct))))
+    return lines
 
 
-def _asked(run: Run) -> dict[str, Any]:
-    """What decides how much a run may learn, defaults filled in."""
+def _asked(run: Run) -> list[tuple[str, int | str]]:
+    """What decides how much a run may learn, with defaults filled in."""
     options = NiahOptions.make(**run.options)
     scale = options.scale(run.device.split(":")[0])
-    found = {
-        "budget {} s": round(options.budget_s),
-        "d_model {}": scale.d_model,
-        "trained length {} tokens": scale.trained_len,
-    }
-    return found | {"device {}": run.device}
+    return [
+        ("budget {} s", round(options.budget_s)),
+        ("d_model {}", scale.d_model),
+        ("trained length {} tokens", scale.trained_len),
+        ("device {}", run.device),
+    ]
 
 
 def latest_of_each(runs: Sequence[Run]) -> list[Run]:
     """The newest run of every design, newest first."""
     newest: dict[str, Run] = {}
-    for run in sorted(runs, key=lambda run: -run.id):
+    for run in sorted(runs, key=_newest_first):
         newest.setdefault(run.spec_yaml, run)
     return list(newest.values())
+
+
+def _newest_first(run: Run) -> int:
+    return -run.id

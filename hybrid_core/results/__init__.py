@@ -1,1 +1,1 @@
-"""What runs find, one typed model for each part of a result. No torch: pages and reports read them."""
+"""What runs find, one typed model for each part of a result. No torch: pages read them too."""

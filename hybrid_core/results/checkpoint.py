@@ -1,4 +1,4 @@
-"""The part that only the protocol on a trained checkpoint has; its map is the one of retrieval.py."""
+"""The part that only the protocol on a trained checkpoint has. Its map is in retrieval.py."""
 
 from typing import ClassVar
 

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from hybrid_core.results.part import Part
 
 
@@ -19,7 +21,7 @@ class Environment(Part):
     packages: dict[str, str]
     hybrid_core: str = ""
     cuda: str | None = None
-    kernels: dict[str, str] = {}
+    kernels: dict[str, str] = Field(default_factory=dict)
     state_dtype: str | None = None
-    kernels_ran: dict[str, str] = {}
+    kernels_ran: dict[str, str] = Field(default_factory=dict)
     decode: str | None = None

@@ -36,11 +36,13 @@ class Part(Record):
         """A stored part. Raises Unreadable."""
         version = data.get("version", VERSION)
         if version != VERSION:
-            raise Unreadable(f"has version {version!r}; this program knows {VERSION}: update it")
+            raise Unreadable(
+                f"its part {cls.part!r} has version {version!r}, and this program reads {VERSION}"
+            )
         try:
             return cls.model_validate(data)
         except ValidationError as error:
-            raise Unreadable(_first_problem(error)) from None
+            raise Unreadable(f"its part {cls.part!r} {_first_problem(error)}") from None
 
 
 class Missing(Record):

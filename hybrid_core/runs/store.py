@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from sqlalchemy import URL, ColumnElement, String, delete, func, select, type_coerce, update
 from sqlalchemy.exc import IntegrityError
@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from hybrid_core.data import NotWritten, data_dir, data_path
 from hybrid_core.design.spec import ArchSpec
+from hybrid_core.results.part import Part
 from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.schema import (
     VARIABLE,
@@ -35,6 +36,7 @@ from hybrid_core.validation import SpecError
 Status = Literal["queued", "running", "done", "failed", "cancelled"]
 STATUSES: tuple[Status, ...] = get_args(Status)
 ACTIVE: tuple[Status, ...] = ("queued", "running")
+AnyPart = TypeVar("AnyPart", bound=Part)
 
 
 class UnknownRun(LookupError):
@@ -72,6 +74,17 @@ class Run:
     ended_at: dt.datetime | None
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     unread: str | None = None
+    _read: dict[type[Part], Part] = field(default_factory=dict, repr=False, compare=False)
+
+    def part(self, kind: type[AnyPart]) -> AnyPart | None:
+        """One part of the result; None where there is none (yet). Raises Unreadable."""
+        data = self.parts.get(kind.part)
+        if data is None:
+            return None
+        found = self._read.get(kind)
+        if not isinstance(found, kind):
+            found = self._read[kind] = kind.read(data)
+        return found
 
     @property
     def spec(self) -> ArchSpec:

@@ -14,6 +14,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.report import units
 from hybrid_core.report.foreign import MALFORMED, malformed, unreadable
 from hybrid_core.report.html import report
+from hybrid_core.results.environment import Environment
 from hybrid_core.runs import Run, StoreError, cancel, open_store, submit
 from hybrid_core.runs.devices import devices, why_no_gpu
 from hybrid_core.runs.kinds import Options, kind_of
@@ -282,7 +283,8 @@ def headline(run: Run) -> None:
                 st.code(tail, language=None)
     if run.parts:
         save_report([run], st)
-    if found := run.parts.get("environment"):
-        st.caption(
-            f"{found['name']}; torch {found['packages']['torch']}, {found['threads']} threads; started {run.started_at:%Y-%m-%d %H:%M} UTC"
-        )
+    found = run.part(Environment)
+    if found:
+        software = f"torch {found.packages['torch']}, {found.threads} threads"
+        started = f"started {run.started_at:%Y-%m-%d %H:%M} UTC"
+        st.caption(f"{found.name}; {software}; {started}")

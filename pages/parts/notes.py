@@ -4,7 +4,7 @@ from collections import defaultdict
 
 import streamlit as st
 
-from hybrid_core.evidence.advice import Advice
+from hybrid_core.evidence.advice.advise import Advice
 from pages.parts import design
 
 Notes = dict[str, list[Advice]]

@@ -1,72 +1,111 @@
 """The key numbers, each with its convention and its difference to the reference."""
 
-from typing import Any
+from typing import Any, Literal, NamedTuple
+
+import streamlit as st
 
 from hybrid_core.report import units
+from hybrid_core.report.sources import explained, origins
 from hybrid_core.speed.cost import Cost
 from pages.parts import browser
 
+KEY = "numbers"
+
 _numbers = browser.component("numbers")
 
-MORE, LESS = "more", "less"  # which of the two is better
-EXACT_PARAMS = "exact: every parameter of the layers and norms"
+
+class KeyNumber(NamedTuple):
+    """A card. `path`: where the summary has it; `counts`: what its convention counts, with words
+    of the workload to fill in; `better`: which of two designs has the better one."""
+
+    label: str
+    source: str
+    path: tuple[str, ...]
+    unit: str
+    convention: str
+    counts: str
+    better: Literal["more", "less"] | None = None
+
+
 KEY_NUMBERS = (
-    ("Parameters without embedding", ("params", "non_embedding"), units.count, EXACT_PARAMS, None),
-    (
+    KeyNumber(
+        "Parameters without embedding",
+        "parameters",
+        ("params", "non_embedding"),
+        "count",
+        "exact",
+        "every parameter of the layers and norms",
+    ),
+    KeyNumber(
         "Parameters in all",
+        "parameters_in_all",
         ("params", "total"),
-        units.count,
-        "exact: embedding included; {active} active for a token",
-        None,
+        "count",
+        "exact",
+        "embedding included; {active} active for a token",
     ),
-    (
+    KeyNumber(
         "Training FLOPs per token",
+        "training_flops",
         ("train_flops", "paper", "per_token"),
-        units.flops,
-        "paper: 6 N + mixer terms (Table 1, Appendix C); without the vocabulary head",
-        LESS,
+        "FLOPs",
+        "paper",
+        "6 N + mixer terms (Table 1, Appendix C); without the vocabulary head",
+        "less",
     ),
-    (
+    KeyNumber(
         "Decode FLOPs per token",
+        "decode_flops",
         ("decode_flops_per_token",),
-        units.flops,
-        "exact: every matrix product and scan, the head included",
-        LESS,
+        "FLOPs",
+        "exact",
+        "every matrix product and scan, the head included",
+        "less",
     ),
-    (
+    KeyNumber(
         "Cache per sequence at {at}",
+        "cache",
         ("cache_bytes", "exact"),
-        units.n_bytes,
-        "exact: real shapes and dtypes. paper: {paper} (bf16)",
-        LESS,
+        "bytes",
+        "exact",
+        "real shapes and dtypes. paper: {paper} (bf16)",
+        "less",
     ),
-    (
+    KeyNumber(
         "Memory, batch {batch}",
+        "memory",
         ("memory_bytes", "total"),
-        units.n_bytes,
-        "exact: weights in {stored}, cache, and the tensors alive at the widest moment of a prefill of {chunk} tokens at a time",
-        LESS,
+        "bytes",
+        "exact",
+        "weights in {stored}, cache, and the tensors alive at the widest moment of a prefill of "
+        "{chunk} tokens at a time",
+        "less",
     ),
-    (
+    KeyNumber(
         "Prefill speed, at most",
+        "prefill_ceiling",
         ("predicted", "prefill_tokens_per_s"),
-        units.rate,
-        "predicted: {basis}",
-        MORE,
+        "tokens/s",
+        "predicted",
+        "{basis}",
+        "more",
     ),
-    (
+    KeyNumber(
         "Decode speed, at most",
+        "decode_ceiling",
         ("predicted", "decode_tokens_per_s"),
-        units.rate,
-        "predicted: {basis}",
-        MORE,
+        "tokens/s",
+        "predicted",
+        "{basis}",
+        "more",
     ),
 )
+SMALL = 0.05  # percent; a difference below that is none
 
 
 def draw(now: Cost, before: Cost, against: str, device: str) -> None:
-    """One card a number; `now` and `before` are costs, `against` is the reference's name,
-    `device` the accelerator's."""
+    """One card a number; `now` and `before` are costs, `against` is the reference's name, `device`
+    the accelerator's. A click on a "?" opens where the number comes from."""
     words = {
         "active": units.count(now.params.active),
         "paper": units.n_bytes(now.cache_bytes.paper),
@@ -77,28 +116,40 @@ def draw(now: Cost, before: Cost, against: str, device: str) -> None:
         "chunk": f"{now.workload.max_batched_tokens:,}",
     }
     cards = []
-    for label, path, unit, says, better in KEY_NUMBERS:
-        value, base = at(now, path), at(before, path)
-        change = 100 * (value / base - 1) if base else 0.0
-        judged = (
-            ""
-            if not better or abs(change) < 0.05
-            else "better"
-            if (change > 0) == (better == MORE)
-            else "worse"
-        )
-        cards.append(
-            {
-                "label": label.format(**words),
-                "value": unit(value),
-                "change": f"{change:+,.1f} %" if abs(change) >= 0.05 else "0 %" if base else None,
-                "judged": judged,
-                "convention": says.partition(":")[0],
-                "says": f"{says.format(**words)}. {against}: {unit(base)}",
-            }
-        )
-    use = f"At {words['at']} tokens, batch {words['batch']}, on {device}: change it under Workload and hardware."
-    _numbers(key="numbers", data={"cards": cards, "use": use})
+    for number in KEY_NUMBERS:
+        value = at(now, number.path)
+        base = at(before, number.path)
+        written = units.WRITTEN[number.unit]
+        counts = number.counts.format(**words)
+        card = {
+            "label": number.label.format(**words),
+            "value": written(value),
+            "convention": number.convention,
+            "says": f"{number.convention}: {counts}. {against}: {written(base)}",
+            "source": number.source,
+        }
+        cards.append(card | _change(value, base, number.better))
+    asked = f"At {words['at']} tokens, batch {words['batch']}, on {device}"
+    use = f"{asked}: change it under Workload and hardware."
+    said = _numbers(key=KEY, data={"cards": cards, "use": use}, on_asked_change=_drawn_anew)
+    asked_for = said.asked
+    if asked_for in origins():  # it comes from the browser, so it may be anything
+        st.dialog(origins()[asked_for].label)(_explain)(asked_for)
+
+
+def _change(value: float, base: float, better: str | None) -> dict[str, str | None]:
+    """The difference to the reference, and whether it is for the better."""
+    if not base:
+        return {"change": None, "judged": ""}
+    percent = 100 * (value / base - 1)
+    if abs(percent) < SMALL:
+        return {"change": "0 %", "judged": ""}
+    judged = ""
+    if better:
+        judged = "worse"
+    if better == ("less" if percent < 0 else "more"):
+        judged = "better"
+    return {"change": f"{percent:+,.1f} %", "judged": judged}
 
 
 def at(costs: Cost, path: tuple[str, ...]) -> float:
@@ -107,3 +158,11 @@ def at(costs: Cost, path: tuple[str, ...]) -> float:
     for key in path:
         found = getattr(found, key)
     return float(found)
+
+
+def _drawn_anew() -> None:
+    """A click on a "?" draws the page anew, which then opens the dialog."""
+
+
+def _explain(key: str) -> None:
+    st.markdown(explained(key))

@@ -4,7 +4,7 @@ from typing import get_args
 
 import streamlit as st
 
-from hybrid_core.evidence.advice import SCENARIOS, Scenario, scenario
+from hybrid_core.evidence.advice.facts import SCENARIOS, Scenario, scenario
 from hybrid_core.glossary import explain
 from hybrid_core.interop.link import View
 from hybrid_core.report import units

@@ -15,8 +15,8 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import spec_from_config
-from hybrid_core.live.modules import build
 from hybrid_core.live.modules.cache import TORCH_DTYPES
+from hybrid_core.live.modules.model import build
 from hybrid_core.live.modules.rope import Rope
 from hybrid_core.live.profiling.live_memory import LiveTensors
 from hybrid_core.live.profiling.trace import trace

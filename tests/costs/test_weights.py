@@ -15,7 +15,7 @@ from hybrid_core.ffns.moe import MoE
 from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.interop.module_names import parts_of
-from hybrid_core.interop.quantization import stored_weights
+from hybrid_core.interop.quantization.stored import stored_weights
 from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.speed import hardware
 from hybrid_core.speed.roofline import predict

@@ -833,7 +833,8 @@ def test_a_refusal_is_one_line_of_bounded_length_that_a_terminal_does_not_obey(
 
 @pytest.mark.parametrize("word", ["lama", "llama4", "x" * 9000, 17, None])
 def test_of_many_known_names_a_refusal_shows_the_nearest(word: object) -> None:
-    from hybrid_core.interop.huggingface import FAMILIES, spec_from_config
+    from hybrid_core.interop.families.registry import FAMILIES
+    from hybrid_core.interop.huggingface import spec_from_config
 
     with pytest.raises(SpecError, match=r"^model_type: .* - must be one of ") as error:
         spec_from_config({"model_type": word})

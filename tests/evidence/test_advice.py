@@ -14,8 +14,11 @@ from pydantic import ValidationError
 from hybrid_core.cli.main import main
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import advice, baselines, errata
-from hybrid_core.evidence.advice import Evidence, Facts, Rule, Span, advise, meets, rules, scenario
+from hybrid_core.evidence import baselines, errata
+from hybrid_core.evidence.advice.advise import advise
+from hybrid_core.evidence.advice.cited import Evidence
+from hybrid_core.evidence.advice.facts import Facts, Span, facts, meets, scenario
+from hybrid_core.evidence.advice.rules import Rule, rules
 from tests.designs import valid_designs
 
 RULES = {rule.id: rule for rule in rules()}
@@ -245,17 +248,17 @@ def test_the_papers_own_choices_get_no_warning(name: str, length: int) -> None:
 
 
 def test_the_ends_of_the_stack_do_not_matter_where_every_layer_is_the_same() -> None:
-    known = advice.facts(preset("llama-1b"), 8192)
+    known = facts(preset("llama-1b"), 8192)
     assert not (
         known.first_layer_expensive or known.last_layer_expensive or known.sandwich or known.cluster
     )
-    assert advice.facts(preset("intra-1to0-1b"), 8192).sandwich is False
+    assert facts(preset("intra-1to0-1b"), 8192).sandwich is False
 
 
 def test_a_needle_within_the_sinks_is_not_beyond_the_window() -> None:
     spec = preset("swa-1to5-1b")  # window 512, sink 64
     seen = [
-        advice.facts(spec, 8192, distance).needle_beyond_window
+        facts(spec, 8192, distance).needle_beyond_window
         for distance in (512, 513, 8192 - 64, 8192 - 63)
     ]
     assert seen == [False, True, True, False]
@@ -263,7 +266,7 @@ def test_a_needle_within_the_sinks_is_not_beyond_the_window() -> None:
 
 def test_a_stack_the_paper_never_trained_gets_no_advice_on_its_mixture() -> None:
     spec = preset("inter-1to5-1b", layers={"pattern": "MMMSMMMAMMMMM"})
-    assert advice.facts(spec, 8192).family is None
+    assert facts(spec, 8192).family is None
     assert [found.rule.control for found in advise(spec, 8192)] == []
 
 

@@ -14,16 +14,10 @@ from hypothesis import strategies as st
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines, errata
-from hybrid_core.evidence.advice import (
-    SCENARIOS,
-    Evidence,
-    Rule,
-    advise,
-    domains,
-    facts,
-    nearest_scale,
-    rules,
-)
+from hybrid_core.evidence.advice.advise import advise
+from hybrid_core.evidence.advice.cited import Evidence
+from hybrid_core.evidence.advice.facts import SCENARIOS, facts, nearest_scale
+from hybrid_core.evidence.advice.rules import Rule, domains, rules
 from hybrid_core.evidence.quality import ablations, additive
 from hybrid_core.interop import published
 from hybrid_core.mixers.mamba1 import Mamba1Mixer

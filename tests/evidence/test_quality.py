@@ -15,18 +15,23 @@ from hybrid_core.cli.main import main
 from hybrid_core.design import presets
 from hybrid_core.design.sections import LayersSection
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.evidence import baselines, quality
+from hybrid_core.evidence import baselines
 from hybrid_core.evidence.quality import (
-    Estimate,
-    OutOfRange,
     ablations,
     additive,
     calibration,
+    designs_left_out,
     estimator,
+    held_out,
+    optima,
+    records,
+    runs_left_out,
     scaling,
 )
+from hybrid_core.evidence.quality.estimator import Estimate, OutOfRange
 from hybrid_core.evidence.quality.mixture import mixture
 from hybrid_core.evidence.quality.placed import untrained_placement
+from hybrid_core.evidence.quality.quoted import quoted
 from tests.designs import design, valid_designs
 
 SIZES = np.repeat([0.1e9, 0.35e9, 1e9, 3e9], 5)
@@ -112,7 +117,7 @@ def test_the_laws_reproduce_the_printed_losses() -> None:
 
 
 def test_intervals_hold_their_fit_and_are_the_same_every_time() -> None:
-    for row in quality.laws().to_dict("records"):
+    for row in optima.laws().to_dict("records"):
         for name in scaling.ScalingLaw._fields:
             assert row[f"{name}_low"] <= row[name] <= row[f"{name}_high"], (row["family"], name)
     again = scaling.resampled_laws.__wrapped__("mamba")
@@ -127,7 +132,7 @@ def test_tokens_per_parameter_stand_as_the_paper_says_by_the_law_but_not_by_its_
 ):
     """The paper: Transformer near 20, Mamba fewer, hybrids between. By the quadratic, hybrids come
     out below Mamba."""
-    at = quality.slopes().set_index("family")
+    at = optima.slopes().set_index("family")
     law, quadratic = at["law_tokens_per_param"], at["tokens_per_param"]
     assert law["mamba"] < law["inter"] < law["llama"] and law["mamba"] < law["intra"] < law["llama"]
     assert 20 < quadratic["llama"] < 30
@@ -140,24 +145,23 @@ def test_tokens_per_parameter_stand_as_the_paper_says_by_the_law_but_not_by_its_
 def test_what_the_paper_trained_is_quoted_and_another_placement_is_not() -> None:
     # Table 9 (60B tokens): intra 1:0 2.712. Tables 14 and 15 (4e20 FLOPs): inter 1:5 at 3B 2.672.
     assert (
-        str(quality.quoted(presets.get("intra-1to0-1b").spec))
+        str(quoted(presets.get("intra-1to0-1b").spec))
         == "2.712 (quoted, 60B tokens at 8K, Table 9)"
     )
     assert (
-        str(quality.quoted(presets.get("inter-1to5-3b").spec))
+        str(quoted(presets.get("inter-1to5-3b").spec))
         == "2.672 (quoted, 4e20 FLOPs at 8K, Table 14 and 15)"
     )
     inter = presets.get("inter-1to5-1b").spec
     first = LayersSection(strategy="inter", ratio="1:5", placement="front")
-    assert quality.quoted(inter.replace(layers=first)) is None
-    assert quality.quoted(inter.replace(d_model=1024)) is None
+    assert quoted(inter.replace(layers=first)) is None
+    assert quoted(inter.replace(d_model=1024)) is None
 
 
 def test_the_optima_lie_among_the_sizes_that_were_trained() -> None:
-    assert quality.optima()["params"].between(0.1e9, 3e9).all()
+    assert optima.optima()["params"].between(0.1e9, 3e9).all()
     assert (
-        quality.optima()["params"] * quality.optima()["tokens"] * 6
-        < quality.optima()["budget_flops"]
+        optima.optima()["params"] * optima.optima()["tokens"] * 6 < optima.optima()["budget_flops"]
     ).all()
 
 
@@ -203,7 +207,7 @@ def test_effects_are_differences_of_two_printed_rows() -> None:
         == -0.091
     )
     assert one(ablations.dimension_effects(), "changed == '1408/768'")["nll_change"] == 0.029
-    assert set(quality.effects()) == {
+    assert set(ablations.effects()) == {
         "ratio",
         "placement",
         "intra",
@@ -238,7 +242,7 @@ def test_every_design_is_used_once() -> None:
 
 @pytest.mark.parametrize("name", presets.TABLE2)
 def test_the_five_designs_of_table_2_lie_within_their_intervals(name: str) -> None:
-    found = quality.estimate(presets.get(name).spec)
+    found = estimator.estimate(presets.get(name).spec)
     printed = (
         baselines.matching(presets.get(name).spec, "table09_1b")
         .query("budget == 'data'")["nll_dclm"]
@@ -254,14 +258,14 @@ def test_nine_of_ten_runs_of_tables_14_and_15_lie_within_the_interval_that_other
 ):
     inside = []
     for row in scaling.scaling_rows().itertuples():
-        found = quality.estimate(scaling.trained_preset(row.model, row.scale), row.tokens)
+        found = estimator.estimate(scaling.trained_preset(row.model, row.scale), row.tokens)
         inside += [found.low <= row.nll_dclm <= found.high] if isinstance(found, Estimate) else []
     assert len(inside) >= 70 and np.mean(inside) >= 0.9
 
 
 def test_more_tokens_and_more_parameters_lower_the_estimate_without_a_jump() -> None:
     def nll(spec: ArchSpec, tokens: float = 60e9) -> float:
-        found = quality.estimate(spec, tokens)
+        found = estimator.estimate(spec, tokens)
         assert isinstance(found, Estimate), found
         return found.nll
 
@@ -275,9 +279,9 @@ def test_more_tokens_and_more_parameters_lower_the_estimate_without_a_jump() -> 
 
 def test_an_estimate_moved_by_the_law_says_so_and_is_wider() -> None:
     near, far = (
-        quality.estimate(presets.get(f"intra-1to5-{scale}").spec, 20e9) for scale in ("1b", "3b")
+        estimator.estimate(presets.get(f"intra-1to5-{scale}").spec, 20e9) for scale in ("1b", "3b")
     )
-    plain = quality.estimate(presets.get("intra-1to5-1b").spec)
+    plain = estimator.estimate(presets.get("intra-1to5-1b").spec)
     assert isinstance(near, Estimate) and isinstance(far, Estimate) and isinstance(plain, Estimate)
     assert (
         "scaling law" in near.basis
@@ -339,14 +343,14 @@ OUTSIDE: dict[str, tuple[ArchSpec, float, str]] = {
 def test_a_design_outside_the_papers_range_gets_a_reason_of_one_line(
     spec: ArchSpec, tokens: float, named: str
 ) -> None:
-    found = quality.estimate(spec, tokens)
+    found = estimator.estimate(spec, tokens)
     assert isinstance(found, OutOfRange)
     assert named in found.reason and "\n" not in found.reason
 
 
 def test_a_stack_written_layer_by_layer_is_judged_like_its_strategy() -> None:
     spec = presets.get("inter-1to5-1b").spec
-    assert quality.estimate(spec.replace(layers={"pattern": spec.pattern})) == quality.estimate(
+    assert estimator.estimate(spec.replace(layers={"pattern": spec.pattern})) == estimator.estimate(
         spec
     )
 
@@ -354,7 +358,7 @@ def test_a_stack_written_layer_by_layer_is_judged_like_its_strategy() -> None:
 @given(valid_designs())
 @settings(max_examples=50, deadline=None)
 def test_any_other_design_gets_a_reason_and_no_error(spec: ArchSpec) -> None:
-    found = quality.record(spec)
+    found = records.record(spec)
     assert (
         found["estimate"] is None
         and found["outside_the_papers_range"]
@@ -410,7 +414,7 @@ def test_a_design_is_left_out_with_both_budgets() -> None:
 
 
 def test_both_models_beat_the_mean_of_the_family() -> None:
-    errors = quality.accuracy().set_index("kind")
+    errors = estimator.accuracy().set_index("kind")
     assert errors.loc["designs", "mean_error"] < 0.003 and errors.loc["designs", "largest"] < 0.015
     assert (
         errors.loc["designs", "mean_error_there"] < errors.loc["designs", "baseline_mean_error"] / 2
@@ -443,13 +447,13 @@ def test_every_group_weighs_the_same_in_a_quantile() -> None:
     # the groups stay below 0.09.
     many = [("big", 1.0)] * 100
     few = [(str(i), i / 100) for i in range(1, 10)]
-    assert calibration.group_quantile([*many, *few]) == pytest.approx(0.09)
-    assert np.isnan(calibration.group_quantile([]))
+    assert designs_left_out.group_quantile([*many, *few]) == pytest.approx(0.09)
+    assert np.isnan(designs_left_out.group_quantile([]))
 
 
 def test_intervals_hold_what_they_say_on_rows_that_did_not_make_them() -> None:
     """Pooled, and for each way to leave out: 85 to 97 %, as asked of intervals that say 90 %."""
-    found = quality.coverage()
+    found = held_out.coverage()
     whole = found[found["family"] == "all"].set_index(["kind", "left_out"])
     assert whole["share"].between(0.85, 0.97).all(), whole["share"]
     assert (
@@ -476,12 +480,12 @@ def test_what_is_left_out_bears_neither_on_its_prediction_nor_on_its_width(
 ) -> None:
     rows = additive.design_rows()
     out = (rows["family"] + " " + rows["scale"] == cell).to_numpy()
-    before = calibration.design_margins(~out)
+    before = designs_left_out.design_margins(~out)
     predicted = additive.design_matrix()[out] @ additive.fit(~out)
     changed = rows.assign(nll=rows["nll"] + np.where(out, 0.3, 0.0))
     monkeypatch.setattr(additive, "design_rows", lambda: changed)
     monkeypatch.setattr(additive, "_printed_nll", changed["nll"].to_numpy)
-    after = calibration.design_margins(~out)
+    after = designs_left_out.design_margins(~out)
     assert {key: pytest.approx(value, nan_ok=True) for key, value in before.items()} == after
     assert additive.design_matrix()[out] @ additive.fit(~out) == pytest.approx(predicted, abs=1e-12)
 
@@ -489,21 +493,23 @@ def test_what_is_left_out_bears_neither_on_its_prediction_nor_on_its_width(
 def test_a_run_that_is_left_out_bears_neither_on_its_law_nor_on_its_width(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fold = next(fold for fold in calibration.size_folds() if fold.name == "llama 3B")
-    before = calibration.run_margin(calibration.OTHER_SIZES, fold)
+    fold = next(fold for fold in runs_left_out.size_folds() if fold.name == "llama 3B")
+    before = runs_left_out.run_margin(runs_left_out.OTHER_SIZES, fold)
     changed = [
         run._replace(nll=run.nll + 0.3) if i in fold.runs else run
-        for i, run in enumerate(calibration._runs())
+        for i, run in enumerate(runs_left_out.runs())
     ]
-    monkeypatch.setattr(calibration, "_runs", lambda: tuple(changed))
-    assert calibration.run_margin(calibration.OTHER_SIZES, fold) == pytest.approx(before, abs=1e-12)
+    monkeypatch.setattr(runs_left_out, "runs", lambda: tuple(changed))
+    assert runs_left_out.run_margin(runs_left_out.OTHER_SIZES, fold) == pytest.approx(
+        before, abs=1e-12
+    )
 
 
 def test_an_estimate_is_as_wide_as_errors_from_as_far() -> None:
-    widths = quality.widths().set_index("distance")["half"]
+    widths = calibration.widths().set_index("distance")["half"]
 
     def half(name: str, tokens: float = 60e9, **changes: Any) -> float:
-        found = quality.estimate(preset(name, **changes), tokens)
+        found = estimator.estimate(preset(name, **changes), tokens)
         assert isinstance(found, Estimate), found
         return found.high - found.nll
 
@@ -530,7 +536,7 @@ def placed(chosen: tuple[int, ...], family: str = "inter", scale: str = "1B") ->
 
 
 def nll(chosen: tuple[int, ...], family: str = "inter", scale: str = "1B") -> float | None:
-    found = quality.estimate(placed(chosen, family, scale))
+    found = estimator.estimate(placed(chosen, family, scale))
     return found.nll if isinstance(found, Estimate) else None
 
 
@@ -552,7 +558,7 @@ def nll(chosen: tuple[int, ...], family: str = "inter", scale: str = "1B") -> fl
 def test_a_placement_that_no_row_resembles_gets_a_reason(
     chosen: tuple[int, ...], family: str
 ) -> None:
-    found = quality.estimate(placed(chosen, family))
+    found = estimator.estimate(placed(chosen, family))
     assert isinstance(found, OutOfRange)
     assert found.reason.startswith(
         f"placement: {', '.join(map(str, chosen))} of 13 - not like the paper's {family} designs near 1:"
@@ -560,7 +566,7 @@ def test_a_placement_that_no_row_resembles_gets_a_reason(
 
 
 def test_the_reason_names_what_the_paper_trained() -> None:
-    found = quality.estimate(placed((2, 12)))
+    found = estimator.estimate(placed((2, 12)))
     assert isinstance(found, OutOfRange)
     assert all(
         row in found.reason for row in ("1, 8 of 13", "4, 8 of 13", "4, 11 of 13")
@@ -614,7 +620,7 @@ def test_the_papers_placements_at_other_depths_are_inside(name: str) -> None:
 
 def test_every_printed_placement_is_inside() -> None:
     for row in additive.design_rows().query("scale == '1B' and not experts").itertuples():
-        found = quality.estimate(
+        found = estimator.estimate(
             preset(
                 f"{row.family}{'' if row.family in ('llama', 'mamba') else '-1to5'}-1b",
                 layers={"pattern": row.pattern},

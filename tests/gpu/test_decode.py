@@ -7,11 +7,11 @@ from torch import Tensor
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
-from hybrid_core.live.modules import HybridLM, build
 from hybrid_core.live.modules.cache import TORCH_DTYPES, Cache
 from hybrid_core.live.modules.decode import decoder
+from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.live.retrieval.proxy import proxy
-from kernels import forget, ran
+from kernels.dispatch import forget, ran
 from tests.conftest import assert_close
 from tests.designs import INTRA_COMBINATIONS, axes_id, design, intra_design
 from tests.live.test_modules import LENGTH, VARIANTS, lively, some_tokens

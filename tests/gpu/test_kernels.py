@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels import ran, use
 from kernels.attention import attention
+from kernels.dispatch import ran, use
 from kernels.selective_scan import reference as selective_reference
 from kernels.selective_scan import selective_scan
 from kernels.ssd import reference as ssd_reference

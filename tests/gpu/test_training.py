@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.live.modules import HybridLM, build
+from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.live.retrieval import task
 from hybrid_core.live.retrieval.niah import niah
 from hybrid_core.live.retrieval.options import NiahOptions

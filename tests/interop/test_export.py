@@ -18,9 +18,11 @@ from hybrid_core.costs.model import model_costs
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
-from hybrid_core.interop.export import ExportError, export, hf_config, notes
-from hybrid_core.interop.huggingface import FAMILIES, spec_from_config
+from hybrid_core.interop.export import export, notes
+from hybrid_core.interop.families.registry import FAMILIES
+from hybrid_core.interop.huggingface import hf_config, spec_from_config
 from hybrid_core.interop.megatron import megatron_pattern
+from hybrid_core.interop.roundtrip import ExportError
 from hybrid_core.validation import SpecError
 from tests.designs import MOE, design
 from tests.interop.test_models import UNSEEN

@@ -19,8 +19,8 @@ from hybrid_core.data import PROFILES
 from hybrid_core.design.built import not_built
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
-from hybrid_core.interop.families.defaults import CLASS_DEFAULTS
-from hybrid_core.interop.huggingface import FAMILIES, parse_config, read_config, spec_from_config
+from hybrid_core.interop.families.registry import FAMILIES
+from hybrid_core.interop.huggingface import parse_config, read_config, spec_from_config
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from hybrid_core.yaml_io import MAX_BYTES
@@ -55,7 +55,7 @@ BUILT = [name for name, model in published.models().items() if model.not_built i
 
 @pytest.mark.parametrize("name", BUILT)
 def test_a_built_model_lives_with_the_parameters_and_the_cache_that_are_costed(name: str) -> None:
-    from hybrid_core.live.modules import build
+    from hybrid_core.live.modules.model import build
 
     spec = published.models()[name].spec
     model = build(spec, "meta", torch.bfloat16)
@@ -191,6 +191,9 @@ def class_of(family: str) -> Any:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     return CONFIG_MAPPING[family]
+
+
+CLASS_DEFAULTS = {name: family.defaults for name, family in FAMILIES.items() if family.defaults}
 
 
 @pytest.mark.parametrize("family", CLASS_DEFAULTS)
@@ -541,7 +544,7 @@ def test_a_huge_file_is_refused_without_being_read(
 def test_a_design_that_is_costed_only_says_why_and_is_not_built(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from hybrid_core.live.modules import build
+    from hybrid_core.live.modules.model import build
 
     spec = published.models()["Qwen3-Next-80B-A3B"].spec
     assert not_built(spec) == "Gated DeltaNet"

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from kernels import dispatch, explain, forget, ran, require_forced, use
+from kernels import dispatch
 from kernels.causal_conv1d import causal_conv1d
+from kernels.dispatch import explain, forget, ran, require_forced, use
 from kernels.implementations import OPERATIONS, CannotRun, from_environment
 from tests.kernels.conftest import DEVICE
 

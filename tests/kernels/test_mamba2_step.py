@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from kernels import use
 from kernels.counting import FORMULAS
+from kernels.dispatch import use
 from kernels.mamba2_step import mamba2_step, reference
 from kernels.ssd import reference as scan_reference
 from tests.conftest import case_id

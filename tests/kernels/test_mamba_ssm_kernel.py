@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import use
+from kernels.dispatch import use
 from kernels.implementations import not_installed
 from kernels.ssd import mamba_ssm_kernel, reference, ssd, ssd_step
 from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, on_device

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import use
 from kernels.branch_fusion import branch_fusion, fused_branches
 from kernels.branch_fusion import reference as fusion_reference
+from kernels.dispatch import use
 from kernels.gated_rms_norm import gated_rms_norm
 from kernels.gated_rms_norm import reference as gated_reference
 from kernels.rms_norm import reference as rms_reference

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import use
 from kernels.attention import attention, attention_step, reference
+from kernels.dispatch import use
 from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, on_device
 from tests.kernels.test_attention import GAP, Case
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import use
 from kernels.causal_conv1d import causal_conv1d, reference
+from kernels.dispatch import use
 from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, random
 
 pytestmark = pytest.mark.usefixtures("nan_filled")

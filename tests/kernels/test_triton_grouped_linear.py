@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import use
+from kernels.dispatch import use
 from kernels.grouped_linear import grouped_linear, reference
 from tests.kernels.against_truth import TOLERANCE, assert_agree, assert_gradients_agree, random
 from tests.kernels.conftest import DEVICE

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import use
+from kernels.dispatch import use
 from kernels.selective_scan import reference, selective_scan, selective_scan_step
 from tests.kernels.against_truth import (
     TOLERANCE,

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kernels import ran, use
+from kernels.dispatch import ran, use
 from kernels.ssd import reference, ssd, ssd_step
 from tests.kernels.against_truth import (
     TOLERANCE,

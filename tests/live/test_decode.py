@@ -13,9 +13,10 @@ from torch import Tensor
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
-from hybrid_core.live.modules import HybridLM, build, generate
 from hybrid_core.live.modules.cache import TORCH_DTYPES, Cache
 from hybrid_core.live.modules.decode import StaticStep, _captured, decoder, resolve
+from hybrid_core.live.modules.generate import generate
+from hybrid_core.live.modules.model import HybridLM, build
 from tests.conftest import assert_close
 from tests.designs import INTRA_COMBINATIONS, axes_id, design, intra_design
 from tests.live.test_modules import LENGTH, VARIANTS, lively, some_tokens

@@ -11,12 +11,13 @@ from torch import Tensor
 from transformers import DiffLlamaConfig, DiffLlamaForCausalLM, MambaConfig, MambaForCausalLM
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.live.modules import build, generate
 from hybrid_core.live.modules.attention import Attention
 from hybrid_core.live.modules.diff_attention import DiffAttention
 from hybrid_core.live.modules.diff_mamba2 import DiffMamba2
+from hybrid_core.live.modules.generate import generate
 from hybrid_core.live.modules.mamba1 import Mamba1
 from hybrid_core.live.modules.mamba2 import Mamba2Heads
+from hybrid_core.live.modules.model import build
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from tests.conftest import assert_close

@@ -12,12 +12,11 @@ import kernels.ssd.reference
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.interop.huggingface import spec_from_config
-from hybrid_core.live.modules import HybridLM, build, generate
 from hybrid_core.live.modules.cache import TORCH_DTYPES, Cache
-from hybrid_core.live.modules.generate import prefilled
+from hybrid_core.live.modules.generate import generate, prefilled
 from hybrid_core.live.modules.intra import IntraHybrid, ScaledSsm
 from hybrid_core.live.modules.mamba2 import Mamba2Heads
-from hybrid_core.live.modules.model import _seeded
+from hybrid_core.live.modules.model import HybridLM, _seeded, build
 from hybrid_core.live.modules.moe import MixtureOfExperts
 from hybrid_core.live.modules.norm import RMSNorm
 from hybrid_core.live.modules.rope import Rope, inverse_frequencies
@@ -223,7 +222,7 @@ def test_a_full_cache_refuses_more_and_stays_as_it_was() -> None:
     model, tokens = build(design("AM")), some_tokens(6)
     cache = model.new_cache(2, 5)
     model(tokens[:, :4], cache)
-    with pytest.raises(ValueError, match=r"room for 5 tokens, 4 are in it, 2 more do not fit"):
+    with pytest.raises(ValueError, match=r"room for 5 tokens and holds 4: 2 more do not fit"):
         model(tokens[:, 4:], cache)
     assert cache.length == 4
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from hybrid_core.interop.export import hf_config
-from hybrid_core.interop.huggingface import spec_from_config
-from hybrid_core.live.modules import build, generate
+from hybrid_core.interop.families.registry import TENSORS
+from hybrid_core.interop.huggingface import hf_config, spec_from_config
+from hybrid_core.live.modules.generate import generate
 from hybrid_core.live.modules.mamba2 import Mamba2
+from hybrid_core.live.modules.model import build
 from hybrid_core.live.weights import (
-    FAMILIES,
     WeightsError,
     from_transformers,
     load_folder,
@@ -408,7 +408,7 @@ def test_a_design_that_no_class_of_transformers_says_is_not_saved(tmp_path: Path
 
 
 def test_every_family_is_tested() -> None:
-    assert {config["model_type"] for config in CONFIGS.values()} == set(FAMILIES)
+    assert {config["model_type"] for config in CONFIGS.values()} == set(TENSORS)
 
 
 def test_a_config_from_before_transformers_5_means_the_same() -> None:

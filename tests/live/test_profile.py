@@ -13,9 +13,9 @@ import torch
 from hybrid_core.costs.memory import memory
 from hybrid_core.costs.model import model_costs
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.live.modules import HybridLM, build
 from hybrid_core.live.modules.cache import TORCH_DTYPES, Cache
 from hybrid_core.live.modules.generate import prefilled
+from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.live.modules.rope import Rope
 from hybrid_core.live.profiling import device, throughput
 from hybrid_core.live.profiling import profile as profiling

@@ -58,7 +58,7 @@ class Oracle(nn.Module):
 
 def accuracies(model: nn.Module, length: int, trials: int = 3) -> list[float]:
     (row,) = evaluate(model, (length,), DEPTHS, trials, 0, CPU, 10_000)
-    return [cell["accuracy"] for cell in row]
+    return [cell.accuracy for cell in row]
 
 
 def test_an_oracle_recalls_every_needle() -> None:
@@ -94,7 +94,7 @@ def test_reading_on_from_the_kept_cache_is_the_whole_forward_pass(pattern: str) 
 def test_trials_do_not_depend_on_how_they_are_batched() -> None:
     oracle = Oracle(reach=70)
     one, two = (list(evaluate(oracle, (128, 160), DEPTHS, 4, 5, CPU, n)) for n in (128, 100_000))
-    assert [[c["context_len"] for c in row] for row in one] == [[128] * 11, [160] * 11]
+    assert [[c.context_len for c in row] for row in one] == [[128] * 11, [160] * 11]
     assert one == two
 
 
@@ -104,6 +104,6 @@ def test_a_row_says_how_much_haystacks_differ(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(sys.modules[evaluate.__module__], "recalled", every_other)
     (row,) = evaluate(Oracle(), (128,), DEPTHS, 4, 0, CPU, 10_000)
-    assert [c["correct"] for c in row] == [2] * 11
+    assert [c.correct for c in row] == [2] * 11
     # 0, 11, 0 and 11 of eleven needles: 4 * 5.5^2 / 3.
-    assert [c["haystack_variance"] for c in row] == [pytest.approx(40.333, abs=1e-3)] * 11
+    assert [c.haystack_variance for c in row] == [pytest.approx(40.333, abs=1e-3)] * 11

@@ -28,6 +28,7 @@ from hybrid_core.live.retrieval.trainer import Optimiser, Trainer, Training
 from hybrid_core.mixers.none import NoMixer
 from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.report.html import command
+from hybrid_core.results.retrieval import Scores
 from hybrid_core.runs import cancel, submit
 from hybrid_core.validation import SpecError
 from tests.designs import INTRA_COMBINATIONS, MOE, design, intra_design
@@ -148,12 +149,12 @@ def test_a_budget_too_small_to_learn_says_so_and_asks_nothing_that_was_not_train
 
 
 def test_a_design_that_does_not_learn_in_its_plan_is_a_finding() -> None:
-    found = {"at_trained_len": 0.2, "trained_len": 128}
+    found = Scores(at_trained_len=0.2, effective_context=0, trained_len=128)
     said = verdict(
         found,
         Training(2_000_000, tokens=2_000_000, length=128, stage="", ended="planned tokens used"),
     )
-    assert said["finding"] and not said["learnt"]
+    assert said.finding and not said.learnt
 
 
 def test_what_cannot_fit_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,13 +365,13 @@ def test_the_trained_length_is_asked_before_the_others(monkeypatch: pytest.Monke
 
 def test_a_map_without_its_trained_length_is_no_finding() -> None:
     said = verdict(
-        {"at_trained_len": None, "trained_len": 128},
+        Scores(at_trained_len=None, effective_context=0, trained_len=128),
         Training(2_000_000, tokens=2_000_000, length=128, tokens_to_learn=5),
     )
     assert (
-        said["learnt"]
-        and not said["finding"]
-        and "before the trained length of 128 tokens was asked" in said["text"]
+        said.learnt
+        and not said.finding
+        and "before the trained length of 128 tokens was asked" in said.text
     )
 
 
@@ -419,10 +420,8 @@ def test_loss_by_position_is_the_models_loss_there() -> None:
     losses = torch.nn.functional.cross_entropy(
         model(text[None, :-1])[0], text[1:], reduction="none"
     )
-    assert first["nats_per_byte"] == pytest.approx(float(losses[: first["to"]].mean()), rel=1e-5)
-    assert second["nats_per_byte"] == pytest.approx(
-        float(losses[second["from"] :].mean()), rel=1e-5
-    )
+    assert first.nats_per_byte == pytest.approx(float(losses[: first.to].mean()), rel=1e-5)
+    assert second.nats_per_byte == pytest.approx(float(losses[second.start :].mean()), rel=1e-5)
 
 
 def test_probes_run_and_a_short_text_is_refused(

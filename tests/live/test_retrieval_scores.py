@@ -4,7 +4,6 @@ truth, and says so alike in every map."""
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import pytest
 
@@ -16,6 +15,7 @@ from hybrid_core.live.retrieval.scores import (
     effective_context,
     scores,
 )
+from hybrid_core.results.retrieval import Cell
 
 LENGTHS = (128, 256, 384, 512, 640, 768, 896, 1024)
 DEPTHS = 11
@@ -43,7 +43,7 @@ def test_no_trials_no_interval() -> None:
         wilson(0, 0)
 
 
-def grid(rows: dict[int, list[int]], trials: int = 10) -> list[dict[str, Any]]:
+def grid(rows: dict[int, list[int]], trials: int = 10) -> list[Cell]:
     return [
         cell(length, depth / 2, n, trials)
         for length, row in rows.items()
@@ -113,12 +113,15 @@ def test_needles_that_are_lost_together_count_as_fewer() -> None:
     cells = [cell(64, depth / 10, 47, 50) for depth in range(11)]
     assert effective_context(cells).low == 64
     together = 11**2 * 0.94 * 0.06 * 50 / 49  # the variance of eleven times a coin
-    assert effective_context([c | {"haystack_variance": together} for c in cells]).low == 0
+    assert (
+        effective_context([c.model_copy(update={"haystack_variance": together}) for c in cells]).low
+        == 0
+    )
 
 
 def test_scores_are_read_at_the_trained_length_and_beyond() -> None:
     found = scores(grid({128: [20, 20, 20], 192: [10, 10, 10]}, 20), 128, 1_000_000)
-    assert found == {
+    assert found.record() == {
         "at_trained_len": 1.0,
         "at_1_5x": 0.5,
         "effective_context": 128,
@@ -133,7 +136,7 @@ def test_scores_are_read_at_the_trained_length_and_beyond() -> None:
 # ---------------------------------------------------------------- effective context, in many maps
 
 
-def independent(shares: Sequence[float], chance: random.Random) -> list[dict[str, Any]]:
+def independent(shares: Sequence[float], chance: random.Random) -> list[Cell]:
     """A map of a probe that truly recalls `shares` at LENGTHS, every needle for itself."""
     cells = []
     for length, share in zip(LENGTHS, shares, strict=True):
@@ -143,7 +146,7 @@ def independent(shares: Sequence[float], chance: random.Random) -> list[dict[str
     return cells
 
 
-def in_haystacks(shares: Sequence[float], chance: random.Random) -> list[dict[str, Any]]:
+def in_haystacks(shares: Sequence[float], chance: random.Random) -> list[Cell]:
     """The same share in all, but half of what is lost is lost with whole haystacks."""
     cells = []
     for length, share in zip(LENGTHS, shares, strict=True):
@@ -158,12 +161,12 @@ def in_haystacks(shares: Sequence[float], chance: random.Random) -> list[dict[st
         varies = sum((count - mean) ** 2 for count in counts) / (TRIALS - 1)
         for depth in range(DEPTHS):
             found = cell(length, depth / 10, sum(row[depth] for row in right), TRIALS)
-            cells.append(found | {"haystack_variance": varies})
+            cells.append(found.model_copy(update={"haystack_variance": varies}))
     return cells
 
 
 def contexts(
-    draw: Callable[..., list[dict[str, Any]]], shares: Sequence[float]
+    draw: Callable[..., list[Cell]], shares: Sequence[float]
 ) -> Iterator[EffectiveContext]:
     chance = random.Random(16)
     for _ in range(MAPS):
@@ -184,7 +187,7 @@ TRUTHS = {
 @pytest.mark.parametrize("draw", [independent, in_haystacks])
 @pytest.mark.parametrize("name", TRUTHS)
 def test_the_interval_holds_the_truth_in_95_of_100_maps(
-    name: str, draw: Callable[..., list[dict[str, Any]]]
+    name: str, draw: Callable[..., list[Cell]]
 ) -> None:
     shares, truth = TRUTHS[name]
     covered = sum(found.low <= truth <= found.high for found in contexts(draw, shares))

@@ -27,7 +27,8 @@ from hybrid_core.report.retrieval import (
     score_row,
     unlike,
 )
-from hybrid_core.report.text import run_table
+from hybrid_core.report.text.runs import run_table
+from hybrid_core.results.retrieval import Scores
 from hybrid_core.runs import Run, open_store
 from hybrid_core.validation import SpecError
 from tests.designs import design
@@ -84,10 +85,10 @@ def niah(*parts: dict[str, Any], pattern: str = "AM", status: Any = "done", **op
     asked = NiahOptions.make(device="cpu", trained_len=128, **options)
     run_id = store.create("niah", design(pattern), asked.model_dump(mode="json"), "cpu")
     cells = [
-        cell(128, 0.0, 10, 10),
-        cell(128, 1.0, 9, 10),
-        cell(192, 0.0, 4, 10),
-        cell(192, 1.0, 2, 10),
+        cell(128, 0.0, 10, 10).record(),
+        cell(128, 1.0, 9, 10).record(),
+        cell(192, 0.0, 4, 10).record(),
+        cell(192, 1.0, 2, 10).record(),
     ]
     found = {
         "depths": [0.0, 1.0],
@@ -192,7 +193,7 @@ def test_a_checkpoint_has_no_training_and_its_map_stands() -> None:
         "lengths": [960],
         "trained_len": None,
         "trials": 4,
-        "cells": [cell(960, 0.0, 1, 4)],
+        "cells": [cell(960, 0.0, 1, 4).record()],
     }
     store = open_store()
     run_id = store.create("checkpoint", design("A"), {}, "cpu")
@@ -202,8 +203,8 @@ def test_a_checkpoint_has_no_training_and_its_map_stands() -> None:
 
 def test_a_row_of_scores_is_the_same_from_finished_cells_as_by_hand() -> None:
     row = score_row(niah(status="cancelled", seed=3))
-    assert row["at_trained_len"] == pytest.approx(0.95) and row["at_1_5x"] == pytest.approx(0.3)
-    assert (row["effective_context"], row["tokens_to_learn"], row["learnt"], row["seed"]) == (
+    assert row.at_trained_len == pytest.approx(0.95) and row.at_1_5x == pytest.approx(0.3)
+    assert (row.effective_context, row.tokens_to_learn, row.learnt, row.seed) == (
         128,
         None,
         False,
@@ -264,7 +265,7 @@ def test_a_row_of_scores_is_the_same_from_finished_cells_as_by_hand() -> None:
     ],
 )
 def test_the_effective_context_is_an_interval(found: dict[str, Any], said: str) -> None:
-    assert reach(found) == said
+    assert reach(Scores.model_validate(found)) == said
 
 
 def test_a_run_of_an_earlier_version_is_shown_with_the_interval_of_its_cells() -> None:
@@ -278,12 +279,12 @@ def test_a_run_of_an_earlier_version_is_shown_with_the_interval_of_its_cells() -
     proxy = {"pattern": "AM", "params": 1000, "trained_len": 128, "note": "A probe."}
     run = niah(LEARNT, {"scores": old, "proxy": proxy})
     assert (
-        score_row(run)["reach"] == "0 to 128"
+        score_row(run).reach == "0 to 128"
     )  # 19 of 20 are not shown to be 90 %: 0.9^20 + 20 * 0.1 * 0.9^19 = 0.39
     assert facts(run)["effective context, tokens (measured, proxy)"] == "0 to 128"
     assert "effective context, tokens: 0 to 128 (" in run_table(run)
     assert (
-        score_row(niah(LEARNT, {"scores": old, "map": {"cells": [], "lengths": [128]}}))["reach"]
+        score_row(niah(LEARNT, {"scores": old, "map": {"cells": [], "lengths": [128]}})).reach
         == "128"
     )
 
@@ -310,10 +311,10 @@ def test_a_run_that_was_stopped_in_training_speaks_of_no_map() -> None:
 def test_what_was_not_measured_is_said_wherever_a_map_is_shown() -> None:
     cut, short = "the budget of 5 s was used up", "training only got to contexts of 192 tokens"
     cells = [
-        cell(128, 0.0, 10, 10),
-        cell(128, 1.0, 9, 10),
-        cell(192, 0.0, 1, 4),
-        cell(192, 1.0, 2, 4),
+        cell(128, 0.0, 10, 10).record(),
+        cell(128, 1.0, 9, 10).record(),
+        cell(192, 0.0, 1, 4).record(),
+        cell(192, 1.0, 2, 4).record(),
     ]
     missing = [
         {"context_len": 192, "measured": 4, "of": 10, "why": cut},
@@ -336,7 +337,7 @@ def test_what_was_not_measured_is_said_wherever_a_map_is_shown() -> None:
     assert not_whole(run) == lines
     assert all(line in run_table(run) and line in report([run]) for line in lines)
     assert "not whole" in str(figures.retrieval_map(run)["layout"])
-    assert score_row(run)["whole_lengths"] == "1 of 4"
+    assert score_row(run).whole_lengths == "1 of 4"
     whole = niah(LEARNT, {"proxy": proxy})
     assert not_whole(whole) == [] and "not whole" not in run_table(whole) + report([whole])
 

@@ -13,7 +13,7 @@ from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
 from hybrid_core.report.html import report
-from hybrid_core.report.text import run_table, slow_dtype
+from hybrid_core.report.text.runs import run_table, slow_dtype
 from hybrid_core.runs import Dispatcher, RunStore, cancel, submit
 from hybrid_core.runs.store import Run, UnknownRun
 from hybrid_core.validation import SpecError
@@ -307,7 +307,7 @@ def test_a_prefill_in_chunks_is_said_wherever_it_is_shown(store: RunStore) -> No
         "prompt 32768, 2,048 tokens at a time" in text and "x 32768, 2,048 tokens at a time" in page
     )
     assert (
-        "activations of the prefill all at once" in text
+        "activations of the prefill at once" in text
         and "1 GiB" in text
         and "(1 GiB if done at once)" in page
     )

@@ -1,4 +1,5 @@
-// The key numbers, a card each: what it is, the value, its difference to the reference, its convention; how it is counted on hover or focus.
+// The key numbers, a card each: what it is, the value, its difference to the reference, its convention. Hover or focus on the "?"
+// says how it is counted; a click opens where it comes from.
 
 import { element, explain, hint, set, style } from "./dom.js"
 
@@ -14,8 +15,9 @@ const STYLE = `
 .numbers .better { background: var(--st-green-background-color); color: var(--st-green-text-color) }
 .numbers .worse { background: var(--st-red-background-color); color: var(--st-red-text-color) }`
 
-export default function ({ parentElement, data }) {
+export default function ({ parentElement, data, setTriggerValue }) {
   const numbers = (parentElement.numbers ??= build(parentElement, data.cards.length))
+  numbers.cards.forEach((card, i) => { card.why.onclick = () => setTriggerValue("asked", data.cards[i].source) })
   data.cards.forEach((number, i) => fill(numbers.cards[i], number))
   set(numbers.use, "textContent", data.use)
 }

@@ -6,29 +6,44 @@ NLL is the DCLM validation loss in nats per token.
 
 from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from hybrid_core.evidence import baselines, errata
-from hybrid_core.evidence.quality.coverage import paper_designs
 from hybrid_core.evidence.quality.mixture import Mixture, mixture
+from hybrid_core.evidence.quality.paper_range import paper_designs
 from hybrid_core.evidence.quality.placed import nearest_ratio
 from hybrid_core.evidence.quality.scaling import Array, ScalingLaw, active_params
 
 PAPER_TOKENS = 60e9  # the data budget of Tables 9 and 10
 
+# table -> (column with the indices, letter of the layers there, letter of the others)
 _POSITIONS = {
     "table11_swa_position": ("attn_indices", "A", "S"),
     "table17_inter_position": ("attn_indices", "A", "M"),
     "table21_intra_position": ("intra_indices", "H", "M"),
 }
 
+# ---------------------------------------------------------------- rows
+
+
+class DesignRow(NamedTuple):
+    """A trained design as a table prints it. `table`: its number."""
+
+    family: str
+    scale: str
+    pattern: str
+    experts: bool
+    tokens: float
+    nll: float
+    table: str
+
 
 def indices(printed: str, n_layers: int) -> tuple[int, ...]:
-    """`4,7,11`, or an open list such as `1,3..15`; what a list names beyond the last layer is no
-    layer (Table 17, 1:1)."""
+    """Layers from `4,7,11`, or from an open list such as `1,3..15`. What a list names beyond the
+    last layer is no layer (Table 17, 1:1)."""
     head, _, last = printed.partition("..")
     found = [int(number) for number in head.split(",")]
     if last:
@@ -42,77 +57,77 @@ def design_rows() -> pd.DataFrame:
     """The trained designs that the estimate rests on, each once: Tables 4, 9, 10, 11, 17 and 21,
     with their pattern of layers.
 
-    Left out: windows alone (one row), and the row that prints another's losses (errata).
+    Left out: windows alone (one row), and the row that prints another design's losses (errata).
     Table 4 is at 60B tokens, as its dense rows show."""
-    rows = [*_printed_by_counts(), *_printed_by_position()]
-    frame = pd.DataFrame(
-        rows, columns=["family", "scale", "pattern", "experts", "tokens", "nll", "table"]
-    )
-    frame = frame.drop_duplicates(["scale", "pattern", "experts", "tokens"])
-    return frame[frame["family"] != "window"].reset_index(drop=True)
+    rows = pd.DataFrame([*_printed_by_counts(), *_printed_by_position()])
+    rows = rows.drop_duplicates(["scale", "pattern", "experts", "tokens"])
+    return rows[rows["family"] != "window"].reset_index(drop=True)
 
 
 @cache
 def trained() -> tuple[Mixture, ...]:
     """The mixtures of `design_rows`, each once."""
-    found = (mixture(pattern) for pattern in design_rows()["pattern"].unique())
-    return tuple(mixed for mixed in found if mixed)
+    return tuple(_mixture(pattern) for pattern in design_rows()["pattern"].unique())
 
 
-Row = tuple[str, str, str, bool, float, float, str]
+def _mixture(pattern: str) -> Mixture:
+    """The mixture of a trained pattern; the paper trained no pattern without one."""
+    mixed = mixture(pattern)
+    assert mixed
+    return mixed
 
 
-def _printed_by_counts() -> Iterator[Row]:
-    """Rows printed with how many layers of each kind; the pattern is that of the preset made from
-    the row."""
-    patterns = {
-        (baselines.scale(spec), baselines.counts(spec)): spec.pattern for spec in paper_designs()
-    }
+def _printed_by_counts() -> Iterator[DesignRow]:
+    """Rows that print how many layers of each kind; the pattern is that of the preset made from the
+    row."""
+    patterns = {}
+    for spec in paper_designs():
+        patterns[baselines.scale(spec), baselines.counts(spec)] = spec.pattern
     for name in ("table09_1b", "table10_350m", "table04_moe"):
         for row in baselines.table(name).to_dict("records"):
             counts = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
             pattern = patterns[row["scale"], errata.meant_layers(name, counts)]
-            experts, tokens = (
-                isinstance(row.get("experts"), str),
-                row.get("tokens_b", PAPER_TOKENS / 1e9) * 1e9,
-            )
-            mixed = mixture(pattern)
-            assert mixed
-            yield (
-                mixed.family,
-                row["scale"],
-                pattern,
-                experts,
-                tokens,
-                row["nll_dclm"],
-                baselines.TABLES[name][0],
+            yield DesignRow(
+                family=_mixture(pattern).family,
+                scale=row["scale"],
+                pattern=pattern,
+                experts=isinstance(row.get("experts"), str),
+                tokens=row.get("tokens_b", PAPER_TOKENS / 1e9) * 1e9,
+                nll=row["nll_dclm"],
+                table=baselines.TABLES[name][0],
             )
 
 
-def _printed_by_position() -> Iterator[Row]:
-    """Rows printed with the indices of their expensive blocks."""
-    for name, (column, expensive, cheap) in _POSITIONS.items():
+def _printed_by_position() -> Iterator[DesignRow]:
+    """Rows that print the indices of their attention layers or intra-hybrid blocks."""
+    for name, (column, chosen, other) in _POSITIONS.items():
         for row in baselines.table(name).to_dict("records"):
-            void = errata.has_no_loss(name, row.get("scale", "1B"), column, row[column])
+            scale = row.get("scale", "1B")
+            void = errata.has_no_loss(name, scale, column, row[column])
             if void or row.get("ratio") in ("1:0", "0:1"):
                 continue
-            n_layers = sum(int(row.get(count, 0)) for count in baselines.COUNTS)
-            chosen = indices(row[column], n_layers)
-            pattern = "".join(expensive if i in chosen else cheap for i in range(1, n_layers + 1))
-            mixed = mixture(pattern)
-            assert mixed
-            yield (
-                mixed.family,
-                row.get("scale", "1B"),
-                pattern,
-                False,
-                PAPER_TOKENS,
-                row["nll_dclm"],
-                baselines.TABLES[name][0],
+            pattern = _placed_pattern(row, column, chosen, other)
+            yield DesignRow(
+                family=_mixture(pattern).family,
+                scale=scale,
+                pattern=pattern,
+                experts=False,
+                tokens=PAPER_TOKENS,
+                nll=row["nll_dclm"],
+                table=baselines.TABLES[name][0],
             )
 
 
+def _placed_pattern(row: dict[Any, Any], column: str, chosen: str, other: str) -> str:
+    n_layers = sum(int(row.get(count, 0)) for count in baselines.COUNTS)
+    placed = indices(row[column], n_layers)
+    return "".join(chosen if i in placed else other for i in range(1, n_layers + 1))
+
+
+# ---------------------------------------------------------------- terms and fit
+
 FAMILIES = ["llama", "mamba", "swa", "inter", "intra"]
+PLACED = ("first layer", "early")  # the terms of where blocks stand
 TERMS = [
     *FAMILIES,
     "350M",
@@ -133,28 +148,25 @@ def _terms(pattern: str, scale: str, tokens: float, experts: bool) -> Array:
     them; early: (1/2 - mean depth)^2 in the first half. Windows showed no such effects (Tables 9
     and 11). These forms were chosen among a few by the leave-one-out errors themselves, which are a
     little kind for that."""
-    mixed = mixture(pattern)
-    assert mixed
+    mixed = _mixture(pattern)
     families = [float(mixed.family == name) for name in FAMILIES]
     more = np.log(tokens / PAPER_TOKENS)
-    placed = [0.0, 0.0, 0.0]
+    share, first, early = 0.0, 0.0, 0.0
     if mixed.family in ("inter", "intra"):
-        placed = [
-            np.log2(mixed.share),
-            mixed.first * (1 - mixed.share),
-            max(0.0, 0.5 - mixed.centre) ** 2,
-        ]
-    return np.array(
-        [
-            *families,
-            scale == "350M",
-            more * (scale == "1B"),
-            more * (scale == "350M"),
-            *placed,
-            experts,
-        ],
-        dtype=float,
-    )
+        share = np.log2(mixed.share)
+        first = mixed.first * (1 - mixed.share)
+        early = max(0.0, 0.5 - mixed.centre) ** 2
+    terms = [
+        *families,
+        scale == "350M",
+        more * (scale == "1B"),
+        more * (scale == "350M"),
+        share,
+        first,
+        early,
+        experts,
+    ]
+    return np.array(terms, dtype=float)
 
 
 @cache
@@ -183,6 +195,9 @@ def coefficients() -> dict[str, float]:
     return dict(zip(TERMS, map(float, found), strict=True))
 
 
+# ---------------------------------------------------------------- other sizes and tokens
+
+
 class Moved(NamedTuple):
     """An NLL, the scales whose rows it rests on, and whether a law moved it from their sizes and
     tokens."""
@@ -199,18 +214,21 @@ def moved(
     of its rows to the wanted ones.
 
     A placement costs at least what the best printed one of its family, ratio and scale costs: one
-    that only lies between rows is not known to be better than all of them. Between 350M and 1B it
-    is a mean of both, weighed by the logarithm of the size. Of the law only differences are used:
-    its runs had smaller batches, and the same model lies up to 0.05 beside Tables 9 and 10."""
+    that only lies between rows is not known to be better than all of them. Between 350M and 1B the
+    NLL is a mean of both, weighed by the logarithm of the size. Only differences of the law are
+    used: its runs had smaller batches, and the same model lies up to 0.05 beside Tables 9 and
+    10."""
     small, large = _extent("350M"), _extent("1B")
-    between, apart = np.log(params / small.params[1]), np.log(large.params[0] / small.params[1])
+    between = np.log(params / small.params[1])
+    apart = np.log(large.params[0] / small.params[1])
     weight = float(np.clip(between / apart, 0, 1))
     nll, by_law, scales = 0.0, False, []
     for scale, share in (("350M", 1 - weight), ("1B", weight)):
         if share == 0:
             continue
         own, had_to = _moved_from(scale, pattern, experts, params, tokens, found, law)
-        nll, by_law = nll + share * own, by_law or had_to
+        nll += share * own
+        by_law = by_law or had_to
         scales.append(scale)
     return Moved(nll, tuple(scales), by_law)
 
@@ -227,15 +245,13 @@ def _moved_from(
     """The additive model at one scale, moved to the wanted size and tokens; and whether it had to
     be."""
     extent = _extent(scale)
-    near_params, near_tokens = np.clip(params, *extent.params), np.clip(tokens, *extent.tokens)
-    nll = float(_terms(pattern, scale, float(near_tokens), experts) @ found) + _short_of_best(
-        pattern, scale, found
-    )
+    near_params = np.clip(params, *extent.params)
+    near_tokens = np.clip(tokens, *extent.tokens)
+    nll = float(_terms(pattern, scale, float(near_tokens), experts) @ found)
+    nll += _short_of_best(pattern, scale, found)
     step = law.loss(params, tokens) - law.loss(near_params, near_tokens)
-    return nll + float(step[0, 0]), bool(near_params != params or near_tokens != tokens)
-
-
-PLACED = ("first layer", "early")  # the terms of where blocks stand
+    had_to = bool(near_params != params or near_tokens != tokens)
+    return nll + float(step[0, 0]), had_to
 
 
 def _placed_cost(pattern: str, found: Array) -> float:
@@ -246,7 +262,7 @@ def _placed_cost(pattern: str, found: Array) -> float:
 
 def _short_of_best(pattern: str, scale: str, found: Array) -> float:
     """How much less a placement is charged than the best printed one of its family, ratio and
-    scale; 0 where not less or none."""
+    scale; 0 if it is not charged less, or none is printed."""
     mixed = mixture(pattern)
     if mixed is None or not 0 < mixed.share < 1:
         return 0.0
@@ -266,9 +282,8 @@ def _best_printed(family: str, ratio: str, scale: str) -> str | None:
     best: str | None = None
     lowest = float("inf")
     for pattern, nll in zip(rows["pattern"], rows["nll"], strict=True):
-        mixed = mixture(pattern)
-        assert mixed
-        if 0 < mixed.share < 1 and nearest_ratio(mixed.share) == ratio and nll < lowest:
+        share = _mixture(pattern).share
+        if 0 < share < 1 and nearest_ratio(share) == ratio and nll < lowest:
             best, lowest = pattern, nll
     return best
 

@@ -22,8 +22,8 @@ from hybrid_core.evidence.quality.additive import (
     trained,
 )
 from hybrid_core.evidence.quality.calibration import interval
-from hybrid_core.evidence.quality.coverage import uncovered
 from hybrid_core.evidence.quality.mixture import mixture
+from hybrid_core.evidence.quality.paper_range import uncovered
 from hybrid_core.evidence.quality.placed import untrained_placement
 from hybrid_core.evidence.quality.scaling import Array, active_params, fit_law, law, scaling_rows
 from hybrid_core.ffns.moe import MoE
@@ -61,25 +61,24 @@ def estimate(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> Estimate | OutOfRa
     mixed = mixture(spec.pattern)
     if mixed is None or mixed.family == "window":
         return OutOfRange(f"layers: {spec.pattern} - {_NO_FAMILY}")
-    if reason := uncovered(spec, mixed.family, tokens):
+    reason = uncovered(spec, mixed.family, tokens) or untrained_placement(mixed, trained())
+    if reason:
         return OutOfRange(reason)
-    if reason := untrained_placement(mixed, trained()):
-        return OutOfRange(reason)
-    params, experts = float(active_params(spec)), isinstance(spec.stack[0].ffn, MoE)
-    curve = law("llama" if mixed.family == "swa" else mixed.family)[0]
-    found = moved(
-        spec.pattern, experts, params, tokens, np.array(list(coefficients().values())), curve
-    )
+    params = float(active_params(spec))
+    experts = isinstance(spec.stack[0].ffn, MoE)
+    curve, _ = law("llama" if mixed.family == "swa" else mixed.family)
+    terms = np.array(list(coefficients().values()))
+    found = moved(spec.pattern, experts, params, tokens, terms, curve)
     half, rests_on = interval(mixed.family, experts, found.scales, params, found.by_law)
-    basis = "Tables 4, 9, 10, 11, 17 and 21" + (
-        ", moved by the scaling law of Tables 14 and 15" if found.by_law else ""
-    )
+    basis = "Tables 4, 9, 10, 11, 17 and 21"
+    if found.by_law:
+        basis += ", moved by the scaling law of Tables 14 and 15"
     return Estimate(found.nll, found.nll - half, found.nll + half, tokens, basis, rests_on)
 
 
 _NO_FAMILY = (
-    "the paper trained attention, Mamba-2, attention or intra-hybrid blocks among Mamba-2, and attention among windows "
-    "(windows alone: one row of Table 9)"
+    "the paper trained attention, Mamba-2, attention or intra-hybrid blocks among Mamba-2, and "
+    "attention among windows (windows alone: one row of Table 9)"
 )
 
 
@@ -93,48 +92,45 @@ def leave_one_out() -> pd.DataFrame:
 
     `designs`: the additive model without all rows of that design (its other budget would tell).
     `runs`: the scaling laws without that row."""
-    return pd.concat(
-        [_without_design(design_rows()), _without_run(scaling_rows())], ignore_index=True
-    )
+    parts = [_without_design(design_rows()), _without_run(scaling_rows())]
+    return pd.concat(parts, ignore_index=True)
 
 
 def _without_design(rows: pd.DataFrame) -> pd.DataFrame:
     nll = rows["nll"].to_numpy()
-    design = rows["scale"] + rows["pattern"] + rows["experts"].astype(str)
+    experts = rows["experts"].astype(str)
+    design = rows["scale"] + rows["pattern"] + experts
     predicted = np.full(len(rows), np.nan)
     for name in design.unique():
         out = (design == name).to_numpy()
         predicted[out] = design_matrix()[out] @ fit(~out, nll)
-    budget = (rows["tokens"] > PAPER_TOKENS).astype(str) + rows["experts"].astype(str)
+    budget = (rows["tokens"] > PAPER_TOKENS).astype(str) + experts
     return _errors(rows.assign(kind="designs"), predicted, [rows["family"], rows["scale"], budget])
 
 
 def _without_run(rows: pd.DataFrame) -> pd.DataFrame:
-    rows = rows.rename(columns={"model": "family", "nll_dclm": "nll"}).assign(
-        kind="runs", table=baselines.TABLES["table14_15_scaling"][0]
-    )
+    number, _ = baselines.TABLES["table14_15_scaling"]
+    rows = rows.rename(columns={"model": "family", "nll_dclm": "nll"})
+    rows = rows.assign(kind="runs", table=number)
     predicted = np.full(len(rows), np.nan)
     for family in rows["family"].unique():
         own = (rows["family"] == family).to_numpy()
-        params, tokens, nll = (
-            rows.loc[own, column].to_numpy() for column in ("params", "tokens", "nll")
-        )
-        without, _ = fit_law(params, tokens, nll, 1 - np.eye(len(nll)))
+        runs = rows[own]
+        params, tokens = runs["params"].to_numpy(), runs["tokens"].to_numpy()
+        each_left_out = 1 - np.eye(len(runs))
+        without, _ = fit_law(params, tokens, runs["nll"].to_numpy(), each_left_out)
         predicted[own] = np.diagonal(without.loss(params, tokens))
     return _errors(rows, predicted, [rows["family"], rows["scale"]])
 
 
 def _errors(rows: pd.DataFrame, predicted: Array, group: list[pd.Series]) -> pd.DataFrame:
-    """Prediction and baseline of each row with their errors, printed minus predicted; a row alone
+    """Prediction and baseline of each row with their errors, printed minus predicted. A row alone
     in its group has no baseline."""
-    others = rows.groupby(group)["nll"]
-    baseline = (others.transform("sum") - rows["nll"]) / (others.transform("size") - 1).replace(
-        0, np.nan
-    )
-    kept = rows.reindex(
-        columns=["kind", "table", "family", "scale", "pattern", "experts", "tokens", "nll"]
-    )
-    return kept.assign(
+    of_group = rows.groupby(group)["nll"]
+    others = of_group.transform("size") - 1
+    baseline = (of_group.transform("sum") - rows["nll"]) / others.replace(0, np.nan)
+    columns = ["kind", "table", "family", "scale", "pattern", "experts", "tokens", "nll"]
+    return rows.reindex(columns=columns).assign(
         predicted=predicted,
         error=rows["nll"] - predicted,
         baseline=baseline,
@@ -148,16 +144,16 @@ def accuracy() -> pd.DataFrame:
     all."""
     found: list[dict[str, Any]] = []
     for kind, rows in leave_one_out().groupby("kind"):
-        error, beside = rows["error"].abs(), rows.dropna(subset="baseline")
+        error = rows["error"].abs()
+        beside = rows.dropna(subset="baseline")
         record = {
             "kind": kind,
             "rows": len(rows),
             "mean_error": error.mean(),
             "largest": error.max(),
-        }
-        record |= {
             "rows_with_baseline": len(beside),
             "mean_error_there": beside["error"].abs().mean(),
+            "baseline_mean_error": beside["baseline_error"].abs().mean(),
         }
-        found.append(record | {"baseline_mean_error": beside["baseline_error"].abs().mean()})
+        found.append(record)
     return pd.DataFrame(found)

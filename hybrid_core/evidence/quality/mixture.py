@@ -7,7 +7,7 @@ import numpy as np
 
 class Mixture(NamedTuple):
     """How a stack mixes its kinds of layer: the paper's name for the family, depth, and the 1-based
-    indices of the expensive blocks."""
+    indices of the expensive layers (attention, or intra-hybrid blocks)."""
 
     family: str
     n_layers: int
@@ -15,7 +15,7 @@ class Mixture(NamedTuple):
 
     @property
     def share(self) -> float:
-        """Expensive blocks over all layers, 0 to 1."""
+        """Expensive layers over all layers, 0 to 1."""
         return len(self.expensive) / self.n_layers
 
     @property
@@ -30,30 +30,37 @@ class Mixture(NamedTuple):
 
     @property
     def cluster(self) -> bool:
-        """Whether there are several expensive blocks, all next to one another, and others."""
-        return 1 < len(self.expensive) == self.expensive[-1] - self.expensive[0] + 1 < self.n_layers
+        """Whether there are several expensive layers, all next to one another, and others."""
+        if not 1 < len(self.expensive) < self.n_layers:
+            return False
+        return len(self.expensive) == self.expensive[-1] - self.expensive[0] + 1
 
     @property
     def centre(self) -> float:
-        """Mean depth of the expensive blocks; 0 is before the first layer, 0.5 the middle, 1 behind
+        """Mean depth of the expensive layers: 0 is before the first layer, 0.5 the middle, 1 behind
         the last. 0.5 if there are none."""
-        return float(np.mean(self.expensive)) / (self.n_layers + 1) if self.expensive else 0.5
+        if not self.expensive:
+            return 0.5
+        return float(np.mean(self.expensive)) / (self.n_layers + 1)
 
 
-# Letters of a stack -> (the paper's family, its expensive letter). `window`: no global attention at
-# all.
+# letters of a stack -> (the paper's family, its expensive letter)
 _FAMILIES = {
     "A": ("llama", "A"),
     "M": ("mamba", "A"),
     "AM": ("inter", "A"),
     "H": ("intra", "H"),
     "HM": ("intra", "H"),
+    "AS": ("swa", "A"),
+    "S": ("window", "A"),  # no global attention at all
 }
-_FAMILIES |= {"AS": ("swa", "A"), "S": ("window", "A")}
 
 
 def mixture(pattern: str) -> Mixture | None:
     """The mixture of a pattern of letters, or None where the paper trained no such stack."""
-    family, letter = _FAMILIES.get("".join(sorted(set(pattern))), ("", ""))
+    letters = "".join(sorted(set(pattern)))
+    if letters not in _FAMILIES:
+        return None
+    family, letter = _FAMILIES[letters]
     expensive = tuple(i for i, kind in enumerate(pattern, start=1) if kind == letter)
-    return Mixture(family, len(pattern), expensive) if family else None
+    return Mixture(family, len(pattern), expensive)

@@ -3,11 +3,11 @@ rows.
 
 Its terms say what attention in the first layer or early in the stack costs. They say nothing of
 attention crowded at the end or spread to both ends, and would call that as good as the best. So a
-placement is inside only if one row of its family and nearest ratio is like it, block by block: each
+placement is inside only if one row of its family and nearest ratio is like it, block by block. Each
 block lies within a layer of the row's, and a block in the first or last layer is there in both.
-Depths are compared as shares of the stack. Where no row has as many blocks (deeper stacks), it may
-instead be like the row's rule: evenly spread, with the first layer, the last or both where a row
-has them.
+Depths are compared as shares of the stack. Deeper stacks may have more blocks than any row. Then a
+placement may instead follow a row's rule: evenly spread, with the first layer, the last or both
+where a row has them.
 
 Nor is a placement that is inside estimated below the best printed one of its ratio: see
 `additive.moved`."""
@@ -24,7 +24,7 @@ _EXACT = 1e-9  # rounding of depths
 
 
 def nearest_ratio(share: float) -> str:
-    """The paper's ratio whose share of expensive blocks is nearest, by its logarithm."""
+    """The paper's ratio whose share of expensive layers is nearest, by its logarithm."""
     return min(_MIXED, key=lambda ratio: abs(math.log(share / _MIXED[ratio])))
 
 
@@ -33,15 +33,15 @@ def untrained_placement(mixed: Mixture, rows: tuple[Mixture, ...]) -> str | None
     if not 0 < mixed.share < 1:
         return None
     ratio = nearest_ratio(mixed.share)
-    alike = [
-        row
-        for row in rows
-        if row.family == mixed.family and 0 < row.share < 1 and nearest_ratio(row.share) == ratio
-    ]
+    alike = []
+    for row in rows:
+        if row.family == mixed.family and 0 < row.share < 1 and nearest_ratio(row.share) == ratio:
+            alike.append(row)
     if any(_resembles(mixed, known) for known in _known(mixed, alike)):
         return None
-    seen = " or ".join(dict.fromkeys(_told(row) for row in alike)) or "none"
-    return f"placement: {_told(mixed)} - not like the paper's {mixed.family} designs near {ratio}: {seen}"
+    seen = " or ".join(dict.fromkeys(map(_told, alike))) or "none"
+    rule = f"not like the paper's {mixed.family} designs near {ratio}: {seen}"
+    return f"placement: {_told(mixed)} - {rule}"
 
 
 def _told(mixed: Mixture) -> str:
@@ -50,12 +50,13 @@ def _told(mixed: Mixture) -> str:
 
 def _known(mixed: Mixture, alike: list[Mixture]) -> list[Mixture]:
     """The rows with as many blocks; without any, what the rows' rules make of this depth."""
-    k = len(mixed.expensive)
-    same = [row for row in alike if len(row.expensive) == k]
+    n_blocks = len(mixed.expensive)
+    same = [row for row in alike if len(row.expensive) == n_blocks]
     if same:
         return same
-    made = {place(k, mixed.n_layers, _rule(row)) for row in alike if not row.cluster}
-    return [Mixture(mixed.family, mixed.n_layers, chosen) for chosen in made]
+    rules = {_rule(row) for row in alike if not row.cluster}
+    placed = {place(n_blocks, mixed.n_layers, rule) for rule in rules}
+    return [Mixture(mixed.family, mixed.n_layers, chosen) for chosen in placed]
 
 
 def _rule(row: Mixture) -> Placement:
@@ -63,7 +64,9 @@ def _rule(row: Mixture) -> Placement:
         return "sandwich"
     if row.first:
         return "front"
-    return "end" if row.last else "middle"
+    if row.last:
+        return "end"
+    return "middle"
 
 
 def _resembles(mixed: Mixture, known: Mixture) -> bool:
@@ -72,10 +75,8 @@ def _resembles(mixed: Mixture, known: Mixture) -> bool:
     if (mixed.first, mixed.last) != (known.first, known.last):
         return False
     a_layer = 1 / (known.n_layers + 1)
-    return all(
-        abs(own - other) <= a_layer + _EXACT
-        for own, other in zip(_depths(mixed), _depths(known), strict=True)
-    )
+    pairs = zip(_depths(mixed), _depths(known), strict=True)
+    return all(abs(own - other) <= a_layer + _EXACT for own, other in pairs)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""The loss that the paper prints of a design which it trained."""
+"""The loss that the paper prints for a design that it trained."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -21,7 +21,7 @@ TRAINED: dict[Size, tuple[str, str, str]] = {
 
 class Quoted(NamedTuple):
     """NLL on DCLM as printed, how the design was trained, the table, and the mean accuracy in
-    percent where it has one."""
+    percent where the table has one."""
 
     nll: float
     training: str
@@ -36,29 +36,27 @@ class Quoted(NamedTuple):
 def trained(size: Size) -> tuple[tuple[ArchSpec, pd.Series], ...]:
     """Presets of a size with the row that prints their loss."""
     table, query, _ = TRAINED[size]
-    rows: list[tuple[ArchSpec, pd.Series]] = []
+    found: list[tuple[ArchSpec, pd.Series]] = []
     for spec in _of_size(size):
-        matching = baselines.matching(spec, table).query(query)
-        rows += [(spec, row) for _, row in matching.head(1).iterrows()]
-    return tuple(rows)
+        rows = baselines.matching(spec, table).query(query)
+        if len(rows):
+            found.append((spec, rows.iloc[0]))
+    return tuple(found)
 
 
 @cache
 def trained_otherwise(size: Size) -> tuple[ArchSpec, ...]:
-    """Presets of a size that its table prints, but at no such training: windows with one global
-    layer or none, at equal FLOPs only."""
+    """Presets of a size that its table prints only at other training: windows with one global layer
+    or none, at equal FLOPs."""
     table, _, _ = TRAINED[size]
     known = {spec.name for spec, _ in trained(size)}
-    return tuple(
-        spec
-        for spec in _of_size(size)
-        if spec.name not in known and not baselines.matching(spec, table).empty
-    )
+    others = [spec for spec in _of_size(size) if spec.name not in known]
+    return tuple(spec for spec in others if not baselines.matching(spec, table).empty)
 
 
 def _of_size(size: Size) -> Iterator[ArchSpec]:
-    """Presets at the dimensions of a size, without experts and the variants of Tables 18 and 19,
-    whose names are longer."""
+    """Presets with the dimensions of a size. Left out: those with experts, and the variants of
+    Tables 18 and 19, whose names are longer."""
     for name in presets.names():
         spec = presets.get(name).spec
         if name.endswith(f"-{size.lower()}") and name.count("-") < 3 and baselines.is_papers(spec):
@@ -67,12 +65,18 @@ def _of_size(size: Size) -> Iterator[ArchSpec]:
 
 def quoted(spec: ArchSpec) -> Quoted | None:
     """What is printed of this very stack at the paper's dimensions, or None."""
+    if not baselines.is_papers(spec):
+        return None
     for size, (table, _, training) in TRAINED.items():
-        if baselines.scale(spec) == size and baselines.is_papers(spec):
-            for known, row in trained(size):
-                if known.pattern == spec.pattern:
-                    accuracy = float(row["avg"]) if "avg" in row else None
-                    return Quoted(
-                        float(row["nll_dclm"]), training, baselines.TABLES[table][0], accuracy
-                    )
+        if baselines.scale(spec) != size:
+            continue
+        for known, row in trained(size):
+            if known.pattern == spec.pattern:
+                number, _ = baselines.TABLES[table]
+                return Quoted(float(row["nll_dclm"]), training, number, printed_accuracy(row))
     return None
+
+
+def printed_accuracy(row: pd.Series) -> float | None:
+    """Mean accuracy of a row in percent, or None where its table has none."""
+    return float(row["avg"]) if "avg" in row else None

@@ -1,10 +1,12 @@
-"""What families of published configs have in common: the model around the layers, attention,
-feed-forward, Mamba."""
+"""Reading vocabulary that families share: the model around the layers, attention, feed-forward,
+Mamba. Each function turns fields of a config into a section of our design."""
 
 from math import ceil, inf
 from typing import Any
 
-from hybrid_core.interop.fields import Fields
+from hybrid_core.interop.fields import Fields, is_real
+
+Section = dict[str, Any]
 
 ACTIVATIONS = {
     "silu": "silu",
@@ -15,10 +17,33 @@ ACTIVATIONS = {
     "relu2": "relu2",
 }
 
-NOPE: dict[str, Any] = {"position": "nope"}
+NOPE: Section = {"position": "nope"}
+
+# A letter for each name of a layer that hybrids of attention and Mamba have.
+HYBRID = {
+    "mamba": "M",
+    "linear_attention": "M",
+    "attention": "A",
+    "full_attention": "A",
+    "hybrid": "Z",
+}
+# The same for windowed and full attention, and for attention beside a kind of its own (R).
+WINDOWED = {
+    "sliding_attention": "S",
+    "full_attention": "A",
+    "attention": "A",
+}
+LINEAR = {
+    "linear_attention": "R",
+    "conv": "R",
+    "recurrent": "R",
+    "full_attention": "A",
+    "attention": "A",
+    "sliding_attention": "A",
+}
 
 
-def model(c: Fields, eps_key: str, eps: float = 1e-5, tied: bool = False) -> dict[str, Any]:
+def model(c: Fields, eps_key: str, eps: float = 1e-5, tied: bool = False) -> Section:
     """What stands outside the layers."""
     return {
         "vocab_size": c.count("vocab_size"),
@@ -30,15 +55,14 @@ def model(c: Fields, eps_key: str, eps: float = 1e-5, tied: bool = False) -> dic
 
 
 def silu(c: Fields, key: str = "hidden_act") -> None:
-    """Refuse another activation of Mamba's convolution and gate."""
+    """Refuse any other activation of Mamba's convolution and gate."""
     c.must(key, "silu", "swish")
 
 
-def attention(
-    c: Fields, rope_fraction: float | None = 1.0, theta: float = 10_000.0
-) -> dict[str, Any]:
-    """Without a `rope_fraction`, no position encoding. `theta`: the class's own, where the config
-    has none."""
+def attention(c: Fields, rope_fraction: float | None = 1.0, theta: float = 10_000.0) -> Section:
+    """Attention with RoPE, or without a position encoding where `rope_fraction` is None.
+
+    `theta`: the class's own, where the config has none."""
     biased = c.flag("attention_bias")
     n_heads = c.count("num_attention_heads")
     section = {
@@ -48,64 +72,79 @@ def attention(
         "qkv_bias": biased,
         "out_bias": biased,
     }
-    return section | (NOPE if rope_fraction is None else rope(c, rope_fraction, theta))
+    if rope_fraction is None:
+        return section | NOPE
+    return section | rope(c, rope_fraction, theta)
 
 
-def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> dict[str, Any]:
-    """transformers 5 writes all of it into `rope_parameters`; before, theta stood outside and
+# Ways to scale RoPE that change values but no cost. They are kept as constants.
+KEPT_SCALINGS = ("linear", "dynamic", "yarn", "longrope", "mrope", "ntk")
+
+
+def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> Section:
+    """RoPE. transformers 5 writes all of it into `rope_parameters`; before, theta stood outside and
     `rope_scaling` held the rest."""
     c.must("partial_rotary_factor", fraction)
-    new, old = c.section("rope_parameters"), c.section("rope_scaling")
-    rope = old or new  # as transformers prefers
-    section: dict[str, Any] = {
-        "rope_theta": rope.number("rope_theta", c.number("rope_theta", theta)),
-        "rope_fraction": rope.number("partial_rotary_factor", fraction),
+    new = c.section("rope_parameters")
+    old = c.section("rope_scaling")
+    fields = old or new  # as transformers prefers
+    section: Section = {
+        "rope_theta": fields.number("rope_theta", c.number("rope_theta", theta)),
+        "rope_fraction": fields.number("partial_rotary_factor", fraction),
     }
-    elsewhere = ("rope_theta", "partial_rotary_factor")
-    kind = rope.take("rope_type", None) or rope.take("type", None) or "default"
-    rope.ignore("type rope_type")
-    if kind == "llama3":
-        section["rope_scaling"] = {
-            "factor": rope.number("factor", 8.0),
-            "low_freq_factor": rope.number("low_freq_factor", 1.0),
-            "high_freq_factor": rope.number("high_freq_factor", 4.0),
-            "original_context_len": rope.count("original_max_position_embeddings"),
-        }
-    elif kind in ("linear", "dynamic", "yarn", "longrope", "mrope", "ntk"):
+    kind = fields.take("rope_type", None) or fields.take("type", None) or "default"
+    fields.ignore("type rope_type")
+    if kind in KEPT_SCALINGS:
         kept = c.take("rope_scaling", None) or c.take("rope_parameters")
-        c.constants["rope_scaling"] = {
-            key: value for key, value in kept.items() if key not in elsewhere
-        }
+        c.constants["rope_scaling"] = _without_theta(kept)
         return section
+    if kind == "llama3":
+        section["rope_scaling"] = _llama3_scaling(fields)
     elif kind != "default":
-        raise rope.refuse(
-            "rope_type" if "rope_type" in rope else "type", "unknown way to scale RoPE"
-        )
-    rope.close()
+        key = "rope_type" if "rope_type" in fields else "type"
+        raise fields.refuse(key, "unknown way to scale RoPE")
+    fields.close()
     return section
 
 
+def _llama3_scaling(fields: Fields) -> Section:
+    return {
+        "factor": fields.number("factor", 8.0),
+        "low_freq_factor": fields.number("low_freq_factor", 1.0),
+        "high_freq_factor": fields.number("high_freq_factor", 4.0),
+        "original_context_len": fields.count("original_max_position_embeddings"),
+    }
+
+
+def _without_theta(scaling: Section) -> Section:
+    elsewhere = ("rope_theta", "partial_rotary_factor")
+    return {key: value for key, value in scaling.items() if key not in elsewhere}
+
+
 def gated(
-    c: Fields, act: str = "hidden_act", width: str = "intermediate_size", bias: str = "mlp_bias"
-) -> dict[str, Any]:
+    c: Fields,
+    act: str = "hidden_act",
+    width: str = "intermediate_size",
+    bias: str = "mlp_bias",
+) -> Section:
     """A gated feed-forward."""
-    section = {
+    return {
         "kind": "swiglu",
         "d_ff": c.count(width),
         "activation": c.word(act, ACTIVATIONS, "silu"),
+        "bias": c.flag(bias),
     }
-    return section | {"bias": c.flag(bias)}
 
 
 FLOAT32_MAX = 3.4028234663852886e38  # dt is computed in float32: a limit from here on binds nothing
 
 
-def dt_limit(c: Fields, key: str = "time_step_limit") -> dict[str, Any]:
+def dt_limit(c: Fields, key: str = "time_step_limit") -> Section:
     """The smallest dt, where the field sets one: dt is softplus(dt + bias) clamped to [low, high]
     (mamba_ssm's `dt_limit`).
 
     A high end that binds is refused. `time_step_min` and `time_step_max` bound the bias when a
-    model is initialised, nothing later."""
+    model is initialised, and nothing later."""
     limit = c.take(key, None)
     if limit is None:
         return {}
@@ -120,45 +159,53 @@ def dt_limit(c: Fields, key: str = "time_step_limit") -> dict[str, Any]:
 
 
 def _real(value: Any) -> float | None:
-    """A number; transformers 5 writes infinity as a mapping, since JSON has none. None for what is
-    no number."""
+    """A number, or None for what is none. transformers 5 writes infinity as a mapping, since JSON
+    has none."""
     if value == {"__float__": "Infinity"}:
         return inf
-    return value if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return value if is_real(value) else None
 
 
-def mamba1(c: Fields) -> dict[str, Any]:
+def dt_rank(c: Fields, key: str, d_model: int, null_is_auto: bool = False) -> int:
+    """Rank of Mamba-1's dt: a number, or "auto" for a sixteenth of the model's width."""
+    value = c.take(key, "auto")
+    if value == "auto" or (value is None and null_is_auto):
+        return ceil(d_model / 16)
+    return c.count(key)
+
+
+def mamba1(c: Fields) -> Section:
     """The Mamba-1 of Jamba, Zamba, Hymba and Phi-4-mini-flash."""
     d_model = c.count("hidden_size")
-    rank = c.take("mamba_dt_rank", "auto")
     return {
         "kind": "mamba1",
         "d_ssm": c.count("mamba_expand", 2) * d_model,
         "d_state": c.count("mamba_d_state", 16),
         "d_conv": c.count("mamba_d_conv", 4),
-        "dt_rank": ceil(d_model / 16)
-        if rank == "auto"
-        else c.count("mamba_dt_rank", ceil(d_model / 16)),
+        "dt_rank": dt_rank(c, "mamba_dt_rank", d_model, null_is_auto=True),
         "proj_bias": c.flag("mamba_proj_bias"),
         "conv_bias": c.flag("mamba_conv_bias", True),
     }
 
 
-def bamba_ssm(c: Fields, d_model: int, d_state: int | None = None) -> dict[str, Any]:
+def bamba_ssm(c: Fields, d_model: int) -> Section:
     """The Mamba-2 of Bamba and Granite."""
     silu(c)
-    n_heads, d_ssm = c.count("mamba_n_heads", 128), c.count("mamba_expand", 2) * d_model
+    n_heads = c.count("mamba_n_heads", 128)
+    d_ssm = c.count("mamba_expand", 2) * d_model
     if d_ssm % n_heads:
         raise c.refuse("mamba_n_heads", f"must divide mamba_expand * hidden_size ({d_ssm})")
     c.must("mamba_d_head", "auto", d_ssm // n_heads)
-    return {
+    biased = c.flag("mamba_proj_bias")
+    section = {
         "d_ssm": d_ssm,
         "head_dim": d_ssm // n_heads,
         "d_state": c.count("mamba_d_state", 256),
         "d_conv": c.count("mamba_d_conv", 4),
         "n_groups": c.count("mamba_n_groups", 1),
         "chunk_size": c.count("mamba_chunk_size", 256),
-        "in_bias": c.flag("mamba_proj_bias"),
-        "out_bias": c.flag("mamba_proj_bias"),
+        "in_bias": biased,
+        "out_bias": biased,
         "conv_bias": c.flag("mamba_conv_bias", True),
-    } | dt_limit(c)
+    }
+    return section | dt_limit(c)

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 class DiffLambda(nn.Module):
-    """exp(q1 . k1) - exp(q2 . k2) + start, with start = 0.8 - 0.6 exp(-0.3 (layer - 1)) and layers
-    from 1 (arXiv 2410.05258, equation 2).
+    """exp(q1 . k1) - exp(q2 . k2) + start (arXiv 2410.05258, equation 2).
 
-    The four learnt vectors are `width` wide; `layer_index` counts from 0.
+    start = 0.8 - 0.6 exp(-0.3 (layer - 1)), with layers counted from 1 in the paper; `layer_index`
+    counts from 0. The four learnt vectors are `width` wide.
     """
 
     def __init__(self, width: int, layer_index: int) -> None:
@@ -19,6 +19,8 @@ class DiffLambda(nn.Module):
         self.start = 0.8 - 0.6 * math.exp(-0.3 * layer_index)
 
     def factor(self, dtype: torch.dtype) -> Tensor:
-        """Lambda, one number, so computed in float64."""
+        """Lambda. It is a single number, so it is cheap to compute in float64."""
         q1, k1, q2, k2 = self.vectors.double()
-        return (torch.exp((q1 * k1).sum()) - torch.exp((q2 * k2).sum()) + self.start).to(dtype)
+        first = torch.exp((q1 * k1).sum())
+        second = torch.exp((q2 * k2).sum())
+        return (first - second + self.start).to(dtype)

@@ -1,5 +1,7 @@
-"""Differential Mamba-2: two branches, the second scaled by lambda and subtracted. Costs:
-costs/diff_mamba2.py."""
+"""Differential Mamba-2: two branches, the second scaled by lambda and subtracted.
+
+The closed forms are in mixers/diff_mamba2.py.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -12,24 +14,35 @@ from hybrid_core.mixers.diff_mamba2 import DiffMamba2Mixer
 
 
 class DiffMamba2(Mamba2Heads):
-    """W1 y1 - lambda W2 y2, with y1 and y2 the gated outputs of two Mamba-2 branches; x [B, T,
-    d_model] -> [B, T, d_model].
+    """W1 y1 - lambda W2 y2; x [B, T, d_model] -> [B, T, d_model].
 
-    Only heads of one group share B and C, so two branches are one scan over twice the groups: the
-    first half of the heads is the first branch. `out` holds W1 and W2 side by side. As in the
-    intra-hybrid block, the branches have no gated norm of their own."""
+    y1 and y2 are the gated outputs of two Mamba-2 branches. Only heads of the same group share B
+    and C, so the two branches are one scan over twice the groups: the first half of the heads is
+    the first branch. `out` holds W1 and W2 side by side. As in the intra-hybrid block, the branches
+    have no gated norm of their own.
+    """
 
     def __init__(self, spec: DiffMamba2Mixer, d_model: int, layer_index: int) -> None:
         super().__init__(spec, d_model)
         self.sign = -1 if spec.fusion == "diff" else 1
-        self.norm = RMSNorm(spec.d_ssm, spec.head_dim) if spec.norm == "group" else nn.Identity()
-        # B and C are what key and query are in attention, so lambda's vectors are as wide as they.
-        self.scalar = DiffLambda(spec.d_state, layer_index) if spec.scalar == "diff_t" else None
+        self.norm: nn.Module = nn.Identity()
+        if spec.norm == "group":
+            self.norm = RMSNorm(spec.d_ssm, spec.head_dim)
+        # B and C play the part of key and query, so lambda's vectors have their width.
+        self.scalar: DiffLambda | None = None
+        if spec.scalar == "diff_t":
+            self.scalar = DiffLambda(spec.d_state, layer_index)
         self.out = nn.Linear(spec.d_ssm, d_model, bias=False)
 
-    def forward(self, x: Tensor, cache: SSMCache | None = None, start: Position = 0) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cache: SSMCache | None = None,
+        start: Position = 0,
+    ) -> Tensor:
         first, second = self.norm(self.gated(x, cache)).chunk(2, -1)
         if self.scalar is not None:
             second = second * self.scalar.factor(second.dtype)
-        out: Tensor = self.out(torch.cat([first, self.sign * second], -1))
+        branches = torch.cat([first, self.sign * second], -1)
+        out: Tensor = self.out(branches)
         return out

@@ -1,4 +1,7 @@
-"""The feed-forwards without experts, gated and plain. Costs: costs/ffn.py."""
+"""The feed-forwards without experts, gated and plain.
+
+The closed forms are in ffns/swiglu.py and ffns/mlp.py.
+"""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,12 +12,14 @@ from hybrid_core.ffns.swiglu import SwiGLU
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
-    """One of the activations that our modules know."""
+    """Apply one of the activations that a feed-forward can have, element by element."""
     if activation == "relu2":
         return F.relu(x).square()
     if activation == "silu":
         return F.silu(x)
-    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
+    if activation == "gelu_tanh":
+        return F.gelu(x, approximate="tanh")
+    return F.gelu(x)
 
 
 class GatedFFN(nn.Module):
@@ -27,8 +32,10 @@ class GatedFFN(nn.Module):
         self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
 
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
-        """`extra` is added to gate and up: an adapter's share."""
-        widened = self.gate_up(x) if extra is None else self.gate_up(x) + extra
+        """`extra`, the share of an adapter, is added to gate and up."""
+        widened = self.gate_up(x)
+        if extra is not None:
+            widened = widened + extra
         gate, up = widened.chunk(2, -1)
         del widened
         out: Tensor = self.down(activate(gate, self.activation) * up)

@@ -1,4 +1,4 @@
-"""Token by token from a prompt, over an explicit cache."""
+"""Generation from a prompt, token by token, over an explicit cache."""
 
 import torch
 from torch import Tensor
@@ -15,12 +15,13 @@ def generate(
     cache: Cache | None = None,
     temperature: float = 0.0,
 ) -> Tensor:
-    """prompt [B, T] -> the `n_tokens` that follow [B, n_tokens]; greedy unless `temperature` is
-    positive.
+    """prompt [B, T] -> the `n_tokens` that follow [B, n_tokens].
 
-    With a `cache` the prompt continues what is in it. Raises ValueError when the cache has no room.
+    Greedy unless `temperature` is positive. With a `cache` the prompt continues what is in it.
+    Raises ValueError when the cache has no room.
     """
-    cache = cache or model.new_cache(prompt.shape[0], prompt.shape[1] + n_tokens)
+    if cache is None:
+        cache = model.new_cache(prompt.shape[0], prompt.shape[1] + n_tokens)
     logits = prefilled(model, prompt, cache)
     out = []
     for step in range(n_tokens):
@@ -32,10 +33,15 @@ def generate(
 
 
 def prefilled(
-    model: HybridLM, tokens: Tensor, cache: Cache, chunk_tokens: int | None = None
+    model: HybridLM,
+    tokens: Tensor,
+    cache: Cache,
+    chunk_tokens: int | None = None,
 ) -> Tensor:
-    """tokens [B, T] into `cache`, all at once or `chunk_tokens` of each sequence at a time, which
-    leaves the same in it; logits of the last position, [B, 1, vocab_size]."""
+    """Read tokens [B, T] into `cache`; return the last position's logits [B, 1, vocab_size].
+
+    Reads all at once, or `chunk_tokens` of each sequence at a time. The cache ends up the same.
+    """
     *before, last = tokens.split(chunk_tokens or tokens.shape[1], 1)
     for piece in before:
         model(piece, cache, last_only=True)
@@ -46,4 +52,5 @@ def prefilled(
 def _pick(logits: Tensor, temperature: float) -> Tensor:
     if temperature <= 0:
         return logits.argmax(-1, keepdim=True)
-    return torch.multinomial(torch.softmax(logits.float() / temperature, -1), 1)
+    probabilities = torch.softmax(logits.float() / temperature, -1)
+    return torch.multinomial(probabilities, 1)

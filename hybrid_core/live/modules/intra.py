@@ -1,5 +1,7 @@
-"""The intra-hybrid block: attention heads and Mamba heads on the same input, fused (paper, Appendix
-D). Costs: costs/intra.py."""
+"""The intra-hybrid block: attention heads and Mamba heads on the same input, then fused.
+
+Appendix D of the paper. The closed forms are in mixers/intra.py.
+"""
 
 from typing import Any
 
@@ -12,7 +14,7 @@ from hybrid_core.live.modules.cache import BranchCache, CacheDtypes, KVCache, Po
 from hybrid_core.live.modules.diff_lambda import DiffLambda
 from hybrid_core.live.modules.mamba1 import Mamba1Heads
 from hybrid_core.live.modules.mamba2 import Mamba2Heads, gated_norm
-from hybrid_core.live.modules.norm import RMSNorm
+from hybrid_core.live.modules.norm import GatedRMSNorm, RMSNorm
 from hybrid_core.live.modules.swa import WindowHeads
 from hybrid_core.mixers.intra import IntraMixer
 from hybrid_core.mixers.mamba1 import Mamba1Mixer
@@ -28,26 +30,38 @@ class Scale(nn.Module):
         self.attention = nn.Parameter(torch.ones(spec.d_attention))
         self.ssm = nn.Parameter(torch.ones(spec.ssm.d_ssm))
 
-    def forward(self, x: Tensor, attention: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        attention: Tensor,
+        ssm: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         return attention * self.attention, ssm * self.ssm
 
 
 class Gate(nn.Module):
-    """A sigmoid of the block's input for every head of either branch."""
+    """A gate per head of either branch: a sigmoid of a projection of the block's input."""
 
     def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
         super().__init__()
         self.heads = [spec.attention.n_heads, spec.ssm.n_heads]
         self.proj = nn.Linear(d_model, sum(self.heads), bias=False)
 
-    def forward(self, x: Tensor, attention: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor]:
-        gates = torch.sigmoid(self.proj(x)).split(self.heads, -1)
-        gated = (
-            branch.unflatten(-1, (n, -1)) * gate.unsqueeze(-1)
-            for branch, gate, n in zip((attention, ssm), gates, self.heads, strict=True)
-        )
-        a, s = (branch.flatten(-2) for branch in gated)
-        return a, s
+    def forward(
+        self,
+        x: Tensor,
+        attention: Tensor,
+        ssm: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        gates = torch.sigmoid(self.proj(x))
+        attention_gate, ssm_gate = gates.split(self.heads, -1)
+        return _per_head(attention, attention_gate), _per_head(ssm, ssm_gate)
+
+
+def _per_head(branch: Tensor, gate: Tensor) -> Tensor:
+    """branch [B, T, H * D] with each head multiplied by its gate [B, T, H]."""
+    heads: Tensor = branch.unflatten(-1, (gate.shape[-1], -1))
+    return (heads * gate.unsqueeze(-1)).flatten(-2)
 
 
 class ScaledSsm(DiffLambda):
@@ -56,7 +70,12 @@ class ScaledSsm(DiffLambda):
     def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
         super().__init__(spec.attention.head_dim, layer_index)
 
-    def forward(self, x: Tensor, attention: Tensor, ssm: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        attention: Tensor,
+        ssm: Tensor,
+    ) -> tuple[Tensor, Tensor]:
         return attention, ssm * self.factor(ssm.dtype)
 
 
@@ -74,49 +93,57 @@ class IntraHybrid(nn.Module):
     def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
         super().__init__()
         self.spec = spec
-        d_a, d_s = spec.d_attention, spec.ssm.d_ssm
-        self.attention = (WindowHeads if isinstance(spec.attention, SwaMixer) else AttentionHeads)(
-            spec.attention, d_model
-        )
-        self.ssm: Mamba1Heads | Mamba2Heads
-        self.gate_norm = None
-        if isinstance(spec.ssm, Mamba1Mixer):
-            self.ssm, ssm_bias = Mamba1Heads(spec.ssm, d_model), spec.ssm.proj_bias
+        self.attention: AttentionHeads
+        if isinstance(spec.attention, SwaMixer):
+            self.attention = WindowHeads(spec.attention, d_model)
         else:
-            self.ssm, ssm_bias = (
-                Mamba2Heads(spec.ssm, d_model, own_x=spec.value == "separate"),
-                spec.ssm.out_bias,
-            )
-            self.gate_norm = gated_norm(spec.ssm) if spec.ssm_norm else None
+            self.attention = AttentionHeads(spec.attention, d_model)
+        self.ssm: Mamba1Heads | Mamba2Heads
+        self.gate_norm: GatedRMSNorm | None = None
+        if isinstance(spec.ssm, Mamba1Mixer):
+            self.ssm = Mamba1Heads(spec.ssm, d_model)
+        else:
+            self.ssm = Mamba2Heads(spec.ssm, d_model, own_x=spec.value == "separate")
+            if spec.ssm_norm:
+                self.gate_norm = gated_norm(spec.ssm)
         grouped = spec.norm == "group"
-        self.attention_norm = (
-            RMSNorm(d_a, None if spec.whole_norm else spec.attention.v_head_dim)
-            if grouped
-            else None
-        )
-        self.ssm_norm = (
-            RMSNorm(d_s, None if spec.whole_norm else d_s // spec.ssm.n_heads) if grouped else None
-        )
+        self.attention_norm: RMSNorm | None = None
+        self.ssm_norm: RMSNorm | None = None
+        if grouped:
+            self._add_norms()
         scalar = SCALARS[spec.scalar]
         self.scalar = scalar(spec, d_model, layer_index) if scalar else None
-        # A learnt scale after a norm is one with the norm's weight.
-        self.scalar_after_norm = self.scalar is not None and not (
-            grouped and spec.scalar == "scale"
-        )
-        self.fused = (
-            grouped
-            and not self.scalar_after_norm
-            and spec.out == "joint"
-            and spec.fusion in FUSIONS
-        )
+        # A learnt scale right after a norm is folded into the norm's weight.
+        folded = grouped and spec.scalar == "scale"
+        self.scalar_after_norm = self.scalar is not None and not folded
+        joint = spec.out == "joint" and spec.fusion in FUSIONS
+        self.fused = grouped and joint and not self.scalar_after_norm
+        self._add_out(d_model)
+
+    def _add_norms(self) -> None:
+        """A norm per branch, over each head or, with `whole_norm`, over the whole branch."""
+        spec = self.spec
+        attention_group = spec.attention.v_head_dim
+        ssm_group = spec.ssm.d_ssm // spec.ssm.n_heads
+        if spec.whole_norm:
+            attention_group = spec.d_attention
+            ssm_group = spec.ssm.d_ssm
+        self.attention_norm = RMSNorm(spec.d_attention, attention_group)
+        self.ssm_norm = RMSNorm(spec.ssm.d_ssm, ssm_group)
+
+    def _add_out(self, d_model: int) -> None:
+        """The output projection: one per branch, or one after the fusion."""
+        spec = self.spec
+        attention_bias = spec.attention.out_bias
+        ssm_bias = spec.ssm.proj_bias if isinstance(spec.ssm, Mamba1Mixer) else spec.ssm.out_bias
         if spec.out == "separate":
-            self.attention_out = nn.Linear(d_a, d_model, bias=spec.attention.out_bias)
-            self.ssm_out = nn.Linear(d_s, d_model, bias=ssm_bias)
-        else:
-            biased = spec.attention.out_bias or ssm_bias
-            self.out = nn.Linear(
-                d_a + d_s if spec.fusion == "concat" else d_a, d_model, bias=biased
-            )
+            self.attention_out = nn.Linear(spec.d_attention, d_model, bias=attention_bias)
+            self.ssm_out = nn.Linear(spec.ssm.d_ssm, d_model, bias=ssm_bias)
+            return
+        width = spec.d_attention
+        if spec.fusion == "concat":
+            width += spec.ssm.d_ssm
+        self.out = nn.Linear(width, d_model, bias=attention_bias or ssm_bias)
 
     def forward(
         self,
@@ -126,63 +153,87 @@ class IntraHybrid(nn.Module):
         kept: list[Seen] | None = None,
     ) -> Tensor:
         """`kept`: see `AttentionHeads.attend`."""
-        attention, values = self._attend(x, cache.attention if cache else None, start, kept)
+        out: Tensor
+        keys = cache.attention if cache else None
+        attention, values = self._attend(x, keys, start, kept)
         state = cache.ssm if cache else None
-        y, z = (
-            self.ssm.scan(x, state, values)
-            if isinstance(self.ssm, Mamba2Heads)
-            else self.ssm.scan(x, state)
-        )
+        if isinstance(self.ssm, Mamba2Heads):
+            y, z = self.ssm.scan(x, state, values)
+        else:
+            y, z = self.ssm.scan(x, state)
         if self.fused:
-            return self.out(
-                fused_branches(attention, y, z, **self._norms(), fusion=self.spec.fusion)
-            )  # type: ignore[no-any-return]
+            out = self.out(
+                fused_branches(
+                    attention,
+                    y,
+                    z,
+                    **self._norms(),
+                    fusion=self.spec.fusion,
+                )
+            )
+            return out
         if self.attention_norm is not None:
             attention, ssm = branch_fusion(attention, y, z, **self._norms())
+        elif self.gate_norm is not None:
+            ssm = self.gate_norm(y, z)
         else:
-            ssm = y * F.silu(z) if self.gate_norm is None else self.gate_norm(y, z)
+            ssm = y * F.silu(z)
         del y, z
         if self.scalar is not None and self.scalar_after_norm:
             attention, ssm = self.scalar(x, attention, ssm)
         if self.spec.out == "separate":
             return self._fuse(self.attention_out(attention), self.ssm_out(ssm))
-        return self.out(self._fuse(attention, ssm))  # type: ignore[no-any-return]
+        out = self.out(self._fuse(attention, ssm))
+        return out
 
     def _norms(self) -> dict[str, Any]:
-        """How both branches are normalised, for the operations that do so."""
-        a, s = self.attention_norm, self.ssm_norm
-        assert a is not None and s is not None
-        scales = (
-            (self.scalar.attention, self.scalar.ssm) if isinstance(self.scalar, Scale) else None
-        )
+        """The arguments of `kernels.branch_fusion` that say how both branches are normalised."""
+        attention_norm = self.attention_norm
+        ssm_norm = self.ssm_norm
+        assert attention_norm is not None and ssm_norm is not None
+        scales = None
+        if isinstance(self.scalar, Scale):
+            scales = (self.scalar.attention, self.scalar.ssm)
         return {
-            "attention_weight": a.weight,
-            "ssm_weight": s.weight,
-            "eps": a.eps,
-            "groups": (a.group, s.group),
+            "attention_weight": attention_norm.weight,
+            "ssm_weight": ssm_norm.weight,
+            "eps": attention_norm.eps,
+            "groups": (attention_norm.group, ssm_norm.group),
             "scales": scales,
         }
 
     def _attend(
-        self, x: Tensor, cache: KVCache | None, start: Position, kept: list[Seen] | None
+        self,
+        x: Tensor,
+        cache: KVCache | None,
+        start: Position,
+        kept: list[Seen] | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """The attention branch's heads, and its values, one per query head, where the other branch
-        reads them."""
+        """The attention branch's heads, and its values if the Mamba branch reads them.
+
+        The values are repeated, so that there is one per query head.
+        """
         q, k, v = self.attention.project(x, start)
-        values = (
-            v.repeat_interleave(q.shape[2] // v.shape[2], 2).flatten(2)
-            if self.spec.value == "shared"
-            else None
-        )
-        return self.attention.attend(q, k, v, cache, start, kept), values
+        values = None
+        if self.spec.value == "shared":
+            queries_per_value = q.shape[2] // v.shape[2]
+            values = v.repeat_interleave(queries_per_value, 2).flatten(2)
+        heads = self.attention.attend(q, k, v, cache, start, kept)
+        return heads, values
 
     def _fuse(self, attention: Tensor, ssm: Tensor) -> Tensor:
         if self.spec.fusion == "concat":
             return torch.cat([attention, ssm], -1)
-        return attention + ssm if self.spec.fusion == "add" else attention - ssm
+        if self.spec.fusion == "add":
+            return attention + ssm
+        return attention - ssm
 
     def new_cache(
-        self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device
+        self,
+        batch: int,
+        capacity: int,
+        dtypes: CacheDtypes,
+        device: torch.device,
     ) -> BranchCache:
         return BranchCache(
             self.attention.new_cache(batch, capacity, dtypes, device),

@@ -1,4 +1,7 @@
-"""The model that a design describes: embedding, blocks of mixer and feed-forward, head."""
+"""The model that a design describes: embedding, blocks of mixer and feed-forward, head.
+
+Shape letters: B sequences, T tokens.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +19,7 @@ from hybrid_core.live.modules.attention import Attention, Seen
 from hybrid_core.live.modules.cache import TORCH_DTYPES, Cache, CacheDtypes, Position
 from hybrid_core.live.modules.intra import IntraHybrid
 from hybrid_core.live.modules.norm import RMSNorm
-from hybrid_core.live.modules.shared_block import SharedBlock
+from hybrid_core.live.modules.shared_block import SharedBlock, Transformer
 from hybrid_core.loading import load
 from hybrid_core.mixers.base import Mixer
 from hybrid_core.mixers.none import NoMixer
@@ -38,7 +41,7 @@ def mixer_module(mixer: Mixer, d_model: int, index: int) -> nn.Module:
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + ffn(norm(x)); either may be missing."""
+    """x + mixer(norm(x)), then x + ffn(norm(x)). Either half may be missing."""
 
     def __init__(self, layer: Layer, d_model: int, index: int) -> None:
         super().__init__()
@@ -61,7 +64,9 @@ class Block(nn.Module):
         kept: list[Seen] | None = None,
     ) -> Tensor:
         out: Tensor
-        own = {"kept": kept} if self.has_keys else {}
+        own: dict[str, Any] = {}
+        if self.has_keys:
+            own["kept"] = kept
         if not self.has_mixer:
             out = x + self.ffn(self.ffn_norm(x))
             return out
@@ -71,7 +76,12 @@ class Block(nn.Module):
         if not self.has_ffn:
             out = x + self.mixer(self.mixer_norm(read), cache, start, **own)
             return out
-        normed, out = self.ffn_norm.add(self.mixer(self.mixer_norm(read), cache, start, **own), x)
+        # The sum with the residual and the norm of it are one operation. The mixer's output has no
+        # name here, so that it can be freed before the feed-forward runs.
+        normed, out = self.ffn_norm.add(
+            self.mixer(self.mixer_norm(read), cache, start, **own),
+            x,
+        )
         out = out + self.ffn(normed)
         return out
 
@@ -83,38 +93,41 @@ class HybridLM(nn.Module):
         super().__init__()
         self.spec = spec
         self.embed = nn.Embedding(spec.vocab_size, spec.d_model)
-        self.meta = (
-            nn.Parameter(torch.empty(spec.meta_tokens, spec.d_model)) if spec.meta_tokens else None
-        )
-        self.layers = nn.ModuleList(
-            Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack)
-        )
+        self.meta: nn.Parameter | None = None
+        if spec.meta_tokens:
+            self.meta = nn.Parameter(torch.empty(spec.meta_tokens, spec.d_model))
+        blocks = (Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack))
+        self.layers = nn.ModuleList(blocks)
         self.norm = RMSNorm(spec.d_model)
-        self.head = (
-            None if spec.tie_embeddings else nn.Linear(spec.d_model, spec.vocab_size, bias=False)
-        )
+        self.head: nn.Linear | None = None
+        if not spec.tie_embeddings:
+            self.head = nn.Linear(spec.d_model, spec.vocab_size, bias=False)
         self.reads_embedding = self._share_blocks()
-        self.reuses_keys = any(
-            attention.reuse_kv for attention in map(key_value_heads, spec.stack) if attention
-        )
+        heads = [key_value_heads(layer) for layer in spec.stack]
+        self.reuses_keys = any(attention.reuse_kv for attention in heads if attention)
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.eps = spec.norm_eps
 
     def _share_blocks(self) -> bool:
-        """Give layers with the same shared block the same module; whether there are any."""
-        shared: dict[int, nn.Module] = {}
+        """Give layers with the same shared block the same module. True if there are any."""
+        shared: dict[int, Transformer] = {}
         for layer in self.layers:
-            mixer: Any = layer.mixer
+            mixer = layer.mixer
             if isinstance(mixer, SharedBlock):
-                mixer.block = shared.setdefault(mixer.spec.block, mixer.block)  # type: ignore[assignment]
+                mixer.block = shared.setdefault(mixer.spec.block, mixer.block)
         return bool(shared)
 
     def forward(
-        self, tokens: Tensor, cache: Cache | None = None, last_only: bool = False
+        self,
+        tokens: Tensor,
+        cache: Cache | None = None,
+        last_only: bool = False,
     ) -> Tensor:
-        """Continue from `cache`, if given, and fill it. `last_only`: logits of the last position
-        alone, [B, 1, vocab_size]."""
+        """Continue from `cache`, if given, and fill it.
+
+        With `last_only`, the logits are those of the last position, [B, 1, vocab_size].
+        """
         start = 0
         if cache is not None:
             cache.room_for(tokens.shape[1])
@@ -125,33 +138,50 @@ class HybridLM(nn.Module):
         return logits
 
     def continue_from(
-        self, tokens: Tensor, cache: Cache | None, start: Position, last_only: bool = False
+        self,
+        tokens: Tensor,
+        cache: Cache | None,
+        start: Position,
+        last_only: bool = False,
     ) -> Tensor:
-        """`forward` from position `start`, whatever the cache says of its length, which stays as it
-        is."""
-        if cache is not None:
-            x = self._through_layers(self.embed(tokens), cache, start + self.spec.meta_tokens)
-        elif self.meta is not None:
-            x = self._through_layers(
-                torch.cat([self._meta(tokens.shape[0]), self.embed(tokens)], 1), None, start
-            )
-            x = x[:, self.spec.meta_tokens :]
-        else:
-            x = self._through_layers(self.embed(tokens), None, start)
-        x = self.norm(x[:, -1:] if last_only else x)
-        logits: Tensor = F.linear(x, self.embed.weight) if self.head is None else self.head(x)
+        """`forward` from position `start`. The cache's own length is neither read nor changed."""
+        x = self._hidden(tokens, cache, start)
+        if last_only:
+            x = x[:, -1:]
+        x = self.norm(x)
+        if self.head is None:
+            return F.linear(x, self.embed.weight)
+        logits: Tensor = self.head(x)
         return logits
 
+    def _hidden(self, tokens: Tensor, cache: Cache | None, start: Position) -> Tensor:
+        """The output of the last layer for `tokens`, [B, T, d_model].
+
+        The meta tokens are already in a cache; without one they run through the layers here.
+        """
+        if cache is not None:
+            return self._through_layers(self.embed(tokens), cache, start + self.spec.meta_tokens)
+        if self.meta is None:
+            return self._through_layers(self.embed(tokens), None, start)
+        with_meta = torch.cat([self._meta(tokens.shape[0]), self.embed(tokens)], 1)
+        return self._through_layers(with_meta, None, start)[:, self.spec.meta_tokens :]
+
     def _meta(self, batch_size: int) -> Tensor:
-        """The learnt tokens before every sequence."""
+        """The learnt tokens before every sequence, [batch_size, meta_tokens, d_model]."""
         assert self.meta is not None
         return self.meta.expand(batch_size, -1, -1)
 
-    def _through_layers(self, x: Tensor, cache: Cache | None, start: Position) -> Tensor:
+    def _through_layers(
+        self,
+        x: Tensor,
+        cache: Cache | None,
+        start: Position,
+    ) -> Tensor:
         embedded = x if self.reads_embedding else None
         kept: list[Seen] | None = [] if self.reuses_keys else None
-        for i, layer in enumerate(self.layers):
-            x = layer(x, cache.layers[i] if cache is not None else None, start, embedded, kept)
+        caches = [None] * len(self.layers) if cache is None else cache.layers
+        for layer, own_cache in zip(self.layers, caches, strict=True):
+            x = layer(x, own_cache, start, embedded, kept)
         return x
 
     @torch.no_grad()
@@ -162,38 +192,50 @@ class HybridLM(nn.Module):
         kv_dtype: torch.dtype | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> Cache:
-        """A cache on the model's device that has seen the meta tokens and nothing else. Unless
-        given, keys and values are in the weights' dtype, and states in the design's own
-        (`ArchSpec.state_dtype`), or else the weights', too."""
+        """A cache on the model's device that has seen the meta tokens and nothing else.
+
+        Keys and values are in the weights' dtype unless `kv_dtype` says otherwise. States are in
+        `state_dtype`, or the design's `state_dtype`, or the weights' dtype, in this order.
+        """
         weight = self.embed.weight
-        own_state = TORCH_DTYPES[self.spec.state_dtype] if self.spec.state_dtype else weight.dtype
+        own_state = weight.dtype
+        if self.spec.state_dtype:
+            own_state = TORCH_DTYPES[self.spec.state_dtype]
         dtypes = CacheDtypes(
-            kv=kv_dtype or weight.dtype, state=state_dtype or own_state, conv=weight.dtype
+            kv=kv_dtype or weight.dtype,
+            state=state_dtype or own_state,
+            conv=weight.dtype,
         )
-        mixers: Iterator[Any] = (layer.mixer for layer in self.layers)
         slots = capacity + self.spec.meta_tokens
-        cache = Cache(
-            [mixer.new_cache(batch_size, slots, dtypes, weight.device) for mixer in mixers],
-            capacity,
-        )
+        layers = []
+        for layer in self.layers:
+            mixer: Any = layer.mixer
+            layers.append(mixer.new_cache(batch_size, slots, dtypes, weight.device))
+        cache = Cache(layers, capacity)
         if self.meta is not None:
             self._through_layers(self._meta(batch_size), cache, 0)
         return cache
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Normal with std 0.02, projections into the residual stream smaller by sqrt(2 n_layers);
-        norms 1; then each module its own way."""
+        """Draw all weights.
+
+        Normal with std 0.02, and smaller by sqrt(2 n_layers) in projections into the residual
+        stream; norms are 1. Modules with an `initialise` of their own come last.
+        """
         residual_std = INIT_STD * (2 * self.spec.n_layers) ** -0.5
         for name, parameter in self.named_parameters():
-            last = name.split(".")[-2] if name.endswith(".weight") else name.split(".")[-1]
+            parts = name.split(".")
+            last = parts[-1]
+            if last == "weight":
+                last = parts[-2]
             if "norm" in last or last in ("attention", "ssm"):  # norms, and the vectors of `scale`
                 parameter.fill_(1.0)
             elif last in ("out", "attention_out", "ssm_out", "down"):
                 _normal(parameter, residual_std)
             elif last == "vectors":  # lambda of the Differential Transformer
                 _normal(parameter, 0.1)
-            elif last == "bias":  # those of scans are drawn by their own modules
+            elif last == "bias":  # modules with a scan draw its bias themselves, below
                 parameter.zero_()
             elif parameter.ndim > 1 and last != "conv_weight":
                 _normal(parameter, INIT_STD)
@@ -204,8 +246,10 @@ class HybridLM(nn.Module):
 
 
 def _normal(parameter: Tensor, std: float) -> None:
-    """Normal values drawn in float32 and rounded once, block by block: faster on a CPU than drawing
-    in half precision."""
+    """Fill with normal values, drawn in float32 block by block and rounded once.
+
+    On a CPU this is faster than drawing in half precision.
+    """
     flat = parameter.view(-1)
     block = torch.empty(min(flat.numel(), 2**20), device=flat.device)
     for piece in flat.split(block.numel()):
@@ -214,7 +258,7 @@ def _normal(parameter: Tensor, std: float) -> None:
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Parameters are made in `dtype`; what asks for a dtype of its own keeps it."""
+    """Parameters are made in `dtype`, unless they ask for a dtype of their own."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -225,13 +269,13 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers of `device` from a seed, and afterwards as if none had been drawn.
-    torch.manual_seed would seed every device."""
-    generator = (
-        torch.cuda.default_generators[device.index]
-        if device.type == "cuda"
-        else torch.default_generator
-    )
+    """Seed the random numbers of `device`, and restore their state afterwards.
+
+    torch.manual_seed would seed every device.
+    """
+    generator = torch.default_generator
+    if device.type == "cuda":
+        generator = torch.cuda.default_generators[device.index]
     before = generator.get_state()
     generator.manual_seed(seed)
     try:
@@ -246,8 +290,11 @@ def build(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> HybridLM:
-    """The model of a design, initialised with `seed`, on `device`. On "meta" it has shapes and no
-    data. Raises SpecError for a design that is costed and not built."""
+    """The model of a design on `device`, initialised with `seed`, ready to evaluate.
+
+    On "meta" it has shapes and no data. Raises SpecError for a design that can be costed but not
+    built.
+    """
     require_built(spec)
     with torch.device("meta"), _default_dtype(dtype):
         model = HybridLM(spec)

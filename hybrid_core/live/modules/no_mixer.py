@@ -15,11 +15,12 @@ class NoMixer(nn.Module):
         self.spec = spec
 
     def new_cache(
-        self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device
+        self,
+        batch: int,
+        capacity: int,
+        dtypes: CacheDtypes,
+        device: torch.device,
     ) -> SSMCache:
-        return SSMCache(
-            *(
-                torch.empty(batch, 0, dtype=dtype, device=device)
-                for dtype in (dtypes.state, dtypes.conv)
-            )
-        )
+        state = torch.empty(batch, 0, dtype=dtypes.state, device=device)
+        conv = torch.empty(batch, 0, dtype=dtypes.conv, device=device)
+        return SSMCache(state, conv)

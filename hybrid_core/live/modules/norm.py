@@ -10,11 +10,11 @@ from kernels.rms_norm import rms_norm
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, the mean taken over each group of `group` channels (all of them unless
-    given).
+    """x / rms(x) * weight, the mean taken over each group of `group` channels (default: all).
 
-    `eps` is the model's `norm_eps`: HybridLM sets it on every norm that it holds, so that no mixer
-    has to be told."""
+    `eps` is the model's `norm_eps`. HybridLM sets it on every norm that it holds, so mixers do not
+    pass it around.
+    """
 
     eps = 1e-5
 
@@ -41,19 +41,20 @@ class GatedRMSNorm(RMSNorm):
 
 
 class NormThenGate(GatedRMSNorm):
-    """RMSNorm of y, then times silu(z), as Falcon-H1 may."""
+    """RMSNorm of y, then times silu(z), as in some Falcon-H1 models."""
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
-        return group_rms_norm(y, self.weight, self.eps, self.group) * F.silu(z)
+        normed = group_rms_norm(y, self.weight, self.eps, self.group)
+        return normed * F.silu(z)
 
 
 class BareRMSNorm(nn.Module):
-    """x / rms(x) without a weight, with an epsilon of its own, as Falcon-Mamba norms dt, B and
-    C."""
+    """x / rms(x) without a weight, with its own epsilon. Falcon-Mamba norms dt, B and C with it."""
 
     def __init__(self, eps: float) -> None:
         super().__init__()
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.eps).to(x.dtype)
+        mean_square = x.float().pow(2).mean(-1, keepdim=True)
+        return x * torch.rsqrt(mean_square + self.eps).to(x.dtype)

@@ -1,5 +1,7 @@
-"""Zamba's layer: a Transformer block whose weights layers share, before an SSM of the layer's own.
-Costs: costs/composite.py."""
+"""Zamba's layer: a Transformer block that several layers share, before the layer's own SSM.
+
+The closed forms are in mixers/shared_block.py.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +18,10 @@ from hybrid_core.mixers.shared_block import SharedBlockMixer
 
 
 class Transformer(nn.Module):
-    """What layers share: attention over the doubled input, then a feed-forward, without
-    residuals."""
+    """The part that layers share: attention over the doubled input, then a feed-forward.
+
+    There are no residuals.
+    """
 
     def __init__(self, spec: SharedBlockMixer, d_model: int, layer_index: int) -> None:
         super().__init__()
@@ -29,7 +33,7 @@ class Transformer(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A low-rank product that is added to a projection."""
+    """A low-rank product that is added to the output of a projection."""
 
     def __init__(self, d_in: int, rank: int, d_out: int) -> None:
         super().__init__()
@@ -42,11 +46,12 @@ class Adapter(nn.Module):
 
 
 class SharedBlock(nn.Module):
-    """`before` is what the shared block adds to the layer's input; the call is the SSM on the norm
-    of that sum.
+    """The shared block in `before`, then the layer's own SSM in `forward`.
 
-    Layers with the same `spec.block` hold one `block` (HybridLM sees to it); adapters, `linear` and
-    the SSM are their own."""
+    `before` gives what the shared block adds to the layer's input; `forward` reads the norm of that
+    sum. Layers with the same `spec.block` hold the same `block`, which HybridLM takes care of.
+    Adapters, `linear` and the SSM belong to each layer.
+    """
 
     def __init__(self, spec: SharedBlockMixer, d_model: int, layer_index: int) -> None:
         super().__init__()
@@ -54,46 +59,57 @@ class SharedBlock(nn.Module):
         self.block = Transformer(spec, d_model, layer_index)
         self.linear = nn.Linear(d_model, d_model, bias=False)
         self.ssm: Mamba1 | Mamba2
-        self.ssm = (
-            Mamba1(spec.ssm, d_model, layer_index)
-            if isinstance(spec.ssm, Mamba1Mixer)
-            else Mamba2(spec.ssm, d_model, layer_index)
-        )
-        rank, attention = spec.adapter_rank, self.block.attention
-        self.ffn_adapter = (
-            Adapter(d_model, rank, self.block.ffn.gate_up.out_features) if rank else None
-        )
-        d_input, adapted = attention.qkv.in_features, rank and spec.attention_adapters
-        self.qkv_adapters = (
-            nn.ModuleList(Adapter(d_input, rank, width) for width in attention.widths)
-            if adapted
-            else None
-        )
+        if isinstance(spec.ssm, Mamba1Mixer):
+            self.ssm = Mamba1(spec.ssm, d_model, layer_index)
+        else:
+            self.ssm = Mamba2(spec.ssm, d_model, layer_index)
+        rank = spec.adapter_rank
+        self.ffn_adapter: Adapter | None = None
+        if rank:
+            self.ffn_adapter = Adapter(d_model, rank, self.block.ffn.gate_up.out_features)
+        self.qkv_adapters: nn.ModuleList | None = None
+        if rank and spec.attention_adapters:
+            attention = self.block.attention
+            d_input = attention.qkv.in_features
+            adapters = (Adapter(d_input, rank, width) for width in attention.widths)
+            self.qkv_adapters = nn.ModuleList(adapters)
 
     def before(
-        self, x: Tensor, embedded: Tensor, cache: BranchCache | None, start: Position
+        self,
+        x: Tensor,
+        embedded: Tensor,
+        cache: BranchCache | None,
+        start: Position,
     ) -> Tensor:
         """x and the embeddings of the same tokens [B, T, d_model] -> what is added to x."""
         doubled = self.block.norm(torch.cat([x, embedded], -1))
-        extra = (
-            None
-            if self.qkv_adapters is None
-            else torch.cat([adapter(doubled) for adapter in self.qkv_adapters], -1)
-        )
-        hidden = self.block.ffn_norm(
-            self.block.attention(doubled, cache.attention if cache else None, start, extra)
-        )
-        out: Tensor = self.linear(
-            self.block.ffn(hidden, None if self.ffn_adapter is None else self.ffn_adapter(hidden))
-        )
+        extra = None
+        if self.qkv_adapters is not None:
+            extra = torch.cat([adapter(doubled) for adapter in self.qkv_adapters], -1)
+        keys = cache.attention if cache else None
+        attended = self.block.attention(doubled, keys, start, extra)
+        hidden = self.block.ffn_norm(attended)
+        extra = None
+        if self.ffn_adapter is not None:
+            extra = self.ffn_adapter(hidden)
+        out: Tensor = self.linear(self.block.ffn(hidden, extra))
         return out
 
-    def forward(self, x: Tensor, cache: BranchCache | None = None, start: Position = 0) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cache: BranchCache | None = None,
+        start: Position = 0,
+    ) -> Tensor:
         out: Tensor = self.ssm(x, cache.ssm if cache else None, start)
         return out
 
     def new_cache(
-        self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device
+        self,
+        batch: int,
+        capacity: int,
+        dtypes: CacheDtypes,
+        device: torch.device,
     ) -> BranchCache:
         return BranchCache(
             self.block.attention.new_cache(batch, capacity, dtypes, device),

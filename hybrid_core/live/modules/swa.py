@@ -1,5 +1,7 @@
-"""Sliding-window attention with sinks; its cache never grows beyond window + sink. Costs:
-costs/swa.py."""
+"""Sliding-window attention with sinks; its cache never grows beyond window + sink tokens.
+
+The closed forms are in mixers/swa.py.
+"""
 
 from functools import partial
 
@@ -13,30 +15,42 @@ from kernels.attention import attention
 
 
 class WindowHeads(AttentionHeads):
-    """Heads in which a query sees the last `window` positions, itself included, and the first
-    `sink` ones."""
+    """Heads in which a query sees the last `window` positions and the first `sink` ones.
+
+    The last position of the window is the query's own.
+    """
 
     spec: SwaMixer
 
-    def remember(self, k: Tensor, v: Tensor, cache: WindowCache | None, start: Position) -> Seen:  # type: ignore[override]
+    def remember(  # type: ignore[override]
+        self,
+        k: Tensor,
+        v: Tensor,
+        cache: WindowCache | None,
+        start: Position,
+    ) -> Seen:
         if isinstance(start, Tensor):
             return remember(k, v, cache, start)
         gap = 0
         if cache is not None and k.shape[1] == 1:
-            return Seen(
-                *cache.append_one(k, v, start), attention
-            )  # all that the cache holds may be seen
+            # A single query may see all that the cache holds, so it needs no mask.
+            k, v = cache.append_one(k, v, start)
+            return Seen(k, v, attention)
         if cache is not None:
             k, v, gap = cache.append(k, v, start)
-        return Seen(k, v, partial(attention, window=self.spec.window, sink=self.spec.sink, gap=gap))
+        windowed = partial(attention, window=self.spec.window, sink=self.spec.sink, gap=gap)
+        return Seen(k, v, windowed)
 
-    def new_cache(
-        self, batch: int, capacity: int, dtypes: CacheDtypes, device: torch.device
-    ) -> WindowCache:  # type: ignore[override]
+    def new_cache(  # type: ignore[override]
+        self,
+        batch: int,
+        capacity: int,
+        dtypes: CacheDtypes,
+        device: torch.device,
+    ) -> WindowCache:
         slots = min(capacity, self.spec.window + self.spec.sink)
-        return WindowCache(
-            *self._slots(batch, slots, dtypes, device), self.spec.window, self.spec.sink
-        )
+        k, v = self._slots(batch, slots, dtypes, device)
+        return WindowCache(k, v, self.spec.window, self.spec.sink)
 
 
 class SlidingWindowAttention(WindowHeads, Attention):

@@ -33,7 +33,7 @@ from hybrid_core.speed import hardware
 from hybrid_core.speed.hardware import Hardware
 from hybrid_core.speed.roofline import predict
 from hybrid_core.validation import SpecError
-from kernels import forget, ran
+from kernels.dispatch import forget, ran
 
 TRACE_LEN = 8192
 # Of the time for prefill. What takes less says little of how long more tokens take.

@@ -1,10 +1,10 @@
-"""Prefill and decode speed of a live model, after the paper's protocol as far as a time budget
-allows.
+"""Prefill and decode speed of a live model, by the paper's protocol as far as time allows.
 
-The paper (Appendix J) generates from a prompt of 512 to a total length, batch 4, and divides
-generated tokens by the time. A step's time depends on the context alone, so here steps are timed at
-several contexts and the time of the whole generation is their integral (generation.py): the same
-figure, without generating every token. What was done is in the result."""
+The paper (Appendix J) generates from a prompt of 512 to a total length, batch 4, and divides the
+generated tokens by the time. The time of a step depends on the context alone. So here steps are
+timed at several contexts, and the time of the whole generation is their integral (generation.py):
+the same figure without generating every token. The result says what was done.
+"""
 
 import statistics
 import time
@@ -41,20 +41,27 @@ class Timing:
 
 @torch.inference_mode()
 def repeat(
-    work: Callable[[], object], device: torch.device, budget_s: float, most: int, least: int = 1
+    work: Callable[[], object],
+    device: torch.device,
+    budget_s: float,
+    most: int,
+    least: int = 1,
 ) -> Timing:
-    """Time `work`, which nobody will ask gradients of, until `budget_s` is spent, at least `least`
-    and at most `most` times.
+    """Time `work` again and again until `budget_s` is spent; it computes no gradients.
 
-    A call before them is never counted, however small the budget, which it is part of: on it
-    kernels are compiled, libraries choose theirs, and memory is touched for the first time."""
+    It runs at least `least` and at most `most` times. One call before that is not timed, though it
+    is part of the budget: in it kernels are compiled, libraries choose their algorithms, and memory
+    is touched for the first time.
+    """
     begun = time.perf_counter()
     work()
     synchronise(device)
     seconds: list[float] = []
-    while len(seconds) < least or (
-        len(seconds) < most and time.perf_counter() - begun + seconds[-1] <= budget_s
-    ):
+    while len(seconds) < most:
+        if len(seconds) >= least:
+            spent_s = time.perf_counter() - begun
+            if spent_s + seconds[-1] > budget_s:
+                break
         started = time.perf_counter()
         work()
         synchronise(device)
@@ -70,10 +77,12 @@ def prefill_work(
     state: str,
     chunk_tokens: int | None = None,
 ) -> Callable[[], None]:
-    """What prefills `batch` prompts into a fresh cache, all at once or `chunk_tokens` at a time."""
-    tokens = torch.randint(
-        model.spec.vocab_size, (batch, prompt_len), device=model.embed.weight.device
-    )
+    """A function that prefills `batch` prompts into a fresh cache.
+
+    All tokens at once, or `chunk_tokens` of each prompt at a time.
+    """
+    device = model.embed.weight.device
+    tokens = torch.randint(model.spec.vocab_size, (batch, prompt_len), device=device)
 
     @torch.inference_mode()
     def once() -> None:
@@ -84,12 +93,18 @@ def prefill_work(
 
 
 def prefill(work: Callable[[], object], device: torch.device, budget_s: float) -> Timing:
-    """Times `prefill_work`; in chunks, every shape of them has been seen once before."""
+    """Time `prefill_work`. The untimed first call has seen every shape of chunk."""
     return repeat(work, device, budget_s, most=5)
 
 
-def filled_cache(model: HybridLM, batch: int, capacity: int, kv: str, state: str) -> Cache:
-    """A cache whose memory has really been written, so that reading it costs what it costs."""
+def filled_cache(
+    model: HybridLM,
+    batch: int,
+    capacity: int,
+    kv: str,
+    state: str,
+) -> Cache:
+    """A cache whose memory has been written, so that reading it takes as long as in real use."""
     cache = model.new_cache(batch, capacity, TORCH_DTYPES[kv], TORCH_DTYPES[state])
     for tensor in cache.tensors():
         tensor.fill_(0.01)
@@ -97,10 +112,14 @@ def filled_cache(model: HybridLM, batch: int, capacity: int, kv: str, state: str
 
 
 def step_work(
-    step_from: Callable[[Tensor], Tensor], cache: Cache, context_len: int
+    step_from: Callable[[Tensor], Tensor],
+    cache: Cache,
+    context_len: int,
 ) -> Callable[[], None]:
-    """What makes one token per sequence, number `context_len`, by a `modules.decode.decoder` over
-    `cache`."""
+    """A function that makes token number `context_len` of each sequence.
+
+    `step_from` is a `modules.decode.decoder` over `cache`.
+    """
     held = next(cache.tensors())
     token = torch.zeros(held.shape[0], 1, dtype=torch.long, device=held.device)
 
@@ -108,11 +127,12 @@ def step_work(
     def step() -> None:
         nonlocal token
         cache.length = context_len - 1
-        token = step_from(token)[:, -1].argmax(-1, keepdim=True)
+        logits = step_from(token)
+        token = logits[:, -1].argmax(-1, keepdim=True)
 
     return step
 
 
 def decode_steps(step: Callable[[], None], device: torch.device, budget_s: float) -> Timing:
-    """Times `step_work`, at least two steps of it."""
+    """Time `step_work`: at least two steps."""
     return repeat(step, device, budget_s, most=50, least=2)

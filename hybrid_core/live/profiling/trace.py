@@ -1,9 +1,10 @@
-"""FLOPs of a design, counted on the instantiated model by two counters that nobody here wrote.
+"""FLOPs of a design, counted on the instantiated model by two independent counters.
 
-The model stands on the meta device: shapes without data. torch's FlopCounterMode sees every
-operation that is dispatched; fvcore walks the graph that torch.jit traces. Both price custom
-operations by the formula registered in kernels/. An operation that is neither priced nor known to
-hold no matrix product fails the trace: nothing counts as zero by accident."""
+The model is on the meta device: shapes without data. torch's FlopCounterMode sees every operation
+that is dispatched; fvcore walks the graph that torch.jit traces. Both count custom operations by
+the formula registered in kernels/. An operation fails the trace unless it has a formula or is known
+to hold no matrix product. So nothing counts as zero by accident.
+"""
 
 import warnings
 from typing import Any
@@ -19,46 +20,61 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.modules.model import HybridLM, build
 from kernels.counting import fvcore_handles
 
-# Operations without a matrix product or scan. Not counted, by convention.
-_ELEMENTWISE = """add add_ addcmul clamp clamp_min cos div exp eq floor_divide ge gelu gt le lt masked_fill mul neg pow relu rsqrt rsub
-    sigmoid silu sin softmax _softmax softplus square sub where"""
-_REDUCTIONS = "argsort cumsum linalg_vector_norm max mean _fused_rms_norm native_rms_norm one_hot rms_norm sort sum topk"
-_MOVES = """alias arange as_strided cat chunk clone contiguous copy copy_ detach embedding empty empty_like expand fill_ flatten full gather
-    index index_add index_select lift_fresh new_empty new_zeros numel ones permute repeat_interleave reshape scalar_tensor scatter scatter_
-    select size slice split split_with_sizes squeeze stack t to _to_copy to_copy transpose unbind unflatten _unsafe_view unsqueeze view
-    view_as zeros zeros_like"""
+# Operations without a matrix product or scan. By convention they are not counted.
+_ELEMENTWISE = """
+    add add_ addcmul clamp clamp_min cos div exp eq floor_divide ge gelu gt le lt masked_fill mul
+    neg pow relu rsqrt rsub sigmoid silu sin softmax _softmax softplus square sub where
+"""
+_REDUCTIONS = """
+    argsort cumsum linalg_vector_norm max mean _fused_rms_norm native_rms_norm one_hot rms_norm
+    sort sum topk
+"""
+_MOVES = """
+    alias arange as_strided cat chunk clone contiguous copy copy_ detach embedding empty empty_like
+    expand fill_ flatten full gather index index_add index_select lift_fresh new_empty new_zeros
+    numel ones permute repeat_interleave reshape scalar_tensor scatter scatter_ select size slice
+    split split_with_sizes squeeze stack t to _to_copy to_copy transpose unbind unflatten
+    _unsafe_view unsqueeze view view_as zeros zeros_like
+"""
 UNCOUNTED = frozenset(f"{_ELEMENTWISE} {_REDUCTIONS} {_MOVES}".split())
 
 
 class UnknownOperation(RuntimeError):
-    """A counter met an operation that it cannot price."""
+    """A counter met an operation that it has no formula for."""
 
 
 class _OnlyKnown(TorchDispatchMode):
-    """Fails on any operation that is neither priced by FlopCounterMode nor listed as uncounted."""
+    """Fails on any operation that FlopCounterMode has no formula for and `UNCOUNTED` lacks."""
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Any,
+        args: Any = (),
+        kwargs: Any = None,
+    ) -> Any:
         name = func._overloadpacket.__name__
         if func._overloadpacket not in flop_registry and name not in UNCOUNTED:
             raise UnknownOperation(
-                f"FlopCounterMode does not know {func} - give it a formula (kernels/counting.py) or list it as uncounted"
+                f"FlopCounterMode does not know {func} - "
+                "give it a formula (kernels/counting.py) or list it as uncounted"
             )
         return func(*args, **(kwargs or {}))
 
 
 def count_torch(model: nn.Module, *inputs: Any) -> int:
-    """FLOPs by torch's FlopCounterMode."""
+    """FLOPs of `model(*inputs)` by torch's FlopCounterMode."""
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _OnlyKnown():  # type: ignore[no-untyped-call]
         model(*inputs)
     return int(counter.get_total_flops())
 
 
 def count_fvcore(model: nn.Module, *inputs: Any) -> int:
-    """FLOPs by fvcore; it counts a multiply-add as 1, so its total is doubled."""
+    """FLOPs of `model(*inputs)` by fvcore, doubled, because it counts a multiply-add as 1."""
     analysis = FlopCountAnalysis(model, inputs)
-    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings(
-        "none"
-    )
+    analysis.unsupported_ops_warnings(False)
+    analysis.uncalled_modules_warnings(False)
+    analysis.tracer_warnings("none")
     for name, handle in fvcore_handles().items():
         analysis.set_op_handle(name, handle)
     with torch.no_grad(), warnings.catch_warnings():
@@ -67,20 +83,21 @@ def count_fvcore(model: nn.Module, *inputs: Any) -> int:
     unknown = {name for name in analysis.unsupported_ops() if name.split("::")[-1] not in UNCOUNTED}
     if unknown:
         raise UnknownOperation(
-            f"fvcore does not know {', '.join(sorted(unknown))} - give it a formula (kernels/counting.py) or list it as uncounted"
+            f"fvcore does not know {', '.join(sorted(unknown))} - "
+            "give it a formula (kernels/counting.py) or list it as uncounted"
         )
     return int(total)
 
 
 class _Step(nn.Module):
-    """One decode step whose token is number `context_len`, as a module that fvcore can trace."""
+    """The decode step of token number `context_len`, as a module that fvcore can trace."""
 
     def __init__(self, model: HybridLM, context_len: int) -> None:
         super().__init__()
-        self.model, self.context_len = model, context_len
-        self.cache = model.new_cache(
-            1, context_len
-        )  # made here, as meta tokens are no part of a step
+        self.model = model
+        self.context_len = context_len
+        # The cache is made here, because the meta tokens that fill it are not part of a step.
+        self.cache = model.new_cache(1, context_len)
 
     def forward(self, token: torch.Tensor) -> torch.Tensor:
         self.cache.length = self.context_len - 1
@@ -89,10 +106,13 @@ class _Step(nn.Module):
 
 
 def trace(spec: ArchSpec, seq_len: int) -> dict[str, dict[str, int]]:
-    """FLOPs of one sequence: `forward` over seq_len tokens with all logits, and one `decode` step
-    at seq_len tokens, each by fvcore, by FlopCounterMode and by the exact closed form. Raises
-    UnknownOperation."""
-    model, costs = build(spec, "meta", torch.bfloat16), ModelCosts(spec)
+    """FLOPs of one sequence by fvcore, by FlopCounterMode and by the exact closed form.
+
+    `forward` is over seq_len tokens with all logits, `decode` is one step at seq_len tokens. Raises
+    UnknownOperation.
+    """
+    model = build(spec, "meta", torch.bfloat16)
+    costs = ModelCosts(spec)
     tokens = torch.empty(1, seq_len, dtype=torch.long, device="meta")
     step = _Step(model, seq_len)
     return {

@@ -1,16 +1,18 @@
-"""Time that a run may spend, and what it says of what there was no time for. No torch."""
+"""The time that a run may spend, and the words for what there was no time for. No torch."""
 
 import time
 from collections.abc import Callable
 
-Clock = Callable[[], float]  # seconds that only go on
+Clock = Callable[[], float]  # seconds that never go back
 
 
 class Budget:
     """Seconds to spend from now on."""
 
     def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
-        self.seconds, self.clock, self.started = seconds, clock, clock()
+        self.seconds = seconds
+        self.clock = clock
+        self.started = clock()
 
     @property
     def used_up(self) -> str:
@@ -18,22 +20,27 @@ class Budget:
         return f"the budget of {self.seconds:g} s was used up"
 
     def at(self, share: float) -> float:
-        """The time at which a share is spent."""
+        """The time on the clock at which this share of the budget is spent."""
         return self.started + share * self.seconds
 
     def until(self, share: float) -> "Deadline":
-        """To be asked before each piece of work that has to be done by then."""
+        """The deadline at which this share of the budget is spent."""
         return Deadline(self.at(share), self.clock)
 
 
 class Deadline:
-    """Says when to stop: once the time has come, but never before a first piece, so that there is a
-    result."""
+    """Says when to stop working piece by piece.
+
+    The first piece is always done, even late, so that there is a result.
+    """
 
     def __init__(self, at: float, clock: Clock = time.monotonic) -> None:
-        self.at, self.clock, self.begun = at, clock, False
+        self.at = at
+        self.clock = clock
+        self.begun = False
 
     def over(self) -> bool:
-        """Whether to stop; asked before each piece."""
-        begun, self.begun = self.begun, True
+        """Whether to stop. Ask this before each piece."""
+        begun = self.begun
+        self.begun = True
         return begun and self.clock() >= self.at

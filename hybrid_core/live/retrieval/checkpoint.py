@@ -18,10 +18,12 @@ import json
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from hybrid_core.costs.memory import refusal
 from hybrid_core.data import data_path, folder, write_whole
@@ -29,9 +31,12 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.files import read_text
 from hybrid_core.live.modules.cache import TORCH_DTYPES
 from hybrid_core.live.profiling import device
-from hybrid_core.live.profiling.job import DoesNotFit, Report, Store
+from hybrid_core.live.profiling.job import DoesNotFit, Report, Store, put
 from hybrid_core.live.retrieval.options import CheckpointOptions
 from hybrid_core.live.retrieval.scores import cell
+from hybrid_core.results.checkpoint import Checkpoint, NotRun
+from hybrid_core.results.environment import Environment
+from hybrid_core.results.retrieval import Cell, Map
 from hybrid_core.validation import SpecError
 
 NEEDLE = "The special magic {city} number is: {number}"
@@ -68,40 +73,47 @@ class Haystack:
     def __init__(self, tokenizer: Any, text: str, longest: int) -> None:
         if not text.strip():
             raise SpecError("haystack: the text is empty")
-        once = tokenizer.encode(
-            " " + text.strip(), add_special_tokens=False
-        )  # a space before it, as before every needle
+        # A space stands before it, as before every needle.
+        once = tokenizer.encode(" " + text.strip(), add_special_tokens=False)
         self.repeats = -(-longest // len(once))
         self.ids: list[int] = (once * self.repeats)[:longest]
-        self.ends = [
-            0,
-            *(
-                i + 1
-                for i, token in enumerate(self.ids)
-                if tokenizer.decode([token]).rstrip(" ").endswith((".", "!", "?", "\n"))
-            ),
-        ]
+        self.ends = [0]
+        for i, token in enumerate(self.ids):
+            if tokenizer.decode([token]).rstrip(" ").endswith((".", "!", "?", "\n")):
+                self.ends.append(i + 1)
 
     def with_needles(self, length: int, needles: list[tuple[float, list[int]]]) -> list[int]:
-        """`length` tokens in all; each needle at its depth, at the end of a sentence. Raises
+        """`length` tokens in all, each needle at its depth, at the end of a sentence. Raises
         ValueError where they do not fit."""
         room = length - sum(len(ids) for _, ids in needles)
         if room < 0:
             raise ValueError(f"context of {length} tokens - shorter than its needles")
         out = self.ids[:room]
-        for depth, ids in sorted(
-            needles, key=lambda needle: -needle[0]
-        ):  # from the end, so that earlier places stay
-            at = room if depth >= 1 else max(end for end in self.ends if end <= depth * room)
-            out[at:at] = ids
+        # From the end, so that earlier places stay where they are. The sort keeps needles of one
+        # depth in order.
+        for depth, ids in sorted(needles, key=_from_the_end):
+            place = self._place(depth, room)
+            out[place:place] = ids
         return out
+
+    def _place(self, depth: float, room: int) -> int:
+        """Where the last sentence before a depth ends."""
+        if depth >= 1:
+            return room
+        return max(end for end in self.ends if end <= depth * room)
+
+
+def _from_the_end(needle: tuple[float, list[int]]) -> float:
+    depth, _ = needle
+    return -depth
 
 
 class Protocol:
     """Makes the prompts of a cell."""
 
     def __init__(self, tokenizer: Any, options: CheckpointOptions, text: str) -> None:
-        self.tokenizer, self.options = tokenizer, options
+        self.tokenizer = tokenizer
+        self.options = options
         self.haystack = Haystack(tokenizer, text, max(options.lengths))
         start = tokenizer("", add_special_tokens=True)["input_ids"]
         self.bos = [token for token in start if token == tokenizer.bos_token_id][:1]
@@ -145,18 +157,25 @@ def n_right(
     right = 0
     for group in batches(prompts, batch_size):
         ids = torch.tensor([prompt.ids for prompt in group], device=where)
-        out = model.generate(
-            input_ids=ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            pad_token_id=tokenizer.pad_token_id
-            if tokenizer.pad_token_id is not None
-            else tokenizer.eos_token_id or 0,
-        )
-        said = tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+        new = _generated(model, tokenizer, ids)
+        said = tokenizer.batch_decode(new, skip_special_tokens=True)
         right += sum(prompt.number in text for prompt, text in zip(group, said, strict=True))
     return right
+
+
+def _generated(model: Any, tokenizer: Any, ids: Tensor) -> Tensor:
+    """The tokens that follow prompts of one length [B, NEW_TOKENS]."""
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        pad = tokenizer.eos_token_id or 0
+    out: Tensor = model.generate(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=NEW_TOKENS,
+        do_sample=False,
+        pad_token_id=pad,
+    )
+    return out[:, ids.shape[1] :]
 
 
 def load(path: str, dtype: torch.dtype, where: torch.device) -> tuple[Any, Any]:
@@ -164,30 +183,31 @@ def load(path: str, dtype: torch.dtype, where: torch.device) -> tuple[Any, Any]:
     unknown."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    def first_line(error: Exception) -> str:
-        return (
-            str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        )
-
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
         )
         if len(tokenizer) == 0:
             raise ValueError("it is empty")
-    except Exception as error:  # of any type, by family
-        raise SpecError(
-            f"checkpoint: {path} - no tokenizer that can be read ({first_line(error)})"
-        ) from None
+    except Exception as error:  # its type depends on the family
+        why = _first_line(error)
+        raise SpecError(f"checkpoint: {path} - no tokenizer that can be read ({why})") from None
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        raise SpecError(
-            f"checkpoint: {path} - no model that can be read ({first_line(error)})"
-        ) from None
+        why = _first_line(error)
+        raise SpecError(f"checkpoint: {path} - no model that can be read ({why})") from None
     return tokenizer, model.to(where).eval()
+
+
+def _first_line(error: Exception) -> str:
+    """What an error of another library says, cut to 200 characters, or its type."""
+    lines = str(error).strip().splitlines()
+    if not lines:
+        return type(error).__name__
+    return lines[0][:200]
 
 
 class CheckpointRun:
@@ -196,7 +216,10 @@ class CheckpointRun:
     def __init__(
         self, spec: ArchSpec, options: CheckpointOptions, store: Store, report: Report
     ) -> None:
-        self.spec, self.options, self.store, self.report = spec, options, store, report
+        self.spec = spec
+        self.options = options
+        self.put = partial(put, store)
+        self.report = report
         self.device = device.resolve(options.device)
         self.kept = Kept(options)
 
@@ -204,42 +227,47 @@ class CheckpointRun:
         """All cells. Raises DoesNotFit when not even the shortest length fits, SpecError for a
         folder that cannot be read."""
         self.report(0.0, "Looking at the device")
-        self.store("environment", device.environment(self.device))
+        self.put(Environment.model_validate(device.environment(self.device)))
         lengths, refused = self._fitting()
         self.report(0.01, "Loading the checkpoint")
         tokenizer, model = load(self.options.path, TORCH_DTYPES[self.options.dtype], self.device)
         protocol = Protocol(tokenizer, self.options, self._text())
-        about = {
-            "path": self.options.path,
-            "task": self.options.task,
-            "prompt": list(PROMPT),
-            "needle": NEEDLE,
-            "new_tokens": NEW_TOKENS,
-        }
-        haystack = {
-            "haystack": self.options.haystack_path or "built-in noise",
-            "haystack_repeats": protocol.haystack.repeats,
-        }
-        resumed = {"resumed_cells": len(self.kept.cells), "dropped": self.kept.dropped}
-        self.store("checkpoint", about | haystack | resumed | {"not_run": refused})
+        self._put_question(protocol, refused)
         questions = [(length, depth) for length in lengths for depth in self.options.depths]
         for done, (length, depth) in enumerate(questions, 1):
             if self.kept.get(length, depth) is None:
                 prompts = protocol.prompts(length, depth)
                 right = n_right(model, tokenizer, prompts, self.options.batch_size, self.device)
                 self.kept.add(cell(length, depth, right, len(prompts)))
-            self._show(lengths)
+            self._put_map(lengths)
             self.report(done / len(questions), f"{length:,} tokens, needle at {depth:.0%}")
         self.report(1.0, "Done")
 
-    def _show(self, lengths: list[int]) -> None:
-        header = {
-            "depths": list(self.options.depths),
-            "lengths": lengths,
-            "trained_len": None,
-            "trials": self.options.trials,
-        }
-        self.store("map", header | {"cells": self.kept.cells})
+    def _put_question(self, protocol: Protocol, refused: list[NotRun]) -> None:
+        """What is asked, and what an earlier run had found already."""
+        part = Checkpoint(
+            path=self.options.path,
+            task=self.options.task,
+            prompt=PROMPT,
+            needle=NEEDLE,
+            new_tokens=NEW_TOKENS,
+            haystack=self.options.haystack_path or "built-in noise",
+            haystack_repeats=protocol.haystack.repeats,
+            resumed_cells=len(self.kept.cells),
+            dropped=self.kept.dropped,
+            not_run=tuple(refused),
+        )
+        self.put(part)
+
+    def _put_map(self, lengths: list[int]) -> None:
+        part = Map(
+            depths=self.options.depths,
+            lengths=tuple(lengths),
+            trained_len=None,
+            trials=self.options.trials,
+            cells=tuple(self.kept.cells),
+        )
+        self.put(part)
 
     def _text(self) -> str:
         if self.options.haystack_path is None:
@@ -249,19 +277,20 @@ class CheckpointRun:
         except SpecError as error:
             raise SpecError(f"haystack: {error}") from None
 
-    def _fitting(self) -> tuple[list[int], list[dict[str, Any]]]:
+    def _fitting(self) -> tuple[list[int], list[NotRun]]:
         """The lengths that fit into memory, and those that do not, with the reason."""
-        free, fitting, refused = device.available_bytes(self.device), [], []
+        free = device.available_bytes(self.device)
+        fitting = []
+        refused = []
         for length in self.options.lengths:
             problem = refusal(self.spec, self.options.workload(length), free)
             if problem is None:
                 fitting.append(length)
             else:
-                refused.append({"context_len": length, "why": str(problem)})
+                refused.append(NotRun(context_len=length, why=str(problem)))
         if not fitting:
-            raise DoesNotFit(
-                f"{self.spec.name} at batch {self.options.batch_size}: {refused[0]['why']}"
-            )
+            asked = f"{self.spec.name} at batch {self.options.batch_size}"
+            raise DoesNotFit(f"{asked}: {refused[0].why}")
         return fitting, refused
 
 
@@ -273,18 +302,9 @@ class Kept:
     lost."""
 
     def __init__(self, options: CheckpointOptions) -> None:
-        question = options.model_dump(
-            mode="json", exclude={"device", "batch_size", "lengths", "depths"}
-        )
-        files = sorted(
-            (f.name, f.stat().st_size, f.stat().st_mtime_ns)
-            for f in Path(options.path).iterdir()
-            if f.is_file()
-        )
-        digest = hashlib.sha256(json.dumps([question, files]).encode()).hexdigest()[:16]
-        self.path = data_path() / "niah" / f"{digest}.jsonl"
+        self.path = data_path() / "niah" / f"{_digest(options)}.jsonl"
         self.asked = {(length, depth) for length in options.lengths for depth in options.depths}
-        self.known: dict[tuple[int, float], dict[str, Any]] = {}
+        self.known: dict[tuple[int, float], Cell] = {}
         self.dropped = self._read()
 
     def _read(self) -> str | None:
@@ -294,32 +314,53 @@ class Kept:
         except FileNotFoundError:
             return None
         except OSError as error:
-            return f"the kept cells cannot be read and are asked again: {self.path} - {error.strerror or error}"
-        cells = [_read_cell(line) for line in lines]
-        self.known |= {(found["context_len"], found["depth"]): found for found in cells if found}
-        lost = cells.count(None)
+            why = f"{self.path} - {error.strerror or error}"
+            return f"the kept cells cannot be read and are asked again: {why}"
+        lost = 0
+        for line in lines:
+            found = _read_cell(line)
+            if found is None:
+                lost += 1
+            else:
+                self.known[found.context_len, found.depth] = found
         if not lost:
             return None
-        return f"{lost} of {len(lines)} kept cells were cut or damaged and are asked again: {self.path}"
+        damaged = f"{lost} of {len(lines)} kept cells were cut or damaged"
+        return f"{damaged} and are asked again: {self.path}"
 
     @property
-    def cells(self) -> list[dict[str, Any]]:
+    def cells(self) -> list[Cell]:
         """Those that this run asks for."""
         return [found for place, found in self.known.items() if place in self.asked]
 
-    def get(self, length: int, depth: float) -> dict[str, Any] | None:
+    def get(self, length: int, depth: float) -> Cell | None:
         return self.known.get((length, depth))
 
-    def add(self, found: dict[str, Any]) -> None:
+    def add(self, found: Cell) -> None:
         """Keep a cell. Raises NotWritten; what was kept before still is."""
         self._read()  # a run on another device may have added some
-        self.known[found["context_len"], found["depth"]] = found
+        self.known[found.context_len, found.depth] = found
         folder(self.path.parent)
-        write_whole(self.path, "".join(json.dumps(one) + "\n" for one in self.known.values()))
+        lines = [json.dumps(kept.record()) + "\n" for kept in self.known.values()]
+        write_whole(self.path, "".join(lines))
 
 
-def _read_cell(line: str) -> dict[str, Any] | None:
-    """The cell that a line tells of; None for a line that is cut or damaged."""
+def _digest(options: CheckpointOptions) -> str:
+    """What tells one question to one checkpoint from another: the options that decide an answer,
+    and the names, sizes and times of the checkpoint's files."""
+    not_asked = {"device", "batch_size", "lengths", "depths"}
+    question = options.model_dump(mode="json", exclude=not_asked)
+    files = []
+    for file in Path(options.path).iterdir():
+        if file.is_file():
+            status = file.stat()
+            files.append((file.name, status.st_size, status.st_mtime_ns))
+    told = json.dumps([question, sorted(files)])
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
+
+
+def _read_cell(line: str) -> Cell | None:
+    """The cell in a line; None for a line that is cut or damaged."""
     try:
         found = json.loads(line)
         return cell(

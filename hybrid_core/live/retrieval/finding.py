@@ -5,8 +5,14 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence.quality.mixture import mixture
 
 SOURCE = "Figure 4 and Section 4.3, models of 1B trained at 8K tokens"
-_WINDOWS = "Models with sliding windows recall only what lies in the window, in the sinks or near the end of the context."
-_HYBRIDS = "recall holds at every depth to about 1.5 times the trained length; what goes first beyond it is the middle of the context."
+_WINDOWS = (
+    "Models with sliding windows recall only what lies in the window, in the sinks or near the end "
+    "of the context."
+)
+_HYBRIDS = (
+    "recall holds at every depth to about 1.5 times the trained length. Beyond that, the middle of "
+    "the context is lost first."
+)
 FIGURE4 = {
     "llama": "Llama recalls at every depth of its trained length, and next to nothing past it.",
     "swa": _WINDOWS,
@@ -20,8 +26,6 @@ FIGURE4 = {
 def finding(spec: ArchSpec) -> str:
     """The paper's finding for designs of this kind, or that it has none."""
     mixed = mixture(spec.pattern)
-    return (
-        FIGURE4[mixed.family]
-        if mixed
-        else "The paper's retrieval test has no design with this mix of layers."
-    )
+    if mixed is None:
+        return "The paper's retrieval test has no design with this mix of layers."
+    return FIGURE4[mixed.family]

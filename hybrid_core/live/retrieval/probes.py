@@ -11,16 +11,16 @@ else a design can keep.
 - **Loss by position** (the paper's Figure 3c) on a text of the user's, bytes as tokens: trained on
   its first nine tenths, read on the rest.
 
-Parts of the run: `environment`, `recall`, `copying`, `text`; each says what was trained and how
+Parts of the run: `environment`, `recall`, `copying`, `text`. Each says what was trained and how
 far, and what there was no time for."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import pairwise
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.files import MAX_TEXT_BYTES, read_file
 from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.live.profiling import device
-from hybrid_core.live.profiling.job import Report, Store
+from hybrid_core.live.profiling.job import Report, Store, put
 from hybrid_core.live.retrieval.budget import Budget, Clock, Deadline
 from hybrid_core.live.retrieval.options import CONTEXTS, NOTE, ProbeOptions, least_text_bytes
 from hybrid_core.live.retrieval.proxy import proxy
@@ -47,6 +47,10 @@ from hybrid_core.live.retrieval.task import (
     spread,
 )
 from hybrid_core.live.retrieval.trainer import Trainer, Training
+from hybrid_core.results import probes as results
+from hybrid_core.results.environment import Environment
+from hybrid_core.results.part import Missing
+from hybrid_core.results.retrieval import MissingLength, TrainingRecord
 from hybrid_core.validation import SpecError
 
 COPIED = 16  # symbols of selective copying, as in the Mamba paper
@@ -54,8 +58,6 @@ BYTES = 256
 BUCKETS = 16  # of the loss by position, over twice the trained length
 TRAIN_SHARE = 0.85  # of a probe's time; the rest is for its questions, which end with it
 KEYS = 64  # of associative recall; as many values
-
-Score = Callable[[int, int], dict[str, Any]]  # right answers of so many, as a row says it
 
 
 def pairs(n_pairs: int, n_tokens: int, generator: torch.Generator) -> Sample:
@@ -93,29 +95,39 @@ def excerpts(text: Tensor, length: int, n_tokens: int, generator: torch.Generato
 
 def recall_stages(n_pairs: int) -> list[Stage]:
     """Echoes, then from four pairs to `n_pairs`."""
-    ladder = [n for n in (4, 6, 8, 12, 16, 24, 32, 48, 64) if n < n_pairs]
-    sizes = [*((n, 0.06) for n in ladder), (n_pairs, 1.0)]
-    return [
-        *echo_stages(4 * KEYS),
-        *(Stage("pairs", 4 * n, partial(pairs, n), share) for n, share in sizes),
-    ]
+    stages = echo_stages(4 * KEYS)
+    for n in (4, 6, 8, 12, 16, 24, 32, 48, 64):
+        if n < n_pairs:
+            stages.append(Stage("pairs", 4 * n, partial(pairs, n), 0.06))
+    return [*stages, Stage("pairs", 4 * n_pairs, partial(pairs, n_pairs), 1.0)]
 
 
 def copying_stages(trained_len: int) -> list[Stage]:
     """From a few symbols close together to COPIED in the trained length."""
     close = [(8, 2), (16, 4), (32, 8), (48, 12), (64, COPIED)]
-    far = [(n, COPIED) for n in (96, 128, 192, 256, 384, 512, 1024) if n < trained_len]
-    sizes = [*((size, 0.05) for size in (*close, *far)), ((trained_len, COPIED), 1.0)]
-    return [Stage(f"{k} symbols", n, partial(scattered, n, k), share) for (n, k), share in sizes]
+    far = [(length, COPIED) for length in (96, 128, 192, 256, 384, 512, 1024)]
+    stages = []
+    for length, n_symbols in [*close, *far]:
+        if length < trained_len or (length, n_symbols) in close:
+            draw = partial(scattered, length, n_symbols)
+            stages.append(Stage(f"{n_symbols} symbols", length, draw, 0.05))
+    last = partial(scattered, trained_len, COPIED)
+    return [*stages, Stage(f"{COPIED} symbols", trained_len, last, 1.0)]
+
+
+class Answers(NamedTuple):
+    """Whole answers that are right, of those that were asked for, of those wanted."""
+
+    right: int
+    asked: int
+    wanted: int
 
 
 @torch.no_grad()
-def accuracy(
-    model: HybridLM, sample: Sample, max_tokens: int, deadline: Deadline
-) -> tuple[int, int]:
-    """Whole answers that are right, and answers asked for until the deadline; `max_tokens` in
-    memory at a time."""
-    rows, where = max(1, max_tokens // sample.tokens.shape[1]), next(model.parameters()).device
+def accuracy(model: HybridLM, sample: Sample, max_tokens: int, deadline: Deadline) -> Answers:
+    """How a model answers a sample until the deadline, with `max_tokens` in memory at a time."""
+    rows = max(1, max_tokens // sample.tokens.shape[1])
+    where = next(model.parameters()).device
     right = asked = 0
     for tokens, answers in zip(sample.tokens.split(rows), sample.answers.split(rows), strict=True):
         if deadline.over():
@@ -124,15 +136,15 @@ def accuracy(
         hits = (said == tokens[:, 1:])[answers[:, 1:]]
         right += int(hits.view(-1, sample.width).all(-1).sum())
         asked += int(answers.sum()) // sample.width
-    return right, asked
+    return Answers(right, asked, int(sample.answers.sum()) // sample.width)
 
 
 @torch.no_grad()
 def loss_by_position(
     model: HybridLM, text: Tensor, length: int, n_windows: int, buckets: int, deadline: Deadline
-) -> tuple[list[dict[str, float | None]], int]:
-    """Mean loss (nats per byte) in each of `buckets` equal parts of windows of `length` bytes, None
-    where it is no number, because training diverged; and of how many windows.
+) -> tuple[list[results.LossRow], int]:
+    """Mean loss (nats per byte) in each of `buckets` equal parts of windows of `length` bytes, and
+    of how many windows. It is None where it is no number, because training diverged.
 
     `n_windows` are spread over `text` and read in random order, so that those read until the
     deadline are spread over it, too."""
@@ -144,21 +156,21 @@ def loss_by_position(
         if deadline.over():
             break
         window = text[start : start + length].to(where)[None]
-        losses.append(
-            F.cross_entropy(model(window[:, :-1])[0], window[0, 1:], reduction="none").cpu()
-        )
-    edges = torch.linspace(0, length - 1, buckets + 1).long().tolist()
+        logits = model(window[:, :-1])[0]
+        losses.append(F.cross_entropy(logits, window[0, 1:], reduction="none").cpu())
     each = torch.stack(losses)
-    means = [float(each[:, a:b].mean()) for a, b in pairwise(edges)]
-    rows = [
-        {"from": a, "to": b, "nats_per_byte": mean if isfinite(mean) else None}
-        for (a, b), mean in zip(pairwise(edges), means, strict=True)
-    ]
+    edges = torch.linspace(0, length - 1, buckets + 1).long().tolist()
+    rows = []
+    for start, end in pairwise(edges):
+        mean: float | None = float(each[:, start:end].mean())
+        if not isfinite(mean):
+            mean = None
+        rows.append(results.LossRow(start=start, to=end, nats_per_byte=mean))
     return rows, len(losses)
 
 
 class Probes:
-    """Runs the probes that were asked for, one after another; each has an equal share of the
+    """Runs the probes that were asked for, one after another. Each has an equal share of the
     budget."""
 
     def __init__(
@@ -169,13 +181,15 @@ class Probes:
         report: Report,
         clock: Clock = time.monotonic,
     ) -> None:
-        self.spec, self.options, self.store, self.report = spec, options, store, report
+        self.spec = spec
+        self.options = options
+        self.put = partial(put, store)
+        self.report = report
         self.budget = Budget(options.budget_s, clock)
         self.device = device.resolve(options.device)
         self.scale = options.scale(self.device.type)
-        self.generator = torch.Generator().manual_seed(
-            options.seed + 1_000_003
-        )  # of the evaluation
+        # Of the evaluation; training draws from the seed itself.
+        self.generator = torch.Generator().manual_seed(options.seed + 1_000_003)
         self.tasks: list[Callable[[], None]] = [self._recall, self._copying]
         if options.text_path:
             text = read_bytes(options.text_path, least_text_bytes(self.scale.trained_len))
@@ -183,123 +197,138 @@ class Probes:
 
     def run(self) -> None:
         """All parts."""
-        self.store("environment", device.environment(self.device))
+        self.put(Environment.model_validate(device.environment(self.device)))
         for done, probe in enumerate(self.tasks):
             self._done = done
             probe()
         self.report(1.0, "Done")
 
-    def _train(self, what: str, stages: list[Stage], vocab_size: int) -> tuple[HybridLM, Training]:
-        share = self.options.budget_s / len(self.tasks)
+    def _train(
+        self, what: str, stages: list[Stage], vocab_size: int
+    ) -> tuple[HybridLM, TrainingRecord]:
+        budget_s = self.options.budget_s / len(self.tasks)
         small = proxy(self.spec, self.scale.d_model, self.scale.trained_len, vocab_size)
         model = build(small, self.device, seed=self.options.seed)
 
         def progress(state: Training) -> None:
-            done = min(1.0, max(state.seconds / share, state.tokens / state.planned_tokens))
-            self.report(
-                (self._done + TRAIN_SHARE * done) / len(self.tasks),
-                f"{what}: {state.tokens / 1e6:.2f}M tokens",
-            )
+            done = max(state.seconds / budget_s, state.tokens / state.planned_tokens)
+            share = self._share(TRAIN_SHARE * min(1.0, done))
+            self.report(share, f"{what}: {state.tokens / 1e6:.2f}M tokens")
 
-        planned, deadline, clock = (
-            round(self.scale.tokens_per_s * share),
-            self.budget.at(self._share(TRAIN_SHARE)),
-            self.budget.clock,
-        )
-        return model, Trainer(
+        trainer = Trainer(
             model,
             stages,
             self.scale.step_tokens,
-            planned,
+            round(self.scale.tokens_per_s * budget_s),
             self.options.seed,
-            deadline,
+            self.budget.at(self._share(TRAIN_SHARE)),
             progress,
-            clock,
-        ).run()
+            self.budget.clock,
+        )
+        training = trainer.run()
+        return model, TrainingRecord.model_validate(training.record())
 
     def _share(self, done: float) -> float:
         """Of the budget, when this probe has used `done` of its own share."""
         return (self._done + done) / len(self.tasks)
 
-    def _ask(
-        self,
-        part: str,
-        about: dict[str, Any],
-        model: HybridLM,
-        samples: Iterable[tuple[str, int, Sample]],
-        score: Score,
-    ) -> None:
-        """A row for each (name, value, sample) until this probe's time is up, stored as it is known
-        with what is missing."""
-        deadline, max_tokens = (
-            self.budget.until(self._share(1.0)),
-            self.scale.step_tokens(self.scale.trained_len),
-        )
-        rows, missing = [], []
-        for name, value, sample in samples:
-            right, answers = accuracy(model, sample, max_tokens, deadline)
-            wanted = int(sample.answers.sum()) // sample.width
-            if answers:
-                rows.append({name: value} | score(right, answers))
-            if answers < wanted:
-                missing.append(
-                    {name: value, "measured": answers, "of": wanted, "why": self.budget.used_up}
-                )
-            self.store(part, about | {"rows": rows, "not_measured": missing, "note": NOTE})
+    def _answers(
+        self, model: HybridLM, samples: Iterable[tuple[int, Sample]]
+    ) -> Iterator[tuple[int, Answers]]:
+        """What a model answers to each sample until this probe's time is up, by the sample's
+        size."""
+        deadline = self.budget.until(self._share(1.0))
+        max_tokens = self.scale.step_tokens(self.scale.trained_len)
+        for size, sample in samples:
+            yield size, accuracy(model, sample, max_tokens, deadline)
 
     def _recall(self) -> None:
         trained = min(KEYS, self.scale.trained_len // 8)
         model, training = self._train("Associative recall", recall_stages(trained), 4 * KEYS)
-        sizes = sorted({trained * k // 8 for k in (1, 2, 4, 8, 12, 16)})
-        samples = (
-            ("n_pairs", n, pairs(n, 4 * n * self.scale.trials, self.generator)) for n in sizes
-        )
-        about = {"trained_pairs": trained, "training": training.record()}
-        self._ask(
-            "recall",
-            about,
-            model,
-            samples,
-            lambda right, of: {"accuracy": right / of, "answers": of},
-        )
+        rows: list[results.RecallRow] = []
+        missing: list[results.MissingPairs] = []
+        for n_pairs, found in self._answers(model, self._pairs(trained)):
+            right, asked, wanted = found
+            if asked:
+                share = right / asked
+                row = results.RecallRow(n_pairs=n_pairs, accuracy=share, answers=asked)
+                rows.append(row)
+            if asked < wanted:
+                why = self.budget.used_up
+                gap = results.MissingPairs(n_pairs=n_pairs, measured=asked, of=wanted, why=why)
+                missing.append(gap)
+            part = results.Recall(
+                trained_pairs=trained,
+                training=training,
+                rows=tuple(rows),
+                not_measured=tuple(missing),
+                note=NOTE,
+            )
+            self.put(part)
+
+    def _pairs(self, trained: int) -> Iterator[tuple[int, Sample]]:
+        """Samples with up to twice the trained number of pairs."""
+        for n in sorted({trained * k // 8 for k in (1, 2, 4, 8, 12, 16)}):
+            yield n, pairs(n, 4 * n * self.scale.trials, self.generator)
 
     def _copying(self) -> None:
         trained = self.scale.trained_len
         model, training = self._train("Selective copying", copying_stages(trained), VOCAB_SIZE)
-        lengths = (round(c * trained) for c in CONTEXTS)
-        samples = (
-            (
-                "context_len",
-                n,
-                scattered(n, COPIED, (n + 1 + COPIED) * self.scale.trials, self.generator),
+        rows: list[results.CopyingRow] = []
+        missing: list[MissingLength] = []
+        for length, found in self._answers(model, self._scattered(trained)):
+            right, asked, wanted = found
+            if asked:
+                share, low, high = wilson(right, asked)
+                row = results.CopyingRow(
+                    context_len=length,
+                    share=share,
+                    low=low,
+                    high=high,
+                    trials=asked,
+                )
+                rows.append(row)
+            if asked < wanted:
+                why = self.budget.used_up
+                gap = MissingLength(context_len=length, measured=asked, of=wanted, why=why)
+                missing.append(gap)
+            part = results.Copying(
+                trained_len=trained,
+                n_symbols=COPIED,
+                training=training,
+                rows=tuple(rows),
+                not_measured=tuple(missing),
+                note=NOTE,
             )
-            for n in lengths
-        )
-        about = {"trained_len": trained, "n_symbols": COPIED, "training": training.record()}
-        self._ask(
-            "copying",
-            about,
-            model,
-            samples,
-            lambda right, of: {**wilson(right, of)._asdict(), "trials": of},
-        )
+            self.put(part)
+
+    def _scattered(self, trained: int) -> Iterator[tuple[int, Sample]]:
+        """Samples of up to twice the trained length."""
+        for context in CONTEXTS:
+            length = round(context * trained)
+            n_tokens = (length + 1 + COPIED) * self.scale.trials
+            yield length, scattered(length, COPIED, n_tokens, self.generator)
 
     def _text(self, text: Tensor) -> None:
-        trained, windows = self.scale.trained_len, self.scale.trials
+        trained = self.scale.trained_len
+        windows = self.scale.trials
         cut = len(text) * 9 // 10
         stage = Stage("text", trained, partial(excerpts, text[:cut], trained), 1.0)
         model, training = self._train("Text", [stage], BYTES)
         deadline = self.budget.until(self._share(1.0))
-        rows, read = loss_by_position(
-            model, text[cut:], min(2 * trained, len(text) - cut), windows, BUCKETS, deadline
+        length = min(2 * trained, len(text) - cut)
+        rows, read = loss_by_position(model, text[cut:], length, windows, BUCKETS, deadline)
+        missing = []
+        if read < windows:
+            missing.append(Missing(measured=read, of=windows, why=self.budget.used_up))
+        part = results.LossByPosition(
+            trained_len=trained,
+            training=training,
+            note=NOTE,
+            rows=tuple(rows),
+            not_measured=tuple(missing),
         )
-        missing = (
-            [{"measured": read, "of": windows, "why": self.budget.used_up}]
-            if read < windows
-            else []
-        )
-        about = {"trained_len": trained, "training": training.record(), "note": NOTE}
-        self.store("text", about | {"rows": rows, "not_measured": missing})
+        self.put(part)
 
 
 def read_bytes(path: str, at_least: int) -> Tensor:
@@ -310,9 +339,8 @@ def read_bytes(path: str, at_least: int) -> Tensor:
     except SpecError as error:
         raise SpecError(f"text: {error}") from None
     if len(data) < at_least:
-        raise SpecError(
-            f"text: {path} - {len(data):,} bytes; at least {at_least:,} are needed for this trained length"
-        )
+        needed = f"at least {at_least:,} are needed for this trained length"
+        raise SpecError(f"text: {path} - {len(data):,} bytes; {needed}")
     return torch.frombuffer(bytearray(data), dtype=torch.uint8).long()
 
 

@@ -1,4 +1,4 @@
-"""Texts that a user hands to a probe: kept in the data folder under names of our own. No torch."""
+"""Texts that a user gives to a probe, kept in the data folder under names of our own. No torch."""
 
 import hashlib
 from pathlib import Path
@@ -8,8 +8,10 @@ from hybrid_core.validation import SpecError
 
 
 def keep(text: bytes, at_least: int = 1) -> Path:
-    """Store a text under its digest and return where. Raises SpecError with one line when it has
-    fewer than `at_least` bytes, or cannot be written."""
+    """Store a text under its digest and return its path.
+
+    Raises SpecError, in one line, if it has fewer than `at_least` bytes or cannot be written.
+    """
     if len(text) < at_least:
         raise SpecError(
             f"text: {len(text):,} bytes - at least {at_least:,} are needed for this trained length"

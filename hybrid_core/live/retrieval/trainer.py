@@ -1,8 +1,9 @@
 """The quick trainer: a curriculum from few needles close by to many in the whole trained length.
 
-Everything that decides the weights depends on steps and tokens alone, so that the same design,
-options and seed give the same proxy on the same machine; the clock can only cut training short.
-Matrices of products are trained by Muon (arXiv 2502.16982), the rest by Adam."""
+The weights depend on steps and tokens alone, so the same design, options and seed give the same
+proxy on the same machine. The clock can only cut training short. The weights of linear layers are
+trained by Muon (arXiv 2502.16982), the rest by Adam.
+"""
 
 import time
 from collections.abc import Callable
@@ -20,25 +21,30 @@ from hybrid_core.live.retrieval.budget import Clock
 from hybrid_core.live.retrieval.scores import GOOD
 from hybrid_core.live.retrieval.task import Stage
 
-MUON_LR, ADAM_LR = 0.015, 0.015
+MUON_LR = 0.015
+ADAM_LR = 0.015
 WARMUP_STEPS = 30
-COOLDOWN = 0.25  # share of the planned tokens over which the rates fall to FLOOR
+COOLDOWN = 0.25  # share of the planned tokens over which the learning rates fall to FLOOR
 FLOOR = 0.05
-MEMORY = 0.1  # how much of the running accuracy a new step replaces
-SOLVED = 0.98  # at the trained length: from here on the rates fall, and training ends
-SHORT_COOLDOWN = 0.08  # of the planned tokens, once solved
-DOOR = 0.8  # whole answers of a stage, to go on to the next
-SETTLE_STEPS = 10  # in a stage before its running accuracy counts
-REHEARSAL = 0.4  # how often a step on the current stage is preceded by one on an earlier one, so that nothing is unlearnt
-DISCOUNT = 0.8  # of the running accuracy at the door of the next stage
+MEMORY = 0.1  # share of a new step in the running accuracy
+SOLVED = 0.98  # accuracy at the trained length at which the rates start to fall
+SHORT_COOLDOWN = 0.08  # share of the planned tokens for that fall; then training ends
+DOOR = 0.8  # running accuracy (whole answers) that opens the next stage
+SETTLE_STEPS = 10  # steps of a stage before its running accuracy counts
+# How often a step on the current stage follows one on an earlier stage, so that nothing is
+# forgotten.
+REHEARSAL = 0.4
+DISCOUNT = 0.8  # factor on the running accuracy when the next stage begins
 REPORT_EVERY = 10
 DIVERGED = "diverged: the loss is no number"
 
 
 @dataclass
 class Training:
-    """What became of it. `tokens_to_learn`: training tokens until the running accuracy at the
-    trained length was GOOD."""
+    """The state of a training, and in the end its record.
+
+    `tokens_to_learn`: training tokens until the running accuracy at the trained length was GOOD.
+    """
 
     planned_tokens: int
     tokens: int = 0
@@ -52,41 +58,54 @@ class Training:
     curve: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, loss: float) -> None:
-        """Add a point to the curve. A loss that is no number ends the training: no weight is one
-        any more, nor can JSON say it."""
-        if not isfinite(loss):
+        """Add a point to the curve.
+
+        A loss that is no finite number ends the training: the weights are lost by then, and JSON
+        has no word for it.
+        """
+        finite = isfinite(loss)
+        if not finite:
             self.ended = DIVERGED
-        point = {key: getattr(self, key) for key in ("tokens", "accuracy", "stage", "length")}
         self.curve.append(
-            point | {"loss": loss if isfinite(loss) else None, "seconds": round(self.seconds, 2)}
+            {
+                "tokens": self.tokens,
+                "accuracy": self.accuracy,
+                "stage": self.stage,
+                "length": self.length,
+                "loss": loss if finite else None,
+                "seconds": round(self.seconds, 2),
+            }
         )
 
     def record(self) -> dict[str, Any]:
-        """As it is stored."""
+        """The form in which it is stored."""
         return asdict(self)
 
 
 class Optimiser:
-    """Muon for the matrices of products: the weights of Linear modules but the head's. Adam for the
-    rest: embeddings and head, norms, biases, convolutions, decays, lambdas, and experts, whose
-    matrices lie in stacks that torch's Muon does not take."""
+    """Muon for the weights of linear layers except the head; Adam for all other parameters.
+
+    The others are embeddings and head, norms, biases, convolutions, decays and lambdas. Experts are
+    among them, because torch's Muon does not take matrices that are stacked in one tensor.
+    """
 
     def __init__(self, model: HybridLM) -> None:
-        matrices = [
-            module.weight
-            for module in model.modules()
-            if isinstance(module, nn.Linear) and module is not model.head
-        ]
+        matrices = []
+        for module in model.modules():
+            if isinstance(module, nn.Linear) and module is not model.head:
+                matrices.append(module.weight)
         taken = {id(matrix) for matrix in matrices}
         self.rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
-        self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=0.0),
-            torch.optim.AdamW(self.rest, lr=ADAM_LR, betas=(0.9, 0.95), weight_decay=0.0),
-        ]
+        muon = torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=0.0)
+        adam = torch.optim.AdamW(self.rest, lr=ADAM_LR, betas=(0.9, 0.95), weight_decay=0.0)
+        self.parts: list[torch.optim.Optimizer] = [muon, adam]
 
     def step(self, loss: Tensor, rate: float) -> None:
-        """One step at `rate` times the full learning rates. Muon's step has one size whatever the
-        gradient, so only Adam's is clipped."""
+        """One step at `rate` times the full learning rates.
+
+        The size of Muon's step does not depend on the size of the gradient, so only Adam's
+        gradients are clipped.
+        """
         for part in self.parts:
             part.zero_grad()
         loss.backward()
@@ -98,9 +117,11 @@ class Optimiser:
 
 
 class Trainer:
-    """Trains a model in place through `stages`. `step_tokens(length)` says how many tokens a step
-    on contexts of a length has; `progress(training)` is called every few steps; `deadline` is a
-    time on `clock`."""
+    """Trains a model in place through `stages`.
+
+    `step_tokens(length)` is the number of tokens in a step on contexts of that length.
+    `progress(training)` is called every few steps. `deadline` is a time on `clock`.
+    """
 
     def __init__(
         self,
@@ -113,8 +134,12 @@ class Trainer:
         progress: Callable[[Training], None],
         clock: Clock = time.monotonic,
     ) -> None:
-        self.model, self.stages, self.step_tokens = model, stages, step_tokens
-        self.deadline, self.progress, self.clock = deadline, progress, clock
+        self.model = model
+        self.stages = stages
+        self.step_tokens = step_tokens
+        self.deadline = deadline
+        self.progress = progress
+        self.clock = clock
         self.device = next(model.parameters()).device
         self.optimiser = Optimiser(model)
         self.balanced = [
@@ -122,75 +147,74 @@ class Trainer:
         ]
         self.generator = torch.Generator().manual_seed(seed)
         self.training = Training(planned_tokens)
-        self.cooldown_from, self.cooldown_to = (
-            round(planned_tokens * (1 - COOLDOWN)),
-            planned_tokens,
-        )
+        self.cooldown_from = round(planned_tokens * (1 - COOLDOWN))
+        self.cooldown_to = planned_tokens
 
     def run(self) -> Training:
-        """All stages, until the last is solved, the planned tokens are used, or the clock says
-        stop."""
+        """Train until the last stage is solved, the tokens are used, or the deadline is reached."""
         self.model.train()
         if self.device.type == "cuda":
             self._compile()
-        started, state = self.clock(), self.training
-        at, began, steps = 0, 0, 0
+        started = self.clock()
+        state = self.training
+        at = 0
+        stage_began = 0  # tokens seen before this stage
+        stage_steps = 0
         while not state.ended:
             stage = self.stages[at]
             if at and self._draw() < REHEARSAL:
                 self._step(self.stages[int(self._draw() * at)])
             loss, accuracy = self._step(stage)
-            steps += 1
+            stage_steps += 1
             state.accuracy += MEMORY * (accuracy - state.accuracy)
-            state.stage, state.length, state.seconds = (
-                stage.name,
-                stage.length,
-                self.clock() - started,
-            )
-            settled = steps > SETTLE_STEPS
+            state.stage = stage.name
+            state.length = stage.length
+            state.seconds = self.clock() - started
+            settled = stage_steps > SETTLE_STEPS
+            learnt = settled and state.accuracy > DOOR
+            stage_tokens = state.tokens - stage_began
             if at == len(self.stages) - 1:
                 self._watch_the_end(settled)
-            elif (
-                settled and state.accuracy > DOOR
-            ) or state.tokens - began > stage.max_share * state.planned_tokens:
-                at, began, steps = at + 1, state.tokens, 0
+            elif learnt or stage_tokens > stage.max_share * state.planned_tokens:
+                at += 1
+                stage_began = state.tokens
+                stage_steps = 0
                 state.accuracy *= DISCOUNT
             if self.clock() >= self.deadline:
                 state.ended = state.ended or "time"
-            if steps % REPORT_EVERY == 1 or state.ended:
+            if stage_steps % REPORT_EVERY == 1 or state.ended:
                 state.note(float(loss))
                 self.progress(state)
         self.model.eval()
         return state
 
     def _watch_the_end(self, settled: bool) -> None:
-        """In the last stage: note when it is learnt; once solved, let the rates fall at once, and
-        stop when they have."""
+        """In the last stage, note when it is learnt, and decide when training ends.
+
+        Once it is solved, the learning rates begin to fall. Training ends when they have fallen.
+        """
         state = self.training
         if settled and state.accuracy > GOOD and state.tokens_to_learn is None:
             state.tokens_to_learn = state.tokens
         if settled and state.accuracy > SOLVED and state.tokens < self.cooldown_from:
-            self.cooldown_from, self.cooldown_to = (
-                state.tokens,
-                state.tokens + round(state.planned_tokens * SHORT_COOLDOWN),
-            )
+            self.cooldown_from = state.tokens
+            self.cooldown_to = state.tokens + round(state.planned_tokens * SHORT_COOLDOWN)
         if state.tokens >= self.cooldown_to:
             state.ended = "solved" if state.accuracy > SOLVED else "planned tokens used"
 
     def _draw(self) -> float:
-        """A number from 0 to 1, from the seed."""
+        """A random number from 0 to 1, drawn with the seed."""
         return float(torch.rand((), generator=self.generator))
 
     def _rate(self) -> float:
         """Share of the full learning rates: a warm-up, a plateau, a fall."""
-        falling = (self.cooldown_to - self.training.tokens) / max(
-            1, self.cooldown_to - self.cooldown_from
-        )
-        return min(1.0, (self.training.steps + 1) / WARMUP_STEPS, max(FLOOR, falling))
+        warming = (self.training.steps + 1) / WARMUP_STEPS
+        cooldown = max(1, self.cooldown_to - self.cooldown_from)
+        falling = (self.cooldown_to - self.training.tokens) / cooldown
+        return min(1.0, warming, max(FLOOR, falling))
 
     def _step(self, stage: Stage) -> tuple[Tensor, float]:
-        """One optimiser step on fresh data; the loss and the share of whole answers that were
-        right."""
+        """One optimiser step on new data; the loss, and the share of answers right as a whole."""
         loss, right, n_tokens = self._forward(stage, self.generator)
         self.optimiser.step(loss, self._rate())
         for module in self.balanced:
@@ -200,17 +224,22 @@ class Trainer:
         return loss.detach(), float(right)
 
     def _forward(self, stage: Stage, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
-        """The loss on data of a stage, the share of whole answers that were right, and how many
-        tokens there were."""
+        """Loss, share of answers right as a whole, and number of tokens, on data of a stage."""
         drawn = stage.draw(self.step_tokens(stage.length), generator)
-        tokens, answers = drawn.tokens.to(self.device), drawn.answers.to(self.device)[:, 1:]
-        said, true = self.model(tokens[:, :-1])[answers], tokens[:, 1:][answers]
-        right = (said.argmax(-1) == true).view(-1, drawn.width).all(-1).float().mean()
-        return F.cross_entropy(said, true), right, tokens.numel()
+        tokens = drawn.tokens.to(self.device)
+        answers = drawn.answers.to(self.device)[:, 1:]
+        logits = self.model(tokens[:, :-1])[answers]
+        true = tokens[:, 1:][answers]
+        right = (logits.argmax(-1) == true).view(-1, drawn.width)
+        accuracy = right.all(-1).float().mean()
+        return F.cross_entropy(logits, true), accuracy, tokens.numel()
 
     def _compile(self) -> None:
-        """Both passes on every stage, which change nothing: kernels are compiled at their first use
-        with a shape, and those seconds are of the budget and not of the training."""
+        """Run both passes on every stage without changing anything.
+
+        Kernels are compiled at their first use with a shape. This takes time from the budget but
+        does not count as training.
+        """
         for stage in self.stages:
             loss, right, _ = self._forward(stage, torch.Generator().manual_seed(0))
             loss.backward()

@@ -7,7 +7,7 @@ import numpy as np
 
 from hybrid_core.costs.model import model_costs
 from hybrid_core.design import presets
-from hybrid_core.evidence import baselines
+from hybrid_core.evidence import baselines, throughput
 from hybrid_core.report import units
 from hybrid_core.report.figures import names, style
 from hybrid_core.runs.store import Run
@@ -24,7 +24,7 @@ def paper_throughput(runs: Sequence[Run] = ()) -> style.Figure:
         height=345,
     )
     for name in presets.TABLE2:
-        row = baselines.throughput(presets.get(name).spec)
+        row = throughput.throughput(presets.get(name).spec)
         if row:
             model = name.split("-")[0]
             style.add(
@@ -63,7 +63,7 @@ def paper_cache(runs: Sequence[Run] = ()) -> style.Figure:
         "cache (MiB)",
         height=345,
     )
-    lengths = np.array(list(baselines.TOTALS.values()))
+    lengths = np.array(list(throughput.TOTALS.values()))
     for name in presets.TABLE2:
         spec, model = presets.get(name).spec, name.split("-")[0]
         ys = np.broadcast_to(model_costs(spec).cache_bytes(lengths, "paper") / 2**20, lengths.shape)
@@ -122,7 +122,7 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style
         "validation NLL on DCLM (nats per token, lower is better)",
         height=385,
     )
-    rows = baselines.quality_and_speed(total_len)
+    rows = throughput.quality_and_speed(total_len)
     for model, group in rows.groupby("model", sort=False):
         style.add(
             figure,

@@ -1,25 +1,28 @@
 """Charts of retrieval runs: the map, how it was learnt, the other probes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from hybrid_core.report.figures import style
 from hybrid_core.report.retrieval import learnt, probe_learnt
+from hybrid_core.results.probes import Copying, LossByPosition, Recall
+from hybrid_core.results.retrieval import Cell, Map, Training
 from hybrid_core.runs.store import Run
 
-# Orange to blue, which the colour-blind tell apart, no colour so dark that black figures could not
-# be read on it.
+# Orange to blue, which the colour-blind tell apart. No colour is so dark that black figures could
+# not be read on it.
 RECALLED = [
-    [i / 4, colour]
-    for i, colour in enumerate(("#E66101", "#FDB863", "#F7F7F7", "#92C5DE", "#4393C3"))
+    [0.0, "#E66101"],
+    [0.25, "#FDB863"],
+    [0.5, "#F7F7F7"],
+    [0.75, "#92C5DE"],
+    [1.0, "#4393C3"],
 ]
+# Greys on which figures can be read, so that the map is not taken for a finding.
+NOT_LEARNT = [[0, "#F4F4F4"], [1, "#B4B4B4"]]
 SCALE = {"tickformat": ".0%", "thickness": 12, "title": {"text": "recalled", "side": "right"}}
 SHARES = {"tickformat": ".0%", "range": [-0.03, 1.03]}
-NOT_LEARNT = [
-    [0, "#F4F4F4"],
-    [1, "#B4B4B4"],
-]  # greys, never to be taken for a finding, on which figures can be read
 
 
 def retrieval_map(run: Run, small: bool = False) -> style.Figure:
@@ -28,21 +31,18 @@ def retrieval_map(run: Run, small: bool = False) -> style.Figure:
 
     Cells that were not asked (yet) stay empty. A small one has no scale of colours beside it.
     """
-    found = run.parts["map"]
-    title, colours = (
-        ("needles recalled", RECALLED)
-        if learnt(run)
-        else ("needles recalled, not learnt", NOT_LEARNT)
-    )
-    source = f"measured: % of {found['trials']} trials, whole values; empty: not asked"
-    if found["trained_len"] in found["lengths"]:
-        source += "; dashed: trained length"
-    if found.get("not_measured"):
-        source += f"; not whole: {found['not_measured'][-1]['why']}"
-    height = 300 if small else 400
+    found = run.part(Map) or Map()
+    title = "needles recalled, not learnt"
+    colours = NOT_LEARNT
+    if learnt(run):
+        title = "needles recalled"
+        colours = RECALLED
+    height = 400
+    if small:
+        height = 300
     figure = style.blank(
         f"{style.label(run)}: {title}",
-        source,
+        _map_source(found),
         "context (tokens)",
         "depth of the needle",
         height=height,
@@ -59,31 +59,63 @@ def retrieval_map(run: Run, small: bool = False) -> style.Figure:
     )
     figure["layout"]["xaxis"] |= {"type": "category", "showgrid": False}
     figure["layout"]["yaxis"] |= {"type": "category", "autorange": "reversed", "showgrid": False}
-    if found["trained_len"] in found["lengths"]:
-        style.vertical(figure, found["lengths"].index(found["trained_len"]) + 0.5)
+    if found.trained_len in found.lengths:
+        style.vertical(figure, found.lengths.index(found.trained_len) + 0.5)
     return figure
 
 
-def _cells(found: dict[str, Any]) -> dict[str, Any]:
+def _map_source(found: Map) -> str:
+    """What stands in the foot of a map."""
+    source = f"measured: % of {found.trials} trials, whole values; empty: not asked"
+    if found.trained_len in found.lengths:
+        source += "; dashed: trained length"
+    if found.not_measured:
+        source += f"; not whole: {found.not_measured[-1].why}"
+    return source
+
+
+class _Shown(NamedTuple):
+    """What a heat map has of one cell: its share, the percents written on it, and on hover the
+    interval, the right answers and the trials."""
+
+    share: float | None
+    text: str
+    hover: tuple[float | None, ...]
+
+
+def _shown(cell: Cell | None) -> _Shown:
+    if cell is None:
+        return _Shown(None, "", (None, None, None, None))
+    hover = (cell.low, cell.high, cell.correct, cell.trials)
+    return _Shown(cell.accuracy, f"{100 * cell.accuracy:.0f}", hover)
+
+
+HOVER = (
+    "%{x} tokens, depth %{y}: %{z:.0%} (%{customdata[2]} of %{customdata[3]}; "
+    "95 % from %{customdata[0]:.0%} to %{customdata[1]:.0%})<extra></extra>"
+)
+
+
+def _cells(found: Map) -> dict[str, Any]:
     """A heat map's data: percents as text, trials and interval on hover."""
-    cells = {(c["context_len"], c["depth"]): c for c in found["cells"]}
-    grid = [
-        [cells.get((length, depth)) for length in found["lengths"]] for depth in found["depths"]
-    ]
-    hover = ("low", "high", "correct", "trials")
+    cells = {(cell.context_len, cell.depth): cell for cell in found.cells}
+    shares = []
+    texts = []
+    hovers = []
+    for depth in found.depths:
+        row = [_shown(cells.get((length, depth))) for length in found.lengths]
+        shares.append([cell.share for cell in row])
+        texts.append([cell.text for cell in row])
+        hovers.append([cell.hover for cell in row])
     return {
-        "x": [f"{length:,}" for length in found["lengths"]],
-        "y": [f"{depth:.0%}" for depth in found["depths"]],
-        "z": [[cell and cell["accuracy"] for cell in row] for row in grid],
-        "text": [[f"{100 * cell['accuracy']:.0f}" if cell else "" for cell in row] for row in grid],
+        "x": [f"{length:,}" for length in found.lengths],
+        "y": [f"{depth:.0%}" for depth in found.depths],
+        "z": shares,
+        "text": texts,
         "texttemplate": "%{text}",
         "textfont": {"color": "#000000"},
-        "customdata": [
-            [tuple(cell[key] for key in hover) if cell else (None,) * 4 for cell in row]
-            for row in grid
-        ],
-        "hovertemplate": "%{x} tokens, depth %{y}: %{z:.0%} (%{customdata[2]} of %{customdata[3]}; 95 % from %{customdata[0]:.0%} to "
-        "%{customdata[1]:.0%})<extra></extra>",
+        "customdata": hovers,
+        "hovertemplate": HOVER,
         "hoverongaps": False,
         "xgap": 1,
         "ygap": 1,
@@ -93,20 +125,23 @@ def _cells(found: dict[str, Any]) -> dict[str, Any]:
 def training_curve(run: Run) -> style.Figure:
     """How the proxy of a retrieval run learnt: share of whole answers, and the context of the stage
     it was in."""
-    curve = run.parts["training"]["curve"]
+    training = run.part(Training)
+    assert training
+    curve = training.curve
     figure = style.blank(
         f"Training of the proxy, {style.label(run)}",
-        "measured: running share of whole answers on fresh data; it falls when a stage brings longer contexts or more needles",
+        "measured: running share of whole answers on fresh data; it falls when a stage brings "
+        "longer contexts or more needles",
         "training tokens (M)",
         "recalled",
     )
-    tokens = [point["tokens"] / 1e6 for point in curve]
+    tokens = [point.tokens / 1e6 for point in curve]
     style.add(
         figure,
         "scatter",
         x=tokens,
-        y=[point["accuracy"] for point in curve],
-        text=[point["stage"] for point in curve],
+        y=[point.accuracy for point in curve],
+        text=[point.stage for point in curve],
         name="recalled in training",
         mode="lines",
         line={"color": style.COLOURS[0], "width": 2.5},
@@ -116,7 +151,7 @@ def training_curve(run: Run) -> style.Figure:
         figure,
         "scatter",
         x=tokens,
-        y=[point["length"] for point in curve],
+        y=[point.length for point in curve],
         name="context in training (right)",
         mode="lines",
         line={"color": "#999999", "dash": "dot", "shape": "hv"},
@@ -136,17 +171,34 @@ def training_curve(run: Run) -> style.Figure:
     return figure
 
 
+# ---------------------------------------------------------------- the other probes
+
+
+class _Line(NamedTuple):
+    """One run on the chart of a probe. `low` and `high` are empty where there is no interval."""
+
+    x: list[int]
+    y: list[float | None]
+    low: list[float]
+    high: list[float]
+    trained: int
+
+
 def recall_by_pairs(runs: Sequence[Run]) -> style.Figure:
     """Multi-query associative recall: share of keys whose value was named, against how many pairs
     there were."""
     figure = style.blank(
         "Associative recall against number of pairs",
-        "measured: n pairs of key and value, then every key again in another order; dashed: trained to here",
+        "measured: n pairs of key and value, then every key again in another order; "
+        "dashed: trained to here",
         "pairs of key and value",
         "values recalled",
     )
     figure["layout"]["yaxis"] |= SHARES
-    _probe(figure, runs, "recall", "n_pairs", "accuracy", "trained_pairs")
+    for run, found, colour in _of_part(runs, Recall):
+        pairs = [row.n_pairs for row in found.rows]
+        shares: list[float | None] = [row.accuracy for row in found.rows]
+        _add(figure, run, found, _Line(pairs, shares, [], [], found.trained_pairs), colour)
     return figure
 
 
@@ -155,12 +207,21 @@ def copying_by_length(runs: Sequence[Run]) -> style.Figure:
     against length."""
     figure = style.blank(
         "Selective copying against context",
-        "measured: 16 symbols scattered in noise, all to be copied in order; bars: 95 % interval; dashed: trained to here",
+        "measured: 16 symbols scattered in noise, all to be copied in order; "
+        "bars: 95 % interval; dashed: trained to here",
         "context (tokens)",
         "copied whole",
     )
     figure["layout"]["yaxis"] |= SHARES
-    _probe(figure, runs, "copying", "context_len", "share", "trained_len")
+    for run, found, colour in _of_part(runs, Copying):
+        line = _Line(
+            x=[row.context_len for row in found.rows],
+            y=[row.share for row in found.rows],
+            low=[row.share - row.low for row in found.rows],
+            high=[row.high - row.share for row in found.rows],
+            trained=found.trained_len,
+        )
+        _add(figure, run, found, line, colour)
     return figure
 
 
@@ -168,49 +229,81 @@ def loss_by_position(runs: Sequence[Run]) -> style.Figure:
     """Loss on the user's text against the position in the context (as the paper's Figure 3c)."""
     figure = style.blank(
         "Loss by position on your text",
-        "measured on the last tenth of the text, trained on the rest, bytes as tokens; dashed: trained to here",
+        "measured on the last tenth of the text, trained on the rest, bytes as tokens; "
+        "dashed: trained to here",
         "position in the context (bytes)",
         "loss (nats per byte)",
     )
-    _probe(figure, runs, "text", "to", "nats_per_byte", "trained_len")
+    for run, found, colour in _of_part(runs, LossByPosition):
+        positions = [row.to for row in found.rows]
+        losses = [row.nats_per_byte for row in found.rows]
+        _add(figure, run, found, _Line(positions, losses, [], [], found.trained_len), colour)
     return figure
 
 
-def _probe(
-    figure: style.Figure, runs: Sequence[Run], part: str, x: str, y: str, trained: str
+Probe = TypeVar("Probe", Recall, Copying, LossByPosition)
+
+
+def _of_part(runs: Sequence[Run], kind: type[Probe]) -> list[tuple[Run, Probe, str]]:
+    """The runs that have a part, with it and a colour."""
+    found = []
+    for run in runs:
+        part = run.part(kind)
+        if part:
+            found.append((run, part))
+    colours = style.cycle(len(found))
+    return [(run, part, colour) for (run, part), colour in zip(found, colours, strict=True)]
+
+
+def _add(
+    figure: style.Figure,
+    run: Run,
+    found: Recall | Copying | LossByPosition,
+    line: _Line,
+    colour: str,
 ) -> None:
-    """A line per run, dotted where the task was not learnt; a dashed line where training ended."""
-    shown = [run for run in runs if part in run.parts]
-    for run, colour in zip(shown, style.cycle(len(shown)), strict=True):
-        rows, short = run.parts[part]["rows"], not probe_learnt(run, part)
-        missing = run.parts[part].get("not_measured")
-        style.add(
-            figure,
-            "scatter",
-            x=[row[x] for row in rows],
-            y=[row[y] for row in rows],
-            error_y={
-                "array": [row["high"] - row[y] for row in rows],
-                "arrayminus": [row[y] - row["low"] for row in rows],
-            }
-            if "low" in rows[0]
-            else None,
-            name=escape(style.label(run))
-            + (" (not learnt)" if short else "")
-            + (" (not whole)" if missing else ""),
-            line={"color": colour, "dash": "dot" if short else "solid"},
-            mode="lines+markers",
-        )
-    for end in {run.parts[part][trained] for run in shown}:
-        style.vertical(figure, end)
+    """A line per run, dotted where the task was not learnt, and a dashed one where training
+    ended."""
+    name = escape(style.label(run))
+    dash = "solid"
+    if not probe_learnt(found):
+        name += " (not learnt)"
+        dash = "dot"
+    if found.not_measured:
+        name += " (not whole)"
+    bars = None
+    if line.low:
+        bars = {"array": line.high, "arrayminus": line.low}
+    style.add(
+        figure,
+        "scatter",
+        x=line.x,
+        y=line.y,
+        error_y=bars,
+        name=name,
+        line={"color": colour, "dash": dash},
+        mode="lines+markers",
+    )
+    ends = [shape["x0"] for shape in figure["layout"]["shapes"]]
+    if line.trained not in ends:
+        style.vertical(figure, line.trained)
 
 
-PROBE_CHARTS = {"recall": recall_by_pairs, "copying": copying_by_length, "text": loss_by_position}
+PROBE_CHARTS: dict[str, Callable[[Sequence[Run]], style.Figure]] = {
+    Recall.part: recall_by_pairs,
+    Copying.part: copying_by_length,
+    LossByPosition.part: loss_by_position,
+}
 
 
 def retrieval_charts(runs: Sequence[Run]) -> list[style.Figure]:
     """Every chart of what runs recalled: a map each, and the probes with all runs on one chart."""
-    maps = [retrieval_map(run) for run in runs if run.parts.get("map", {}).get("cells")]
-    return maps + [
-        draw(runs) for part, draw in PROBE_CHARTS.items() if any(part in run.parts for run in runs)
-    ]
+    charts = []
+    for run in runs:
+        found = run.part(Map)
+        if found and found.cells:
+            charts.append(retrieval_map(run))
+    for part, draw in PROBE_CHARTS.items():
+        if any(part in run.parts for run in runs):
+            charts.append(draw(runs))
+    return charts

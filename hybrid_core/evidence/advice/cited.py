@@ -1,0 +1,129 @@
+"""The rows that a rule cites, and the designs that they stand for."""
+
+from typing import Any, Literal, NamedTuple
+
+import pandas as pd
+
+from hybrid_core.evidence import baselines, errata
+from hybrid_core.evidence.advice.facts import Axes, Facts, Scale, Scenario, scenario
+from hybrid_core.evidence.throughput import TOTALS
+from hybrid_core.validation import Frozen
+
+Direction = Literal["lower", "higher", "equal"]
+# Rounding of a ratio to whole layers: 1:5 is 2 of 13 and 2 of 11 layers in the rows.
+SHARE_SLACK = 1.1
+
+
+class Shape(NamedTuple):
+    """What must be alike for a row to stand for a stack. `axes`: of the block, where the row is of
+    a table of blocks."""
+
+    family: str
+    share: float  # of attention or intra-hybrid layers
+    several: bool  # of them
+    axes: Axes | None = None
+
+    def is_like(self, known: Facts) -> bool:
+        """Whether a design with these facts is like the row's."""
+        share = known.share_of_expensive
+        if share is None:
+            return False
+        if (self.family, self.several) != (known.family, known.several_expensive):
+            return False
+        if self.axes is not None and self.axes != known.intra_axes:
+            return False
+        if self.share == 1:  # a stack of nothing else; with a single Mamba layer it is another
+            return share == 1
+        return self.share / SHARE_SLACK <= share <= self.share * SHARE_SLACK
+
+
+# Tables of stacks that are made of the intra-hybrid block alone.
+_BLOCKS = {"table06_intra_summary", "table18_19_intra_variants", "table20_dim_ratio"}
+_FAMILY = {
+    "table11_swa_position": "swa",
+    "table17_inter_position": "inter",
+    "table21_intra_position": "intra",
+}
+# printed in Tables 6, 18 and 19 -> a design's word
+_WORDS = {"conc": "concat", "sep": "separate", "1": "joint", "2": "separate", "nan": "none"}
+
+
+def _axes(table: str, row: pd.Series) -> Axes:
+    """The axes of a row of a table of blocks, in a design's words."""
+    printed = errata.not_printed(table) | row.to_dict()
+    words = {axis: _WORDS.get(str(value), str(value)) for axis, value in printed.items()}
+    value = "shared" if printed["value"] == "joint" else "separate"
+    return words["norm"], words["scalar"], words["fusion"], value, words["out"]
+
+
+def _shape(table: str, row: pd.Series) -> Shape | None:
+    """The shape of a row's design; None where the table prints no layers."""
+    if table in _BLOCKS:
+        return Shape("intra", 1.0, True, _axes(table, row))
+    if not set(baselines.COUNTS) & set(row.index):
+        return None
+    printed = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
+    attn, swa, ssm, hyb = errata.meant_layers(table, printed)
+    family = _FAMILY.get(table) or str(row["model"])
+    if family == "swa" and not attn:
+        family = "window"
+    return Shape(family, (attn + hyb) / (attn + swa + ssm + hyb), attn + hyb > 1)
+
+
+Picked = dict[str, str | float | None]  # column -> what it holds; null: nothing printed
+
+
+class Evidence(Frozen):
+    """Two rows of a table, each picked by what its columns hold, and printed cells of both with
+    their order."""
+
+    table: str
+    rows: tuple[Picked, Picked]
+    cells: dict[str, tuple[float, Direction, float]]
+
+    def found(self) -> list[pd.DataFrame]:
+        """The rows that either selector picks; one each, as the tests make sure."""
+        return [self._picked(picked) for picked in self.rows]
+
+    def _picked(self, picked: Picked) -> pd.DataFrame:
+        frame = baselines.table(self.table)
+        mask = pd.Series(True, index=frame.index)
+        for column, value in picked.items():
+            mask &= frame[column].isna() if value is None else frame[column] == value
+        return frame[mask]
+
+    def shape(self, side: int) -> Shape | None:
+        """The shape of the first (0) or second (1) row."""
+        return _shape(self.table, self.found()[side].iloc[0])
+
+    @property
+    def source(self) -> str:
+        """`Table 17` or `Tables 18 and 19`."""
+        number, _ = baselines.TABLES[self.table]
+        return f"Tables {number}" if " and " in number else f"Table {number}"
+
+    @property
+    def sort(self) -> str:
+        """`speed` where the cells are of Table 13, else `quality`."""
+        return "speed" if self.table == "table13_throughput" else "quality"
+
+    @property
+    def scale(self) -> Scale:
+        """The scale of both rows. Tables that print none are of 1B models."""
+        scale: Scale = self._first().get("scale", "1B")
+        return scale
+
+    @property
+    def scenarios(self) -> set[Scenario]:
+        """The uses that the rows stand for."""
+        if self.sort == "speed":
+            return {
+                scenario(length) for key, length in TOTALS.items() if f"tput_{key}" in self.cells
+            }
+        trained = int(self._first().get("context_len", baselines.PAPER_CONTEXT))
+        if trained == baselines.PAPER_CONTEXT:
+            return {"short", "medium"}
+        return {scenario(trained)}
+
+    def _first(self) -> Any:
+        return self.found()[0].iloc[0]

@@ -1,0 +1,157 @@
+"""What a rule may ask of a design and of its use."""
+
+import math
+from functools import cache
+from typing import Any, Literal, NamedTuple, get_args
+
+from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.evidence.quality.mixture import mixture
+from hybrid_core.evidence.quality.scaling import SAME_SIZE, active_params
+from hybrid_core.ffns.moe import MoE
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.base import Mixer
+from hybrid_core.mixers.intra import IntraMixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.swa import SwaMixer
+from hybrid_core.validation import Frozen
+
+Scenario = Literal["long", "medium", "short"]
+SCENARIOS: dict[Scenario, str] = {"long": "over 16K", "medium": "8K to 16K", "short": "under 8K"}
+Scale = Literal["100M", "350M", "1B", "3B"]
+SCALES: tuple[Scale, ...] = get_args(Scale)
+Axes = tuple[str, str, str, str, str]  # norm, scalar, fusion, value, out of an intra-hybrid block
+
+
+def scenario(context_len: int) -> Scenario:
+    """long: over 16K tokens of context, medium: 8K to 16K, short: under 8K."""
+    if context_len > 16_384:
+        return "long"
+    return "medium" if context_len >= 8_192 else "short"
+
+
+@cache
+def _sizes() -> dict[Scale, int]:
+    """Non-embedding parameters of the paper's Llama at each scale."""
+    return {scale: active_params(presets.get(f"llama-{scale.lower()}").spec) for scale in SCALES}
+
+
+def nearest_scale(spec: ArchSpec) -> Scale | None:
+    """The paper's scale nearest in active non-embedding parameters, or None where it is more than
+    SAME_SIZE times away."""
+    params = active_params(spec)
+    distance = {scale: abs(math.log(params / size)) for scale, size in _sizes().items()}
+    nearest = min(SCALES, key=distance.__getitem__)
+    return nearest if distance[nearest] <= math.log(SAME_SIZE) else None
+
+
+def _of_the_papers_kind(mixer: Mixer) -> bool:
+    """Whether a mixer is of a kind that the paper trained. A subclass, such as differential
+    attention, is another kind."""
+    if isinstance(mixer, IntraMixer):
+        plain = not (mixer.whole_norm or mixer.ssm_norm)
+        return plain and type(mixer.attention) is AttentionMixer and type(mixer.ssm) is Mamba2Mixer
+    if isinstance(mixer, AttentionMixer) and mixer.reuse_kv:
+        return False
+    return type(mixer) in (AttentionMixer, SwaMixer, Mamba2Mixer)
+
+
+class Facts(NamedTuple):
+    """What rules may ask of a design and its use. None where the design has no such part; such a
+    fact meets no condition. Expensive layers are attention layers and intra-hybrid blocks."""
+
+    scale: Scale | None  # the paper's scale of this size
+    family: str | None  # llama, mamba, inter, intra, swa, or window (no global attention)
+    share_of_expensive: float | None
+    several_expensive: bool
+    first_layer_expensive: bool
+    last_layer_expensive: bool
+    sandwich: bool  # expensive at both ends
+    cluster: bool  # several expensive layers, all next to one another
+    centre: float | None  # mean depth of the expensive layers, 0 to 1
+    experts: bool
+    intra_norm: str | None
+    intra_scalar: str | None
+    intra_fusion: str | None
+    intra_value: str | None
+    intra_out: str | None
+    intra_axes: Axes | None  # all five of them
+    intra_query_share: float | None  # query width over d_model
+    context_len: int
+    needle_distance: int | None  # tokens between what is to be recalled and the end
+    needle_beyond_window: bool
+
+
+def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) -> Facts:
+    """The facts of a design in use at `context_len` tokens, recalling something `needle_distance`
+    tokens back."""
+    mixers = [layer.mixer for layer in spec.stack]
+    known = all(map(_of_the_papers_kind, mixers))
+    mixed = mixture(spec.pattern) if known else None
+    return Facts(
+        scale=nearest_scale(spec),
+        family=mixed and mixed.family,
+        share_of_expensive=mixed and mixed.share,
+        several_expensive=bool(mixed and len(mixed.expensive) > 1),
+        first_layer_expensive=bool(mixed and mixed.first),
+        last_layer_expensive=bool(mixed and mixed.last),
+        sandwich=bool(mixed and mixed.first and mixed.last),
+        cluster=bool(mixed and mixed.cluster),
+        centre=mixed and mixed.centre,
+        experts=any(isinstance(layer.ffn, MoE) for layer in spec.stack),
+        **_block_facts(mixers if known else [], spec.d_model),
+        context_len=context_len,
+        needle_distance=needle_distance,
+        needle_beyond_window=_beyond_window(mixers, context_len, needle_distance),
+    )
+
+
+_BLOCK_FACTS = [name for name in Facts._fields if name.startswith("intra_")]
+
+
+def _block_facts(mixers: list[Mixer], d_model: int) -> dict[str, Any]:
+    """The facts of the first intra-hybrid block; all None where there is none."""
+    block = next((mixer for mixer in mixers if isinstance(mixer, IntraMixer)), None)
+    if block is None:
+        return dict.fromkeys(_BLOCK_FACTS)
+    query_width = block.attention.n_heads * block.attention.head_dim
+    return {
+        "intra_norm": block.norm,
+        "intra_scalar": block.scalar,
+        "intra_fusion": block.fusion,
+        "intra_value": block.value,
+        "intra_out": block.out,
+        "intra_axes": (block.norm, block.scalar, block.fusion, block.value, block.out),
+        "intra_query_share": query_width / d_model,
+    }
+
+
+def _beyond_window(mixers: list[Mixer], context_len: int, needle_distance: int | None) -> bool:
+    """Whether a needle lies beyond every window and is not among the sinks."""
+    windows = [mixer for mixer in mixers if isinstance(mixer, SwaMixer)]
+    if not windows or not needle_distance:
+        return False
+    behind_sinks = context_len - max(mixer.sink for mixer in windows)
+    return max(mixer.window for mixer in windows) < needle_distance <= behind_sinks
+
+
+class Span(Frozen):
+    """A number from `min` to `max`, both included."""
+
+    min: float = float("-inf")
+    max: float = float("inf")
+
+
+Wanted = bool | float | str | tuple[str, ...] | Span
+
+
+def meets(value: Any, wanted: Wanted) -> bool:
+    """Whether a fact is what a rule wants: within a span, one of several, or the value itself. None
+    meets nothing."""
+    if value is None:
+        return False
+    if isinstance(wanted, Span):
+        return bool(wanted.min <= value <= wanted.max)
+    if isinstance(wanted, tuple):
+        return value in wanted
+    return bool(value == wanted)

@@ -1,0 +1,75 @@
+"""Bamba: attention or Mamba-2, and a feed-forward, in every layer."""
+
+from typing import Any
+
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.tensors import Tensors
+from hybrid_core.interop.families.writing import Written
+from hybrid_core.interop.fields import Fields, at
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+
+
+def read(c: Fields) -> dict[str, Any]:
+    """The design of a config."""
+    design = shared.model(c, "rms_norm_eps")
+    n = design["n_layers"]
+    attention = shared.attention(c, rope_fraction=0.5)
+    ffn = shared.gated(c)
+    ssm = shared.bamba_ssm(c, design["d_model"])
+    c.must("attn_rotary_emb", round(attention["head_dim"] * attention["rope_fraction"]))
+    named = c.kinds("layer_types", n, shared.HYBRID)
+    numbered = at(n, c.indices("attn_layer_indices", n), "A", "M")
+    if named and "attn_layer_indices" in c and named != numbered:
+        raise c.refuse("layer_types", "contradicts attn_layer_indices")
+    return design | {
+        "layers": {"pattern": named or numbered},
+        "attention": attention,
+        "ssm": ssm,
+        "ffn": ffn,
+    }
+
+
+def attention_indices(spec: ArchSpec) -> dict[str, Any]:
+    """The numbers of the attention layers, from 0."""
+    return {"attn_layer_indices": [i for i, letter in enumerate(spec.pattern) if letter == "A"]}
+
+
+FAMILY = Family(
+    name="bamba",
+    read=read,
+    defaults={
+        "vocab_size": 128_000,
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    written=Written(
+        "BambaForCausalLM",
+        writing.RMS_EPS,
+        {
+            AttentionMixer: writing.BIASED,
+            Mamba2Mixer: writing.MAMBA2,
+            SwiGLU: writing.GATED_BIASED,
+        },
+        (
+            writing.spare_heads,
+            writing.partial_rope,
+            writing.expand(),
+            writing.dt_limit,
+            attention_indices,
+        ),
+    ),
+    tensors=Tensors(
+        *tensors.FINAL,
+        {
+            "A": tensors.attention("self_attn") | tensors.FEED_FORWARD,
+            "M": tensors.ssm("mamba", *tensors.MAMBA2) | tensors.FEED_FORWARD,
+        },
+    ),
+)

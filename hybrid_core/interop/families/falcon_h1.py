@@ -1,0 +1,130 @@
+"""Falcon-H1: attention and Mamba-2 side by side in every layer, their outputs added. That is the
+paper's intra-hybrid block without norms."""
+
+from typing import Any
+
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.tensors import Tensors
+from hybrid_core.interop.families.writing import Written
+from hybrid_core.interop.fields import Fields
+from hybrid_core.interop.stack_parts import first_of
+from hybrid_core.mixers.intra import IntraMixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+
+MULTIPLIERS = """
+    lm_head_multiplier embedding_multiplier key_multiplier attention_out_multiplier
+    attention_in_multiplier ssm_in_multiplier ssm_out_multiplier
+"""
+
+
+def read(c: Fields) -> dict[str, Any]:
+    """The design of a config."""
+    shared.silu(c)
+    design = shared.model(c, "rms_norm_eps")
+    attention = shared.attention(c)
+    ffn = shared.gated(c)
+    normed = c.flag("mamba_rms_norm")
+    ssm = _ssm(c, design["d_model"], normed)
+    intra = {
+        "n_heads": attention["n_heads"],
+        "n_kv_heads": attention["n_kv_heads"],
+        "qk_head_dim": attention["head_dim"],
+        "v_head_dim": attention["head_dim"],
+        "d_ssm": ssm["d_ssm"],
+        "norm": "none",
+        "scalar": "none",
+        "fusion": "add",
+        "value": "separate",
+        "out": "separate",
+        "ssm_norm": normed,
+    }
+    for key in MULTIPLIERS.split():
+        c.constant(key, 1.0)
+    c.constant("mlp_multipliers", [1.0, 1.0])
+    c.constant("ssm_multipliers", [1.0] * 5)
+    c.ignore("mamba_use_mlp attn_layer_indices layer_types layers_block_type")
+    return design | {
+        "layers": {"pattern": "H" * design["n_layers"]},
+        "attention": attention,
+        "ssm": ssm,
+        "intra": intra,
+        "ffn": ffn,
+    }
+
+
+def _ssm(c: Fields, d_model: int, normed: bool) -> dict[str, Any]:
+    d_ssm = c.count("mamba_d_ssm", c.count("mamba_expand", 2) * d_model)
+    n_heads = c.count("mamba_n_heads", 128)
+    automatic = c.take("mamba_d_head") == "auto"
+    head_dim = d_ssm // n_heads if automatic else c.count("mamba_d_head")
+    if head_dim * n_heads != d_ssm:
+        rule = f"must be mamba_n_heads * mamba_d_head ({head_dim * n_heads})"
+        raise c.refuse("mamba_d_ssm", rule)
+    norm_first = c.flag("mamba_norm_before_gate", True)
+    section = {
+        "d_ssm": d_ssm,
+        "head_dim": head_dim,
+        "d_state": c.count("mamba_d_state", 256),
+        "d_conv": c.count("mamba_d_conv", 4),
+        "n_groups": c.count("mamba_n_groups", 1),
+        "chunk_size": c.count("mamba_chunk_size", 256),
+        "norm_first": norm_first and normed,
+        "conv_bias": c.flag("mamba_conv_bias", True),
+        "in_bias": c.flag("mamba_proj_bias"),
+        "out_bias": c.flag("projectors_bias"),
+    }
+    return section | shared.dt_limit(c)
+
+
+def write_norm(spec: ArchSpec) -> dict[str, Any]:
+    """Whether Mamba's norm comes before its gate, where it has one."""
+    mixer = first_of(spec, IntraMixer)
+    if mixer is None or not mixer.ssm_norm:
+        return {}
+    return {"mamba_norm_before_gate": mixer.ssm.norm_first}
+
+
+_ATTENTION_FIELDS = writing.inside("attention", writing.BIASED | writing.HEAD_DIM)
+_SSM_FIELDS = writing.inside(
+    "ssm",
+    writing.MAMBA2 | {"mamba_d_ssm": "d_ssm", "projectors_bias": "out_bias"},
+)
+_BLOCK = (
+    tensors.qkv("self_attn", "mixer.attention")
+    | tensors.ssm("mamba", "dt_bias", ours="mixer.ssm")
+    | {
+        "mixer.attention_out.weight": ["self_attn.o_proj.weight"],
+        "mixer.ssm_out.weight": ["mamba.out_proj.weight"],
+        "mixer.gate_norm.weight": ["mamba.norm.weight"],
+    }
+    | tensors.FEED_FORWARD
+)
+
+FAMILY = Family(
+    name="falcon_h1",
+    read=read,
+    defaults={
+        "vocab_size": 128_000,
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "mamba_d_ssm": 1024,
+        "mamba_d_head": "auto",
+    },
+    written=Written(
+        "FalconH1ForCausalLM",
+        writing.RMS_EPS,
+        {
+            IntraMixer: _ATTENTION_FIELDS | _SSM_FIELDS | {"mamba_rms_norm": "ssm_norm"},
+            Mamba2Mixer: {},
+            SwiGLU: writing.GATED_BIASED,
+        },
+        (writing.rope, writing.dt_limit, write_norm),
+    ),
+    tensors=Tensors(*tensors.FINAL, {"H": _BLOCK}),
+)

@@ -1,0 +1,159 @@
+"""Granite 4: attention or Mamba-2, with a shared feed-forward in every layer and experts beside it
+where there are any."""
+
+from typing import Any
+
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.moe import MoE
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.tensors import Tensors
+from hybrid_core.interop.families.writing import Written
+from hybrid_core.interop.fields import Fields
+from hybrid_core.interop.stack_parts import first_attention, first_of
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+
+
+def read(c: Fields) -> dict[str, Any]:
+    """The design of a config."""
+    design = shared.model(c, "rms_norm_eps", 1e-6)
+    n = design["n_layers"]
+    experts = c.count("num_local_experts", 8, least=0)
+    c.must("normalization_function", "rmsnorm")
+    c.must("mlp_bias", False)
+    attention = _attention(c)
+    for key in ("embedding_multiplier", "residual_multiplier", "logits_scaling"):
+        c.constant(key, 1.0, 1)
+    by_type = c.kinds("layer_types", n, shared.HYBRID)
+    by_block = c.kinds("layers_block_type", n, shared.HYBRID)
+    pattern = by_type or by_block or "M" * n
+    ffn = _experts(c, experts) if experts else _dense(c)
+    c.ignore("hidden_act intermediate_size num_experts_per_tok init_method")
+    return design | {
+        "layers": {"pattern": pattern},
+        "attention": attention,
+        "ssm": _ssm(c, design["d_model"], pattern),
+        "ffn": ffn,
+    }
+
+
+def _attention(c: Fields) -> dict[str, Any]:
+    turned = c.take("position_embedding_type", None) == "rope"
+    c.must("position_embedding_type", None, "nope", "rope")
+    section = shared.attention(c, rope_fraction=1.0 if turned else None)
+    if not turned:
+        c.ignore("rope_theta rope_scaling rope_parameters")
+    scale = c.number("attention_multiplier", 1.0)
+    if scale != section["head_dim"] ** -0.5:
+        section["softmax_scale"] = scale
+    return section
+
+
+def _ssm(c: Fields, d_model: int, pattern: str) -> dict[str, Any] | None:
+    """Mamba-2, or nothing where no layer is one."""
+    if "M" in pattern:
+        return shared.bamba_ssm(c, d_model)
+    c.ignore("mamba_n_heads mamba_n_groups mamba_d_state mamba_d_head mamba_d_conv mamba_expand")
+    c.ignore("mamba_chunk_size mamba_conv_bias mamba_proj_bias time_step_limit")
+    return None
+
+
+def _dense(c: Fields) -> dict[str, Any]:
+    return {
+        "kind": "swiglu",
+        "d_ff": c.count("shared_intermediate_size", 1024),
+        "activation": c.word("hidden_act", shared.ACTIVATIONS, "silu"),
+    }
+
+
+def _experts(c: Fields, experts: int) -> dict[str, Any]:
+    c.word("hidden_act", shared.ACTIVATIONS, "silu")
+    return {
+        "kind": "moe",
+        "n_routed": experts,
+        "top_k": c.count("num_experts_per_tok", 2),
+        "n_shared": 1,
+        "d_shared": c.count("shared_intermediate_size", 1024),
+        "d_expert": c.count("intermediate_size"),
+        "score": "softmax",
+        "norm_top_k": True,
+    }
+
+
+def write(spec: ArchSpec) -> dict[str, Any]:
+    """The number of experts, the scale of the scores, and whether there is RoPE."""
+    moe = first_of(spec, MoE)
+    config: dict[str, Any] = {"num_local_experts": moe.n_routed if moe else 0}
+    mixer = first_attention(spec)
+    if mixer:
+        config["attention_multiplier"] = mixer.softmax_scale or mixer.head_dim**-0.5
+        config["position_embedding_type"] = "rope" if mixer.position == "rope" else "nope"
+    return config
+
+
+_DENSE_FIELDS = {
+    "shared_intermediate_size": "d_ff",
+    "intermediate_size": "d_ff",
+    "hidden_act": writing.ACT,
+}
+_EXPERT_FIELDS = writing.TOP_K | {
+    "intermediate_size": "d_expert",
+    "shared_intermediate_size": "shared_width",
+    "hidden_act": writing.ACT,
+}
+_MOE = "block_sparse_moe"
+_REST = tensors.norms("input_layernorm", "post_attention_layernorm") | {
+    "ffn.router.weight": [f"{_MOE}.router.layer.weight"],
+    "ffn.gate_up": [f"{_MOE}.input_linear.weight"],
+    "ffn.down": [f"{_MOE}.output_linear.weight"],
+    "ffn.shared.gate_up.weight": ["shared_mlp.input_linear.weight"],
+    "ffn.shared.down.weight": ["shared_mlp.output_linear.weight"],
+    "ffn.gate_up.weight": ["shared_mlp.input_linear.weight"],
+    "ffn.down.weight": ["shared_mlp.output_linear.weight"],
+}
+_IN_MEMORY = (
+    (rf"(.*)\.{_MOE}\.experts\.gate_up_proj", rf"\1.{_MOE}.input_linear.weight"),
+    (rf"(.*)\.{_MOE}\.experts\.down_proj", rf"\1.{_MOE}.output_linear.weight"),
+    (rf"(.*)\.{_MOE}\.router\.weight", rf"\1.{_MOE}.router.layer.weight"),
+)
+
+FAMILY = Family(
+    name="granitemoehybrid",
+    read=read,
+    defaults={
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "intermediate_size": 11_008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+    },
+    written=Written(
+        "GraniteMoeHybridForCausalLM",
+        writing.RMS_EPS,
+        {
+            AttentionMixer: writing.BIASED,
+            Mamba2Mixer: writing.MAMBA2,
+            SwiGLU: _DENSE_FIELDS,
+            MoE: _EXPERT_FIELDS,
+        },
+        (
+            writing.spare_heads,
+            writing.expand(),
+            writing.dt_limit,
+            write,
+            writing.rope,
+            writing.layer_names("layer_types", **writing.HYBRID_NAMES),
+        ),
+    ),
+    tensors=Tensors(
+        *tensors.MODEL,
+        {
+            "A": tensors.attention("self_attn") | _REST,
+            "M": tensors.ssm("mamba", *tensors.MAMBA2) | _REST,
+        },
+        in_memory=_IN_MEMORY,
+    ),
+    fused_experts=True,
+)

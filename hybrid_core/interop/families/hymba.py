@@ -1,0 +1,125 @@
+"""Hymba: attention and Mamba-1 heads in every layer. Each branch is normed whole, and their mean is
+projected. Some layers reuse keys and values."""
+
+from typing import Any
+
+from hybrid_core.interop.families import shared
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.fields import Fields, is_whole
+
+NEUTRAL = {
+    "kv_weight_reuse": False,
+    "memory_tokens_interspersed_every": 0,
+    "num_mamba": 1,
+    "num_experts": 1,
+    "kq_norm": "none",
+    "attn_hidden_size": -1,
+    "kq_head_dim": -1,
+    "kv_reuse_every_i_layer": -1,
+}
+AXES = {
+    "norm": "group",
+    "scalar": "none",
+    "fusion": "add",
+    "value": "separate",
+    "out": "joint",
+    "whole_norm": True,
+}
+
+
+def read(c: Fields) -> dict[str, Any]:
+    """The design of a config."""
+    design = shared.model(c, "rms_norm_eps", 1e-6, tied=True)
+    n = design["n_layers"]
+    shared.silu(c)
+    for key, value in NEUTRAL.items():
+        c.must(key, value)
+    c.must("mamba_proj_bias", False)
+    c.kinds("layer_type", n, {"h": "H", "hybrid": "H"})
+    c.ignore("attn_implementation_new calc_logits_for_entire_prompt conv_dim num_experts_per_tok")
+    c.ignore("seq_length orig_max_position_embeddings")
+    ssm = shared.mamba1(c) | {"dt_bc_norm": c.flag("mamba_inner_layernorms", True)}
+    attention = _attention(c, design["d_model"], ssm["d_ssm"])
+    meta_tokens = c.count("num_memory_tokens", 0, least=0)
+    pattern = _layers(c, n)
+    window = {"kind": "swa", "window": c.count("sliding_window"), "sink": meta_tokens}
+    kinds: dict[str, dict[str, Any]] = {
+        "G": {"kind": "attention"},
+        "W": window,
+        "g": {"kind": "attention", "reuse_kv": True},
+        "w": window | {"reuse_kv": True},
+    }
+    mixers = {}
+    for letter, kind in kinds.items():
+        if letter in pattern:
+            branches = {"attention": kind | attention, "ssm": ssm}
+            mixers[letter] = {"kind": "intra"} | branches | AXES
+    return design | {
+        "layers": {"pattern": pattern},
+        "mixers": mixers,
+        "ffn": shared.gated(c, act="mlp_hidden_act"),
+        "meta_tokens": meta_tokens,
+    }
+
+
+def _attention(c: Fields, d_model: int, d_ssm: int) -> dict[str, Any]:
+    n_heads = c.count("num_attention_heads")
+    v_head_dim = d_ssm // n_heads
+    c.must("v_head_dim", v_head_dim)
+    section: dict[str, Any] = {
+        "n_heads": n_heads,
+        "n_kv_heads": c.count("num_key_value_heads", n_heads),
+        "head_dim": d_model // n_heads,
+        "v_head_dim": v_head_dim,
+    }
+    theta = _theta(c, section["head_dim"])
+    if not c.flag("rope", True):
+        return section | shared.NOPE
+    return section | {"rope_theta": theta}
+
+
+def _theta(c: Fields, head_dim: int) -> float:
+    """RoPE's theta. "ntk" makes it larger, once for all lengths."""
+    theta = c.number("rope_theta", 1e4)
+    if c.word("rope_type", {"ntk": "ntk", "default": "default"}, "default") != "ntk":
+        return theta
+    longest = c.count("max_position_embeddings", 8192)
+    longer = 2 * longest / c.count("orig_max_position_embeddings", 2048) - 1
+    if longer <= 0 or head_dim <= 2:
+        rule = "needs max_position_embeddings above half of orig_max_position_embeddings, and"
+        raise c.refuse("rope_type", f"{rule} heads wider than 2")
+    return float(theta * longer ** (head_dim / (head_dim - 2)))
+
+
+def _layers(c: Fields, n_layers: int) -> str:
+    """Full attention (G) or a window (W); small where the layer reuses keys and values."""
+    everywhere = c.indices("global_attn_idx", n_layers)
+    reusing = _reusing(c, n_layers)
+    letters = ""
+    for i in range(n_layers):
+        letter = "G" if i in everywhere else "W"
+        letters += letter.lower() if i in reusing else letter
+    return letters
+
+
+def _reusing(c: Fields, n_layers: int) -> set[int]:
+    """The layers that take keys and values of the first of their group."""
+    key = "kv_reuse_group"
+    groups = c.take(key, None) or []
+    if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
+        raise c.refuse(key, "must be a list of lists of layer numbers")
+    layers = [i for group in groups for i in group]
+    known = all(is_whole(i) and 0 <= i < n_layers for i in layers)
+    if not known or len(set(layers)) < len(layers):
+        raise c.refuse(key, f"must name layers from 0 to {n_layers - 1}, each once")
+    reusing = set()
+    for group in filter(None, groups):
+        first = group[0]
+        if group != list(range(first, first + len(group))):
+            rule = "must be groups of consecutive layers: keys and values are those of the last"
+            raise c.refuse(key, f"{rule} layer that made some")
+        reusing.update(group[1:])
+    return reusing
+
+
+FAMILY = Family(name="hymba", read=read)

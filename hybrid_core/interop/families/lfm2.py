@@ -1,0 +1,101 @@
+"""LFM2: short convolutions and attention."""
+
+from math import ceil
+from typing import Any
+
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, writing
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.writing import Written
+from hybrid_core.interop.fields import Fields, at
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.short_conv import ShortConvMixer
+
+
+def read(c: Fields) -> dict[str, Any]:
+    """The design of a config."""
+    tied = c.flag("tie_word_embeddings", True)
+    design = shared.model(c, "norm_eps", tied=tied)
+    design["tie_embeddings"] = c.flag("tie_embedding", tied)
+    attention = _attention(c, design["d_model"])
+    pattern = _layers(c, design["n_layers"])
+    width = _width(c)
+    c.ignore("intermediate_size block_multiple_of block_ffn_dim_multiplier full_attn_idxs")
+    c.ignore("rope_theta block_dim block_mlp_init_scale block_norm_eps block_out_init_scale")
+    c.ignore("block_use_swiglu block_use_xavier_init conv_dim conv_dim_out conv_use_xavier_init")
+    c.ignore("num_heads use_pos_enc")
+    conv = {
+        "kind": "short_conv",
+        "d_conv": c.count("conv_L_cache", 3),
+        "bias": c.flag("conv_bias"),
+    }
+    return design | {
+        "layers": {"pattern": pattern},
+        "attention": attention,
+        "mixers": {"R": conv} if "R" in pattern else {},
+        "ffn": {"kind": "swiglu", "d_ff": width},
+    }
+
+
+def _attention(c: Fields, d_model: int) -> dict[str, Any]:
+    c.must("attention_bias", False)
+    n_heads = c.count("num_attention_heads")
+    section = {
+        "n_heads": n_heads,
+        "n_kv_heads": c.count("num_key_value_heads", 8),
+        "qk_norm": True,
+        "head_dim": c.count("head_dim", d_model // n_heads),
+    }
+    return section | shared.rope(c, 1.0, theta=1e6)
+
+
+def _layers(c: Fields, n_layers: int) -> str:
+    """Attention (A) where it is named, by name or by number; in every layer where nothing is."""
+    full = list(range(n_layers))
+    if "full_attn_idxs" in c:
+        full = c.indices("full_attn_idxs", n_layers)
+    return c.kinds("layer_types", n_layers, shared.LINEAR) or at(n_layers, full, "A", "R")
+
+
+def _width(c: Fields) -> int:
+    """The feed-forward's width: as it is written, or two thirds of it, rounded up to a multiple."""
+    width = c.count("block_ff_dim", c.count("intermediate_size", 12288))
+    if not c.flag("block_auto_adjust_ff_dim", True):
+        return width
+    multiple = c.count("block_multiple_of", 256)
+    adjusted = int(c.number("block_ffn_dim_multiplier", 1.0) * (2 * width // 3))
+    return ceil(adjusted / multiple) * multiple
+
+
+def keep_width(spec: ArchSpec) -> dict[str, Any]:
+    """The width is written as it is."""
+    return {"block_auto_adjust_ff_dim": False}
+
+
+FAMILY = Family(
+    name="lfm2",
+    read=read,
+    defaults={
+        "vocab_size": 65_536,
+        "hidden_size": 2560,
+        "intermediate_size": 12_288,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    written=Written(
+        "Lfm2ForCausalLM",
+        "norm_eps",
+        {
+            AttentionMixer: writing.HEADS,
+            ShortConvMixer: {"conv_L_cache": "d_conv", "conv_bias": "bias"},
+            SwiGLU: {"intermediate_size": "d_ff"},
+        },
+        (
+            writing.rope,
+            keep_width,
+            writing.layer_names("layer_types", C="conv", A="full_attention"),
+        ),
+    ),
+)

@@ -1,0 +1,60 @@
+"""Mistral: a Llama, behind a window where the config has one."""
+
+from typing import Any
+
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.tensors import Tensors
+from hybrid_core.interop.families.writing import Written
+from hybrid_core.interop.fields import Fields
+from hybrid_core.mixers.swa import SwaMixer
+
+WINDOW = 4096  # where the config does not say; null means none
+
+
+def read(c: Fields) -> dict[str, Any]:
+    """The design of a config."""
+    c.must("attention_bias", False)
+    c.must("mlp_bias", False)
+    design = shared.model(c, "rms_norm_eps", 1e-6)
+    attention = shared.attention(c)
+    design |= {
+        "attention": attention,
+        "ffn": shared.gated(c),
+    }
+    if c.take("sliding_window", WINDOW) is None:
+        return design | {"layers": {"strategy": "transformer"}}
+    if "rope_scaling" in attention:
+        rule = "must be null where RoPE is scaled: windowed layers have no scaling here"
+        raise c.refuse("sliding_window", rule)
+    swa = {
+        "window": c.count("sliding_window", WINDOW),
+        "sink": 0,
+        "rope_theta": attention["rope_theta"],
+    }
+    return design | {"layers": {"strategy": "swa", "ratio": "0:1"}, "swa": swa}
+
+
+FAMILY = Family(
+    name="mistral",
+    read=read,
+    defaults={
+        "vocab_size": 32_000,
+        "hidden_size": 4096,
+        "intermediate_size": 14_336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+    },
+    written=Written(
+        "MistralForCausalLM",
+        writing.RMS_EPS,
+        {
+            SwaMixer: writing.HEADS | writing.HEAD_DIM | {"rope_theta": "rope_theta"},
+            SwiGLU: writing.GATED,
+        },
+        (writing.window,),
+    ),
+    tensors=Tensors(*tensors.MODEL, {"A": tensors.LLAMA_BLOCK, "S": tensors.LLAMA_BLOCK}),
+)

@@ -1,0 +1,85 @@
+"""Phi-4-mini-flash (SambaY, arXiv 2507.06607): Mamba and windowed differential attention, then one
+layer of full attention, then layers that reuse its keys and values or gate the last scan's
+output."""
+
+from typing import Any
+
+from hybrid_core.interop.families import shared
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.fields import Fields, is_whole
+
+AXES = {
+    "norm": "group",
+    "scalar": "diff_t",
+    "fusion": "diff",
+    "shared_norm": True,
+}
+
+
+def read(c: Fields) -> dict[str, Any]:
+    """The design of a config."""
+    shared.silu(c)
+    c.must("lm_head_bias", False)
+    design = shared.model(c, "layer_norm_eps", tied=True)
+    ssm = shared.mamba1(c)
+    period = c.count("mb_per_layer", 2)
+    window = _window(c)
+    c.ignore("resid_pdrop embd_pdrop rope_theta rope_scaling original_max_position_embeddings")
+    c.ignore("attention_bias")
+    c.must("layer_types", None)
+    attention = _attention(c, design["d_model"])
+    mixers = {
+        "W": attention | {"window": window},
+        "G": attention,
+        "x": attention | {"reuse_kv": True},
+        "g": {"kind": "gated_memory", "d_memory": ssm["d_ssm"], "bias": ssm["proj_bias"]},
+    }
+    n = design["n_layers"]
+    pattern = "".join(_letter(i, n, period) for i in range(n))
+    return design | {
+        "layers": {"pattern": pattern},
+        "ssm": ssm,
+        "mixers": {letter: mixer for letter, mixer in mixers.items() if letter in pattern},
+        "ffn": shared.gated(c),
+        "norm": "layer",
+    }
+
+
+def _window(c: Fields) -> int:
+    """The window of all windowed layers. Published files give one for each layer."""
+    window = c.take("sliding_window", 2047)
+    listed: list[int] = [window]
+    if isinstance(window, list):
+        listed = [width for width in window if width is not None]
+    valid = all(is_whole(width) and width > 0 for width in listed)
+    if not listed or not valid or len(set(listed)) > 1:
+        raise c.refuse("sliding_window", "must be one window, in every windowed layer")
+    return listed[0]
+
+
+def _attention(c: Fields, d_model: int) -> dict[str, Any]:
+    n_heads = c.count("num_attention_heads")
+    section = {
+        "kind": "diff_attention",
+        "n_heads": n_heads,
+        "n_kv_heads": c.count("num_key_value_heads", 4),
+        "head_dim": d_model // n_heads,
+        "position": "nope",
+        "qkv_bias": True,
+        "out_bias": True,
+    }
+    return section | AXES
+
+
+def _letter(index: int, n_layers: int, period: int) -> str:
+    """What stands in a layer: Mamba and windows below, the gated memory and reused keys above, and
+    one layer of full attention between."""
+    late = index >= n_layers // 2 + 2
+    if index % period == 0:
+        return "g" if late else "M"
+    if late:
+        return "x"
+    return "W" if index < n_layers // 2 else "G"
+
+
+FAMILY = Family(name="phi4flash", read=read)

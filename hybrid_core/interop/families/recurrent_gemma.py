@@ -1,0 +1,115 @@
+"""RecurrentGemma: RG-LRU and windowed attention in turn; gates and feed-forward with biases."""
+
+from typing import Any
+
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, writing
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.writing import Written
+from hybrid_core.interop.fields import Fields
+from hybrid_core.mixers.rg_lru import RgLruMixer
+from hybrid_core.mixers.swa import SwaMixer
+
+LETTERS = {"recurrent": "R", "attention": "W"}
+
+
+def read(c: Fields) -> dict[str, Any]:
+    """The design of a config."""
+    design = shared.model(c, "rms_norm_eps", 1e-6, tied=True)
+    n = design["n_layers"]
+    d_model = design["d_model"]
+    n_heads = c.count("num_attention_heads")
+    c.must("head_dim", d_model // n_heads)
+    types = _types(c)
+    pattern = "".join(LETTERS[types[i % len(types)]] for i in range(n))
+    mixers = {
+        "W": _attention(c, d_model, n_heads),
+        "R": {
+            "kind": "rg_lru",
+            "width": c.count("lru_width", d_model),
+            "n_blocks": n_heads,
+            "d_conv": c.count("conv1d_width", 4),
+        },
+    }
+    ffn = {
+        "kind": "swiglu",
+        "d_ff": c.count("intermediate_size", 3 * d_model) // 2,  # the field counts gate and up
+        "activation": c.word("hidden_activation", shared.ACTIVATIONS, "gelu_pytorch_tanh"),
+        "bias": True,
+    }
+    c.constant("logits_soft_cap", None)
+    c.constants["norm_offset"] = 1
+    c.constants["embedding_multiplier"] = d_model**0.5
+    c.ignore("w_init_variance_scale final_w_init_variance_scale")
+    return design | {
+        "layers": {"pattern": pattern},
+        "mixers": {letter: mixer for letter, mixer in mixers.items() if letter in pattern},
+        "ffn": ffn,
+    }
+
+
+def _types(c: Fields) -> list[str]:
+    """The names of the layers, which repeat."""
+    types = c.take("block_types", ["recurrent", "recurrent", "attention"])
+    rule = "must be a list of 'recurrent' and 'attention'"
+    if not isinstance(types, list | tuple) or not types:
+        raise c.refuse("block_types", rule)
+    if not all(isinstance(name, str) and name in LETTERS for name in types):
+        raise c.refuse("block_types", rule)
+    return list(types)
+
+
+def _attention(c: Fields, d_model: int, n_heads: int) -> dict[str, Any]:
+    section = {
+        "kind": "swa",
+        "n_heads": n_heads,
+        "n_kv_heads": c.count("num_key_value_heads", n_heads),
+        "head_dim": d_model // n_heads,
+        "qkv_bias": c.flag("attention_bias"),
+        "out_bias": True,
+        "window": c.count("attention_window_size", 2048),
+        "sink": 0,
+    }
+    return section | shared.rope(c, c.number("partial_rotary_factor", 0.5))
+
+
+def block_types(spec: ArchSpec) -> dict[str, Any]:
+    """A name per layer."""
+    names = {"R": "recurrent", "S": "attention"}
+    return {"block_types": [names[letter] for letter in spec.pattern]}
+
+
+def feed_forward(spec: ArchSpec) -> dict[str, Any]:
+    """The width of gate and up together."""
+    ffn = spec.stack[0].ffn
+    return {"intermediate_size": 2 * ffn.d_ff} if isinstance(ffn, SwiGLU) else {}
+
+
+FAMILY = Family(
+    name="recurrent_gemma",
+    read=read,
+    defaults={
+        "vocab_size": 256_000,
+        "hidden_size": 2560,
+        "intermediate_size": 7680,
+        "num_hidden_layers": 26,
+        "num_attention_heads": 10,
+        "logits_soft_cap": 30.0,
+    },
+    written=Written(
+        "RecurrentGemmaForCausalLM",
+        writing.RMS_EPS,
+        {
+            SwaMixer: writing.BIASED | {"attention_window_size": "window"},
+            RgLruMixer: {
+                "lru_width": "width",
+                "conv1d_width": "d_conv",
+                "num_attention_heads": "n_blocks",
+            },
+            SwiGLU: {"hidden_activation": writing.ACT},
+        },
+        (writing.partial_rope, feed_forward, block_types),
+        implied=("embedding_multiplier",),
+    ),
+)

@@ -1,0 +1,70 @@
+"""Every family of published configs: one line each. A family is found by the config's own fields,
+never by the model's name.
+
+The order is the one in which a design looks for a class that says it (huggingface.py)."""
+
+from hybrid_core.interop.families import (
+    bamba,
+    falcon_h1,
+    falcon_mamba,
+    gemma3,
+    gpt_oss,
+    granite,
+    hymba,
+    jamba,
+    kimi_linear,
+    lfm2,
+    llama,
+    mamba,
+    mamba2,
+    mamba_ssm,
+    mistral,
+    nemotron_h,
+    phi4flash,
+    qwen2_vl,
+    qwen3_next,
+    recurrent_gemma,
+    samba,
+    zamba,
+    zamba2,
+)
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.tensors import Tensors
+from hybrid_core.interop.families.writing import Written
+
+_ALL: tuple[Family, ...] = (
+    llama.FAMILY,
+    mistral.FAMILY,
+    gemma3.FAMILY,
+    gpt_oss.FAMILY,
+    qwen2_vl.FAMILY,
+    mamba.FAMILY,
+    falcon_mamba.FAMILY,
+    mamba2.FAMILY,
+    bamba.FAMILY,
+    jamba.FAMILY,
+    zamba.FAMILY,
+    zamba2.FAMILY,
+    falcon_h1.FAMILY,
+    nemotron_h.FAMILY,
+    granite.FAMILY,
+    hymba.FAMILY,
+    phi4flash.FAMILY,
+    qwen3_next.FAMILY,
+    kimi_linear.FAMILY,
+    lfm2.FAMILY,
+    recurrent_gemma.FAMILY,
+    mamba_ssm.FAMILY,
+    samba.FAMILY,
+)
+
+FAMILIES: dict[str, Family] = {family.name: family for family in _ALL if not family.marks}
+# Configs of other code than transformers', which have no model_type.
+NATIVE: dict[str, Family] = {family.name: family for family in _ALL if family.marks}
+WRITTEN: dict[str, Written] = {}
+TENSORS: dict[str, Tensors] = {}
+for _name, _family in FAMILIES.items():
+    if _family.written:
+        WRITTEN[_name] = _family.written
+    if _family.tensors:
+        TENSORS[_name] = _family.tensors

@@ -1,0 +1,185 @@
+"""Zamba2: Mamba-2 layers, some of them joined to blocks that are shared in turn, with adapters of
+their own.
+
+dt has no floor, as in Zyphra's own code (Zyphra/Zamba2 at 1b182f4, mamba2_layer.py: dt_limit is
+(0, inf)). transformers 5.23 clamps it by `time_step_min`, as for Nemotron-H."""
+
+from typing import Any
+
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.interop.families import shared, tensors, writing, zamba
+from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.tensors import Names, Tensors
+from hybrid_core.interop.families.writing import Written
+from hybrid_core.interop.fields import Fields, at
+from hybrid_core.interop.stack_parts import first_attention
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.shared_block import SharedBlockMixer
+
+GATED_EPS = 1e-5  # of Mamba-2's norm, whatever the config's epsilon is
+
+
+def read(c: Fields) -> dict[str, Any]:
+    """The design of a config."""
+    c.must("tie_word_embeddings", True)
+    design = shared.model(c, "rms_norm_eps", tied=True)
+    d_model = design["d_model"]
+    ssm = _ssm(c, d_model)
+    if design["norm_eps"] != GATED_EPS:
+        c.constants["gated_norm_eps"] = GATED_EPS
+    pattern = _layers(c, design["n_layers"])
+    ffn = _feed_forward(c, d_model)
+    c.ignore("mamba_headdim kv_channels num_query_groups use_mem_eff_path state_size ft_lora")
+    c.ignore("lora_rank layers mamba_num_heads")
+    c.constant("use_long_context", False)
+    position = _position(c)
+    adapters = _adapters(c)
+    n_blocks = c.count("num_mem_blocks", 1)
+    block = {
+        "attention": zamba.block_attention(c, d_model) | position,
+        "ffn": ffn,
+        "ssm": ssm,
+    }
+    return design | zamba.hybrid_layers(pattern, n_blocks, block | adapters)
+
+
+def _ssm(c: Fields, d_model: int) -> dict[str, Any]:
+    n_heads = c.count("n_mamba_heads", 8)
+    d_ssm = c.count("mamba_expand", 2) * d_model
+    if d_ssm % n_heads:
+        raise c.refuse("n_mamba_heads", f"must divide mamba_expand * hidden_size ({d_ssm})")
+    biased = c.flag("add_bias_linear")
+    c.must("use_conv_bias", True)  # transformers has the bias, whatever the field says
+    section = {
+        "d_ssm": d_ssm,
+        "head_dim": d_ssm // n_heads,
+        "d_state": c.count("mamba_d_state", 64),
+        "d_conv": c.count("mamba_d_conv", 4),
+        "n_groups": c.count("mamba_ngroups", 1),
+        "chunk_size": c.count("chunk_size", 256),
+        "in_bias": biased,
+        "out_bias": biased,
+    }
+    return section | shared.dt_limit(c)
+
+
+def _layers(c: Fields, n_layers: int) -> str:
+    hybrid = c.indices("hybrid_layer_ids", n_layers)
+    numbered = at(n_layers, hybrid, "Z", "M")
+    pattern = zamba.named_layers(c, n_layers) or numbered
+    if hybrid and pattern != numbered:
+        raise c.refuse("hybrid_layer_ids", "contradicts layers_block_type")
+    return pattern
+
+
+def _feed_forward(c: Fields, d_model: int) -> dict[str, Any]:
+    width = c.count("intermediate_size", 4 * d_model)
+    c.must("ffn_hidden_size", width, None)
+    return {
+        "kind": "swiglu",
+        "d_ff": width,
+        "activation": c.word("hidden_act", shared.ACTIVATIONS, "gelu"),
+        "bias": c.flag("add_bias_linear"),
+    }
+
+
+def _position(c: Fields) -> dict[str, Any]:
+    if c.flag("use_mem_rope"):
+        return shared.rope(c, 1.0)
+    c.ignore("rope_theta rope_scaling rope_parameters")
+    return shared.NOPE
+
+
+def _adapters(c: Fields) -> dict[str, Any]:
+    """Each use of a shared block has low-rank adapters of its own."""
+    on_attention = c.flag("use_shared_attention_adapter")
+    n_heads = c.count("num_attention_heads")
+    if on_attention and c.count("num_key_value_heads", n_heads) != n_heads:
+        # the class makes adapters as wide as all heads
+        rule = f"must be num_attention_heads ({n_heads}) with use_shared_attention_adapter"
+        raise c.refuse("num_key_value_heads", rule)
+    return {
+        "adapter_rank": c.count("adapter_rank", 128, least=0),
+        "attention_adapters": on_attention,
+    }
+
+
+def write_blocks(spec: ArchSpec) -> dict[str, Any]:
+    """How many shared blocks there are, and whether they have RoPE."""
+    attention = first_attention(spec)
+    blocks = set()
+    for layer in spec.stack:
+        if isinstance(layer.mixer, SharedBlockMixer):
+            blocks.add(layer.mixer.block)
+    return {
+        "num_mem_blocks": len(blocks),
+        "use_mem_rope": attention is not None and attention.position == "rope",
+    }
+
+
+def _adapter_names(block: str) -> Names:
+    """The adapters, which a list keeps by the number of the hybrid layer, {hybrid}."""
+    lists = {"mixer.ffn_adapter.": f"{block}.feed_forward.gate_up_proj_adapter_list"}
+    for i, part in enumerate("qkv"):
+        lists[f"mixer.qkv_adapters.{i}."] = f"{block}.self_attn.linear_{part}_adapter_list"
+    names: Names = {}
+    for ours, theirs in lists.items():
+        names[f"{ours}narrow.weight"] = [f"{theirs}.{{hybrid}}.0.weight"]
+        names[f"{ours}wide.weight"] = [f"{theirs}.{{hybrid}}.1.weight"]
+    return names
+
+
+_BLOCK = "shared_transformer"
+_FEED_FORWARD = {
+    "ffn.gate_up.weight": ["gate_up_proj.weight"],
+    "ffn.down.weight": ["down_proj.weight"],
+}
+_BLOCK_NAMES = zamba.block_names(
+    _BLOCK,
+    tensors.ssm("mamba_decoder.mamba", *tensors.MAMBA2),
+    _FEED_FORWARD,
+)
+
+FAMILY = Family(
+    name="zamba2",
+    read=read,
+    defaults={
+        "vocab_size": 32_000,
+        "hidden_size": 2560,
+        "num_hidden_layers": 54,
+        "num_attention_heads": 32,
+    },
+    written=Written(
+        "Zamba2ForCausalLM",
+        writing.RMS_EPS,
+        {
+            Mamba2Mixer: {
+                "n_mamba_heads": "n_heads",
+                "mamba_d_state": "d_state",
+                "mamba_d_conv": "d_conv",
+                "mamba_ngroups": "n_groups",
+                "chunk_size": "chunk_size",
+                "add_bias_linear": "in_bias",
+            },
+            SharedBlockMixer: zamba.BLOCK_FIELDS
+            | {
+                "adapter_rank": "adapter_rank",
+                "use_shared_attention_adapter": "attention_adapters",
+            },
+        },
+        (
+            writing.expand(),
+            writing.dt_limit,
+            write_blocks,
+            writing.rope,
+            writing.layer_names("layers_block_type", **writing.HYBRID_NAMES),
+        ),
+    ),
+    tensors=Tensors(
+        *tensors.FINAL,
+        {
+            "M": tensors.ssm("mamba", *tensors.MAMBA2) | tensors.norms("input_layernorm"),
+            "Z": _BLOCK_NAMES | _adapter_names(_BLOCK),
+        },
+    ),
+)

@@ -1,0 +1,123 @@
+"""NVIDIA ModelOpt (FP8, NVFP4, mixed) and compressed-tensors, whose layout ModelOpt also writes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hybrid_core.interop.quantization.module_lists import Modules
+from hybrid_core.interop.quantization.scheme import (
+    INTEGERS,
+    PER_CHANNEL_FP8,
+    Config,
+    Group,
+    LayoutFields,
+    Scheme,
+    block_fp8,
+    flag,
+    group_size,
+    integer,
+    known,
+    layout,
+    names,
+    number,
+    refused,
+    together,
+)
+
+ALGORITHMS: dict[str, LayoutFields] = {
+    "FP8": layout(format="fp8"),
+    "FP8_PB_WO": layout(format="fp8", rows=128, columns=128),
+    "FP8_PER_CHANNEL_PER_TOKEN": PER_CHANNEL_FP8,
+    "NVFP4": layout(format="nvfp4"),
+    "NVFP4_AWQ": layout(format="nvfp4"),
+    "W4A16_NVFP4": layout(format="nvfp4"),
+    "W4A8_NVFP4_FP8": layout(format="nvfp4"),
+    "MXFP4": layout(format="mxfp4"),
+    "MXFP8": layout(format="mxfp8"),
+    "W4A16_AWQ": layout(format="int4"),
+    "W4A8_AWQ": layout(format="int4"),
+    "INT8_SQ": layout(format="int8"),
+}
+
+
+def modelopt(config: Config) -> Scheme:
+    """ModelOpt's scheme: one algorithm for all, or one for each module."""
+    left_out = names(config, "ignore", "exclude_modules")
+    algorithm = config.get("quant_algo")
+    listed = config.get("quantized_layers")
+    if isinstance(listed, Mapping) and listed:
+        layouts = {name: _layout_of(how) for name, how in listed.items()}
+        return Scheme(list(together(layouts)), left_out)
+    if algorithm is None and "config_groups" in config:
+        return compressed(config)
+    return Scheme([Group(known(algorithm, ALGORITHMS, "quant_algo"))], left_out)
+
+
+def _layout_of(how: Any) -> LayoutFields:
+    """The format of one module in ModelOpt's mixed precision."""
+    algorithm = how.get("quant_algo") if isinstance(how, Mapping) else how
+    found: LayoutFields = known(algorithm, ALGORITHMS, "quant_algo")
+    return found
+
+
+def compressed(config: Config) -> Scheme:
+    """compressed-tensors: groups of targets, each with a number of bits, a type and a strategy."""
+    sparsity = config.get("sparsity_config")
+    if isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense"):
+        rule = "must be dense: how sparse weights are stored is not known here"
+        raise refused("sparsity_config.format", sparsity["format"], rule)
+    groups = config.get("config_groups")
+    if not isinstance(groups, Mapping) or not groups:
+        raise refused("config_groups", groups, "must be a mapping of groups")
+    found = []
+    for name, given in groups.items():
+        group = _target(f"config_groups.{name}", given, config)
+        if group:
+            found.append(group)
+    return Scheme(found, names(config, "ignore"))
+
+
+def _target(key: str, group: Any, config: Config) -> Group | None:
+    """One group; None where it speaks of activations or of the cache alone."""
+    if not isinstance(group, Mapping):
+        raise refused(key, group, "must be a mapping")
+    weights = group.get("weights")
+    if weights is None:
+        return None
+    if not isinstance(weights, Mapping):
+        raise refused(f"{key}.weights", weights, "must be a mapping")
+    targets = group.get("targets") or ["Linear"]
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise refused(f"{key}.targets", targets, "must be a list of names of modules")
+    file_format = group.get("format") or config.get("format") or ""
+    found = _compressed_layout(weights, str(file_format))
+    return Group(found, None if "Linear" in targets else Modules(targets))
+
+
+def _compressed_layout(weights: Config, file_format: str) -> LayoutFields:
+    bits = number(weights, "num_bits", 8, INTEGERS)
+    group = 0 if weights.get("group_size") is None else group_size(weights, 0)
+    kind = weights.get("type") or "int"
+    if kind not in ("int", "float"):
+        raise refused("type", kind, "must be int or float")
+    if kind == "float":
+        return _floating(bits, group, weights, file_format)
+    zero_bits = 0 if flag(weights, "symmetric", True) else bits
+    return integer(bits, group, 16 + zero_bits)
+
+
+def _floating(bits: int, group: int, weights: Config, file_format: str) -> LayoutFields:
+    if bits == 4:
+        micro_scaled = group == 32 or "mxfp4" in file_format
+        return layout(format="mxfp4" if micro_scaled else "nvfp4")
+    if bits != 8:
+        raise refused("num_bits", bits, "must be 4 or 8 where the type is float")
+    block = block_fp8(weights, "block_structure")
+    if block:
+        return block
+    if group == 32:
+        return layout(format="mxfp8")
+    if group:
+        return layout(format="fp8", rows=1, columns=group, scale_bits=16)
+    if weights.get("strategy") == "channel":
+        return PER_CHANNEL_FP8
+    return layout(format="fp8")

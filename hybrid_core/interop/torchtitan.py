@@ -1,0 +1,159 @@
+"""Designs as a Llama 3 of torchtitan, and back.
+
+Field names as of the Llama 3 of torchtitan 0.3.0; what else torchtitan has: its main branch at
+b5bcd76 (2026-08-21). The reader knows torchtitan's fixed choices, so what it reads back is what
+would run."""
+
+from typing import Any
+
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.stack_parts import first_of
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.validation import SpecError
+
+# torchtitan's names of Llama 3's way to scale RoPE -> ours
+_SCALING = {
+    "scaling_factor": "factor",
+    "original_max_position_embeddings": "original_context_len",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+}
+
+
+def to_torchtitan(spec: ArchSpec) -> dict[str, Any]:
+    """What a Llama 3 of torchtitan is told. Raises SpecError where it is none.
+
+    torchtitan's gpt_oss (windows) and Qwen3.5 (Gated DeltaNet) have no writer here."""
+    for layer in spec.stack:
+        if type(layer.mixer) is not AttentionMixer:
+            rule = "this writes a Llama 3 of torchtitan 0.3, whose layers all have full attention"
+            raise SpecError(f"{layer.mixer.kind} - {rule}")
+    attention = first_of(spec, AttentionMixer)
+    ffn = first_of(spec, SwiGLU)
+    if ffn is None:
+        rule = "torchtitan's Llama 3 has no other"
+        raise SpecError(f"ffn: not a dense gated one in every layer - {rule}")
+    return {
+        "dim": spec.d_model,
+        "n_layers": spec.n_layers,
+        "vocab_size": spec.vocab_size,
+        "tied": spec.tie_embeddings,
+        "n_heads": attention.n_heads,
+        "n_kv_heads": attention.n_kv_heads,
+        "head_dim": attention.head_dim,
+        "hidden_dim": ffn.d_ff,
+        "norm_eps": spec.norm_eps,
+        "qk_norm": attention.qk_norm,
+        "rope": _rope(attention),
+    }
+
+
+def _rope(attention: AttentionMixer) -> dict[str, Any]:
+    rope: dict[str, Any] = {"theta": attention.rope_theta}
+    scaling = attention.rope_scaling
+    if scaling:
+        rope["scaling"] = "llama"
+        for theirs, ours in _SCALING.items():
+            rope[theirs] = getattr(scaling, ours)
+    return rope
+
+
+def from_torchtitan(told: dict[str, Any]) -> dict[str, Any]:
+    """The design of such a Llama 3."""
+    rope = told["rope"]
+    attention = {
+        "n_heads": told["n_heads"],
+        "n_kv_heads": told["n_kv_heads"],
+        "head_dim": told["head_dim"],
+        "qk_norm": told["qk_norm"],
+        "rope_theta": rope["theta"],
+    }
+    if "scaling" in rope:
+        attention["rope_scaling"] = {ours: rope[theirs] for theirs, ours in _SCALING.items()}
+    return {
+        "vocab_size": told["vocab_size"],
+        "tie_embeddings": told["tied"],
+        "norm_eps": told["norm_eps"],
+        "d_model": told["dim"],
+        "n_layers": told["n_layers"],
+        "layers": {"strategy": "transformer"},
+        "attention": attention,
+        "ffn": {"kind": "swiglu", "d_ff": told["hidden_dim"]},
+    }
+
+
+TORCHTITAN = """from functools import partial
+
+from torch import nn
+from torchtitan.models.common import ComplexRoPE, Embedding, Linear, RMSNorm
+from torchtitan.models.common.config_utils import (
+    get_attention_config,
+    make_ffn_config,
+    make_gqa_config,
+)
+from torchtitan.models.common.param_init import depth_scaled_std
+from torchtitan.models.llama3.model import Llama3Model, Llama3TransformerBlock
+
+
+def model_config(attn_backend: str = "flex", max_seq_len: int = 8192) -> Llama3Model.Config:
+    def norm(width: int) -> RMSNorm.Config:
+        return RMSNorm.Config(
+            normalized_shape=width,
+            eps=norm_eps,
+            param_init={"weight": nn.init.ones_},
+        )
+
+    def normal(std: float) -> dict:
+        return {"weight": partial(nn.init.trunc_normal_, std=std), "bias": nn.init.zeros_}
+
+    def layer(i: int) -> Llama3TransformerBlock.Config:
+        return Llama3TransformerBlock.Config(
+            attention_norm=norm(dim),
+            ffn_norm=norm(dim),
+            attention=make_gqa_config(
+                dim=dim,
+                n_heads=n_heads,
+                n_kv_heads=n_kv_heads,
+                head_dim=head_dim,
+                qk_norm=norm(head_dim) if qk_norm else None,
+                rope=ComplexRoPE.Config(dim=head_dim, max_seq_len=max_seq_len, **rope),
+                inner_attention=get_attention_config(attn_backend),
+                fuse_qkv=True,
+                wqkv_param_init=normal(0.02),
+                wo_param_init=normal(depth_scaled_std(0.02, i)),
+            ),
+            feed_forward=make_ffn_config(
+                dim=dim,
+                hidden_dim=hidden_dim,
+                w1_param_init=normal(0.02),
+                w2w3_param_init=normal(depth_scaled_std(0.02, i)),
+            ),
+        )
+
+    embedding = {"weight": partial(nn.init.normal_, std=1.0)}
+    return Llama3Model.Config(
+        dim=dim,
+        vocab_size=vocab_size,
+        enable_weight_tying=tied,
+        tok_embeddings=Embedding.Config(
+            num_embeddings=vocab_size,
+            embedding_dim=dim,
+            param_init=embedding,
+        ),
+        norm=norm(dim),
+        lm_head=Linear.Config(
+            in_features=dim,
+            out_features=vocab_size,
+            param_init=normal(dim**-0.5),
+        ),
+        layers=[layer(i) for i in range(n_layers)],
+    )
+"""
+
+
+def torchtitan_text(spec: ArchSpec, told: dict[str, Any]) -> str:
+    """Python that makes the config, for torchtitan's registry of models."""
+    values = "\n".join(f"{key} = {value!r}" for key, value in told.items())
+    code = TORCHTITAN.replace("\n\n\ndef model_config", f"\n\n{values}\n\n\ndef model_config")
+    return f"# {spec.name}: a Llama 3 of torchtitan 0.3.\n{code}"
