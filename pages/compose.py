@@ -23,6 +23,7 @@ from hybrid_core.speed import hardware
 from hybrid_core.speed.cost import cost
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
+from pages.glossary import numbers
 from pages.parts import (
     chart,
     design,
@@ -32,7 +33,6 @@ from pages.parts import (
     jobs,
     layout,
     notes,
-    numbers,
     pictures,
     share,
     stack,
