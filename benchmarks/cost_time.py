@@ -1,9 +1,10 @@
 """How long one cost takes, beside llm-analysis (https://github.com/cli99/llm-analysis) in the same
 run: `python -m benchmarks.cost_time`.
 
-Both work out a model of about 1B parameters: here parameters, FLOPs, cache, pages, memory, what fits
-and the ceiling of a hybrid; there an inference summary of OPT-1.3B at 2,000 tokens (it has 2,048). Times are the least of many, so
-that a busy machine changes the ratio little. Without llm-analysis only our own are printed."""
+Both work out a model of about 1B parameters. Here: parameters, FLOPs, cache, pages, memory, what
+fits, and the ceiling of a hybrid. There: an inference summary of OPT-1.3B at 2,000 tokens (it has
+2,048). Times are the least of many, so that a busy machine changes the ratio little. Without
+llm-analysis only our own are printed."""
 
 import logging
 import time
