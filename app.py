@@ -1,4 +1,4 @@
-"""The hybrid architecture explorer: `streamlit run app.py`."""
+"""The hybrid architecture explorer: `streamlit run app.py`, or `hybrid-core app`."""
 
 import pkgutil
 import threading
@@ -22,20 +22,21 @@ from pages.parts import browser
 
 @asynccontextmanager
 async def loaded(_: st.App) -> AsyncIterator[None]:
-    """Load what pages need before the server says that it is ready, or the first visitor waits for
-    it. The queue of jobs is looked after from then on, whether or not a page is open."""
+    """Load what pages need before the server says that it is ready; otherwise the first visitor
+    would wait for it. From then on a thread serves the queue of jobs, whether or not a page is
+    open."""
     for module in pkgutil.iter_modules(parts.__path__, f"{parts.__name__}."):
         import_module(module.name)
     presets.ordered()
     rules.rules()
     hardware.catalogue()
     dispatch_in_background()
-    threading.Thread(target=devices, daemon=True).start()  # which asks torch, and may take seconds
+    threading.Thread(target=devices, daemon=True).start()  # asks torch, which may take seconds
     yield
 
 
-# In a folder of its own: Streamlit takes a folder `pages` beside the script for navigation of its
-# own, and imports what is beside it.
+# The script is in a folder of its own, because Streamlit would take a folder `pages` beside it for
+# its own navigation.
 app = st.App(
     Path(__file__).parent / "web" / "navigation.py",
     lifespan=loaded,

@@ -33,14 +33,14 @@ from hybrid_core.design import presets
 from hybrid_core.design.sections import LayersSection
 from hybrid_core.interop import link
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import cost
 from hybrid_core.workload import Workload
 
 ROOT = Path(__file__).resolve().parent.parent
 PORT = int(os.environ.get("PORT", "8599"))
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
 VALUE = ".numbers div:has-text('Parameters without embedding') .value"
 DEEP = presets.get(presets.FIRST).spec.replace(
@@ -50,22 +50,24 @@ VISITORS, CHANGES, PAUSE_S = 20, 6, 5.0
 
 
 def cost_us() -> float:
-    """Median microseconds of the whole summary of a design that was never seen before."""
+    """Median microseconds of every cost of a design that was never seen before."""
     device, workload = hardware.get("h100_sxm"), Workload()
     seconds = []
     for name in presets.names() * 3:
         spec = presets.get(name).spec
         model_costs.cache_clear()
         started = time.perf_counter()
-        summary(spec, workload, device)
+        cost(spec, workload, device)
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds) * 1e6
 
 
 # The stack has as many rows as layers, and every chart, or every one in sight, is another one than
 # before and drawn.
-REDRAWN = """([layers, before, all]) => document.querySelectorAll('.stack button').length == layers &&
-  [...document.querySelectorAll('.chart')].every((chart, i) => (chart.ariaBusy == 'false' && chart.ariaLabel != before[i]) ||
+REDRAWN = """([layers, before, all]) =>
+  document.querySelectorAll('.stack button').length == layers &&
+  [...document.querySelectorAll('.chart')].every((chart, i) =>
+    (chart.ariaBusy == 'false' && chart.ariaLabel != before[i]) ||
     (!all && chart.getBoundingClientRect().top > innerHeight))"""
 
 

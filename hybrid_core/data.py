@@ -28,19 +28,19 @@ class NotWritten(OSError):
 
 
 def data_path() -> Path:
-    """Where runs, logs, locks and calibrations are: `HYBRID_DATA_DIR`, or the user's data folder.
-    It may not exist yet."""
-    return Path(os.environ.get("HYBRID_DATA_DIR") or platformdirs.user_data_dir("hybrid-explorer"))
+    """The folder of runs, logs, locks and calibrations: `HYBRID_DATA_DIR`, or the user's data
+    folder. It may not exist yet."""
+    named = os.environ.get("HYBRID_DATA_DIR")
+    return Path(named or platformdirs.user_data_dir("hybrid-explorer"))
 
 
 def data_dir() -> Path:
-    """`data_path`, made when missing. Raises NotWritten where it cannot be made."""
+    """`data_path`, made if it is missing. Raises NotWritten if it cannot be made."""
     return folder(data_path())
 
 
 def folder(path: Path) -> Path:
-    """`path`, made when missing with what is above it. Raises NotWritten where it cannot be
-    made."""
+    """`path`, made with its parents if it is missing. Raises NotWritten if it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -52,7 +52,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file whole or not at all (`in_place_of`). Text is UTF-8. Raises NotWritten, as on a
     full disk."""
     data = content.encode() if isinstance(content, str) else content
-    if path.exists() and not path.is_file():  # a pipe or a terminal, which has to stay what it is
+    if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced
         try:
             path.write_bytes(data)
         except OSError as error:
@@ -64,11 +64,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def in_place_of(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, which takes its place when the block ends well.
+    """A file to write beside `path`; it takes the place of `path` when the block ends well.
 
-    Raises NotWritten for an OSError in the block or after it: then what stood at `path` before
-    still does, and nothing is left beside it."""
-    place = Path(os.path.realpath(path))  # where a link leads, so that the link stays
+    Raises NotWritten for an OSError in the block or after it. Then `path` is as it was, and nothing
+    is left beside it."""
+    place = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
     beside = place.with_name(f".{secrets.token_hex(8)}.part")
     try:
         yield beside

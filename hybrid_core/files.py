@@ -1,5 +1,5 @@
-"""Files that a user names, read safely: no pipe is waited for, no device read, and nothing larger
-than what was expected.
+"""Safe reading of files that a user names: no waiting for a pipe, no reading of a device, and
+nothing larger than expected.
 
 Whatever is wrong with a file is a SpecError of one line that begins with its path.
 """
@@ -10,15 +10,10 @@ from stat import S_ISDIR, S_ISREG
 from hybrid_core.validation import SpecError
 
 MAX_BYTES = 1_000_000  # of a design or a config
-MAX_TEXT_BYTES = (
-    200_000_000  # of a text to train on or to hide needles in, and of a checkpoint's own text files
-)
-TEXT_SUFFIXES = (
-    ".json",
-    ".txt",
-    ".model",
-    ".jinja",
-)  # of the files of a checkpoint that are read whole
+# Of a text to train on or to hide needles in, and of a checkpoint's own text files.
+MAX_TEXT_BYTES = 200_000_000
+# Of a checkpoint's files that are read whole.
+TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
 
 
 def read_file(path: Path, what: str, most: int = MAX_BYTES) -> bytes:
@@ -35,7 +30,8 @@ def read_file(path: Path, what: str, most: int = MAX_BYTES) -> bytes:
     except SpecError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        raise SpecError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise SpecError(f"{path}: {reason}") from None
     if len(data) > most:  # files of /proc say that they are empty
         raise SpecError(f"{path}: {too_long(len(data), what, most)}")
     return data
@@ -48,8 +44,8 @@ def read_text(path: Path, what: str, most: int = MAX_TEXT_BYTES) -> str:
 
 
 def decoded(data: bytes, where: str = "") -> str:
-    """Bytes as text, without the mark that some editors put before it. Raises SpecError with one
-    line, `where` before it."""
+    """Bytes as text, without the byte order mark that some editors write. Raises SpecError, with
+    `where` at the start of its line."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -58,10 +54,10 @@ def decoded(data: bytes, where: str = "") -> str:
 
 def require_files(folder: Path, what: str) -> None:
     """Raise SpecError unless everything in a folder can be opened without waiting, and its text
-    files are of a size to be read whole.
+    files are small enough to be read whole.
 
-    For folders that a library reads, such as a checkpoint's. Broken links pass: the library says
-    what it misses."""
+    For folders that a library reads, such as a checkpoint's. Broken links pass, since the library
+    reports what it misses."""
     try:
         for path in sorted(folder.iterdir()):
             if path.exists():
@@ -74,10 +70,11 @@ def _require_file(path: Path, what: str) -> None:
     found = path.stat()
     if not S_ISREG(found.st_mode) and not S_ISDIR(found.st_mode):
         raise SpecError(f"{path}: neither a file nor a folder")
-    if path.suffix in TEXT_SUFFIXES and found.st_size > MAX_TEXT_BYTES:
+    is_text = path.suffix in TEXT_SUFFIXES
+    if is_text and found.st_size > MAX_TEXT_BYTES:
         raise SpecError(f"{path}: {too_long(found.st_size, what, MAX_TEXT_BYTES)}")
 
 
 def too_long(size: int, what: str, most: int = MAX_BYTES) -> str:
-    """The line that refuses text from strangers."""
+    """The words that refuse an input for its size."""
     return f"{size:,} bytes - a {what} may have at most {most:,}"

@@ -1,20 +1,21 @@
-"""Every term in one line (profiles/glossary.yaml): on hover beside its control, and together on a
-page."""
+"""Every term in one line: on hover beside its control, and together on a page. Terms are in
+profiles/glossary.yaml; kinds of layer bring their own line."""
 
 from functools import cache
 
 import yaml
 
 from hybrid_core.data import PROFILES
+from hybrid_core.mixers.registry import MIXERS
 
 
 @cache
 def groups() -> dict[str, dict[str, str]]:
     """Group -> term -> one line."""
-    found: dict[str, dict[str, str]] = yaml.safe_load(
-        (PROFILES / "glossary.yaml").read_text("utf-8")
-    )
-    return found
+    text = (PROFILES / "glossary.yaml").read_text("utf-8")
+    found: dict[str, dict[str, str]] = yaml.safe_load(text)
+    entries = (kind.entry for kind in MIXERS)
+    return found | {"Kinds of layer": {entry.label: entry.meaning for entry in entries}}
 
 
 @cache

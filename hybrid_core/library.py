@@ -3,7 +3,7 @@ defaults."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hybrid_core import extras
 from hybrid_core.design.presets import Preset
@@ -11,6 +11,17 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import export as formats
 from hybrid_core.interop import huggingface, published
 from hybrid_core.live.profiling.options import ProfileOptions
+from hybrid_core.results.environment import Environment
+from hybrid_core.results.profile import (
+    Ceilings,
+    Decode,
+    Energy,
+    Generation,
+    LiveCache,
+    PeakMemory,
+    Prefill,
+    Trace,
+)
 from hybrid_core.speed import hardware as devices
 from hybrid_core.speed.cost import Cost
 from hybrid_core.speed.cost import cost as cost_of
@@ -56,8 +67,8 @@ def forecast(design: Design, *, hardware: str = "h100_sxm", **workload: Any) -> 
     """How fast a device runs a design: seconds and tokens/s of the prefill and of one decode step.
 
     For a device that was measured (`hybrid-core calibrate`, or `profiles/measured/`) this rests on
-    its rates. For any other it is the ceiling that the datasheet allows, which real code does not
-    reach. Raises SpecError.
+    its rates. For any other it is the ceiling that the datasheet allows; real code does not reach
+    it. Raises SpecError.
 
     >>> import hybrid_core as h
     >>> asked = {"batch_size": 8, "context_len": 32768, "hardware": "h100_sxm"}
@@ -90,8 +101,35 @@ def build(design: Design, *, device: str = "cpu", dtype: str = "fp32", seed: int
     return built(spec, place, TORCH_DTYPES[asked.dtype], asked.seed)
 
 
-def profile(design: Design, **options: Any) -> dict[str, Any]:
-    """Measure a design in this process; returns the parts of the result by name.
+class Profiled(NamedTuple):
+    """What a profile found, part by part; None for a part that there was no time for."""
+
+    environment: Environment | None = None
+    trace: Trace | None = None
+    ceilings: Ceilings | None = None
+    cache: LiveCache | None = None
+    prefill: Prefill | None = None
+    decode: Decode | None = None
+    generation: Generation | None = None
+    memory: PeakMemory | None = None
+    energy: Energy | None = None
+
+
+PARTS = (
+    Environment,
+    Trace,
+    Ceilings,
+    LiveCache,
+    Prefill,
+    Decode,
+    Generation,
+    PeakMemory,
+    Energy,
+)
+
+
+def profile(design: Design, **options: Any) -> Profiled:
+    """Measure a design in this process.
 
     `options` are the fields of `ProfileOptions`. The pages and `hybrid-core profile` do the same
     in a process of its own and keep the result. Raises SpecError, also where torch is not
@@ -100,8 +138,8 @@ def profile(design: Design, **options: Any) -> dict[str, Any]:
     >>> import hybrid_core as h
     >>> tiny = h.ArchSpec.load("examples/tiny.yaml")
     >>> asked = {"device": "cpu", "dtype": "fp32", "budget_s": 5.0}
-    >>> parts = h.profile(tiny, prompt_len=32, totals=(64,), **asked)
-    >>> parts["cache"]["rows"][0]["live_bytes"] == parts["cache"]["rows"][0]["exact_bytes"]
+    >>> [row] = h.profile(tiny, prompt_len=32, totals=(64,), **asked).cache.rows
+    >>> row.live_bytes == row.exact_bytes
     True
     """
     extras.require("live", "profile")
@@ -109,9 +147,13 @@ def profile(design: Design, **options: Any) -> dict[str, Any]:
     asked = ProfileOptions.make(**options)
     from hybrid_core.live.profiling.profile import profile as measure
 
-    parts: dict[str, Any] = {}
-    measure(spec, asked, store=parts.__setitem__, report=lambda fraction, message: None)
-    return parts
+    stored: dict[str, Any] = {}
+    measure(spec, asked, store=stored.__setitem__, report=lambda fraction, message: None)
+    found: dict[str, Any] = {}
+    for kind in PARTS:
+        if kind.part in stored:
+            found[kind.part] = kind.read(stored[kind.part])
+    return Profiled(**found)
 
 
 def read_config(config: str | Path | Mapping[str, Any], name: str | None = None) -> ArchSpec:

@@ -1,7 +1,7 @@
 """The vocabulary of the closed forms, and the pieces that several mixers share.
 
-Formulas are elementwise: a length may be an int or a NumPy array of ints. One multiply-add is 2
-FLOPs. Elementwise work (norms, activations, residuals, RoPE) is not counted, in any convention."""
+Formulas are elementwise: a length may be an int or a NumPy array. One multiply-add is 2 FLOPs.
+Elementwise work (norms, activations, residuals, RoPE) is not counted, in any convention."""
 
 from functools import reduce
 from typing import Any, Literal, NamedTuple, Protocol
@@ -23,18 +23,18 @@ class CacheTensor(NamedTuple):
     kind: Literal["kv", "state", "conv"]
 
 
-# What kind of work a term is: a product with weights, attention between positions, a scan, or a
-# convolution.
-Work = Literal["product", "attention", "scan", "conv"]
+# What a term's FLOPs are spent on: a product with weights, attention between positions, a scan, or
+# a convolution.
+TermKind = Literal["product", "attention", "scan", "conv"]
 
 
 class Term(NamedTuple):
-    """FLOPs of one part of a layer. A product says the shape of its weights, of which there are
-    `copies` and a token uses `used`."""
+    """FLOPs of one part of a layer. A product also says the shape of its weights: there are
+    `copies` of them, and a token uses `used`."""
 
     name: str
     flops: Num
-    work: Work
+    kind: TermKind
     d_in: int = 0
     d_out: int = 0
     copies: int = 1
@@ -54,18 +54,20 @@ def total(terms: Terms) -> Num:
     return sum(term.flops for term in terms)
 
 
-def of_work(terms: Terms, work: Work) -> Num:
-    """FLOPs of the terms that are of this kind of work."""
-    return sum(term.flops for term in terms if term.work == work)
+def of_kind(terms: Terms, kind: TermKind) -> Num:
+    """FLOPs of the terms of one kind."""
+    return sum(term.flops for term in terms if term.kind == kind)
 
 
 def renamed(terms: Terms, prefix: str) -> Terms:
-    """Terms of a part of a layer: products are called by it, and the rest, which is told by its
-    work, keeps its name."""
-    return [
-        term._replace(name=f"{prefix} {term.name}") if term.work == "product" else term
-        for term in terms
-    ]
+    """Terms of a part of a layer. Products get the prefix; other terms are told by their kind and
+    keep their names."""
+    found = []
+    for term in terms:
+        if term.kind == "product":
+            term = term._replace(name=f"{prefix} {term.name}")  # noqa: PLW2901
+        found.append(term)
+    return found
 
 
 class MixerCosts(Protocol):
@@ -102,15 +104,19 @@ class MixerCosts(Protocol):
 
 
 def widest(*moments: Num) -> Num:
-    """The largest, elementwise."""
-    return reduce(np.maximum, moments)
+    """The largest, elementwise; ints stay Python's, which do not overflow."""
+    if any(isinstance(moment, np.ndarray) for moment in moments):
+        return reduce(np.maximum, moments)
+    return max(moments)
 
 
 def last_pieces(seq_len: Num, size: Num) -> tuple[tuple[Num, Num], tuple[Num, Num]]:
     """A sequence, or the heads of a group, worked on in pieces: (what comes before it, its length)
     of the last whole piece and of the shorter one after it."""
     whole = seq_len // size * size
-    return (np.maximum(whole - size, 0), least(seq_len, size)), (whole, seq_len - whole)
+    last_whole = (widest(whole - size, 0), least(seq_len, size))
+    rest = (whole, seq_len - whole)
+    return last_whole, rest
 
 
 def linear(rows: Num, d_in: int, d_out: int) -> Num:
@@ -134,12 +140,10 @@ def visible_pairs(seq_len: Num, span: int | None = None) -> Num:
 
 
 def least(n: Num, limit: Num) -> Num:
-    """min(n, limit); an int stays Python's, which does not overflow."""
-    return (
-        np.minimum(n, limit)
-        if isinstance(n, np.ndarray) or isinstance(limit, np.ndarray)
-        else min(n, limit)
-    )
+    """The smaller, elementwise; ints stay Python's, which do not overflow."""
+    if isinstance(n, np.ndarray) or isinstance(limit, np.ndarray):
+        return np.minimum(n, limit)
+    return min(n, limit)
 
 
 def lengths(n: Num) -> Num:

@@ -186,37 +186,39 @@ _PYDANTIC_RULES = {
 def first_line(error: ValidationError, model: type[Any]) -> str:
     """The first broken rule of `model` as `key: value - rule`, with the number of further ones."""
     problems = error.errors(include_url=False)
-    first = next(
-        (p for p in problems if p["type"] == "extra_forbidden"), problems[0]
-    )  # an unknown key explains a missing one
-    key = ".".join(
-        str(part)
-        for part in map(_word, first["loc"])
-        if part not in ("swiglu", "mlp", "moe", "mamba1", "mamba2")
-    )
-    rule = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "union_tag_invalid":  # ffn or ssm of an unknown kind
-        line = f"{key}.kind: {short(first['ctx']['tag'])} - must be {first['ctx']['expected_tags'].replace(', ', ' or ')}"
-    elif first["type"] == "value_error" and (
-        not isinstance(first["input"], (int, float, str)) or isinstance(first["input"], bool)
-    ):
-        # Rules across keys name key and value themselves.
-        line = (
-            f"{key}.{rule}"
-            if key and " - " in rule
-            else f"{key}: {short(first['input'])} - {rule}"
-            if key
-            else rule
-        )
-    else:
-        template = _PYDANTIC_RULES.get(first["type"], "{value} - {rule}")
-        said = template.format(
-            value=short(first["input"]), rule=rule[:1].lower() + rule[1:]
-        ).replace("input should be", "must be")
-        line = f"{key}: {said}" if key else said
+    # An unknown key explains a missing one, so it comes first.
+    unknown = (problem for problem in problems if problem["type"] == "extra_forbidden")
+    first = next(unknown, problems[0])
+    line = _in_words(first)
     if first["type"] == "extra_forbidden":
         line += _suggestion(first["loc"], model)
-    return line + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
+    if len(problems) > 1:
+        line += f" (and {len(problems) - 1} more)"
+    return line
+
+
+_TAGS = ("swiglu", "mlp", "moe", "mamba1", "mamba2")  # pydantic's path names the kind of a union
+
+
+def _in_words(problem: Any) -> str:
+    """One of pydantic's problems as `key: value - rule`."""
+    path = [_word(part) for part in problem["loc"]]
+    key = ".".join(part for part in path if part not in _TAGS)
+    rule: str = problem["msg"].removeprefix("Value error, ")
+    value = problem["input"]
+    if problem["type"] == "union_tag_invalid":  # ffn or ssm of an unknown kind
+        known = problem["ctx"]["expected_tags"].replace(", ", " or ")
+        return f"{key}.kind: {short(problem['ctx']['tag'])} - must be {known}"
+    is_plain = isinstance(value, int | float | str) and not isinstance(value, bool)
+    if problem["type"] == "value_error" and not is_plain:
+        # Rules across keys name key and value themselves.
+        if not key:
+            return rule
+        return f"{key}.{rule}" if " - " in rule else f"{key}: {short(value)} - {rule}"
+    template = _PYDANTIC_RULES.get(problem["type"], "{value} - {rule}")
+    said = template.format(value=short(value), rule=rule[:1].lower() + rule[1:])
+    said = said.replace("input should be", "must be")
+    return f"{key}: {said}" if key else said
 
 
 def _suggestion(where: tuple[str | int, ...], model: type[Any]) -> str:

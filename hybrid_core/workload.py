@@ -51,13 +51,13 @@ class Workload(Frozen):
     ] = None
     weight_dtype: Annotated[
         WeightFormat | None,
-        Field(description="how weights are stored"),
+        Field(description="dtype that weights are stored in"),
         Flag(default="as the design's are, else bf16"),
     ] = None
-    kv_cache_dtype: CacheDtype = Field(default="bf16", description="of keys and values")
+    kv_cache_dtype: CacheDtype = Field(default="bf16", description="dtype of keys and values")
     state_dtype: Annotated[
         ComputeDtype | None,
-        Field(description="of the states of scans"),
+        Field(description="dtype of the states of scans"),
         Flag(default="the config's, else the products'"),
     ] = None
     max_batched_tokens: Annotated[

@@ -20,9 +20,9 @@ class _Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise SpecError(
-                f"line {self.peek_event().start_mark.line + 1}: aliases (*name) are not allowed in a design"
-            )  # type: ignore[no-untyped-call]
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            line = event.start_mark.line + 1
+            raise SpecError(f"line {line}: aliases (*name) are not allowed in a design")
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise SpecError(f"nested deeper than {MAX_DEPTH} levels")
@@ -36,9 +36,8 @@ class _Loader(yaml.SafeLoader):
             key = getattr(key_node, "value", None)
             if isinstance(key, str):
                 if key in seen:
-                    raise SpecError(
-                        f"{cut(' '.join(key.split()))}: given twice (line {key_node.start_mark.line + 1})"
-                    )
+                    line = key_node.start_mark.line + 1
+                    raise SpecError(f"{cut(' '.join(key.split()))}: given twice (line {line})")
                 seen.add(key)
         return super().construct_mapping(node, deep)
 

@@ -1,10 +1,13 @@
 """Operations of Transformer/Mamba hybrids, one folder each: `from kernels.ssd import ssd`.
 
-A folder holds the sequential truth (`reference.py`), a fast torch version for any device
+A folder holds the sequential reference (`reference.py`), a fast torch version for any device
 (`eager.py`), a Triton version (`triton_kernel.py`), and one public signature. `dispatch.py` decides
-which of them runs, `explain` says so beforehand and `ran` afterwards. Nothing here knows of
-hybrid_core. On the meta device there are no data: there each operation is one node of the graph,
-which FLOP counters price by the formula registered beside it (`counting.py`)."""
+which of them runs; `explain` says so beforehand and `ran` afterwards. Nothing here knows of
+hybrid_core.
+
+On the meta device there are no data. There each operation is one node of the graph, and FLOP
+counters use the formula that is registered beside it (`counting.py`).
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -16,8 +19,10 @@ __all__ = ["explain", "forget", "ran", "require_forced", "use"]
 
 
 def __getattr__(name: str) -> Any:
-    """What `dispatch` offers, once it is asked for: it needs torch, and `implementations` must do
-    without."""
+    """The functions of `dispatch`, imported at their first use.
+
+    `dispatch` needs torch, but `kernels.implementations` must be importable without it.
+    """
     if name in __all__:
         return getattr(import_module("kernels.dispatch"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,9 @@
-"""FLOP formulas of the custom operations, for torch's FlopCounterMode and for fvcore alike.
+"""FLOP formulas of the custom operations, for torch's FlopCounterMode and for fvcore.
 
-A formula gets the operation's arguments in order, each tensor as its shape (None where it was not
-given), and returns FLOPs with one multiply-add as 2. fvcore counts a multiply-add as 1, so its
-handle returns half."""
+A formula gets the operation's arguments in order, with the shape in place of each tensor (None if
+it was not given). It returns FLOPs with one multiply-add as 2. fvcore counts a multiply-add as 1,
+so its handle returns half.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,10 +17,10 @@ FORMULAS: dict[str, Formula] = {}
 
 def counted(op: Any, formula: Formula) -> None:
     """Register `formula` for a torch.library custom operation."""
-    name = op._qualname
-    namespace, _, short = name.partition("::")
-    FORMULAS[name] = formula
-    packet = getattr(getattr(torch.ops, namespace), short)
+    full_name = op._qualname
+    namespace, _, name = full_name.partition("::")
+    FORMULAS[full_name] = formula
+    packet = getattr(getattr(torch.ops, namespace), name)
 
     def without_outputs(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
         return formula(*args, **kwargs)
@@ -29,15 +30,19 @@ def counted(op: Any, formula: Formula) -> None:
 
 def fvcore_handles() -> dict[str, Callable[[list[Any], list[Any]], float]]:
     """Handles for `fvcore.nn.FlopCountAnalysis.set_op_handle`, in fvcore's unit (multiply-adds)."""
+    return {name: _handle(formula) for name, formula in FORMULAS.items()}
 
-    def handle(formula: Formula) -> Callable[[list[Any], list[Any]], float]:
-        return lambda inputs, outputs: formula(*map(_argument, inputs)) / 2
 
-    return {name: handle(formula) for name, formula in FORMULAS.items()}
+def _handle(formula: Formula) -> Callable[[list[Any], list[Any]], float]:
+    def multiply_adds(inputs: list[Any], outputs: list[Any]) -> float:
+        arguments = [_argument(value) for value in inputs]
+        return formula(*arguments) / 2
+
+    return multiply_adds
 
 
 def _argument(value: Any) -> Any:
-    """A traced value as a formula wants it: a tensor's shape, a constant's value."""
+    """A traced value in the form that formulas read: a tensor's shape, a constant's value."""
     if isinstance(value.type(), torch._C.TensorType):
         return value.type().sizes()
     return value.toIValue()

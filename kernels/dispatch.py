@@ -1,10 +1,17 @@
 """Which implementation of an operation runs, and which did run.
 
-Implementations are named "eager" (plain torch, any device and dtype), "triton" and "mamba_ssm". One
-of them is chosen for each call: the one that `use` forces, or that the environment variable
-HYBRID_KERNELS names ("eager", or "ssd=eager,attention=triton"), else Triton on a CUDA device
-wherever it can run, else eager. A forced one that cannot run is an error. A choice is never hidden:
-`explain` says beforehand what will run, `ran` afterwards what did."""
+Implementations are named "eager" (plain torch, any device and dtype), "triton" and "mamba_ssm".
+Each call takes the first of these that applies:
+
+1. the implementation that `use` forces
+2. the one that the environment variable HYBRID_KERNELS names ("eager", or
+   "ssd=eager,attention=triton")
+3. Triton on a CUDA device, where it can run
+4. eager
+
+A forced implementation that cannot run is an error. `explain` says beforehand what will run, and
+`ran` says afterwards what did.
+"""
 
 import importlib
 import os
@@ -27,39 +34,45 @@ from kernels.implementations import (
 
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
-_forced: dict[str, str] = {}
-_loaded: dict[tuple[str, str], tuple[Callable[..., Any], Callable[..., str | None] | None]] = {}
-_ran: set[tuple[str, str]] = set()
+Implementation = Callable[..., Any]
+Limit = Callable[..., str | None]  # why given arguments are too much for an implementation
+
+_forced: dict[str, str] = {}  # operation -> implementation
+_loaded: dict[tuple[str, str], tuple[Implementation, Limit | None]] = {}
+_ran: set[tuple[str, str]] = set()  # operation, and in words what ran
 
 
 def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
-    """Call the implementation of `operation` that is due for these arguments; `counted` is the node
-    that stands for it on meta.
+    """Call the implementation of `operation` that is chosen for these arguments.
 
-    The first argument is a tensor and decides device and dtype. Raises CannotRun where a forced
-    implementation cannot run."""
-    if args[0].is_meta:
+    The first argument is a tensor and decides device and dtype. On the meta device the call goes to
+    `counted`, the node that FLOP counters know. Raises CannotRun where a forced implementation
+    cannot run.
+    """
+    device = args[0].device
+    if device.type == "meta":
         return counted(*args)
-    if (
-        args[0].is_cpu and operation not in _forced
-    ):  # the shortest way: a decode step on a CPU makes hundreds of these calls
+    if device.type == "cpu" and operation not in _forced:
+        # A short cut, because a decode step on a CPU makes hundreds of these calls.
         _ran.add((operation, "eager"))
-        return _load(operation, "eager")[0](*args)
+        implementation, _ = _load(operation, "eager")
+        return implementation(*args)
     name, reason = _choose(operation, args)
     _ran.add((operation, f"{name} ({reason})" if reason else name))
     implementation, _ = _load(operation, name)
-    if args[0].device.type == "cuda" and name != "eager":
-        with torch.cuda.device(
-            args[0].device
-        ):  # Triton launches on the current device, whatever the tensors' is
+    if device.type == "cuda" and name != "eager":
+        # Triton launches on the current device, whatever the device of the tensors.
+        with torch.cuda.device(device):
             return implementation(*args)
     return implementation(*args)
 
 
 @contextmanager
 def use(operation: str, implementation: str) -> Iterator[None]:
-    """Force an implementation of one operation while the context is open. Raises ValueError for one
-    that does not exist."""
+    """Force an implementation of one operation while the context is open.
+
+    Raises ValueError for an operation or implementation that does not exist.
+    """
     require_known(operation, implementation)
     before = _forced.get(operation)
     _forced[operation] = implementation
@@ -73,28 +86,37 @@ def use(operation: str, implementation: str) -> Iterator[None]:
 
 
 def ran() -> dict[str, str]:
-    """What each operation has run since `forget`, and why it was eager where Triton was due:
-    {"ssd": "triton", "attention": "eager"}."""
-    return {
-        operation: ", ".join(sorted(words for name, words in _ran if name == operation))
-        for operation in sorted({o for o, _ in _ran})
-    }
+    """The implementations that each operation has used since `forget`.
+
+    {"ssd": "triton", "attention": "eager (...)"}: the reason is given if Triton was expected.
+    """
+    found: dict[str, str] = {}
+    for operation, words in sorted(_ran):
+        if operation in found:
+            found[operation] += f", {words}"
+        else:
+            found[operation] = words
+    return found
 
 
 def forget() -> None:
-    """Begin the record of `ran` anew."""
+    """Clear the record of `ran`."""
     _ran.clear()
 
 
 def explain(device_type: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, str]:
-    """What each operation runs on a device of this type ("cpu", "cuda", "meta"), and why it is not
-    what a faster one would be."""
+    """What each operation runs on a device of this type ("cpu", "cuda", "meta").
+
+    If it is not the fastest implementation, the words say why.
+    """
     return {operation: _in_words(operation, device_type, dtype) for operation in OPERATIONS}
 
 
 def require_forced(device_type: str, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Raise CannotRun for an implementation that was asked for and cannot run on a device of this
-    type, before any work is done."""
+    """Raise CannotRun if a forced implementation cannot run on a device of this type.
+
+    To be called before any work is done.
+    """
     for operation, name in _forced.items():
         obstacle = _obstacle(operation, name, device_type, dtype, training=False)
         if obstacle:
@@ -106,48 +128,70 @@ def require_forced(device_type: str, dtype: torch.dtype = torch.bfloat16) -> Non
 def _in_words(operation: str, device_type: str, dtype: torch.dtype) -> str:
     if device_type == "meta":
         return "counted, not computed"
-    forced, eager = _forced.get(operation), OPERATIONS[operation].eager
-    due = forced or ("triton" if device_type == "cuda" else "eager")
-    obstacle = _obstacle(operation, due, device_type, dtype, training=False)
-    words = eager if due == "eager" else due
+    forced = _forced.get(operation)
+    eager = OPERATIONS[operation].eager
+    name = _preferred(operation, device_type)
+    obstacle = _obstacle(operation, name, device_type, dtype, training=False)
+    words = eager if name == "eager" else name
+    if forced and obstacle:
+        return f"{words}, forced, cannot run: {obstacle}"
     if forced:
-        return f"{words}, forced" + (f", cannot run: {obstacle}" if obstacle else "")
+        return f"{words}, forced"
     if obstacle:
         return f"{eager} ({obstacle})"
-    return words if due in OPERATIONS[operation].trains else f"{words}; with gradients {eager}"
+    if name not in OPERATIONS[operation].trains:
+        return f"{words}; with gradients {eager}"
+    return words
+
+
+def _preferred(operation: str, device_type: str) -> str:
+    """The implementation that is forced, or the fastest one if nothing stands against it."""
+    forced = _forced.get(operation)
+    if forced is not None:
+        return forced
+    return "triton" if device_type == "cuda" else "eager"
 
 
 def _choose(operation: str, args: tuple[Any, ...]) -> tuple[str, str | None]:
-    """The implementation for a call, and why it is eager where Triton was due."""
-    device_type, dtype = args[0].device.type, args[0].dtype
+    """The implementation for a call, and the reason if it replaces the preferred one."""
+    device_type = args[0].device.type
+    name = _preferred(operation, device_type)
     training = torch.is_grad_enabled() and any(
         isinstance(x, Tensor) and x.requires_grad for x in args
     )
-    forced = _forced.get(operation)
-    due = forced or ("triton" if device_type == "cuda" else "eager")
-    obstacle = _obstacle(operation, due, device_type, dtype, training) or _limit(
-        operation, due, args
-    )
-    if forced and obstacle:
-        raise CannotRun(f"{operation}: {forced} was asked for and cannot run: {obstacle}")
-    return ("eager", obstacle) if obstacle else (due, None)
+    obstacle = _obstacle(operation, name, device_type, args[0].dtype, training)
+    if obstacle is None:
+        obstacle = _limit(operation, name, args)
+    if obstacle is None:
+        return name, None
+    if operation in _forced:
+        raise CannotRun(f"{operation}: {name} was asked for and cannot run: {obstacle}")
+    return "eager", obstacle
 
 
 def _obstacle(
-    operation: str, implementation: str, device_type: str, dtype: torch.dtype, training: bool
+    operation: str,
+    implementation: str,
+    device_type: str,
+    dtype: torch.dtype,
+    training: bool,
 ) -> str | None:
-    """Why an implementation cannot run, if so."""
+    """Why an implementation cannot run, or None if it can."""
     if implementation == "eager":
         return None
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     reason: str | None = _reason(
-        operation, implementation, device_type, dtype, training, interpreted
+        operation,
+        implementation,
+        device_type,
+        dtype,
+        training,
+        interpreted=os.environ.get("TRITON_INTERPRET") == "1",
     )
     return reason
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@cache  # asked at every call
+@cache  # it is asked at every call
 def _reason(
     operation: str,
     implementation: str,
@@ -159,44 +203,41 @@ def _reason(
     absent = not_installed(implementation)
     if absent is not None:
         return absent
-    obstacles = {
-        f"a {device_type} tensor, and {implementation} needs a CUDA device": device_type != "cuda"
-        and not (interpreted and implementation == "triton"),
-        f"{dtype} - {implementation} takes {', '.join(map(str, TRITON_DTYPES))}": dtype
-        not in TRITON_DTYPES,
-        "a gradient is wanted, and it has no backward pass": training
-        and implementation not in OPERATIONS[operation].trains,
-    }
-    return next((reason for reason, holds in obstacles.items() if holds), None)
+    emulated = interpreted and implementation == "triton"
+    if device_type != "cuda" and not emulated:
+        return f"a {device_type} tensor, and {implementation} needs a CUDA device"
+    if dtype not in TRITON_DTYPES:
+        return f"{dtype} - {implementation} takes {', '.join(map(str, TRITON_DTYPES))}"
+    if training and implementation not in OPERATIONS[operation].trains:
+        return "a gradient is wanted, and it has no backward pass"
+    return None
 
 
 def _limit(operation: str, implementation: str, args: tuple[Any, ...]) -> str | None:
-    """Why an implementation cannot take these very arguments, if so: what the function
-    `<operation>_limit` beside it says."""
+    """Why an implementation cannot take these arguments, by its function `<operation>_limit`."""
     _, limit = _load(operation, implementation)
-    return limit(*args) if limit else None
+    if limit is None:
+        return None
+    return limit(*args)
 
 
-def _load(
-    operation: str, implementation: str
-) -> tuple[Callable[..., Any], Callable[..., str | None] | None]:
-    """An implementation and its limit."""
-    if (loaded := _loaded.get((operation, implementation))) is not None:
+def _load(operation: str, implementation: str) -> tuple[Implementation, Limit | None]:
+    """An implementation and its limit, imported at the first use."""
+    loaded = _loaded.get((operation, implementation))
+    if loaded is not None:
         return loaded
-    _imported(operation, implementation)
+    _import(operation, implementation)
     return _loaded[operation, implementation]
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # imports cannot be traced
-def _imported(operation: str, implementation: str) -> bool:
-    """Put an implementation in `_loaded`."""
-    module = importlib.import_module(
-        f"kernels.{OPERATIONS[operation].folder}.{MODULES[implementation]}"
-    )
-    _loaded[operation, implementation] = (
-        getattr(module, operation),
-        getattr(module, f"{operation}_limit", None),
-    )
+# torch.compile cannot trace an import, so it takes the result as it is.
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _import(operation: str, implementation: str) -> bool:
+    """Put an implementation and its limit in `_loaded`."""
+    folder = OPERATIONS[operation].folder
+    module = importlib.import_module(f"kernels.{folder}.{MODULES[implementation]}")
+    limit = getattr(module, f"{operation}_limit", None)
+    _loaded[operation, implementation] = (getattr(module, operation), limit)
     return True
 
 

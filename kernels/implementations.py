@@ -1,5 +1,7 @@
-"""The operations and their implementations by name, and what each needs installed. No torch: pages
-and the command line ask here too."""
+"""The operations and their implementations by name, and what each needs installed.
+
+No torch, since pages and the command line ask here, too.
+"""
 
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -12,16 +14,19 @@ class CannotRun(RuntimeError):
 
 
 class Operation(NamedTuple):
-    """`implementations` lie in kernels/<folder>/, each under the operation's name; `trains` says
-    which of them have a backward pass."""
+    """An operation of kernels/<folder>/; every implementation there is a function of its name."""
 
     folder: str
-    eager: str  # in words
+    eager: str  # the eager implementation in words
     implementations: tuple[str, ...] = ("eager", "triton")
-    trains: tuple[str, ...] = ("eager", "triton")
+    trains: tuple[str, ...] = ("eager", "triton")  # those with a backward pass
 
 
-MODULES = {"eager": "eager", "triton": "triton_kernel", "mamba_ssm": "mamba_ssm_kernel"}
+MODULES = {
+    "eager": "eager",
+    "triton": "triton_kernel",
+    "mamba_ssm": "mamba_ssm_kernel",
+}
 OPERATIONS = {
     "attention": Operation("attention", "torch scaled_dot_product_attention"),
     "attention_step": Operation(
@@ -39,9 +44,13 @@ OPERATIONS = {
     "ssd_step": Operation("ssd", "eager torch", IMPLEMENTATIONS, ("eager",)),
 }
 
-# What an implementation imports beside torch, and the command that installs it where torch's own
-# build did not bring it.
-NEEDS = {"eager": (), "triton": ("triton",), "mamba_ssm": ("mamba_ssm", "triton")}
+# What an implementation imports beside torch, and the command that installs it if it did not come
+# with torch.
+NEEDS = {
+    "eager": (),
+    "triton": ("triton",),
+    "mamba_ssm": ("mamba_ssm", "triton"),
+}
 INSTALL = {
     "triton": ".venv/bin/pip install triton==3.9.0",
     "mamba_ssm": "sh tools/install-mamba.sh .venv",
@@ -49,17 +58,21 @@ INSTALL = {
 
 
 def not_installed(implementation: str) -> str | None:
-    """What an implementation lacks, with the command that installs it; None where nothing is
-    missing."""
+    """What an implementation lacks, with the command that installs it, or None."""
     for module in NEEDS[implementation]:
         if find_spec(module) is None:
-            return f"{module} is not installed; `{INSTALL[module]}` installs it, and it runs on a CUDA device"
+            command = INSTALL[module]
+            return (
+                f"{module} is not installed; `{command}` installs it, and it runs on a CUDA device"
+            )
     return None
 
 
 def require_known(operation: str, implementation: str) -> None:
-    """Raise ValueError, with what there is, for an operation or an implementation of it that does
-    not exist."""
+    """Raise ValueError for an operation or an implementation that does not exist.
+
+    The message lists those that do.
+    """
     if operation not in OPERATIONS:
         raise ValueError(
             f"no operation is called {operation!r} - there are {', '.join(OPERATIONS)}"
@@ -70,33 +83,36 @@ def require_known(operation: str, implementation: str) -> None:
 
 
 def from_environment(value: str) -> dict[str, str]:
-    """Read HYBRID_KERNELS: "eager" means every operation, "ssd=eager,attention=triton" those named.
-    Raises ValueError."""
+    """The implementation of each operation that HYBRID_KERNELS names.
+
+    "eager" means every operation, "ssd=eager,attention=triton" those two. Raises ValueError.
+    """
     if not value.strip():
         return {}
     if "=" not in value:
         pairs = dict.fromkeys(OPERATIONS, value.strip())
     else:
-        pairs = {}
-        for item in value.split(","):
-            operation, equals, implementation = item.strip().partition("=")
-            if not equals:
-                raise ValueError(
-                    f"{item.strip()!r} - must be OPERATION=IMPLEMENTATION, with commas between"
-                )
-            pairs[operation] = implementation
+        pairs = dict(_pair(item.strip()) for item in value.split(","))
     for operation, implementation in pairs.items():
         require_known(operation, implementation)
     return pairs
 
 
+def _pair(item: str) -> tuple[str, str]:
+    """Operation and implementation of one "ssd=eager". Raises ValueError."""
+    operation, equals, implementation = item.partition("=")
+    if not equals:
+        raise ValueError(f"{item!r} - must be OPERATION=IMPLEMENTATION, with commas between")
+    return operation, implementation
+
+
 def require_installed(value: str) -> None:
-    """Raise CannotRun for a HYBRID_KERNELS that names what does not exist or is not installed, in
-    one line."""
+    """Raise CannotRun if a value of HYBRID_KERNELS names what is unknown or not installed."""
     try:
         chosen = from_environment(value)
     except ValueError as error:
         raise CannotRun(f"HYBRID_KERNELS: {value!r} - {error}") from None
     for implementation in chosen.values():
-        if lacking := not_installed(implementation):
+        lacking = not_installed(implementation)
+        if lacking:
             raise CannotRun(f"HYBRID_KERNELS: {value!r} - {lacking}")

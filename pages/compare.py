@@ -13,9 +13,8 @@ from pages.parts import chart, design, jobs, layout, pictures, share
 
 def cards(designs: list[figures.Named]) -> None:
     """One card a design, the first being the one on Compose."""
-    for index, (cell, (label, spec)) in enumerate(
-        zip(layout.cells(len(designs), layout.CARD + 40), designs, strict=True)
-    ):
+    cells = layout.cells(len(designs), layout.CARD + 40)
+    for index, (cell, (label, spec)) in enumerate(zip(cells, designs, strict=True)):
         with cell.container(border=True):
             st.markdown(f"**{design.plain(label)}**")
             st.markdown(pictures.strip(spec.pattern, pictures.colours(spec)))
@@ -39,19 +38,24 @@ def cards(designs: list[figures.Named]) -> None:
 
 def remove(spec: ArchSpec) -> None:
     """Take a design away."""
-    design.change(compared=tuple(other for other in design.view().others if other != spec))
+    left = [other for other in design.view().others if other != spec]
+    design.change(compared=tuple(left))
 
 
 def make_first(spec: ArchSpec) -> None:
     """Let a design change places with the one on Compose."""
     view = design.view()
-    design.change(compared=tuple(view.design if other == spec else other for other in view.others))
+    others = list(view.others)
+    if spec in others:
+        others[others.index(spec)] = view.design
+    design.change(compared=tuple(others))
     design.open_in_compose(spec)
 
 
 def add() -> None:
     """What was picked from the list."""
-    if name := st.session_state["compare.add"]:
+    name = st.session_state["compare.add"]
+    if name:
         design.change(compared=(*design.view().others, published.resolve(name)))
         st.session_state["compare.add"] = None
 
@@ -76,7 +80,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 cards(designs)
 if not view.others:
     st.info(
-        "One design alone differs from nothing. Add one above, or press “Keep for comparison” on Compose and change the design there."
+        "There is nothing to compare yet. Add a design above, or click “Keep for comparison” on "
+        "Compose and change the design there."
     )
     st.stop()
 facts = [compare.design_facts(item.spec, view.workload, device) for item in designs]
@@ -84,18 +89,17 @@ differ, alike = compare.parted([item.label for item in designs], facts)
 layout.table(differ)
 with st.expander(f"{len(alike)} figures in which they are alike"):
     layout.table(alike)
+workload = f"Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose"
 st.caption(
-    f"Costs stand before dimensions. Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose."
+    f"Costs first, then dimensions. {workload}. "
+    "[Where each number comes from](glossary#where-numbers-come-from)"
 )
 drawn = figures.beside_each_other(designs, view.workload, device)
 for cell, (key, figure) in zip(layout.cells(len(drawn), layout.WIDE), drawn.items(), strict=True):
     with cell:
         chart.show(figure, f"compare-{key}")
 st.subheader(f"What to change in the YAML of {design.plain(designs[0].label)}")
-for tab, (label, spec) in zip(
-    st.tabs([f"to have {item.label}" for item in designs[1:]]), designs[1:], strict=True
-):
-    tab.code(
-        compare.yaml_diff(view.design, spec) or f"Nothing: {label} is the same design.",
-        language="diff",
-    )
+tabs = st.tabs([f"to have {item.label}" for item in designs[1:]])
+for tab, (label, spec) in zip(tabs, designs[1:], strict=True):
+    diff = compare.yaml_diff(view.design, spec)
+    tab.code(diff or f"Nothing: {label} is the same design.", language="diff")

@@ -20,9 +20,10 @@ from hybrid_core.live.retrieval.options import NiahOptions
 from hybrid_core.mixers.intra import IntraMixer
 from hybrid_core.report import figures
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import cost
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
+from pages.glossary import numbers
 from pages.parts import (
     chart,
     design,
@@ -32,7 +33,6 @@ from pages.parts import (
     jobs,
     layout,
     notes,
-    numbers,
     pictures,
     share,
     stack,
@@ -204,10 +204,10 @@ known = references(design.view())
 chosen = known[st.session_state["form.reference"]]
 design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or same_size_llama(spec)
-costs = summary(spec, workload, device)
-numbers.draw(costs, summary(reference, workload, device), reference.name, device.name)
+costs = cost(spec, workload, device)
+numbers.draw(costs, cost(reference, workload, device), reference.name, device.name)
 with st.container():
-    if problem := costs["fit"]["problem"]:
+    if problem := costs.fit.problem:
         st.warning(f"{problem[:1].upper()}{problem[1:]}.")
     for line in kernel_refusals(spec):
         st.caption(

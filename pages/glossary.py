@@ -34,7 +34,7 @@ def numbers(wanted: str) -> bool:
             found[key] = origin
     if not found:
         return False
-    st.header("Where numbers come from", anchor="numbers")
+    st.header("Where numbers come from", anchor="where-numbers-come-from")
     for cell, (key, origin) in zip(
         layout.cells(len(found), layout.CHART), found.items(), strict=True
     ):
@@ -58,7 +58,7 @@ st.title("Glossary")
 jobs.strip()
 st.markdown(
     "These lines are also behind the question marks beside the controls. "
-    "[Where numbers come from](#numbers) has every number's formula and source."
+    "[Where numbers come from](#where-numbers-come-from) has every number's formula and source."
 )
 wanted = st.text_input("Find", placeholder="a term or a word of its explanation").strip().casefold()
 has_terms = terms(wanted)

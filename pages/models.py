@@ -81,7 +81,7 @@ st.markdown(
     "Each design is read from the model's own config.json. **Quoted** figures are counted with "
     "transformers, or by hand from the published code where transformers has no class. "
     "**Computed** ones are this explorer's closed forms. Cache: one sequence of 8,192 tokens, two "
-    "bytes an element. *Built* models can be profiled and tested here. Of the others only the costs "
+    "bytes an element. *Built* models can be profiled and tested here. Of others only the costs "
     "are known."
 )
 published_models = published.models()

@@ -27,7 +27,7 @@ from hybrid_core.results.profile import (
     Trace,
 )
 from hybrid_core.runs import Run
-from hybrid_core.speed.summary import layers
+from hybrid_core.speed.cost import layers
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
 from pages.parts import chart, design, jobs, layout, work
 

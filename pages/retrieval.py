@@ -179,7 +179,11 @@ def side_by_side() -> None:
     labels = {run.id: f"{run.id}: {run.name}, seed {run.options['seed']}" for run in runs}
     default = [run.id for run in latest_of_each(runs)][:6]
     chosen = st.multiselect(
-        "Needle tests", list(labels), default=default, format_func=labels.get, key="niah.compared"
+        "Needle tests",
+        list(labels),
+        default=default,
+        format_func=labels.__getitem__,
+        key="niah.compared",
     )
     by_id = {run.id: run for run in runs}
     compared = [by_id[run_id] for run_id in chosen]

@@ -64,7 +64,7 @@ def actions(runs: list[Run]) -> None:
     buttons = st.container(horizontal=True)
     finished = [run for run in runs if run.parts and not run.foreign]
     if finished:
-        jobs.save_report(finished, buttons, type="primary")
+        jobs.save_report(finished, buttons, "primary")
     one = len(runs) == 1 and not runs[0].foreign
     if one and buttons.button("Open in Compose", icon=":material/stacks:"):
         design.open_in_compose(runs[0].spec)

@@ -13,6 +13,7 @@ from hybrid_core.design import placement, presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines, errata
 from hybrid_core.mixers import fusion as schema
+from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.validation import SpecError
 
 JOINT_WIDTH = (
@@ -36,8 +37,42 @@ SECTIONS: dict[str, dict[str, Any]] = {
     "ffn": {"kind": "swiglu", "d_ff": 40},
 }
 MIXER_SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
+INTRA_AXES = {
+    "norm": "group",
+    "scalar": "none",
+    "fusion": "diff",
+    "value": "separate",
+    "out": "separate",
+}
+# Zamba's block: attention over twice the width, whose weights layers share.
+SHARED_BLOCK = {
+    "attention": {"kind": "attention", "n_heads": 4, "n_kv_heads": 2, "head_dim": 8, "d_input": 64},
+    "ffn": {"kind": "swiglu", "d_ff": 24, "activation": "gelu"},
+}
 MAMBA1 = {"kind": "mamba1", "d_ssm": 48, "d_state": 5, "d_conv": 4, "dt_rank": 3}
 MOE = {"kind": "moe", "n_routed": 4, "top_k": 2, "n_shared": 1, "d_expert": 20}
+
+# Every kind of mixer, small: what `mixers` says of such a layer. A new kind is one line here.
+_HEADS = {"n_heads": 4, "n_kv_heads": 2, "head_dim": 8}
+_SSM = {"kind": "mamba2"} | SECTIONS["ssm"]
+TINY: dict[str, dict[str, Any]] = {
+    "attention": _HEADS,
+    "swa": _HEADS | {"window": 4, "sink": 2},
+    "mamba2": SECTIONS["ssm"],
+    "mamba1": {"d_ssm": 48, "d_state": 5, "d_conv": 4, "dt_rank": 3},
+    "intra": {"attention": {"kind": "attention"} | _HEADS, "ssm": _SSM} | INTRA_AXES,
+    "diff_attention": _HEADS | SECTIONS["diff"],
+    "diff_mamba2": SECTIONS["ssm"] | SECTIONS["diff"] | {"n_groups": 2},
+    "shared_block": SHARED_BLOCK | {"ssm": _SSM, "block": 0},
+    "side_by_side": {"branches": [{"kind": "attention"} | _HEADS, _SSM]},
+    "mla": {"n_heads": 4, "nope_head_dim": 6, "rope_head_dim": 2, "v_head_dim": 8, "kv_rank": 12},
+    "gated_deltanet": {"n_k_heads": 2, "n_v_heads": 4, "k_head_dim": 8, "v_head_dim": 8},
+    "kda": {"n_heads": 4, "head_dim": 8},
+    "rg_lru": {"width": 32, "n_blocks": 4},
+    "short_conv": {"d_conv": 3},
+    "gated_memory": {"d_memory": 48},
+    "declared": {"name": "tiny", "matrix_params": 1000, "state": 64, "flops_per_token": 99},
+}
 
 # Layers behind A and S of the sections above that take their keys and values.
 REUSING = {
@@ -110,6 +145,20 @@ def mapping(pattern: str = "AM", **changes: Any) -> dict[str, Any]:
 def design(pattern: str = "AM", **changes: Any) -> ArchSpec:
     """A small design whose layers are `pattern`; see `mapping` for the changes."""
     return ArchSpec.from_mapping(mapping(pattern, **changes))
+
+
+def tiny(kind: str, n_layers: int = 2) -> ArchSpec:
+    """A small design of nothing but layers of one kind, spelled out under `mixers`."""
+    mixers = {"0": {"kind": kind} | TINY[kind]}
+    return design("0" * n_layers, mixers=mixers)
+
+
+# Kinds that have a module and no letter of their own in PATTERNS, each alone.
+TINY_BUILT: dict[str, ArchSpec] = {
+    kind.kind: tiny(kind.kind)
+    for kind in MIXERS
+    if kind.entry.module and kind.entry.sections is None
+}
 
 
 # All but surrogates and controls.

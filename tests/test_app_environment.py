@@ -44,7 +44,7 @@ def test_every_module_can_be_imported_but_those_that_only_triton_runs(tmp_path: 
     assert done.returncode == 0, done.stderr
     lacking = json.loads(done.stdout)
     assert set(lacking.values()) == {"triton"}
-    assert all(name == "kernels.tiles" or name.endswith(".triton_kernel") for name in lacking)
+    assert all(name == "kernels.tiles" or ".triton_" in name for name in lacking)
 
 
 @pytest.mark.slow

@@ -28,8 +28,12 @@ def full_disk(*command: str, **environment: str) -> subprocess.CompletedProcess[
 
     return subprocess.run(
         [sys.executable, "-m", "hybrid_core", *command],
-        preexec_fn=limit, env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        preexec_fn=limit,
+        env=os.environ | environment | {"PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_a_file_is_replaced_with_its_mode_and_through_its_link(tmp_path: Path) -> None:

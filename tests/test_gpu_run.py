@@ -17,7 +17,7 @@ from hybrid_core.design import presets
 from hybrid_core.interop import published
 from hybrid_core.live.profiling.device import resolve
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import cost
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from tests.app_environment import ROOT, required
@@ -83,8 +83,8 @@ def test_a_process_that_is_killed_in_a_step_leaves_the_others_results(tmp_path: 
     path = tmp_path / "x.json"
     code = (
         "import os; from pathlib import Path; from benchmarks.record import Record\n"
-        f"Record(Path({str(path)!r}), '', {{}}).run({{'a': lambda: {{'ms': 1}}, 'b': "
-        f"lambda: os.kill(os.getpid(), 9)}})"
+        f"record = Record(Path({str(path)!r}), '', {{}})\n"
+        "record.run({'a': lambda: {'ms': 1}, 'b': lambda: os.kill(os.getpid(), 9)})"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == -9
     assert states(path) == {"a": "done", "b": "started"}
@@ -142,8 +142,8 @@ def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str
 @pytest.mark.slow
 def test_only_the_comparison_with_transformers_needs_it() -> None:
     code = (
-        "import sys; sys.modules['transformers'] = None; import benchmarks.gpu, "
-        "benchmarks.operations"
+        "import sys; sys.modules['transformers'] = None; "
+        "import benchmarks.gpu, benchmarks.operations"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
@@ -153,7 +153,8 @@ def test_every_family_that_is_built_has_its_graph_and_gradients_tested_on_a_gpu(
     assert {published.models()[name].family for name in FAMILIES} == built
 
 
-# ---------------------------------------------------------------- tools/gpu-run.sh, with a python that writes down its calls
+# ---------------------------------------------------------------- tools/gpu-run.sh
+# With a python that writes down its calls.
 
 PARTS = [
     "devices",
@@ -238,9 +239,7 @@ def test_when_the_time_of_all_is_used_up_no_part_begins(tmp_path: Path) -> None:
     assert parts == {"devices": ("-", "not begun: the time is used up")}
 
 
-def test_the_wheels_are_all_that_the_app_needs_less_what_a_gpu_machine_has_and_what_only_pages_need() -> (
-    None
-):
+def test_the_wheels_are_what_a_gpu_machine_lacks_and_the_pages_alone_do_not_need() -> None:
     there = {"torch", "numpy", "pandas", "PyYAML", "safetensors", "transformers", "Jinja2"}
     pages = {"streamlit", "uvloop", "plotly"}
     needed = {requirement.name for requirement in required("requirements.txt")} - there - pages
@@ -321,8 +320,8 @@ def test_a_run_becomes_a_device_that_hardware_reads_and_the_rows_beside_it(
     monkeypatch.setattr(hardware, "PROFILES", tmp_path)
     hardware.catalogue.cache_clear()
     assert hardware.get(device.key) == device and hardware.get("h100_sxm").rates is None
-    predicted = summary(presets.get("llama-1b").spec, Workload(), device)["predicted"]
-    assert "calibrated rates of NVIDIA H100 80GB HBM3" in json.dumps(predicted)
+    predicted = cost(presets.get("llama-1b").spec, Workload(), device).predicted
+    assert "calibrated rates of NVIDIA H100 80GB HBM3" in predicted.basis
     monkeypatch.undo()
     hardware.catalogue.cache_clear()
 
@@ -332,7 +331,8 @@ def test_a_run_on_two_devices_or_without_a_calibration_makes_no_entry(tmp_path: 
     (folder / "calibrate.json").unlink()
     with pytest.raises(
         SpecError,
-        match=r"calibrate\.json - no calibration that is done; `python -m benchmarks\.gpu calibrate",
+        match=r"calibrate\.json - no calibration that is done; "
+        r"`python -m benchmarks\.gpu calibrate",
     ):
         measured.write(folder, tmp_path / "measured")
     Record(folder / "niah.json", "", {"name": "NVIDIA H200"}).run(Steps("a").steps)

@@ -11,7 +11,7 @@ from hybrid_core.interop import kernel_shapes, published
 from hybrid_core.report.text.design import cost_table
 from hybrid_core.report.text.evidence import quality_lines
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import cost
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 
@@ -21,7 +21,7 @@ MOST_TOKENS = 1e18
 def add(command: Command) -> None:
     """Declare the command."""
     text = "Every cost of a design, from closed forms, at once"
-    parser = command("cost", cost, text, as_json=True)
+    parser = command("cost", print_cost, text, as_json=True)
     add_spec(parser)
     add_flags(parser, Workload)
     parser.add_argument(
@@ -41,13 +41,13 @@ def add(command: Command) -> None:
     )
 
 
-def cost(arguments: argparse.Namespace) -> None:
+def print_cost(arguments: argparse.Namespace) -> None:
     """`cost`: parameters, FLOPs, cache, memory and speed of a design."""
     spec = published.resolve(arguments.spec)
     device = hardware.get(arguments.hardware)
     for line in hardware.unreadable().values():
         print(f"a calibration is left out: {line}", file=sys.stderr)
-    record = summary(spec, options(Workload, arguments), device)
+    record = cost(spec, options(Workload, arguments), device).model_dump(mode="json")
     record["kernel_shapes"] = kernel_shapes.kernel_refusals(spec)
     tokens = arguments.tokens
     if tokens is not None:

@@ -12,13 +12,12 @@ from math import ceil
 from typing import NamedTuple
 
 from hybrid_core.costs.memory import Serving, largest
-from hybrid_core.costs.model import LayerCosts, model_costs, tensor_bytes
+from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.workload import Workload
 
-MEMORY_SHARE = (
-    0.9  # of a device's memory, which vLLM uses unless told otherwise (gpu_memory_utilization)
-)
+# The share of a device's memory that vLLM uses unless told otherwise (gpu_memory_utilization).
+MEMORY_SHARE = 0.9
 BLOCK_TOKENS = 16  # the smallest block, and the step in which it grows
 MAX_CONTEXT = 2**24
 MAX_BATCH = 65_536  # where sequences keep nothing
@@ -45,55 +44,60 @@ class Pages(NamedTuple):
 
     def sequence_bytes(self, context_len: int) -> int:
         """Bytes of the pages that one sequence of `context_len` tokens occupies."""
-        return (
-            self.page_bytes
-            * self.group_size
-            * sum(n * self._blocks(holder, context_len) for holder, n in self.groups)
-        )
+        blocks = sum(n * self._blocks(holder, context_len) for holder, n in self.groups)
+        return self.page_bytes * self.group_size * blocks
 
     def _blocks(self, holder: Holder, context_len: int) -> int:
         if not holder.token_bytes:
             return 1
-        block = self.page_bytes // holder.token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
-        needed = _up(context_len, block)
-        return needed if holder.window is None else min(needed, _up(holder.window - 1, block) + 1)
+        needed = _up(context_len, self._tokens(holder.token_bytes))
+        if holder.window is None:
+            return needed
+        in_window = _up(holder.window - 1, self._tokens(holder.token_bytes)) + 1
+        return min(needed, in_window)
+
+    def _tokens(self, token_bytes: int) -> int:
+        """Tokens of a block whose tokens take so many bytes in a layer."""
+        return self.page_bytes // token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
 
 
 def pages(spec: ArchSpec, workload: Workload) -> Pages:
     """The pages of a design in the workload's dtypes."""
-    costs, workload = model_costs(spec), workload.of(spec)
+    return _pages(model_costs(spec), workload.of(spec))
+
+
+def _pages(costs: ModelCosts, workload: Workload) -> Pages:
     counts: Counter[Holder] = Counter()
     for layer, n in costs.distinct():
         for holder in _holders(layer, workload):
             counts[holder] += n
     per_token = [holder.token_bytes for holder in counts if holder.token_bytes]
     states = [holder.state_bytes for holder in counts]
-    least = max([BLOCK_TOKENS * max(per_token, default=0), *states])
+    largest_token = max(per_token, default=0)
+    least = max([BLOCK_TOKENS * largest_token, *states])
     if not per_token:
         return Pages(least, 0, 1, tuple(counts.items()))
-    page = max(unit * _up(least, unit) for unit in (BLOCK_TOKENS * n for n in per_token))
-    sizes = counts.values()
-    group = max(sizes) if max(sizes) < SPLIT * min(sizes) else min(sizes)
-    block = page // max(per_token) // BLOCK_TOKENS * BLOCK_TOKENS
+    units = [BLOCK_TOKENS * n_bytes for n_bytes in per_token]
+    page = max(unit * _up(least, unit) for unit in units)
+    fewest, most = min(counts.values()), max(counts.values())
+    group = most if most < SPLIT * fewest else fewest
+    block = page // largest_token // BLOCK_TOKENS * BLOCK_TOKENS
     return Pages(page, block, group, tuple((holder, _up(n, group)) for holder, n in counts.items()))
 
 
 def _holders(layer: LayerCosts, workload: Workload) -> list[Holder]:
     """The layer's keys and values, and its states with the inputs of their convolutions, as far as
     it has either."""
-
-    def kv_bytes(context_len: int) -> int:
-        held = [
-            float(tensor_bytes(tensor, workload))
-            for tensor in layer.mixer.cache(context_len)
-            if tensor.kind == "kv"
-        ]
-        return ceil(sum(held))
-
-    per_token, state = kv_bytes(1), int(layer.state_bytes(workload))
-    kept = kv_bytes(MAX_CONTEXT) // per_token if per_token else 0
-    found = [Holder(per_token, kept if kept < MAX_CONTEXT else None)] if per_token else []
-    return found + ([Holder(state_bytes=state)] if state else [])
+    found = []
+    # Without the learnt tokens: what the positions of a sequence take.
+    per_token = ceil(layer.kv_bytes(1 - layer.meta_tokens, workload))
+    if per_token:
+        kept = ceil(layer.kv_bytes(MAX_CONTEXT - layer.meta_tokens, workload)) // per_token
+        found.append(Holder(per_token, kept if kept < MAX_CONTEXT else None))
+    state = int(layer.state_bytes(workload))
+    if state:
+        found.append(Holder(state_bytes=state))
+    return found
 
 
 def _up(n: int, unit: int) -> int:
@@ -122,34 +126,46 @@ class EngineView(NamedTuple):
 def engine_view(spec: ArchSpec, workload: Workload, usable_bytes: int) -> EngineView:
     """Both views of a design's cache within `usable_bytes`: what the weights and one chunk of the
     prefill leave is for the cache."""
-    costs, laid_out, serving = model_costs(spec), pages(spec, workload), Serving(spec, workload)
+    return served_view(Serving(spec, workload), usable_bytes)
+
+
+def served_view(serving: Serving, usable_bytes: int) -> EngineView:
+    """`engine_view` of a design whose serving is known."""
+    laid_out = _pages(serving.costs, serving.workload)
+    meta_tokens = serving.spec.meta_tokens
 
     def ideal(context_len: int) -> int:
-        return int(costs.cache_bytes(context_len, "exact", workload))
+        return int(serving.cache_bytes(context_len))
 
     def paged(context_len: int) -> int:
-        return laid_out.sequence_bytes(context_len + spec.meta_tokens)
+        return laid_out.sequence_bytes(context_len + meta_tokens)
 
-    context = workload.context_len
-    fits = [_fit(serving, workload, usable_bytes, view) for view in (ideal, paged)]
-    return EngineView(ideal(context), paged(context), laid_out, *fits)
+    context = serving.workload.context_len
+    return EngineView(
+        ideal_bytes=ideal(context),
+        paged_bytes=paged(context),
+        pages=laid_out,
+        ideal=_fit(serving, usable_bytes, ideal),
+        paged=_fit(serving, usable_bytes, paged),
+    )
 
 
-def _fit(
-    serving: Serving, workload: Workload, usable: int, sequence_bytes: Callable[[int], int]
-) -> Fit:
+def _fit(serving: Serving, usable: int, sequence_bytes: Callable[[int], int]) -> Fit:
     """The most sequences and the longest context beside weights and activations, where one sequence
     holds so many bytes."""
-    each = sequence_bytes(workload.context_len)
-    at_most = max(0, (usable - serving.weights) // each) if each else MAX_BATCH
+    batch, context = serving.workload.batch_size, serving.workload.context_len
+    each = sequence_bytes(context)
+    most = MAX_BATCH
+    if each:
+        most = (usable - serving.weights) // each
 
-    def batch_fits(n: int) -> bool:
-        return serving.fixed_bytes(n, workload.context_len) + n * each <= usable
+    def needed_by_batch(n: int) -> int:
+        return serving.fixed_bytes(n, context) + n * each
 
-    def context_fits(n: int) -> bool:
-        return (
-            serving.fixed_bytes(workload.batch_size, n) + workload.batch_size * sequence_bytes(n)
-            <= usable
-        )
+    def needed_by_context(n: int) -> int:
+        return serving.fixed_bytes(batch, n) + batch * sequence_bytes(n)
 
-    return Fit(largest(at_most, batch_fits) or 0, largest(MAX_CONTEXT, context_fits) or 0)
+    return Fit(
+        batch_size=largest(most, needed_by_batch, usable),
+        context_len=largest(MAX_CONTEXT, needed_by_context, usable),
+    )

@@ -5,10 +5,10 @@ Weights as they are stored, the cache of the whole batch, and the activations of
 prefill have to fit the share of the memory that a serving engine uses: with the cache as it is, and
 with the cache in the engine's equal pages."""
 
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from hybrid_core.costs.engine import MEMORY_SHARE, EngineView, Fit, engine_view
-from hybrid_core.costs.memory import Memory, Refusal, memory, narrower_weights
+from hybrid_core.costs.engine import MEMORY_SHARE, EngineView, Fit, served_view
+from hybrid_core.costs.memory import Memory, Refusal, Serving, narrower_weights
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.workload import Workload
 
@@ -36,51 +36,56 @@ class Verdict(NamedTuple):
     paged_refusal: Refusal | None
 
     @property
+    def fits(self) -> bool:
+        """Whether it fits with the cache as it is."""
+        return self.refusal is None
+
+    @property
+    def fits_engine(self) -> bool:
+        """Whether it fits with the cache in pages, too."""
+        return self.fits and self.paged_refusal is None
+
+    @property
     def problem(self) -> str | None:
         """One line where it does not fit, or fits only without pages."""
         used = f"({MEMORY_SHARE:.0%} of its memory, what an engine uses)"
         if self.refusal:
             return f"does not fit {self.device}: {self.refusal} {used}"
         if self.paged_refusal:
-            return f"fits {self.device}, but not in the equal pages of vLLM: {self.paged_refusal} {used}"
+            without = f"fits {self.device}, but not in the equal pages of vLLM"
+            return f"{without}: {self.paged_refusal} {used}"
         return None
 
-    def record(self) -> dict[str, Any]:
-        """JSON-ready. `engine`: the cache in pages."""
-        parts = {key: int(value) for key, value in self.used._asdict().items()}
-        verdicts = {
-            "fits": self.refusal is None,
-            "fits_engine": self.refusal is None and self.paged_refusal is None,
-        }
-        return (
-            parts
-            | {"engine": self.paged_bytes, "usable": self.usable_bytes}
-            | verdicts
-            | {"problem": self.problem}
-        )
+
+def fit(spec: ArchSpec, workload: Workload, device: Device) -> Verdict:
+    """The verdict on a design."""
+    serving = Serving(spec, workload)
+    return served_fit(serving, device, served_view(serving, device.usable_bytes))
 
 
-def fit(
-    spec: ArchSpec, workload: Workload, device: Device, view: EngineView | None = None
-) -> Verdict:
-    """The verdict on a design; `view` is its engine view where that is known already."""
-    view = view or engine_view(spec, workload, device.usable_bytes)
-    used, usable = memory(spec, workload), device.usable_bytes
-    fixed, paged = int(used.weights + used.activations), workload.batch_size * view.paged_bytes
+def served_fit(serving: Serving, device: Device, view: EngineView) -> Verdict:
+    """`fit` of a design whose serving and engine view are known."""
+    used = serving.memory()
+    usable = device.usable_bytes
+    fixed = int(used.weights + used.activations)
+    paged = serving.workload.batch_size * view.paged_bytes
 
     def refused(cache_bytes: int, room: Fit) -> Refusal | None:
         if fixed + cache_bytes <= usable:
             return None
-        narrower = narrower_weights(spec, workload, usable, cache_bytes)
         return Refusal(
-            fixed + cache_bytes, usable, room.batch_size or None, room.context_len or None, narrower
+            needed_bytes=fixed + cache_bytes,
+            available_bytes=usable,
+            batch_size=room.batch_size or None,
+            context_len=room.context_len or None,
+            weight_dtype=narrower_weights(serving, usable, cache_bytes),
         )
 
     return Verdict(
-        device.name,
-        used,
-        paged,
-        usable,
-        refused(int(used.cache), view.ideal),
-        refused(paged, view.paged),
+        device=device.name,
+        used=used,
+        paged_bytes=paged,
+        usable_bytes=usable,
+        refusal=refused(int(used.cache), view.ideal),
+        paged_refusal=refused(paged, view.paged),
     )

@@ -5,15 +5,16 @@ Serving prefills in chunks, so what counts is one batch of `max_batched_tokens`.
 whole batch at once, as the modules can do it, is a figure of its own."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from hybrid_core.costs.model import ModelCosts, model_costs
+from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
 from hybrid_core.costs.weights import weight_bytes
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.stored import WeightFormat
-from hybrid_core.terms import Num, least, lengths, widest
+from hybrid_core.terms import Num, least, lengths, total, widest
 from hybrid_core.workload import Workload
 
 
@@ -29,24 +30,37 @@ class Memory(NamedTuple):
         return self.weights + self.cache + self.activations
 
 
-def memory(spec: ArchSpec, workload: Workload, context_len: Num = None) -> Memory:
+def memory(spec: ArchSpec, workload: Workload, context_len: Num | None = None) -> Memory:
     """Memory of serving a workload; `context_len` (an int or an array) stands in for the workload's
     when given."""
-    context = workload.context_len if context_len is None else lengths(context_len)
-    cache = workload.batch_size * model_costs(spec).cache_bytes(context, "exact", workload)
-    prompt = workload.prefill_len if context_len is None else context
-    serving = Serving(spec, workload)
-    return Memory(serving.weights, cache, serving.activations(workload.batch_size, prompt))
+    return Serving(spec, workload).memory(context_len)
 
 
 class Serving:
-    """What serving a design holds beside its cache: weights, and one chunk of the prefill."""
+    """A design that serves a workload: what several figures ask for, worked out once.
+
+    `costs`: of the design; `workload`: with what the design's config decides filled in; `stored`:
+    the bytes of each layer's weights; `weights`: the bytes of all of them."""
 
     def __init__(self, spec: ArchSpec, workload: Workload) -> None:
-        self.costs, self.workload = model_costs(spec), workload.of(spec)
-        self.weights = weight_bytes(spec, workload).total
+        self.spec = spec
+        self.costs = model_costs(spec)
+        self.workload = workload.of(spec)
+        self.stored = weight_bytes(spec, workload)
+        self.weights = self.stored.total
         self._alone = self.workload.model_copy(update={"batch_size": 1})
         self._chunks: dict[int, int] = {}
+        self._forward: dict[Num, list[Num]] = {}
+
+    def memory(self, context_len: Num | None = None) -> Memory:
+        """Bytes of the whole batch, at the workload's context unless another is given."""
+        context: Num = self.workload.context_len
+        prompt: Num = self.workload.prefill_len
+        if context_len is not None:
+            context = prompt = lengths(context_len)
+        batch = self.workload.batch_size
+        cache = batch * self.cache_bytes(context)
+        return Memory(self.weights, cache, self.activations(batch, prompt))
 
     def fixed_bytes(self, batch_size: int, context_len: int) -> int:
         """Weights and activations of so many sequences, whose prompts are as long as the workload's
@@ -58,20 +72,62 @@ class Serving:
         """Bytes of the tensors that one batch of `max_batched_tokens` holds, or of the whole
         prefill where that is shorter.
 
-        Tokens of several sequences stand in one row, as an engine packs them; each sequence makes
+        Tokens of several sequences stand in one row, as an engine packs them. Each sequence makes
         one row of logits."""
         tokens = least(batch_size * prompt_len, self.workload.max_batched_tokens)
         more_rows = least(tokens, batch_size) - 1
-        logits = self.workload.element_bytes * self.costs.spec.vocab_size
+        logits = self.workload.element_bytes * self.spec.vocab_size
         return self._chunk(tokens) + more_rows * logits
 
     def _chunk(self, tokens: Num) -> Num:
         """The activations of so many tokens of one sequence, worked out once for each number."""
         if isinstance(tokens, np.ndarray):
             return one_shot_activations(self.costs, self._alone, tokens)
-        if tokens not in self._chunks:
-            self._chunks[tokens] = int(one_shot_activations(self.costs, self._alone, tokens))
-        return self._chunks[tokens]
+        known = self._chunks.get(tokens)
+        if known is None:
+            known = int(one_shot_activations(self.costs, self._alone, tokens))
+            self._chunks[tokens] = known
+        return known
+
+    def at_once(self) -> int:
+        """Bytes of the activations of a prefill of the whole batch at once."""
+        prompt = self.workload.prefill_len
+        if self.workload.batch_size == 1:
+            return int(self._chunk(prompt))
+        return int(one_shot_activations(self.costs, self.workload, prompt))
+
+    def cache_bytes(self, context_len: Num) -> Num:
+        """Exact bytes of one sequence's cache. States do not depend on the context."""
+        growing = sum(n * layer.kv_bytes(context_len, self.workload) for layer, n in self._growing)
+        return growing + self._states
+
+    @cached_property
+    def _growing(self) -> list[tuple[LayerCosts, int]]:
+        """The layers that keep keys and values, with how often each stands in the stack."""
+        return [(layer, n) for layer, n in self.costs.distinct() if layer.keeps_kv]
+
+    @cached_property
+    def _states(self) -> Num:
+        """Bytes of all states and of the inputs that convolutions keep."""
+        return sum(n * layer.state_bytes(self.workload) for layer, n in self.costs.distinct())
+
+    def forward_flops(self, seq_len: Num) -> list[Num]:
+        """FLOPs of each distinct layer's forward pass over one sequence, worked out once for each
+        int, in the order of `ModelCosts.distinct`."""
+        if isinstance(seq_len, np.ndarray):
+            return self._layer_flops(seq_len)
+        known = self._forward.get(seq_len)
+        if known is None:
+            known = self._forward[seq_len] = self._layer_flops(seq_len)
+        return known
+
+    def _layer_flops(self, seq_len: Num) -> list[Num]:
+        return [total(layer.forward_flops(seq_len)) for layer, _ in self.costs.distinct()]
+
+    def body_flops(self, seq_len: Num) -> Num:
+        """FLOPs of one sequence's forward pass through all layers, without the head."""
+        counted = zip(self.forward_flops(seq_len), self.costs.distinct(), strict=True)
+        return sum(n * flops for flops, (_, n) in counted)
 
 
 def one_shot_activations(costs: ModelCosts, workload: Workload, prompt_len: Num) -> Num:
@@ -79,8 +135,8 @@ def one_shot_activations(costs: ModelCosts, workload: Workload, prompt_len: Num)
     the modules' eager operations, holds at its widest moment, beside weights and cache: the
     residual stream before and inside the block, the norm, and the widest moment of the widest part;
     rotary tables; a row of logits a sequence."""
-    width, d_model = workload.element_bytes, costs.spec.d_model
-    stream = prompt_len * d_model * width
+    width = workload.element_bytes
+    stream = prompt_len * costs.spec.d_model * width
     per_sequence: Num = stream + width * costs.spec.vocab_size
     for layer, _ in costs.distinct():
         mixer = 2 * stream + widest(layer.mixer.workspace(prompt_len, workload), stream)
@@ -92,15 +148,19 @@ def one_shot_activations(costs: ModelCosts, workload: Workload, prompt_len: Num)
 def rope_table_width(costs: ModelCosts) -> int:
     """Elements per position of all sine and cosine tables; layers with the same settings share
     one."""
-    ropes = {
-        rope for layer, _ in costs.distinct() if (rope := getattr(layer.layer.mixer, "rope", None))
-    }
+    ropes = set()
+    for layer, _ in costs.distinct():
+        rope = getattr(layer.layer.mixer, "rope", None)
+        if rope:
+            ropes.add(rope)
     return sum(2 * dim for dim, *_ in ropes)
 
 
 def size_words(n_bytes: int) -> str:
     """Bytes in GiB, or in MiB where that would be next to nothing."""
-    return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 2**30 else f"{n_bytes / 2**20:,.1f} MiB"
+    if n_bytes >= 2**30:
+        return f"{n_bytes / 2**30:,.1f} GiB"
+    return f"{n_bytes / 2**20:,.1f} MiB"
 
 
 class Refusal(NamedTuple):
@@ -113,14 +173,19 @@ class Refusal(NamedTuple):
     weight_dtype: str | None
 
     def __str__(self) -> str:
-        line = f"needs {size_words(self.needed_bytes)}, {size_words(self.available_bytes)} are available"
-        options = [
-            f"batch {self.batch_size}" if self.batch_size else "",
-            f"context {self.context_len:,}" if self.context_len else "",
-            f"weights in {self.weight_dtype}" if self.weight_dtype else "",
-        ]
-        would = " or ".join(option for option in options if option)
-        return line + (f"; {would} would fit" if would else "; a smaller model is needed")
+        needed = size_words(self.needed_bytes)
+        available = size_words(self.available_bytes)
+        line = f"needs {needed}, {available} are available"
+        options = []
+        if self.batch_size:
+            options.append(f"batch {self.batch_size}")
+        if self.context_len:
+            options.append(f"context {self.context_len:,}")
+        if self.weight_dtype:
+            options.append(f"weights in {self.weight_dtype}")
+        if not options:
+            return f"{line}; a smaller model is needed"
+        return f"{line}; {' or '.join(options)} would fit"
 
 
 def refusal(
@@ -129,42 +194,46 @@ def refusal(
     """None if the workload fits into `available_bytes`, else the numbers and the largest batch,
     context or dtype that would fit.
 
-    `weights_loaded`: they are in memory already, and `available_bytes` is what they left.
-    """
+    `weights_loaded`: they are in memory already, and `available_bytes` is what they left."""
 
     def needed(**changes: object) -> int:
         used = memory(spec, workload.model_copy(update=changes))
-        return int(used.total - (used.weights if weights_loaded else 0))
+        if weights_loaded:
+            return int(used.cache + used.activations)
+        return int(used.total)
 
     if needed() <= available_bytes:
         return None
-    batch = largest(workload.batch_size, lambda n: needed(batch_size=n) <= available_bytes)
-    context = largest(workload.context_len, lambda n: needed(context_len=n) <= available_bytes)
-    narrower = (
-        workload.weight_dtype == "fp32"
-        and needed(weight_dtype="bf16", kv_cache_dtype="bf16") <= available_bytes
+    batch_size = largest(workload.batch_size, lambda n: needed(batch_size=n), available_bytes)
+    context_len = largest(workload.context_len, lambda n: needed(context_len=n), available_bytes)
+    narrower = None
+    if workload.weight_dtype == "fp32":
+        in_bf16 = needed(weight_dtype="bf16", kv_cache_dtype="bf16")
+        narrower = "bf16" if in_bf16 <= available_bytes else None
+    return Refusal(
+        needed_bytes=needed(),
+        available_bytes=available_bytes,
+        batch_size=batch_size or None,
+        context_len=context_len or None,
+        weight_dtype=narrower,
     )
-    return Refusal(needed(), available_bytes, batch, context, "bf16" if narrower else None)
-
-
-def narrower_weights(
-    spec: ArchSpec, workload: Workload, available_bytes: int, cache_bytes: int
-) -> str | None:
-    """The widest format of NARROWER whose weights fit beside the cache, or None."""
-    now = weight_bytes(spec, workload).total
-    for dtype in NARROWER:
-        serving = Serving(spec, workload.model_copy(update={"weight_dtype": dtype}))
-        if (
-            serving.weights < now
-            and serving.fixed_bytes(workload.batch_size, workload.context_len) + cache_bytes
-            <= available_bytes
-        ):
-            return dtype
-    return None
 
 
 NARROWER: tuple[WeightFormat, ...] = ("bf16", "fp8", "int4")
 CONTEXTS = 1024 * np.arange(1, 2**14 + 1)  # up to 16M tokens
+
+
+def narrower_weights(serving: Serving, available_bytes: int, cache_bytes: int) -> str | None:
+    """The widest format of NARROWER whose weights fit beside the cache, or None."""
+    workload = serving.workload
+    for dtype in NARROWER:
+        narrower = Serving(serving.spec, workload.model_copy(update={"weight_dtype": dtype}))
+        if narrower.weights >= serving.weights:
+            continue
+        fixed = narrower.fixed_bytes(workload.batch_size, workload.context_len)
+        if fixed + cache_bytes <= available_bytes:
+            return dtype
+    return None
 
 
 def room_for(spec: ArchSpec, workload: Workload, available_bytes: Sequence[int]) -> list[int]:
@@ -172,14 +241,38 @@ def room_for(spec: ArchSpec, workload: Workload, available_bytes: Sequence[int])
     does."""
     needed = np.broadcast_to(memory(spec, workload, CONTEXTS).total, CONTEXTS.shape)
     fitting = np.searchsorted(needed, available_bytes, side="right")
-    return [int(CONTEXTS[n - 1]) if n else 0 for n in fitting]
+    longest = np.concatenate([[0], CONTEXTS])  # by how many of them fit
+    return [int(context) for context in longest[fitting]]
 
 
-def largest(limit: int, fits: Callable[[int], bool]) -> int | None:
-    """The largest n in 1..limit with fits(n), assuming that it fits below and not above; None if
-    not even 1 fits."""
-    low, high = 0, limit
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle - 1)
-    return low or None
+def largest(limit: int, needed: Callable[[int], int], available: int) -> int:
+    """The largest n in 1..limit with needed(n) <= available; 0 if not even 1 fits. `needed` must
+    not fall as n grows.
+
+    Memory is close to linear in n, so each guess is where a line through the two ends of what is
+    still open meets `available`; the answer is right after two or three. Every second guess halves
+    the rest, so that steps and bends cost no more than bisection."""
+    if limit < 1:
+        return 0
+    at_high = needed(limit)
+    if at_high <= available:
+        return limit
+    at_low = needed(1)
+    if at_low > available:
+        return 0
+    low, high = 1, limit  # low fits, high does not
+    halve = False
+    while high - low > 1:
+        if halve:
+            guess = (low + high) // 2
+        else:
+            guess = low + (available - at_low) * (high - low) // (at_high - at_low)
+            guess = max(low + 1, min(high - 1, guess))
+        used = needed(guess)
+        gap = high - low
+        if used <= available:
+            low, at_low = guess, used
+        else:
+            high, at_high = guess, used
+        halve = not halve and high - low > gap // 2
+    return low

@@ -7,7 +7,7 @@ tensor with its real shape and dtype. Causal attention counts the pairs that the
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -75,39 +75,45 @@ class LayerCosts(NamedTuple):
         return mixer + self.ffn.forward_flops(1)
 
     def cache_bytes(self, context_len: Num, workload: Workload) -> Num:
-        return sum(
-            tensor_bytes(tensor, workload)
-            for tensor in self.mixer.cache(context_len + self.meta_tokens)
-        )
+        return held_bytes(self.mixer.cache(context_len + self.meta_tokens), workload)
 
     def read_bytes(self, context_len: Num, workload: Workload) -> Num:
         """Bytes of the caches that a step of one sequence reads, an earlier layer's among them
         where this one reuses it."""
-        return sum(
-            tensor_bytes(tensor, workload)
-            for tensor in self.mixer.reads(context_len + self.meta_tokens)
-        )
+        return held_bytes(self.mixer.reads(context_len + self.meta_tokens), workload)
+
+    def kv_bytes(self, context_len: Num, workload: Workload) -> Num:
+        """The part of the cache that holds keys and values."""
+        tensors = self.mixer.cache(context_len + self.meta_tokens)
+        return held_bytes([tensor for tensor in tensors if tensor.kind == "kv"], workload)
+
+    @property
+    def keeps_kv(self) -> bool:
+        """Whether the layer keeps keys and values of its own."""
+        return any(tensor.kind == "kv" for tensor in self.mixer.cache(1))
+
+    def state_bytes(self, workload: Workload) -> Num:
+        """The part of the cache that each step rewrites whole. It does not depend on the
+        context."""
+        tensors = self.mixer.cache(1)
+        return held_bytes([tensor for tensor in tensors if tensor.kind != "kv"], workload)
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
         """The paper's convention: every element two bytes."""
         return self.mixer.paper_cache_bytes(context_len + self.meta_tokens)
 
-    def state_bytes(self, workload: Workload) -> Num:
-        """The part of the cache that each step rewrites whole."""
-        return sum(
-            tensor_bytes(tensor, workload) for tensor in self.mixer.cache(1) if tensor.kind != "kv"
-        )
 
-
-def tensor_bytes(tensor: CacheTensor, workload: Workload) -> Num:
-    """Bytes of one cache tensor: keys and values in the cache's dtype, scan states in theirs, conv
-    inputs in the products'."""
-    dtype = {
-        "kv": workload.kv_cache_dtype,
-        "state": workload.scan_dtype,
-        "conv": workload.product_dtype,
-    }[tensor.kind]
-    return tensor.elements * DTYPE_BYTES[dtype]
+def held_bytes(tensors: list[CacheTensor], workload: Workload) -> Num:
+    """Bytes of cache tensors: keys and values in the cache's dtype, scan states in theirs, inputs
+    of convolutions in the products'."""
+    if not tensors:
+        return 0
+    widths = {
+        "kv": DTYPE_BYTES[workload.kv_cache_dtype],
+        "state": DTYPE_BYTES[workload.scan_dtype],
+        "conv": DTYPE_BYTES[workload.product_dtype],
+    }
+    return sum(tensor.elements * widths[tensor.kind] for tensor in tensors)
 
 
 class ModelCosts:
@@ -121,14 +127,15 @@ class ModelCosts:
         self._counts = [(distinct[layer], n) for layer, n in Counter(spec.stack).items()]
 
     def _layer(self, layer: Layer) -> LayerCosts:
-        spec, parts = self.spec, (layer.mixer != NoMixer()) + (layer.ffn is not None)
-        norms = self._norm * parts * (2 if spec.post_norm else 1)
+        spec = self.spec
+        parts = (layer.mixer != NoMixer()) + (layer.ffn is not None)
+        norms_per_part = 2 if spec.post_norm else 1
         return LayerCosts(
             layer=layer,
             mixer=layer.mixer.costs(spec.d_model),
             ffn=ffn_costs(layer.ffn, spec.d_model),
             d_model=spec.d_model,
-            norm_params=norms,
+            norm_params=self._norm * parts * norms_per_part,
             meta_tokens=spec.meta_tokens,
         )
 
@@ -146,11 +153,26 @@ class ModelCosts:
 
     def params(self) -> Params:
         """Exact counts; `non_embedding` includes every norm."""
+        return self._params
+
+    @cached_property
+    def _params(self) -> Params:
         table = self.spec.vocab_size * self.spec.d_model
-        embedding = table * (1 if self.spec.tie_embeddings else 2)
-        layers = int(self._sum(LayerCosts.params)) - self._repeated() + self.params_outside_layers()
-        idle = int(self._sum(LayerCosts.idle_params))
-        return Params(layers + embedding, embedding, layers, layers + embedding - idle)
+        embedding = table if self.spec.tie_embeddings else 2 * table
+        in_layers = int(self._sum(LayerCosts.params)) - self._repeated()
+        non_embedding = in_layers + self.params_outside_layers()
+        everything = non_embedding + embedding
+        return Params(
+            total=everything,
+            embedding=embedding,
+            non_embedding=non_embedding,
+            active=everything - self._idle,
+        )
+
+    @cached_property
+    def _idle(self) -> int:
+        """Parameters that one token does not use."""
+        return int(self._sum(LayerCosts.idle_params))
 
     def params_outside_layers(self) -> int:
         """The last norm, learnt tokens, and what stands outside the language model."""
@@ -158,13 +180,13 @@ class ModelCosts:
 
     def _repeated(self) -> int:
         """Parameters that the layers' own counts hold more than once, because layers share them."""
-        shared = [
-            item
-            for layer, n in self._counts
-            for item in layer.shared_params().items()
-            for _ in range(n)
-        ]
-        return sum(n for _, n in shared) - sum(dict(shared).values())
+        counted = 0
+        kept: dict[Any, int] = {}
+        for layer, n in self._counts:
+            for key, params in layer.shared_params().items():
+                counted += n * params
+                kept[key] = params
+        return counted - sum(kept.values())
 
     def head_flops(self, tokens: Num) -> Num:
         """The product with the vocabulary."""
@@ -188,7 +210,7 @@ class ModelCosts:
         context_len = lengths(context_len)
         if convention == "exact":
             return 3 * self.forward_flops(context_len) / context_len
-        active = self.params().non_embedding - self._sum(LayerCosts.idle_params)
+        active = self.params().non_embedding - self._idle
         return 6 * active + self._sum(lambda layer: layer.mixer.paper_train_flops(context_len))
 
     def cache_bytes(
@@ -220,27 +242,25 @@ def same_size_llama(spec: ArchSpec) -> ArchSpec:
     Sections that the design lacks are the paper's (Table 8): heads of 64, four of which share keys
     and values; d_ff = 4 d_model."""
     heads = max(1, spec.d_model // 64)
-    attention = spec.attention or {
-        "n_heads": heads,
-        "n_kv_heads": heads // 4 if heads % 4 == 0 else heads,
-        "head_dim": 64,
-    }
-    ffn = spec.ffn or {"kind": "swiglu", "d_ff": 4 * spec.d_model}
+    kv_heads = heads // 4 if heads % 4 == 0 else heads
+    paper_attention = {"n_heads": heads, "n_kv_heads": kv_heads, "head_dim": 64}
     llama = spec.replace(
         name=SAME_SIZE,
         n_layers=1,
         layers=LayersSection(strategy="transformer"),
-        attention=attention,
-        ffn=ffn,
+        attention=spec.attention or paper_attention,
+        ffn=spec.ffn or {"kind": "swiglu", "d_ff": 4 * spec.d_model},
     )
-    one, two = (ModelCosts(llama.replace(n_layers=n)).params().non_embedding for n in (1, 2))
-    layers = 1 + (model_costs(spec).params().non_embedding - one) / (
-        two - one
-    )  # all layers are alike
-    return llama.replace(
-        n_layers=_possible(layers),
-        name=SAME_SIZE if layers < MAX_LAYERS + 1 else "largest Llama of its width",
-    )
+    one = _non_embedding(llama, 1)
+    per_layer = _non_embedding(llama, 2) - one  # all layers are alike
+    layers = 1 + (model_costs(spec).params().non_embedding - one) / per_layer
+    name = SAME_SIZE if layers < MAX_LAYERS + 1 else "largest Llama of its width"
+    return llama.replace(n_layers=_possible(layers), name=name)
+
+
+def _non_embedding(spec: ArchSpec, n_layers: int) -> int:
+    """Parameters without embedding of a design at another depth."""
+    return ModelCosts(spec.replace(n_layers=n_layers)).params().non_embedding
 
 
 def _possible(n_layers: float) -> int:
@@ -256,14 +276,12 @@ def fit_depth(spec: ArchSpec, target_params: float) -> ArchSpec:
     (1:1) and 13 layers at 1B."""
     if spec.layers.pattern is not None or spec.layers.indices is not None:
         raise ValueError(
-            "layers: given one by one - fitting the depth needs a strategy with a ratio and a placement"
+            "layers: given one by one - "
+            "fitting the depth needs a strategy with a ratio and a placement"
         )
-
-    def params(n_layers: int) -> int:
-        return ModelCosts(spec.replace(n_layers=n_layers)).params().non_embedding
-
     guess = spec.n_layers
     for _ in range(4):  # the mean layer changes with the depth, ever less
-        guess = _possible(guess * target_params / params(guess))
+        guess = _possible(guess * target_params / _non_embedding(spec, guess))
     near = range(_possible(guess - 3), _possible(guess + 3) + 1)
-    return spec.replace(n_layers=min(near, key=lambda n: abs(params(n) - target_params)))
+    closest = min(near, key=lambda n: abs(_non_embedding(spec, n) - target_params))
+    return spec.replace(n_layers=closest)

@@ -126,7 +126,7 @@ def _matrices(layer: LayerCosts) -> list[tuple[str, Term]]:
 
 
 def _products(terms: Terms) -> Terms:
-    return [term for term in terms if term.work == "product"]
+    return [term for term in terms if term.kind == "product"]
 
 
 def _stored_bytes(

@@ -9,11 +9,15 @@ from hybrid_core.validation import LARGEST_FACTOR, LEAST_FACTOR, short
 # model made from a checkpoint has them in its weights (live/weights.py); one that starts fresh
 # is the same family of functions without them. Each with its count of numbers.
 ABSORBED = {
-    **dict.fromkeys(
-        "embedding_multiplier residual_multiplier logits_scaling lm_head_multiplier key_multiplier attention_in_multiplier "
-        "attention_out_multiplier ssm_in_multiplier ssm_out_multiplier".split(),
-        1,
-    ),
+    "embedding_multiplier": 1,
+    "residual_multiplier": 1,
+    "logits_scaling": 1,
+    "lm_head_multiplier": 1,
+    "key_multiplier": 1,
+    "attention_in_multiplier": 1,
+    "attention_out_multiplier": 1,
+    "ssm_in_multiplier": 1,
+    "ssm_out_multiplier": 1,
     "ssm_multipliers": 5,
     "mlp_multipliers": 2,
 }
@@ -24,17 +28,22 @@ def checked_constants(given: dict[str, Any]) -> dict[str, Any]:
     by, and all else is at least finite."""
     for key, value in given.items():
         if key in ABSORBED:
-            factors = value if ABSORBED[key] > 1 and isinstance(value, list | tuple) else [value]
-            if len(factors) != ABSORBED[key] or not all(_is_factor(factor) for factor in factors):
-                number = "a number" if ABSORBED[key] == 1 else f"{ABSORBED[key]} numbers"
-                raise ValueError(
-                    f"{key}: {short(value)} - must be {number} from {LEAST_FACTOR:g} to {LARGEST_FACTOR:,.0f} in size"
-                )
+            _check_factors(key, value, ABSORBED[key])
         elif not _is_finite(value):
             raise ValueError(
                 f"{key}: {short(value)} - must be finite numbers up to 1e12, words, true or false"
             )
     return given
+
+
+def _check_factors(key: str, value: Any, count: int) -> None:
+    """Raise ValueError unless `value` is so many factors: a list, or a number where it is one."""
+    several = count > 1 and isinstance(value, list | tuple)
+    factors = value if several else [value]
+    if len(factors) != count or not all(_is_factor(factor) for factor in factors):
+        number = "a number" if count == 1 else f"{count} numbers"
+        limits = f"from {LEAST_FACTOR:g} to {LARGEST_FACTOR:,.0f} in size"
+        raise ValueError(f"{key}: {short(value)} - must be {number} {limits}")
 
 
 def _is_factor(value: Any) -> bool:

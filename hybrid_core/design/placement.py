@@ -70,12 +70,15 @@ def place(k: int, n: int, placement: Placement) -> tuple[int, ...]:
         first = (n - k) // 2 + 1
         chosen = list(range(first, first + k))
     else:  # sandwich: layers 1 and n first, the rest evenly between them
-        chosen = ([1, n] if k > 1 else [1]) + [1 + i for i in _spread(k - 2, n - 2)]
+        between = _spread(k - 2, n - 2)
+        chosen = [1, n][:k] + [1 + i for i in between]
     return tuple(sorted(chosen))
 
 
 def pattern(strategy: Strategy, n_layers: int, indices: tuple[int, ...]) -> str:
-    """The letter of each layer, e.g. `MMMMAMMMAMMMM`, with the expensive block at `indices`."""
+    """The letter of each layer, e.g. `MMMMAMMMAMMMM`, with the expensive kind at `indices`."""
     expensive, cheap = MIXTURES[strategy]
-    chosen = set(indices)
-    return "".join(expensive if i in chosen else cheap for i in range(1, n_layers + 1))
+    letters = [cheap] * n_layers
+    for i in indices:
+        letters[i - 1] = expensive
+    return "".join(letters)

@@ -32,7 +32,8 @@ class LayersSection(Frozen):
         ratio = data.get("ratio") if isinstance(data, dict) else None
         if ratio is not None and not isinstance(ratio, str):
             raise ValueError(
-                f'ratio: {short(ratio)} - must be text in quotes, e.g. "1:5" (YAML reads 1:5 without quotes as the number 65)'
+                f'ratio: {short(ratio)} - must be text in quotes, e.g. "1:5" '
+                "(YAML reads 1:5 without quotes as the number 65)"
             )
         return data
 
@@ -67,12 +68,15 @@ class LayersSection(Frozen):
                     f"{key}: {short(getattr(self, key))} - strategy {self.strategy!r} {hint}"
                 )
         if self.strategy == "custom" and self.pattern is None:
+            letters = ", ".join(layout.LETTERS)
             raise ValueError(
-                f"pattern: missing - strategy 'custom' needs a pattern of letters ({', '.join(layout.LETTERS)}), one per layer"
+                "pattern: missing - strategy 'custom' needs a pattern of letters "
+                f"({letters}), one per layer"
             )
         if "ratio" in allowed and self.ratio is None:
             raise ValueError(
-                f"ratio: missing - strategy {self.strategy!r} needs a ratio (and placement), or indices"
+                f"ratio: missing - strategy {self.strategy!r} needs a ratio (and placement), "
+                "or indices"
             )
         if self.placement == "custom" and self.indices is None:
             raise ValueError("placement: 'custom' - needs indices")
@@ -85,7 +89,8 @@ class LayersSection(Frozen):
             if len(self.pattern) != n_layers:
                 given = short(self.pattern)
                 raise ValueError(
-                    f"layers.pattern: {given} - has {len(self.pattern)} letters, must have n_layers ({n_layers})"
+                    f"layers.pattern: {given} - has {len(self.pattern)} letters, "
+                    f"must have n_layers ({n_layers})"
                 )
             return self.pattern
         if self.strategy in layout.UNIFORM:

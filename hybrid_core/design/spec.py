@@ -120,7 +120,8 @@ class ArchSpec(Frozen):
             self.intra.check_beside(self.attention, self.ssm)
         if any(layer.mixer == NoMixer() and layer.ffn is None for layer in self.stack):
             raise ValueError(
-                f"layers.pattern: {short(self.letters)} - a layer without mixer (-) needs a feed-forward"
+                f"layers.pattern: {short(self.letters)} - "
+                "a layer without mixer (-) needs a feed-forward"
             )
         check_reuse(self.stack)
         self._check_stored_layers()
@@ -132,7 +133,8 @@ class ArchSpec(Frozen):
             outside = [layer for layer in rule.layers or () if layer > self.n_layers]
             if outside:
                 raise ValueError(
-                    f"quantization.layers: {outside[0]} - must be from 1 to n_layers ({self.n_layers})"
+                    f"quantization.layers: {outside[0]} - "
+                    f"must be from 1 to n_layers ({self.n_layers})"
                 )
 
     def _check_letters(self) -> None:
@@ -146,11 +148,13 @@ class ArchSpec(Frozen):
         feeds = self._feeds
         if len(feeds) != self.n_layers:
             raise ValueError(
-                f"layers.ffns: {short(feeds)} - has {len(feeds)} letters, must have n_layers ({self.n_layers})"
+                f"layers.ffns: {short(feeds)} - has {len(feeds)} letters, "
+                f"must have n_layers ({self.n_layers})"
             )
         if not set(feeds) <= {"F", "-", *self.ffns}:
+            own = ", ".join(self.ffns) or "ffns"
             raise ValueError(
-                f"layers.ffns: {short(feeds)} - may hold only F (the section ffn), - (none), {', '.join(self.ffns) or 'ffns'}"
+                f"layers.ffns: {short(feeds)} - may hold only F (the section ffn), - (none), {own}"
             )
 
     def __hash__(self) -> int:
@@ -240,15 +244,11 @@ class ArchSpec(Frozen):
         shallower stack keeps what its layers are stored in."""
         if isinstance(changes.get("n_layers"), int) and self.quantization:
             changes.setdefault("quantization", up_to(self.quantization, changes["n_layers"]))
-        sections = {
-            key: value.model_dump(exclude_none=True) if isinstance(value, BaseModel) else value
-            for key, value in changes.items()
-        }
-        kept = {
-            key: value
-            for key, value in self.model_dump(exclude_none=True).items()
-            if key not in sections
-        }
-        return ArchSpec.from_mapping(
-            kept | {key: value for key, value in sections.items() if value is not None}
-        )
+        data = self.model_dump(exclude_none=True)
+        for key, value in changes.items():
+            data.pop(key, None)
+            if isinstance(value, BaseModel):
+                data[key] = value.model_dump(exclude_none=True)
+            elif value is not None:
+                data[key] = value
+        return ArchSpec.from_mapping(data)

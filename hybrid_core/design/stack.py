@@ -46,11 +46,10 @@ def check_reuse(stack: tuple[Layer, ...]) -> None:
         if not heads.reuse_kv:
             made = own
         elif made != own:
-            last = (
-                "no layer before it made any"
-                if made is None
-                else "the last ones made before it have other heads or another window"
-            )
+            last = "the last ones made before it have other heads or another window"
+            if made is None:
+                last = "no layer before it made any"
             raise ValueError(
-                f"reuse_kv: True - layer {number} needs keys and values of an earlier layer like itself, and {last}"
+                f"reuse_kv: True - layer {number} needs keys and values of an earlier layer "
+                f"like itself, and {last}"
             )

@@ -1,5 +1,5 @@
-"""What the kinds of feed-forward have in common: their spec, and the questions about costs that each
-answers."""
+"""What the kinds of feed-forward have in common: their spec, and the questions about costs that
+each answers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

@@ -143,7 +143,7 @@ class Fields:
         last = n_layers - 1 + first
         for index in value:
             if not first <= index <= last:
-                raise self.refuse(key, f"layer {index} is none of {first} to {last}")
+                raise self.refuse(key, f"layer {index} is not one of {first} to {last}")
         return value
 
     def kinds(
@@ -159,12 +159,12 @@ class Fields:
         if value is None:
             return None
         if not isinstance(value, list | str):
-            raise self.refuse(key, "must be a list of one name a layer")
+            raise self.refuse(key, "must be a list with one name per layer")
         if len(value) != n_layers:
             raise self.refuse(key, f"has {len(value)} entries, must have {of} ({n_layers})")
         for name in value:
             if not isinstance(name, str) or name not in names:
-                raise self.refuse(key, f"{short(name)} is none of {', '.join(names)}")
+                raise self.refuse(key, f"{short(name)} is not one of {', '.join(names)}")
         return "".join(names[name] for name in value)
 
     def constant(self, key: str, *neutral: Any) -> None:
@@ -196,10 +196,14 @@ class Fields:
 
 def every(n_layers: int, period: int, offset: int, there: str, elsewhere: str) -> str:
     """A letter per layer: `there` at every `period`-th layer from `offset`."""
-    return "".join(there if i % period == offset else elsewhere for i in range(n_layers))
+    chosen = [i for i in range(n_layers) if i % period == offset]
+    return at(n_layers, chosen, there, elsewhere)
 
 
 def at(n_layers: int, chosen: Sequence[int], there: str, elsewhere: str) -> str:
     """A letter per layer: `there` at those chosen."""
-    wanted = frozenset(chosen)  # a config may name a layer a million times
-    return "".join(there if i in wanted else elsewhere for i in range(n_layers))
+    letters = [elsewhere] * n_layers
+    for index in chosen:
+        if index < n_layers:
+            letters[index] = there
+    return "".join(letters)

@@ -15,11 +15,10 @@ from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.interop.stack_parts import first_of
 from hybrid_core.mixers.attention import AttentionMixer
-from hybrid_core.mixers.base import Mixer
 from hybrid_core.mixers.gated_deltanet import GatedDeltaNetMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.mixers.mla import LatentAttentionMixer
-from hybrid_core.mixers.none import NoMixer
+from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.mixers.swa import SwaMixer
 from hybrid_core.validation import SpecError
 
@@ -36,15 +35,6 @@ D_CONV = 4  # of MambaMixer (megatron/core/ssm/mamba_mixer.py); no flag changes 
 
 # A windowed layer is an attention layer that --window-attn-skip-freq marks: the pattern's own W is
 # DeepSeek-V4's latent attention.
-_MIXERS: dict[type[Mixer], str] = {
-    Mamba2Mixer: "M",
-    GatedDeltaNetMixer: "G",
-    AttentionMixer: "*",
-    SwaMixer: "*",
-    NoMixer: "",
-}
-
-
 # ---------------------------------------------------------------- the pattern
 
 
@@ -59,11 +49,20 @@ def _symbols(index: int, layer: Layer) -> str:
     if mixer is LatentAttentionMixer:
         rule = "but turns its rope_head_dim channels, which here have no position"
         raise SpecError(f"layer {index}: mla - {VERSION} has it (+), {rule}")
-    if mixer not in _MIXERS:
-        known = ", ".join(kind.kind for kind, symbol in _MIXERS.items() if symbol)
+    symbol = mixer.entry.symbols.get("megatron")
+    if symbol is None:
+        known = ", ".join(_kinds_with_symbols())
         rule = f"the hybrid pattern of {VERSION} has no symbol for it; it has them for {known}"
-        raise SpecError(f"layer {index}: {layer.mixer.kind} - {rule}")
-    return _MIXERS[mixer] + _feed_symbol(layer)
+        raise SpecError(f"layer {index}: {mixer.kind} - {rule}")
+    return symbol + _feed_symbol(layer)
+
+
+def _kinds_with_symbols() -> list[str]:
+    """Kinds of mixers that the pattern has symbols for, in the order of SYMBOLS."""
+    found = []
+    for symbol in SYMBOLS:
+        found += [kind.kind for kind in MIXERS if kind.entry.symbols.get("megatron") == symbol]
+    return found
 
 
 def _feed_symbol(layer: Layer) -> str:
@@ -341,6 +340,8 @@ def _from_experts(flags: Flags) -> dict[str, Any]:
     gated = "swiglu" in flags
     d_expert = flags["moe-ffn-hidden-size"]
     shared = flags.get("moe-shared-expert-intermediate-size")
+    activation = "silu" if gated else "relu2"
+    own_width = shared if shared != d_expert else None
     return {
         "kind": "moe",
         "n_routed": flags["num-experts"],
@@ -349,10 +350,10 @@ def _from_experts(flags: Flags) -> dict[str, Any]:
         "score": flags["moe-router-score-function"],
         "scale": flags["moe-router-topk-scaling-factor"],
         "gated": gated,
-        "activation": "silu" if gated else "relu2",
+        "activation": activation,
         "norm_top_k": _normalises(flags),
         "n_shared": 1 if shared else 0,
-        "d_shared": shared if shared != d_expert else None,
+        "d_shared": own_width,
         "shared_gate": "moe-shared-expert-gate" in flags,
         "d_latent": flags.get("moe-latent-size"),
     }

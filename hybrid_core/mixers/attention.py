@@ -103,6 +103,7 @@ class AttentionMixer(AttentionFields, Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="attention",
+        meaning="Every token looks at all tokens before it; the cache grows with the context.",
         label="Attention",
         letter="A",
         colour="#D55E00",
@@ -243,10 +244,10 @@ class AttentionHeadsCosts:
     def params(self) -> dict[str, int]:
         s = self.spec
         own = {
-            "qkv_bias": self.d_qkv if s.qkv_bias else 0,
-            "qk_norm": (1 if s.reuse_kv else 2) * s.head_dim if s.qk_norm else 0,
+            "qkv_bias": s.qkv_bias * self.d_qkv,
+            "qk_norm": s.qk_norm * (2 - s.reuse_kv) * s.head_dim,
             "output_gate": self.d_in * self._d_gate,
-            "sink_logits": s.n_heads if s.sink_logits else 0,
+            "sink_logits": s.sink_logits * s.n_heads,
         }
         return {"qkv": self.d_in * self.d_qkv} | {part: n for part, n in own.items() if n}
 

@@ -1,5 +1,5 @@
-"""What every kind of mixer is: a frozen spec that YAML can name by its `kind`, and an entry that says
-how the rest of the explorer shows and builds it.
+"""What every kind of mixer is: a frozen spec that YAML can name by its `kind`, and an entry that
+says how the rest of the explorer shows and builds it.
 
 Symbols are those of Mamba-2 (arXiv 2405.21060) and Llama. A field made with `quiet` is written to
 YAML only where it differs from its default, so a new option changes no saved design."""
@@ -22,11 +22,13 @@ Sections = Mapping[str, Any]
 class Entry:
     """How a kind of layer is called, drawn, built and written elsewhere. There is one per kind.
 
-    `name`: its `kind` in YAML. `label`: what pages call it. `letter`: one ASCII character, unique
+    `name`: its `kind` in YAML. `meaning`: one line for the glossary. `label`: what pages call it.
+    `letter`: one ASCII character, unique
     among kinds. `colour`: in figures. `module`: "package.module:Class", loaded on first use, so
     that nothing here imports torch; None for a kind that is costed and not built."""
 
     name: str
+    meaning: str
     label: str
     letter: str
     colour: str

@@ -20,6 +20,7 @@ class DeclaredMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="declared",
+        meaning="A mixer known by its sizes alone, for what has no formula here yet.",
         label="Declared sizes",
         letter="X",
         colour="#999999",

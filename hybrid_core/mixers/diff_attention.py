@@ -22,6 +22,7 @@ class DiffAttentionMixer(AttentionMixer):
 
     entry: ClassVar[Entry] = Entry(
         name="diff_attention",
+        meaning="Two softmax maps, one minus lambda times the other, which cancels noise.",
         label="Differential attention",
         letter="D",
         colour="#CC79A7",
@@ -73,8 +74,8 @@ class DiffAttentionCosts(AttentionCosts):
         s = self.spec
         weights = s.pair_width if s.shared_norm else self.d_out
         own = {
-            "norm": weights if s.norm == "group" else 0,
-            "scalar": 4 * s.head_dim if s.scalar == "diff_t" else 0,
+            "norm": (s.norm == "group") * weights,
+            "scalar": (s.scalar == "diff_t") * 4 * s.head_dim,
         }
         return super().params() | own
 
@@ -85,9 +86,8 @@ class DiffAttentionCosts(AttentionCosts):
         """Plain attention's, whose kernel is called for one map and then, beside its output, for
         the other; then lambda, fusion, norm."""
         rows = seq_len * workload.element_bytes
-        more = (
-            self.spec.n_heads > 2 or self.spec.scalar == "diff_t"
-        )  # the norm of a single pair is one operation; then comes its factor
+        # The norm of a single pair is one operation; then comes its factor.
+        more = self.spec.n_heads > 2 or self.spec.scalar == "diff_t"
         outputs = 4 + more if self.spec.norm == "group" else 3
         return widest(
             super().workspace(seq_len, workload),

@@ -18,6 +18,7 @@ class DiffMamba2Mixer(Mamba2Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="diff_mamba2",
+        meaning="Two Mamba-2 branches of half the width, one minus lambda times the other.",
         label="Differential Mamba-2",
         letter="N",
         colour="#F0E442",
@@ -63,8 +64,8 @@ class DiffMamba2Costs(Mamba2HeadsCosts):
     def params(self) -> dict[str, int]:
         s = self.spec
         own = {
-            "norm": s.d_ssm if s.norm == "group" else 0,
-            "scalar": 4 * s.d_state if s.scalar == "diff_t" else 0,
+            "norm": (s.norm == "group") * s.d_ssm,
+            "scalar": (s.scalar == "diff_t") * 4 * s.d_state,
         }
         return super().params() | own | {"out": s.d_ssm * self.d_model}
 

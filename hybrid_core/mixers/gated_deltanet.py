@@ -16,6 +16,7 @@ class GatedDeltaNetMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="gated_deltanet",
+        meaning="A linear attention that corrects what its state recalls, with a decay per head.",
         label="Gated DeltaNet",
         letter="G",
         colour="#44AA99",

@@ -14,6 +14,7 @@ class GatedMemoryMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="gated_memory",
+        meaning="Gates what an earlier scan put out; it has no cache of its own.",
         label="Gated memory unit",
         letter="U",
         colour="#AAAA00",

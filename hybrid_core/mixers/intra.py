@@ -82,6 +82,7 @@ class IntraMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="intra",
+        meaning="Attention heads and Mamba heads on the same input, fused into one output.",
         label="Intra-hybrid",
         letter="H",
         colour="#009E73",

@@ -14,6 +14,7 @@ class KimiDeltaMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="kda",
+        meaning="The delta rule with a decay per channel (Kimi Linear).",
         label="Kimi Delta Attention",
         letter="K",
         colour="#66C2A5",

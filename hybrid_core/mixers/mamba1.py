@@ -48,6 +48,7 @@ class Mamba1Mixer(Mamba1Fields, Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="mamba1",
+        meaning="A state of fixed size with a decay for every channel and state.",
         label="Mamba-1",
         letter="m",
         colour="#56B4E9",
@@ -182,10 +183,9 @@ class Mamba1HeadsCosts:
 
     def _pieces_workspace(self, seq_len: Num, batch_size: int) -> Num:
         """Bytes inside the last piece of the scan (float32), beside the outputs of those before."""
-        s, lanes = (
-            self.spec,
-            LANES if LANES * batch_size * self.spec.d_ssm * self.spec.d_state <= CACHED else 1,
-        )
+        s = self.spec
+        fits = LANES * batch_size * s.d_ssm * s.d_state <= CACHED
+        lanes = LANES if fits else 1
         pieces = last_pieces(seq_len, PIECE)
         return 4 * widest(
             *(

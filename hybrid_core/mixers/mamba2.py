@@ -61,6 +61,7 @@ class Mamba2Mixer(Mamba2Fields, Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="mamba2",
+        meaning="A state of fixed size with one decay per head, computed in chunks.",
         label="Mamba-2",
         letter="M",
         colour="#0072B2",
@@ -216,9 +217,8 @@ class Mamba2HeadsCosts:
         """Bytes inside the last whole chunk, or the shorter one after it, beside the outputs of
         those before."""
         s, width = self.spec, workload.element_bytes
-        read = (
-            4 * s.d_ssm * s.d_state if workload.scan_dtype != "fp32" else 0
-        )  # the cache's state in float32
+        # The cache's state in float32.
+        read = 4 * s.d_ssm * s.d_state if workload.scan_dtype != "fp32" else 0
         chunks = last_pieces(seq_len, s.chunk_size)
         # What the first chunk starts from is the cache itself.
         held = [
@@ -233,11 +233,10 @@ class Mamba2HeadsCosts:
         scores, for a few heads at a time beside the outputs of those before; then what the states
         add, and the state after it."""
         s = self.spec
-        pairs, per_head = (
-            length**2,
-            width * length * s.n_groups * s.head_dim,
-        )  # of one head of each group
-        slab, states = width * length * s.d_ssm, 4 * s.d_ssm * s.d_state
+        pairs = length**2
+        per_head = width * length * s.n_groups * s.head_dim  # of one head of each group
+        slab = width * length * s.d_ssm
+        states = 4 * s.d_ssm * s.d_state
         at_once = np.maximum(1, CACHED // np.maximum(1, batch_size * s.n_groups * pairs))
         pieces = last_pieces(s.n_heads // s.n_groups, at_once)
         within = [before * per_head + 8 * pairs * s.n_groups * heads for before, heads in pieces]

@@ -16,6 +16,7 @@ class LatentAttentionMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="mla",
+        meaning="Attention whose keys and values come from a latent, which the cache holds.",
         label="Latent attention",
         letter="L",
         colour="#B35806",

@@ -12,6 +12,7 @@ class NoMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="none",
+        meaning="A layer without a mixer.",
         label="Feed-forward alone",
         letter="-",
         colour="#BBBBBB",

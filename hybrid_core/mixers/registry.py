@@ -48,8 +48,8 @@ WRITTEN: dict[str, type[Mixer]] = {
 
 
 def composable(d_model: int) -> dict[str, Mixer]:
-    """Kinds beside WRITTEN that Compose offers for a model of width `d_model`: by their letter, such
-    a layer of the usual proportions."""
+    """Kinds beside WRITTEN that Compose offers for a model of width `d_model`. By their letter:
+    such a layer of the usual proportions."""
     found = {}
     for kind in MIXERS:
         usual = kind.usual(d_model) if kind.entry.module else None

@@ -17,6 +17,7 @@ class RgLruMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="rg_lru",
+        meaning="A gated linear recurrence with one number of state per channel (Griffin).",
         label="RG-LRU",
         letter="R",
         colour="#332288",

@@ -43,6 +43,7 @@ class SharedBlockMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="shared_block",
+        meaning="Zamba's layer: a Transformer block that layers share, then a Mamba of its own.",
         label="Shared block and SSM",
         letter="Z",
         colour="#8C564B",

@@ -13,6 +13,7 @@ class ShortConvMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="short_conv",
+        meaning="LFM2's gated convolution over a few positions, which are all the state it has.",
         label="Short convolution",
         letter="C",
         colour="#88CCEE",

@@ -19,6 +19,7 @@ class SideBySideMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="side_by_side",
+        meaning="Complete mixers that read the same input; their outputs are added.",
         label="Mixers side by side",
         letter="P",
         colour="#117733",

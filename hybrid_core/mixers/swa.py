@@ -32,6 +32,7 @@ class SwaMixer(AttentionMixer):
 
     entry: ClassVar[Entry] = Entry(
         name="swa",
+        meaning="Attention to the last positions and a few of the first; its cache stops growing.",
         label="Sliding window",
         letter="S",
         colour="#E69F00",
@@ -77,20 +78,17 @@ class SwaCosts(AttentionCosts):
     def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
         """Beyond the window: the blocks' outputs and their join, or all but one block and that
         block's keys, values and mask."""
-        s, width, element = self.spec, max(self.spec.head_dim, self.spec.v_head_dim), rows / seq_len
+        s = self.spec
+        width = max(s.head_dim, s.v_head_dim)
+        element = rows / seq_len
         block = least(seq_len, max(64, s.window // 4))
         reach = least(seq_len, s.sink + s.window + block)
-        mask = (
-            block * reach + 16 * reach
-        ) / batch_size  # booleans and indices; one for all sequences
+        # Booleans and indices, one mask for all sequences.
+        mask = (block * reach + 16 * reach) / batch_size
         heads = rows * s.n_heads * width
-        copied = (
-            element * reach * 2 * s.n_kv_heads * width if s.sink else 0
-        )  # sinks and window are joined
-        blocked = heads + widest(heads, copied + mask)
-        return np.where(
-            seq_len > s.window,
-            blocked
-            + (super()._kernel(seq_len, rows, batch_size) - heads) * (s.head_dim != s.v_head_dim),
-            super()._kernel(seq_len, rows, batch_size),
-        )
+        # Sinks and window are joined.
+        copied = element * reach * 2 * s.n_kv_heads * width if s.sink else 0
+        whole = super()._kernel(seq_len, rows, batch_size)
+        padding = (whole - heads) * (s.head_dim != s.v_head_dim)
+        blocked = heads + widest(heads, copied + mask) + padding
+        return np.where(seq_len > s.window, blocked, whole)

@@ -12,8 +12,8 @@ from hybrid_core.report.numbers import WHOLE_STRETCH, numbers, of_design
 from hybrid_core.results.environment import Environment
 from hybrid_core.results.profile import Decode, Prefill
 from hybrid_core.runs.store import Run
+from hybrid_core.speed.cost import cost
 from hybrid_core.speed.hardware import Hardware
-from hybrid_core.speed.summary import summary
 from hybrid_core.workload import Workload
 
 
@@ -71,9 +71,9 @@ def _paths(kernels: dict[str, str]) -> str:
 def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str, str]:
     """Every comparable figure of a design: what it costs in a workload, each name ending in its
     convention, then its dimensions."""
-    record = summary(spec, workload, hardware)
+    costs = cost(spec, workload, hardware)
     found = {"layers": spec.pattern}
-    for number in of_design(spec, record, hardware):
+    for number in of_design(spec, costs, hardware):
         found[number.compared_as] = number.said
     return found | dict(_dimensions(spec))
 
@@ -114,7 +114,8 @@ def yaml_diff(first: ArchSpec, second: ArchSpec) -> str:
 
 def differences(runs: Sequence[Run]) -> pd.DataFrame:
     """Figures as rows, runs as columns; rows in which the runs differ come first."""
-    return side_by_side([label(run) for run in runs], [facts(run) for run in runs])
+    names = [label(run) for run in runs]
+    return side_by_side(names, [facts(run) for run in runs])
 
 
 def side_by_side(names: Sequence[str], columns: Sequence[dict[str, str]]) -> pd.DataFrame:

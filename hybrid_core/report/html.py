@@ -31,7 +31,7 @@ from hybrid_core.results.retrieval import Proxy
 from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.store import Run
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import Cost, FitVerdict, cost
 from hybrid_core.workload import Workload
 
 _TEMPLATES = jinja2.Environment(
@@ -105,15 +105,15 @@ class Shown(NamedTuple):
 
 
 def _shown(run: Run, workload: Workload, reference: hardware.Hardware, home: str) -> Shown:
-    cost = summary(run.spec, workload, reference)
+    costs = cost(run.spec, workload, reference)
     metered = run.part(Energy)
     energy = ""
     if metered and metered.meter:
         energy = how_measured(metered)
     return Shown(
         run=run,
-        short=in_short(run, cost),
-        cards=[*_design_cards(cost), *_run_cards(run)],
+        short=in_short(run, costs),
+        cards=[*_design_cards(costs), *_run_cards(run)],
         environment=run.part(Environment),
         kept=kept_in(run),
         energy=energy,
@@ -164,26 +164,26 @@ class Card(NamedTuple):
     convention: str
 
 
-def _design_cards(cost: dict[str, Any]) -> list[Card]:
+def _design_cards(costs: Cost) -> list[Card]:
     """What the closed forms say of a design."""
-    params = cost["params"]
-    train = cost["train_flops"]
-    cache = cost["cache_bytes"]
+    params = costs.params
+    train = costs.train_flops
+    cache = costs.cache_bytes
     return [
         Card(
             "parameters, without embedding",
-            units.count(params["non_embedding"]),
-            f"exact; {units.count(params['total'])} in all",
+            units.count(params.non_embedding),
+            f"exact; {units.count(params.total)} in all",
         ),
         Card(
             "training FLOPs per token, 8K",
-            units.flops(train["paper"]["per_token"]),
-            f"paper; exact, head included: {units.flops(train['exact']['per_token'])}",
+            units.flops(train.paper.per_token),
+            f"paper; exact, head included: {units.flops(train.exact.per_token)}",
         ),
         Card(
             "cache per sequence, 8K",
-            units.n_bytes(cache["exact"]),
-            f"exact; paper, bf16: {units.n_bytes(cache['paper'])}",
+            units.n_bytes(cache.exact),
+            f"exact; paper, bf16: {units.n_bytes(cache.paper)}",
         ),
     ]
 
@@ -289,22 +289,22 @@ def _design(
 def _in_short(spec: ArchSpec, workload: Workload, device: hardware.Hardware) -> list[str]:
     """What should be known of a design on a device: what it is, whether it fits, how fast it could
     be."""
-    costs = summary(spec, workload, device)
+    costs = cost(spec, workload, device)
     return [
         *about(spec, costs),
-        _verdict(costs["fit"], device.name),
+        _verdict(costs.fit, device.name),
         *_speed(spec, workload, device, costs),
     ]
 
 
-def _verdict(verdict: dict[str, Any], device: str) -> str:
+def _verdict(verdict: FitVerdict, device: str) -> str:
     """Whether a design fits, in a sentence."""
-    problem = verdict["problem"]
+    problem = verdict.problem
     if problem:
         return f"{problem[:1].upper()}{problem[1:]}."
-    used = verdict["weights"] + verdict["cache"] + verdict["activations"]
+    used = verdict.weights + verdict.cache + verdict.activations
     needed = f"{units.n_bytes(used)} of weights, cache and one chunk's activations"
-    usable = units.n_bytes(verdict["usable"])
+    usable = units.n_bytes(verdict.usable)
     return f"Fits {device}: {needed}, of {usable} that an engine uses (exact)."
 
 
@@ -317,11 +317,9 @@ def _use(workload: Workload, device: hardware.Hardware) -> str:
     return f"{asked}, {kept}, on {device.name}. Nothing was measured."
 
 
-def _speed(
-    spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs: dict[str, Any]
-) -> list[str]:
+def _speed(spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs: Cost) -> list[str]:
     """How fast a design could decode on a device, and how fast the paper's code did."""
-    rate = units.rate(costs["predicted"]["decode_tokens_per_s"] / workload.batch_size)
+    rate = units.rate(costs.predicted.decode_tokens_per_s / workload.batch_size)
     basis = f"predicted ceiling, batch {workload.batch_size}"
     said = [f"Decodes at most {rate} a sequence on {device.name} ({basis})."]
     printed = generated(spec, workload.context_len)
@@ -341,10 +339,10 @@ def _frame() -> dict[str, str]:
     }
 
 
-def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
+def in_short(run: Run, costs: Cost) -> list[str]:
     """What a colleague should know of a run after half a minute, a sentence each with its
     convention."""
-    said = about(run.spec, cost)
+    said = about(run.spec, costs)
     found = run.part(Generation)
     if found and found.rows:
         row = found.rows[-1]
@@ -354,14 +352,14 @@ def in_short(run: Run, cost: dict[str, Any]) -> list[str]:
     return said
 
 
-def about(spec: ArchSpec, cost: dict[str, Any]) -> list[str]:
+def about(spec: ArchSpec, costs: Cost) -> list[str]:
     """What should be known of a design: its layers, its cache beside a Llama's, its loss."""
     kinds = Counter(layer.mixer.entry.label for layer in spec.stack)
     made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
-    params = units.count(cost["params"]["non_embedding"])
+    params = units.count(costs.params.non_embedding)
     said = [f"{made} layers, {params} parameters without embedding (exact)."]
     if spec.attention:
-        said.append(_cache_beside_llama(spec, cost))
+        said.append(_cache_beside_llama(spec, costs))
     printed = quoted(spec)
     found = estimate(spec)
     if printed:
@@ -372,13 +370,13 @@ def about(spec: ArchSpec, cost: dict[str, Any]) -> list[str]:
     return said
 
 
-def _cache_beside_llama(spec: ArchSpec, cost: dict[str, Any]) -> str:
+def _cache_beside_llama(spec: ArchSpec, costs: Cost) -> str:
     """The cache of a sequence, and how it compares with a Llama's."""
-    work = cost["workload"]
-    context = work["context_len"]
-    kept = Workload.make(kv_cache_dtype=work["kv_cache_dtype"], state_dtype=work["state_dtype"])
+    work = costs.workload
+    context = work.context_len
+    kept = Workload.make(kv_cache_dtype=work.kv_cache_dtype, state_dtype=work.state_dtype)
     base = int(model_costs(same_size_llama(spec)).cache_bytes(context, "exact", kept))
-    own = cost["cache_bytes"]["exact"]
+    own = costs.cache_bytes.exact
     keeps = f"At {units.length(context)} a sequence keeps {units.n_bytes(own)} of cache"
     return f"{keeps}, {100 * (own / base - 1):+.0f} % beside a Llama of the same size (exact)."
 
@@ -427,5 +425,7 @@ def _legend(figure: figures.Figure) -> dict[str, Any]:
 
 def command(run: Run) -> str:
     """The command that repeats a run, given the design's YAML as design.yaml."""
-    verb = "niah" if run.kind == "checkpoint" else f"{run.kind} design.yaml"
+    verb = f"{run.kind} design.yaml"
+    if run.kind == "checkpoint":
+        verb = "niah"
     return f"python -m hybrid_core {verb} {command_line(KINDS[run.kind].options, run.options)}"

@@ -2,7 +2,7 @@
 that the terminal, the comparison, the report and the pages show."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence.quality.estimator import OutOfRange, estimate
@@ -14,6 +14,7 @@ from hybrid_core.results import profile as results
 from hybrid_core.results.probes import Copying, LossByPosition, Recall
 from hybrid_core.results.retrieval import Scores
 from hybrid_core.runs.store import Run
+from hybrid_core.speed.cost import Cost
 from hybrid_core.speed.hardware import Hardware
 
 
@@ -297,68 +298,72 @@ def _probes(run: Run) -> Iterator[Number]:
 # ---------------------------------------------------------------- designs
 
 
-def of_design(spec: ArchSpec, record: dict[str, Any], hardware: Hardware) -> list[Number]:
-    """What a design costs in a workload. `record`: its summary (speed/summary.py)."""
-    return [*_sizes(record), *_in_use(record, hardware), *_known(spec, record)]
+def of_design(spec: ArchSpec, costs: Cost, hardware: Hardware) -> list[Number]:
+    """What a design costs in a workload. `costs`: its costs (speed/cost.py)."""
+    return [*_sizes(costs), *_in_use(costs, hardware), *_known(spec, costs)]
 
 
-def _sizes(record: dict[str, Any]) -> Iterator[Number]:
-    params = record["params"]
-    at = units.length(record["workload"]["context_len"])
+def _sizes(costs: Cost) -> Iterator[Number]:
+    params = costs.params
+    at = units.length(costs.workload.context_len)
     yield Number(
-        "parameters without embedding", params["non_embedding"], "count", "exact", "parameters"
+        "parameters without embedding", params.non_embedding, "count", "exact", "parameters"
     )
-    yield Number("parameters in all", params["total"], "count", "exact", "parameters_in_all")
+    yield Number("parameters in all", params.total, "count", "exact", "parameters_in_all")
     yield Number(
         f"training FLOPs per token at {at}",
-        record["train_flops"]["paper"]["per_token"],
+        costs.train_flops.paper.per_token,
         "FLOPs",
         "paper",
         "training_flops",
     )
     yield Number(
         f"decode FLOPs per token at {at}",
-        record["decode_flops_per_token"],
+        costs.decode_flops_per_token,
         "FLOPs",
         "exact",
         "decode_flops",
     )
-    cache = record["cache_bytes"]["exact"]
+    cache = costs.cache_bytes.exact
     yield Number(f"cache of a sequence at {at}", cache, "bytes", "exact", "cache")
 
 
-def _in_use(record: dict[str, Any], hardware: Hardware) -> Iterator[Number]:
-    batch = f"batch {record['workload']['batch_size']}"
-    predicted = record["predicted"]
+def _in_use(costs: Cost, hardware: Hardware) -> Iterator[Number]:
+    batch = f"batch {costs.workload.batch_size}"
+    predicted = costs.predicted
     ceiling = f"predicted ceiling, {hardware.name}"
-    memory = record["memory_bytes"]["total"]
+    memory = costs.memory_bytes.total
     yield Number(f"memory, {batch}", memory, "bytes", "exact", "memory")
-    yield Number(f"fits {hardware.name}", fits_words(record["fit"]), "", "exact", "fits")
     yield Number(
-        "prefill", predicted["prefill_tokens_per_s"], "tokens/s", ceiling, "prefill_ceiling"
+        f"fits {hardware.name}",
+        fits_words(costs.fit.fits, costs.fit.fits_engine),
+        "",
+        "exact",
+        "fits",
     )
+    yield Number("prefill", predicted.prefill_tokens_per_s, "tokens/s", ceiling, "prefill_ceiling")
     yield Number(
         f"decode, {batch}",
-        predicted["decode_tokens_per_s"],
+        predicted.decode_tokens_per_s,
         "tokens/s",
         ceiling,
         "decode_ceiling",
     )
 
 
-def fits_words(verdict: dict[str, Any]) -> str:
+def fits_words(fits: bool, fits_engine: bool) -> str:
     """The verdict of costs/fit.py in a word or two."""
-    if not verdict["fits"]:
+    if not fits:
         return "no"
-    if verdict["fits_engine"]:
+    if fits_engine:
         return "yes"
     return "not in vLLM's pages"
 
 
-def _known(spec: ArchSpec, record: dict[str, Any]) -> Iterator[Number]:
+def _known(spec: ArchSpec, costs: Cost) -> Iterator[Number]:
     """What the paper prints of a design, or what its rows suggest. The words name the
     convention."""
-    context = record["workload"]["context_len"]
+    context = costs.workload.context_len
     reached = generated(spec, context) or "not measured"
     yield Number("generation by the paper's code", reached, "", "", "paper_generation")
     yield Number("NLL on DCLM", _loss(spec), "", "", "nll")

@@ -39,7 +39,7 @@ def explained(key: str, how: str = "") -> str:
     origin = origins()[key]
     paragraphs = [
         *origin.counts,
-        f"${origin.formula}$",
+        f"$\\displaystyle {origin.formula}$",
         f"`{origin.where}`",
         f"Source: {origin.source}",
     ]

@@ -44,7 +44,9 @@ def why_no_gpu() -> str | None:
 def concrete(name: str) -> str:
     """The device that a name means here, so that jobs for one device share one queue: see
     `device_among`. Raises SpecError."""
-    return name if name == "cpu" else device_among([device.key for device in devices()], name)
+    if name == "cpu":
+        return name
+    return device_among([device.key for device in devices()], name)
 
 
 @cache
@@ -52,25 +54,29 @@ def _asked() -> tuple[list[tuple[str, int]], str | None]:
     """What `profiling.device.gpus` says in a process of its own."""
     if extras.missing("live") or "+cpu" in version("torch"):
         return [], None
-    path = os.pathsep.join(filter(None, sys.path))
     try:
-        said = subprocess.run(
-            [sys.executable, "-m", "hybrid_core.live.profiling.device"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=True,
-            env=os.environ
-            | {
-                "PYTHONPATH": path,
-                "HYBRID_KERNELS": "",
-            },  # what is wrong with the latter is said elsewhere
-        ).stdout
+        said = _said_by_torch()
     except subprocess.TimeoutExpired:
         return [], f"torch did not say within {PATIENCE_S:g} s which it finds"
     except subprocess.CalledProcessError as error:
-        last = (error.stderr.strip().splitlines() or [f"exit code {error.returncode}"])[-1]
-        return [], f"torch could not be asked which it finds ({last})"
+        lines = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
+        return [], f"torch could not be asked which it finds ({lines[-1]})"
     found, why = json.loads(said.splitlines()[-1])
     return [(name, n_bytes) for name, n_bytes in found], why
+
+
+def _said_by_torch() -> str:
+    """What the process printed. Raises what `subprocess.run` does."""
+    path = os.pathsep.join(filter(None, sys.path))
+    # What is wrong with HYBRID_KERNELS is said elsewhere.
+    environment = os.environ | {"PYTHONPATH": path, "HYBRID_KERNELS": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", "hybrid_core.live.profiling.device"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=True,
+        env=environment,
+    )
+    return done.stdout

@@ -50,12 +50,13 @@ def require_tools(options: Options) -> None:
         require_installed(os.environ.get("HYBRID_KERNELS", ""))
     except CannotRun as error:
         raise SpecError(str(error)) from None
-    compiled = isinstance(options, ProfileOptions) and options.decode == "compiled"
-    if (
-        compiled and shutil.which(os.environ.get("CXX", "g++")) is None
-    ):  # what torch's inductor calls
+    if not isinstance(options, ProfileOptions) or options.decode != "compiled":
+        return
+    compiler = os.environ.get("CXX", "g++")  # what torch's inductor calls
+    if shutil.which(compiler) is None:
         raise SpecError(
-            "decode: 'compiled' - needs a C++ compiler, and none is found; `apt-get install g++` installs one"
+            "decode: 'compiled' - needs a C++ compiler, and none is found; "
+            "`apt-get install g++` installs one"
         )
 
 
@@ -71,13 +72,12 @@ def cancel(run_id: int, store: RunStore | None = None) -> bool:
 
 
 class Dispatcher:
-    """Starts what waits and ends what died."""
+    """Starts waiting runs and ends runs whose worker has died."""
 
     def __init__(self, store: RunStore, watch: Watch | None = None) -> None:
         self.store, self.watch = store, watch or Watch()
-        self._started: dict[
-            int, tuple[str, subprocess.Popen[bytes]]
-        ] = {}  # number of a run -> its lease, its process
+        # Number of a run -> its lease, its process.
+        self._started: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
 
     def look(self) -> None:
         """Once at everything. Raises StoreError."""
@@ -88,7 +88,8 @@ class Dispatcher:
         """End runs whose process is gone or whose lease was not renewed; put back those whose
         worker never began."""
         for run_id, (lease, process) in list(self._started.items()):
-            if (code := process.poll()) is not None:
+            code = process.poll()
+            if code is not None:
                 self._ended(run_id, lease, code)
                 del self._started[run_id]
         for run in self.store.list(with_parts=False, statuses=("running",)):
@@ -114,11 +115,8 @@ class Dispatcher:
 
     def unsure(self) -> list[Run]:
         """Running runs of which it takes a lease's time to tell whether they live."""
-        return [
-            run
-            for run in self.store.list(with_parts=False, statuses=("running",))
-            if self.watch.unsure(run)
-        ]
+        running = self.store.list(with_parts=False, statuses=("running",))
+        return [run for run in running if self.watch.unsure(run)]
 
     def _ended(self, run_id: int, lease: str, code: int) -> None:
         try:
@@ -150,9 +148,8 @@ def _dispatch() -> None:
     while not pause.wait(LOOK_S):
         try:
             store = open_store()
-            dispatcher = (
-                dispatcher if dispatcher and dispatcher.store is store else Dispatcher(store)
-            )
+            if dispatcher is None or dispatcher.store is not store:
+                dispatcher = Dispatcher(store)
             dispatcher.look()
         except StoreError:  # pages say so; it may come back
             pause.wait(10 * LOOK_S)
@@ -181,7 +178,8 @@ def _spawn(run_id: int, lease: str) -> "subprocess.Popen[bytes]":
 def _kill_worker(run: Run) -> None:
     """End the process of a run, with all it started. One in another container sees at its next
     renewal that its lease is lost."""
-    if process := worker_of(run):
+    process = worker_of(run)
+    if process:
         with suppress(ProcessLookupError):  # gone in between
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -189,17 +187,23 @@ def _kill_worker(run: Run) -> None:
 def _why_ended(run: Run) -> str:
     """Of a run whose lease ran out."""
     if worker_of(run):
-        return f"nothing was heard of its process for {LEASE_S:g} s: something held it, or the machine was too busy; it was ended"
+        return (
+            f"nothing was heard of its process for {LEASE_S:g} s: something held it, or the "
+            "machine was too busy; it was ended"
+        )
     return _last_words(run)
 
 
 def _last_words(run: Run, code: int | None = None) -> str:
     """Why a process may have died without saying so."""
-    doing = f" while: {run.message}" if run.message else ""
+    doing = ""
+    if run.message:
+        doing = f" while: {run.message}"
     if code is not None and code > 0:
         said = run.log_tail(1)
-        return f"its process failed{doing} ({said or f'exit code {code}'})"
+        why = said or f"exit code {code}"
+        return f"its process failed{doing} ({why})"
     return (
-        f"its process ended without a word{doing}. Most often the system stopped it for want of memory: "
-        "try a smaller batch, shorter contexts or bf16"
+        f"its process ended without a word{doing}. Most often the system stopped it because memory "
+        "ran out: try a smaller batch, shorter contexts or bf16"
     )

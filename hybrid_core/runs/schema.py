@@ -98,7 +98,8 @@ def open_database(address: URL | str) -> Engine:
         url.database in (None, "", ":memory:") or "mode" in url.query
     ):
         raise StoreError(
-            f"{VARIABLE}: an SQLite database in memory - must be a file, which jobs in other processes can open"
+            f"{VARIABLE}: an SQLite database in memory - must be a file, which jobs in other "
+            "processes can open"
         )
     engine = _engine(url)
     with said_in_one_line(url):
@@ -107,7 +108,9 @@ def open_database(address: URL | str) -> Engine:
 
 
 def _engine(url: URL) -> Engine:
-    driver = {"connect_timeout": CONNECT_S} if url.get_backend_name() == "postgresql" else {}
+    driver = {}
+    if url.get_backend_name() == "postgresql":
+        driver["connect_timeout"] = CONNECT_S
     try:
         engine = create_engine(
             url,
@@ -133,7 +136,9 @@ def _engine(url: URL) -> Engine:
 def _sayable(value: Any) -> Any:
     """The value without NaN and infinities, which JSON does not have: None stands for them."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return value
     if isinstance(value, dict):
         return {key: _sayable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -197,8 +202,8 @@ def _upgrade(connection: Connection, version: str | None) -> None:
         command.upgrade(config, LATEST)
     except CommandError:
         raise StoreError(
-            f"{_place(connection.engine.url)} - its tables are of version {version}, this program knows {LATEST} and earlier; "
-            "update the program, or name another store"
+            f"{_place(connection.engine.url)} - its tables are of version {version}, this program "
+            f"knows {LATEST} and earlier; update the program, or name another store"
         ) from None
 
 
@@ -213,7 +218,8 @@ def _version(connection: Connection) -> str | None:
 # What a driver says -> what a person can do.
 REMEDIES = {
     "not a database": "move the file away, and a new one is made",
-    "malformed": "move the file away, and a new one is made; `sqlite3 FILE .recover` may save what was in it",
+    "malformed": "move the file away, and a new one is made; "
+    "`sqlite3 FILE .recover` may save what was in it",
     "readonly": "make the file and its folder writable, or name another folder",
     "unable to open": "make its folder readable and writable, or name another one",
     "disk is full": "free some space",
@@ -229,12 +235,13 @@ def said_in_one_line(url: URL) -> Iterator[None]:
         yield
     except DBAPIError as error:
         why = _first_line(error.orig)
-        usual = (
-            f"start the database server, or unset {VARIABLE}"
-            if url.get_backend_name() != "sqlite"
-            else "look at the file"
-        )
-        remedy = next((remedy for words, remedy in REMEDIES.items() if words in why), usual)
+        remedy = "look at the file"
+        if url.get_backend_name() != "sqlite":
+            remedy = f"start the database server, or unset {VARIABLE}"
+        for words, known in REMEDIES.items():
+            if words in why:
+                remedy = known
+                break
         raise StoreError(f"{_place(url)} - {why}; {remedy}") from error
 
 

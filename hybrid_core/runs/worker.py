@@ -60,7 +60,8 @@ class Pace:
         silent_s = self.clock() - max(self.last_word, self.started + self.budget_s)
         if silent_s < STUCK_S:
             return None
-        return f"no progress for {silent_s / 60:.0f} minutes after its budget of {self.budget_s:g} s was used up"
+        silent = f"no progress for {silent_s / 60:.0f} minutes"
+        return f"{silent} after its budget of {self.budget_s:g} s was used up"
 
 
 def work(run: Run, lease: Lease, pace: Pace) -> None:

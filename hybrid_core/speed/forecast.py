@@ -8,7 +8,7 @@ import numpy as np
 
 from hybrid_core.costs.model import LayerCosts, ModelCosts
 from hybrid_core.speed.hardware import Rates
-from hybrid_core.terms import Num, of_work
+from hybrid_core.terms import Num, of_kind
 from hybrid_core.workload import Workload
 
 
@@ -41,8 +41,8 @@ def _layer_prefill_s(layer: LayerCosts, workload: Workload, rates: Rates, prompt
         layer.windowed(prompt), rates.window_flops_per_s, rates.attention_flops_per_s
     )
     mixing_s = batch * (
-        of_work(flops, "attention") / attention_rate
-        + of_work(flops, "scan") / rates.scan_flops_per_s
+        of_kind(flops, "attention") / attention_rate
+        + of_kind(flops, "scan") / rates.scan_flops_per_s
     )
     # Each byte of the workspace is written and read; so are, twice a block, the residual stream,
     # its norm and the branch's output.
@@ -62,7 +62,7 @@ def _layer_prefill_s(layer: LayerCosts, workload: Workload, rates: Rates, prompt
 def _weights_s(layer: LayerCosts, rows: Num, rates: Rates) -> Num:
     """All products with weights. A mixture's experts share the rows: each weight that is read
     serves fewer of them."""
-    mixer = of_work(layer.mixer.decode_flops(1), "product") / 2
+    mixer = of_kind(layer.mixer.decode_flops(1), "product") / 2
     read = layer.ffn.params_read(rows)
     used = rows * layer.ffn.active_params()
     feed_forward_s = _linear_s(read, used / read, rates) if layer.layer.ffn else 0.0

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hybrid_core.costs.model import LayerCosts, model_costs
-from hybrid_core.costs.weights import LayerBytes, storage, weight_bytes
+from hybrid_core.costs.memory import Serving
+from hybrid_core.costs.model import LayerCosts
+from hybrid_core.costs.weights import LayerBytes, storage
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.speed import forecast
 from hybrid_core.speed.hardware import Hardware
@@ -30,24 +31,37 @@ class Prediction(NamedTuple):
 
 
 def predict(
-    spec: ArchSpec, workload: Workload, hardware: Hardware, context_len: Num = None
+    spec: ArchSpec, workload: Workload, hardware: Hardware, context_len: Num | None = None
 ) -> Prediction:
     """Prefill of the workload's prompt, and one decode step at `context_len` tokens (int or array;
     the workload's unless given)."""
-    costs, workload = model_costs(spec), workload.of(spec)
-    context = workload.context_len if context_len is None else lengths(context_len)
-    prompt = workload.prefill_len if context_len is None else context
-    hardware.peak(workload.product_dtype)  # says so where nothing is known about this dtype
+    return served_prediction(Serving(spec, workload), hardware, context_len)
+
+
+def served_prediction(
+    serving: Serving, hardware: Hardware, context_len: Num | None = None
+) -> Prediction:
+    """`predict` of a design whose serving is known."""
+    costs, workload = serving.costs, serving.workload
+    context: Num = workload.context_len
+    prompt: Num = workload.prefill_len
+    if context_len is not None:
+        context = prompt = lengths(context_len)
+    hardware.peak(workload.product_dtype)  # refuses a dtype that nothing is known about
     if hardware.rates:
         prefill_s = forecast.prefill_s(costs, workload, hardware.rates, prompt)
         step_s = memory_s = forecast.decode_step_s(costs, workload, hardware.rates, context)
     else:
-        ceilings = _Ceilings(spec, workload, hardware)
+        ceilings = _Ceilings(serving, hardware)
         prefill_s = ceilings.prefill_s(prompt)
         step_s, memory_s = ceilings.decode_step_s(context)
     batch = workload.batch_size
     return Prediction(
-        prefill_s, batch * prompt / prefill_s, step_s, batch / step_s, memory_s / step_s
+        prefill_s=prefill_s,
+        prefill_tokens_per_s=batch * prompt / prefill_s,
+        decode_step_s=step_s,
+        decode_tokens_per_s=batch / step_s,
+        decode_memory_share=memory_s / step_s,
     )
 
 
@@ -58,9 +72,8 @@ def generation_tokens_per_s(
     integrated over the context."""
     points = np.linspace(prompt_len, total_len, 65)
     steps_s = predict(spec, workload, hardware, points.astype(int)).decode_step_s
-    mean_s = float(
-        np.trapezoid(np.broadcast_to(steps_s, points.shape), points) / (total_len - prompt_len)
-    )
+    curve = np.broadcast_to(steps_s, points.shape)
+    mean_s = float(np.trapezoid(curve, points) / (total_len - prompt_len))
     return workload.batch_size / mean_s
 
 
@@ -77,49 +90,57 @@ def product_peak(spec: ArchSpec, workload: Workload, hardware: Hardware) -> floa
 class _Ceilings:
     """The seconds of one design, workload and device."""
 
-    def __init__(self, spec: ArchSpec, workload: Workload, hardware: Hardware) -> None:
-        self.costs, self.workload = model_costs(spec), workload
-        self.flops_per_s = product_peak(spec, workload, hardware)
+    def __init__(self, serving: Serving, hardware: Hardware) -> None:
+        self.serving = serving
+        self.flops_per_s = product_peak(serving.spec, serving.workload, hardware)
         self.bytes_per_s = hardware.bandwidth_bytes_per_s
-        self.weights = weight_bytes(spec, workload)
 
     def _seconds(self, flops: Num, n_bytes: Num) -> tuple[Num, Num]:
         """Time of one part, and that time again if memory is what it waits for (else 0)."""
-        compute, memory = flops / self.flops_per_s, n_bytes / self.bytes_per_s
-        return np.maximum(compute, memory), np.where(memory >= compute, memory, 0.0)
+        compute = flops / self.flops_per_s
+        memory = n_bytes / self.bytes_per_s
+        if isinstance(compute, np.ndarray) or isinstance(memory, np.ndarray):
+            return np.maximum(compute, memory), np.where(memory >= compute, memory, 0.0)
+        if memory >= compute:
+            return memory, memory
+        return compute, 0.0
 
     def _head_s(self) -> tuple[Num, Num]:
         """One row of logits per sequence; the embedding's own rows are not worth counting."""
-        return self._seconds(
-            self.workload.batch_size * int(self.costs.head_flops(1)), self.weights.head
-        )
+        flops = self.serving.workload.batch_size * int(self.serving.costs.head_flops(1))
+        return self._seconds(flops, self.serving.stored.head)
 
     def _layers(self) -> Iterator[tuple[LayerCosts, LayerBytes, int]]:
         """Each different layer with the bytes of its weights and how often it stands in the
         stack."""
-        for (layer, n), stored in zip(self.costs.distinct(), self.weights.layers, strict=True):
+        counted = self.serving.costs.distinct()
+        for (layer, n), stored in zip(counted, self.serving.stored.layers, strict=True):
             yield layer, stored, n
 
     def prefill_s(self, prompt: Num) -> Num:
         """Weights read once, cache written once."""
-        batch, workload = self.workload.batch_size, self.workload
-        seconds = self._head_s()[0]
-        for layer, stored, n in self._layers():
-            flops = batch * total(layer.forward_flops(prompt))
-            n_bytes = stored.read(layer, batch * prompt) + batch * layer.cache_bytes(
-                prompt, workload
-            )
-            seconds = seconds + n * self._seconds(flops, n_bytes)[0]
+        workload = self.serving.workload
+        batch = workload.batch_size
+        seconds, _ = self._head_s()
+        all_flops = self.serving.forward_flops(prompt)
+        for (layer, stored, n), flops in zip(self._layers(), all_flops, strict=True):
+            weights = stored.read(layer, batch * prompt)
+            cache = batch * layer.cache_bytes(prompt, workload)
+            layer_s, _ = self._seconds(batch * flops, weights + cache)
+            seconds = seconds + n * layer_s
         return seconds
 
     def decode_step_s(self, context: Num) -> tuple[Num, Num]:
         """Weights and cache read once, a cache that several layers use by each of them; a scan's
         state is also written back."""
-        batch, workload = self.workload.batch_size, self.workload
+        workload = self.serving.workload
+        batch = workload.batch_size
         seconds, waiting = self._head_s()
         for layer, stored, n in self._layers():
             flops = batch * total(layer.decode_flops(context))
             cache = layer.read_bytes(context, workload) + layer.state_bytes(workload)
-            layer_s, memory_s = self._seconds(flops, stored.read(layer, batch) + batch * cache)
-            seconds, waiting = seconds + n * layer_s, waiting + n * memory_s
+            weights = stored.read(layer, batch)
+            layer_s, memory_s = self._seconds(flops, weights + batch * cache)
+            seconds = seconds + n * layer_s
+            waiting = waiting + n * memory_s
         return seconds, waiting

@@ -1,5 +1,8 @@
-"""Causal attention with grouped queries, optionally over a window with sinks, and a query over a
-cache of fixed size."""
+"""Causal attention with grouped queries, optionally over a window with sinks.
+
+`attention_step` is a single query over a cache of fixed size. Shape letters: B sequences, T
+queries, S keys, H query heads, G key/value heads, Dqk and Dv head widths.
+"""
 
 import torch
 from torch import Tensor
@@ -7,6 +10,7 @@ from torch import Tensor
 from kernels import dispatch
 from kernels.attention import eager
 from kernels.counting import counted
+from kernels.shapes import in_words
 
 
 def attention(
@@ -21,10 +25,11 @@ def attention(
 ) -> Tensor:
     """Attention of T queries, the last T of the positions seen, over S keys.
 
-    q [B, T, H, Dqk]; k [B, S, G, Dqk]; v [B, S, G, Dv] with G dividing H -> [B, T, H, Dv]. Scale:
-    1/sqrt(Dqk) unless given. With `window`, a query sees the last `window` positions (itself
-    included) and the first `sink` ones. `gap` positions between the sinks and the rest may be
-    missing from k and v. Raises ValueError where the shapes do not fit."""
+    q [B, T, H, Dqk]; k [B, S, G, Dqk]; v [B, S, G, Dv] with G dividing H -> [B, T, H, Dv]. The
+    scale is 1/sqrt(Dqk) unless given. With `window`, a query sees the last `window` positions
+    (itself included) and the first `sink` ones. `gap` positions between the sinks and the rest may
+    be missing from k and v. Raises ValueError where the shapes do not fit.
+    """
     _check(q, k, v, window, gap)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     out: Tensor = dispatch.run("attention", _attention, q, k, v, window, sink, gap, scale)
@@ -32,44 +37,61 @@ def attention(
 
 
 def attention_step(
-    q: Tensor, k: Tensor, v: Tensor, length: Tensor, *, scale: float | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    length: Tensor,
+    *,
+    scale: float | None = None,
 ) -> Tensor:
     """Attention of one query over the first `length` slots of a cache.
 
-    q [B, 1, H, Dqk]; k [B, S, G, Dqk] and v [B, S, G, Dv], also of a narrower dtype; length: an
-    integer tensor without axes, at most S -> [B, 1, H, Dv]. Nothing depends on the value of
-    `length` but the result, so that one CUDA graph, or one compiled step, serves every length.
-    Raises ValueError where the shapes do not fit."""
+    q [B, 1, H, Dqk]; k [B, S, G, Dqk] and v [B, S, G, Dv], which may have a narrower dtype; length,
+    a 0-d integer tensor, at most S -> [B, 1, H, Dv]. Only the result depends on the value of
+    `length`, so one CUDA graph, or one compiled step, works for every length. Raises ValueError
+    where the shapes do not fit.
+    """
     _check(q, k, v, 0, 0)
     if q.shape[1] != 1 or length.shape != () or length.is_floating_point():
         raise ValueError(
-            f"attention_step: q {tuple(q.shape)}, length {tuple(length.shape)} - one query, and a length that is one integer"
+            f"attention_step: {in_words(q=q, length=length)} - "
+            "one query, and a length that is one integer"
         )
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    # The compiler does not look into this call, as the length decides what is read.
-    out: Tensor = (
-        _attention_step(q, k, v, length, scale)
-        if torch.compiler.is_compiling()
-        else _step(q, k, v, length, scale)
-    )
-    return out
+    if torch.compiler.is_compiling():
+        # As a custom operation, which the compiler does not look into: the length decides what is
+        # read.
+        out: Tensor = _attention_step(q, k, v, length, scale)
+        return out
+    return _step(q, k, v, length, scale)
 
 
-def _step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float) -> Tensor:
+def _step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    length: Tensor,
+    scale: float,
+) -> Tensor:
     out: Tensor = dispatch.run("attention_step", _attention_step, q, k, v, length, scale)
     return out
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, window: int, gap: int) -> None:
+def _check(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    gap: int,
+) -> None:
     b, t, h, d = q.shape
     s, g = k.shape[1:3]
     if k.shape != (b, s, g, d) or v.shape[:3] != (b, s, g):
-        raise ValueError(
-            f"attention: q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)} do not fit together"
-        )
+        raise ValueError(f"attention: {in_words(q=q, k=k, v=v)} do not fit together")
     if h % g or s < t:
         raise ValueError(
-            f"attention: {h} query heads over {g} key heads, {t} queries over {s} keys - heads must divide, keys >= queries"
+            f"attention: {h} query heads over {g} key heads, {t} queries over {s} keys - "
+            "heads must divide, keys >= queries"
         )
     if gap and not window:
         raise ValueError("attention: a gap needs a window")
@@ -83,16 +105,24 @@ def _attention(
 
 
 @_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float) -> Tensor:
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    sink: int,
+    gap: int,
+    scale: float,
+) -> Tensor:
     return q.new_empty(*q.shape[:3], v.shape[-1])
 
 
 def _flops(q, k, v, window, sink, gap, scale):  # type: ignore[no-untyped-def]
-    """Product with keys and sum of values for every pair that the mask lets through."""
+    """A product with the key and a sum of the value for every pair that the mask lets through."""
     b, t, h, d = q
-    last = k[1] + gap
-    span = window + sink if window else last
-    pairs = sum(min(position, span) for position in range(last - t + 1, last + 1))
+    n_positions = k[1] + gap
+    span = window + sink if window else n_positions
+    pairs = sum(min(seen, span) for seen in range(n_positions - t + 1, n_positions + 1))
     return b * h * pairs * 2 * (d + v[3])
 
 
@@ -100,14 +130,31 @@ counted(_attention, _flops)
 
 
 @torch.library.custom_op("hybrid::attention_step", mutates_args=())
-def _attention_step(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float) -> Tensor:
+def _attention_step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    length: Tensor,
+    scale: float,
+) -> Tensor:
     return _step(q, k, v, length, scale)
 
 
 @_attention_step.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, length: Tensor, scale: float) -> Tensor:
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    length: Tensor,
+    scale: float,
+) -> Tensor:
     return q.new_empty(*q.shape[:3], v.shape[-1])
 
 
-# Every slot, as the length is not known beforehand.
-counted(_attention_step, lambda q, k, v, length, scale: q[0] * q[2] * k[1] * 2 * (q[3] + v[3]))
+def _step_flops(q, k, v, length, scale):  # type: ignore[no-untyped-def]
+    """All slots, because the length is not known beforehand."""
+    b, _, h, d = q
+    return b * h * k[1] * 2 * (d + v[3])
+
+
+counted(_attention_step, _step_flops)

@@ -1,10 +1,13 @@
-"""What an intra-hybrid block does between its two branches and the output projection: gate, RMSNorm
-per head, scale, and fusion."""
+"""The fusion of an intra-hybrid block: gate, RMSNorm per head, scale, and sum or difference.
+
+It stands between the two branches and the output projection.
+"""
 
 from torch import Tensor
 
 from kernels import dispatch
 from kernels.branch_fusion import eager
+from kernels.shapes import in_words
 
 FUSIONS = ("add", "diff")
 
@@ -20,12 +23,15 @@ def branch_fusion(
     groups: tuple[int, int],
     scales: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """a = rms(attention) * attention_weight * scale_a;  s = rms(y * silu(z)) * ssm_weight *
-    scale_s.
+    """Both branches, gated and normalised:
 
-    attention [..., d_a]; y, z [..., d_s]; weights and scales [d_a] and [d_s]; the mean squares over
-    each groups[0] channels of the first and groups[1] of the second branch -> ([..., d_a], [...,
-    d_s]). Raises ValueError where the shapes do not fit."""
+    a = rms(attention) * attention_weight * scale_a
+    s = rms(y * silu(z)) * ssm_weight * scale_s
+
+    attention [..., d_a]; y, z [..., d_s]; weights and scales [d_a] and [d_s] -> ([..., d_a],
+    [..., d_s]). The mean squares are over each groups[0] channels of the first branch and each
+    groups[1] channels of the second. Raises ValueError where the shapes do not fit.
+    """
     args = _checked(attention, y, z, attention_weight, ssm_weight, eps, groups, scales)
     a, s = dispatch.run("branch_fusion", eager.branch_fusion, *args, None)
     return a, s
@@ -43,11 +49,14 @@ def fused_branches(
     fusion: str,
     scales: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """a + s ("add") or a - s ("diff") of `branch_fusion`, for branches of one width: what a joint
-    output projection reads."""
+    """a + s ("add") or a - s ("diff") of `branch_fusion`, the input of a joint output projection.
+
+    Raises ValueError for another fusion, and for branches of different shapes.
+    """
     if fusion not in FUSIONS or attention.shape != y.shape:
         raise ValueError(
-            f"branch_fusion: {fusion!r} of {tuple(attention.shape)} and {tuple(y.shape)} - must be add or diff of equal shapes"
+            f"branch_fusion: {fusion!r} of {tuple(attention.shape)} and {tuple(y.shape)} - "
+            "must be add or diff of equal shapes"
         )
     args = _checked(attention, y, z, attention_weight, ssm_weight, eps, groups, scales)
     out: Tensor = dispatch.run("branch_fusion", eager.branch_fusion, *args, fusion)
@@ -55,27 +64,38 @@ def fused_branches(
 
 
 def _checked(
-    attention: Tensor, y: Tensor, z: Tensor, attention_weight: Tensor, ssm_weight: Tensor, eps: float, groups: tuple[int, int],
+    attention: Tensor,
+    y: Tensor,
+    z: Tensor,
+    attention_weight: Tensor,
+    ssm_weight: Tensor,
+    eps: float,
+    groups: tuple[int, int],
     scales: tuple[Tensor, Tensor] | None,
-) -> tuple[object, ...]:  # fmt: skip
-    """The arguments of every implementation but the last; a scale is one with the weight that it
-    follows."""
-    widths = attention.shape[-1:], y.shape[-1:]
+) -> tuple[object, ...]:
+    """The arguments of every implementation but the last, with the scales in the weights."""
+    widths = (attention.shape[-1:], y.shape[-1:])
     fits = (
         attention.shape[:-1] == y.shape[:-1]
         and z.shape == y.shape
         and (attention_weight.shape, ssm_weight.shape) == widths
+        and attention.shape[-1] % groups[0] == 0
+        and y.shape[-1] % groups[1] == 0
     )
-    fits = fits and (scales is None or tuple(scale.shape for scale in scales) == widths)
-    if not fits or attention.shape[-1] % groups[0] or y.shape[-1] % groups[1]:
-        names = zip(
-            "attention y z attention_weight ssm_weight".split(),
-            (attention, y, z, attention_weight, ssm_weight),
-            strict=True,
+    scale_shapes = [tuple(scale.shape) for scale in scales or ()]
+    if scales is not None:
+        fits = fits and scale_shapes == [tuple(width) for width in widths]
+    if not fits:
+        shapes = in_words(
+            attention=attention,
+            y=y,
+            z=z,
+            attention_weight=attention_weight,
+            ssm_weight=ssm_weight,
         )
-        shapes = ", ".join(f"{name} {tuple(v.shape)}" for name, v in names)
-        scaled = "" if scales is None else f", scales {[tuple(scale.shape) for scale in scales]}"
+        scaled = f", scales {scale_shapes}" if scale_shapes else ""
         raise ValueError(f"branch_fusion: {shapes}{scaled} and groups {groups} do not fit together")
     if scales is not None:
-        attention_weight, ssm_weight = attention_weight * scales[0], ssm_weight * scales[1]
+        attention_weight = attention_weight * scales[0]
+        ssm_weight = ssm_weight * scales[1]
     return attention, y, z, attention_weight, ssm_weight, eps, groups

@@ -6,9 +6,15 @@ from kernels.gated_rms_norm.eager import gated_rms_norm, group_rms_norm
 
 
 def branch_fusion(
-    attention: Tensor, y: Tensor, z: Tensor, attention_weight: Tensor, ssm_weight: Tensor, eps: float, groups: tuple[int, int],
+    attention: Tensor,
+    y: Tensor,
+    z: Tensor,
+    attention_weight: Tensor,
+    ssm_weight: Tensor,
+    eps: float,
+    groups: tuple[int, int],
     fusion: str | None,
-) -> tuple[Tensor, Tensor] | Tensor:  # fmt: skip
+) -> tuple[Tensor, Tensor] | Tensor:
     """See `kernels.branch_fusion`; with `fusion` see `kernels.branch_fusion.fused_branches`."""
     a = group_rms_norm(attention, attention_weight, eps, groups[0])
     s = gated_rms_norm(y, z, ssm_weight, eps, groups[1])
@@ -19,4 +25,6 @@ def fused(a: Tensor, s: Tensor, fusion: str | None) -> tuple[Tensor, Tensor] | T
     """Both branches, or their sum or difference."""
     if fusion is None:
         return a, s
-    return a + s if fusion == "add" else a - s
+    if fusion == "add":
+        return a + s
+    return a - s

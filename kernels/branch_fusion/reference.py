@@ -1,4 +1,4 @@
-"""The truth: the two branches' norms, in float64."""
+"""The reference: the norms of the two branches in float64."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,21 @@ from kernels.gated_rms_norm import reference as gated
 
 
 def branch_fusion(
-    attention: Tensor, y: Tensor, z: Tensor, attention_weight: Tensor, ssm_weight: Tensor, eps: float, *, groups: tuple[int, int],
+    attention: Tensor,
+    y: Tensor,
+    z: Tensor,
+    attention_weight: Tensor,
+    ssm_weight: Tensor,
+    eps: float,
+    *,
+    groups: tuple[int, int],
     scales: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor]:  # fmt: skip
+) -> tuple[Tensor, Tensor]:
     """Same arguments as `kernels.branch_fusion`; float64 out."""
     heads = attention.double().unflatten(-1, (-1, groups[0]))
-    a = (heads / torch.sqrt((heads**2).mean(-1, keepdim=True) + eps)).flatten(
-        -2
-    ) * attention_weight.double()
+    rms = torch.sqrt((heads**2).mean(-1, keepdim=True) + eps)
+    a = (heads / rms).flatten(-2) * attention_weight.double()
     s = gated.gated_rms_norm(y, z, ssm_weight, eps, groups[1])
-    return (a, s) if scales is None else (a * scales[0].double(), s * scales[1].double())
+    if scales is None:
+        return a, s
+    return a * scales[0].double(), s * scales[1].double()

@@ -1,7 +1,7 @@
-"""Both norms and the sum in one pass where the branches' heads are equally wide, else the norms one
-after the other.
+"""Both norms and their sum in one pass, if the heads of both branches are equally wide.
 
-Tiles, and what the backward pass keeps and sums, are those of `gated_rms_norm`.
+Otherwise the norms run one after the other. Tiles, and what the backward pass keeps and sums, are
+those of `gated_rms_norm`.
 """
 
 from typing import Any
@@ -32,8 +32,10 @@ def _forward(
     W: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """out = rms(attention) a_weight + sign rms(y silu(z)) s_weight, of one group."""
-    t, w = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_W)
-    c, there = tl.program_id(1) * W + w, (t < T)[:, None] & (w < W)[None, :]
+    t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    w = tl.arange(0, BLOCK_W)
+    c = tl.program_id(1) * W + w
+    there = (t < T)[:, None] & (w < W)[None, :]
     a, _ = unit(tile(attention, t, c, there, a_s), eps, W)
     s, _ = unit(tile(y, t, c, there, y_s) * silu(tile(z, t, c, there, z_s)), eps, W)
     a *= tl.load(a_weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :]
@@ -43,7 +45,8 @@ def _forward(
 
 @triton.jit
 def _backward(
-    attention, y, z, a_weight, s_weight, d_out, d_attention, dy, dz, d_a_weight, d_s_weight, eps, sign, T, a_s, y_s, z_s, C,
+    attention, y, z, a_weight, s_weight, d_out, d_attention, dy, dz, d_a_weight, d_s_weight, eps,
+    sign, T, a_s, y_s, z_s, C,
     W: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """Gradients of the weights [programs, C]."""
@@ -51,7 +54,8 @@ def _backward(
     c = tl.program_id(1) * W + w
     a_weight_c = tl.load(a_weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :]
     s_weight_c = sign * tl.load(s_weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :]
-    d_a_weight_c, d_s_weight_c = tl.zeros([BLOCK_W], tl.float32), tl.zeros([BLOCK_W], tl.float32)
+    d_a_weight_c = tl.zeros([BLOCK_W], tl.float32)
+    d_s_weight_c = tl.zeros([BLOCK_W], tl.float32)
     for first in range(tl.program_id(0) * BLOCK_T, T, tl.num_programs(0) * BLOCK_T):
         t = first + tl.arange(0, BLOCK_T)
         there = (t < T)[:, None] & (w < W)[None, :]
@@ -59,7 +63,8 @@ def _backward(
         normal, scale = unit(tile(attention, t, c, there, a_s), eps, W)
         d_a_weight_c += tl.sum(grad * normal, 0)
         put(d_attention, unit_gradient(grad * a_weight_c, normal, scale, W), t, c, there, C)
-        y_c, z_c = tile(y, t, c, there, y_s), tile(z, t, c, there, z_s)
+        y_c = tile(y, t, c, there, y_s)
+        z_c = tile(z, t, c, there, z_s)
         normal, scale = unit(y_c * silu(z_c), eps, W)
         d_s_weight_c += tl.sum(grad * normal, 0)
         gated = unit_gradient(grad * s_weight_c, normal, scale, W)
@@ -82,7 +87,8 @@ class _Fused(torch.autograd.Function):
         group: int,
         sign: float,
     ) -> Any:
-        (t, c), sizes = y.shape, blocks(y.shape[0], group)
+        t, c = y.shape
+        sizes = blocks(t, group)
         out = y.new_empty(t, c)
         _forward[triton.cdiv(t, sizes["BLOCK_T"]), c // group](
             attention,
@@ -102,46 +108,66 @@ class _Fused(torch.autograd.Function):
             **sizes,
         )
         ctx.save_for_backward(attention, y, z, a_weight, s_weight)
-        ctx.eps, ctx.group, ctx.sign = eps, group, sign
+        ctx.eps = eps
+        ctx.group = group
+        ctx.sign = sign
         return out
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> Any:
         attention, y, z, a_weight, s_weight = ctx.saved_tensors
-        (t, c), sizes = y.shape, blocks(y.shape[0], ctx.group)
+        t, c = y.shape
+        sizes = blocks(t, ctx.group)
         programs = min(triton.cdiv(t, sizes["BLOCK_T"]), PROGRAMS)
-        d_attention, dy, dz = (y.new_empty(t, c) for _ in range(3))
-        d_a_weight, d_s_weight = (y.new_empty(programs, c, dtype=torch.float32) for _ in range(2))
+        d_attention = y.new_empty(t, c)
+        dy = y.new_empty(t, c)
+        dz = y.new_empty(t, c)
+        d_a_weight = y.new_empty(programs, c, dtype=torch.float32)
+        d_s_weight = y.new_empty(programs, c, dtype=torch.float32)
         _backward[programs, c // ctx.group](
-            attention, y, z, a_weight, s_weight, d_out.contiguous(), d_attention, dy, dz, d_a_weight, d_s_weight, ctx.eps, ctx.sign, t,
+            attention, y, z, a_weight, s_weight, d_out.contiguous(), d_attention, dy, dz,
+            d_a_weight, d_s_weight, ctx.eps, ctx.sign, t,
             attention.stride(0), y.stride(0), z.stride(0), c, W=ctx.group, **sizes,
         )  # fmt: skip
-        d_weights = d_a_weight.sum(0).to(a_weight.dtype), d_s_weight.sum(0).to(s_weight.dtype)
-        return d_attention, dy, dz, *d_weights, None, None, None
+        d_a_weight = d_a_weight.sum(0).to(a_weight.dtype)
+        d_s_weight = d_s_weight.sum(0).to(s_weight.dtype)
+        return d_attention, dy, dz, d_a_weight, d_s_weight, None, None, None
 
 
 def branch_fusion_limit(
-    attention: Tensor, y: Tensor, z: Tensor, a_weight: Tensor, s_weight: Tensor, eps: float, groups: tuple[int, int], fusion: str | None
-) -> str | None:  # fmt: skip
-    """Why these arguments are too much for the kernels, if so."""
-    return gated_rms_norm_limit(attention, z, a_weight, eps, groups[0]) or gated_rms_norm_limit(
-        y, z, s_weight, eps, groups[1]
-    )
+    attention: Tensor,
+    y: Tensor,
+    z: Tensor,
+    a_weight: Tensor,
+    s_weight: Tensor,
+    eps: float,
+    groups: tuple[int, int],
+    fusion: str | None,
+) -> str | None:
+    """Why these arguments are too much for the kernels, or None if they are not."""
+    limit = gated_rms_norm_limit(attention, z, a_weight, eps, groups[0])
+    if limit is not None:
+        return limit
+    return gated_rms_norm_limit(y, z, s_weight, eps, groups[1])
 
 
 def branch_fusion(
-    attention: Tensor, y: Tensor, z: Tensor, attention_weight: Tensor, ssm_weight: Tensor, eps: float, groups: tuple[int, int],
+    attention: Tensor,
+    y: Tensor,
+    z: Tensor,
+    attention_weight: Tensor,
+    ssm_weight: Tensor,
+    eps: float,
+    groups: tuple[int, int],
     fusion: str | None,
-) -> tuple[Tensor, Tensor] | Tensor:  # fmt: skip
+) -> tuple[Tensor, Tensor] | Tensor:
     """See `kernels.branch_fusion`; with `fusion` see `kernels.branch_fusion.fused_branches`."""
+    weights = (attention_weight, ssm_weight)
     if fusion is not None and groups[0] == groups[1]:
         sign = 1.0 if fusion == "add" else -1.0
-        out: Tensor = _Fused.apply(
-            flat(attention), flat(y), flat(z), attention_weight, ssm_weight, eps, groups[0], sign
-        )
+        branches = (flat(attention), flat(y), flat(z))
+        out: Tensor = _Fused.apply(*branches, *weights, eps, groups[0], sign)
         return out.view(y.shape)
-    a = GroupRms.apply(flat(attention), None, None, attention_weight, eps, groups[0])[0].view(
-        attention.shape
-    )
-    s = GroupRms.apply(flat(y), flat(z), None, ssm_weight, eps, groups[1])[0].view(y.shape)
-    return fused(a, s, fusion)
+    a, _ = GroupRms.apply(flat(attention), None, None, attention_weight, eps, groups[0])
+    s, _ = GroupRms.apply(flat(y), flat(z), None, ssm_weight, eps, groups[1])
+    return fused(a.view(attention.shape), s.view(y.shape), fusion)

@@ -6,6 +6,7 @@ from torch import Tensor
 from kernels import dispatch
 from kernels.causal_conv1d import eager
 from kernels.counting import counted
+from kernels.shapes import in_words
 
 
 def causal_conv1d(
@@ -15,17 +16,16 @@ def causal_conv1d(
 
     x [B, T, C]; weight [C, W]; bias [C]; state [B, W-1, C], the inputs before x (zeros unless
     given) -> (y [B, T, C], state [B, W-1, C] after x). Raises ValueError where the shapes do not
-    fit."""
+    fit.
+    """
     b, _, c = x.shape
     w = weight.shape[1]
-    if (
-        weight.shape[0] != c
-        or bias.shape != (c,)
-        or (state is not None and state.shape != (b, w - 1, c))
-    ):
-        raise ValueError(
-            f"causal_conv1d: x {tuple(x.shape)}, weight {tuple(weight.shape)}, bias {tuple(bias.shape)} do not fit together"
-        )
+    fits = weight.shape[0] == c and bias.shape == (c,)
+    if state is not None:
+        fits = fits and state.shape == (b, w - 1, c)
+    if not fits:
+        shapes = in_words(x=x, weight=weight, bias=bias, state=state)
+        raise ValueError(f"causal_conv1d: {shapes} do not fit together")
     y, after = dispatch.run("causal_conv1d", _causal_conv1d, x, weight, bias, state)
     return y, after
 
@@ -38,8 +38,19 @@ def _causal_conv1d(
 
 
 @_causal_conv1d.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+def _(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    state: Tensor | None,
+) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x), x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2])
 
 
-counted(_causal_conv1d, lambda x, weight, bias, state: 2 * x[0] * x[1] * x[2] * weight[1])
+def _flops(x, weight, bias, state):  # type: ignore[no-untyped-def]
+    """A multiply-add per token, channel and tap."""
+    b, t, c = x
+    return 2 * b * t * c * weight[1]
+
+
+counted(_causal_conv1d, _flops)

@@ -1,5 +1,7 @@
-"""The convolution as W shifted multiply-adds: no transposition, any dtype, and as fast as memory
-allows."""
+"""The convolution as W shifted multiply-adds.
+
+No tensor is transposed, any dtype works, and the speed is that of memory.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +12,12 @@ def causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.causal_conv1d`."""
-    (b, t, c), w = x.shape, weight.shape[1]
+    b, t, c = x.shape
+    w = weight.shape[1]
     before = x.new_zeros(b, w - 1, c) if state is None else state.to(x.dtype)
     padded = torch.cat([before, x], 1)
     y = bias.expand(b, t, c)
     for j in range(w):
         y = torch.addcmul(y, padded[:, j : j + t], weight[:, j])
-    return F.silu(y), padded[:, t:].clone()  # a view would keep all of the padded input alive
+    # A copy, because a view would keep all of the padded input alive.
+    return F.silu(y), padded[:, t:].clone()

@@ -1,4 +1,4 @@
-"""The truth: one position at a time, in float64."""
+"""The reference: one position at a time, in float64."""
 
 import torch
 from torch import Tensor
@@ -8,8 +8,11 @@ def causal_conv1d(
     x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Same arguments as `kernels.causal_conv1d`; float64 out."""
-    x, weight, bias = x.double(), weight.double(), bias.double()
-    (b, t, c), w = x.shape, weight.shape[1]
+    x = x.double()
+    weight = weight.double()
+    bias = bias.double()
+    b, t, c = x.shape
+    w = weight.shape[1]
     held = x.new_zeros(b, w - 1, c) if state is None else state.double()
     ys = []
     for i in range(t):

@@ -22,7 +22,8 @@ WIDEST = 16
 def _input(x, state, t, c, batch, T, C, x_b, x_t, W: tl.constexpr, CONTINUED: tl.constexpr):
     """Inputs at tokens t, in float32: of x, of the state before it (zero without one), zero farther
     out."""
-    inside, known = (c < C)[None, :], (t >= 0) & (t < T)
+    inside = (c < C)[None, :]
+    known = (t >= 0) & (t < T)
     value = tl.load(
         x + batch * x_b + t.to(tl.int64)[:, None] * x_t + c[None, :],
         mask=inside & known[:, None],
@@ -58,10 +59,8 @@ def _forward(
     x, weight, bias, state, y, T, C, x_b, x_t,
     W: tl.constexpr, CONTINUED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    t, c = (
-        tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T),
-        tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C),
-    )
+    t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     batch = tl.program_id(2).to(tl.int64)
     out = silu(_sums(x, weight, bias, state, t, c, batch, T, C, x_b, x_t, W, CONTINUED))
     at = y + (batch * T + t[:, None]) * C + c[None, :]
@@ -78,11 +77,10 @@ def _backward(
 
     The last W - 1 inputs also are the state after x, whose gradient is d_after. d_weight [b,
     blocks, W, C]; d_bias [b, blocks, C]."""
-    t, c = (
-        tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T) - (W - 1),
-        tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C),
-    )
-    batch, inside = tl.program_id(2).to(tl.int64), (c < C)[None, :]
+    t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T) - (W - 1)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    batch = tl.program_id(2).to(tl.int64)
+    inside = (c < C)[None, :]
     late = t + (W - 1) - T
     kept = d_after + batch * (W - 1) * C + late[:, None] * C + c[None, :]
     grad = tl.load(kept, mask=inside & (late >= 0)[:, None] & (t < T)[:, None], other=0.0).to(
@@ -115,14 +113,16 @@ def _backward(
 
 @triton.jit
 def step(
-    x, bc, weight, bias, state, y, n_x, C, x_b, bc_b, s_b, s_t, W: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, bc, weight, bias, state, y, n_x, C, x_b, bc_b, s_b, s_t, W: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """One token, channels [0, n_x) of it at `x` and the rest at `bc`: y [b, C], and the state
     shifted where it lies.
 
     A program owns its channels of the state, so it may write what it alone has read.
     """
-    c, batch = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C), tl.program_id(0).to(tl.int64)
+    c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    batch = tl.program_id(0).to(tl.int64)
     real = c < C
     now = tl.load(x + batch * x_b + c, mask=c < n_x, other=0.0) + tl.load(
         bc + batch * bc_b + (c - n_x), mask=real & (c >= n_x), other=0.0
@@ -145,7 +145,7 @@ def step(
 
 
 def causal_conv1d_limit(x: Tensor, weight: Tensor, *_: Any) -> str | None:
-    """Why these arguments are not for the kernels, if so."""
+    """Why the kernels cannot take these arguments, or None if they can."""
     if weight.shape[1] > WIDEST:
         return f"{weight.shape[1]} taps, and {WIDEST} are the most that a program unrolls"
     return too_many("sequences", x.shape[0])
@@ -166,17 +166,27 @@ def causal_conv1d(
 
 def _grid(tokens: int, c: int, b: int) -> tuple[tuple[int, int, int], dict[str, int]]:
     """Blocks of tokens, of channels, sequences; and the sizes of a block."""
-    block_t, block_c = block(tokens, most=TOKENS), block(c, most=CHANNELS)
-    return (triton.cdiv(tokens, block_t), triton.cdiv(c, block_c), b), {
+    block_t = block(tokens, most=TOKENS)
+    block_c = block(c, most=CHANNELS)
+    grid = (triton.cdiv(tokens, block_t), triton.cdiv(c, block_c), b)
+    sizes = {
         "BLOCK_T": block_t,
         "BLOCK_C": block_c,
     }
+    return grid, sizes
 
 
 class _CausalConv1d(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None) -> Any:
-        (b, t, c), w = x.shape, weight.shape[1]
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        state: Tensor | None,
+    ) -> Any:
+        b, t, c = x.shape
+        w = weight.shape[1]
         y = x.new_empty(b, t, c)
         grid, blocks = _grid(t, c, b)
         _forward[grid](
@@ -198,22 +208,25 @@ class _CausalConv1d(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, d_after: Tensor) -> Any:
         x, weight, bias, state = ctx.saved_tensors
-        (b, t, c), w = x.shape, weight.shape[1]
+        b, t, c = x.shape
+        w = weight.shape[1]
         grid, blocks = _grid(t + w - 1, c, b)
-        dx, d_state = x.new_empty(b, t, c), None if state is None else torch.empty_like(state)
-        d_weight, d_bias = (
-            x.new_empty(b, grid[0], *shape, dtype=torch.float32) for shape in ((w, c), (c,))
-        )
+        dx = x.new_empty(b, t, c)
+        d_state = None if state is None else torch.empty_like(state)
+        d_weight = x.new_empty(b, grid[0], w, c, dtype=torch.float32)
+        d_bias = x.new_empty(b, grid[0], c, dtype=torch.float32)
+        # A kernel takes a pointer in every place; x and dx stand where there is no state.
+        continued = state is not None
+        before = state if continued else x
+        d_before = d_state if continued else dx
         _backward[grid](
-            x, weight, bias, x if state is None else state, dy.contiguous(), d_after.contiguous(), dx, dx if d_state is None else d_state,
-            d_weight, d_bias, t, c, *x.stride()[:2], W=w, CONTINUED=state is not None, **blocks,
+            x, weight, bias, before, dy.contiguous(), d_after.contiguous(),
+            dx, d_before, d_weight, d_bias, t, c, *x.stride()[:2],
+            W=w, CONTINUED=continued, **blocks,
         )  # fmt: skip
-        return (
-            dx,
-            d_weight.sum((0, 1)).T.to(weight.dtype),
-            d_bias.sum((0, 1)).to(bias.dtype),
-            d_state,
-        )
+        d_weight = d_weight.sum((0, 1)).T.to(weight.dtype)
+        d_bias = d_bias.sum((0, 1)).to(bias.dtype)
+        return dx, d_weight, d_bias, d_state
 
 
 def _after(x: Tensor, w: int, state: Tensor | None) -> Tensor:
@@ -221,9 +234,8 @@ def _after(x: Tensor, w: int, state: Tensor | None) -> Tensor:
     t = x.shape[1]
     if t >= w - 1:
         return x[:, t - (w - 1) :].clone()
-    before = (
-        x.new_zeros(x.shape[0], w - 1 - t, x.shape[2])
-        if state is None
-        else state[:, t:].to(x.dtype)
-    )
+    if state is None:
+        before = x.new_zeros(x.shape[0], w - 1 - t, x.shape[2])
+    else:
+        before = state[:, t:].to(x.dtype)
     return torch.cat([before, x], 1)

@@ -1,9 +1,9 @@
-"""RMSNorm over groups of channels, with a gate before it or a residual added before it: one pass
-forward, one backward.
+"""RMSNorm over groups of channels, with a gate or the addition of a residual before it.
 
-A program owns one group and a block of tokens. The root mean square is found again in the backward
-pass, so nothing but the inputs is kept. There a program walks over several blocks of tokens, for
-the gradient of the weight is summed over programs at last."""
+One pass forward, one backward. A program owns one group and a block of tokens. The backward pass
+computes the root mean square again, so only the inputs are kept. There a program walks over several
+blocks of tokens, which leaves fewer partial sums of the weight's gradient to add up.
+"""
 
 from typing import Any
 
@@ -53,11 +53,14 @@ def put(x, value, t, c, there, row_stride):
 @triton.jit
 def _forward(
     x, second, weight, out, total, eps, T, x_s, second_s, C,
-    W: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_W: tl.constexpr,
+    W: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr, BLOCK_T: tl.constexpr,
+    BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """`second` is the gate, the residual, or nothing; `total` gets x + residual."""
-    t, w = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T), tl.arange(0, BLOCK_W)
-    c, there = tl.program_id(1) * W + w, (t < T)[:, None] & (w < W)[None, :]
+    t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
+    w = tl.arange(0, BLOCK_W)
+    c = tl.program_id(1) * W + w
+    there = (t < T)[:, None] & (w < W)[None, :]
     v = tile(x, t, c, there, x_s)
     if GATED:
         v *= silu(tile(second, t, c, there, second_s))
@@ -79,7 +82,8 @@ def _forward(
 @triton.jit
 def _backward(
     x, gate, weight, d_out, d_total, dx, d_gate, d_weight, eps, T, x_s, gate_s, C,
-    W: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_W: tl.constexpr,
+    W: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr, BLOCK_T: tl.constexpr,
+    BLOCK_W: tl.constexpr,
 ):  # fmt: skip
     """x is what was normalised, or y before the gate. d_weight [programs, C]."""
     w = tl.arange(0, BLOCK_W)
@@ -123,8 +127,10 @@ def flat(x: Tensor) -> Tensor:
 
 
 class GroupRms(torch.autograd.Function):
-    """x [T, C], a gate [T, C] or a residual [T, C] or neither, weight [C] -> (normalised, x +
-    residual or nothing)."""
+    """RMSNorm of x [T, C], gated, with a residual, or plain -> (normed, x + residual or None).
+
+    Gate and residual are [T, C], the weight is [C].
+    """
 
     @staticmethod
     def forward(
@@ -136,44 +142,71 @@ class GroupRms(torch.autograd.Function):
         eps: float,
         group: int,
     ) -> Any:
-        (t, c), second = x.shape, x if gate is None else gate
-        second = second if residual is None else residual
+        t, c = x.shape
         sizes = blocks(t, group)
-        out, total = x.new_empty(t, c), None if residual is None else x.new_empty(t, c)
+        gated = gate is not None
+        added = residual is not None
+        out = x.new_empty(t, c)
+        total = x.new_empty(t, c) if added else None
+        # A kernel takes a pointer in every place; x and out stand where there is nothing.
+        second = x
+        if gate is not None:
+            second = gate
+        if residual is not None:
+            second = residual
+        written = total if added else out
         _forward[triton.cdiv(t, sizes["BLOCK_T"]), c // group](
-            x, second, weight, out, out if total is None else total, eps, t, x.stride(0), second.stride(0), c,
-            W=group, GATED=gate is not None, ADDED=residual is not None, **sizes,
+            x, second, weight, out, written, eps, t, x.stride(0), second.stride(0), c,
+            W=group, GATED=gated, ADDED=added, **sizes,
         )  # fmt: skip
-        ctx.save_for_backward(x if total is None else total, gate, weight)
-        ctx.eps, ctx.group, ctx.added = eps, group, residual is not None
+        ctx.save_for_backward(total if added else x, gate, weight)
+        ctx.eps = eps
+        ctx.group = group
+        ctx.added = added
         return out, total
 
     @staticmethod
     def backward(ctx: Any, d_out: Tensor, d_total: Tensor | None) -> Any:
         x, gate, weight = ctx.saved_tensors
-        (t, c), d_out = x.shape, d_out.contiguous()
+        t, c = x.shape
+        d_out = d_out.contiguous()
         sizes = blocks(t, ctx.group)
         programs = min(triton.cdiv(t, sizes["BLOCK_T"]), PROGRAMS)
-        dx, d_gate = x.new_empty(t, c), None if gate is None else x.new_empty(t, c)
+        gated = gate is not None
+        dx = x.new_empty(t, c)
+        d_gate = x.new_empty(t, c) if gated else None
         d_weight = x.new_empty(programs, c, dtype=torch.float32)
+        # A kernel takes a pointer in every place; x, dx and d_out stand where there is nothing.
+        second = gate if gated else x
+        d_second = d_gate if gated else dx
+        d_sum = d_out
+        if ctx.added and d_total is not None:
+            d_sum = d_total.contiguous()
         _backward[programs, c // ctx.group](
-            x, x if gate is None else gate, weight, d_out, d_total.contiguous() if ctx.added and d_total is not None else d_out,
-            dx, dx if d_gate is None else d_gate, d_weight, ctx.eps, t, x.stride(0), x.stride(0) if gate is None else gate.stride(0), c,
-            W=ctx.group, GATED=gate is not None, ADDED=ctx.added, **sizes,
+            x, second, weight, d_out, d_sum, dx, d_second, d_weight,
+            ctx.eps, t, x.stride(0), second.stride(0), c,
+            W=ctx.group, GATED=gated, ADDED=ctx.added, **sizes,
         )  # fmt: skip
-        return dx, d_gate, dx if ctx.added else None, d_weight.sum(0).to(weight.dtype), None, None
+        d_residual = dx if ctx.added else None
+        return dx, d_gate, d_residual, d_weight.sum(0).to(weight.dtype), None, None
 
 
 def gated_rms_norm_limit(
     y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int
 ) -> str | None:
-    """Why these arguments are too much for the kernels, if so."""
+    """Why these arguments are too much for the kernels, or None if they are not."""
     if group > WIDEST:
         return f"groups of {group} channels, and {WIDEST} are the most that a program can hold"
     return too_many("groups", y.shape[-1] // group)
 
 
-def gated_rms_norm(y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int) -> Tensor:
+def gated_rms_norm(
+    y: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float,
+    group: int,
+) -> Tensor:
     """See `kernels.gated_rms_norm`."""
     out: Tensor = GroupRms.apply(flat(y), flat(z), None, weight, eps, group)[0]
     return out.view(y.shape)

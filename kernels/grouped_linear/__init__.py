@@ -1,5 +1,4 @@
-"""One linear map per group of rows: the matrix products of a mixture of experts, without dropping a
-token."""
+"""One linear map per group of rows: the matrix products of a mixture of experts."""
 
 import torch
 from torch import Tensor
@@ -7,18 +6,18 @@ from torch import Tensor
 from kernels import dispatch
 from kernels.counting import counted
 from kernels.grouped_linear import eager
+from kernels.shapes import in_words
 
 
 def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    """Rows sorted by group: the first counts[0] rows go through weight[0], the next counts[1]
-    through weight[1], and so on.
+    """The first counts[0] rows times weight[0], the next counts[1] rows times weight[1], and so on.
 
-    x [rows, d_in]; weight [E, d_out, d_in]; counts [E], whole numbers that add up to `rows` ->
-    [rows, d_out]."""
+    x [rows, d_in], sorted by group; weight [E, d_out, d_in]; counts [E], whole numbers that add up
+    to `rows` -> [rows, d_out]. Raises ValueError where the shapes do not fit.
+    """
     if weight.shape[2] != x.shape[1] or counts.shape != weight.shape[:1]:
-        raise ValueError(
-            f"grouped_linear: x {tuple(x.shape)}, weight {tuple(weight.shape)}, counts {tuple(counts.shape)} do not fit together"
-        )
+        shapes = in_words(x=x, weight=weight, counts=counts)
+        raise ValueError(f"grouped_linear: {shapes} do not fit together")
     out: Tensor = dispatch.run("grouped_linear", _grouped_linear, x, weight, counts)
     return out
 
@@ -33,4 +32,10 @@ def _(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[1])
 
 
-counted(_grouped_linear, lambda x, weight, counts: 2 * x[0] * weight[1] * weight[2])
+def _flops(x, weight, counts):  # type: ignore[no-untyped-def]
+    """Every row goes through one matrix."""
+    _, d_out, d_in = weight
+    return 2 * x[0] * d_out * d_in
+
+
+counted(_grouped_linear, _flops)

@@ -7,5 +7,8 @@ from torch import Tensor
 
 def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """See `kernels.grouped_linear`."""
-    rows = x.split(counts.tolist())
-    return torch.cat([F.linear(row, weight[e]) for e, row in enumerate(rows) if len(row)])
+    outs = []
+    for group, rows in enumerate(x.split(counts.tolist())):
+        if len(rows):
+            outs.append(F.linear(rows, weight[group]))
+    return torch.cat(outs)

@@ -1,9 +1,10 @@
-"""One launch for all groups, however the rows fall to them; the host never learns the counts.
+"""One launch for all groups, whatever their sizes; the host never reads the counts.
 
-A group's rows are cut into tiles; there can be at most (rows / tile) + groups of them, and as many
-programs start. Each finds its group and its rows from the counts, and those too many end at once.
-The gradient of x is the same product with the weights transposed; the gradient of a group's weight
-is a sum over its rows by the program that owns a tile of it."""
+The rows of a group are cut into tiles. There can be at most (rows / tile) + groups of them, and as
+many programs start. Each finds its group and its rows from the counts; those that find none end at
+once. The gradient of x is the same product with the weights transposed. The gradient of a group's
+weight is a sum over the group's rows, by the program that owns a tile of the weight.
+"""
 
 from typing import Any
 
@@ -31,16 +32,15 @@ def _group(counts, tile, E, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr):
 @triton.jit
 def _product(
     x, weight, counts, out, E, x_r, w_e, w_n, w_k,
-    N: tl.constexpr, K: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """out [rows, N] = x [rows, K] times the transposed weight [N, K] of each row's group."""
     group, left, stop = _group(counts, tl.program_id(0), E, BLOCK_E, BLOCK_M)
     if group < E:
-        r, n, k = (
-            left + tl.arange(0, BLOCK_M),
-            tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N),
-            tl.arange(0, BLOCK_K),
-        )
+        r = left + tl.arange(0, BLOCK_M)
+        n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+        k = tl.arange(0, BLOCK_K)
         at_x = x + r.to(tl.int64)[:, None] * x_r + k[None, :]
         at_weight = (
             weight
@@ -67,18 +67,18 @@ def _product(
 @triton.jit
 def _weight_gradient(
     d_out, x, counts, d_weight, E, x_r,
-    N: tl.constexpr, K: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    N: tl.constexpr, K: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """d_weight [E, N, K]: for each group the sum over its rows of d_out times x; zero where it has
     none."""
-    e, group = tl.arange(0, BLOCK_E), tl.program_id(2)
+    e = tl.arange(0, BLOCK_E)
+    group = tl.program_id(2)
     count = tl.load(counts + e, mask=e < E, other=0).to(tl.int32)
     first = tl.sum(tl.where(e < group, count, 0), 0)
     stop = first + tl.sum(tl.where(e == group, count, 0), 0)
-    n, k = (
-        tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N),
-        tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K),
-    )
+    n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
     total = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
     for i in range(0, tl.cdiv(stop - first, BLOCK_M)):
         r = first + i * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -97,7 +97,7 @@ def _weight_gradient(
 
 
 def grouped_linear_limit(x: Tensor, weight: Tensor, counts: Tensor) -> str | None:
-    """Why these arguments are too much for the kernels, if so."""
+    """Why these arguments are too much for the kernels, or None if they are not."""
     return too_many("groups", weight.shape[0])
 
 
@@ -127,19 +127,33 @@ def _sizes(n_rows: int, weight: Tensor) -> dict[str, Any]:
 
 
 def _multiply(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    """x [rows, K] through weight [E, N, K], whatever its strides."""
-    (e, n, _), n_rows = weight.shape, x.shape[0]
-    sizes, out = _sizes(n_rows, weight), x.new_empty(n_rows, n)
+    """The product of x [rows, K] with weight [E, N, K], which may have any strides."""
+    e, n, _ = weight.shape
+    n_rows = x.shape[0]
+    sizes = _sizes(n_rows, weight)
+    out = x.new_empty(n_rows, n)
     tiles = triton.cdiv(n_rows, sizes["BLOCK_M"]) + e
     _product[tiles, triton.cdiv(n, sizes["BLOCK_N"])](
-        x, weight, counts, out, e, x.stride(0), *weight.stride(), **sizes
+        x,
+        weight,
+        counts,
+        out,
+        e,
+        x.stride(0),
+        *weight.stride(),
+        **sizes,
     )
     return out
 
 
 class _GroupedLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, counts: Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        counts: Tensor,
+    ) -> Any:
         counts = counts.contiguous()
         ctx.save_for_backward(x, weight, counts)
         return _multiply(x, weight, counts)
@@ -147,15 +161,15 @@ class _GroupedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> Any:
         x, weight, counts = ctx.saved_tensors
-        d_out, dx, d_weight = d_out.contiguous(), None, None
+        d_out = d_out.contiguous()
+        dx = None
+        d_weight = None
         if ctx.needs_input_grad[0]:
             dx = _multiply(d_out, weight.transpose(1, 2), counts)
         if ctx.needs_input_grad[1]:
-            (e, n, k), sizes, d_weight = (
-                weight.shape,
-                _sizes(x.shape[0], weight),
-                weight.new_empty(weight.shape),
-            )
+            e, n, k = weight.shape
+            sizes = _sizes(x.shape[0], weight)
+            d_weight = weight.new_empty(weight.shape)
             sizes["BLOCK_K"] = block(k, most=sizes["BLOCK_N"])
             sizes["BLOCK_M"] = min(sizes["BLOCK_M"], 64)
             grid = triton.cdiv(n, sizes["BLOCK_N"]), triton.cdiv(k, sizes["BLOCK_K"]), e

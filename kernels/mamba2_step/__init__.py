@@ -1,5 +1,8 @@
-"""One token through a Mamba-2 mixer, from the input projection's output to the gated output:
-convolution, dt, scan, D, gate."""
+"""One token through a Mamba-2 mixer: convolution, dt, scan, D and gate.
+
+It starts after the input projection and ends before the norm and the output projection. Shape
+letters: b sequences, H heads of width P, N states per channel, G groups, W taps.
+"""
 
 import torch
 from torch import Tensor
@@ -7,6 +10,7 @@ from torch import Tensor
 from kernels import dispatch
 from kernels.counting import counted
 from kernels.mamba2_step import eager
+from kernels.shapes import in_words
 
 
 def mamba2_step(
@@ -24,58 +28,90 @@ def mamba2_step(
     gated: bool = True,
     dt_min: float = 0.0,
 ) -> Tensor:
-    """y = (ssd step of x, B, C = silu(conv(x B C)), dt = softplus(dt + dt_bias), A = -exp(A_log),
-    with D) * silu(z), before any norm.
+    """y = step * silu(z), where `step` is an SSD step with D of these inputs:
 
-    Without the last factor unless `gated`, for a norm that gates. dt is at least `dt_min`.
+    x, B, C = silu(conv(x B C))
+    dt = max(softplus(dt + dt_bias), dt_min)
+    A = -exp(A_log)
 
-    zxbcdt [b, H*P + (H*P + 2*G*N) + H], one token; conv_state [b, W-1, channels] and ssm_state [b,
-    H, P, N], both updated in place; conv_weight [channels, W]; conv_bias [channels]; dt_bias,
-    A_log, D [H] -> [b, H*P]. channels = H*P + 2*G*N. With `shared_x` [b, H*P] the x before the
-    convolution comes from there, and zxbcdt holds only z, B, C, dt. Raises ValueError where shapes
-    do not fit."""
-    _check(
-        zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D, n_groups, shared_x
-    )
+    With `gated=False` the factor silu(z) is left to a norm that gates.
+
+    zxbcdt [b, H*P + channels + H], one token, with channels = H*P + 2*G*N; conv_state
+    [b, W-1, channels] and ssm_state [b, H, P, N], both updated in place; conv_weight [channels, W];
+    conv_bias [channels]; dt_bias, A_log, D [H] -> [b, H*P]. With `shared_x` [b, H*P], x before the
+    convolution comes from there, and zxbcdt holds only z, B, C and dt. Raises ValueError where the
+    shapes do not fit.
+    """
+    tensors = (zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D)
+    _check(*tensors, n_groups, shared_x)
     y: Tensor = dispatch.run(
-        "mamba2_step", _mamba2_step, zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D, n_groups, shared_x, gated,
+        "mamba2_step",
+        _mamba2_step,
+        *tensors,
+        n_groups,
+        shared_x,
+        gated,
         dt_min,
-    )  # fmt: skip
+    )
     return y
 
 
 def _check(
-    zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None,
-) -> None:  # fmt: skip
+    zxbcdt: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    n_groups: int,
+    shared_x: Tensor | None,
+) -> None:
     b, h, p, n = ssm_state.shape
     channels, w = conv_weight.shape
-    given = [z for z in (zxbcdt, shared_x) if z is not None]
+    width = h * p + channels + h  # of z, x, B, C and dt
+    if shared_x is not None:
+        width -= h * p
     fits = (
         channels == h * p + 2 * n_groups * n
         and h % n_groups == 0
-        and sum(z.shape[-1] for z in given) == h * p + channels + h
-        and all(z.shape[:-1] == (b,) for z in given)
+        and zxbcdt.shape == (b, width)
         and conv_state.shape == (b, w - 1, channels)
         and conv_bias.shape == (channels,)
         and dt_bias.shape == A_log.shape == D.shape == (h,)
-        and (shared_x is None or shared_x.shape[1] == h * p)
+        and (shared_x is None or shared_x.shape == (b, h * p))
     )
     if not fits:
-        names = "zxbcdt conv_state ssm_state conv_weight conv_bias dt_bias A_log D".split()
-        tensors = zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D
-        shapes = ", ".join(
-            f"{name} {tuple(v.shape)}" for name, v in zip(names, tensors, strict=True)
+        shapes = in_words(
+            zxbcdt=zxbcdt,
+            conv_state=conv_state,
+            ssm_state=ssm_state,
+            conv_weight=conv_weight,
+            conv_bias=conv_bias,
+            dt_bias=dt_bias,
+            A_log=A_log,
+            D=D,
+            shared_x=shared_x,
         )
-        shared = "" if shared_x is None else f", shared_x {tuple(shared_x.shape)}"
-        raise ValueError(f"mamba2_step: {shapes}{shared} and {n_groups} groups do not fit together")
+        raise ValueError(f"mamba2_step: {shapes} and {n_groups} groups do not fit together")
 
 
 @torch.library.custom_op("hybrid::mamba2_step", mutates_args=("conv_state", "ssm_state"))
 def _mamba2_step(
-    zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool, dt_min: float,
-) -> Tensor:  # fmt: skip
+    zxbcdt: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    n_groups: int,
+    shared_x: Tensor | None,
+    gated: bool,
+    dt_min: float,
+) -> Tensor:
     return eager.mamba2_step(
         zxbcdt,
         conv_state,
@@ -94,16 +130,28 @@ def _mamba2_step(
 
 @_mamba2_step.register_fake
 def _(
-    zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool, dt_min: float,
-) -> Tensor:  # fmt: skip
+    zxbcdt: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    n_groups: int,
+    shared_x: Tensor | None,
+    gated: bool,
+    dt_min: float,
+) -> Tensor:
     b, h, p, _ = ssm_state.shape
     return zxbcdt.new_empty(b, h * p)
 
 
 def _flops(zxbcdt, conv_state, ssm_state, conv_weight, *_):  # type: ignore[no-untyped-def]
-    """A multiply-add per tap and channel, and five per state element, as `causal_conv1d` and
-    `ssd_step` count them."""
+    """A multiply-add per tap and channel, and five FLOPs per state element.
+
+    `causal_conv1d` and `ssd_step` count the same.
+    """
     b, h, p, n = ssm_state
     return b * (2 * conv_weight[0] * conv_weight[1] + 5 * h * p * n)
 

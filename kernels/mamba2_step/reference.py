@@ -1,5 +1,7 @@
-"""The truth: the step written out in float64, head by head; the states are updated in place, in
-their own dtype."""
+"""The reference: the step written out in float64, head by head.
+
+The states are updated in place, in their own dtype.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -7,31 +9,50 @@ from torch import Tensor
 
 
 def mamba2_step(
-    zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, *, n_groups: int, shared_x: Tensor | None = None, gated: bool = True, dt_min: float = 0.0,
-) -> Tensor:  # fmt: skip
+    zxbcdt: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    *,
+    n_groups: int,
+    shared_x: Tensor | None = None,
+    gated: bool = True,
+    dt_min: float = 0.0,
+) -> Tensor:
     """Same arguments as `kernels.mamba2_step`; float64 out."""
-    row, weight, bias, dt_bias, A_log, D = (
-        v.double() for v in (zxbcdt, conv_weight, conv_bias, dt_bias, A_log, D)
-    )
+    row = zxbcdt.double()
+    weight = conv_weight.double()
+    bias = conv_bias.double()
+    dt_bias = dt_bias.double()
+    A_log = A_log.double()
+    D = D.double()
     b, h, p, n = ssm_state.shape
-    z, rest = row[:, : h * p], row[:, h * p :]
-    new, dt = rest[:, :-h], rest[:, -h:]
+    z = row[:, : h * p]
+    rest = row[:, h * p :]
+    new = rest[:, :-h]
+    dt = rest[:, -h:]
     if shared_x is not None:
         new = torch.cat([shared_x.double(), new], -1)
     window = torch.cat([conv_state.double(), new[:, None]], 1)
     conv_state.copy_(window[:, 1:])
     xbc = F.silu((window * weight.T).sum(1) + bias)
-    x, bc = xbc[:, : h * p].view(b, h, p), xbc[:, h * p :].view(b, 2, n_groups, n)
+    x = xbc[:, : h * p].view(b, h, p)
+    bc = xbc[:, h * p :].view(b, 2, n_groups, n)
     out = z.new_empty(b, h, p)
     for head in range(h):
         B, C = bc[:, :, head // (h // n_groups)].unbind(1)
         step = torch.log1p(torch.exp(dt[:, head] + dt_bias[head])).clamp(min=dt_min)
         decay = torch.exp(-step * torch.exp(A_log[head]))
-        state = (
-            ssm_state[:, head].double() * decay[:, None, None]
-            + step[:, None, None] * x[:, head, :, None] * B[:, None, :]
-        )
+        kept = ssm_state[:, head].double() * decay[:, None, None]
+        added = step[:, None, None] * x[:, head, :, None] * B[:, None, :]
+        state = kept + added
         ssm_state[:, head] = state.to(ssm_state.dtype)
         out[:, head] = torch.einsum("bpn,bn->bp", state, C) + D[head] * x[:, head]
-    return out.view(b, h * p) * (F.silu(z) if gated else 1.0)
+    y = out.view(b, h * p)
+    if not gated:
+        return y
+    return y * F.silu(z)

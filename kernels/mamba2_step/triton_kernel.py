@@ -1,6 +1,8 @@
-"""The step in two launches. The heads of a group share the convolution of B and C, so no head may
-write its state while another may still read it: the convolution goes first, each channel by its one
-owner, and the scan of all heads with everything else in it second."""
+"""The step in two launches: the convolution, then the scan with everything else.
+
+The heads of a group share the convolution of B and C, so no head may write its state while another
+may still read it. In the first launch every channel has a single owner.
+"""
 
 import torch
 import triton
@@ -15,13 +17,16 @@ from kernels.tiles import block, rows, silu, softplus
 @triton.jit
 def _scan_step(
     xbc, z, dt, dt_bias, A_log, D, state, y, dt_min, H, per_group, C, z_b, s_b, s_h, s_p,
-    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr, GATED: tl.constexpr,
+    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    GATED: tl.constexpr,
 ):  # fmt: skip
     """A block of P channels of one head: dt, state, D and gate. xbc [b, C] after the convolution; z
     and dt in rows z_b apart."""
     bh = tl.program_id(0)
-    batch, head = (bh // H).to(tl.int64), (bh % H).to(tl.int64)
-    p, n = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P), tl.arange(0, BLOCK_N)
+    batch = (bh // H).to(tl.int64)
+    head = (bh % H).to(tl.int64)
+    p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
+    n = tl.arange(0, BLOCK_N)
     x_p = tl.load(xbc + batch * C + head * P + p, mask=p < P, other=0.0)
     B_n = tl.load(xbc + batch * C + H * P + head // per_group * N + n, mask=n < N, other=0.0)
     C_n = tl.load(
@@ -33,10 +38,8 @@ def _scan_step(
         tl.load(dt + batch * z_b + head).to(tl.float32) + tl.load(dt_bias + head).to(tl.float32)
     )
     step = tl.maximum(step, dt_min)
-    at, there = (
-        batch * s_b + head * s_h + p[:, None] * s_p + n[None, :],
-        (p < P)[:, None] & (n < N)[None, :],
-    )
+    at = batch * s_b + head * s_h + p[:, None] * s_p + n[None, :]
+    there = (p < P)[:, None] & (n < N)[None, :]
     out = advance(
         state, at, there, x_p, step, -tl.exp(tl.load(A_log + head).to(tl.float32)), B_n, C_n
     )
@@ -49,30 +52,47 @@ def _scan_step(
 def mamba2_step_limit(
     zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, *_: object
 ) -> str | None:
-    """Why these arguments are not for the kernels, if so."""
+    """Why the kernels cannot take these arguments, or None if they can."""
     if any(state.stride(-1) != 1 and state.shape[-1] != 1 for state in (conv_state, ssm_state)):
         return "a state whose last axis has gaps"
     return conv.causal_conv1d_limit(zxbcdt, conv_weight)
 
 
 def mamba2_step(
-    zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, conv_bias: Tensor, dt_bias: Tensor, A_log: Tensor,
-    D: Tensor, n_groups: int, shared_x: Tensor | None, gated: bool, dt_min: float,
-) -> Tensor:  # fmt: skip
+    zxbcdt: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    conv_weight: Tensor,
+    conv_bias: Tensor,
+    dt_bias: Tensor,
+    A_log: Tensor,
+    D: Tensor,
+    n_groups: int,
+    shared_x: Tensor | None,
+    gated: bool,
+    dt_min: float,
+) -> Tensor:
     """See `kernels.mamba2_step`."""
-    (b, h, p, n), (channels, w) = ssm_state.shape, conv_weight.shape
+    b, h, p, n = ssm_state.shape
+    channels, w = conv_weight.shape
     row = rows(zxbcdt)
-    bc = row[:, h * p + (h * p if shared_x is None else 0) :]
-    x = row[:, h * p :] if shared_x is None else rows(shared_x)
+    if shared_x is None:
+        x = row[:, h * p :]
+        bc = row[:, 2 * h * p :]
+    else:
+        x = rows(shared_x)
+        bc = row[:, h * p :]
     xbc = row.new_empty(b, channels, dtype=torch.float32)
     conv.step[b, triton.cdiv(channels, conv.CHANNELS)](
-        x, bc, conv_weight.contiguous(), conv_bias, conv_state, xbc, h * p, channels, x.stride(0), bc.stride(0), *conv_state.stride()[:2],
+        x, bc, conv_weight.contiguous(), conv_bias, conv_state, xbc, h * p, channels, x.stride(0),
+        bc.stride(0), *conv_state.stride()[:2],
         W=w, BLOCK_C=conv.CHANNELS, num_warps=4,
     )  # fmt: skip
     y = row.new_empty(b, h * p)
     block_p = block(p, least=4, most=32)
     _scan_step[b * h, triton.cdiv(p, block_p)](
-        xbc, row, row[:, -h:], dt_bias, A_log, D, ssm_state, y, dt_min, h, h // n_groups, channels, row.stride(0), *ssm_state.stride()[:3],
+        xbc, row, row[:, -h:], dt_bias, A_log, D, ssm_state, y, dt_min, h, h // n_groups, channels,
+        row.stride(0), *ssm_state.stride()[:3],
         P=p, N=n, BLOCK_P=block_p, BLOCK_N=block(n), GATED=gated, num_warps=4,
     )  # fmt: skip
     return y

@@ -1,4 +1,4 @@
-"""The truth, in float64."""
+"""The reference, in float64."""
 
 import torch
 from torch import Tensor
@@ -8,5 +8,8 @@ def rms_norm(
     x: Tensor, weight: Tensor, eps: float, residual: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Same arguments as `kernels.rms_norm`; float64 out."""
-    total = x.double() if residual is None else x.double() + residual.double()
-    return total / torch.sqrt((total**2).mean(-1, keepdim=True) + eps) * weight.double(), total
+    total = x.double()
+    if residual is not None:
+        total = total + residual.double()
+    rms = torch.sqrt((total**2).mean(-1, keepdim=True) + eps)
+    return total / rms * weight.double(), total

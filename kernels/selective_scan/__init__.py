@@ -6,6 +6,7 @@ from torch import Tensor
 from kernels import dispatch
 from kernels.counting import counted
 from kernels.selective_scan import eager
+from kernels.shapes import in_words
 
 
 def selective_scan(
@@ -22,7 +23,8 @@ def selective_scan(
 
     x [b, T, E]; dt [b, T, E], positive, float32; A [E, N], negative; B, C [b, T, N]; D [E]; state
     [b, E, N] float32 (zeros unless given) -> (y [b, T, E] in x's dtype, state after x, float32).
-    Raises ValueError where the shapes do not fit."""
+    Raises ValueError where the shapes do not fit.
+    """
     _check(x, dt, A, B, C, D, state)
     y, after = dispatch.run("selective_scan", _selective_scan, x, dt, A, B, C, D, state)
     return y, after
@@ -31,8 +33,7 @@ def selective_scan(
 def selective_scan_step(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
 ) -> Tensor:
-    """One step of `selective_scan` (T = 1, axis kept); `state` is updated in place. Returns y [b,
-    1, E]."""
+    """One step of `selective_scan` (T = 1, axis kept): y [b, 1, E]; `state` is updated in place."""
     _check(x, dt, A, B, C, D, state)
     y: Tensor = dispatch.run("selective_scan_step", _selective_scan_step, x, dt, A, B, C, D, state)
     return y
@@ -49,11 +50,10 @@ def _check(
         and B.shape == C.shape == (b, t, n)
         and D.shape == (e,)
     )
-    if not fits or (state is not None and state.shape != (b, e, n)):
-        shapes = ", ".join(
-            f"{name} {tuple(v.shape)}"
-            for name, v in zip(("x", "dt", *"ABCD"), (x, dt, A, B, C, D), strict=True)
-        )
+    if state is not None:
+        fits = fits and state.shape == (b, e, n)
+    if not fits:
+        shapes = in_words(x=x, dt=dt, A=A, B=B, C=C, D=D, state=state)
         raise ValueError(f"selective_scan: {shapes} do not fit together")
 
 
@@ -79,7 +79,15 @@ def _selective_scan_step(
 
 
 @_selective_scan_step.register_fake
-def _(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
+def _(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
+) -> Tensor:
     return torch.empty_like(x)
 
 

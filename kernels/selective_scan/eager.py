@@ -1,10 +1,13 @@
-"""The selective scan in lanes: the sequence is cut into lanes that run side by side from an empty
-state, one token of each at a time; then what entered a lane from those before it, decayed, is added
-to its outputs.
+"""The selective scan in lanes.
 
-A piece of tokens at a time, so that states of only a few tokens are ever held; with gradients too,
-since a piece is then run again in the backward pass. Decays only shrink, so nothing overflows.
-Decays and states are float32 (float64 for float64 inputs)."""
+The sequence is cut into lanes that run side by side, one token of each at a time. All but the first
+start from an empty state. Then the state that enters a lane from those before it is known; decayed,
+it is added to the lane's outputs.
+
+This is done for one piece of tokens after another, so that only a few tokens' states are held at a
+time. It holds with gradients, too: the backward pass runs each piece again. Decays only shrink, so
+nothing overflows. Decays and states are float32 (float64 for float64 inputs).
+"""
 
 import math
 
@@ -15,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 PIECE = 256  # tokens
 LANES = 16
-CACHED = 2**18  # elements; where the states of all lanes leave a CPU's cache, one lane is quicker
+CACHED = 2**18  # elements; if the states of all lanes do not fit a CPU's cache, one lane is quicker
 
 
 def selective_scan(
@@ -23,25 +26,31 @@ def selective_scan(
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.selective_scan`."""
     exact = torch.promote_types(x.dtype, torch.float32)
-    dt, A = dt.to(exact), A.to(exact)
+    dt = dt.to(exact)
+    A = A.to(exact)
     state = x.new_zeros(x.shape[0], *A.shape, dtype=exact) if state is None else state.to(exact)
     lanes = LANES if x.device.type == "cuda" or LANES * state.numel() <= CACHED else 1
-    again = torch.is_grad_enabled() and any(v.requires_grad for v in (x, dt, A, B, C, state))
+    inputs = (x, dt, A, B, C, state)
+    trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     ys = []
     for start in range(0, x.shape[1], PIECE):
-        piece = slice(start, start + PIECE)
-        inputs = (
-            x[:, piece],
-            dt[:, piece],
+        tokens = slice(start, start + PIECE)
+        piece = (
+            x[:, tokens],
+            dt[:, tokens],
             A,
-            B[:, piece].to(exact),
-            C[:, piece].to(exact),
+            B[:, tokens].to(exact),
+            C[:, tokens].to(exact),
             state,
             lanes,
         )
-        y, state = checkpoint(_piece, *inputs, use_reentrant=False) if again else _piece(*inputs)
+        if trains:
+            y, state = checkpoint(_piece, *piece, use_reentrant=False)
+        else:
+            y, state = _piece(*piece)
         ys.append(y)
-    return torch.addcmul(torch.cat(ys, 1).to(x.dtype), x, D.to(x.dtype)), state
+    y = torch.cat(ys, 1).to(x.dtype)
+    return torch.addcmul(y, x, D.to(x.dtype)), state
 
 
 def _piece(
@@ -51,39 +60,47 @@ def _piece(
     t = dt.shape[1]
     length = math.ceil(t / lanes)
     lanes = math.ceil(t / length)
-    # dt 0 leaves a state as it is, so the last lane may be filled up. Each [b, lanes, length, ...]
-    dt, inflow, B, C = (
-        F.pad(v, (0, 0, 0, lanes * length - t)).unflatten(1, (lanes, length))
-        for v in (dt, dt * x, B, C)
-    )
-    held = F.pad(
-        state[:, None], (0, 0, 0, 0, 0, lanes - 1)
-    )  # [b, lanes, E, N]; the first lane goes on from `state`
+    inflow = _in_lanes(dt * x, lanes, length)
+    dt = _in_lanes(dt, lanes, length)
+    B = _in_lanes(B, lanes, length)
+    C = _in_lanes(C, lanes, length)
+    # [b, lanes, E, N]; the first lane continues from `state`
+    held = F.pad(state[:, None], (0, 0, 0, 0, 0, lanes - 1))
     ys = []
     for i in range(length):
-        held = torch.addcmul(
-            inflow[:, :, i, :, None] * B[:, :, i, None], held, torch.exp(dt[:, :, i, :, None] * A)
-        )
+        added = inflow[:, :, i, :, None] * B[:, :, i, None]
+        decay = torch.exp(dt[:, :, i, :, None] * A)
+        held = torch.addcmul(added, held, decay)
         ys.append((held @ C[:, :, i, :, None]).squeeze(-1))
     y = torch.stack(ys, 2)
-    if lanes > 1:
-        elapsed = dt.cumsum(2)
-        entered, state = _carry(held, torch.exp(elapsed[:, :, -1, :, None] * A))
-        late = [
-            ((entered * torch.exp(elapsed[:, 1:, i, :, None] * A)) @ C[:, 1:, i, :, None]).squeeze(
-                -1
-            )
-            for i in range(length)
-        ]
-        y = torch.cat([y[:, :1], y[:, 1:] + torch.stack(late, 2)], 1)
-    else:
-        state = held[:, 0]
+    if lanes == 1:
+        return y.flatten(1, 2)[:, :t], held[:, 0]
+    elapsed = dt.cumsum(2)
+    entered, state = _carry(held, torch.exp(elapsed[:, :, -1, :, None] * A))
+    late = []
+    for i in range(length):
+        decayed = entered * torch.exp(elapsed[:, 1:, i, :, None] * A)
+        late.append((decayed @ C[:, 1:, i, :, None]).squeeze(-1))
+    y = torch.cat([y[:, :1], y[:, 1:] + torch.stack(late, 2)], 1)
     return y.flatten(1, 2)[:, :t], state
 
 
+def _in_lanes(x: Tensor, lanes: int, length: int) -> Tensor:
+    """x [b, T, ...] as [b, lanes, length, ...].
+
+    The last lane is filled up with zeros. A token with dt = 0 leaves the state as it is.
+    """
+    missing = lanes * length - x.shape[1]
+    padded = F.pad(x, (0, 0, 0, missing))
+    in_lanes: Tensor = padded.unflatten(1, (lanes, length))
+    return in_lanes
+
+
 def _carry(held: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
-    """What lanes 2, 3, ... are entered with [b, lanes - 1, E, N], and the state after the last,
-    from each lane's own end and decay."""
+    """The states that enter lanes 2, 3, ... [b, lanes - 1, E, N], and the state after the last.
+
+    `held` is the end of each lane on its own, `decay` that of the whole lane.
+    """
     states = [held[:, 0]]
     for lane in range(1, held.shape[1]):
         states.append(torch.addcmul(held[:, lane], decay[:, lane], states[-1]))
@@ -95,10 +112,12 @@ def selective_scan_step(
 ) -> Tensor:
     """See `kernels.selective_scan_step`."""
     exact = torch.promote_types(x.dtype, torch.float32)
-    step, x_now = dt[:, 0].to(exact), x[:, 0].to(exact)
-    inflow = (step * x_now)[..., None].to(state.dtype)
-    state.mul_(torch.exp(step[..., None] * A.to(exact)).to(state.dtype)).addcmul_(
-        inflow, B[:, 0, None].to(state.dtype)
-    )
+    step = dt[:, 0].to(exact)
+    x_now = x[:, 0].to(exact)
+    inflow = (step * x_now)[..., None]
+    decay = torch.exp(step[..., None] * A.to(exact))
+    state.mul_(decay.to(state.dtype))
+    state.addcmul_(inflow.to(state.dtype), B[:, 0, None].to(state.dtype))
     y = (state.to(exact) @ C[:, 0, :, None].to(exact)).squeeze(-1)
-    return torch.addcmul(y, x_now, D.to(exact)).to(x.dtype).unsqueeze(1)
+    y = torch.addcmul(y, x_now, D.to(exact))
+    return y.to(x.dtype).unsqueeze(1)

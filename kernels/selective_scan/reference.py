@@ -1,4 +1,4 @@
-"""The truth: the recurrence, one token at a time, in float64."""
+"""The reference: the recurrence, one token at a time, in float64."""
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ def selective_scan(
     ys = []
     for i in range(x.shape[1]):
         decay = torch.exp(dt[:, i, :, None] * A)
-        held = held * decay + torch.einsum("be,be,bn->ben", dt[:, i], x[:, i], B[:, i])
+        added = torch.einsum("be,be,bn->ben", dt[:, i], x[:, i], B[:, i])
+        held = held * decay + added
         ys.append(torch.einsum("ben,bn->be", held, C[:, i]) + D * x[:, i])
     return torch.stack(ys, 1), held

@@ -1,14 +1,14 @@
-"""The selective scan one token after the other, with the state [channels, N] in registers; its
-backward pass, and its single step.
+"""The selective scan token by token, with the state [channels, N] in registers.
 
-A program owns a block of channels. So that a GPU is busy with few sequences too, the sequence is
-cut into segments: a first kernel walks each from an empty state and keeps its end, then all
-segments are scanned at once from the states that these ends add up to.
+A program owns a block of channels. To keep a GPU busy with few sequences, too, the sequence is cut
+into segments. A first kernel walks each segment from an empty state and keeps its end. Then all
+segments are scanned at once, from the states that these ends add up to.
 
 Backward: the forward pass keeps the state before every PIECE of tokens. A program goes through the
-pieces from the last to the first; it walks a piece forward again, writing the states down in a
-buffer of its own, and then backward. What it finds for B and C, which all channels share, is summed
-over the blocks of channels at last, so that gradients are the same in every run."""
+pieces from the last to the first. It walks a piece forward again, storing the states in a buffer of
+its own, and then backward. All channels share B and C. Their gradients are summed over the blocks
+of channels at the end, so that they are the same in every run.
+"""
 
 from typing import Any
 
@@ -41,11 +41,15 @@ def _ends(
 ):  # fmt: skip
     """Where segments of `length` tokens end that start from nothing, ends [b, segments, E, N]; and
     their sums of dt, [b, segments, E]."""
-    segment, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    e, n = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E), tl.arange(0, BLOCK_N)
-    cell, real = e[:, None] * N + n[None, :], (e < E)[:, None] & (n < N)[None, :]
+    segment = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
+    n = tl.arange(0, BLOCK_N)
+    cell = e[:, None] * N + n[None, :]
+    real = (e < E)[:, None] & (n < N)[None, :]
     rate = tl.load(A + cell, mask=real, other=0.0).to(tl.float32)
-    state, total = tl.zeros([BLOCK_E, BLOCK_N], tl.float32), tl.zeros([BLOCK_E], tl.float32)
+    state = tl.zeros([BLOCK_E, BLOCK_N], tl.float32)
+    total = tl.zeros([BLOCK_E], tl.float32)
     for i in range(segment * length, tl.minimum((segment + 1) * length, T)):
         x_e, dt_e, B_n = _token(x, dt, B, i, e, n, batch, E, x_b, x_t, dt_b, dt_t, B_b, B_t, N)
         state = state * tl.exp(dt_e[:, None] * rate) + (dt_e * x_e)[:, None] * B_n[None, :]
@@ -57,15 +61,19 @@ def _ends(
 
 @triton.jit
 def _scan(
-    x, dt, A, B, C, D, start, ends, elapsed, y, after, states, T, E, length, n_pieces, x_b, x_t, dt_b, dt_t, B_b, B_t, C_b, C_t,
+    x, dt, A, B, C, D, start, ends, elapsed, y, after, states, T, E, length, n_pieces, x_b, x_t,
+    dt_b, dt_t, B_b, B_t, C_b, C_t,
     N: tl.constexpr, PIECE: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr,
     STARTED: tl.constexpr, CUT: tl.constexpr, STORE: tl.constexpr,
 ):  # fmt: skip
     """One segment; the last writes the state after all tokens. STORE writes the state before every
     PIECE, [b, pieces, E, N]."""
-    segment, batch = tl.program_id(1), tl.program_id(2).to(tl.int64)
-    e, n = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E), tl.arange(0, BLOCK_N)
-    cell, real = e[:, None] * N + n[None, :], (e < E)[:, None] & (n < N)[None, :]
+    segment = tl.program_id(1)
+    batch = tl.program_id(2).to(tl.int64)
+    e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
+    n = tl.arange(0, BLOCK_N)
+    cell = e[:, None] * N + n[None, :]
+    real = (e < E)[:, None] & (n < N)[None, :]
     rate = tl.load(A + cell, mask=real, other=0.0).to(tl.float32)
     skip = tl.load(D + e, mask=e < E, other=0.0).to(tl.float32)
     state = tl.zeros([BLOCK_E, BLOCK_N], tl.float32)
@@ -98,15 +106,18 @@ def _scan(
 
 @triton.jit
 def _backward(
-    x, dt, A, B, C, D, dy, d_after, states, buffer, dx, ddt, dA, dB, dC, dD, d_start, T, E, n_pieces,
+    x, dt, A, B, C, D, dy, d_after, states, buffer, dx, ddt, dA, dB, dC, dD, d_start, T, E,
+    n_pieces,
     x_b, x_t, dt_b, dt_t, B_b, B_t, C_b, C_t,
     N: tl.constexpr, PIECE: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     """All gradients of a block of channels. dA [b, E, N], dD [b, E]; dB and dC [blocks, b, T, N];
     buffer [b, blocks, PIECE, tile]."""
     batch = tl.program_id(1).to(tl.int64)
-    e, n = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E), tl.arange(0, BLOCK_N)
-    cell, real = e[:, None] * N + n[None, :], (e < E)[:, None] & (n < N)[None, :]
+    e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
+    n = tl.arange(0, BLOCK_N)
+    cell = e[:, None] * N + n[None, :]
+    real = (e < E)[:, None] & (n < N)[None, :]
     tile = tl.arange(0, BLOCK_E)[:, None] * BLOCK_N + n[None, :]
     held = (
         buffer
@@ -116,7 +127,8 @@ def _backward(
     rate = tl.load(A + cell, mask=real, other=0.0).to(tl.float32)
     skip = tl.load(D + e, mask=e < E, other=0.0).to(tl.float32)
     grad = tl.load(d_after + batch * E * N + cell, mask=real, other=0.0).to(tl.float32)
-    d_rate, d_skip = tl.zeros([BLOCK_E, BLOCK_N], tl.float32), tl.zeros([BLOCK_E], tl.float32)
+    d_rate = tl.zeros([BLOCK_E, BLOCK_N], tl.float32)
+    d_skip = tl.zeros([BLOCK_E], tl.float32)
     for k in range(0, n_pieces):
         piece = n_pieces - 1 - k
         count = tl.minimum(PIECE, T - piece * PIECE)
@@ -161,7 +173,8 @@ def _step(
     N: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1).to(tl.int64)
-    e, n = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E), tl.arange(0, BLOCK_N)
+    e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
+    n = tl.arange(0, BLOCK_N)
     real = (e < E)[:, None] & (n < N)[None, :]
     x_e, dt_e, B_n = _token(x, dt, B, 0, e, n, batch, E, x_b, x_t, dt_b, dt_t, B_b, B_t, N)
     C_n = tl.load(C + batch * C_b + n, mask=n < N, other=0.0).to(tl.float32)
@@ -179,40 +192,50 @@ def _step(
 
 
 def selective_scan_limit(x: Tensor, *_: Any) -> str | None:
-    """Why these arguments are too much for the kernels, if so."""
+    """Why these arguments are too much for the kernels, or None if they are not."""
     return too_many("sequences", x.shape[0])
 
 
 def selective_scan_step_limit(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
 ) -> str | None:
-    """Why these arguments are not for the kernel, if so."""
-    return (
-        selective_scan_limit(x)
-        if state.stride(-1) == 1 or state.shape[-1] == 1
-        else "a state whose last axis has gaps"
-    )
+    """Why the kernel cannot take these arguments, or None if it can."""
+    if state.stride(-1) != 1 and state.shape[-1] != 1:
+        return "a state whose last axis has gaps"
+    return selective_scan_limit(x)
 
 
 def selective_scan(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.selective_scan`."""
-    x, dt, B, C, A, D = rows(x), rows(dt), rows(B), rows(C), A.contiguous(), D.contiguous()
+    x = rows(x)
+    dt = rows(dt)
+    B = rows(B)
+    C = rows(C)
+    A = A.contiguous()
+    D = D.contiguous()
     state = None if state is None else state.contiguous()
-    if torch.is_grad_enabled() and any(
-        v is not None and v.requires_grad for v in (x, dt, A, B, C, D, state)
-    ):
-        out: tuple[Tensor, Tensor] = _SelectiveScan.apply(x, dt, A, B, C, D, state)
+    inputs = (x, dt, A, B, C, D, state)
+    if torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in inputs):
+        out: tuple[Tensor, Tensor] = _SelectiveScan.apply(*inputs)
         return out
-    return _forward(x, dt, A, B, C, D, state)[:2]
+    y, after, _ = _forward(*inputs)
+    return y, after
 
 
 def _sizes(A: Tensor) -> tuple[int, dict[str, int]]:
     """Blocks of channels, and the sizes of one."""
-    (e, n), block_n = A.shape, block(A.shape[1], least=1)
+    e, n = A.shape
+    block_n = block(n, least=1)
     block_e = block(e, least=1, most=max(4, min(CHANNELS, 512 // block_n)))
-    return triton.cdiv(e, block_e), {"N": n, "BLOCK_E": block_e, "BLOCK_N": block_n, "num_warps": 1}
+    sizes = {
+        "N": n,
+        "BLOCK_E": block_e,
+        "BLOCK_N": block_n,
+        "num_warps": 1,
+    }
+    return triton.cdiv(e, block_e), sizes
 
 
 def _forward(
@@ -226,28 +249,37 @@ def _forward(
     segments: int | None = None,
     keep: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the state after it, and with `keep` the states before every PIECE of tokens. `segments`
-    replaces the number due."""
-    (b, t, e), n, (blocks, sizes) = x.shape, A.shape[1], _sizes(A)
-    due = segments or max(1, min(BUSY * processors(x.device) // (b * blocks), t // SEGMENT))
-    length = triton.cdiv(t, due)
+    """y, the state after it, and with `keep` the states before every PIECE of tokens.
+
+    `segments` replaces the number that the problem's size gives.
+    """
+    b, t, e = x.shape
+    n = A.shape[1]
+    blocks, sizes = _sizes(A)
+    if segments is None:
+        idle = BUSY * processors(x.device) // (b * blocks)
+        segments = max(1, min(idle, t // SEGMENT))
+    length = triton.cdiv(t, segments)
     segments = triton.cdiv(t, length)
     strides = *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2]
-    y, after, n_pieces = (
-        x.new_empty(b, t, e),
-        x.new_empty(b, e, n, dtype=torch.float32),
-        triton.cdiv(t, PIECE),
-    )
-    ends, elapsed = after, after
+    y = x.new_empty(b, t, e)
+    after = x.new_empty(b, e, n, dtype=torch.float32)
+    n_pieces = triton.cdiv(t, PIECE)
+    # A kernel takes a pointer in every place; `after` stands where there is nothing.
+    ends = after
+    elapsed = after
     if segments > 1:
-        ends, elapsed = (
-            x.new_empty(b, segments - 1, *shape, dtype=torch.float32) for shape in ((e, n), (e,))
-        )
-        _ends[blocks, segments - 1, b](x, dt, A, B, ends, elapsed, t, e, length, *strides, **sizes)
+        ends = x.new_empty(b, segments - 1, e, n, dtype=torch.float32)
+        elapsed = x.new_empty(b, segments - 1, e, dtype=torch.float32)
+        _ends[blocks, segments - 1, b](
+            x, dt, A, B, ends, elapsed, t, e, length, *strides, **sizes,
+        )  # fmt: skip
     states = x.new_empty(b, n_pieces, e, n, dtype=torch.float32) if keep else after
+    start = after if state is None else state
     _scan[blocks, segments, b](
-        x, dt, A, B, C, D, after if state is None else state, ends, elapsed, y, after, states, t, e, length, n_pieces,
-        *strides, *C.stride()[:2], **sizes, PIECE=PIECE, STARTED=state is not None, CUT=segments > 1, STORE=keep,
+        x, dt, A, B, C, D, start, ends, elapsed, y, after, states, t, e, length, n_pieces,
+        *strides, *C.stride()[:2], **sizes,
+        PIECE=PIECE, STARTED=state is not None, CUT=segments > 1, STORE=keep,
     )  # fmt: skip
     return y, after, states
 
@@ -271,36 +303,50 @@ class _SelectiveScan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, dy: Tensor, d_after: Tensor) -> Any:
         x, dt, A, B, C, D, state, states = ctx.saved_tensors
-        (b, t, e), n, (blocks, sizes) = x.shape, A.shape[1], _sizes(A)
-        dx, ddt = x.new_empty(b, t, e), x.new_empty(b, t, e, dtype=torch.float32)
-        dB, dC = (x.new_empty(blocks, b, t, n, dtype=torch.float32) for _ in range(2))
-        dA, d_start = (x.new_empty(b, e, n, dtype=torch.float32) for _ in range(2))
+        b, t, e = x.shape
+        n = A.shape[1]
+        blocks, sizes = _sizes(A)
+        dx = x.new_empty(b, t, e)
+        # Float32 sums: per block of channels for B and C, per sequence for A and D.
+        ddt = x.new_empty(b, t, e, dtype=torch.float32)
+        dB = x.new_empty(blocks, b, t, n, dtype=torch.float32)
+        dC = x.new_empty(blocks, b, t, n, dtype=torch.float32)
+        dA = x.new_empty(b, e, n, dtype=torch.float32)
+        d_start = x.new_empty(b, e, n, dtype=torch.float32)
         dD = x.new_empty(b, e, dtype=torch.float32)
-        buffer = x.new_empty(
-            b, blocks, PIECE, sizes["BLOCK_E"], sizes["BLOCK_N"], dtype=torch.float32
-        )
+        tile = (sizes["BLOCK_E"], sizes["BLOCK_N"])
+        buffer = x.new_empty(b, blocks, PIECE, *tile, dtype=torch.float32)
         _backward[blocks, b](
-            x, dt, A, B, C, D, dy.contiguous(), d_after.contiguous(), states, buffer, dx, ddt, dA, dB, dC, dD, d_start,
-            t, e, states.shape[1], *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2], *C.stride()[:2], **sizes, PIECE=PIECE,
+            x, dt, A, B, C, D, dy.contiguous(), d_after.contiguous(), states, buffer,
+            dx, ddt, dA, dB, dC, dD, d_start, t, e, states.shape[1],
+            *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2], *C.stride()[:2],
+            **sizes, PIECE=PIECE,
         )  # fmt: skip
         d_state = None if state is None else d_start.to(state.dtype)
-        grads = (
+        return (
+            dx,
+            ddt.to(dt.dtype),
             dA.sum(0).to(A.dtype),
             dB.sum(0).to(B.dtype),
             dC.sum(0).to(C.dtype),
             dD.sum(0).to(D.dtype),
+            d_state,
         )
-        return dx, ddt.to(dt.dtype), *grads, d_state
 
 
 def selective_scan_step(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
 ) -> Tensor:
     """See `kernels.selective_scan_step`."""
-    x, dt, B, C = rows(x), rows(dt), rows(B), rows(C)
-    y, (blocks, sizes) = x.new_empty(x.shape), _sizes(A)
+    x = rows(x)
+    dt = rows(dt)
+    B = rows(B)
+    C = rows(C)
+    y = x.new_empty(x.shape)
+    blocks, sizes = _sizes(A)
     _step[blocks, x.shape[0]](
-        x, dt, A.contiguous(), B, C, D, state, y, x.shape[2], *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2], C.stride(0),
-        *state.stride()[:2], **sizes,
+        x, dt, A.contiguous(), B, C, D, state, y, x.shape[2],
+        *x.stride()[:2], *dt.stride()[:2], *B.stride()[:2], C.stride(0), *state.stride()[:2],
+        **sizes,
     )  # fmt: skip
     return y

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from kernels import dispatch
 from kernels.counting import counted
+from kernels.shapes import in_words
 from kernels.ssd import eager
 
 
@@ -23,8 +24,9 @@ def ssd(
 
     x [b, T, H, P]; dt [b, T, H], positive, float32; A [H], negative; B, C [b, T, G, N] with G
     dividing H; D [H]; state [b, H, P, N] float32 (zeros unless given) -> (y [b, T, H, P] in x's
-    dtype, state after x, float32). chunk_size is a power of two. Raises ValueError for another, and
-    where the shapes do not fit."""
+    dtype, state after x, float32). Raises ValueError for a chunk_size that is not a power of two,
+    and where the shapes do not fit.
+    """
     _check(x, dt, A, B, C, D, state)
     if chunk_size < 1 or chunk_size & (chunk_size - 1):
         raise ValueError(f"ssd: chunk_size {chunk_size} - must be a power of two")
@@ -52,13 +54,11 @@ def _check(
         and B.shape == C.shape == (b, t, g, n)
         and h % g == 0
     )
-    if not fits or (state is not None and state.shape != (b, h, p, n)):
-        shapes = ", ".join(
-            f"{name} {tuple(v.shape)}"
-            for name, v in zip(("x", "dt", *"ABCD"), (x, dt, A, B, C, D), strict=True)
-        )
-        held = "" if state is None else f", state {tuple(state.shape)}"
-        raise ValueError(f"ssd: {shapes}{held} do not fit together")
+    if state is not None:
+        fits = fits and state.shape == (b, h, p, n)
+    if not fits:
+        shapes = in_words(x=x, dt=dt, A=A, B=B, C=C, D=D, state=state)
+        raise ValueError(f"ssd: {shapes} do not fit together")
 
 
 @torch.library.custom_op("hybrid::ssd", mutates_args=())
@@ -98,25 +98,44 @@ def _ssd_step(
 
 
 @_ssd_step.register_fake
-def _(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor) -> Tensor:
+def _(
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
+) -> Tensor:
     return torch.empty_like(x)
 
 
 def _ssd_flops(x, dt, A, B, C, D, chunk_size, state):  # type: ignore[no-untyped-def]
-    """The matrix products of the chunked form, chunk by chunk, and one multiply-add per state
-    element and chunk."""
-    (b, t, h, p), (g, n) = x, B[2:]
+    """The matrix products of the chunked form, chunk by chunk.
+
+    Carrying the state to the next chunk is one multiply-add per element.
+    """
+    b, t, h, p = x
+    g, n = B[2:]
     total = 0
     for start in range(0, t, chunk_size):
         length = min(chunk_size, t - start)
         scores = g * 2 * length * length * n
         within = h * 2 * length * length * p
-        state_in, state_out = h * 2 * length * n * p, h * 2 * length * n * p
+        state_in = h * 2 * length * n * p
+        state_out = h * 2 * length * n * p
         carry = h * 2 * n * p
         total += scores + within + state_in + state_out + carry
     return b * total
 
 
 counted(_ssd, _ssd_flops)
-# Per state element: x dt B (1), decay and add (2), product with C and sum (2).
-counted(_ssd_step, lambda x, dt, A, B, C, D, state: 5 * state[0] * state[1] * state[2] * state[3])
+
+
+def _ssd_step_flops(x, dt, A, B, C, D, state):  # type: ignore[no-untyped-def]
+    """Per state element: x dt B (1), decay and add (2), product with C and sum (2)."""
+    b, h, p, n = state
+    return 5 * b * h * p * n
+
+
+counted(_ssd_step, _ssd_step_flops)

@@ -1,9 +1,11 @@
-"""The SSD scan chunk by chunk: inside a chunk a masked matrix product, between chunks a state
-(arXiv 2405.21060, Section 6).
+"""The SSD scan chunk by chunk: inside a chunk a masked matrix product, between chunks a state.
 
-One chunk at a time keeps the working set in cache and memory flat in T; heads of a group share B
-and C, so their states form one tall matrix and every product with it is a single matrix product per
-group. Decays and states are float32 (float64 for float64 inputs)."""
+See arXiv 2405.21060, Section 6. One chunk at a time keeps the working set in cache, and memory
+constant in T. Heads of a group share B and C. So their states form one tall matrix, and every
+product with it is a single matrix product per group. Decays and states are float32 (float64 for
+float64 inputs). Shape letters: b sequences, l positions of a chunk, g groups, h heads of width p,
+n states per channel.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CACHED = 2**17  # elements; beyond, products of pairs of positions leave a CPU's cache
-FORGOTTEN = -60.0  # logarithm of the least decay: far below rounding, and far above denormal numbers, which slow a CPU down
+CACHED = 2**17  # elements; with more, products of pairs of positions do not fit a CPU's cache
+# Logarithm of the smallest decay: far below rounding, and far above denormal numbers, which slow a
+# CPU down.
+FORGOTTEN = -60.0
 
 
 def ssd(
@@ -28,13 +32,15 @@ def ssd(
     """See `kernels.ssd`."""
     b, _, h, p = x.shape
     exact = torch.promote_types(x.dtype, torch.float32)
-    dt, A = dt.to(exact), A.to(exact)
+    dt = dt.to(exact)
+    A = A.to(exact)
     state = x.new_zeros(b, h, p, B.shape[-1], dtype=exact) if state is None else state.to(exact)
     inputs = (x, dt, A, B, C, D, state)
-    if (
-        x.dtype == exact and torch.is_grad_enabled() and any(v.requires_grad for v in inputs)
-    ):  # rounded outputs would spoil dt's gradient
-        out: tuple[Tensor, Tensor] = _Differentiable.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
+    trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    # The closed form of dt's gradient needs y, and a rounded y would spoil it.
+    if trains and x.dtype == exact:
+        out: tuple[Tensor, Tensor]
+        out = _Differentiable.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
         return out
     ys = []
     for y, after in _walk(*inputs, chunk_size):
@@ -55,25 +61,37 @@ def _walk(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The outputs of each chunk and the state after it."""
     for piece in _pieces(x.shape[1], chunk_size):
-        y, state = _chunk(x[:, piece], dt[:, piece], A, B[:, piece], C[:, piece], D, state)
+        y, state = _chunk(
+            x[:, piece],
+            dt[:, piece],
+            A,
+            B[:, piece],
+            C[:, piece],
+            D,
+            state,
+        )
         yield y, state
 
 
 def _pieces(length: int, chunk_size: int) -> list[slice]:
+    """The chunks of a sequence as slices; the last may be shorter."""
     return [slice(start, min(start + chunk_size, length)) for start in range(0, length, chunk_size)]
 
 
 def _joined(pieces: list[Tensor]) -> Tensor:
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, 1)
+    if len(pieces) == 1:
+        return pieces[0]
+    return torch.cat(pieces, 1)
 
 
 class _Differentiable(torch.autograd.Function):
-    """The same with its gradient in closed form, which keeps one state per chunk and takes half the
-    time of autograd's.
+    """The scan with its gradient in closed form.
 
-    A decay stands between every pair of positions. Its logarithm's gradient, summed over the pairs
-    that end in i, is dy_i . (y_i - D x_i); over those that begin in j, u_j . du_j with u = dt x; so
-    no product of pairs is formed for it."""
+    It keeps one state per chunk and takes half the time of autograd's gradient. There is a decay
+    between every pair of positions. The gradient of its logarithm, summed over the pairs that end
+    in i, is dy_i . (y_i - D x_i). Summed over the pairs that begin in j, it is u_j . du_j with
+    u = dt x. So it needs no product over pairs.
+    """
 
     @staticmethod
     def forward(
@@ -87,11 +105,13 @@ class _Differentiable(torch.autograd.Function):
         state: Tensor,
         chunk_size: int,
     ) -> Any:
-        ys, states = [], [state]
+        ys = []
+        states = [state]
         for y, after in _walk(x, dt, A, B, C, D, state, chunk_size):
             ys.append(y)
             states.append(after)
-        y, ctx.chunk_size = _joined(ys), chunk_size
+        y = _joined(ys)
+        ctx.chunk_size = chunk_size
         ctx.save_for_backward(x, dt, A, B, C, D, y, *states)
         return y, states[-1].clone()
 
@@ -99,59 +119,75 @@ class _Differentiable(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, d_y: Tensor, d_state: Tensor) -> Any:
         x, dt, A, B, C, D, y, *states = ctx.saved_tensors
-        u, log = x * dt[..., None], dt * A
-        d_u, d_B, d_C = torch.empty_like(x), torch.empty_like(B), torch.empty_like(C)
+        u = x * dt[..., None]
+        log = dt * A
+        d_u = torch.empty_like(x)
+        d_B = torch.empty_like(B)
+        d_C = torch.empty_like(C)
         d_yx = (d_y * x).sum(-1)
-        d_log = (
-            (d_y * y).sum(-1) - d_yx * D
-        )  # of the decays since the chunk's beginning; what begins in a token is taken off below
+        # Of the decays from the beginning of the chunk to each token: the pairs that end in it.
+        # The pairs that begin in it are subtracted below.
+        d_log = (d_y * y).sum(-1) - d_yx * D
         pieces = _pieces(x.shape[1], ctx.chunk_size)
-        for i, piece in reversed(list(enumerate(pieces))):
+        for i in reversed(range(len(pieces))):
+            piece = pieces[i]
             d_log[:, piece.stop - 1] += (d_state * states[i + 1]).sum((-1, -2))
-            chunk = (u[:, piece], log[:, piece], B[:, piece], C[:, piece], states[i])
             d_u[:, piece], d_B[:, piece], d_C[:, piece], d_state = _chunk_backward(
-                *chunk, d_y[:, piece], d_state
+                u[:, piece],
+                log[:, piece],
+                B[:, piece],
+                C[:, piece],
+                states[i],
+                d_y[:, piece],
+                d_state,
             )
         d_ux = (d_u * x).sum(-1)
         d_log -= d_ux * dt
+        # dt_t A is part of every decay that ends in t or later in the chunk: sums from the end.
         d_logs = _joined([d_log[:, piece].flip(1).cumsum(1).flip(1) for piece in pieces])
-        d_dt, d_A = torch.addcmul(d_ux, d_logs, A), (d_logs * dt).sum((0, 1))
+        d_dt = torch.addcmul(d_ux, d_logs, A)
+        d_A = (d_logs * dt).sum((0, 1))
+        d_D = d_yx.sum((0, 1))
         d_x = torch.addcmul(d_u.mul_(dt[..., None]), d_y, D[:, None])
-        return d_x, d_dt, d_A, d_B, d_C, d_yx.sum((0, 1)), d_state, None
+        return d_x, d_dt, d_A, d_B, d_C, d_D, d_state, None
 
 
 def _chunk_backward(
     u: Tensor, log: Tensor, B: Tensor, C: Tensor, state: Tensor, d_y: Tensor, d_after: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of u [b, l, h, p], of B and C [b, l, g, n] and of the state before a chunk, from
-    those of its y and the state after it."""
-    (b, length, h, p), (g, n) = u.shape, B.shape[2:]
+    """Gradients of a chunk's inputs from those of its y and of the state after it.
+
+    They are those of u [b, l, h, p], of B and C [b, l, g, n], and of the state before the chunk.
+    """
+    b, length, h, p = u.shape
+    g, n = B.shape[2:]
     log_decay = log.transpose(1, 2).cumsum(-1)  # [b, h, l]
-    B_g, C_g = B.transpose(1, 2), C.transpose(1, 2)  # [b, g, l, n]
-    scores, d_scores = (
-        (C_g @ B_g.transpose(-1, -2)).tril_().unsqueeze(2),
-        u.new_zeros(b, g, length, length),
-    )
+    B_g = B.transpose(1, 2)  # [b, g, l, n]
+    C_g = C.transpose(1, 2)  # [b, g, l, n]
+    scores = (C_g @ B_g.transpose(-1, -2)).tril_().unsqueeze(2)
+    d_scores = u.new_zeros(b, g, length, length)
     d_us = []
-    for part, u_part, d_y_part in _few_heads(log_decay, g, u.transpose(1, 2), d_y.transpose(1, 2)):
+    parts = _few_heads(log_decay, g, u.transpose(1, 2), d_y.transpose(1, 2))
+    for part, u_part, d_y_part in parts:
         decay = _between(part)
         d_us.append((scores * decay).transpose(-1, -2) @ d_y_part)
         d_scores += (d_y_part @ u_part.transpose(-1, -2)).mul_(decay).sum(2)
     d_scores.tril_()
 
-    tall, d_tall = state.view(b, g, h // g * p, n), d_after.reshape(b, g, h // g * p, n)
-    since, to_end = (
-        _decay(v).transpose(1, 2)[..., None] for v in (log_decay, log_decay[..., -1:] - log_decay)
-    )  # [b, l, h, 1]
-    by_group = [
-        v.reshape(b, length, g, h // g * p).transpose(1, 2) for v in (d_y * since, u * to_end)
-    ]
-    d_C = d_scores @ B_g + by_group[0] @ tall
-    d_B = d_scores.transpose(-1, -2) @ C_g + by_group[1] @ d_tall
+    tall = state.view(b, g, h // g * p, n)
+    d_tall = d_after.reshape(b, g, h // g * p, n)
+    since = _decay(log_decay).transpose(1, 2)[..., None]  # [b, l, h, 1]
+    to_end = _decay(log_decay[..., -1:] - log_decay).transpose(1, 2)[..., None]
+    d_y_since = (d_y * since).reshape(b, length, g, h // g * p).transpose(1, 2)
+    u_to_end = (u * to_end).reshape(b, length, g, h // g * p).transpose(1, 2)
+    d_C = d_scores @ B_g + d_y_since @ tall
+    d_B = d_scores.transpose(-1, -2) @ C_g + u_to_end @ d_tall
     carried = (B_g @ d_tall.transpose(-1, -2)).transpose(1, 2).reshape(b, length, h, p)
-    d_u = torch.addcmul(torch.cat(d_us, 2).view(b, h, length, p).transpose(1, 2), carried, to_end)
-    d_state = (by_group[0].transpose(-1, -2) @ C_g).view(b, h, p, n)
-    d_state = torch.addcmul(d_state, d_after, _decay(log_decay[..., -1])[..., None, None])
+    within = torch.cat(d_us, 2).view(b, h, length, p).transpose(1, 2)
+    d_u = torch.addcmul(within, carried, to_end)
+    d_state = (d_y_since.transpose(-1, -2) @ C_g).view(b, h, p, n)
+    whole = _decay(log_decay[..., -1])[..., None, None]
+    d_state = torch.addcmul(d_state, d_after, whole)
     return d_u, d_B.transpose(1, 2), d_C.transpose(1, 2), d_state
 
 
@@ -159,52 +195,68 @@ def _chunk(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
 ) -> tuple[Tensor, Tensor]:
     """One chunk of length l: its outputs [b, l, h, p] and the state after it."""
-    (b, length, h, p), (g, n) = x.shape, B.shape[2:]
-    dt_h, x_h = dt.transpose(1, 2), x.transpose(1, 2)
+    b, length, h, p = x.shape
+    g, n = B.shape[2:]
+    dt_h = dt.transpose(1, 2)
+    x_h = x.transpose(1, 2)
     log_decay = (dt_h * A[:, None]).cumsum(-1)  # [b, h, l]
     inflow = x_h * dt_h.to(x.dtype)[..., None]  # [b, h, l, p]
-    B_g, C_g = B.transpose(1, 2), C.transpose(1, 2)  # [b, g, l, n]
+    B_g = B.transpose(1, 2)  # [b, g, l, n]
+    C_g = C.transpose(1, 2)  # [b, g, l, n]
 
     # Within the chunk: y_i += sum_{j <= i} (C_i . B_j) exp(decay from j to i) dt_j x_j
     scores = (C_g @ B_g.transpose(-1, -2)).tril_().unsqueeze(2)
-    within = (
-        (scores * _between(part)).to(x.dtype) @ u for part, u in _few_heads(log_decay, g, inflow)
-    )
-    y = torch.cat(list(within), 2).view(b, h, length, p)
+    within = []
+    for part, inflow_part in _few_heads(log_decay, g, inflow):
+        weights = (scores * _between(part)).to(x.dtype)
+        within.append(weights @ inflow_part)
+    y = torch.cat(within, 2).view(b, h, length, p)
 
-    # From the state before the chunk, and on to the state after it
+    # From the state before the chunk: y_i += C_i . (decay from the beginning to i) state
     tall = state.view(b, g, h // g * p, n)
-    from_state = (
-        (C_g @ tall.to(x.dtype).transpose(-1, -2))
-        .view(b, g, length, h // g, p)
-        .permute(0, 1, 3, 2, 4)
-        .reshape(b, h, length, p)
-    )
-    y = torch.addcmul(y, from_state, _decay(log_decay).to(x.dtype)[..., None])
+    read = C_g @ tall.to(x.dtype).transpose(-1, -2)  # [b, g, l, heads of the group * p]
+    by_head = read.view(b, g, length, h // g, p).permute(0, 1, 3, 2, 4)
+    from_state = by_head.reshape(b, h, length, p)
+    since = _decay(log_decay).to(x.dtype)[..., None]
+    y = torch.addcmul(y, from_state, since)
+
+    # On to the state after the chunk
     to_end = _decay(log_decay[..., -1:] - log_decay).to(x.dtype)[..., None]
     weighted = (inflow * to_end).view(b, g, h // g, length, p).transpose(-1, -2)
     added = (weighted.reshape(b, g, h // g * p, length) @ B_g).view(b, h, p, n)
-    state = torch.addcmul(added.to(state.dtype), state, _decay(log_decay[..., -1])[..., None, None])
-    return torch.addcmul(y, x_h, D.to(x.dtype)[:, None, None]).transpose(1, 2), state
+    whole = _decay(log_decay[..., -1])[..., None, None]
+    state = torch.addcmul(added.to(state.dtype), state, whole)
+    y = torch.addcmul(y, x_h, D.to(x.dtype)[:, None, None])
+    return y.transpose(1, 2), state
 
 
 def _decay(log: Tensor) -> Tensor:
-    """exp, and hardly anything for what is forgotten."""
+    """exp(log), but not below exp(FORGOTTEN)."""
     return log.clamp(min=FORGOTTEN).exp_()
 
 
 def _few_heads(log_decay: Tensor, g: int, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """log_decay [b, h, l] and others [b, h, l, p] by groups, [b, g, heads, l] and [b, g, heads, l,
-    p]: as many heads at once as a cache can hold the pairs of positions of."""
+    """A few heads at a time of log_decay [b, h, l] and the others [b, h, l, p], by groups.
+
+    The parts are [b, g, heads, l] and [b, g, heads, l, p]. On a CPU there are as many heads at a
+    time as its cache can hold pairs of positions for.
+    """
     b, h, length = log_decay.shape
-    at_once = h // g if log_decay.device.type == "cuda" else max(1, CACHED // (b * g * length**2))
-    grouped = (v.reshape(b, g, h // g, *v.shape[2:]) for v in (log_decay, *others))
-    yield from zip(*(v.split(at_once, 2) for v in grouped), strict=True)
+    at_once = h // g
+    if log_decay.device.type != "cuda":
+        at_once = max(1, CACHED // (b * g * length**2))
+    parts = []
+    for tensor in (log_decay, *others):
+        grouped = tensor.reshape(b, g, h // g, *tensor.shape[2:])
+        parts.append(grouped.split(at_once, 2))
+    yield from zip(*parts, strict=True)
 
 
 def _between(log_decay: Tensor) -> Tensor:
-    """The decay from j to i for all pairs [..., i, j]; finite, and without meaning, for what comes
-    later."""
+    """The decay from j to i for all pairs [..., i, j].
+
+    For j after i the value is finite and has no meaning.
+    """
     between = log_decay[..., :, None] - log_decay[..., None, :]
     return between.clamp_(FORGOTTEN, -FORGOTTEN).exp_()
 
@@ -216,12 +268,14 @@ def ssd_step(
     b, _, h, p = x.shape
     g, n = B.shape[2:]
     exact = torch.promote_types(x.dtype, torch.float32)
-    step, x_now = dt[:, 0].to(exact), x[:, 0].to(exact)
+    step = dt[:, 0].to(exact)
+    x_now = x[:, 0].to(exact)
     grouped = state.view(b, g, h // g * p, n)
-    decay = torch.exp(step * A.to(exact))[..., None].expand(b, h, p).reshape(b, g, h // g * p, 1)
+    per_head = torch.exp(step * A.to(exact))
+    decay = per_head[..., None].expand(b, h, p).reshape(b, g, h // g * p, 1)
     inflow = (step[..., None] * x_now).view(b, g, h // g * p, 1)
-    grouped.mul_(decay.to(state.dtype)).addcmul_(
-        inflow.to(state.dtype), B[:, 0].to(state.dtype).unsqueeze(2)
-    )
+    grouped.mul_(decay.to(state.dtype))
+    grouped.addcmul_(inflow.to(state.dtype), B[:, 0].to(state.dtype).unsqueeze(2))
     y = (grouped.to(exact) @ C[:, 0].to(exact).unsqueeze(-1)).view(b, h, p)
-    return torch.addcmul(y, x_now, D.to(exact)[:, None]).to(x.dtype).unsqueeze(1)
+    y = torch.addcmul(y, x_now, D.to(exact)[:, None])
+    return y.to(x.dtype).unsqueeze(1)

@@ -1,5 +1,7 @@
 """The Triton operations of mamba-ssm, for comparison: five kernels for the scan, one for the step.
-CUDA only."""
+
+CUDA only.
+"""
 
 import importlib
 import sys
@@ -19,16 +21,18 @@ EXTENSION = "selective_scan_cuda"
 
 @cache
 def operation(module: str, name: str) -> Callable[..., Any]:
-    """An operation of mamba_ssm.ops.triton. The package imports its compiled extension at once,
-    which these never call: where it is not built, an empty module stands for it during the import.
-    Raises CannotRun where the package cannot be imported."""
+    """An operation of mamba_ssm.ops.triton.
+
+    The package imports its compiled extension at once, though these operations never call it. Where
+    the extension is not built, an empty module takes its place during the import. Raises CannotRun
+    where the package cannot be imported.
+    """
     absent = EXTENSION not in sys.modules and find_spec(EXTENSION) is None
     if absent:
         sys.modules[EXTENSION] = ModuleType(EXTENSION)
     try:
-        found: Callable[..., Any] = getattr(
-            importlib.import_module(f"mamba_ssm.ops.triton.{module}"), name
-        )
+        imported = importlib.import_module(f"mamba_ssm.ops.triton.{module}")
+        found: Callable[..., Any] = getattr(imported, name)
         return found
     except ImportError as error:
         why = f"{error}; `{INSTALL['mamba_ssm']}` installs it"
@@ -48,7 +52,7 @@ def ssd_limit(
     chunk_size: int,
     state: Tensor | None,
 ) -> str | None:
-    """Why these arguments are not for mamba-ssm, if so."""
+    """Why mamba-ssm cannot take these arguments, or None if it can."""
     if chunk_size < 16:
         return f"chunk size {chunk_size} - mamba_ssm takes 16 and more"
     return None
@@ -66,17 +70,37 @@ def ssd(
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.ssd`."""
     scan = operation("ssd_combined", "mamba_chunk_scan_combined")
-    y, after = scan(x, dt, A, B, C, chunk_size, D=D, initial_states=state, return_final_states=True)
+    y, after = scan(
+        x,
+        dt,
+        A,
+        B,
+        C,
+        chunk_size,
+        D=D,
+        initial_states=state,
+        return_final_states=True,
+    )
     return y, after.to(torch.float32)
 
 
 def ssd_step(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
 ) -> Tensor:
-    """See `kernels.ssd_step`. mamba-ssm takes a dt, an A and a D for every channel, and knows by
-    their strides that a head has but one."""
+    """See `kernels.ssd_step`.
+
+    mamba-ssm takes dt, A and D for every channel. Their strides of 0 tell it that all channels of a
+    head have the same.
+    """
     update = operation("selective_state_update", "selective_state_update")
     _, h, p, n = state.shape
-    per_channel = dt[:, 0, :, None].expand(-1, -1, p), A[:, None, None].expand(h, p, n)
-    y: Tensor = update(state, x[:, 0], *per_channel, B[:, 0], C[:, 0], D=D[:, None].expand(h, p))
+    y: Tensor = update(
+        state,
+        x[:, 0],
+        dt[:, 0, :, None].expand(-1, -1, p),
+        A[:, None, None].expand(h, p, n),
+        B[:, 0],
+        C[:, 0],
+        D=D[:, None].expand(h, p),
+    )
     return y.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""The truth: the recurrence, one token at a time, in float64."""
+"""The reference: the recurrence, one token at a time, in float64."""
 
 import torch
 from torch import Tensor
@@ -11,13 +11,14 @@ def ssd(
     x, dt, A, B, C, D = (v.double() for v in (x, dt, A, B, C, D))
     b, t, h, p = x.shape
     per_head = h // B.shape[2]
-    B, C = B.repeat_interleave(per_head, 2), C.repeat_interleave(per_head, 2)
+    B = B.repeat_interleave(per_head, 2)
+    C = C.repeat_interleave(per_head, 2)
     held = x.new_zeros(b, h, p, B.shape[-1]) if state is None else state.double()
     ys = []
     for i in range(t):
         decay = torch.exp(dt[:, i] * A)
-        held = held * decay[..., None, None] + torch.einsum(
-            "bh,bhp,bhn->bhpn", dt[:, i], x[:, i], B[:, i]
-        )
-        ys.append(torch.einsum("bhpn,bhn->bhp", held, C[:, i]) + D[:, None] * x[:, i])
+        added = torch.einsum("bh,bhp,bhn->bhpn", dt[:, i], x[:, i], B[:, i])
+        held = held * decay[..., None, None] + added
+        y = torch.einsum("bhpn,bhn->bhp", held, C[:, i])
+        ys.append(y + D[:, None] * x[:, i])
     return torch.stack(ys, 1), held

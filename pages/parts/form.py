@@ -28,8 +28,8 @@ def _number(
     term: str = "",
     changed: Callable[[], None] | None = None,
 ) -> None:
-    """A number, whole where its step is; what is wrong with it, or with an empty box (None), the
-    design's own rules say."""
+    """A number, whole where its step is whole. An empty box holds None, and the design's own rules
+    refuse it."""
     st.number_input(
         label,
         value=None,
@@ -54,7 +54,7 @@ def draw(spec: ArchSpec, said: notes.Notes) -> None:
 
 def draw_parts(said: notes.Notes) -> None:
     """The dimensions of every kind of layer, folded."""
-    letters = set(draft.STRATEGY_LETTERS.get(draft.value("layers.strategy"), draft.letters()))
+    letters = draft.strategy_letters()
     st.subheader("Dimensions")
     _fold("Attention", _draw_attention)
     _fold("Sliding window", lambda: _draw_window(said), unfolded="S" in letters)
@@ -66,7 +66,8 @@ def draw_parts(said: notes.Notes) -> None:
 
 
 def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> None:
-    """Controls behind their title, drawn once it is opened: what is not seen costs no time."""
+    """Controls behind their title. They are drawn when it is opened, so hidden ones cost no
+    time."""
     folder = st.expander(
         title, expanded=unfolded, key=f"fold-{title}-{unfolded}", on_change="rerun"
     )
@@ -106,7 +107,8 @@ def _draw_start() -> None:
 
 
 def _open_preset() -> None:
-    if name := st.session_state["form.preset"]:
+    name = st.session_state["form.preset"]
+    if name:
         draft.load(published.resolve(name))
         st.session_state["form.preset"] = None
 
@@ -129,7 +131,7 @@ def _open_pasted() -> None:
 
 
 def _open_config(text: str | bytes, name: str, source: str) -> None:
-    """A published config as the design; what is wrong with it is said in one line."""
+    """Open a published config as the design, or show in one line what is wrong with it."""
     try:
         draft.load(spec_from_config(parse_config(text), name))
     except SpecError as error:
@@ -165,7 +167,7 @@ def _as_many_kinds() -> None:
 
 
 def _fit(target: float) -> None:
-    _place_by_rule()  # layers named one by one are of one depth
+    _place_by_rule()  # layers that are named one by one belong to one depth
     try:
         draft.load(fit_depth(draft.design(), target))
     except ValueError as error:
@@ -179,7 +181,7 @@ def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
     notes.show(said, "strategy")
     with st.container():
         if strategy == "custom":
-            st.caption("Press layers of the stack, or write its letters.")
+            st.caption("Click layers of the stack, or write its letters.")
             if "form.strategy_before" in st.session_state:
                 before = st.session_state["form.strategy_before"][0]
                 st.button(
@@ -198,11 +200,10 @@ def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
 def _draw_ratio(spec: ArchSpec) -> None:
     made_by = spec.layers.ratio
     now = f"{draft.value('layers.a')}:{draft.value('layers.b')}"
-    now = (
-        now if _share(now) is not None else made_by or PAPER_RATIOS[1]
-    )  # what is refused is said above
+    if _share(now) is None:  # refused, and the page says so above
+        now = made_by or PAPER_RATIOS[1]
     st.session_state["form.ratio"] = now
-    options = sorted({*PAPER_RATIOS, now}, key=_share)
+    options = sorted({*PAPER_RATIOS, now}, key=lambda ratio: _share(ratio) or 0.0)
     st.select_slider(
         "Ratio, expensive to cheap",
         options,
@@ -215,15 +216,15 @@ def _draw_ratio(spec: ArchSpec) -> None:
         _number("expensive", "layers.a", term="ratio", changed=_place_by_rule)
     with right:
         _number("cheap", "layers.b", term="ratio", changed=_place_by_rule)
-    counted = Counter(layer.letter for layer in spec.stack)
+    counted = Counter(spec.letters)
     made = " + ".join(f"{n} {placement.LETTERS[letter]}" for letter, n in counted.items())
-    st.caption(
-        f"{made} = {spec.n_layers} layers{'' if (made_by or now) in PAPER_RATIOS else '; the paper has no such ratio'}"
-    )
+    known = (made_by or now) in PAPER_RATIOS
+    beside = "" if known else "; the paper has no such ratio"
+    st.caption(f"{made} = {spec.n_layers} layers{beside}")
 
 
 def _share(ratio: str) -> float | None:
-    """Of expensive blocks among all; None where it is no ratio."""
+    """The share of attention (or intra-hybrid) layers among all; None where it is no ratio."""
     try:
         a, b = placement.parse_ratio(ratio)
     except ValueError:
@@ -234,13 +235,13 @@ def _share(ratio: str) -> float | None:
 def _slide() -> None:
     a, b = placement.parse_ratio(st.session_state["form.ratio"])
     if (a, b) == (draft.value("layers.a"), draft.value("layers.b")):
-        return  # a browser may send back what it was told, and that is no wish
+        return  # the browser has sent back what it was told; nobody asked for a change
     st.session_state.update({draft.field("layers.a"): a, draft.field("layers.b"): b})
     _place_by_rule()
 
 
 def _place_by_rule() -> None:
-    """Named layers are of one ratio; another ratio is placed by a rule again."""
+    """Layers that are named one by one have one ratio. A new ratio is placed by a rule again."""
     if draft.value("layers.placement") == "custom":
         st.session_state[draft.field("layers.placement")] = "middle"
 
@@ -294,7 +295,8 @@ def _new_ssm_kind() -> None:
     """The other kind's usual dimensions; the inner width stays."""
     fields = draft.SSM_KINDS[draft.value("ssm.kind")].model_fields
     usual = {key: field.default for key, field in fields.items() if not field.is_required()}
-    for key, item in (usual | {"dt_rank": ceil((draft.value("d_model") or 16) / 16)}).items():
+    usual["dt_rank"] = ceil((draft.value("d_model") or 16) / 16)
+    for key, item in usual.items():
         st.session_state[draft.field(f"ssm.{key}")] = item
 
 
@@ -332,7 +334,7 @@ def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
         pictures.intra_block(mixer, layout.ink()),
         alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {says}",
     )
-    if "mixers" in st.session_state["form.kept"]:
+    if any(own["kind"] == "intra" for own in draft.own_mixers().values()):
         st.caption("As the published model has it: no control changes it.")
         return
     with st.container(horizontal=True, gap="medium"):

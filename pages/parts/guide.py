@@ -141,14 +141,14 @@ def _every(need: Need) -> None:
     """All that the proposals were chosen from, the best first."""
     rows = {}
     for found in sorted(candidates(need), key=lambda found: found.nll):
+        accuracy = f"{found.accuracy:.1f} %" if found.accuracy else ""
+        measured = units.rate(found.measured) if found.measured else "not measured"
         rows[found.spec.name] = {
             "NLL (quoted)": f"{found.nll:.3f}",
-            "accuracy (quoted)": f"{found.accuracy:.1f} %" if found.accuracy else "",
+            "accuracy (quoted)": accuracy,
             "cache (exact)": units.n_bytes(found.cache_bytes),
             "ceiling a sequence (predicted)": units.rate(found.tokens_per_s),
-            "the paper on an H200, a sequence (quoted)": units.rate(found.measured)
-            if found.measured
-            else "not measured",
+            "the paper on an H200, a sequence (quoted)": measured,
             "does": found.problem or "yes",
         }
     layout.table(pd.DataFrame(rows).T)

@@ -5,7 +5,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -39,9 +39,10 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
             device.key: f"{device.name} ({units.n_bytes(device.memory_bytes)})"
             for device in devices()
         }
-    if why := why_no_gpu():
+    why = why_no_gpu()
+    if why:
         place.caption(f"No GPU: {design.plain(why)}")
-    return str(place.selectbox("Device", list(known), format_func=known.get, key=key))
+    return str(place.selectbox("Device", list(known), format_func=known.__getitem__, key=key))
 
 
 # ---------------------------------------------------------------- what may be wrong with runs
@@ -49,8 +50,8 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
 
 @contextmanager
 def needs_runs(say: bool = True) -> Iterator[None]:
-    """Around what reads or changes runs: where the store cannot be used, one line stands there
-    instead, or nothing where the page has said it already."""
+    """Around code that reads or changes runs. If the store cannot be used, it shows one line
+    instead, or nothing if the page has said so already."""
     try:
         yield
     except StoreError as error:
@@ -67,7 +68,9 @@ def results(*runs: Run) -> Iterator[None]:
         yield
     except MALFORMED as error:
         logging.getLogger(__name__).exception("a result cannot be shown")
-        which = " of " + ", ".join(f"run {run.id}" for run in runs) if runs else ""
+        which = ""
+        if runs:
+            which = " of " + ", ".join(f"run {run.id}" for run in runs)
         st.warning(f"The rest{which} cannot be shown: {design.plain(malformed(error))}.")
 
 
@@ -85,7 +88,8 @@ def say_if_foreign(run: Run) -> bool:
     if run.foreign:
         why = design.plain(run.foreign)
         st.warning(
-            f"Run {run.id} cannot be shown: {why}. It is kept as it is, and can be deleted on the Runs page."
+            f"Run {run.id} cannot be shown: {why}. "
+            "It is kept as it is, and can be deleted on the Runs page."
         )
     return bool(run.foreign)
 
@@ -122,9 +126,10 @@ def _queue() -> None:
 
 
 def _follow(state: set[Any]) -> None:
-    """Draw the whole page anew when the jobs are not as they were. Where it is being drawn just
-    now, that is done already: to begin again would lose the press that it is drawn for."""
-    before, drawn = st.session_state.get("jobs.state", state), st.session_state.pop(DRAWN, False)
+    """Draw the whole page again when the jobs have changed. Not while it is being drawn: starting
+    over would lose the click that it is drawn for."""
+    before = st.session_state.get("jobs.state", state)
+    drawn = st.session_state.pop(DRAWN, False)
     st.session_state["jobs.state"] = state
     if before != state and not drawn:
         st.rerun()
@@ -135,10 +140,8 @@ def _active_rows() -> list[Run]:
     active = open_store().list(with_parts=False, statuses=ACTIVE)
     for run in reversed(active):
         text, stop = st.columns([5, 1], vertical_alignment="center")
-        text.progress(
-            run.fraction,
-            f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}: {doing(run, active)}{_time_left(run)}",
-        )
+        name = f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}"
+        text.progress(run.fraction, f"{name}: {doing(run, active)}{_time_left(run)}")
         with stop.popover("Cancel", key=f"cancel-{run.id}", width="stretch"):
             st.write(
                 f"Cancel run {run.id}, {design.plain(run.name)}? What it has measured is kept."
@@ -153,12 +156,12 @@ def doing(run: Run, active: list[Run]) -> str:
         return run.message or "starting"
     if open_store().shared and run.host != socket.gethostname():
         return f"waits for a server on {run.host}"
-    ahead = [
-        other.id
-        for other in active
-        if other.device == run.device and other.host == run.host and other.id < run.id
-    ]
-    return f"waits for run {max(ahead)}" if ahead else "about to start"
+    place = (run.device, run.host)
+    ahead = [other.id for other in active if (other.device, other.host) == place]
+    before = [run_id for run_id in ahead if run_id < run.id]
+    if not before:
+        return "about to start"
+    return f"waits for run {max(before)}"
 
 
 def _cancel(run_id: int) -> None:
@@ -203,6 +206,9 @@ def _toast(run_id: int) -> None:
     st.toast(f"Run {run_id}, {design.plain(run.name)}: {run.status}", icon=STATUS_ICON[run.status])
 
 
+KNOWN_PACE = 0.02  # the fraction done from which on the pace says something
+
+
 def _time_left(run: Run) -> str:
     """Of the budget, or, where a job has none, at the pace so far."""
     if run.status != "running" or run.started_at is None or run.foreign:
@@ -210,16 +216,13 @@ def _time_left(run: Run) -> str:
     gone = (now() - run.started_at).total_seconds()
     if "budget_s" in run.options:
         left = run.options["budget_s"] - gone
-        return (
-            f", about {units.seconds(left)} left of the budget"
-            if left > 0
-            else ", the budget is used up"
-        )
-    return (
-        f", about {units.seconds(gone * (1 / run.fraction - 1))} left"
-        if run.fraction > 0.02
-        else ""
-    )
+        if left <= 0:
+            return ", the budget is used up"
+        return f", about {units.seconds(left)} left of the budget"
+    if run.fraction <= KNOWN_PACE:
+        return ""
+    left = gone * (1 / run.fraction - 1)
+    return f", about {units.seconds(left)} left"
 
 
 def show(kind: str, draw: Callable[[Run], None], none_yet: str) -> None:
@@ -245,19 +248,30 @@ def pick(kind: str) -> Run | None:
     if wanted in labels:
         st.session_state[f"{kind}.shown"] = wanted
     return open_store().get(
-        st.selectbox("Result", list(labels), format_func=labels.get, key=f"{kind}.shown")
+        st.selectbox("Result", list(labels), format_func=labels.__getitem__, key=f"{kind}.shown")
     )
 
 
 def _label(run: Run) -> str:
     """A run in a list."""
-    when = "cannot be shown" if run.unread else f"{run.created_at:%Y-%m-%d %H:%M} UTC"
+    when = "cannot be shown"
+    if not run.unread:
+        when = f"{run.created_at:%Y-%m-%d %H:%M} UTC"
     return f"{run.id}: {run.name} on {run.device}, {when}"
 
 
-def save_report(runs: list[Run], place: DeltaGenerator, **look: str) -> None:
+def save_report(
+    runs: list[Run],
+    place: DeltaGenerator,
+    look: Literal["primary", "secondary"] = "secondary",
+) -> None:
     """A button that makes a report of these runs and saves it."""
-    if broken := [f"run {run.id}: {why}" for run in runs if (why := unreadable(run))]:
+    broken = []
+    for run in runs:
+        why = unreadable(run)
+        if why:
+            broken.append(f"run {run.id}: {why}")
+    if broken:
         place.caption(f"No report can be made of {design.plain('; '.join(broken))}.")
         return
     name = f"report-{'-'.join(str(run.id) for run in runs[:6])}.html"
@@ -267,7 +281,7 @@ def save_report(runs: list[Run], place: DeltaGenerator, **look: str) -> None:
         name,
         "text/html",
         icon=":material/description:",
-        **look,
+        type=look,
     )
 
 
@@ -278,11 +292,12 @@ def headline(run: Run) -> None:
         st.info(f"{design.plain(run.error or run.status)}; what was finished is kept")
     if run.status == "failed":
         st.error(design.plain(run.error or run.status))
-        if tail := run.log_tail():
+        tail = run.log_tail()
+        if tail:
             with st.expander("Last lines of its log"):
                 st.code(tail, language=None)
     if run.parts:
-        save_report([run], st)
+        save_report([run], st.container())
     found = run.part(Environment)
     if found:
         software = f"torch {found.packages['torch']}, {found.threads} threads"

@@ -6,6 +6,7 @@ import streamlit as st
 
 from hybrid_core.report import units
 from hybrid_core.report.sources import explained, origins
+from hybrid_core.speed.cost import Cost
 from pages.parts import browser
 
 KEY = "numbers"
@@ -14,7 +15,7 @@ _numbers = browser.component("numbers")
 
 
 class KeyNumber(NamedTuple):
-    """A card. `path`: where the summary has it; `counts`: what its convention counts, with words
+    """A card. `path`: where a Cost has it; `counts`: what its convention counts, with words
     of the workload to fill in; `better`: which of two designs has the better one."""
 
     label: str
@@ -102,17 +103,17 @@ KEY_NUMBERS = (
 SMALL = 0.05  # percent; a difference below that is none
 
 
-def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str) -> None:
-    """One card a number; `now` and `before` are cost summaries, `against` is the reference's name,
+def draw(now: Cost, before: Cost, against: str, device: str) -> None:
+    """One card a number; `now` and `before` are the costs of two designs, `against` is the reference's name,
     `device` the accelerator's. A click on a "?" opens where the number comes from."""
     words = {
-        "active": units.count(now["params"]["active"]),
-        "paper": units.n_bytes(now["cache_bytes"]["paper"]),
-        "batch": now["workload"]["batch_size"],
-        "at": units.length(now["workload"]["context_len"]),
-        "basis": now["predicted"]["basis"],
-        "stored": now["workload"]["weight_dtype"],
-        "chunk": f"{now['workload']['max_batched_tokens']:,}",
+        "active": units.count(now.params.active),
+        "paper": units.n_bytes(now.cache_bytes.paper),
+        "batch": now.workload.batch_size,
+        "at": units.length(now.workload.context_len),
+        "basis": now.predicted.basis,
+        "stored": now.workload.weight_dtype,
+        "chunk": f"{now.workload.max_batched_tokens:,}",
     }
     cards = []
     for number in KEY_NUMBERS:
@@ -120,7 +121,7 @@ def draw(now: dict[str, Any], before: dict[str, Any], against: str, device: str)
         base = at(before, number.path)
         written = units.WRITTEN[number.unit]
         counts = number.counts.format(**words)
-        card = {
+        card: dict[str, str | None] = {
             "label": number.label.format(**words),
             "value": written(value),
             "convention": number.convention,
@@ -151,11 +152,12 @@ def _change(value: float, base: float, better: str | None) -> dict[str, str | No
     return {"change": f"{percent:+,.1f} %", "judged": judged}
 
 
-def at(record: dict[str, Any], path: tuple[str, ...]) -> float:
-    """A number deep in a summary."""
+def at(costs: Cost, path: tuple[str, ...]) -> float:
+    """A number deep in a design's costs."""
+    found: Any = costs
     for key in path:
-        record = record[key]
-    return float(record)
+        found = getattr(found, key)
+    return float(found)
 
 
 def _drawn_anew() -> None:

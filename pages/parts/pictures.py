@@ -41,7 +41,8 @@ def strip(pattern: str, colours: dict[str, str]) -> str:
     )
     width = 10 * len(pattern)
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{min(width, 130)}" height="16" viewBox="0 0 {width} 16" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{min(width, 130)}" height="16" '
+        f'viewBox="0 0 {width} 16" '
         f'preserveAspectRatio="none">{drawn}</svg>'
     )
     return f"![{pattern}](data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()})"
@@ -74,9 +75,11 @@ def _box(
 ) -> str:
     """A box with a word; a part that the design leaves out is a faint dashed one."""
     style = "" if chosen else ' opacity="0.45" stroke-dasharray="3 4"'
+    faint = "" if chosen else ' opacity="0.7"'
     return (
-        f'<rect x="{x}" y="{y - 17}" width="{width}" height="34" rx="6" fill="none" stroke="{colour}" stroke-width="2"{style}/>'
-        f'<text x="{x + width / 2}" y="{y + 5}" text-anchor="middle"{"" if chosen else " opacity=" + chr(34) + "0.7" + chr(34)}>'
+        f'<rect x="{x}" y="{y - 17}" width="{width}" height="34" rx="6" fill="none" '
+        f'stroke="{colour}" stroke-width="2"{style}/>'
+        f'<text x="{x + width / 2}" y="{y + 5}" text-anchor="middle"{faint}>'
         f"{escape(text)}</text>"
     )
 
@@ -95,22 +98,20 @@ def intra_block(mixer: IntraMixer, ink: str) -> str:
         (_BOTTOM, "Mamba-2", COLOURS["M"], _SCALAR[mixer.scalar][1]),
     ):
         separate = mixer.out == "separate"
+        grouped = mixer.norm == "group"
+        norm = "group norm" if grouped else "no norm"
+        out = "out" if separate else "no out yet"
+        towards_the_sum = 15 if y == _BOTTOM else -15
         parts += [
             _line((60, _MIDDLE), (60, y), (80, y)),
             _box(80, y, 92, name, colour),
             _line((172, y), (192, y)),
-            _box(
-                192,
-                y,
-                92,
-                "group norm" if mixer.norm == "group" else "no norm",
-                chosen=mixer.norm == "group",
-            ),
+            _box(192, y, 92, norm, chosen=grouped),
             _line((284, y), (304, y)),
             _box(304, y, 82, scalar or "no scalar", chosen=bool(scalar)),
             _line((386, y), (406, y)),
-            _box(406, y, 86, "out" if separate else "no out yet", chosen=separate),
-            _line((492, y), (535, y), (535, _MIDDLE + (15 if y == _BOTTOM else -15))),
+            _box(406, y, 86, out, chosen=separate),
+            _line((492, y), (535, y), (535, _MIDDLE + towards_the_sum)),
         ]
     if mixer.value == "shared":
         parts += [
@@ -120,8 +121,10 @@ def intra_block(mixer: IntraMixer, ink: str) -> str:
     else:
         parts.append(f'<text x="80" y="{_MIDDLE + 5}" opacity="0.7">values separate</text>')
     parts += [
-        f'<circle cx="535" cy="{_MIDDLE}" r="15" fill="none" stroke="currentColor" stroke-width="2"/>',
-        f'<text x="535" y="{_MIDDLE + 6}" text-anchor="middle" font-weight="bold">{_SIGN[mixer.fusion]}</text>',
+        f'<circle cx="535" cy="{_MIDDLE}" r="15" fill="none" stroke="currentColor" '
+        'stroke-width="2"/>',
+        f'<text x="535" y="{_MIDDLE + 6}" text-anchor="middle" font-weight="bold">'
+        f"{_SIGN[mixer.fusion]}</text>",
         _line((550, _MIDDLE), (570, _MIDDLE)),
         _box(
             570,
@@ -135,6 +138,7 @@ def intra_block(mixer: IntraMixer, ink: str) -> str:
     ]
     drawn = "".join(parts)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 160" width="840" height="192" font-size="14" font-family="sans-serif" '
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 700 160" width="840" height="192" '
+        'font-size="14" font-family="sans-serif" '
         f'color="{ink}" fill="{ink}">{drawn}</svg>'
     )

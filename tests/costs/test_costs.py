@@ -21,10 +21,10 @@ from hybrid_core.live.modules.rope import Rope
 from hybrid_core.live.profiling.live_memory import LiveTensors
 from hybrid_core.live.profiling.trace import trace
 from hybrid_core.mixers import mamba1, mamba2
+from hybrid_core.speed.cost import cost
 from hybrid_core.speed.hardware import Hardware, PeakFlops, catalogue
 from hybrid_core.speed.roofline import generation_tokens_per_s, predict
-from hybrid_core.speed.summary import summary
-from hybrid_core.terms import of_work
+from hybrid_core.terms import of_kind
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from kernels.selective_scan import eager as selective_scan
@@ -36,6 +36,7 @@ from tests.designs import (
     PATTERNS,
     REUSING,
     SECTIONS,
+    TINY_BUILT,
     TINY_HYMBA,
     axes_id,
     design,
@@ -55,6 +56,7 @@ SHARED_BLOCK = {
 }
 DESIGNS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
+    **TINY_BUILT,
     "no FFN": design("AMSH", ffn=None),
     "MoE": design("AM", ffn=MOE),
     "MoE without shared": design("MA", ffn=MOE | {"n_shared": 0, "top_k": 4}),
@@ -312,8 +314,8 @@ def test_flops_of_one_attention_layer_by_hand() -> None:
 def test_a_window_costs_no_more_than_its_tokens() -> None:
     costs = model_costs(design("S"))  # 4 + 2 tokens seen at most, by token t min(t, 6)
     pairs = 1 + 2 + 3 + 4 + 5 + 6 + 6
-    assert of_work(costs.layers[0].forward_flops(7), "attention") == pairs * 4 * 4 * 8
-    steps = [of_work(costs.layers[0].decode_flops(n), "attention") for n in (5, 6, 7, 9999)]
+    assert of_kind(costs.layers[0].forward_flops(7), "attention") == pairs * 4 * 4 * 8
+    steps = [of_kind(costs.layers[0].decode_flops(n), "attention") for n in (5, 6, 7, 9999)]
     assert steps == [n * 4 * 4 * 8 for n in (5, 6, 6, 6)]
 
 
@@ -481,13 +483,13 @@ def test_latent_attention_expands_in_prefill_and_absorbs_in_decode() -> None:
     costs = model_costs(
         design("A", d_model=2304, mixers={"L": latent}, layers={"pattern": "L"})
     ).layers[0]
-    assert of_work(costs.forward_flops(10), "attention") == 55 * 20_480
-    assert of_work(costs.decode_flops(10), "attention") == 10 * 69_632
+    assert of_kind(costs.forward_flops(10), "attention") == 55 * 20_480
+    assert of_kind(costs.decode_flops(10), "attention") == 10 * 69_632
     products = [
-        sum(term.flops for term in costs.mixer.decode_flops(n) if term.work == "product")
+        sum(term.flops for term in costs.mixer.decode_flops(n) if term.kind == "product")
         for n in (1, 4096)
     ]
-    assert products[0] == products[1] == of_work(costs.mixer.forward_flops(1), "product")
+    assert products[0] == products[1] == of_kind(costs.mixer.forward_flops(1), "product")
 
 
 def test_cost_says_how_latent_attention_is_counted() -> None:
@@ -501,8 +503,10 @@ def test_cost_says_how_latent_attention_is_counted() -> None:
     }
     spec = design("A", mixers={"L": latent}, layers={"pattern": "L"})
     how = {"prefill": "expanded keys and values", "decode": "absorbed: over the latent"}
-    assert summary(spec, Workload(), catalogue()["h100_sxm"])["latent_attention"] == how
-    assert summary(DESIGNS["A"], Workload(), catalogue()["h100_sxm"])["latent_attention"] is None
+    h100 = catalogue()["h100_sxm"]
+    record = cost(spec, Workload(), h100).model_dump(mode="json")
+    assert record["latent_attention"] == how
+    assert cost(DESIGNS["A"], Workload(), h100).latent_attention is None
 
 
 @pytest.mark.parametrize("spec", DESIGNS.values(), ids=DESIGNS)
@@ -528,7 +532,7 @@ def test_products_are_the_terms_whose_weights_are_parameters(spec: ArchSpec) -> 
         term.weights
         for layer in model_costs(spec).layers
         for term in layer.decode_flops(1)
-        if term.work == "product"
+        if term.kind == "product"
     )
     if not shared and not spec.meta_tokens:
         assert terms == matrices - vectors_of_lambda
@@ -604,9 +608,9 @@ def test_what_fits_is_not_refused_and_what_never_fits_offers_nothing() -> None:
     assert str(hopeless).endswith("a smaller model is needed")
 
 
-def test_the_summary_is_json_and_its_layers_add_up() -> None:
+def test_a_cost_is_json_and_its_layers_add_up() -> None:
     spec, work = DESIGNS["AMSH"], Workload(batch_size=4, context_len=512)
-    record = json.loads(json.dumps(summary(spec, work, catalogue()["h100_sxm"])))
+    record = json.loads(cost(spec, work, catalogue()["h100_sxm"]).model_dump_json())
     assert [row["kind"] for row in record["layers"]] == ["attention", "mamba2", "swa", "intra"]
     assert (
         sum(row["params"] for row in record["layers"]) + spec.d_model

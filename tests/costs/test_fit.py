@@ -6,14 +6,14 @@ import pytest
 
 from hybrid_core.cli.main import main
 from hybrid_core.costs.fit import fit
-from hybrid_core.costs.memory import Serving, memory
+from hybrid_core.costs.memory import Serving, largest, memory
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence.guide import Need, candidates
 from hybrid_core.interop import published
 from hybrid_core.report.compare import design_facts
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import cost
 from hybrid_core.workload import Workload
 from tests.designs import design
 
@@ -34,7 +34,7 @@ def test_a_long_prompt_of_a_large_batch_fits_where_weights_cache_and_one_chunk_d
     verdict = fit(HYBRID, work, H100)
     assert verdict.refusal is None
     assert verdict.problem is None
-    assert summary(HYBRID, work, H100)["memory_bytes"]["one_shot_activations"] > 100 * GIB
+    assert cost(HYBRID, work, H100).memory_bytes.one_shot_activations > 100 * GIB
 
 
 def test_activations_are_linear_in_the_chunk_and_do_not_grow_with_the_context() -> None:
@@ -67,13 +67,13 @@ def test_cost_compose_guide_and_compare_give_one_verdict(name: str, context_len:
     """The most sequences that `cost` prints fit, and one more does not, by the verdict that all
     others show."""
     spec = published.resolve(name)
-    most = summary(spec, Workload(context_len=context_len), H100)["engine"]["ideal"]["batch_size"]
+    most = cost(spec, Workload(context_len=context_len), H100).engine.ideal.batch_size
     for batch_size, fits in ((most, True), (most + 1, False)):
         if not 1 <= batch_size <= 65_536:
             continue
         work = Workload(context_len=context_len, batch_size=batch_size)
         assert (fit(spec, work, H100).refusal is None) == fits
-        assert summary(spec, work, H100)["fit"]["fits"] == fits
+        assert cost(spec, work, H100).fit.fits == fits
         assert (design_facts(spec, work, H100)[f"fits {H100.name} (exact)"] == "no") != fits
 
 
@@ -99,12 +99,12 @@ def test_pages_may_be_what_does_not_fit() -> None:
     """One page holds a state of its own and rounds every sequence up: at 16 tokens a sequence pages
     are most of the memory."""
     spec = published.resolve("Bamba-9B")
-    view = summary(spec, Workload(context_len=16), H100)["engine"]
-    work = Workload(context_len=16, batch_size=view["paged"]["batch_size"] + 1)
+    view = cost(spec, Workload(context_len=16), H100).engine
+    work = Workload(context_len=16, batch_size=view.paged.batch_size + 1)
     verdict = fit(spec, work, H100)
     assert verdict.refusal is None
     assert "not in the equal pages of vLLM" in (verdict.problem or "")
-    assert not verdict.record()["fits_engine"]
+    assert not verdict.fits_engine
 
 
 def test_cost_prints_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,11 +131,22 @@ def test_cost_prints_the_verdict(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_stack_without_mixers_has_costs() -> None:
     """It keeps nothing: no cache, no pages."""
     spec: ArchSpec = design("--", layers={"pattern": "--"})
-    record = summary(spec, Workload(batch_size=2), H100)
-    assert record["cache_bytes"] == {"paper": 0, "exact": 0, "paged": 0}
-    assert record["fit"]["fits"]
+    found = cost(spec, Workload(batch_size=2), H100)
+    assert found.cache_bytes.model_dump() == {"paper": 0, "exact": 0, "paged": 0}
+    assert found.fit.fits
 
 
 def test_what_is_served_is_worked_out_from_the_workload_alone() -> None:
     serving = Serving(HYBRID, Workload(prompt_len=512, context_len=32_768))
     assert serving.fixed_bytes(4, 32_768) == serving.weights + int(serving.activations(4, 512))
+
+
+@pytest.mark.parametrize("available", [0, 6, 7, 50, 51, 998, 10**6])
+def test_the_largest_that_fits_is_the_one_that_counting_finds(available: int) -> None:
+    """Bytes that bend at 20 and go in steps of 8, as activations and pages do."""
+
+    def needed(n: int) -> int:
+        return 7 * min(n, 20) + 40 * -(-n // 8) - 40
+
+    counted = max((n for n in range(1, 201) if needed(n) <= available), default=0)
+    assert largest(200, needed, available) == counted

@@ -21,7 +21,7 @@ AXES = ("module", "norm", "scalar", "fusion", "value", "out")
 
 
 @pytest.mark.parametrize("name", presets.names())
-def test_a_preset_is_called_like_its_file_has_a_source_and_is_saved_as_it_stands_with_what_it_leaves_out(
+def test_a_preset_is_called_like_its_file_has_a_source_and_is_saved_as_it_stands(
     name: str,
 ) -> None:
     spec, source = presets.get(name)

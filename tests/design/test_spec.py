@@ -43,6 +43,9 @@ class Bad(NamedTuple):
 LAYERS = "{strategy: custom, pattern: AMSH}"
 SSM = "{d_ssm: 64, head_dim: 16, d_state: 8, d_conv: 4, chunk_size: 8}"
 MAMBA1 = "{kind: mamba1, d_ssm: 9, dt_rank: 2}"
+PAIRS = "must be divisible by 2, for the pairs of kind D (2)"
+NEEDS_MAMBA2 = "kind N has Mamba-2 branches: it needs ssm.kind 'mamba2'"
+NEEDS_DIFF = "the layers hold kind D, which needs the section 'diff'"
 BRANCHES = "must be divisible by 2 * n_groups, for the two branches of kind N"
 WHOLE, LEAST = "must be a whole number", "must be greater than or equal to 1"
 
@@ -476,13 +479,12 @@ def test_what_is_missing_is_named(section: str, message: str) -> None:
 @pytest.mark.parametrize(
     ("pattern", "changes", "message"),
     [
-        ("D", {"attention": {"n_heads": 3, "n_kv_heads": 3}}, "attention.n_heads: 3 - must be divisible by 2, for the pairs of kind D (2)"),
-        ("D", {"attention": {"n_kv_heads": 1}}, ("attention.n_kv_heads: 1 - must be divisible by 2, for the pairs of kind D "
-        "(2)")),
+        ("D", {"attention": {"n_heads": 3, "n_kv_heads": 3}}, f"attention.n_heads: 3 - {PAIRS}"),
+        ("D", {"attention": {"n_kv_heads": 1}}, f"attention.n_kv_heads: 1 - {PAIRS}"),
         ("N", {"ssm": {"d_ssm": 48}}, f"ssm.d_ssm / head_dim: 3 - {BRANCHES} (2)"),
         ("N", {"ssm": {"n_groups": 4}, "intra": None}, f"ssm.d_ssm / head_dim: 4 - {BRANCHES} (8)"),
-        ("N", {"ssm": designs.MAMBA1}, "ssm.kind: 'mamba1' - kind N has Mamba-2 branches: it needs ssm.kind 'mamba2'"),
-        ("D", {"diff": None}, "diff: missing - the layers hold kind D, which needs the section 'diff'"),
+        ("N", {"ssm": designs.MAMBA1}, f"ssm.kind: 'mamba1' - {NEEDS_MAMBA2}"),
+        ("D", {"diff": None}, f"diff: missing - {NEEDS_DIFF}"),
         ("N", {"diff": {"scalar": "scale"}}, "diff.scalar: 'scale' - must be 'diff_t' or 'none'"),
         ("N", {"diff": {"fusion": "concat"}}, "diff.fusion: 'concat' - must be 'diff' or 'add'"),
     ],
@@ -637,7 +639,7 @@ def test_strategies_resolve_to_letters(layers: dict[str, object], expected: str)
     assert ArchSpec.from_mapping(mapping("AAAAA", layers=layers)).pattern == expected
 
 
-# ---------------------------------------------------------------- suggestions, and one line from anywhere
+# ---------------------------------------------------------------- suggestions, and one line
 
 FORGIVEN = {
     "a key of another model": ({"hardwares": 1}, "hardwares: 1 - unknown key"),

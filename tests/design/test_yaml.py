@@ -24,7 +24,7 @@ swa: {window: 512, sink: 64, rope_theta: 10000}
 ssm: {kind: mamba2, d_ssm: 4096, head_dim: 128, d_state: 128, d_conv: 4, n_groups: 1}
 intra: {n_heads: 16, n_kv_heads: 4, qk_head_dim: 72, v_head_dim: 128, d_ssm: 2304, norm: group, scalar: none, fusion: diff, value: separate, out: separate}
 ffn: {kind: swiglu, d_ff: 8192}      # or kind: moe with n_routed, top_k, n_shared, d_expert
-"""
+"""  # noqa: E501
 PLAIN = yaml.safe_dump(mapping("AMSH"), sort_keys=False)
 
 

@@ -75,7 +75,8 @@ def test_every_figure_in_the_text_is_in_the_evidence(rule: Rule) -> None:
         if str(number).isdigit()
     }
     figures = re.findall(
-        r"\d+\.\d+(?= times)|(?<![\d:.])\d+\.\d{1,3}|\d+(?= (?:against|and) [\d ]*(?:tokens|MiB))|\d+(?= (?:tokens|MiB))",
+        r"\d+\.\d+(?= times)|(?<![\d:.])\d+\.\d{1,3}"
+        r"|\d+(?= (?:against|and) [\d ]*(?:tokens|MiB))|\d+(?= (?:tokens|MiB))",
         rule.text,
     )
     assert not rule.evidence or figures

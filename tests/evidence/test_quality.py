@@ -191,8 +191,8 @@ def test_effects_are_differences_of_two_printed_rows() -> None:
     assert (dense["nll_change"], dense["avg_change"]) == (-0.010, 0.7)
     scale = one(
         ablations.intra_effects(),
-        "axis == 'scalar' and changed == 'scale' and scale == '1B' and fusion == "
-        "'diff' and norm == 'group'",
+        "axis == 'scalar' and changed == 'scale' and scale == '1B' "
+        "and fusion == 'diff' and norm == 'group'",
     )
     assert (scale["nll_dclm_base"], scale["nll_dclm"]) == (2.712, 2.727)
     assert sorted(ablations.moe_effects()["avg_change"]) == [
@@ -254,7 +254,7 @@ def test_the_five_designs_of_table_2_lie_within_their_intervals(name: str) -> No
     assert found.high - found.low < 0.013
 
 
-def test_nine_of_ten_runs_of_tables_14_and_15_lie_within_the_interval_that_other_tables_and_the_law_give() -> (
+def test_nine_of_ten_runs_of_tables_14_and_15_lie_within_the_interval_of_other_tables_and_law() -> (
     None
 ):
     inside = []
@@ -321,8 +321,8 @@ OUTSIDE: dict[str, tuple[ArchSpec, float, str]] = {
             intra=preset("intra-1to5-1b").intra.model_dump(exclude_none=True) | {"norm": "none"},
         ),
         60e9,
-        "intra.norm: none - the paper's intra designs have group; others only in "
-        "stacks of nothing else (Tables 18 and 19)",
+        "intra.norm: none - the paper's intra designs have group; "
+        "others only in stacks of nothing else (Tables 18 and 19)",
     ),
     "other window": (preset("swa-1to5-1b", swa={"window": 128}), 60e9, "swa.window: 128"),
     "experts at 350M": (
@@ -563,8 +563,8 @@ def test_a_placement_that_no_row_resembles_gets_a_reason(
     found = estimator.estimate(placed(chosen, family))
     assert isinstance(found, OutOfRange)
     assert found.reason.startswith(
-        f"placement: {', '.join(map(str, chosen))} of 13 - not like the paper's "
-        f"{family} designs near 1:"
+        f"placement: {', '.join(map(str, chosen))} of 13 - "
+        f"not like the paper's {family} designs near 1:"
     )
 
 

@@ -43,7 +43,8 @@ def test_a_design_of_the_library_goes_to_transformers_and_back_or_says_why_not(n
     if not sayable(name):
         with pytest.raises(
             ExportError,
-            match=r"^hf: .* - none of the \d+ classes of transformers that are written here (says this|has these)",
+            match=r"^hf: .* - none of the \d+ classes of transformers that are written here "
+            r"(says this|has these)",
         ):
             hf_config(LIBRARY[name])
         return
@@ -114,7 +115,8 @@ def test_megatron_says_experts_that_it_routes_alike() -> None:
     assert "--moe-router-score-function sigmoid\n" in text
     with pytest.raises(
         ExportError,
-        match=r"^megatron: layer 1: ffn moe\.norm_top_k: False - Megatron-LM at 089b33b cannot say it",
+        match=r"^megatron: layer 1: ffn moe\.norm_top_k: False - "
+        r"Megatron-LM at 089b33b cannot say it",
     ):
         export(
             design("AM", ffn=MOE, swa=None, intra=None, diff=None), "megatron"
@@ -122,20 +124,23 @@ def test_megatron_says_experts_that_it_routes_alike() -> None:
 
 
 NO_SYMBOL = (
-    "the hybrid pattern of Megatron-LM at 089b33b has no symbol for it; it has them for "
-    "mamba2, gated_deltanet, attention, swa"
+    "the hybrid pattern of Megatron-LM at 089b33b has no symbol for it; "
+    "it has them for mamba2, gated_deltanet, attention, swa"
 )
 # How Megatron reads each flag: `type` or `action` of megatron/training/arguments.py at d98e8a6, or
 # of the field of TransformerConfig that ArgumentGroupFactory makes it from. A tuple is read by
 # `tuple_type`, a list by `moe_freq_type`.
 SWITCHES = """
-    disable-bias-linear untie-embeddings-and-output-weights apply-layernorm-1p swiglu squared-relu group-query-attention qk-layernorm
-    attention-output-gate add-qkv-bias use-rope-scaling moe-router-enable-expert-bias moe-router-pre-softmax moe-shared-expert-gate
+    disable-bias-linear untie-embeddings-and-output-weights apply-layernorm-1p swiglu squared-relu
+    group-query-attention qk-layernorm attention-output-gate add-qkv-bias use-rope-scaling
+    moe-router-enable-expert-bias moe-router-pre-softmax moe-shared-expert-gate
 """
 WHOLE = """
-    num-layers hidden-size vocab-size ffn-hidden-size num-attention-heads num-query-groups kv-channels rotary-base mamba-num-heads
-    mamba-head-dim mamba-state-dim mamba-num-groups linear-num-key-heads linear-num-value-heads linear-key-head-dim linear-value-head-dim
-    linear-conv-kernel-dim num-experts moe-router-topk moe-ffn-hidden-size moe-shared-expert-intermediate-size moe-latent-size
+    num-layers hidden-size vocab-size ffn-hidden-size num-attention-heads num-query-groups
+    kv-channels rotary-base mamba-num-heads mamba-head-dim mamba-state-dim mamba-num-groups
+    linear-num-key-heads linear-num-value-heads linear-key-head-dim linear-value-head-dim
+    linear-conv-kernel-dim num-experts moe-router-topk moe-ffn-hidden-size
+    moe-shared-expert-intermediate-size moe-latent-size
 """
 FRACTIONS = (
     "norm-epsilon rotary-percent rope-scaling-factor moe-router-topk-scaling-factor softmax-scale"
@@ -266,8 +271,8 @@ CANNOT: list[tuple[str, str, str]] = [
     (
         "swa-1to5-1b",
         "megatron",
-        "megatron: attention.rope_scaling: factor 32.0 - Megatron-LM at 089b33b "
-        "scales RoPE in windowed layers too",
+        "megatron: attention.rope_scaling: factor 32.0 - "
+        "Megatron-LM at 089b33b scales RoPE in windowed layers too",
     ),
     ("llama-1b", "fla", "fla: layer 1: attention.rope_scaling: "),
     ("inter-1to5-1b", "fla", "fla: attention beside mamba2 - fla.models 0.6 has no class"),
@@ -277,8 +282,8 @@ CANNOT: list[tuple[str, str, str]] = [
     (
         "swa-0to1-1b",
         "hf",
-        "hf: layer 1: swa.sink: 64 - none of the 18 classes of transformers that are "
-        "written here says this; mistral comes closest",
+        "hf: layer 1: swa.sink: 64 - none of the 19 classes of transformers that are written here "
+        "says this; mistral comes closest",
     ),
     ("Qwen3-Next-80B-A3B", "python", "python: Gated DeltaNet - costed, not built"),
 ]

@@ -47,8 +47,8 @@ REFUSED: list[tuple[ArchSpec, list[str]]] = [
     (
         design("M", ssm=EIGHT | {"d_state": 18}),  # 128 + 36 = 164
         [
-            "layer 1, mamba2.convolution: 164 channels (d_ssm + 2 * n_groups * "
-            "d_state) - causal-conv1d needs a multiple of 8",
+            "layer 1, mamba2.convolution: 164 channels (d_ssm + 2 * n_groups * d_state) - "
+            "causal-conv1d needs a multiple of 8",
             LINE_643.replace("514", "300").replace("mamba2", "layer 1, mamba2"),
         ],
     ),

@@ -97,8 +97,8 @@ def test_bad_links_are_one_line(text: str) -> None:
         ({"context": ["0"]}, "context: 0 - must be greater than or equal to 1"),
         (
             {"weights": ["int3"]},
-            "weights: 'int3' - must be 'fp32', 'bf16', 'fp16', 'fp8', 'int8', "
-            "'int4', 'mxfp4' or 'nvfp4'",
+            "weights: 'int3' - must be "
+            "'fp32', 'bf16', 'fp16', 'fp8', 'int8', 'int4', 'mxfp4' or 'nvfp4'",
         ),
         ({"with": ["llama-1b"] * 9}, "with: 9 designs - at most 3"),
     ],

@@ -94,7 +94,7 @@ def test_weights_that_layers_share_count_once_and_work_each_time() -> None:
     )
 
 
-# ---------------------------------------------------------------- configs that the table does not have, against transformers
+# ---------------------------------------------------------------- other configs, in transformers
 
 UNSEEN: dict[str, dict[str, Any]] = json.loads(
     (Path(__file__).parent / "unseen_configs.json").read_text("utf-8")
@@ -184,7 +184,7 @@ def test_every_family_that_transformers_has_is_among_them() -> None:
     assert {name.split("-")[0] for name in UNSEEN} == set(FAMILIES) - by_hand
 
 
-# ---------------------------------------------------------------- fields that a config does not hold, or holds as null
+# ---------------------------------------------------------------- fields that are absent or null
 
 
 def class_of(family: str) -> Any:
@@ -376,6 +376,34 @@ def test_so_they_are_in_configs_of_other_code(native: dict[str, Any]) -> None:
         spec_from_config(native | {"n_layer": HUGE})
 
 
+def test_qwen3_8b_has_the_parameters_that_transformers_builds() -> None:
+    """Qwen/Qwen3-8B as published; 8,190,735,360 from transformers on the meta device."""
+    config = {
+        "model_type": "qwen3",
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "num_hidden_layers": 36,
+        "vocab_size": 151936,
+        "rope_theta": 1000000,
+        "tie_word_embeddings": False,
+        "use_sliding_window": False,
+        "sliding_window": None,
+        "max_window_layers": 36,
+    }
+    spec = spec_from_config(config)
+    assert model_costs(spec).params().total == 8_190_735_360
+    assert spec.attention is not None
+    assert spec.attention.rope_theta == 1e6
+
+
+def test_a_qwen3_with_windows_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"^use_sliding_window: True - must be False$"):
+        spec_from_config({"model_type": "qwen3", "use_sliding_window": True})
+
+
 def test_phi_4_mini_flash_by_hand() -> None:
     """Its published code: 32 layers of 2560 with LayerNorms; 9 Mamba-1, 8 windows, 1 full, 7 layers
     that reuse keys and values, 7 gates."""
@@ -476,13 +504,13 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         GRANITE | {"layer_types": {"a": 1}},
-        "layer_types: {'a': 1} - must be a list of one name a layer",
+        "layer_types: {'a': 1} - must be a list with one name per layer",
     ),
     (
         HYMBA | {"kv_reuse_group": [[1, 99]]},
         "kv_reuse_group: [[1, 99]] - must name layers from 0 to 31, each once",
     ),
-    (HYMBA | {"global_attn_idx": [32]}, "global_attn_idx: [32] - layer 32 is none of 0 to 31"),
+    (HYMBA | {"global_attn_idx": [32]}, "global_attn_idx: [32] - layer 32 is not one of 0 to 31"),
 ]
 
 

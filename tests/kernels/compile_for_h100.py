@@ -253,8 +253,8 @@ def main(names: list[str]) -> int:
                     print(f"{name}, {dtype}{', with gradients' if grad else ''}", flush=True)
                     compile_operation(name, dtype, grad)
     print(
-        f"triton {triton.__version__}: {len(too_large)} kernels ask for more shared "
-        "memory than there is"
+        f"triton {triton.__version__}: "
+        f"{len(too_large)} kernels ask for more shared memory than there is"
     )
     return bool(too_large)
 

@@ -53,7 +53,8 @@ def test_a_forced_implementation_that_cannot_run_is_an_error_of_one_line(
     with use("causal_conv1d", "triton"):
         with pytest.raises(
             RuntimeError,
-            match=r"^causal_conv1d: triton was asked for and cannot run: torch\.float64 - triton takes .*$",
+            match=r"^causal_conv1d: triton was asked for and cannot run: "
+            r"torch\.float64 - triton takes .*$",
         ):
             call(torch.float64)
         monkeypatch.setenv("TRITON_INTERPRET", "0")

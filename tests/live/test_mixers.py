@@ -139,9 +139,18 @@ def test_differential_attention_is_the_differential_transformers() -> None:
     """DiffLlama in transformers: it pairs value heads i and i + G/2 where here neighbours are a
     pair."""
     config = DiffLlamaConfig(
-        vocab_size=50, hidden_size=32, intermediate_size=40, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=2,
-        rms_norm_eps=EPS, tie_word_embeddings=False, rope_theta=1e4, attn_implementation="eager", lambda_std_dev=0.3,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=40,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rms_norm_eps=EPS,
+        tie_word_embeddings=False,
+        rope_theta=1e4,
+        attn_implementation="eager",
+        lambda_std_dev=0.3,
+    )
     torch.manual_seed(0)
     theirs = DiffLlamaForCausalLM(config).eval()
     ours = build(
@@ -236,9 +245,16 @@ def test_mamba1_is_transformers_mamba() -> None:
             0.2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(4))
         )
     config = MambaConfig(
-        vocab_size=50, hidden_size=32, num_hidden_layers=3, state_size=5, time_step_rank=3, conv_kernel=4,
-        layer_norm_epsilon=EPS, expand=2, tie_word_embeddings=True,
-    )  # fmt: skip
+        vocab_size=50,
+        hidden_size=32,
+        num_hidden_layers=3,
+        state_size=5,
+        time_step_rank=3,
+        conv_kernel=4,
+        layer_norm_epsilon=EPS,
+        expand=2,
+        tie_word_embeddings=True,
+    )
     theirs = MambaForCausalLM(config).eval()
     backbone = theirs.backbone
     backbone.embeddings.weight.copy_(ours.embed.weight)

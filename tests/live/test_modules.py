@@ -30,6 +30,7 @@ from tests.designs import (
     PATTERNS,
     REUSING,
     SECTIONS,
+    TINY_BUILT,
     TINY_HYMBA,
     TINY_SAMBA,
     axes_id,
@@ -61,6 +62,7 @@ SHARED = {
 
 VARIANTS: dict[str, ArchSpec] = {
     **{pattern: design(pattern) for pattern in PATTERNS},
+    **TINY_BUILT,
     "MoE": design("AM", ffn=MOE),
     "plain experts behind a latent": design(
         "AM", ffn=MOE | {"gated": False, "activation": "relu2", "d_latent": 12, "d_shared": 24}
@@ -407,7 +409,7 @@ def test_lambda_of_the_first_layer_starts_at_a_fifth() -> None:
     assert torch.equal(lambdas[0](x, x, x)[0], x)
 
 
-# ---------------------------------------------------------------- Hymba, which transformers does not have
+# ---------------------------------------------------------------- Hymba (not in transformers)
 
 
 def whole_rms(x: Tensor, norm: nn.Module) -> Tensor:

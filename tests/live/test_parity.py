@@ -143,6 +143,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "rope_scaling": LLAMA3,
         "rope_theta": 5e5,
     },
+    "qwen3": DECODER | {"model_type": "qwen3", "head_dim": 24, "attention_bias": True},
     "mistral": DECODER | {"model_type": "mistral", "sliding_window": 5},
     "mistral-unwindowed": DECODER | {"model_type": "mistral", "sliding_window": None},
     "mamba": TINY
@@ -475,7 +476,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "nemotron_h",
         {"time_step_limit": [-1, 1e308]},
-        "time_step_limit: [-1, 1e+308] - must be two numbers, from 0",
+        "time_step_limit: [-1, 1e+308] - must be two numbers of at least 0",
     ),
     (
         "nemotron_h",

@@ -87,7 +87,8 @@ def test_the_prompt_is_the_papers_word_for_word(folder: Path) -> None:
         (prompt, *_) = Protocol(tokenizer, asked, NOISE).prompts(100, depth)
         text = "".join(tokenizer.convert_ids_to_tokens(list(prompt.ids)))
         found = re.fullmatch(
-            r"(?s)<context>\n(.*)\n</context>\n\nWhat is the special magic (\w+) number\?\n\nThe special magic (\w+) number is:",
+            r"(?s)<context>\n(.*)\n</context>\n\n"
+            r"What is the special magic (\w+) number\?\n\nThe special magic (\w+) number is:",
             text,
         )
         assert found

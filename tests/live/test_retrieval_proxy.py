@@ -36,7 +36,7 @@ from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 from hybrid_core.mixers.swa import SwaMixer
-from tests.designs import TINY_HYMBA, design, optional_designs
+from tests.designs import TINY, TINY_HYMBA, design, optional_designs, tiny
 
 BUILT = tuple(name for name, model in published.models().items() if model.not_built is None)
 NOT_BUILT = tuple(name for name in published.models() if name not in BUILT)
@@ -95,7 +95,7 @@ LAYERS = {
 
 @pytest.mark.parametrize(
     ("name", "pattern"),
-    [  # the proxies that the figures of hybrid_core/retrieval/README.md were measured on
+    [  # the proxies that the figures of docs/retrieval-log.md were measured on
         ("llama-1b", "AAAAAA"),
         ("swa-1to5-1b", "SSSASS"),
         ("mamba-1b", "MMMMMM"),
@@ -240,6 +240,13 @@ def test_any_design_has_a_proxy_that_builds(spec: ArchSpec) -> None:
     assert set(made.pattern) == set(spec.pattern) and made.n_layers <= spec.n_layers
     assert not_built(made) is None
     build(made, "meta")
+    assert ArchSpec.from_yaml(made.to_yaml()) == made
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_a_proxy_keeps_every_kind_of_layer(kind: str) -> None:
+    made = proxy(tiny(kind, n_layers=8), 64, 256, task.VOCAB_SIZE)
+    assert {layer.mixer.kind for layer in made.stack} == {kind}
     assert ArchSpec.from_yaml(made.to_yaml()) == made
 
 

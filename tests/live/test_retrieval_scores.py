@@ -71,7 +71,7 @@ def test_means_are_over_all_depths() -> None:
             550,
             0.1,
             0.00049,
-        ),  # (80 - 55) / 7.04 standard deviations: near the normal tail, 0.0003, and skewed to the right
+        ),  # (80 - 55) / 7.04 standard deviations: near the normal tail, 0.0003, skewed right
         (0, 5, 0.5, 1.0),
     ],
 )

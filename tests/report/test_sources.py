@@ -9,7 +9,7 @@ from hybrid_core.design import presets
 from hybrid_core.report.numbers import of_design
 from hybrid_core.report.sources import explained, origins
 from hybrid_core.speed import hardware
-from hybrid_core.speed.summary import summary
+from hybrid_core.speed.cost import cost
 from hybrid_core.workload import Workload
 from pages.parts.numbers import KEY_NUMBERS
 
@@ -46,7 +46,7 @@ def sources_in(file: str) -> set[str]:
 
 def test_every_number_of_a_design_and_every_key_number_has_an_entry() -> None:
     spec, device = presets.get("inter-1to5-1b").spec, hardware.get("h100_sxm")
-    found = of_design(spec, summary(spec, Workload(), device), device)
+    found = of_design(spec, cost(spec, Workload(), device), device)
     assert {number.source for number in found} <= set(origins())
     assert {key.source for key in KEY_NUMBERS} <= set(origins())
 
@@ -62,5 +62,6 @@ def test_every_entry_is_shown_somewhere() -> None:
 def test_the_question_mark_says_convention_formula_function_and_source() -> None:
     said = explained("decode_flops", "batch 4")
     assert said.startswith("Batch 4\n\nexact: every matrix product")
-    assert "$C_{decode}(T) = " in said and "`hybrid_core/costs/model.py:ModelCosts" in said
+    assert "$\\displaystyle C_{decode}(T) = " in said
+    assert "`hybrid_core/costs/model.py:ModelCosts" in said
     assert said.endswith("(live/profiling/trace.py)")

@@ -111,7 +111,8 @@ def test_auto_on_the_command_line_says_why_it_is_the_cpu(
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     answered(monkeypatch, json.dumps([[], "No CUDA GPUs are available"]))
     monkeypatch.setattr(
-        "hybrid_core.runs.submit", lambda spec, options, store: pytest.fail(f"on {options.device}")
+        "hybrid_core.cli.measurements.submit",
+        lambda spec, options, store: pytest.fail(f"on {options.device}"),
     )
     with pytest.raises(pytest.fail.Exception, match="on cpu"):
         main(["profile", "mamba-100m"])

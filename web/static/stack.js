@@ -63,9 +63,10 @@ function ask(stack, layer, kind) {
 
 function press(stack, event) {
   const steps = { ArrowUp: -1, ArrowDown: 1, PageUp: -10, PageDown: 10, Home: -Infinity, End: Infinity }
-  const letter = event.key.toUpperCase()
+  // A capital comes first: m typed on a layer is M, the usual Mamba.
+  const letter = [event.key.toUpperCase(), event.key].find(key => stack.letters.includes(key))
   if (event.key in steps) walk(stack, stack.at + steps[event.key])
-  else if (stack.letters.includes(letter) && !event.ctrlKey && !event.metaKey && !event.altKey) ask(stack, stack.at + 1, letter)
+  else if (letter && !event.ctrlKey && !event.metaKey && !event.altKey) ask(stack, stack.at + 1, letter)
   else return
   event.preventDefault()
 }

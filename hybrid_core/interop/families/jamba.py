@@ -67,7 +67,9 @@ def write_layers(spec: ArchSpec) -> dict[str, Any]:
         "attn_layer_period": period,
         "attn_layer_offset": offset,
     }
-    feeds = "".join("E" if isinstance(layer.ffn, MoE) else "F" for layer in spec.stack)
+    feeds = ""
+    for layer in spec.stack:
+        feeds += "E" if isinstance(layer.ffn, MoE) else "F"
     if "E" not in feeds:
         return config | {"num_experts": 1}
     if "F" not in feeds:

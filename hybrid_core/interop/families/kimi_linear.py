@@ -32,7 +32,7 @@ def read(c: Fields) -> dict[str, Any]:
     first = c.count("first_k_dense_replace", 1, least=0)
     named = c.kinds("mlp_layer_types", n, {"dense": "F", "sparse": "E"})
     feeds = named or at(n, range(first), "F", "E")
-    moe = _experts(c)
+    experts = {"E": _experts(c)}
     c.constant("mla_use_nope", True)
     c.constant("rope_scaling", None)
     c.must("num_nextn_predict_layers", 0)
@@ -42,9 +42,9 @@ def read(c: Fields) -> dict[str, Any]:
         # vLLM keeps KDA's states so, whatever the model's dtype (kda_state_dtype, mamba_utils.py)
         "state_dtype": "fp32",
         "layers": {"pattern": pattern, "ffns": feeds},
-        "mixers": {letter: mixer for letter, mixer in mixers.items() if letter in pattern},
+        "mixers": shared.used(mixers, pattern),
         "ffn": shared.gated(c),
-        "ffns": {"E": moe} if "E" in feeds else {},
+        "ffns": shared.used(experts, feeds),
     }
 
 
@@ -101,7 +101,9 @@ def _experts(c: Fields) -> dict[str, Any]:
 
 def feed_forwards(spec: ArchSpec) -> dict[str, Any]:
     """Dense or experts, a name per layer."""
-    names = ["sparse" if isinstance(layer.ffn, MoE) else "dense" for layer in spec.stack]
+    names = []
+    for layer in spec.stack:
+        names.append("sparse" if isinstance(layer.ffn, MoE) else "dense")
     return {"mlp_layer_types": names}
 
 

@@ -33,7 +33,7 @@ def read(c: Fields) -> dict[str, Any]:
     return design | {
         "layers": {"pattern": pattern},
         "attention": attention,
-        "mixers": {"R": conv} if "R" in pattern else {},
+        "mixers": shared.used({"R": conv}, pattern),
         "ffn": {"kind": "swiglu", "d_ff": width},
     }
 

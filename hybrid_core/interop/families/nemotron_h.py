@@ -55,8 +55,8 @@ def read(c: Fields) -> dict[str, Any]:
         "d_model": c.count("hidden_size"),
         "n_layers": len(parts),
         "layers": {
-            "pattern": "".join(part if part in "MA" else "-" for part in parts),
-            "ffns": "".join(part if part in "FE" else "-" for part in parts),
+            "pattern": _only("MA", parts),
+            "ffns": _only("FE", parts),
         },
         "attention": _attention(c),
         "ssm": _ssm(c),
@@ -95,6 +95,14 @@ def _named_parts(c: Fields, key: str) -> str:
         if c.kinds(other, n, NAMES) not in (None, parts):
             raise c.refuse(other, f"contradicts {key}")
     return parts
+
+
+def _only(letters: str, parts: str) -> str:
+    """The parts that are of these letters, and - for the others."""
+    found = ""
+    for part in parts:
+        found += part if part in letters else "-"
+    return found
 
 
 def _norm_eps(c: Fields) -> float:

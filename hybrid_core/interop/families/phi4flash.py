@@ -39,7 +39,7 @@ def read(c: Fields) -> dict[str, Any]:
     return design | {
         "layers": {"pattern": pattern},
         "ssm": ssm,
-        "mixers": {letter: mixer for letter, mixer in mixers.items() if letter in pattern},
+        "mixers": shared.used(mixers, pattern),
         "ffn": shared.gated(c),
         "norm": "layer",
     }

@@ -35,9 +35,9 @@ def read(c: Fields) -> dict[str, Any]:
     return design | {
         "layers": {"pattern": pattern, "ffns": feeds},
         "attention": attention,
-        "mixers": {"R": deltanet} if "R" in pattern else {},
+        "mixers": shared.used({"R": deltanet}, pattern),
         "ffn": dense,
-        "ffns": {"E": moe} if "E" in feeds else {},
+        "ffns": shared.used({"E": moe}, feeds),
     }
 
 

@@ -44,7 +44,7 @@ def read(c: Fields) -> dict[str, Any]:
     c.ignore("w_init_variance_scale final_w_init_variance_scale")
     return design | {
         "layers": {"pattern": pattern},
-        "mixers": {letter: mixer for letter, mixer in mixers.items() if letter in pattern},
+        "mixers": shared.used(mixers, pattern),
         "ffn": ffn,
     }
 

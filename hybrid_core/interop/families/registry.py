@@ -22,6 +22,7 @@ from hybrid_core.interop.families import (
     nemotron_h,
     phi4flash,
     qwen2_vl,
+    qwen3,
     qwen3_next,
     recurrent_gemma,
     samba,
@@ -54,6 +55,7 @@ _ALL: tuple[Family, ...] = (
     kimi_linear.FAMILY,
     lfm2.FAMILY,
     recurrent_gemma.FAMILY,
+    qwen3.FAMILY,
     mamba_ssm.FAMILY,
     samba.FAMILY,
 )

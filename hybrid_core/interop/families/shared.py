@@ -43,6 +43,11 @@ LINEAR = {
 }
 
 
+def used(kinds: dict[str, Section], pattern: str) -> dict[str, Section]:
+    """The kinds of layer whose letters a pattern has."""
+    return {letter: kind for letter, kind in kinds.items() if letter in pattern}
+
+
 def model(c: Fields, eps_key: str, eps: float = 1e-5, tied: bool = False) -> Section:
     """What stands outside the layers."""
     return {
@@ -152,7 +157,7 @@ def dt_limit(c: Fields, key: str = "time_step_limit") -> Section:
         raise c.refuse(key, "must be a list of two numbers, the smallest and the largest dt")
     low, high = map(_real, limit)
     if low is None or high is None or not 0 <= low < high:
-        raise c.refuse(key, "must be two numbers, from 0, the first below the second")
+        raise c.refuse(key, "must be two numbers of at least 0, the first below the second")
     if high < FLOAT32_MAX:
         raise c.refuse(key, "dt must have no upper limit: [0, Infinity]")
     return {"dt_min": float(low)} if low else {}

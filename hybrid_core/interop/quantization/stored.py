@@ -28,26 +28,47 @@ def stored_weights(config: Any, spec: ArchSpec, family: str = "") -> tuple[Store
     if not isinstance(config, Mapping):
         raise SpecError(f"quantization_config: {short(config)} - must be a mapping")
     scheme = scheme_of(config)
-    one_parameter = family in FAMILIES and FAMILIES[family].fused_experts
-    experts = scheme.fused or not one_parameter
     where: dict[LayoutFields, Numbers] = defaultdict(lambda: defaultdict(list))
-    everywhere: Numbers = defaultdict(list)
-    for number, layer in enumerate(spec.stack):
-        for part, modules in parts_of(layer).items():
-            everywhere[part].append(number + 1)
-            if part.startswith("experts.") and not experts:
-                continue
-            group = _group_of(scheme, part, modules, number)
-            if group:
-                where[group.layout][part].append(number + 1)
-    for part, modules in OUTSIDE.items():
-        group = _group_of(scheme, part, modules, None)
-        if group and not (part == "head" and spec.tie_embeddings):
-            where[group.layout][part] = []
+    for part, modules, number in _matrices(spec):
+        if part.startswith("experts.") and not _experts_are_quantised(scheme, family):
+            continue
+        group = _group_of(scheme, part, modules, number)
+        if group is None:
+            continue
+        numbers = where[group.layout][part]
+        if number is not None:
+            numbers.append(number + 1)
+    everywhere = _layers_with_each_part(spec)
     rules: list[StoredWeights] = []
     for layout, parts in where.items():
         rules += _rules(layout, parts, everywhere)
     return tuple(rules)
+
+
+def _matrices(spec: ArchSpec) -> Iterator[tuple[str, tuple[str, ...], int | None]]:
+    """Every matrix: its part, the modules behind it, and the layer from 0 (None outside them). A
+    tied head has none of its own."""
+    for number, layer in enumerate(spec.stack):
+        for part, modules in parts_of(layer).items():
+            yield part, modules, number
+    for part, modules in OUTSIDE.items():
+        if part != "head" or not spec.tie_embeddings:
+            yield part, modules, None
+
+
+def _layers_with_each_part(spec: ArchSpec) -> Numbers:
+    found: Numbers = defaultdict(list)
+    for number, layer in enumerate(spec.stack, start=1):
+        for part in parts_of(layer):
+            found[part].append(number)
+    return found
+
+
+def _experts_are_quantised(scheme: Scheme, family: str) -> bool:
+    """Not where the class keeps all experts in one parameter and the method takes linear layers
+    alone."""
+    one_parameter = family in FAMILIES and FAMILIES[family].fused_experts
+    return scheme.fused or not one_parameter
 
 
 def _group_of(

@@ -90,7 +90,8 @@ class MixtureOfExperts(nn.Module):
         out = out.view_as(x)
         if self.shared is None:
             return out
-        return out + self.shared(x)
+        combined: Tensor = out + self.shared(x)
+        return combined
 
     def _scores(self, rows: Tensor) -> Tensor:
         """The router's scores in float32 [rows, n_routed]."""

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 
 from hybrid_core.design import presets
-from hybrid_core.design.placement import LETTERS
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.modules.cache import TORCH_DTYPES
 from hybrid_core.live.modules.decode import captured, decoder
 from hybrid_core.live.modules.model import build
 from hybrid_core.live.profiling.device import describe, free_memory
 from hybrid_core.live.profiling.throughput import decode_steps, filled_cache, repeat, step_work
+from hybrid_core.mixers.registry import WRITTEN, composable
 from hybrid_core.speed.hardware import Hardware, PeakFlops, Rates, Source, calibration_key
 from kernels.attention import attention, attention_step
 from kernels.ssd import ssd, ssd_step
@@ -244,9 +244,12 @@ def tiny_designs() -> dict[str, ArchSpec]:
         ffn={"kind": "swiglu", "d_ff": 16},
         n_layers=8,
     )
+    letters = [letter for letter, kind in WRITTEN.items() if kind.entry.sections]
+    others = composable(base.d_model)
     kinds = {}
-    for letter in LETTERS:
-        spec = base.replace(layers={"pattern": 8 * letter})
+    for letter in (*letters, *others):
+        mixers = {letter: others[letter]} if letter in others else {}
+        spec = base.replace(layers={"pattern": 8 * letter}, mixers=mixers)
         kinds[spec.stack[0].mixer.kind] = spec
     return kinds
 

@@ -46,11 +46,11 @@ class ProfileOptions(Frozen):
 
     device: DeviceName = "auto"
     budget_s: Annotated[float, Field(ge=5, le=86_400, description="seconds to spend")] = 60.0
-    dtype: ComputeDtype = Field(default="bf16", description="of the weights")
-    kv_cache_dtype: LiveCacheDtype = Field(default="bf16", description="of keys and values")
+    dtype: ComputeDtype = Field(default="bf16", description="dtype of the weights")
+    kv_cache_dtype: LiveCacheDtype = Field(default="bf16", description="dtype of keys and values")
     state_dtype: Annotated[
         ComputeDtype | None,
-        Field(description="of the states of scans"),
+        Field(description="dtype of the states of scans"),
         Flag(default="the config's, else the weights'"),
     ] = None
     batch_size: Annotated[

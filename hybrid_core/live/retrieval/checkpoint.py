@@ -44,18 +44,23 @@ QUESTION = "What is the special magic {city} number?"
 PROMPT = ("<context>\n", "\n</context>\n\n" + QUESTION + "\n\nThe special magic {city} number is:")
 NEW_TOKENS = 20
 DISTRACTORS = {"niah_single": 0, "niah_multikey": 3}
-CITIES = """Accra Algiers Amman Amsterdam Ankara Athens Baghdad Baku Bamako Bangkok Beirut Belgrade Berlin Bern Bogota
-Bratislava Brussels Bucharest Budapest Cairo Canberra Caracas Chicago Copenhagen Dakar Damascus Delhi Dhaka Doha Dublin
-Edinburgh Florence Geneva Glasgow Hamburg Hanoi Havana Helsinki Houston Istanbul Jakarta Jerusalem Kabul Kampala
-Kathmandu Khartoum Kinshasa Kyoto Lagos Lima Lisbon Ljubljana London Luanda Lusaka Madrid Manila Maputo Marseille
-Melbourne Milan Minsk Montreal Moscow Mumbai Munich Muscat Nairobi Naples Oslo Ottawa Paris Perth Porto Prague Quito
-Rabat Riga Rome Rotterdam Santiago Sarajevo Seattle Seoul Seville Shanghai Singapore Skopje Sofia Stockholm Sydney
-Tallinn Tbilisi Tehran Tirana Tokyo Toronto Tripoli Tunis Turin Vienna Vilnius Warsaw Yerevan Zagreb Zurich""".split()
+CITIES = """
+Accra Algiers Amman Amsterdam Ankara Athens Baghdad Baku Bamako Bangkok Beirut Belgrade Berlin
+Bern Bogota Bratislava Brussels Bucharest Budapest Cairo Canberra Caracas Chicago Copenhagen Dakar
+Damascus Delhi Dhaka Doha Dublin Edinburgh Florence Geneva Glasgow Hamburg Hanoi Havana Helsinki
+Houston Istanbul Jakarta Jerusalem Kabul Kampala Kathmandu Khartoum Kinshasa Kyoto Lagos Lima
+Lisbon Ljubljana London Luanda Lusaka Madrid Manila Maputo Marseille Melbourne Milan Minsk
+Montreal Moscow Mumbai Munich Muscat Nairobi Naples Oslo Ottawa Paris Perth Porto Prague Quito
+Rabat Riga Rome Rotterdam Santiago Sarajevo Seattle Seoul Seville Shanghai Singapore Skopje Sofia
+Stockholm Sydney Tallinn Tbilisi Tehran Tirana Tokyo Toronto Tripoli Tunis Turin Vienna Vilnius
+Warsaw Yerevan Zagreb Zurich
+""".split()
 # The haystack where the user gives none: sentences that answer nothing.
 NOISE = (
-    "The river runs past the old mill. A bell rings twice before noon. Nobody in the square looks up. "
-    "The baker sweeps the step and goes in. "
-    "Later the rain comes over the hill. It stops as it began. The road is long and the evening is quiet. "
+    "The river runs past the old mill. A bell rings twice before noon. "
+    "Nobody in the square looks up. The baker sweeps the step and goes in. "
+    "Later the rain comes over the hill. It stops as it began. "
+    "The road is long and the evening is quiet. "
 )
 
 

@@ -226,8 +226,8 @@ def verdict(found: results.Scores, training: Training) -> results.Verdict:
         return results.Verdict(learnt=learnt, finding=False, text=text)
     text = (
         f"Not learnt with {tokens} tokens: {reached:.0%} recalled at {trained}. "
-        "Other designs learn with as many. One run cannot tell whether this design's memory is too small or its "
-        "training too short."
+        "Other designs learn with as many. One run cannot tell whether this design's memory is too "
+        "small or its training too short."
     )
     return results.Verdict(learnt=False, finding=True, text=text)
 

@@ -67,7 +67,7 @@ class NiahOptions(Frozen):
         float,
         Field(ge=1, le=86_400, description="seconds for training and evaluation"),
     ] = 300.0
-    seed: Annotated[int, Field(ge=0, lt=2**31, description="of weights and data")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of weights and data")] = 0
     d_model: Annotated[
         Annotated[int, Field(ge=32, le=4096, multiple_of=32)] | None,
         Field(description="width of the proxy"),
@@ -141,8 +141,8 @@ class CheckpointOptions(Frozen):
     ] = DEPTHS
     trials: Annotated[int, Field(ge=1, le=10_000, description="trials per cell")] = 100
     batch_size: Annotated[int, Field(ge=1, le=4096, description="prompts at a time")] = 8
-    dtype: ComputeDtype = Field(default="bf16", description="of the weights")
-    seed: Annotated[int, Field(ge=0, lt=2**31, description="of the needles")] = 0
+    dtype: ComputeDtype = Field(default="bf16", description="dtype of the weights")
+    seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the needles")] = 0
 
     def design(self) -> ArchSpec:
         """What the folder's config.json describes. Raises SpecError with one line, also for a

@@ -162,10 +162,11 @@ def loss_by_position(
     edges = torch.linspace(0, length - 1, buckets + 1).long().tolist()
     rows = []
     for start, end in pairwise(edges):
-        mean: float | None = float(each[:, start:end].mean())
-        if not isfinite(mean):
-            mean = None
-        rows.append(results.LossRow(start=start, to=end, nats_per_byte=mean))
+        loss = None
+        mean = float(each[:, start:end].mean())
+        if isfinite(mean):
+            loss = mean
+        rows.append(results.LossRow(start=start, to=end, nats_per_byte=loss))
     return rows, len(losses)
 
 

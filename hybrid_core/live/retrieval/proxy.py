@@ -56,8 +56,13 @@ def proxy(spec: ArchSpec, d_model: int, trained_len: int, vocab_size: int) -> Ar
     layers = thinned([small(layer, factors) for layer in spec.stack])
     mixers = _named([layer.mixer for layer in layers if layer.mixer != NoMixer()])
     ffns = _named([layer.ffn for layer in layers if layer.ffn is not None])
-    pattern = "".join("-" if layer.mixer == NoMixer() else mixers[layer.mixer] for layer in layers)
-    feeds = "".join("-" if layer.ffn is None else ffns[layer.ffn] for layer in layers)
+    letters = dict(mixers) | {NoMixer(): "-"}
+    feeds = dict(ffns) | {None: "-"}
+    pattern = "".join(letters[layer.mixer] for layer in layers)
+    feed_letters = "".join(feeds[layer.ffn] for layer in layers)
+    layout = LayersSection(pattern=pattern, ffns=feed_letters)
+    own_mixers = {name: mixer for mixer, name in mixers.items()}
+    own_ffns = {name: ffn for ffn, name in ffns.items()}
     return ArchSpec.make(
         name=f"{spec.name[:80]} (proxy)",
         vocab_size=vocab_size,
@@ -65,9 +70,9 @@ def proxy(spec: ArchSpec, d_model: int, trained_len: int, vocab_size: int) -> Ar
         norm_eps=spec.norm_eps,
         d_model=d_model,
         n_layers=len(layers),
-        layers=LayersSection(pattern=pattern, ffns=feeds),
-        mixers={name: mixer for mixer, name in mixers.items()},
-        ffns={name: ffn for ffn, name in ffns.items()},
+        layers=layout,
+        mixers=own_mixers,
+        ffns=own_ffns,
         post_norm=spec.post_norm,
         norm=spec.norm,
         meta_tokens=scaled(spec.meta_tokens, factors.length) if spec.meta_tokens else 0,

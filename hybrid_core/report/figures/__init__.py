@@ -6,17 +6,13 @@ measured here."""
 
 from hybrid_core.report.figures.ablations import QUESTIONS
 from hybrid_core.report.figures.designs import (
-    STACK_TITLE,
     beside_each_other,
     cache_by_context,
     decode_by_context,
     flops_by_part,
-    layers,
     longest_context,
     memory_by_context,
     memory_by_part,
-    stack,
-    stack_source,
 )
 from hybrid_core.report.figures.measured import generation, live_cache
 from hybrid_core.report.figures.paper import paper_cache, paper_throughput, quality_throughput
@@ -29,6 +25,7 @@ from hybrid_core.report.figures.retrieval import (
     retrieval_map,
     training_curve,
 )
+from hybrid_core.report.figures.stack import STACK_TITLE, layers, stack, stack_source
 from hybrid_core.report.figures.style import MODEL_LABEL, Figure, Named, label, source, title
 from hybrid_core.report.figures.words import data, table, told
 

@@ -43,34 +43,41 @@ def ratio(scale: str) -> style.Figure:
     return figure
 
 
+PATTERNS = ["front", "middle", "end", "single", "cluster", "scatter", "sandwich"]
+
+
+def _of_scale(rows: pd.DataFrame, scale: str) -> pd.DataFrame:
+    """The rows of one scale; tables that name none are of 1B."""
+    if "scale" in rows:
+        return rows[rows["scale"] == scale]
+    if scale == "1B":
+        return rows
+    return rows[:0]
+
+
 def position(scale: str) -> style.Figure:
-    """Loss by where the expensive layers stand: Tables 11, 17 and 21."""
+    """Loss by where the attention layers stand: Tables 11, 17 and 21."""
     sources = {
         "inter": "table17_inter_position",
         "intra": "table21_intra_position",
         "swa": "table11_swa_position",
     }
+    cited = baselines.cite("table11_swa_position").replace("Table 11", "Tables 11, 17 and 21")
     figure = style.blank(
-        f"Loss by where the expensive layers stand, {scale}, 60B tokens",
-        f"quoted: {baselines.cite('table11_swa_position').replace('Table 11', 'Tables 11, 17 and 21')}; in brackets the layers",
+        f"Loss by where the attention layers stand, {scale}, 60B tokens",
+        f"quoted: {cited}; in brackets the layers",
         NLL,
         "",
     )
     for model, name in sources.items():
-        rows = baselines.table(name)
-        rows = rows[
-            rows["pattern"].isin(
-                ["front", "middle", "end", "single", "cluster", "scatter", "sandwich"]
-            )
-        ]
-        rows = (
-            rows[rows["scale"] == scale] if "scale" in rows else rows if scale == "1B" else rows[:0]
-        )
-        where = rows["intra_indices" if model == "intra" else "attn_indices"]
-        labels = [
-            f"{model} {r}, {p} ({at})"
-            for r, p, at in zip(rows["ratio"], rows["pattern"], where, strict=True)
-        ]
+        rows = _of_scale(baselines.table(name), scale)
+        rows = rows[rows["pattern"].isin(PATTERNS)]
+        indices = "attn_indices"
+        if model == "intra":
+            indices = "intra_indices"
+        where = rows[indices]
+        columns = zip(rows["ratio"], rows["pattern"], where, strict=True)
+        labels = [f"{model} {ratio}, {pattern} ({at})" for ratio, pattern, at in columns]
         _dots(figure, style.MODEL_LABEL[model], style.MODEL_COLOUR[model], labels, rows["nll_dclm"])
     return _rows(figure)
 
@@ -79,7 +86,8 @@ def intra_variants(scale: str) -> style.Figure:
     """Loss of every block that the paper tried, the best on top: Tables 18 and 19."""
     figure = style.blank(
         f"Loss of every variant of the block, {scale}, 60B tokens",
-        f"quoted: {baselines.cite('table18_19_intra_variants')}; T attention, M Mamba; norm, scalar, fusion, value, output projection",
+        f"quoted: {baselines.cite('table18_19_intra_variants')}; T attention, M Mamba; "
+        "norm, scalar, fusion, value, output projection",
         NLL,
         "",
     )
@@ -90,20 +98,14 @@ def intra_variants(scale: str) -> style.Figure:
         .sort_values("nll_dclm")
     )
     axes = rows[["norm", "scalar", "fusion", "value", "out"]].fillna("none").replace(PRINTED)
-    labels = [
-        f"{module}: {', '.join(row)}"
-        for module, row in zip(rows["module"], axes.to_numpy().tolist(), strict=True)
-    ]
+    modules = zip(rows["module"], axes.to_numpy().tolist(), strict=True)
+    labels = pd.Series(
+        [f"{module}: {', '.join(row)}" for module, row in modules], index=rows.index, dtype=str
+    )
     for module, colour in MODULES.items():
-        of = (rows["module"] == module).tolist()
-        _dots(
-            figure,
-            module,
-            colour,
-            [label for label, own in zip(labels, of, strict=True) if own],
-            rows["nll_dclm"][of],
-        )
-    return _rows(figure, order=labels)
+        own = rows["module"] == module
+        _dots(figure, module, colour, labels[own].tolist(), rows["nll_dclm"][own])
+    return _rows(figure, order=labels.tolist())
 
 
 def long_context(scale: str) -> style.Figure:

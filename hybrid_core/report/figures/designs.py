@@ -2,22 +2,19 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape, unescape
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
 from hybrid_core.costs.memory import CONTEXTS, memory, room_for
 from hybrid_core.costs.model import model_costs
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.mixers.base import Entry
-from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.report import units
 from hybrid_core.report.figures import style
 from hybrid_core.speed.hardware import Hardware, catalogue
 from hybrid_core.speed.roofline import predict
-from hybrid_core.terms import total
 from hybrid_core.workload import Workload
 
 
@@ -26,15 +23,17 @@ def cache_by_context(
 ) -> style.Figure:
     """Exact cache of one sequence against its length, on any device."""
     state = workload.state_dtype or "as the design has it"
+    dtypes = f"keys and values {workload.kv_cache_dtype}, state {state}"
     figure = style.blank(
         "Cache of one sequence against context",
-        f"exact: tensor shapes and dtypes (keys and values {workload.kv_cache_dtype}, state {state})",
+        f"exact: tensor shapes and dtypes ({dtypes})",
         "context length (tokens)",
         "cache (MiB)",
     )
-    sizes = [
-        model_costs(d.spec).cache_bytes(style.CONTEXTS, "exact", workload) / 2**20 for d in designs
-    ]
+    sizes = []
+    for design in designs:
+        n_bytes = model_costs(design.spec).cache_bytes(style.CONTEXTS, "exact", workload)
+        sizes.append(n_bytes / 2**20)
     style.lines(figure, designs, sizes, "%{x:,} tokens: %{y:,.1f} MiB")
     return figure
 
@@ -51,23 +50,25 @@ def decode_by_context(
     )
     speeds = []
     for design in designs:
-        speed = np.broadcast_to(
-            predict(design.spec, workload, hardware, style.CONTEXTS).decode_tokens_per_s,
-            style.CONTEXTS.shape,
-        )
-        used = np.broadcast_to(
-            memory(design.spec, workload, style.CONTEXTS).total, style.CONTEXTS.shape
-        )
-        speeds.append(np.where(used <= hardware.usable_bytes, speed, np.nan))
+        predicted = predict(design.spec, workload, hardware, style.CONTEXTS)
+        fits = _memory(design, workload) <= hardware.usable_bytes
+        speeds.append(np.where(fits, predicted.decode_tokens_per_s, np.nan))
     style.lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s", log=False)
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
-    if absent := [
-        design.label for design, speed in zip(designs, speeds, strict=True) if np.isnan(speed).all()
-    ]:
-        figure["layout"]["meta"]["source"] += (
-            f". No line, since its weights do not fit: {', '.join(absent)}"
-        )
+    absent = []
+    for design, speed in zip(designs, speeds, strict=True):
+        if np.isnan(speed).all():
+            absent.append(design.label)
+    if absent:
+        named = ", ".join(absent)
+        figure["layout"]["meta"]["source"] += f". No line, since its weights do not fit: {named}"
     return figure
+
+
+def _memory(design: style.Named, workload: Workload) -> Any:
+    """Bytes of serving at each of the contexts of a chart."""
+    used = memory(design.spec, workload, style.CONTEXTS).total
+    return np.broadcast_to(used, style.CONTEXTS.shape)
 
 
 def _usable(hardware: Hardware) -> str:
@@ -76,14 +77,9 @@ def _usable(hardware: Hardware) -> str:
 
 
 SERVING = "exact: weights as stored, cache, activations of one chunk of the prefill"
-
-
 ROW = 24  # pixels of a row of bars
-
-
-Columns = Mapping[
-    str, tuple[Sequence[float], Sequence[str]]
-]  # values, and the colours of their rows
+# Name of a column -> its values, and the colours of its rows.
+Columns = Mapping[str, tuple[Sequence[float], Sequence[str]]]
 
 
 def _beside(
@@ -91,19 +87,19 @@ def _beside(
 ) -> None:
     """Bars in columns beside each other, all on one scale, each with its value; `of`: what a row
     is."""
-    end = max(max(values) for values, _ in columns.values()) * (
-        1 + 0.17 * len(columns)
-    )  # with room for the last value's words
-    gap, wide = 0.03, 1 / len(columns)
-    axes = {}
+    largest = max(max(values) for values, _ in columns.values())
+    end = largest * (1 + 0.17 * len(columns))  # with room for the last value's words
+    layout = figure["layout"]
     for i, (name, (values, colours)) in enumerate(columns.items()):
-        axis = f"x{i + 1}" if i else "x"
+        number = ""
+        if i:
+            number = str(i + 1)
         style.add(
             figure,
             "bar",
             x=list(values),
             y=list(rows),
-            xaxis=axis,
+            xaxis=f"x{number}",
             orientation="h",
             name=name,
             marker={"color": colours},
@@ -112,29 +108,43 @@ def _beside(
             cliponaxis=False,
             hovertemplate=f"%{{y}}, {name}: %{{x:,.4g}} {unit}<extra></extra>",
         )
-        axes[axis.replace("x", "xaxis")] = {
-            "domain": [i * wide, (i + 1) * wide - gap],
-            "range": [0, end],
-            "side": "top",
-            "anchor": "y",
-            "title": {
-                "text": escape(style.clipped(unescape(name), 56 // len(columns))),
-                "standoff": 4,
-                "font": {"size": 11},
-            },
-            "showticklabels": False,
-            "showgrid": False,
-            "zeroline": False,
-            "fixedrange": True,
-        }
-    layout, high = figure["layout"], ROW + 10 * max(row.count("<br>") for row in rows)
-    layout |= axes | {
-        "height": 34 + high * len(rows),
+        layout[f"xaxis{number}"] = _column_axis(name, i, len(columns), end)
+    most_lines = max(row.count("<br>") for row in rows)
+    layout |= {
+        "height": 34 + (ROW + 10 * most_lines) * len(rows),
         "showlegend": False,
         "margin": layout["margin"] | {"t": 28, "b": 6},
     }
     layout["meta"] |= {"unit": unit, "rows": of}
     layout["yaxis"] = {"autorange": "reversed", "fixedrange": True, "showgrid": False}
+
+
+GAP = 0.03  # between columns, as a share of the chart's width
+
+
+def _column_axis(name: str, i: int, n_columns: int, end: float) -> dict[str, Any]:
+    """The axis of column `i`: its place, and its name on top."""
+    wide = 1 / n_columns
+    text = escape(style.clipped(unescape(name), 56 // n_columns))
+    return {
+        "domain": [i * wide, (i + 1) * wide - GAP],
+        "range": [0, end],
+        "side": "top",
+        "anchor": "y",
+        "title": {"text": text, "standoff": 4, "font": {"size": 11}},
+        "showticklabels": False,
+        "showgrid": False,
+        "zeroline": False,
+        "fixedrange": True,
+    }
+
+
+MEMORY_COLOURS = {
+    "weights": "#56B4E9",
+    "cache": "#E69F00",
+    "activations": "#999999",
+    "total": "#666666",
+}
 
 
 def memory_by_part(
@@ -147,29 +157,23 @@ def memory_by_part(
         "",
         "",
     )
-    used = [memory(d.spec, workload) for d in designs]
-    colours = {
-        "weights": "#56B4E9",
-        "cache": "#E69F00",
-        "activations": "#999999",
-        "total": "#666666",
-    }
-    columns = {
-        part: ([float(getattr(u, part)) / 2**30 for u in used], [colour] * len(used))
-        for part, colour in colours.items()
-    }
-    _beside(
-        figure,
-        ["<br>".join(map(escape, textwrap.wrap(style.clipped(d.label, 40), 20))) for d in designs],
-        columns,
-        "GiB",
-        "design",
-    )
+    used = [memory(design.spec, workload) for design in designs]
+    columns = {}
+    for part, colour in MEMORY_COLOURS.items():
+        gib = [float(getattr(one, part)) / 2**30 for one in used]
+        columns[part] = (gib, [colour] * len(used))
+    _beside(figure, [_wrapped(design.label) for design in designs], columns, "GiB", "design")
     device = hardware.usable_bytes / 2**30
     if device <= figure["layout"]["xaxis"]["range"][1]:
         style.vertical(figure, device, "#B00020", "x4")
         figure["layout"]["meta"]["source"] += " (dashed)"
     return figure
+
+
+def _wrapped(label: str) -> str:
+    """A design's name beside its bars, on as many lines as it takes."""
+    lines = textwrap.wrap(style.clipped(label, 40), 20)
+    return "<br>".join(map(escape, lines))
 
 
 # part of a forward pass -> (its name, colour)
@@ -196,27 +200,23 @@ def _shown(part: str) -> str:
     """Where a part is shown. A composite mixer names its own before those that it holds, e.g.
     `block qkv`."""
     last = part.rpartition(" ")[2].partition(".")[0]
-    return last if last in PARTS else _SHOWN_AS.get(last, "other")
+    if last in PARTS:
+        return last
+    return _SHOWN_AS.get(last, "other")
 
 
 def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
     """FLOPs per token by part: of training (three forward passes) and of a decode step."""
     costs = model_costs(spec)
-    forward, step = (
-        Counter({"head": costs.head_flops(context)}),
-        Counter({"head": costs.head_flops(1)}),
-    )
+    forward = Counter({"head": int(costs.head_flops(context))})
+    step = Counter({"head": int(costs.head_flops(1))})
     for layer, n in costs.distinct():
-        for counted, terms in (
-            (forward, layer.forward_flops(context)),
-            (step, layer.decode_flops(context)),
-        ):
-            for term in terms:
-                counted[_shown(term.name)] += int(n * term.flops)
-    return {
-        "training": Counter({part: 3 * value / context for part, value in forward.items()}),
-        "decode": step,
-    }
+        for term in layer.forward_flops(context):
+            forward[_shown(term.name)] += int(n * term.flops)
+        for term in layer.decode_flops(context):
+            step[_shown(term.name)] += int(n * term.flops)
+    training = Counter({part: 3 * flops / context for part, flops in forward.items()})
+    return {"training": training, "decode": step}
 
 
 def flops_by_part(
@@ -225,39 +225,48 @@ def flops_by_part(
     """FLOPs per token of training, of decoding, or of both, part by part; a column per design and
     kind."""
     context = workload.context_len
+    what_for = ""
+    if len(of) == 1:
+        what_for = f"of {of[0]} "
+    source = (
+        "exact: every matrix product and scan, the vocabulary head included, which the paper's "
+        "training FLOPs leave out"
+    )
+    if "training" in of:
+        source += "; training is three times the forward pass"
     figure = style.blank(
-        f"Where the FLOPs go, GFLOPs per token {'' if len(of) > 1 else f'of {of[0]} '}at {units.length(context)}",
-        "exact: every matrix product and scan, the vocabulary head included, which the paper's training FLOPs leave out"
-        + ("; training is three times the forward pass" if "training" in of else ""),
+        f"Where the FLOPs go, GFLOPs per token {what_for}at {units.length(context)}",
+        source,
         "",
         "",
     )
     counted = {design.label: _parts(design.spec, context) for design in designs}
-    shown = {
-        part: look
-        for part, look in PARTS.items()
-        if any(parts[what][part] for parts in counted.values() for what in of)
-    }
+    shown = [part for part in PARTS if _is_in_any(part, of, counted.values())]
+    rows = [PARTS[part][0] for part in shown]
+    colours = [PARTS[part][1] for part in shown]
     columns = {}
     for label, parts in counted.items():
         for what in of:
-            name = (
-                what
-                if len(designs) == 1
-                else escape(label)
-                if len(of) == 1
-                else f"{escape(label)}, {what}"
-            )
-            column = [*(parts[what][part] / 1e9 for part in shown), parts[what].total() / 1e9]
-            columns[name] = (column, [*(colour for _, colour in shown.values()), "#666666"])
-    _beside(
-        figure,
-        [*(name for name, _ in shown.values()), "total"],
-        columns,
-        "GFLOPs per token",
-        "part",
-    )
+            gflops = [parts[what][part] / 1e9 for part in shown]
+            gflops.append(parts[what].total() / 1e9)
+            name = _column_name(label, what, len(designs), len(of))
+            columns[name] = (gflops, [*colours, "#666666"])
+    _beside(figure, [*rows, "total"], columns, "GFLOPs per token", "part")
     return figure
+
+
+def _is_in_any(part: str, of: Sequence[str], designs: Iterable[dict[str, Counter[str]]]) -> bool:
+    """Whether a part costs anything in one of the designs."""
+    return any(parts[what][part] for parts in designs for what in of)
+
+
+def _column_name(label: str, what: str, n_designs: int, n_kinds: int) -> str:
+    """What tells a column from the others: its kind, its design, or both."""
+    if n_designs == 1:
+        return what
+    if n_kinds == 1:
+        return escape(label)
+    return f"{escape(label)}, {what}"
 
 
 def memory_by_context(
@@ -270,11 +279,7 @@ def memory_by_context(
         "context length (tokens)",
         "memory (GiB)",
     )
-    used = [
-        np.broadcast_to(memory(d.spec, workload, style.CONTEXTS).total, style.CONTEXTS.shape)
-        / 2**30
-        for d in designs
-    ]
+    used = [_memory(design, workload) / 2**30 for design in designs]
     style.add(
         figure,
         "scatter",
@@ -296,10 +301,11 @@ def _sizes() -> dict[int, str]:
     for device in catalogue().values():
         if device.kind == "gpu":
             alike.setdefault(round(device.memory_bytes / 2**30), []).append(device)
-    return {
-        min(device.usable_bytes for device in alike[gib]): _size_label(gib, alike[gib])
-        for gib in sorted(alike)
-    }
+    sizes = {}
+    for gib, devices in sorted(alike.items()):
+        least = min(device.usable_bytes for device in devices)
+        sizes[least] = _size_label(gib, devices)
+    return sizes
 
 
 def _size_label(gib: int, devices: Sequence[Hardware]) -> str:
@@ -310,7 +316,9 @@ def _size_label(gib: int, devices: Sequence[Hardware]) -> str:
 def _said_to_fit(context_len: int) -> str:
     if not context_len:
         return "weights do not fit"
-    return units.length(context_len) + (" or more" if context_len == CONTEXTS[-1] else "")
+    if context_len == CONTEXTS[-1]:
+        return f"{units.length(context_len)} or more"
+    return units.length(context_len)
 
 
 def longest_context(
@@ -328,11 +336,12 @@ def longest_context(
     )
     for design, colour in zip(designs, style.cycle(len(designs)), strict=True):
         longest = room_for(design.spec, workload, list(sizes))
+        drawn = [context_len or None for context_len in longest]
         style.add(
             figure,
             "bar",
             y=list(sizes.values()),
-            x=[n or None for n in longest],
+            x=drawn,
             text=[_said_to_fit(n) for n in longest],
             textposition="auto",
             name=escape(design.label),
@@ -348,121 +357,6 @@ def longest_context(
         "range": [3, 7.8],
     }
     figure["layout"]["yaxis"] |= {"autorange": "reversed", "tickfont": {"size": 10}}
-    return figure
-
-
-MAX_STACK = 1_300  # pixels of all layers of a deep stack
-
-
-class Layer(NamedTuple):
-    """A row of the stack's picture: its kind, its costs, its shares of the whole stack in
-    percent."""
-
-    kind: Entry
-    params: int
-    flops: float
-    of_params: float
-    of_flops: float
-
-    @property
-    def told(self) -> str:
-        """The row in words."""
-        return (
-            f"{self.kind.label}, {units.count(self.params)} parameters ({self.of_params:.2f} %), {units.flops(self.flops)} "
-            f"({self.of_flops:.2f} %)"
-        )
-
-
-def layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
-    """The stack's layers, first to last; FLOPs are of a forward pass over the workload's
-    context."""
-    costs = model_costs(spec)
-    flops = [float(total(layer.forward_flops(workload.context_len))) for layer in costs.layers]
-    params = [layer.params() for layer in costs.layers]
-    all_flops, all_params = sum(flops), sum(params)
-    return [
-        Layer(layer.mixer.entry, p, f, 100 * p / all_params, 100 * f / all_flops)
-        for layer, p, f in zip(spec.stack, params, flops, strict=True)
-    ]
-
-
-STACK_TITLE = "The stack: what each layer is, and its share"
-
-
-def stack_source(workload: Workload) -> str:
-    """What the shares of the stack's picture are."""
-    return f"exact: parameters, and FLOPs of a forward pass over {units.length(workload.context_len)} tokens; both without embedding and head"
-
-
-def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
-    """The layers, first on top, coloured by kind; beside each its share of the stack's parameters
-    and FLOPs. A point's y is its layer."""
-    figure = style.blank(STACK_TITLE, stack_source(workload), "", "")
-    rows = layers(spec, workload)
-    written = spec.n_layers <= 40  # words of more layers are too small to read, and slow to draw
-    high = 0.85 if written else 1
-    for kind in (mixer.entry for mixer in MIXERS):
-        of_kind = [(i + 1, row) for i, row in enumerate(rows) if row.kind == kind]
-        if not of_kind:
-            continue
-        style.add(
-            figure,
-            "bar",
-            x=[1] * len(of_kind),
-            y=[i for i, _ in of_kind],
-            orientation="h",
-            width=high,
-            marker={"color": kind.colour},
-            legendgroup=kind.name,
-            text=[kind.label] * len(of_kind) if written else None,
-            textposition="inside",
-            insidetextanchor="middle",
-            textfont={"color": "#000" if kind.light else "#fff"},
-            name=f"{kind.label} ({len(of_kind)})",
-            customdata=[row.told for _, row in of_kind],
-            hovertemplate="layer %{y}: %{customdata}<extra></extra>",
-        )
-        for axis, what in (
-            ("x2", "of_params"),
-            ("x3", "of_flops"),
-        ):  # all of a kind in one outline: bars one by one are slow to draw
-            style.add(
-                figure,
-                "scatter",
-                x=[
-                    x
-                    for _, row in of_kind
-                    for x in (0, getattr(row, what), getattr(row, what), 0, None)
-                ],
-                y=[y for i, _ in of_kind for y in (*[i - high / 2] * 2, *[i + high / 2] * 2, None)],
-                xaxis=axis,
-                mode="none",
-                fill="toself",
-                fillcolor=kind.colour,
-                hoverinfo="skip",
-                legendgroup=kind.name,
-                showlegend=False,
-                name=f"{kind.label}, {what}",
-            )
-    shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 3, "fixedrange": True}
-    figure["layout"] |= {
-        "xaxis": {
-            "domain": [0, 0.44],
-            "showticklabels": False,
-            "showgrid": False,
-            "fixedrange": True,
-        },
-        "xaxis2": {"domain": [0.48, 0.72], "title": {"text": "parameters", "standoff": 6}} | shown,
-        "xaxis3": {"domain": [0.76, 1], "title": {"text": "FLOPs", "standoff": 6}} | shown,
-        "yaxis": {
-            "range": [spec.n_layers + 0.5, 0.5],
-            "dtick": 1 if written else 10,
-            "fixedrange": True,
-            "showgrid": False,
-        },
-        "barmode": "overlay",
-        "height": 58 + max(72, min(ROW * spec.n_layers, MAX_STACK)),
-    }
     return figure
 
 

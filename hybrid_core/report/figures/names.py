@@ -6,11 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-HEIGHT, LETTER, SIGN = (
-    15,
-    6.2,
-    14,
-)  # of a line of words, of a letter on average, of the coloured square before a name
+HEIGHT = 15  # of a line of words
+LETTER = 6.2  # of a letter on average
+SIGN = 14  # of the coloured square before a name
 GAP = 5  # between a point and its name
 # Where a name may stand about a point: which of its sides is at the point (as plotly's xanchor),
 # and above (1), beside (0) or below (-1).
@@ -24,14 +22,14 @@ SIDES = [
     ("left", 0),
     ("right", 0),
 ]
-_LEFT = {
-    "left": 0.0,
-    "center": -0.5,
-    "right": -1.0,
-}  # the name's left side, in widths from the point
-BETWEEN = (
-    10  # samples of a line from one point to the next, so that none of it slips through a name
-)
+# The name's left side, in widths from the point.
+_LEFT = {"left": 0.0, "center": -0.5, "right": -1.0}
+# What plotly calls the sides of a point where its text stands.
+_TEXT_AT = {"left": "right", "center": "center", "right": "left"}
+_HEIGHT_AT = ("middle", "top", "bottom")
+_TOWARDS = {"left": 1.0, "center": 0.0, "right": -1.0}
+# Samples of a line from one point to the next, so that none of it slips through a name.
+BETWEEN = 10
 
 
 class Spot(NamedTuple):
@@ -44,9 +42,9 @@ class Spot(NamedTuple):
     @property
     def xshift(self) -> float:
         """From the point to the anchored side."""
-        return {"left": 1.0, "center": 0.0, "right": -1.0}[self.xanchor] * (
-            GAP if self.above else 2 * GAP
-        )
+        if self.above:
+            return GAP * _TOWARDS[self.xanchor]
+        return 2 * GAP * _TOWARDS[self.xanchor]
 
     @property
     def yshift(self) -> float:
@@ -57,7 +55,7 @@ class Spot(NamedTuple):
     def textposition(self) -> str:
         """In plotly's words for the text of a point, which say where the text is, not which of its
         sides is at the point."""
-        return f"{('middle', 'top', 'bottom')[self.above]} { {'left': 'right', 'center': 'center', 'right': 'left'}[self.xanchor] }"
+        return f"{_HEIGHT_AT[self.above]} {_TEXT_AT[self.xanchor]}"
 
 
 def place(
@@ -75,14 +73,11 @@ def place(
     for line, width in zip(lines, widths, strict=False):
         known = np.flatnonzero(np.isfinite(line).all(axis=1))[::-1]
         boxes = (np.tile(line[known], 2)[:, None] + _about(width)).reshape(-1, 4)
-        outside = (boxes[:, :2] < -GAP).any(axis=1) | (
-            boxes[:, 2:] > np.asarray(room) + 2 * GAP
-        ).any(axis=1)
-        covered = (
-            _overlaps(boxes, np.tile(drawn, 2), near=2)
-            + 100 * _overlaps(boxes, taken)
-            + 1000 * outside
-        )
+        outside = (boxes[:, :2] < -GAP).any(axis=1)
+        outside |= (boxes[:, 2:] > np.asarray(room) + 2 * GAP).any(axis=1)
+        on_lines = _overlaps(boxes, np.tile(drawn, 2), near=2)
+        on_names = _overlaps(boxes, taken)
+        covered = on_lines + 100 * on_names + 1000 * outside
         best = int(covered.argmin())
         spots.append(Spot(int(known[best // len(SIDES)]), *SIDES[best % len(SIDES)]))
         taken = np.vstack([taken, boxes[best]])
@@ -98,18 +93,20 @@ def _dense(line: np.ndarray) -> np.ndarray:
     """A line's points and what lies between them."""
     points = np.arange(len(line))
     samples = np.linspace(0, len(line) - 1, BETWEEN * (len(line) - 1) + 1)
-    return np.stack(
-        [np.interp(samples, points, line[:, 0]), np.interp(samples, points, line[:, 1])], axis=1
-    )
+    xs = np.interp(samples, points, line[:, 0])
+    ys = np.interp(samples, points, line[:, 1])
+    return np.stack([xs, ys], axis=1)
 
 
 def _about(width: float) -> np.ndarray:
     """(sides, 4): left, bottom, right and top of a name on each side of a point, from the point."""
-    spots = [Spot(0, *side) for side in SIDES]
-    corners = [
-        (spot.xshift + _LEFT[spot.xanchor] * width, spot.yshift - HEIGHT / 2) for spot in spots
-    ]
-    return np.array([(left, bottom, left + width, bottom + HEIGHT) for left, bottom in corners])
+    boxes = []
+    for side in SIDES:
+        spot = Spot(0, *side)
+        left = spot.xshift + _LEFT[spot.xanchor] * width
+        bottom = spot.yshift - HEIGHT / 2
+        boxes.append((left, bottom, left + width, bottom + HEIGHT))
+    return np.array(boxes)
 
 
 def _overlaps(boxes: np.ndarray, others: np.ndarray, near: float = 0) -> np.ndarray:

@@ -10,15 +10,18 @@ from hybrid_core.design import presets
 from hybrid_core.evidence import baselines, throughput
 from hybrid_core.report import units
 from hybrid_core.report.figures import names, style
+from hybrid_core.results.profile import Generation, LiveCache
 from hybrid_core.runs.store import Run
 
 
 def paper_throughput(runs: Sequence[Run] = ()) -> style.Figure:
     """Figure 3a: throughput of Table 2's designs against length, with the user's runs."""
+    source = f"quoted: {baselines.cite('table13_throughput')}, one H200, batch 4, prompt 512"
+    if runs:
+        source += "; measured: your runs"
     figure = style.blank(
         "Generation speed against total length (Figure 3a)",
-        f"quoted: {baselines.cite('table13_throughput')}, one H200, batch 4, prompt 512"
-        + ("; measured: your runs" if runs else ""),
+        source,
         "total length (tokens)",
         "tokens/s",
         height=345,
@@ -36,12 +39,16 @@ def paper_throughput(runs: Sequence[Run] = ()) -> style.Figure:
                 line={"color": style.MODEL_COLOUR[model]},
                 mode="lines+markers",
             )
-    for run, rows in _with_part(runs, "generation"):
+    for run in runs:
+        found = run.part(Generation)
+        if not found or not found.rows:
+            continue
+        lengths = [row.total_len for row in found.rows]
         style.add(
             figure,
             "scatter",
-            x=[row["total_len"] for row in rows],
-            y=[row["tokens_per_s"] for row in rows],
+            x=lengths,
+            y=[row.tokens_per_s for row in found.rows],
             name=escape(f"{style.label(run)} on {run.device}"),
             line={"color": _colour_of(run), "dash": "dot"},
             mode="lines+markers",
@@ -55,18 +62,23 @@ def paper_throughput(runs: Sequence[Run] = ()) -> style.Figure:
 def paper_cache(runs: Sequence[Run] = ()) -> style.Figure:
     """Figure 3b: cache of Table 2's designs against length: printed cells, the paper's formula, the
     user's runs."""
+    printed_in = f"{baselines.cite('table09_1b')} and Table 12"
+    source = f"lines: the paper's formula (Appendix C); circles: printed, {printed_in}"
+    if runs:
+        source += "; diamonds: your runs"
     figure = style.blank(
         "Cache of one sequence against context (Figure 3b)",
-        f"lines: the paper's formula (Appendix C); circles: printed, {baselines.cite('table09_1b')} and Table 12"
-        + ("; diamonds: your runs" if runs else ""),
+        source,
         "context length (tokens)",
         "cache (MiB)",
         height=345,
     )
     lengths = np.array(list(throughput.TOTALS.values()))
     for name in presets.TABLE2:
-        spec, model = presets.get(name).spec, name.split("-")[0]
-        ys = np.broadcast_to(model_costs(spec).cache_bytes(lengths, "paper") / 2**20, lengths.shape)
+        spec = presets.get(name).spec
+        model = name.split("-")[0]
+        mib = model_costs(spec).cache_bytes(lengths, "paper") / 2**20
+        ys = np.broadcast_to(mib, lengths.shape)
         style.add(
             figure,
             "scatter",
@@ -77,32 +89,29 @@ def paper_cache(runs: Sequence[Run] = ()) -> style.Figure:
             line={"color": style.MODEL_COLOUR[model]},
             legendgroup=model,
         )
-        short, long = (
-            baselines.matching(spec, "table09_1b"),
-            baselines.matching(spec, "table12_long_context"),
-        )
-        points = [
-            (8192, short.iloc[0]["cache_mib"]),
-            *zip(long["context_len"], long["cache_mib"], strict=True),
-        ]
-        xs, printed = zip(*points, strict=True)
+        short = baselines.matching(spec, "table09_1b")
+        long = baselines.matching(spec, "table12_long_context")
         style.add(
             figure,
             "scatter",
-            x=[int(x) for x in xs],
-            y=[float(y) for y in printed],
+            x=[8192, *map(int, long["context_len"])],
+            y=[float(short.iloc[0]["cache_mib"]), *map(float, long["cache_mib"])],
             mode="markers",
             marker={"color": style.MODEL_COLOUR[model], "size": 9},
             legendgroup=model,
             showlegend=False,
             name=f"{style.MODEL_LABEL[model]}, printed",
         )
-    for run, rows in _with_part(runs, "cache"):
+    for run in runs:
+        found = run.part(LiveCache)
+        if not found or not found.rows:
+            continue
+        contexts = [row.context_len for row in found.rows]
         style.add(
             figure,
             "scatter",
-            x=[row["context_len"] for row in rows],
-            y=[row["live_bytes"] / 2**20 for row in rows],
+            x=contexts,
+            y=[row.live_bytes / 2**20 for row in found.rows],
             name=f"{escape(style.label(run))}, measured",
             mode="markers",
             marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 10},
@@ -114,10 +123,14 @@ def paper_cache(runs: Sequence[Run] = ()) -> style.Figure:
 
 def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style.Figure:
     """Figure 1b: loss (Table 9, 60B tokens) against throughput (Table 13) at one total length."""
+    what = f"Quality against speed, 1B, {units.length(total_len)} total (Figure 1b)"
+    speed = "speed, Table 13, one H200, batch 4, from 512 tokens to the total"
+    source = f"quoted: NLL at 60B tokens, {baselines.cite('table09_1b')}; {speed}"
+    if runs:
+        source += "; diamonds: speed of your runs, with the paper's NLL"
     figure = style.blank(
-        f"Quality against speed, 1B, {units.length(total_len)} total (Figure 1b): up and right is better",
-        f"quoted: NLL at 60B tokens, {baselines.cite('table09_1b')}; speed, Table 13, one H200, batch 4, from 512 tokens to the total"
-        + ("; diamonds: speed of your runs, with the paper's NLL" if runs else ""),
+        f"{what}: up and right is better",
+        source,
         "generation speed (tokens/s, all 4 sequences)",
         "validation NLL on DCLM (nats per token, lower is better)",
         height=385,
@@ -135,30 +148,37 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style
             marker={"color": style.MODEL_COLOUR[str(model)], "size": 11},
             hovertemplate="%{text}: %{x:,.0f} tokens/s, NLL %{y:.3f}",
         )
-    for run, parts in _with_part(runs, "generation"):
-        quoted = (
-            baselines.matching(run.spec, "table09_1b") if baselines.is_papers(run.spec) else None
-        )
-        at = [row["tokens_per_s"] for row in parts if row["total_len"] == total_len]
-        if at and quoted is not None and not quoted.empty:
-            style.add(
-                figure,
-                "scatter",
-                x=at,
-                y=[float(quoted.iloc[0]["nll_dclm"])],
-                mode="markers",
-                name=escape(f"{style.label(run)} on {run.device}"),
-                marker={
-                    "color": _colour_of(run),
-                    "symbol": "diamond-open",
-                    "size": 13,
-                    "line": {"width": 2},
-                },
-            )
+    for run in runs:
+        _add_run(figure, run, total_len)
     style.log_axis(figure, "x")
     figure["layout"]["yaxis"]["autorange"] = "reversed"
     _name_points(figure)
     return figure
+
+
+def _add_run(figure: style.Figure, run: Run, total_len: int) -> None:
+    """The speed of a run that got so far, if the paper printed the loss of its design."""
+    found = run.part(Generation)
+    if not found or not baselines.is_papers(run.spec):
+        return
+    speeds = [row.tokens_per_s for row in found.rows if row.total_len == total_len]
+    printed = baselines.matching(run.spec, "table09_1b")
+    if not speeds or printed.empty:
+        return
+    style.add(
+        figure,
+        "scatter",
+        x=speeds,
+        y=[float(printed.iloc[0]["nll_dclm"])],
+        mode="markers",
+        name=escape(f"{style.label(run)} on {run.device}"),
+        marker={
+            "color": _colour_of(run),
+            "symbol": "diamond-open",
+            "size": 13,
+            "line": {"width": 2},
+        },
+    )
 
 
 def _name_points(figure: style.Figure) -> None:
@@ -166,30 +186,13 @@ def _name_points(figure: style.Figure) -> None:
     together."""
     traces = [trace for trace in figure["data"] if "text" in trace]
     others = [trace for trace in figure["data"] if "text" not in trace]
-    points = np.concatenate(
-        style.in_pixels(
-            [*traces, *others], log_x=figure["layout"]["xaxis"].get("type") == "log", log_y=False
-        )
-    )
+    log_x = figure["layout"]["xaxis"].get("type") == "log"
+    points = np.concatenate(style.in_pixels([*traces, *others], log_x=log_x, log_y=False))
     points[:, 1] = style.ROOM[1] - points[:, 1]  # the axis points down
-    spots = names.place(
-        list(points[:, None]),
-        [names.width(text, sign=0) for trace in traces for text in trace["text"]],
-        style.ROOM,
-    )
+    widths = [names.width(text, sign=0) for trace in traces for text in trace["text"]]
+    spots = iter(names.place(list(points[:, None]), widths, style.ROOM))
     for trace in traces:
-        trace["textposition"], spots = (
-            [spot.textposition for spot in spots[: len(trace["text"])]],
-            spots[len(trace["text"]) :],
-        )
-
-
-def _with_part(runs: Sequence[Run], part: str) -> list[tuple[Run, list[dict[str, float]]]]:
-    return [
-        (run, run.parts[part]["rows"])
-        for run in runs
-        if part in run.parts and run.parts[part]["rows"]
-    ]
+        trace["textposition"] = [next(spots).textposition for _ in trace["text"]]
 
 
 def _colour_of(run: Run) -> str:
@@ -201,4 +204,6 @@ def _colour_of(run: Run) -> str:
         return style.MODEL_COLOUR["llama"]
     if "S" in letters:
         return style.MODEL_COLOUR["swa"]
-    return style.MODEL_COLOUR["inter" if "A" in letters else "mamba"]
+    if "A" in letters:
+        return style.MODEL_COLOUR["inter"]
+    return style.MODEL_COLOUR["mamba"]

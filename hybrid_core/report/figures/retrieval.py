@@ -107,9 +107,11 @@ def _cells(found: Map) -> dict[str, Any]:
         shares.append([cell.share for cell in row])
         texts.append([cell.text for cell in row])
         hovers.append([cell.hover for cell in row])
+    lengths = [f"{length:,}" for length in found.lengths]
+    depths = [f"{depth:.0%}" for depth in found.depths]
     return {
-        "x": [f"{length:,}" for length in found.lengths],
-        "y": [f"{depth:.0%}" for depth in found.depths],
+        "x": lengths,
+        "y": depths,
         "z": shares,
         "text": texts,
         "texttemplate": "%{text}",
@@ -136,12 +138,13 @@ def training_curve(run: Run) -> style.Figure:
         "recalled",
     )
     tokens = [point.tokens / 1e6 for point in curve]
+    stages = [point.stage for point in curve]
     style.add(
         figure,
         "scatter",
         x=tokens,
         y=[point.accuracy for point in curve],
-        text=[point.stage for point in curve],
+        text=stages,
         name="recalled in training",
         mode="lines",
         line={"color": style.COLOURS[0], "width": 2.5},
@@ -214,14 +217,11 @@ def copying_by_length(runs: Sequence[Run]) -> style.Figure:
     )
     figure["layout"]["yaxis"] |= SHARES
     for run, found, colour in _of_part(runs, Copying):
-        line = _Line(
-            x=[row.context_len for row in found.rows],
-            y=[row.share for row in found.rows],
-            low=[row.share - row.low for row in found.rows],
-            high=[row.high - row.share for row in found.rows],
-            trained=found.trained_len,
-        )
-        _add(figure, run, found, line, colour)
+        lengths = [row.context_len for row in found.rows]
+        shares: list[float | None] = [row.share for row in found.rows]
+        low = [row.share - row.low for row in found.rows]
+        high = [row.high - row.share for row in found.rows]
+        _add(figure, run, found, _Line(lengths, shares, low, high, found.trained_len), colour)
     return figure
 
 

@@ -43,9 +43,9 @@ def label(run: Run) -> str:
     return f"#{run.id} {run.name}"
 
 
-Figure = dict[
-    str, Any
-]  # as plotly's JSON has it: {"data": [traces], "layout": {...}}; plotly's own classes take 0.2 s a page to check it
+# As plotly's JSON has it: {"data": [traces], "layout": {...}}. Plotly's own classes take 0.2 s a
+# page to check it.
+Figure = dict[str, Any]
 
 
 def blank(title: str, source: str, x: str, y: str, height: int = 285) -> Figure:
@@ -134,12 +134,13 @@ def lines(
     curves = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
     xs = CONTEXTS.tolist()
     for design, ys, colour in zip(designs, curves, cycle(len(designs)), strict=True):
-        shown = [y if np.isfinite(y) else None for y in ys.tolist()]
+        shown = ys.astype(object)
+        shown[~np.isfinite(ys)] = None  # JSON has no NaN
         add(
             figure,
             "scatter",
             x=xs,
-            y=shown,
+            y=shown.tolist(),
             name=escape(design.label),
             mode="lines+markers",
             line={"color": colour, "width": 2.5},
@@ -157,38 +158,47 @@ ROOM = (360, 205)  # pixels: width and height that lines have in the narrowest c
 def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
     """Write each line's name beside it, so that no legend is needed; the designs' lines are the
     last of the chart."""
-    layout, curves = figure["layout"], figure["data"]
+    layout = figure["layout"]
     layout["showlegend"] = False
     log = layout["yaxis"].get("type") == "log"
-    placed = dict(
-        zip(map(id, curves), in_pixels(curves, True, log, from_zero=not log), strict=True)
-    )
-    named = [
-        (d, c)
-        for d, c in zip(designs, curves[-len(designs) :], strict=True)
-        if np.isfinite(placed[id(c)]).all(axis=1).any()
-    ]
-    labels = [clipped(design.label, 44) for design, _ in named]
-    free = [placed.pop(id(curve)) for _, curve in named]
-    spots = (
-        names.place([*free, *placed.values()], [names.width(label) for label in labels], ROOM)
-        if named
-        else []
-    )
-    for (_, curve), label, spot in zip(named, labels, spots, strict=True):
-        y = curve["y"][spot.point]
-        layout["annotations"].append(
-            {
-                "x": float(np.log10(curve["x"][spot.point])),
-                "y": float(np.log10(y)) if log else y,
-                "xshift": spot.xshift,
-                "yshift": spot.yshift,
-                "text": f'<span style="color:{curve["line"]["color"]}">■</span> {escape(label)}',
-                "xanchor": spot.xanchor,
-                "showarrow": False,
-                "font": {"size": 12},  # words in a line's own colour would be too pale to read
-            }
-        )
+    placed = in_pixels(figure["data"], True, log, from_zero=not log)
+    others = len(placed) - len(designs)
+    labels: list[str] = []
+    curves = []
+    named = []
+    free = placed[:others]
+    for design, curve, points in zip(
+        designs, figure["data"][others:], placed[others:], strict=True
+    ):
+        if np.isfinite(points).all(axis=1).any():
+            labels.append(clipped(design.label, 44))
+            curves.append(curve)
+            named.append(points)
+        else:
+            free.append(points)
+    if not named:
+        return
+    spots = names.place([*named, *free], [names.width(label) for label in labels], ROOM)
+    for curve, label, spot in zip(curves, labels, spots, strict=True):
+        layout["annotations"].append(_beside_line(curve, label, spot, log))
+
+
+def _beside_line(curve: dict[str, Any], label: str, spot: names.Spot, log: bool) -> dict[str, Any]:
+    """A line's name as plotly has it, which wants the logarithm of a place on a logarithmic
+    axis."""
+    y = curve["y"][spot.point]
+    if log:
+        y = float(np.log10(y))
+    return {
+        "x": float(np.log10(curve["x"][spot.point])),
+        "y": y,
+        "xshift": spot.xshift,
+        "yshift": spot.yshift,
+        "text": f'<span style="color:{curve["line"]["color"]}">■</span> {escape(label)}',
+        "xanchor": spot.xanchor,
+        "showarrow": False,
+        "font": {"size": 12},  # words in a line's own colour would be too pale to read
+    }
 
 
 def in_pixels(
@@ -203,8 +213,10 @@ def in_pixels(
                 line[:, axis] = np.log10(np.where(line[:, axis] > 0, line[:, axis], np.nan))
     known = np.concatenate(points)
     known = known[np.isfinite(known).all(axis=1)]
-    low, high = known.min(axis=0, initial=np.inf), known.max(axis=0, initial=-np.inf)
-    low[1] = 0.0 if from_zero else low[1]
+    low = known.min(axis=0, initial=np.inf)
+    high = known.max(axis=0, initial=-np.inf)
+    if from_zero:
+        low[1] = 0.0
     span = high - low
     return [(line - low) * ROOM / np.where(span > 0, span, 1.0) for line in points]
 
@@ -212,8 +224,10 @@ def in_pixels(
 def clipped(name: str, letters: int) -> str:
     """A name that is too long for its place, cut in the middle, where names that begin or end alike
     still differ."""
+    if len(name) <= letters:
+        return name
     half = (letters - 1) // 2
-    return name if len(name) <= letters else f"{name[:half]}…{name[-half:]}"
+    return f"{name[:half]}…{name[-half:]}"
 
 
 def cycle(n: int) -> list[str]:

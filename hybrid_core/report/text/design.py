@@ -100,12 +100,13 @@ def _memory(record: dict[str, Any]) -> Iterator[Line]:
     weights = f"memory: weights in {work['weight_dtype']}"
     activations = f"memory: activations, {work['max_batched_tokens']:,} tokens at a time"
     at_once = "a prefill of the batch at once: activations"
-    used = f"exact: {units.n_bytes(record['fit']['usable'])} of its memory are used"
+    fit = record["fit"]
+    used = f"exact: {units.n_bytes(fit['usable'])} of its memory are used"
     yield weights, units.n_bytes(memory["weights"]), "exact"
     yield "memory: cache, whole batch", units.n_bytes(memory["cache"]), "exact"
     yield activations, units.n_bytes(memory["activations"]), "exact"
     yield "memory: total", units.n_bytes(memory["total"]), "exact"
-    yield f"fits {record['hardware']}", fits_words(record["fit"]), used
+    yield f"fits {record['hardware']}", fits_words(fit["fits"], fit["fits_engine"]), used
     yield at_once, units.n_bytes(memory["one_shot_activations"]), "exact"
 
 

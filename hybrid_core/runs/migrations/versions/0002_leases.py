@@ -13,7 +13,8 @@ RUNNING = sa.text("status = 'running'")
 def upgrade() -> None:
     """Workers of the first edition hold no lease: what they were at has ended for this one."""
     op.execute(
-        "UPDATE runs SET status = 'failed', ended_at = CURRENT_TIMESTAMP, error = 'it was running while the program was replaced'"
+        "UPDATE runs SET status = 'failed', ended_at = CURRENT_TIMESTAMP,"
+        " error = 'it was running while the program was replaced'"
         " WHERE status = 'running'"
     )
     with op.batch_alter_table(

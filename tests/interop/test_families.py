@@ -1,0 +1,118 @@
+"""What families share: letters of layers, parts of a stack, differences, names of tensors."""
+
+import json
+from typing import Any
+
+import pytest
+
+from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.moe import MoE
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop import published
+from hybrid_core.interop.families import shared
+from hybrid_core.interop.families.registry import FAMILIES, NATIVE, TENSORS, WRITTEN
+from hybrid_core.interop.fields import Fields, at, every
+from hybrid_core.interop.huggingface import spec_from_config
+from hybrid_core.interop.roundtrip import first_difference
+from hybrid_core.interop.stack_parts import first_attention, first_of, kinds
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.intra import IntraMixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.swa import SwaMixer
+from hybrid_core.validation import SpecError
+from tests.designs import design
+
+
+def test_a_letter_a_layer() -> None:
+    assert every(8, 4, 3, "A", "M") == "MMMAMMMA"
+    assert every(3, 8, 4, "A", "M") == "MMM"
+    assert at(5, [1, 1, 4], "A", "M") == "MAMMA"
+    assert at(3, range(9), "F", "E") == "FFF"
+
+
+def test_every_family_is_listed_under_its_own_name() -> None:
+    for name, family in (FAMILIES | NATIVE).items():
+        assert family.name == name
+    assert set(WRITTEN) <= set(FAMILIES)
+    assert set(TENSORS) <= set(WRITTEN)
+
+
+def test_parts_of_a_stack() -> None:
+    intra = design("MH")
+    attention = first_attention(intra)
+    assert attention is not None
+    assert attention == first_of(intra, IntraMixer).attention
+    assert first_attention(design("M")) is None
+    assert first_of(design("SA"), AttentionMixer) == design("SA").stack[1].mixer
+    assert kinds(design("MS")) == {Mamba2Mixer: "mamba2", SwiGLU: "swiglu", SwaMixer: "swa"}
+
+
+DIFFERENCES: list[tuple[str, str, dict[str, Any], str]] = [
+    ("AM", "AMM", {}, "n_layers: 2"),
+    ("AM", "MA", {}, "layer 1: attention"),
+    ("AM", "AM", {"ssm": {"d_state": 4}}, "layer 2: mamba2.d_state: 8"),
+    ("AM", "AM", {"norm_eps": 1e-3}, "norm_eps: 1e-05"),
+    ("AM", "AM", {"ffn": None}, "layer 1: ffn swiglu"),
+]
+
+
+@pytest.mark.parametrize(("one", "other", "changes", "line"), DIFFERENCES)
+def test_the_first_difference_is_named_with_the_designs_own_value(
+    one: str, other: str, changes: dict[str, Any], line: str
+) -> None:
+    assert first_difference(design(one), design(other, **changes)) == line
+    assert first_difference(design(one), design(one)) is None
+
+
+def names_of(name: str, ours: str) -> list[str]:
+    model = published.models()[name]
+    config = json.loads((presets.PROFILES / "models" / "configs" / f"{name}.json").read_text())
+    return TENSORS[config["model_type"]].of(ours, model.spec)
+
+
+def test_names_are_those_of_the_published_checkpoints() -> None:
+    """From the index files of meta-llama/Llama-3.2-1B, ai21labs/Jamba-v0.1 and
+    Zyphra/Zamba2-2.7B."""
+    attention = "model.layers.3.self_attn"
+    assert names_of("Llama-3.2-1B", "layers.3.mixer.qkv.weight") == [
+        f"{attention}.q_proj.weight",
+        f"{attention}.k_proj.weight",
+        f"{attention}.v_proj.weight",
+    ]
+    experts = names_of("Jamba-v0.1", "layers.1.ffn.gate_up")
+    assert len(experts) == 2 * 16
+    assert experts[3] == "model.layers.1.feed_forward.experts.1.up_proj.weight"
+    # Zamba2-2.7B: hybrid layers are 6, 12, 18, ...; two blocks in turn, so 18 shares that of 6
+    assert names_of("Zamba2-2.7B", "layers.18.mixer.block.norm.weight") == [
+        "model.layers.6.shared_transformer.input_layernorm.weight"
+    ]
+    assert names_of("Zamba2-2.7B", "layers.18.mixer.ffn_adapter.narrow.weight") == [
+        "model.layers.6.shared_transformer.feed_forward.gate_up_proj_adapter_list.2.0.weight"
+    ]
+    with pytest.raises(KeyError):
+        names_of("Llama-3.2-1B", "layers.3.mixer.A_log")
+
+
+def test_the_rank_of_dt_is_a_sixteenth_of_the_width_unless_it_is_given() -> None:
+    """Mamba-1: ceil(d_model / 16); 2560 / 16 = 160 in Phi-4-mini-flash."""
+    assert shared.dt_rank(Fields({"rank": "auto"}), "rank", 2560) == 160
+    assert shared.dt_rank(Fields({}), "rank", 100) == 7
+    assert shared.dt_rank(Fields({"rank": 5}), "rank", 2560) == 5
+    with pytest.raises(SpecError, match=r"^rank: None - must be a positive whole number$"):
+        shared.dt_rank(Fields({"rank": None}), "rank", 2560)
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, 3, "float8"])
+def test_a_dtype_of_states_that_is_none_is_refused_in_one_line(value: object) -> None:
+    with pytest.raises(SpecError, match=r"^mamba_ssm_dtype: .* - must be float32 or bfloat16"):
+        spec_from_config({"model_type": "mamba", "mamba_ssm_dtype": value})
+
+
+def test_several_shared_experts_are_the_same_as_one_of_their_width() -> None:
+    moe = {"kind": "moe", "n_routed": 4, "top_k": 1, "d_expert": 20}
+    two = design("A", ffn=moe | {"n_shared": 2})
+    one = design("A", ffn=moe | {"n_shared": 1, "d_shared": 40})
+    assert isinstance(two, ArchSpec)
+    assert first_of(two, MoE).shared_width == 40
+    assert first_difference(two, one) is None
