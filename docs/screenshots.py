@@ -44,9 +44,8 @@ def main(data: str) -> None:
         for theme in THEMES:
             page = browser.new_context(color_scheme=theme).new_page()
             for name in PAGES:
-                page.goto(
-                    f"http://localhost:{PORT}/{'' if name == 'compose' else name}?{QUERY.get(name, '')}"
-                )
+                path = "" if name == "compose" else name
+                page.goto(f"http://localhost:{PORT}/{path}?{QUERY.get(name, '')}")
                 page.locator("h1").first.wait_for()
                 for width in WIDTHS:
                     picture(page, DOCS / f"{name}-{width}-{theme}.png", width)

@@ -172,9 +172,8 @@ def rounds(number: int) -> int:
                 "energy",
             }
             print(f"killed: {killer.killed}; {len(done)} of {len(runs)} runs done")
-            print(
-                f"why others were not: {sorted({str(run.error) for run in runs if run.status != 'done'})}"
-            )
+            errors = {str(run.error) for run in runs if run.status != "done"}
+            print(f"why others were not: {sorted(errors)}")
             print(
                 f"results lost: {sum(set(run.parts) != whole for run in done)}, "
                 f"orphans: {len(workers())}; every run has ended"

@@ -25,7 +25,8 @@ expect.set_options(timeout=PATIENCE_S * 1000)
 # see.
 KEEP_TOASTS = """
 window.toasts = new Set()
-new MutationObserver(() => document.querySelectorAll("[data-testid=stToast]").forEach(toast => window.toasts.add(toast.innerText)))
+const keep = toast => window.toasts.add(toast.innerText)
+new MutationObserver(() => document.querySelectorAll("[data-testid=stToast]").forEach(keep))
   .observe(document, { childList: true, characterData: true, subtree: true })
 """
 

@@ -20,16 +20,23 @@ PAGES = ("", "compare?with=llama-1b", "profile", "retrieval", "paper", "models",
 # own marks and a slider's value, which stand on no box of their own, are left to the eye; what is
 # disabled is free.
 FAINT = """() => {
-  const parse = c => { const m = c.match(/[\\d.]+/g); return m ? [...m.slice(0, 3).map(Number), Number(m[3] ?? 1)] : [0, 0, 0, 0] }
+  const parse = c => {
+    const m = c.match(/[\\d.]+/g)
+    return m ? [...m.slice(0, 3).map(Number), Number(m[3] ?? 1)] : [0, 0, 0, 0]
+  }
   const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat([1])
-  const light = c => { const f = c.slice(0, 3).map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const linear = v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4
+  const light = c => {
+    const f = c.slice(0, 3).map(linear)
     return 0.2126 * f[0] + 0.7152 * f[1] + 0.0722 * f[2] }
-  const left = 'script, style, noscript, [disabled], [aria-disabled=true], .bartext, .heatmap-label, [data-testid=stSlider]'
+  const left = 'script, style, noscript, [disabled], [aria-disabled=true], '
+    + '.bartext, .heatmap-label, [data-testid=stSlider]'
   const faint = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
   while (walker.nextNode()) {
     const text = walker.currentNode.textContent.trim(), e = walker.currentNode.parentElement
     if (!text || text == '■' || e.closest(left)) continue
-    const box = e.getBoundingClientRect(), style = getComputedStyle(e), svg = e.namespaceURI.includes('svg')
+    const box = e.getBoundingClientRect(), style = getComputedStyle(e)
+    const svg = e.namespaceURI.includes('svg')
     if (!box.width || !box.height || style.visibility == 'hidden') continue
     let behind = [255, 255, 255, 1], opacity = 1
     const above = []
@@ -40,7 +47,8 @@ FAINT = """() => {
     for (const colour of above) behind = over(colour, behind)
     const ink = parse(svg ? style.fill : style.color)
     const [a, b] = [light(over([...ink.slice(0, 3), ink[3] * opacity], behind)), light(behind)]
-    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05), size = parseFloat(style.fontSize)
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)
+    const size = parseFloat(style.fontSize)
     const large = size >= 24 || (size >= 18.6 && style.fontWeight >= 700)
     if (contrast < (large ? 3 : 4.5)) faint.push(contrast.toFixed(2) + ' ' + text.slice(0, 40))
   }
@@ -130,7 +138,8 @@ def test_a_report_fits_a_phone_and_paper(page: Page, written: str) -> None:
     )
     words = ".xtitle, .ytitle, .xtick text, .ytick text, .legendtext, .bartext, .annotation-text"
     outside = """all => all.map(e => [e.getBoundingClientRect(), e.textContent])
-        .filter(([box, _]) => box.width && (box.left < 0 || box.right > innerWidth)).map(([_, text]) => text)"""
+        .filter(([box, _]) => box.width && (box.left < 0 || box.right > innerWidth))
+        .map(([_, text]) => text)"""
     assert page.locator(words).evaluate_all(outside) == []
     page.emulate_media(media="print")
     expect(page.locator(".modebar").first).to_be_hidden()

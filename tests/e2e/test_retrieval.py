@@ -15,10 +15,10 @@ from tests.designs import design
 from tests.e2e.conftest import confirm_cancel, serve, visit, whole
 from tests.jobs import kept_alive, suspend
 
-ROW, CONTEXTS = (
-    11,
-    3,
-)  # depths; contexts of 128, 192 and 256 tokens: an unfinished proxy is asked no further than it was trained
+ROW = 11  # depths
+CONTEXTS = (
+    3  # 128, 192 and 256 tokens: an unfinished proxy is not asked beyond what it was trained on
+)
 
 
 @pytest.fixture

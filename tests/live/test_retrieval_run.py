@@ -58,10 +58,14 @@ def test_a_seed_fixes_the_proxy() -> None:
 
 # Every parameter that a module can have, by the last words of its name: what multiplies vectors of
 # activations, and what does not.
-PRODUCTS = """qkv.weight in_proj.weight x_proj.weight dt_proj.weight proj.weight out.weight attention_out.weight ssm_out.weight
-    linear.weight narrow.weight wide.weight gate_up.weight up.weight down.weight router.weight latent.weight"""
-NO_PRODUCTS = """embed.weight head.weight meta norm.weight q_norm.weight k_norm.weight mixer_norm.weight ffn_norm.weight
-    attention_norm.weight ssm_norm.weight dt_norm.weight B_norm.weight C_norm.weight dt_proj.bias conv_weight conv_bias A_log D dt_bias
+PRODUCTS = """qkv.weight in_proj.weight x_proj.weight dt_proj.weight proj.weight out.weight
+    attention_out.weight ssm_out.weight
+    linear.weight narrow.weight wide.weight gate_up.weight up.weight down.weight router.weight
+    latent.weight"""
+NO_PRODUCTS = """embed.weight head.weight meta norm.weight q_norm.weight k_norm.weight
+    mixer_norm.weight ffn_norm.weight
+    attention_norm.weight ssm_norm.weight dt_norm.weight B_norm.weight C_norm.weight dt_proj.bias
+    conv_weight conv_bias A_log D dt_bias
     vectors scalar.attention scalar.ssm"""
 STACKS = "ffn.gate_up ffn.up ffn.down"  # of experts: matrices, three axes
 

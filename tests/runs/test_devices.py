@@ -72,7 +72,8 @@ def test_the_list_is_torchs_in_its_order_and_asked_for_once(
     ]
     with pytest.raises(
         SpecError,
-        match=r"^device: 'cuda:2' - must be among those that torch finds here: cuda:0, cuda:1, cpu$",
+        match=r"^device: 'cuda:2' - must be among those that torch finds here: "
+        r"cuda:0, cuda:1, cpu$",
     ):
         devices.concrete("cuda:2")
 

@@ -332,11 +332,15 @@ def test_numbers_that_json_cannot_say_are_kept_as_nothing(folder: Path) -> None:
 # ---------------------------------------------------------------- versions
 
 FIRST_EDITION = """
-CREATE TABLE runs (id INTEGER NOT NULL, kind VARCHAR NOT NULL, name VARCHAR NOT NULL, status VARCHAR NOT NULL, spec_yaml VARCHAR NOT NULL,
-  options JSON NOT NULL, device VARCHAR NOT NULL, host VARCHAR, pid INTEGER, pid_started FLOAT, fraction FLOAT NOT NULL,
-  message VARCHAR NOT NULL, error VARCHAR, created_at DATETIME NOT NULL, started_at DATETIME, ended_at DATETIME, PRIMARY KEY (id));
+CREATE TABLE runs (id INTEGER NOT NULL, kind VARCHAR NOT NULL, name VARCHAR NOT NULL, status
+  VARCHAR NOT NULL, spec_yaml VARCHAR NOT NULL,
+  options JSON NOT NULL, device VARCHAR NOT NULL, host VARCHAR, pid INTEGER, pid_started FLOAT,
+  fraction FLOAT NOT NULL,
+  message VARCHAR NOT NULL, error VARCHAR, created_at DATETIME NOT NULL, started_at DATETIME,
+  ended_at DATETIME, PRIMARY KEY (id));
 CREATE INDEX ix_runs_status ON runs (status);
-CREATE TABLE parts (run_id INTEGER NOT NULL, name VARCHAR NOT NULL, data JSON NOT NULL, PRIMARY KEY (run_id, name),
+CREATE TABLE parts (run_id INTEGER NOT NULL, name VARCHAR NOT NULL, data JSON NOT NULL, PRIMARY
+  KEY (run_id, name),
   FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE);
 """
 
