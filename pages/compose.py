@@ -23,7 +23,6 @@ from hybrid_core.speed import hardware
 from hybrid_core.speed.cost import cost
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
-from pages.glossary import numbers
 from pages.parts import (
     chart,
     design,
@@ -33,6 +32,7 @@ from pages.parts import (
     jobs,
     layout,
     notes,
+    numbers,
     pictures,
     share,
     stack,

@@ -1,6 +1,6 @@
 """Runs that this program cannot show: rows of another version, or edited by hand."""
 
-from hybrid_core.evidence.advice.facts import facts
+from hybrid_core.report.compare import facts
 from hybrid_core.report.text.runs import run_table
 from hybrid_core.results.part import Unreadable
 from hybrid_core.runs.store import Run
