@@ -11,12 +11,12 @@ import plotly.graph_objects as go
 import pytest
 
 from hybrid_core.design import presets
-from hybrid_core.evidence.advice.facts import facts
 from hybrid_core.live.retrieval import texts
 from hybrid_core.live.retrieval.finding import finding
 from hybrid_core.live.retrieval.options import NiahOptions, ProbeOptions
 from hybrid_core.live.retrieval.scores import cell
 from hybrid_core.report import figures
+from hybrid_core.report.compare import facts
 from hybrid_core.report.html import report
 from hybrid_core.report.retrieval import (
     latest_of_each,
