@@ -90,7 +90,6 @@ def compared(name: str, device: torch.device, tokens: int) -> Result:
         f"{what}_times_as_fast": seconds[f"{what}, transformers"] / seconds[what]
         for what in ("decode", "prefill")
     }
-    print(
-        f"{name}: decode {ratios['decode_times_as_fast']:.2f}, prefill {ratios['prefill_times_as_fast']:.2f} times transformers' speed"
-    )
+    decode, prefill = ratios["decode_times_as_fast"], ratios["prefill_times_as_fast"]
+    print(f"{name}: decode {decode:.2f}, prefill {prefill:.2f} times transformers' speed")
     return {"seconds": seconds, "difference": difference} | ratios

@@ -39,8 +39,8 @@ from hybrid_core.workload import Workload
 ROOT = Path(__file__).resolve().parent.parent
 PORT = int(os.environ.get("PORT", "8599"))
 FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
 ).split()
 VALUE = ".numbers div:has-text('Parameters without embedding') .value"
 DEEP = presets.get(presets.FIRST).spec.replace(
@@ -64,8 +64,10 @@ def cost_us() -> float:
 
 # The stack has as many rows as layers, and every chart, or every one in sight, is another one than
 # before and drawn.
-REDRAWN = """([layers, before, all]) => document.querySelectorAll('.stack button').length == layers &&
-  [...document.querySelectorAll('.chart')].every((chart, i) => (chart.ariaBusy == 'false' && chart.ariaLabel != before[i]) ||
+REDRAWN = """([layers, before, all]) =>
+  document.querySelectorAll('.stack button').length == layers &&
+  [...document.querySelectorAll('.chart')].every((chart, i) =>
+    (chart.ariaBusy == 'false' && chart.ariaLabel != before[i]) ||
     (!all && chart.getBoundingClientRect().top > innerHeight))"""
 
 

@@ -84,7 +84,7 @@ class Bench:
         return Calibration(self.device, "bf16").peak_and_bandwidth()
 
 
-# ---------------------------------------------------------------- the parts: each gives its steps, by their names
+# ------------------------------------------ the parts: each gives its steps, by their names
 
 
 def devices(bench: Bench) -> dict[str, Step]:
@@ -141,10 +141,8 @@ def decode_step(bench: Bench, spec: ArchSpec, context_len: int) -> Result:
     )
     floor_s = bytes_per_step(spec, work) / bench.ceilings["bytes_per_s"]
     share = floor_s / timing.median_s
-    print(
-        f"{spec.name} at {context_len:,}: {PAPER_BATCH / timing.median_s:,.0f} tokens/s, {share:.0%} of bandwidth",
-        flush=True,
-    )
+    speed = f"{PAPER_BATCH / timing.median_s:,.0f} tokens/s, {share:.0%} of bandwidth"
+    print(f"{spec.name} at {context_len:,}: {speed}", flush=True)
     found = {
         "design": spec.name,
         "batch_size": PAPER_BATCH,
@@ -239,10 +237,8 @@ def prefill_share(bench: Bench, spec: ArchSpec) -> Result:
         float(model_costs(spec).forward_flops(bench.tokens, 1)) / bench.ceilings["flops_per_s"]
     )
     share = floor_s / seconds
-    print(
-        f"{spec.name}: prefill of {bench.tokens:,} at {bench.tokens / seconds:,.0f} tokens/s, {share:.0%} of matrix products",
-        flush=True,
-    )
+    speed = f"{bench.tokens / seconds:,.0f} tokens/s, {share:.0%} of matrix products"
+    print(f"{spec.name}: prefill of {bench.tokens:,} at {speed}", flush=True)
     found = {
         "design": spec.name,
         "batch_size": 1,
@@ -314,7 +310,8 @@ def answers(device: torch.device) -> bool:
         free_memory(device)
     except RuntimeError as error:
         print(
-            f"the device no longer answers in this process ({in_one_line(error)}); call again for the steps that are left",
+            f"the device no longer answers in this process ({in_one_line(error)}); "
+            "call again for the steps that are left",
             flush=True,
         )
         return False

@@ -77,13 +77,15 @@ def entry(folder: Path) -> Hardware:
     calibrations = results(path)
     if not calibrations:
         raise SpecError(
-            f"{path} - no calibration that is done; `python -m benchmarks.gpu calibrate --out {folder}` makes it"
+            f"{path} - no calibration that is done; "
+            f"`python -m benchmarks.gpu calibrate --out {folder}` makes it"
         )
     rates = Hardware.model_validate_json(json.dumps(calibrations["bf16"]))
     record = kept(path)
     environment = record["environment"]
     packages = environment["packages"]
-    text = f"measured on {record['date']} in bf16 with torch {packages['torch']}, triton {packages['triton']}"
+    versions = f"torch {packages['torch']}, triton {packages['triton']}"
+    text = f"measured on {record['date']} in bf16 with {versions}"
     sources = (
         Source(fields=("peak_flops_per_s", "bandwidth_bytes_per_s", "rates"), text=text, url=""),
     )
@@ -106,9 +108,8 @@ def one_device(folder: Path) -> str:
         {record["environment"]["name"] for record in records if record.get("environment")}
     )
     if len(names) != 1:
-        raise SpecError(
-            f"{folder} - must hold records of one device, and holds those of {', '.join(names) or 'none'}"
-        )
+        found = ", ".join(names) or "none"
+        raise SpecError(f"{folder} - must hold records of one device, and holds those of {found}")
     return names[0]
 
 

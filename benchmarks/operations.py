@@ -251,7 +251,8 @@ def timed(case: Case, implementation: str, device: torch.device) -> Result:
         )
         if not difference <= TOLERANCE:
             raise Mismatch(
-                f"{implementation} differs from eager torch by {difference:.1e}, {TOLERANCE:.0e} is allowed; not timed"
+                f"{implementation} differs from eager torch by {difference:.1e}, "
+                f"{TOLERANCE:.0e} is allowed; not timed"
             )
         ms = milliseconds(lambda: case.call(implementation, arguments), device)
     print(f"{case.operation}, {case.words}: {implementation} {ms:.3f} ms", flush=True)

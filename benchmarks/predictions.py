@@ -63,9 +63,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch_device = resolve(arguments.device)
     device = Calibration(torch_device, arguments.dtype).run()
-    print(
-        f"{device.name}\n{'design':18}{'what':9}{'batch':>6}{'tokens':>8}{'measured s':>12}{'predicted s':>13}{'error':>8}"
-    )
+    columns = f"{'batch':>6}{'tokens':>8}{'measured s':>12}{'predicted s':>13}{'error':>8}"
+    print(f"{device.name}\n{'design':18}{'what':9}{columns}")
     errors = []
     for name in MODELS:
         model = build(
@@ -79,9 +78,9 @@ def main() -> None:
                 f"{model.spec.name:18}{what:9}{batch:>6}{tokens:>8}{measured:>12.4f}{predicted:>13.4f}{errors[-1]:>+8.0%}",
                 flush=True,
             )
-    print(
-        f"median error {statistics.median(map(abs, errors)):.1%}, worst {max(map(abs, errors)):.1%}, {len(errors)} predictions"
-    )
+    sizes = [abs(error) for error in errors]
+    median, worst = statistics.median(sizes), max(sizes)
+    print(f"median error {median:.1%}, worst {worst:.1%}, {len(errors)} predictions")
 
 
 if __name__ == "__main__":

@@ -30,16 +30,11 @@ def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> tuple[f
     """The exact interval of a binomial share (Clopper and Pearson, Biometrika 1934): where either
     tail has (1 - level) / 2."""
     tail = (1 - level) / 2
-    low = (
-        0.0
-        if successes == 0
-        else _bisect(lambda chance: at_least(successes, trials, chance) < tail)
-    )
-    high = (
-        1.0
-        if successes == trials
-        else _bisect(lambda chance: at_most(successes, trials, chance) > tail)
-    )
+    low, high = 0.0, 1.0
+    if successes > 0:
+        low = _bisect(lambda chance: at_least(successes, trials, chance) < tail)
+    if successes < trials:
+        high = _bisect(lambda chance: at_most(successes, trials, chance) > tail)
     return low, high
 
 

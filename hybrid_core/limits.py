@@ -44,9 +44,9 @@ def available_memory_bytes(proc: Path = PROC) -> int:
 def processors(proc: Path = PROC) -> int:
     """Processors that this process may run on, or the share of them that a group allows, rounded
     up."""
-    own = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )  # macOS has no affinity
+    own = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):  # macOS has none
+        own = len(os.sched_getaffinity(0))
     return max(1, math.ceil(min([own, *_processor_limits(proc)])))
 
 
@@ -55,13 +55,16 @@ def _memory_limits(proc: Path) -> dict[Path, float]:
     machine."""
     found = {}
     for group in _groups("memory", proc):
-        limits = [
-            _number(group / name) for name in ("memory.max", "memory.high", "memory.limit_in_bytes")
-        ]
-        limits.append(
-            _memory_stat(group).get("hierarchical_memory_limit")
-        )  # of groups that a container does not see, too (version 1)
-        found[group] = min(math.inf if limit is None else limit for limit in limits)
+        limits: list[float] = [math.inf]
+        for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+            limit = _number(group / name)
+            if limit is not None:
+                limits.append(limit)
+        # Version 1: also the limits of groups above that a container does not see.
+        above = _memory_stat(group).get("hierarchical_memory_limit")
+        if above is not None:
+            limits.append(above)
+        found[group] = min(limits)
     return found
 
 
@@ -74,11 +77,12 @@ def _used_bytes(group: Path) -> int:
 
 
 def _memory_stat(group: Path) -> dict[str, int]:
-    return {
-        name: int(value)
-        for name, _, value in (line.partition(" ") for line in _lines(group / "memory.stat"))
-        if value.isdigit()
-    }
+    found = {}
+    for line in _lines(group / "memory.stat"):
+        name, _, value = line.partition(" ")
+        if value.isdigit():
+            found[name] = int(value)
+    return found
 
 
 def _processor_limits(proc: Path) -> list[float]:
@@ -86,7 +90,9 @@ def _processor_limits(proc: Path) -> list[float]:
     for group in _groups("cpu", proc):
         quota, period = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
         for line in _lines(group / "cpu.max"):
-            quota, period = (int(word) if word.isdigit() else None for word in line.split())
+            words = line.split()  # `max 100000` where there is no limit
+            if all(word.isdigit() for word in words):
+                quota, period = map(int, words)
         if quota and period and quota > 0:
             found.append(quota / period)
     return found
@@ -123,11 +129,8 @@ def _mounts(proc: Path) -> list[Mount]:
         kind, _, options = source.split(" ", 2)
         if kind in ("cgroup", "cgroup2"):
             root, point = (_unescaped(word) for word in place.split(" ")[3:5])
-            found.append(
-                Mount(
-                    Path(point), root, frozenset([V2] if kind == "cgroup2" else options.split(","))
-                )
-            )
+            controllers = [V2] if kind == "cgroup2" else options.split(",")
+            found.append(Mount(Path(point), root, frozenset(controllers)))
     return found
 
 

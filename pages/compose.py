@@ -140,13 +140,16 @@ def findings(spec: ArchSpec, context_len: int) -> None:
     found = estimate(spec)
     if isinstance(found, Estimate):
         st.markdown(
-            f"NLL on DCLM **{found.nll:.3f}** nats per token at 60B tokens, {found.low:.3f} to {found.high:.3f}: estimated from "
-            f"{found.basis}. The interval is as wide as {COVERAGE:.0%} of the errors when rows are left out and predicted from "
+            f"NLL on DCLM **{found.nll:.3f}** nats per token at 60B tokens, "
+            f"{found.low:.3f} to {found.high:.3f}: estimated from "
+            f"{found.basis}. The interval is as wide as {COVERAGE:.0%} of the errors "
+            "when rows are left out and predicted from "
             f"{found.rests_on}."
         )
     else:
         st.markdown(
-            f"No estimate of the loss at 60B tokens, outside the paper's range: {design.plain(found.reason)}."
+            "No estimate of the loss at 60B tokens, outside the paper's range: "
+            f"{design.plain(found.reason)}."
         )
     st.markdown("**Nearest rows**")
     rows = baselines.nearest(spec)
@@ -208,7 +211,8 @@ with st.container():
         st.warning(f"{problem[:1].upper()}{problem[1:]}.")
     for line in kernel_refusals(spec):
         st.caption(
-            f":material/info: A library's kernel refuses a shape that the kernels here take: {design.plain(line)}."
+            ":material/info: A library's kernel refuses a shape that the kernels "
+            f"here take: {design.plain(line)}."
         )
 said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
 with st.container():

@@ -176,7 +176,8 @@ def rounds(number: int) -> int:
                 f"why others were not: {sorted({str(run.error) for run in runs if run.status != 'done'})}"
             )
             print(
-                f"results lost: {sum(set(run.parts) != whole for run in done)}, orphans: {len(workers())}; every run has ended"
+                f"results lost: {sum(set(run.parts) != whole for run in done)}, "
+                f"orphans: {len(workers())}; every run has ended"
             )
         finally:
             killer.stop()

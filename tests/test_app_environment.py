@@ -51,7 +51,8 @@ def test_every_module_can_be_imported_but_those_that_only_triton_runs(tmp_path: 
 def test_every_page_opens(tmp_path: Path) -> None:
     code = (
         "import pathlib; from streamlit.testing.v1 import AppTest\n"
-        "for path in [*sorted(pathlib.Path('pages').glob('*.py')), pathlib.Path('web/navigation.py')]:\n"
+        "for path in [*sorted(pathlib.Path('pages').glob('*.py')), "
+        "pathlib.Path('web/navigation.py')]:\n"
         "    page = AppTest.from_file(str(path.resolve()), default_timeout=600).run()\n"
         "    assert not page.exception, (path, page.exception)\n"
     )
@@ -71,7 +72,8 @@ def test_a_checkpoint_is_asked(tmp_path: Path) -> None:
 
 
 NOT_INSTALLED = (
-    "HYBRID_KERNELS: 'ssd=mamba_ssm' - mamba_ssm is not installed; `sh tools/install-mamba.sh .venv` installs it, "
+    "HYBRID_KERNELS: 'ssd=mamba_ssm' - mamba_ssm is not installed; `sh "
+    "tools/install-mamba.sh .venv` installs it, "
     "and it runs on a CUDA device"
 )
 
@@ -117,12 +119,16 @@ def test_mamba_ssm_finds_all_that_it_imports_where_the_app_installs_it(tmp_path:
     script = (ROOT / "tools" / "install-mamba.sh").read_text()
     beside = [Requirement(name) for name in re.findall(r"[a-z]+==[\d.]+", script)]
     kept = closure(required("requirements.txt") + beside) | {"mamba-ssm"}
-    code = "from kernels.ssd.mamba_ssm_kernel import operation; print(operation('ssd_combined', 'mamba_chunk_scan_combined').__name__)"
+    code = (
+        "from kernels.ssd.mamba_ssm_kernel import operation; "
+        "print(operation('ssd_combined', 'mamba_chunk_scan_combined').__name__)"
+    )
     done = run(tmp_path, "-c", code, kept=kept)
     assert done.stdout == "mamba_chunk_scan_combined\n", done.stderr
     done = run(tmp_path, "-c", code, kept=kept - {"einops"})
     assert done.stderr.splitlines()[-1].endswith(
-        "mamba_ssm cannot be imported: No module named 'einops'; `sh tools/install-mamba.sh .venv` installs it"
+        "mamba_ssm cannot be imported: No module named 'einops'; `sh "
+        "tools/install-mamba.sh .venv` installs it"
     )
 
 
@@ -166,7 +172,7 @@ def test_a_compiled_decode_without_a_compiler_is_one_line(tmp_path: Path) -> Non
         CXX="no-such-compiler",
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        done.stderr
-        == "decode: 'compiled' - needs a C++ compiler, and none is found; `apt-get install g++` installs one\n"
+    assert done.stderr == (
+        "decode: 'compiled' - needs a C++ compiler, and none is found; `apt-get "
+        "install g++` installs one\n"
     )

@@ -38,7 +38,10 @@ def v1_memory(
     limit: int = UNLIMITED_V1, used: int = 0, inactive: int = 0, above: int = UNLIMITED_V1
 ) -> Files:
     """A group of version 1's memory tree; `above`: the least limit of it and of those above it."""
-    stat = f"cache 9\ninactive_file 1\nhierarchical_memory_limit {above}\ntotal_cache 9\ntotal_inactive_file {inactive}"
+    stat = (
+        f"cache 9\ninactive_file 1\nhierarchical_memory_limit {above}\ntotal_cache "
+        f"9\ntotal_inactive_file {inactive}"
+    )
     return {"memory.limit_in_bytes": limit, "memory.usage_in_bytes": used, "memory.stat": stat}
 
 
@@ -71,7 +74,8 @@ class Machine:
         place = str(self.folder / point).replace(" ", "\\040")
         with (self.proc / "self" / "mountinfo").open("a") as file:
             file.write(
-                f"35 24 0:30 {root} {place} rw,nosuid,nodev,noexec,relatime shared:9 - {kind} cgroup {options}\n"
+                f"35 24 0:30 {root} {place} rw,nosuid,nodev,noexec,relatime shared:9 "
+                f"- {kind} cgroup {options}\n"
             )
 
     def mount_v2(self, root: str = "/", point: str = "sys/fs/cgroup") -> None:

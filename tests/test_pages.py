@@ -194,7 +194,8 @@ def test_no_page_needs_torch(tmp_path: Path) -> None:
     code = (
         "import sys, pathlib; from streamlit.testing.v1 import AppTest\n"
         "for path in sorted(pathlib.Path('pages').glob('*.py')):\n"
-        "    assert not AppTest.from_file(str(path.resolve()), default_timeout=600).run().exception, path\n"
+        "    assert not AppTest.from_file(str(path.resolve()), "
+        "default_timeout=600).run().exception, path\n"
         "print('torch' in sys.modules)"
     )
     env = os.environ | {"HYBRID_DATA_DIR": str(tmp_path)}

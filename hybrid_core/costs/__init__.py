@@ -1,5 +1,3 @@
-"""Closed forms for parameters, FLOPs, cache, memory and roofline. No torch: a sweep needs no GPU
-stack.
+"""Sums of the closed forms over a design: parameters, FLOPs, cache, memory and what fits. No torch.
 
-One file per mixer, twins of the files in modules/; `model.py` sums them over a design, `summary.py`
-gathers all of it."""
+The formulas of one layer are in mixers/ and ffns/; `model.py` sums them over a design."""

@@ -241,7 +241,8 @@ def room_for(spec: ArchSpec, workload: Workload, available_bytes: Sequence[int])
     does."""
     needed = np.broadcast_to(memory(spec, workload, CONTEXTS).total, CONTEXTS.shape)
     fitting = np.searchsorted(needed, available_bytes, side="right")
-    return [int(CONTEXTS[n - 1]) if n else 0 for n in fitting]
+    longest = np.concatenate([[0], CONTEXTS])  # by how many of them fit
+    return [int(context) for context in longest[fitting]]
 
 
 def largest(limit: int, needed: Callable[[int], int], available: int) -> int:

@@ -163,7 +163,9 @@ def nearest(spec: ArchSpec, n: int = 5) -> pd.DataFrame:
     rows = pd.concat([large, small], ignore_index=True)
     rows = rows[rows["budget"] == "data"].copy()
     shares = rows[COUNTS].div(rows[COUNTS].sum(axis=1), axis=0)
-    own = [count / spec.n_layers for count in counts(spec)]
+    # Mamba-1 layers (m) resemble the paper's Mamba-2 layers more than any other kind.
+    like_the_papers = spec.pattern.replace("m", "M")
+    own = [like_the_papers.count(letter) / spec.n_layers for letter in "ASMH"]
     rows["distance"] = 1 - np.minimum(shares, own).sum(axis=1)
     other_scale = rows["scale"] != (scale(spec) or "1B")
     rows["_rank"] = rows["distance"] + other_scale.astype(float)

@@ -37,8 +37,8 @@ def view() -> link.View:
         st.session_state.update({VIEW: shown, HISTORY: [shown.design], AT: 0})
     _leave_a_device_that_is_gone()
     _write_address()
-    found: link.View = st.session_state[VIEW]
-    return found
+    current_view: link.View = st.session_state[VIEW]
+    return current_view
 
 
 def _leave_a_device_that_is_gone() -> None:
@@ -86,7 +86,8 @@ def open_in_compose(spec: ArchSpec) -> None:
 
 def can_step(by: int) -> bool:
     """Whether there is a design `by` steps on in the history."""
-    return 0 <= st.session_state[AT] + by < len(st.session_state[HISTORY])
+    at: int = st.session_state[AT] + by
+    return 0 <= at < len(st.session_state[HISTORY])
 
 
 def step(by: int) -> ArchSpec:
@@ -99,9 +100,10 @@ def step(by: int) -> ArchSpec:
 
 def _write_address() -> None:
     wanted = link.to_query(st.session_state[VIEW])
-    if {key: st.query_params.get_all(key) for key in st.query_params} != {
-        k: v if isinstance(v, list) else [v] for k, v in wanted.items()
-    }:
+    lists = {}
+    for key, value in wanted.items():
+        lists[key] = value if isinstance(value, list) else [value]
+    if {key: st.query_params.get_all(key) for key in st.query_params} != lists:
         st.query_params.from_dict(wanted)
 
 

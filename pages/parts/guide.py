@@ -20,11 +20,14 @@ def ask() -> None:
     need = _questions()
     proposals = propose(need)
     st.markdown(
-        f"**{len(proposals)} {'design' if len(proposals) == 1 else 'designs'} that the paper trained**: architectures, not weights to load"
+        f"**{len(proposals)} {'design' if len(proposals) == 1 else 'designs'} that "
+        "the paper trained**: architectures, not weights to load"
     )
     if need.min_tokens_per_s and not any(proposal.candidate.proof for proposal in proposals):
         st.caption(
-            f"The paper measured no {need.size} hybrid at {need.min_tokens_per_s:,.0f} tokens/s a sequence in such a use (Table 13)."
+            f"The paper measured no {need.size} hybrid at "
+            f"{need.min_tokens_per_s:,.0f} tokens/s a sequence in such a use (Table "
+            "13)."
         )
     for column, proposal in zip(st.columns(3), proposals, strict=False):
         with column.container(border=True):
@@ -37,9 +40,12 @@ def ask() -> None:
         with every:
             _every(need)
     st.caption(
-        "Speed is a ceiling: what the device could do if it only read weights and cache. Losses are of models trained and asked at 8K; "
-        "compare them within a size, where differences below 0.01 hardly show. Whether a design recalls what is far back: Retrieval. "
-        "Balanced: of those that lie between best and fastest in both, the one that gives away least. Not proposed, since they are no "
+        "Speed is a ceiling: what the device could do if it only read weights and "
+        "cache. Losses are of models trained and asked at 8K; "
+        "compare them within a size, where differences below 0.01 hardly show. "
+        "Whether a design recalls what is far back: Retrieval. "
+        "Balanced: of those that lie between best and fastest in both, the one that "
+        "gives away least. Not proposed, since they are no "
         f"hybrids with Mamba: {others}."
     )
 
@@ -116,7 +122,8 @@ def _card(proposal: Proposal, need: Need) -> None:
         st.info(design.plain(found.proof))
     speed, cache = units.rate(found.tokens_per_s), units.n_bytes(found.cache_bytes)
     st.markdown(
-        f"**{found.nll:.3f}** NLL (quoted)  \n**{speed}** a sequence (predicted ceiling)  \n**{cache}** cache (exact)"
+        f"**{found.nll:.3f}** NLL (quoted)  \n**{speed}** a sequence (predicted "
+        f"ceiling)  \n**{cache}** cache (exact)"
     )
     if st.button(
         "Open this design",

@@ -17,7 +17,9 @@ CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 INK = {"dark": "#FAFAFA", "light": "#141414"}
 FAINT = {  # what Streamlit writes too faintly
     "dark": "[data-testid='stBaseButton-primary'] { color: #000 }",
-    "light": ".token.deleted { color: #B3261E !important } .token.inserted { color: #1B6E3A !important }",
+    "light": (
+        ".token.deleted { color: #B3261E !important } .token.inserted { color: #1B6E3A !important }"
+    ),
 }
 
 

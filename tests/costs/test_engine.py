@@ -127,8 +127,8 @@ GRANITE_350M = {
     "mamba_expand": 2,
     "position_embedding_type": "nope",
     "tie_word_embeddings": True,
-    "layer_types": ["mamba"] * 10 + ["attention"] + ["mamba"] * 2 + ["attention"] + ["mamba"] * 3 + ["attention"] + ["mamba"] * 9
-    + ["attention"] + ["mamba"] * 4,
+    "layer_types": ["mamba"] * 10 + ["attention"] + ["mamba"] * 2 + ["attention"]
+    + ["mamba"] * 3 + ["attention"] + ["mamba"] * 9 + ["attention"] + ["mamba"] * 4,
 }  # fmt: skip
 FALCON_H1_7B = {
     "model_type": "falcon_h1",

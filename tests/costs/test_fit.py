@@ -6,7 +6,7 @@ import pytest
 
 from hybrid_core.cli.main import main
 from hybrid_core.costs.fit import fit
-from hybrid_core.costs.memory import Serving, memory
+from hybrid_core.costs.memory import Serving, largest, memory
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence.guide import Need, candidates
@@ -139,3 +139,14 @@ def test_a_stack_without_mixers_has_costs() -> None:
 def test_what_is_served_is_worked_out_from_the_workload_alone() -> None:
     serving = Serving(HYBRID, Workload(prompt_len=512, context_len=32_768))
     assert serving.fixed_bytes(4, 32_768) == serving.weights + int(serving.activations(4, 512))
+
+
+@pytest.mark.parametrize("available", [0, 6, 7, 50, 51, 998, 10**6])
+def test_the_largest_that_fits_is_the_one_that_counting_finds(available: int) -> None:
+    """Bytes that bend at 20 and go in steps of 8, as activations and pages do."""
+
+    def needed(n: int) -> int:
+        return 7 * min(n, 20) + 40 * -(-n // 8) - 40
+
+    counted = max((n for n in range(1, 201) if needed(n) <= available), default=0)
+    assert largest(200, needed, available) == counted

@@ -364,7 +364,8 @@ LLAMA = {
     "vocab_size": 128_256,
     "tie_word_embeddings": True,
 }
-A_LAYER = 60_817_408  # elements of the linear layers of one: 2048 x (2048 + 512 + 512 + 2048) + 3 x 2048 x 8192
+# Elements of the linear layers of one: 2048 x (2048 + 512 + 512 + 2048) + 3 x 2048 x 8192.
+A_LAYER = 60_817_408
 HEADS = 2048 * (2 * 2048 + 2 * 512)  # of which attention's
 AROUND = 2 * (128_256 * 2048 + 33 * 2048)  # embedding and norms
 

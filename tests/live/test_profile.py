@@ -425,7 +425,10 @@ def test_a_stretch_too_short_for_the_meter_is_not_run_and_says_so() -> None:
         "prefill", lambda: pytest.fail("ran"), tokens=8, budget_s=0.4, batch_size=8, context_len=512
     )
     part = log.as_dict()
-    why = "the 0.4 s that the budget leaves are too short for the meter, which is updated every 0.1 s: 2 s are needed for 5%"
+    why = (
+        "the 0.4 s that the budget leaves are too short for the meter, which is updated "
+        "every 0.1 s: 2 s are needed for 5%"
+    )
     assert part["rows"][0]["why"] == why and part["rows"][0]["joules_per_token"] is None
     assert part["idle"]["watts"] is None and part["idle"]["why"].startswith("the 1.9 s")
     assert clock.now == 0.0

@@ -485,8 +485,8 @@ def test_a_report_holds_the_map_and_the_command_that_repeats_it(
     assert main(["report", str(run_id), "-o", str(tmp_path / "r.html")]) == 0
     page = (tmp_path / "r.html").read_text()
     assert (
-        f"python -m hybrid_core {kind} design.yaml --device cpu --budget 3.0 --seed 0 --trained-len 128 --trials 2"
-        in page
+        f"python -m hybrid_core {kind} design.yaml --device cpu --budget 3.0 --seed 0 "
+        "--trained-len 128 --trials 2" in page
     )
     assert ("depth of the needle" in page) == bool(
         store.get(run_id).parts.get("map", {}).get("cells")

@@ -71,11 +71,7 @@ def test_means_are_over_all_depths() -> None:
             550,
             0.1,
             0.00049,
-<<<<<<< HEAD
-        ),  # (80 - 55) / 7.04 standard deviations: near the normal tail, 0.0003, and skewed right
-=======
         ),  # (80 - 55) / 7.04 standard deviations: near the normal tail, 0.0003, skewed right
->>>>>>> wt-live
         (0, 5, 0.5, 1.0),
     ],
 )

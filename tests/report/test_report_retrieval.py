@@ -302,9 +302,9 @@ def test_a_stopped_run_says_how_far_it_came() -> None:
 
 def test_a_run_that_was_stopped_in_training_speaks_of_no_map() -> None:
     said = reading(niah({"map": {"cells": []}}, status="cancelled"))
-    assert (
-        said
-        == "Stopped before the first cell of its map: 25% recalled at 64 tokens after 50K training tokens."
+    assert said == (
+        "Stopped before the first cell of its map: 25% recalled at 64 tokens after "
+        "50K training tokens."
     )
 
 

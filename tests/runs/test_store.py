@@ -359,7 +359,8 @@ def first_edition(path: Path, *states: str) -> None:
                 "2026-11-01 10:00:00.000000",
             )
             connection.execute(
-                "INSERT INTO runs (kind, name, status, spec_yaml, options, device, pid, fraction, message, created_at)"
+                "INSERT INTO runs (kind, name, status, spec_yaml, options, device, "
+                "pid, fraction, message, created_at)"
                 " VALUES (?,?,?,?,?,?,?,?,?,?)",
                 row,
             )
@@ -382,7 +383,8 @@ def test_two_processes_bring_one_store_up_to_date(tmp_path: Path) -> None:
     first_edition(tmp_path / "runs.db", "done")
     code = (
         "import sys; from pathlib import Path; from hybrid_core.runs.schema import sqlite_address; "
-        "from hybrid_core.runs.store import RunStore; print(len(RunStore(sqlite_address(Path(sys.argv[1]))).list()))"
+        "from hybrid_core.runs.store import RunStore; "
+        "print(len(RunStore(sqlite_address(Path(sys.argv[1]))).list()))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "runs.db")]
     both = [

@@ -28,7 +28,7 @@ INIT_STD = 0.02
 
 
 def feed_forward(ffn: AnyFfn, d_model: int) -> nn.Module:
-    """The module of a feed-forward."""
+    """The module of a feed-forward: gated, plain, or a mixture of experts."""
     module: nn.Module = load(ffn.entry.module)(ffn, d_model)
     return module
 

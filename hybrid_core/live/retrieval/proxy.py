@@ -58,10 +58,9 @@ def proxy(spec: ArchSpec, d_model: int, trained_len: int, vocab_size: int) -> Ar
     ffns = _named([layer.ffn for layer in layers if layer.ffn is not None])
     letters = dict(mixers) | {NoMixer(): "-"}
     feeds = dict(ffns) | {None: "-"}
-    layout = LayersSection(
-        pattern="".join(letters[layer.mixer] for layer in layers),
-        ffns="".join(feeds[layer.ffn] for layer in layers),
-    )
+    pattern = "".join(letters[layer.mixer] for layer in layers)
+    feed_letters = "".join(feeds[layer.ffn] for layer in layers)
+    layout = LayersSection(pattern=pattern, ffns=feed_letters)
     own_mixers = {name: mixer for mixer, name in mixers.items()}
     own_ffns = {name: ffn for ffn, name in ffns.items()}
     return ArchSpec.make(
