@@ -104,8 +104,8 @@ SMALL = 0.05  # percent; a difference below that is none
 
 
 def draw(now: Cost, before: Cost, against: str, device: str) -> None:
-    """One card a number; `now` and `before` are the costs of two designs, `against` is the reference's name,
-    `device` the accelerator's. A click on a "?" opens where the number comes from."""
+    """One card a number; `now` and `before` are the costs of two designs, `against` is the
+    reference's name, `device` the accelerator's. A click on a "?" opens where the number comes from."""
     words = {
         "active": units.count(now.params.active),
         "paper": units.n_bytes(now.cache_bytes.paper),
