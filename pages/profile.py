@@ -187,7 +187,8 @@ def layer_table(run: Run) -> None:
     """Parameters, FLOPs and cache per layer."""
     st.markdown("**Per layer** (exact, 8,192 tokens)")
     workload = ProfileOptions.make(**run.options).workload(8192)
-    frame = pd.DataFrame(layers(run.spec, workload.of(run.spec)))
+    rows = [layer.model_dump() for layer in layers(run.spec, workload.of(run.spec))]
+    frame = pd.DataFrame(rows)
     frame["cache_bytes"] /= 2**20
     frame["flops"] /= 1e9
     frame["params"] /= 1e6

@@ -299,6 +299,9 @@ def test_the_profile_page_says_what_a_token_takes_and_how_a_prefill_was_cut(
     assert set(captions) <= set(written)
     assert "measured, 2,048 tokens at a time; 100% of the prediction" in written
     assert "Weights bf16, keys and values bf16, scan states fp32" in written
+    layers = page.dataframe[0].value
+    # mamba-1b has 13 layers; the parts of a result that cannot be drawn would leave a warning.
+    assert len(layers) == 13 and layers["params"].gt(0).all() and not page.warning
 
 
 def test_the_profile_page_queues_jobs_of_other_kinds_and_shows_profiles_alone(

@@ -259,7 +259,7 @@ def test_the_loss_of_a_model_that_diverged_is_none() -> None:
     with torch.no_grad():
         model.norm.weight.fill_(math.nan)
     rows, _ = loss_by_position(model, torch.arange(64), 64, 1, 2, Deadline(0.0))
-    assert [row["nats_per_byte"] for row in rows] == [None, None]
+    assert [row.nats_per_byte for row in rows] == [None, None]
 
 
 def test_recall_asks_every_pair_again_and_copying_keeps_the_order() -> None:
