@@ -68,9 +68,12 @@ def _piece(
     held = F.pad(state[:, None], (0, 0, 0, 0, 0, lanes - 1))
     ys = []
     for i in range(length):
-        added = inflow[:, :, i, :, None] * B[:, :, i, None]
-        decay = torch.exp(dt[:, :, i, :, None] * A)
-        held = torch.addcmul(added, held, decay)
+        # In one expression, so that no tensor as large as the states outlives the line.
+        held = torch.addcmul(
+            inflow[:, :, i, :, None] * B[:, :, i, None],
+            held,
+            torch.exp(dt[:, :, i, :, None] * A),
+        )
         ys.append((held @ C[:, :, i, :, None]).squeeze(-1))
     y = torch.stack(ys, 2)
     if lanes == 1:
@@ -79,10 +82,15 @@ def _piece(
     entered, state = _carry(held, torch.exp(elapsed[:, :, -1, :, None] * A))
     late = []
     for i in range(length):
-        decayed = entered * torch.exp(elapsed[:, 1:, i, :, None] * A)
-        late.append((decayed @ C[:, 1:, i, :, None]).squeeze(-1))
+        late.append(_read(entered * torch.exp(elapsed[:, 1:, i, :, None] * A), C[:, 1:, i]))
     y = torch.cat([y[:, :1], y[:, 1:] + torch.stack(late, 2)], 1)
     return y.flatten(1, 2)[:, :t], state
+
+
+def _read(states: Tensor, C: Tensor) -> Tensor:
+    """The output of states [..., E, N] by C [..., N]: [..., E]."""
+    read: Tensor = (states @ C[..., None]).squeeze(-1)
+    return read
 
 
 def _in_lanes(x: Tensor, lanes: int, length: int) -> Tensor:
