@@ -206,19 +206,12 @@ def _chunk(
 
     # Within the chunk: y_i += sum_{j <= i} (C_i . B_j) exp(decay from j to i) dt_j x_j
     scores = (C_g @ B_g.transpose(-1, -2)).tril_().unsqueeze(2)
-    within = []
-    for part, inflow_part in _few_heads(log_decay, g, inflow):
-        weights = (scores * _between(part)).to(x.dtype)
-        within.append(weights @ inflow_part)
-    y = torch.cat(within, 2).view(b, h, length, p)
+    y = _within(scores, log_decay, inflow).view(b, h, length, p)
 
     # From the state before the chunk: y_i += C_i . (decay from the beginning to i) state
     tall = state.view(b, g, h // g * p, n)
-    read = C_g @ tall.to(x.dtype).transpose(-1, -2)  # [b, g, l, heads of the group * p]
-    by_head = read.view(b, g, length, h // g, p).permute(0, 1, 3, 2, 4)
-    from_state = by_head.reshape(b, h, length, p)
-    since = _decay(log_decay).to(x.dtype)[..., None]
-    y = torch.addcmul(y, from_state, since)
+    from_state = _by_head(C_g @ tall.to(x.dtype).transpose(-1, -2), h)
+    y = torch.addcmul(y, from_state, _decay(log_decay).to(x.dtype)[..., None])
 
     # On to the state after the chunk
     to_end = _decay(log_decay[..., -1:] - log_decay).to(x.dtype)[..., None]
@@ -228,6 +221,24 @@ def _chunk(
     state = torch.addcmul(added.to(state.dtype), state, whole)
     y = torch.addcmul(y, x_h, D.to(x.dtype)[:, None, None])
     return y.transpose(1, 2), state
+
+
+def _within(scores: Tensor, log_decay: Tensor, inflow: Tensor) -> Tensor:
+    """What the tokens of a chunk give each other, [b, g, heads, l, p].
+
+    The products of pairs are the largest tensors of the scan. None of them has a name here, so that
+    each is freed before the next few heads begin.
+    """
+    parts = _few_heads(log_decay, scores.shape[1], inflow)
+    outputs = ((scores * _between(part)).to(u.dtype) @ u for part, u in parts)
+    return torch.cat(list(outputs), 2)
+
+
+def _by_head(grouped: Tensor, n_heads: int) -> Tensor:
+    """[b, g, l, heads of the group * p] as [b, h, l, p]."""
+    b, g, length, _ = grouped.shape
+    apart = grouped.view(b, g, length, n_heads // g, -1)
+    return apart.permute(0, 1, 3, 2, 4).reshape(b, n_heads, length, -1)
 
 
 def _decay(log: Tensor) -> Tensor:

@@ -178,7 +178,6 @@ class Attention(AttentionHeads):
         extra: Tensor | None = None,
         kept: list[Seen] | None = None,
     ) -> Tensor:
-        q, k, v = self.project(x, start, extra)
-        heads = self.attend(q, k, v, cache, start, kept)
-        out: Tensor = self.out(heads)
+        # Queries, keys and values have no name here: they are gone before the output projection.
+        out: Tensor = self.out(self.attend(*self.project(x, start, extra), cache, start, kept))
         return out

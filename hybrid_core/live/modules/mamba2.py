@@ -97,7 +97,6 @@ class Mamba2Heads(nn.Module):
         if s.dt_min is not None:
             dt = dt.clamp(min=s.dt_min)
         A = -torch.exp(self.A_log.to(exact))
-        before = None if cache is None else cache.state.to(exact)
         y, state = ssd(
             x,
             dt,
@@ -106,7 +105,8 @@ class Mamba2Heads(nn.Module):
             C,
             self.D,
             chunk_size=s.chunk_size,
-            state=before,
+            # Not named here: the scan lets go of it after the first chunk.
+            state=None if cache is None else cache.state.to(exact),
         )
         if cache is not None:
             cache.state.copy_(state)
