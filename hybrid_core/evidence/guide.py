@@ -189,6 +189,11 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
     speed = float(predict(spec, work, device).decode_tokens_per_s) / need.batch_size
     problem = _problem(fit(spec, work, device).problem, speed, need)
     own = nearest_length(spec, need.context_len)
+    doubt = None
+    proof = None
+    if not problem:
+        doubt = _doubt(spec, need, speed)
+        proof = _proof(spec, need, speed)
     return Candidate(
         spec,
         nll=float(row["nll_dclm"]),
@@ -197,8 +202,8 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
         tokens_per_s=float(f"{speed:.3g}"),
         measured=own["paper_a_sequence"] if own else None,
         problem=problem,
-        doubt=None if problem else _doubt(spec, need, speed),
-        proof=None if problem else _proof(spec, need, speed),
+        doubt=doubt,
+        proof=proof,
     )
 
 

@@ -88,6 +88,7 @@ def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) 
     mixers = [layer.mixer for layer in spec.stack]
     known = all(map(_of_the_papers_kind, mixers))
     mixed = mixture(spec.pattern) if known else None
+    blocks = _block_facts(mixers if known else [], spec.d_model)
     return Facts(
         scale=nearest_scale(spec),
         family=mixed and mixed.family,
@@ -99,7 +100,7 @@ def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) 
         cluster=bool(mixed and mixed.cluster),
         centre=mixed and mixed.centre,
         experts=any(isinstance(layer.ffn, MoE) for layer in spec.stack),
-        **_block_facts(mixers if known else [], spec.d_model),
+        **blocks,
         context_len=context_len,
         needle_distance=needle_distance,
         needle_beyond_window=_beyond_window(mixers, context_len, needle_distance),

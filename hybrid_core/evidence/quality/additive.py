@@ -121,7 +121,10 @@ def _printed_by_position() -> Iterator[DesignRow]:
 def _placed_pattern(row: dict[Any, Any], column: str, chosen: str, other: str) -> str:
     n_layers = sum(int(row.get(count, 0)) for count in baselines.COUNTS)
     placed = indices(row[column], n_layers)
-    return "".join(chosen if i in placed else other for i in range(1, n_layers + 1))
+    letters = [other] * n_layers
+    for number in placed:
+        letters[number - 1] = chosen
+    return "".join(letters)
 
 
 # ---------------------------------------------------------------- terms and fit

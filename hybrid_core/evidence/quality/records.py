@@ -76,4 +76,9 @@ def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _without_nan(row: dict[Any, Any]) -> dict[str, Any]:
-    return {str(key): None if pd.isna(value) else value for key, value in row.items()}
+    found: dict[str, Any] = {}
+    for key, value in row.items():
+        found[str(key)] = value
+        if pd.isna(value):
+            found[str(key)] = None
+    return found
