@@ -132,16 +132,26 @@ def _windowed(
         end = min(begin + block, t)
         high = first + end - gap  # keys from here on come after the block
         low = max(first + begin - window + 1 - gap, sinks)
-        sink_index = torch.arange(min(sinks, high), device=device)
-        window_index = torch.arange(low, max(low, high), device=device)
-        index = torch.cat([sink_index, window_index])
+        index = _reached(min(sinks, high), low, max(low, high), device)
         k_pos = torch.where(index < sinks, index, index + gap)
         q_pos = torch.arange(first + begin, first + end, device=device)[:, None]
         mask = (k_pos <= q_pos) & ((k_pos > q_pos - window) | (k_pos < sink))
-        reached_k = _reach(k, sinks, low, high)
-        reached_v = _reach(v, sinks, low, high)
-        outs.append(_sdpa(q[:, begin:end], reached_k, reached_v, scale, mask))
+        # Keys and values have no name here, so that they are freed before the next block's.
+        out = _sdpa(
+            q[:, begin:end],
+            _reach(k, sinks, low, high),
+            _reach(v, sinks, low, high),
+            scale,
+            mask,
+        )
+        outs.append(out)
     return torch.cat(outs, 1)
+
+
+def _reached(sinks: int, low: int, high: int, device: torch.device) -> Tensor:
+    """The numbers 0..sinks and low..high."""
+    first = torch.arange(sinks, device=device)
+    return torch.cat([first, torch.arange(low, high, device=device)])
 
 
 def _reach(
