@@ -4,14 +4,16 @@ Formulas are elementwise: a length may be an int or a NumPy array. One multiply-
 Elementwise work (norms, activations, residuals, RoPE) is not counted, in any convention."""
 
 from functools import reduce
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hybrid_core.workload import Workload
 
-# An int, or a NumPy array of ints: the formulas take either.
-Num = Any
+# What the formulas take and give: one number or an array of them. Lengths are whole numbers, which
+# an array may hold as floats (`lengths`).
+Num = int | float | NDArray[np.integer] | NDArray[np.floating]
 
 
 class CacheTensor(NamedTuple):

@@ -49,8 +49,9 @@ class Serving:
         self.stored = weight_bytes(spec, workload)
         self.weights = self.stored.total
         self._alone = self.workload.model_copy(update={"batch_size": 1})
-        self._chunks: dict[int, int] = {}
-        self._forward: dict[Num, list[Num]] = {}
+        # Both by the number of tokens. An array has no hash and is worked out each time.
+        self._chunks: dict[float, int] = {}
+        self._forward: dict[float, list[Num]] = {}
 
     def memory(self, context_len: Num | None = None) -> Memory:
         """Bytes of the whole batch, at the workload's context unless another is given."""

@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hybrid_core.design.sections import LayersSection
 from hybrid_core.design.spec import ArchSpec
@@ -50,7 +51,7 @@ class LayerCosts(NamedTuple):
     def kind(self) -> Entry:
         return self.layer.mixer.entry
 
-    def windowed(self, seq_len: Num) -> Num:
+    def windowed(self, seq_len: Num) -> bool | NDArray[np.bool_]:
         """Whether a forward over `seq_len` tokens has to mask a window."""
         window = getattr(self.layer.mixer, "window", None)
         return seq_len > (np.inf if window is None else window)

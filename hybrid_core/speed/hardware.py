@@ -4,7 +4,7 @@ profiles/hardware/*.yaml."""
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import yaml
@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator
 from hybrid_core.costs.engine import MEMORY_SHARE
 from hybrid_core.data import PROFILES, data_dir, data_path, write_whole
 from hybrid_core.files import read_file
+from hybrid_core.terms import Num
 from hybrid_core.validation import Dim, Frozen, Positive, SpecError, first_line, nearest, short
 
 MEASURE_AGAIN = "delete the file, or run `python -m hybrid_core calibrate` again"
@@ -67,14 +68,16 @@ class Rates(Frozen):
             raise ValueError("must have more rows from point to point")
         return linear
 
-    def weight_s(self, rows: Any) -> Any:
+    def weight_s(self, rows: Num) -> Num:
         """Seconds per weight at `rows` rows: between two measured points along a line in
         logarithms, beyond the last in proportion."""
         known, seconds = (
             np.array(column, dtype=float) for column in zip(*self.linear, strict=True)
         )
-        inside = np.exp(np.interp(np.log(np.maximum(rows, 1.0)), np.log(known), np.log(seconds)))
-        return inside * np.maximum(1.0, rows / known[-1])
+        log_rows = np.log(np.maximum(rows, 1.0))
+        inside: Num = np.exp(np.interp(log_rows, np.log(known), np.log(seconds)))
+        beyond: Num = np.maximum(1.0, rows / known[-1])
+        return inside * beyond
 
     def calls_s(self, kind: str) -> float:
         """Seconds of calls per layer and step; a kind that came after the calibration is taken as

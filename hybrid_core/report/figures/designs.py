@@ -15,6 +15,7 @@ from hybrid_core.report import units
 from hybrid_core.report.figures import style
 from hybrid_core.speed.hardware import Hardware, catalogue
 from hybrid_core.speed.roofline import predict
+from hybrid_core.terms import Num
 from hybrid_core.workload import Workload
 
 
@@ -65,7 +66,7 @@ def decode_by_context(
     return figure
 
 
-def _memory(design: style.Named, workload: Workload) -> Any:
+def _memory(design: style.Named, workload: Workload) -> Num:
     """Bytes of serving at each of the contexts of a chart."""
     used = memory(design.spec, workload, style.CONTEXTS).total
     return np.broadcast_to(used, style.CONTEXTS.shape)

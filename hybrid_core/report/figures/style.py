@@ -11,6 +11,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.report import units
 from hybrid_core.report.figures import names
 from hybrid_core.runs.store import Run
+from hybrid_core.terms import Num
 
 # Okabe and Ito's colours, for designs side by side.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#808080")
@@ -126,7 +127,7 @@ def length_axis(figure: Figure, step: int = 1) -> None:
 def lines(
     figure: Figure,
     designs: Sequence[Named],
-    values: Sequence[np.ndarray],
+    values: Sequence[Num],
     hover: str,
     log: bool = True,
 ) -> None:
