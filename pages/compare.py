@@ -90,10 +90,8 @@ layout.table(differ)
 with st.expander(f"{len(alike)} figures in which they are alike"):
     layout.table(alike)
 workload = f"Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose"
-st.caption(
-    f"Costs first, then dimensions. {workload}. "
-    "[Where each number comes from](glossary#where-numbers-come-from)"
-)
+st.caption(f"Costs first, then dimensions. {workload}.")
+st.markdown("[Where each number comes from](glossary#where-numbers-come-from)")
 drawn = figures.beside_each_other(designs, view.workload, device)
 for cell, (key, figure) in zip(layout.cells(len(drawn), layout.WIDE), drawn.items(), strict=True):
     with cell:

@@ -137,7 +137,7 @@ def test_back_leads_to_the_page_before_with_the_design_as_it_is(page: Page, serv
 
 def test_a_model_with_layers_of_its_own_is_compared(page: Page, server: str) -> None:
     visit(page, f"{server}/compare?with=Zamba2-2.7B&with=Hymba-1.5B-Base")
-    expect(page.get_by_text("Costs stand before dimensions")).to_be_visible()
+    expect(page.get_by_text("Costs first, then dimensions")).to_be_visible()
     expect(page.get_by_role("button", name="Remove", exact=True)).to_have_count(2)
 
 
@@ -252,9 +252,7 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(
     choose(page, "Strategy", "mamba")
     expect(letters(page)).to_have_value("M" * 13)
     go(page, "Compare")
-    expect(
-        page.get_by_text("Costs stand before dimensions. Batch 1, 32,768 tokens")
-    ).to_be_visible()
+    expect(page.get_by_text("Costs first, then dimensions. Batch 1, 32,768 tokens")).to_be_visible()
     page.get_by_role("button", name="Share", exact=True).click()
     address = page.get_by_role("dialog", name="Share").get_by_role("code").inner_text().strip()
     assert len(address) < 400
@@ -264,7 +262,7 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(
         visit(other, address)
         expect(other.get_by_role("heading", name="Compare", exact=True)).to_be_visible()
         expect(
-            other.get_by_text("Costs stand before dimensions. Batch 1, 32,768 tokens")
+            other.get_by_text("Costs first, then dimensions. Batch 1, 32,768 tokens")
         ).to_be_visible()
         expect(other.get_by_text("-layers: {strategy: mamba}")).to_be_visible()
         expect(other.get_by_text(f"+++ {name}")).to_be_visible()
