@@ -49,7 +49,11 @@ def compared(name: str, device: torch.device, tokens: int) -> Result:
     torch.manual_seed(0)
     theirs = MODELS[name]().to(device).eval()
     ours = from_transformers(theirs.config.to_dict(), theirs.state_dict()).to(device)
-    prompt = torch.randint(SIZE["vocab_size"], (PAPER_BATCH, tokens), device=device)
+    prompt = torch.randint(
+        SIZE["vocab_size"],
+        (PAPER_BATCH, tokens),
+        device=device,
+    )
     difference = same(
         ours(prompt[:1], last_only=True),
         theirs(prompt[:1], logits_to_keep=1).logits,

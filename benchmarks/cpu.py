@@ -135,7 +135,11 @@ def decode(name: str, ours: HybridLM, theirs: nn.Module) -> None:
     """One step after a prompt of 64, batch 1."""
     prompt = torch.randint(SIZE["vocab_size"], (1, 64))
     out = theirs(prompt, use_cache=True)
-    same(ours(prompt)[:, -1], out.logits[:, -1], f"{name}, prefill, and transformers'")
+    same(
+        ours(prompt)[:, -1],
+        out.logits[:, -1],
+        f"{name}, prefill, and transformers'",
+    )
     token = out.logits[:, -1:].argmax(-1)
     held = {key: out[key] for key in ("cache_params", "past_key_values") if key in out}
     half = build_half(ours)

@@ -31,7 +31,12 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return out
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float, residual: Tensor) -> tuple[Tensor, Tensor]:
+def rms_norm(
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    residual: Tensor,
+) -> tuple[Tensor, Tensor]:
     """With a residual, which is returned too."""
     from fla.modules.norm.layernorm import rms_norm as norm
 

@@ -66,8 +66,22 @@ def rows(folder: Path) -> Iterator[Row]:
             )
 
 
-def _row(design: str, phase: str, batch_size: int, tokens: int, seconds: float, made: int) -> Row:
-    return Row(design, phase, batch_size, tokens, seconds, batch_size * made / seconds)
+def _row(
+    design: str,
+    phase: str,
+    batch_size: int,
+    tokens: int,
+    seconds: float,
+    made: int,
+) -> Row:
+    return Row(
+        design,
+        phase,
+        batch_size,
+        tokens,
+        seconds,
+        batch_size * made / seconds,
+    )
 
 
 def entry(folder: Path) -> Hardware:

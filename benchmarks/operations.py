@@ -81,7 +81,13 @@ def positive(*shape: int) -> Tensor:
     return torch.rand(*shape) * 0.1
 
 
-def scan_inputs(b: int, t: int, h: int = 32, p: int = 128, n: int = 128) -> list[Tensor]:
+def scan_inputs(
+    b: int,
+    t: int,
+    h: int = 32,
+    p: int = 128,
+    n: int = 128,
+) -> list[Tensor]:
     """x, dt, A, B, C, D; x, B and C are slices of one tensor, as the module has them."""
     x, B, C = make(b, t, h * p + 2 * n).split([h * p, n, n], -1)
     return [
@@ -112,7 +118,13 @@ def mamba2_inputs(b: int) -> list[Tensor]:
     ]
 
 
-def attention_inputs(t: int, heads: int, kv_heads: int, width: int, v_width: int) -> list[Tensor]:
+def attention_inputs(
+    t: int,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    v_width: int,
+) -> list[Tensor]:
     """Queries, keys and values of one sequence."""
     return [make(1, t, heads, width), make(1, t, kv_heads, width), make(1, t, kv_heads, v_width)]
 
@@ -220,7 +232,11 @@ def cases(tokens: int = TOKENS) -> Iterator[Case]:
     )
 
 
-def steps(device: torch.device, names: Sequence[str] = (), tokens: int = TOKENS) -> dict[str, Step]:
+def steps(
+    device: torch.device,
+    names: Sequence[str] = (),
+    tokens: int = TOKENS,
+) -> dict[str, Step]:
     """A step for every implementation of every case of the operations named (all of them unless any
     is), by its name in words."""
     chosen = [case for case in cases(tokens) if not names or case.operation in names]
@@ -282,7 +298,13 @@ def main() -> None:
     parser.add_argument("--segments", action="store_true")
     args = parser.parse_args()
     device = resolve("cuda")
-    print(torch.cuda.get_device_name(), "torch", torch.__version__, "triton", triton.__version__)
+    print(
+        torch.cuda.get_device_name(),
+        "torch",
+        torch.__version__,
+        "triton",
+        triton.__version__,
+    )
     for name, step in steps(device, args.operations).items():
         try:
             step()

@@ -33,7 +33,12 @@ class Record:
     """The record in `path`, which need not exist. Raises AnotherDevice for one that was begun on a
     device of another name."""
 
-    def __init__(self, path: Path, command: str, environment: Result) -> None:
+    def __init__(
+        self,
+        path: Path,
+        command: str,
+        environment: Result,
+    ) -> None:
         self.path = path
         before = kept(path)
         known = before.get("environment", {}).get("name")
@@ -50,7 +55,11 @@ class Record:
             "environment": environment or before.get("environment", {}),
         }
 
-    def run(self, steps: dict[str, Step], go_on: Callable[[], bool] = lambda: True) -> bool:
+    def run(
+        self,
+        steps: dict[str, Step],
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> bool:
         """Run the steps that are not done. A step that raises is recorded as failed, and the next
         one runs as long as `go_on()` holds. Says whether all the steps given are done now."""
         for name in self._waiting(steps):

@@ -25,7 +25,12 @@ def best(works: dict[str, Work], turns: int) -> dict[str, float]:
     return seconds
 
 
-def same(ours: Tensor, theirs: Tensor, what: str, tolerance: float = 1e-3) -> float:
+def same(
+    ours: Tensor,
+    theirs: Tensor,
+    what: str,
+    tolerance: float = 1e-3,
+) -> float:
     """The largest difference relative to the largest value. Raises Mismatch where it is over
     `tolerance`, or no number."""
     error = float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max())

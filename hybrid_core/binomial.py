@@ -26,7 +26,11 @@ def wilson(correct: int, trials: int) -> Interval:
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def clopper_pearson(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
+def clopper_pearson(
+    successes: int,
+    trials: int,
+    level: float = 0.95,
+) -> tuple[float, float]:
     """The exact interval of a binomial share (Clopper and Pearson, Biometrika 1934): where either
     tail has (1 - level) / 2."""
     tail = (1 - level) / 2

@@ -22,7 +22,12 @@ class Factors(NamedTuple):
         return sqrt(self.length)
 
 
-def scaled(value: float, factor: float, multiple: int = 1, least: int = 1) -> int:
+def scaled(
+    value: float,
+    factor: float,
+    multiple: int = 1,
+    least: int = 1,
+) -> int:
     """`value` times `factor`, rounded to the nearest multiple; never below `least` or one
     multiple."""
     rounded = round(value * factor / multiple) * multiple

@@ -60,7 +60,11 @@ def cost(design: Design, *, hardware: str = "h100_sxm", **workload: Any) -> Cost
     >>> round(inter.cache_bytes.exact / llama.cache_bytes.exact, 2)
     0.17
     """
-    return cost_of(resolve(design), Workload.make(**workload), devices.get(hardware))
+    return cost_of(
+        resolve(design),
+        Workload.make(**workload),
+        devices.get(hardware),
+    )
 
 
 def forecast(design: Design, *, hardware: str = "h100_sxm", **workload: Any) -> Prediction:
@@ -76,10 +80,20 @@ def forecast(design: Design, *, hardware: str = "h100_sxm", **workload: Any) -> 
     >>> print(round(inter.decode_tokens_per_s / llama.decode_tokens_per_s, 1))
     3.0
     """
-    return predict(resolve(design), Workload.make(**workload), devices.get(hardware))
+    return predict(
+        resolve(design),
+        Workload.make(**workload),
+        devices.get(hardware),
+    )
 
 
-def build(design: Design, *, device: str = "cpu", dtype: str = "fp32", seed: int = 0) -> "HybridLM":
+def build(
+    design: Design,
+    *,
+    device: str = "cpu",
+    dtype: str = "fp32",
+    seed: int = 0,
+) -> "HybridLM":
     """The torch module of a design, initialised with `seed`. `device` is cpu, cuda, cuda:N or auto;
     or meta, where the module has shapes and no data.
 
@@ -148,7 +162,12 @@ def profile(design: Design, **options: Any) -> Profiled:
     from hybrid_core.live.profiling.profile import profile as measure
 
     stored: dict[str, Any] = {}
-    measure(spec, asked, store=stored.__setitem__, report=lambda fraction, message: None)
+    measure(
+        spec,
+        asked,
+        store=stored.__setitem__,
+        report=lambda fraction, message: None,
+    )
     found: dict[str, Any] = {}
     for kind in PARTS:
         if kind.part in stored:

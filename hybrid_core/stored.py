@@ -10,7 +10,11 @@ Format = Literal[
 ]
 WeightFormat = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4", "mxfp4", "nvfp4"]
 
-COMPUTE_BYTES: dict[str, int] = {"fp32": 4, "bf16": 2, "fp16": 2}
+COMPUTE_BYTES: dict[str, int] = {
+    "fp32": 4,
+    "bf16": 2,
+    "fp16": 2,
+}
 
 
 class Layout(NamedTuple):

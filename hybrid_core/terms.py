@@ -126,9 +126,24 @@ def linear(rows: Num, d_in: int, d_out: int) -> Num:
     return 2 * rows * d_in * d_out
 
 
-def product(name: str, rows: Num, d_in: int, d_out: int, copies: int = 1, used: int = 1) -> Term:
+def product(
+    name: str,
+    rows: Num,
+    d_in: int,
+    d_out: int,
+    copies: int = 1,
+    used: int = 1,
+) -> Term:
     """The term of `rows` vectors, each through `used` of `copies` matrices of one shape."""
-    return Term(name, used * linear(rows, d_in, d_out), "product", d_in, d_out, copies, used)
+    return Term(
+        name,
+        used * linear(rows, d_in, d_out),
+        "product",
+        d_in,
+        d_out,
+        copies,
+        used,
+    )
 
 
 def visible_pairs(seq_len: Num, span: int | None = None) -> Num:

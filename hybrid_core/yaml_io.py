@@ -92,7 +92,11 @@ def dump(data: dict[str, Any]) -> str:
 
 
 def _line(key: str, value: Any) -> str:
-    options: dict[str, Any] = {"sort_keys": False, "width": 10**6, "allow_unicode": True}
+    options: dict[str, Any] = {
+        "sort_keys": False,
+        "width": 10**6,
+        "allow_unicode": True,
+    }
     if isinstance(value, dict | list):
         return f"{key}: {yaml.dump(value, Dumper=_Dumper, default_flow_style=True, **options)}"
     return str(yaml.dump({key: value}, Dumper=_Dumper, default_flow_style=False, **options))

@@ -159,7 +159,13 @@ def _choose(operation: str, args: tuple[Any, ...]) -> tuple[str, str | None]:
     training = torch.is_grad_enabled() and any(
         isinstance(x, Tensor) and x.requires_grad for x in args
     )
-    obstacle = _obstacle(operation, name, device_type, args[0].dtype, training)
+    obstacle = _obstacle(
+        operation,
+        name,
+        device_type,
+        args[0].dtype,
+        training,
+    )
     if obstacle is None:
         obstacle = _limit(operation, name, args)
     if obstacle is None:

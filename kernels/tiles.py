@@ -38,7 +38,11 @@ def softplus(x):
     """log(1 + exp(x)) in full float32 precision, also where exp(x) is small (Kahan's log1p)."""
     e = tl.exp(tl.minimum(x, 20.0))
     u = 1.0 + e
-    log1p = tl.where(u == 1.0, e, tl.log(u) * (e / tl.where(u == 1.0, 1.0, u - 1.0)))
+    log1p = tl.where(
+        u == 1.0,
+        e,
+        tl.log(u) * (e / tl.where(u == 1.0, 1.0, u - 1.0)),
+    )
     return tl.where(x > 20.0, x, log1p)
 
 

@@ -93,7 +93,12 @@ def buttons(spec: ArchSpec) -> None:
 AGAINST, LIMITS, PAPER = "Against context", "Memory limits", "What the paper says"
 
 
-def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware.Hardware) -> None:
+def charts(
+    spec: ArchSpec,
+    other: ArchSpec,
+    workload: Workload,
+    device: hardware.Hardware,
+) -> None:
     """The stack with its FLOPs and memory, and one further view."""
     pair = [figures.Named(spec.name, spec), figures.Named(other.name, other)]
     left, right = layout.cells(2, layout.CHART)
@@ -108,7 +113,11 @@ def charts(spec: ArchSpec, other: ArchSpec, workload: Workload, device: hardware
         by_context(pair, workload, device)
 
 
-def by_context(pair: list[figures.Named], workload: Workload, device: hardware.Hardware) -> None:
+def by_context(
+    pair: list[figures.Named],
+    workload: Workload,
+    device: hardware.Hardware,
+) -> None:
     """One view of several: what is not looked at is not drawn, which keeps changes quick."""
     shown = st.segmented_control(
         "Look at",
@@ -205,7 +214,12 @@ chosen = known[st.session_state["form.reference"]]
 design.change(workload=workload, hardware=key, reference=chosen)
 reference = chosen or same_size_llama(spec)
 costs = cost(spec, workload, device)
-numbers.draw(costs, cost(reference, workload, device), reference.name, device.name)
+numbers.draw(
+    costs,
+    cost(reference, workload, device),
+    reference.name,
+    device.name,
+)
 with st.container():
     if problem := costs.fit.problem:
         st.warning(f"{problem[:1].upper()}{problem[1:]}.")

@@ -124,7 +124,12 @@ def stored_tables() -> None:
         hide_index=True,
         column_config={baselines.heading("train_flops"): flops},
     )
-    st.download_button("Download as CSV", frame.to_csv(index=False), f"{name}.csv", "text/csv")
+    st.download_button(
+        "Download as CSV",
+        frame.to_csv(index=False),
+        f"{name}.csv",
+        "text/csv",
+    )
     st.caption(f"quoted: {baselines.CITATION}, Table {baselines.TABLES[name][0]}")
 
 

@@ -105,7 +105,11 @@ def headline_numbers(run: Run) -> None:
     if prefill:
         speeds = of_name(found, "prefill")
         how = f"{speeds['measured'].at}, median of {prefill.repeats}"
-        columns[0].metric("Prefill", speeds["measured"].said, help=explained("prefill", how))
+        columns[0].metric(
+            "Prefill",
+            speeds["measured"].said,
+            help=explained("prefill", how),
+        )
         columns[0].caption(f"measured{in_chunks(prefill)}; {of_the_prediction(speeds)}")
     decode = run.part(Decode)
     if decode:
@@ -113,7 +117,11 @@ def headline_numbers(run: Run) -> None:
         speeds = of_name(found, f"decode at {first.context_len:,} tokens")
         how = f"{speeds['measured'].at}, median of {first.repeats} steps"
         name = f"Decode at {units.length(first.context_len)}"
-        columns[1].metric(name, speeds["measured"].said, help=explained("decode", how))
+        columns[1].metric(
+            name,
+            speeds["measured"].said,
+            help=explained("decode", how),
+        )
         columns[1].caption(f"measured; {of_the_prediction(speeds)}")
     memory = run.part(PeakMemory)
     if memory:
@@ -129,7 +137,11 @@ def of_the_prediction(speeds: dict[str, Number]) -> str:
     return f"{share:.0%} of the prediction"
 
 
-def peak_memory(memory: PeakMemory, found: list[Number], column: DeltaGenerator) -> None:
+def peak_memory(
+    memory: PeakMemory,
+    found: list[Number],
+    column: DeltaGenerator,
+) -> None:
     """The peak, and the closed forms beside it."""
     peak = of_name(found, "peak memory")["measured"]
     exact = of_name(found, "weights, cache, activations")["exact"]

@@ -47,7 +47,12 @@ def proxy_controls(kind: str) -> dict[str, Any]:
     budget = columns[1].number_input(
         "Time budget (s)", value=300, step=60, key=f"{kind}.budget", help=help_budget
     )
-    seed = columns[2].number_input("Seed", value=0, key=f"{kind}.seed", help="Of weights and data")
+    seed = columns[2].number_input(
+        "Seed",
+        value=0,
+        key=f"{kind}.seed",
+        help="Of weights and data",
+    )
     usual = NiahOptions().scale(device.split(":")[0])
     with st.expander("Size of the proxy, trials"):
         columns = list(layout.cells(3, FIELD))
@@ -134,16 +139,32 @@ def scores(row: ScoreRow) -> None:
     beyond = trained * 3 // 2
     columns = list(layout.cells(4, layout.CARD + 30))
     recalled = explained("needles_recalled")
-    columns[0].metric(f"Recalled at {trained:,} tokens", _share(row.at_trained_len), help=recalled)
+    columns[0].metric(
+        f"Recalled at {trained:,} tokens",
+        _share(row.at_trained_len),
+        help=recalled,
+    )
     columns[0].caption("measured, proxy; the trained length, mean over all depths")
-    columns[1].metric(f"Recalled at {beyond:,} tokens", _share(row.at_1_5x), help=recalled)
+    columns[1].metric(
+        f"Recalled at {beyond:,} tokens",
+        _share(row.at_1_5x),
+        help=recalled,
+    )
     columns[1].caption("measured, proxy; 1.5 times the trained length")
-    columns[2].metric("Effective context (tokens)", row.reach, help=explained("effective_context"))
+    columns[2].metric(
+        "Effective context (tokens)",
+        row.reach,
+        help=explained("effective_context"),
+    )
     columns[2].caption(
         "measured, proxy; up to here at least 90 % recalled, 95 % interval; "
         "≥: no longer context was asked"
     )
-    columns[3].metric("Training tokens to 90 %", _tokens(row), help=explained("tokens_to_learn"))
+    columns[3].metric(
+        "Training tokens to 90 %",
+        _tokens(row),
+        help=explained("tokens_to_learn"),
+    )
     columns[3].caption("measured, proxy; fewer: learns sooner")
 
 
@@ -242,7 +263,11 @@ def probes() -> None:
     )
     asked = proxy_controls("probes")
     with st.expander("A text for the loss by position (without one that probe is left out)"):
-        upload = st.file_uploader("A text file", type=["txt", "md"], key="probes.upload")
+        upload = st.file_uploader(
+            "A text file",
+            type=["txt", "md"],
+            key="probes.upload",
+        )
         pasted = st.text_area("or paste a text", key="probes.pasted")
         least = least_text_bytes(asked["trained_len"])
         st.caption(

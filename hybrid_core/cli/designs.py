@@ -43,7 +43,12 @@ def add(command: Command) -> None:
     text = "Write a design for another framework, or say what its format cannot express"
     parser = command("export", export_design, text)
     add_spec(parser)
-    parser.add_argument("--to", required=True, choices=list(FORMATS), help="the format")
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=list(FORMATS),
+        help="the format",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -73,7 +78,11 @@ def list_presets(arguments: argparse.Namespace) -> None:
 
 def _preset_record(preset: presets.Preset) -> dict[str, Any]:
     spec = preset.spec
-    return {"name": spec.name, "pattern": spec.pattern, "source": preset.source}
+    return {
+        "name": spec.name,
+        "pattern": spec.pattern,
+        "source": preset.source,
+    }
 
 
 def _model_record(name: str, model: published.Model) -> dict[str, Any]:

@@ -47,8 +47,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
-    def command(name: str, run: Any, text: str, as_json: bool = False) -> argparse.ArgumentParser:
-        added: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    def command(
+        name: str,
+        run: Any,
+        text: str,
+        as_json: bool = False,
+    ) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+        )
         added.set_defaults(run=run)
         if as_json:
             added.add_argument("--json", action="store_true", help="print JSON")

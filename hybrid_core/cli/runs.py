@@ -48,7 +48,13 @@ def add(command: Command) -> None:
 
     text = "Write one HTML file, readable offline, of one or more runs"
     parser = command("report", report, text)
-    parser.add_argument("ids", nargs="+", type=run_number, metavar="ID", help="run numbers")
+    parser.add_argument(
+        "ids",
+        nargs="+",
+        type=run_number,
+        metavar="ID",
+        help="run numbers",
+    )
     parser.add_argument(
         "-o",
         "--output",

@@ -82,7 +82,12 @@ def _pages(costs: ModelCosts, workload: Workload) -> Pages:
     fewest, most = min(counts.values()), max(counts.values())
     group = most if most < SPLIT * fewest else fewest
     block = page // largest_token // BLOCK_TOKENS * BLOCK_TOKENS
-    return Pages(page, block, group, tuple((holder, _up(n, group)) for holder, n in counts.items()))
+    return Pages(
+        page,
+        block,
+        group,
+        tuple((holder, _up(n, group)) for holder, n in counts.items()),
+    )
 
 
 def _holders(layer: LayerCosts, workload: Workload) -> list[Holder]:

@@ -30,7 +30,11 @@ class Memory(NamedTuple):
         return self.weights + self.cache + self.activations
 
 
-def memory(spec: ArchSpec, workload: Workload, context_len: Num | None = None) -> Memory:
+def memory(
+    spec: ArchSpec,
+    workload: Workload,
+    context_len: Num | None = None,
+) -> Memory:
     """Memory of serving a workload; `context_len` (an int or an array) stands in for the workload's
     when given."""
     return Serving(spec, workload).memory(context_len)
@@ -127,7 +131,11 @@ class Serving:
 
     def body_flops(self, seq_len: Num) -> Num:
         """FLOPs of one sequence's forward pass through all layers, without the head."""
-        counted = zip(self.forward_flops(seq_len), self.costs.distinct(), strict=True)
+        counted = zip(
+            self.forward_flops(seq_len),
+            self.costs.distinct(),
+            strict=True,
+        )
         return sum(n * flops for flops, (_, n) in counted)
 
 
@@ -205,8 +213,16 @@ def refusal(
 
     if needed() <= available_bytes:
         return None
-    batch_size = largest(workload.batch_size, lambda n: needed(batch_size=n), available_bytes)
-    context_len = largest(workload.context_len, lambda n: needed(context_len=n), available_bytes)
+    batch_size = largest(
+        workload.batch_size,
+        lambda n: needed(batch_size=n),
+        available_bytes,
+    )
+    context_len = largest(
+        workload.context_len,
+        lambda n: needed(context_len=n),
+        available_bytes,
+    )
     narrower = None
     if workload.weight_dtype == "fp32":
         in_bf16 = needed(weight_dtype="bf16", kv_cache_dtype="bf16")
@@ -224,7 +240,11 @@ NARROWER: tuple[WeightFormat, ...] = ("bf16", "fp8", "int4")
 CONTEXTS = 1024 * np.arange(1, 2**14 + 1)  # up to 16M tokens
 
 
-def narrower_weights(serving: Serving, available_bytes: int, cache_bytes: int) -> str | None:
+def narrower_weights(
+    serving: Serving,
+    available_bytes: int,
+    cache_bytes: int,
+) -> str | None:
     """The widest format of NARROWER whose weights fit beside the cache, or None."""
     workload = serving.workload
     for dtype in NARROWER:
@@ -237,7 +257,11 @@ def narrower_weights(serving: Serving, available_bytes: int, cache_bytes: int) -
     return None
 
 
-def room_for(spec: ArchSpec, workload: Workload, available_bytes: Sequence[int]) -> list[int]:
+def room_for(
+    spec: ArchSpec,
+    workload: Workload,
+    available_bytes: Sequence[int],
+) -> list[int]:
     """For each size of memory the longest of CONTEXTS that fits for the whole batch; 0 if none
     does."""
     needed = np.broadcast_to(memory(spec, workload, CONTEXTS).total, CONTEXTS.shape)

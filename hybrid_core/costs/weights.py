@@ -80,13 +80,28 @@ def _weight_bytes(spec: ArchSpec, rules: Rules, element_bytes: int) -> WeightByt
     return WeightBytes(ceil(total), head, layers)
 
 
-def _outside(part: str, costs: ModelCosts, rules: Rules, element_bytes: int) -> float:
+def _outside(
+    part: str,
+    costs: ModelCosts,
+    rules: Rules,
+    element_bytes: int,
+) -> float:
     """The embedding, or an untied head."""
-    term = Term(part, 0, "product", costs.spec.d_model, costs.spec.vocab_size)
+    term = Term(
+        part,
+        0,
+        "product",
+        costs.spec.d_model,
+        costs.spec.vocab_size,
+    )
     return _stored_bytes(term, part, None, rules, element_bytes)
 
 
-def _layers(costs: ModelCosts, rules: Rules, element_bytes: int) -> tuple[LayerBytes, ...]:
+def _layers(
+    costs: ModelCosts,
+    rules: Rules,
+    element_bytes: int,
+) -> tuple[LayerBytes, ...]:
     """Each different layer; where rules name layers by number, the mean of those that are alike."""
     if not any(rule.layers for rule in rules):
         return tuple(_layer(layer, 1, rules, element_bytes) for layer, _ in costs.distinct())
@@ -101,7 +116,12 @@ def _mean(alike: list[LayerBytes]) -> LayerBytes:
     return LayerBytes(sum(every) / len(alike), sum(experts) / len(alike))
 
 
-def _layer(layer: LayerCosts, number: int, rules: Rules, element_bytes: int) -> LayerBytes:
+def _layer(
+    layer: LayerCosts,
+    number: int,
+    rules: Rules,
+    element_bytes: int,
+) -> LayerBytes:
     sizes = layer.ffn.sizes
     experts = float(sizes.n_routed * sizes.expert * element_bytes)
     every = layer.params() * element_bytes - experts

@@ -66,7 +66,12 @@ _HEADINGS = {
 }
 COUNTS = ["n_attn", "n_swa", "n_ssm", "n_hyb"]
 # The paper's name for a scale, by d_model (Table 8).
-SCALES = {1024: "100M", 1536: "350M", 2048: "1B", 3072: "3B"}
+SCALES = {
+    1024: "100M",
+    1536: "350M",
+    2048: "1B",
+    3072: "3B",
+}
 PAPER_CONTEXT = 8192  # tokens that models are trained at, unless a table prints another context
 
 

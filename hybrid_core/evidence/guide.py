@@ -25,7 +25,11 @@ from hybrid_core.validation import Frozen
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 Wish = Literal["quality", "balance", "speed"]
-ROLES: dict[Wish, str] = {"quality": "Best quality", "balance": "Balanced", "speed": "Fastest"}
+ROLES: dict[Wish, str] = {
+    "quality": "Best quality",
+    "balance": "Balanced",
+    "speed": "Fastest",
+}
 # The part of the best design that the paper itself measured at the speed that is asked for.
 PROVEN = "Measured fast enough on an H200"
 MOST = 3
@@ -161,7 +165,11 @@ def _speed(candidate: Candidate) -> float:
     return candidate.tokens_per_s
 
 
-def _between(good: list[Candidate], best: Candidate, fastest: Candidate) -> Candidate | None:
+def _between(
+    good: list[Candidate],
+    best: Candidate,
+    fastest: Candidate,
+) -> Candidate | None:
     """Of those strictly between best and fastest, in NLL and speed, the one that gives away least,
     each as a share of the way."""
     nll_way = (fastest.nll - best.nll) or 1

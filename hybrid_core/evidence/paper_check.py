@@ -43,7 +43,11 @@ class Cell(NamedTuple):
 
 def check(name: str) -> list[Cell]:
     """Every checkable cell of one table."""
-    frame = pd.read_csv(PROFILES / "paper" / f"{name}.csv", dtype=str, keep_default_na=False)
+    frame = pd.read_csv(
+        PROFILES / "paper" / f"{name}.csv",
+        dtype=str,
+        keep_default_na=False,
+    )
     cells: list[Cell] = []
     for record in frame.to_dict("records"):
         row = {str(column): str(value) for column, value in record.items()}

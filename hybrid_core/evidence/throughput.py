@@ -15,7 +15,13 @@ from hybrid_core.speed.roofline import generation_tokens_per_s
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT, Workload
 
 # column of Table 13 -> total length in tokens, prompt included
-TOTALS = {"2k": 2048, "4k": 4096, "8k": 8192, "16k": 16384, "32k": 32768}
+TOTALS = {
+    "2k": 2048,
+    "4k": 4096,
+    "8k": 8192,
+    "16k": 16384,
+    "32k": 32768,
+}
 
 
 class Throughput(NamedTuple):

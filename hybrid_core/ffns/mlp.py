@@ -54,7 +54,13 @@ class MlpCosts(FfnCosts):
         )
 
     def forward_flops(self, tokens: Num) -> Terms:
-        return in_and_out("ffn", tokens, self.d_model, self.spec.d_ff, gated=False)
+        return in_and_out(
+            "ffn",
+            tokens,
+            self.d_model,
+            self.spec.d_ff,
+            gated=False,
+        )
 
     def workspace(self, tokens: Num, width: int) -> Num:
         return width * tokens * plain_workspace(self.d_model, self.spec.d_ff)

@@ -54,7 +54,13 @@ class SwiGLUCosts(FfnCosts):
         )
 
     def forward_flops(self, tokens: Num) -> Terms:
-        return in_and_out("ffn", tokens, self.d_model, self.spec.d_ff, gated=True)
+        return in_and_out(
+            "ffn",
+            tokens,
+            self.d_model,
+            self.spec.d_ff,
+            gated=True,
+        )
 
     def workspace(self, tokens: Num, width: int) -> Num:
         return width * tokens * gated_workspace(self.d_model, self.spec.d_ff)

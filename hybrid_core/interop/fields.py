@@ -116,7 +116,12 @@ class Fields:
             raise self.refuse(key, "must be true or false")
         return value
 
-    def word(self, key: str, names: Mapping[str, str], default: str) -> str:
+    def word(
+        self,
+        key: str,
+        names: Mapping[str, str],
+        default: str,
+    ) -> str:
         """What one of `names` stands for."""
         value = self.take(key, default)
         if not isinstance(value, str) or value not in names:
@@ -133,7 +138,12 @@ class Fields:
         if value not in allowed:
             raise self.refuse(key, f"must be {quoted(allowed)}")
 
-    def indices(self, key: str, n_layers: int, first: int = 0) -> list[int]:
+    def indices(
+        self,
+        key: str,
+        n_layers: int,
+        first: int = 0,
+    ) -> list[int]:
         """Layers by number, each checked to exist; empty where the field is absent or null."""
         value = self.take(key, None) or []
         if not isinstance(value, list):
@@ -194,13 +204,24 @@ class Fields:
                 raise self.refuse(key, "unknown field, which may change what the model computes")
 
 
-def every(n_layers: int, period: int, offset: int, there: str, elsewhere: str) -> str:
+def every(
+    n_layers: int,
+    period: int,
+    offset: int,
+    there: str,
+    elsewhere: str,
+) -> str:
     """A letter per layer: `there` at every `period`-th layer from `offset`."""
     chosen = [i for i in range(n_layers) if i % period == offset]
     return at(n_layers, chosen, there, elsewhere)
 
 
-def at(n_layers: int, chosen: Sequence[int], there: str, elsewhere: str) -> str:
+def at(
+    n_layers: int,
+    chosen: Sequence[int],
+    there: str,
+    elsewhere: str,
+) -> str:
     """A letter per layer: `there` at those chosen."""
     letters = [elsewhere] * n_layers
     for index in chosen:

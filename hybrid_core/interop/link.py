@@ -194,7 +194,11 @@ def _is_version(text: str) -> bool:
 def _unpacked(packed: str, dictionary: bytes) -> bytes:
     """The YAML of a link. What is cut, forged or too large is refused."""
     try:
-        raw = base64.b64decode(packed + "=" * (-len(packed) % 4), altchars=b"-_", validate=True)
+        raw = base64.b64decode(
+            packed + "=" * (-len(packed) % 4),
+            altchars=b"-_",
+            validate=True,
+        )
         unpacker = zlib.decompressobj(zdict=dictionary)
         yaml = unpacker.decompress(raw, MAX_YAML)
     except (binascii.Error, ValueError, zlib.error):

@@ -109,7 +109,11 @@ def _tensors(config: Mapping[str, Any]) -> Tensors:
 # ---------------------------------------------------------------- all tensors of a model
 
 
-def _ours(model: HybridLM, table: Tensors, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _ours(
+    model: HybridLM,
+    table: Tensors,
+    state: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
     """Our state dict. Every tensor of theirs is used once."""
     left = _published_tensors(model.spec, table, state)
     embedding = left.get(table.embed)
@@ -259,7 +263,12 @@ class Piece(NamedTuple):
         return rows
 
 
-def _pieces(model: HybridLM, table: Tensors, key: str, target: Tensor) -> Iterator[Piece]:
+def _pieces(
+    model: HybridLM,
+    table: Tensors,
+    key: str,
+    target: Tensor,
+) -> Iterator[Piece]:
     """Their tensors behind one of ours, top to bottom."""
     spec = model.spec
     names = _names(table, key, spec)
@@ -268,7 +277,12 @@ def _pieces(model: HybridLM, table: Tensors, key: str, target: Tensor) -> Iterat
     stacked_experts = target.ndim == 3 and len(names) > 1
     rest = target.shape[2:] if stacked_experts else target.shape[1:]
     heads = _mamba1_heads(spec, key)
-    heights = _heights(model, key, target.numel() // max(1, rest.numel()), len(names))
+    heights = _heights(
+        model,
+        key,
+        target.numel() // max(1, rest.numel()),
+        len(names),
+    )
     for i, (name, rows) in enumerate(zip(names, heights, strict=True)):
         yield Piece(
             name,
@@ -289,7 +303,12 @@ def _heights(model: HybridLM, key: str, total: int, n: int) -> list[int]:
     return widths
 
 
-def _shape(name: str, rows: int, rest: torch.Size, heads: int) -> list[int]:
+def _shape(
+    name: str,
+    rows: int,
+    rest: torch.Size,
+    heads: int,
+) -> list[int]:
     """The shape of their tensor. A convolution has an axis for its one input channel, and Zamba's
     Mamba-1 one for its heads."""
     if name.endswith("conv1d.weight"):
@@ -323,7 +342,12 @@ def _scales(factor: float | Tensor) -> bool:
     return isinstance(factor, Tensor) or factor != 1
 
 
-def _factor(spec: ArchSpec, key: str, part: int, rows: int) -> float | Tensor:
+def _factor(
+    spec: ArchSpec,
+    key: str,
+    part: int,
+    rows: int,
+) -> float | Tensor:
     """What their tensor is multiplied by to be ours. `part` counts the pieces of a stack: q, k, v
     or gate, up."""
     if not spec.constants:

@@ -180,7 +180,11 @@ class AttentionMixer(AttentionFields, Mixer):
         if self.v_head_dim <= self.head_dim:
             return n_small_heads(scaled(self.n_heads * self.head_dim, factors.width))
         # Half as many heads as there would be, with values twice HEAD_DIM.
-        values = scaled(self.n_heads * self.v_head_dim, factors.width, 2 * HEAD_DIM)
+        values = scaled(
+            self.n_heads * self.v_head_dim,
+            factors.width,
+            2 * HEAD_DIM,
+        )
         return n_small_heads(values // 2)
 
     def _n_small_kv_heads(self, n_heads: int) -> int:

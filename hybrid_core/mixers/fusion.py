@@ -39,7 +39,13 @@ class DiffSection(Frozen):
     fusion: DiffFusion = "diff"
 
 
-def fusible(fusion: Fusion, value: Value, out: Out, d_ssm: int, width: int) -> None:
+def fusible(
+    fusion: Fusion,
+    value: Value,
+    out: Out,
+    d_ssm: int,
+    width: int,
+) -> None:
     """Raise unless the axes go together, where the attention branch is `width` wide."""
     if fusion == "concat" and out == "separate":
         raise ValueError(

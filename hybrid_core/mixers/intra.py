@@ -45,7 +45,13 @@ class IntraSection(Frozen):
     @model_validator(mode="after")
     def _rules(self) -> Self:
         divides("n_heads", self.n_heads, "n_kv_heads", self.n_kv_heads)
-        fusible(self.fusion, self.value, self.out, self.d_ssm, self.n_heads * self.v_head_dim)
+        fusible(
+            self.fusion,
+            self.value,
+            self.out,
+            self.d_ssm,
+            self.n_heads * self.v_head_dim,
+        )
         return self
 
     def check_beside(
@@ -104,7 +110,13 @@ class IntraMixer(Mixer):
 
     @model_validator(mode="after")
     def _rules(self) -> "IntraMixer":
-        fusible(self.fusion, self.value, self.out, self.ssm.d_ssm, self.d_attention)
+        fusible(
+            self.fusion,
+            self.value,
+            self.out,
+            self.ssm.d_ssm,
+            self.d_attention,
+        )
         if isinstance(self.ssm, Mamba1Mixer):
             if self.value == "shared":
                 raise ValueError(
@@ -150,7 +162,11 @@ class IntraMixer(Mixer):
             "head_dim": intra.ssm_head_dim or ssm.head_dim,
         }
         axes = intra.model_dump(include={"norm", "scalar", "fusion", "value", "out", "ssm_norm"})
-        return cls(attention=AttentionMixer(**heads), ssm=Mamba2Mixer(**branch), **axes)
+        return cls(
+            attention=AttentionMixer(**heads),
+            ssm=Mamba2Mixer(**branch),
+            **axes,
+        )
 
     def shrunk(self, factors: Factors) -> Self:
         """Both branches, small. An SSM as wide as the values of all heads stays so."""

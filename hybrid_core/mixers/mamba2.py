@@ -228,7 +228,12 @@ class Mamba2HeadsCosts:
         inside = [self._chunk_workspace(length, width, workload.batch_size) for _, length in chunks]
         return read + widest(*(a + b for a, b in zip(held, inside, strict=True)))
 
-    def _chunk_workspace(self, length: Num, width: int, batch_size: int) -> Num:
+    def _chunk_workspace(
+        self,
+        length: Num,
+        width: int,
+        batch_size: int,
+    ) -> Num:
         """Bytes inside one chunk: decays between all pairs of positions and their product with the
         scores, for a few heads at a time beside the outputs of those before; then what the states
         add, and the state after it."""

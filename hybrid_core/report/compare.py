@@ -68,7 +68,11 @@ def _paths(kernels: dict[str, str]) -> str:
     return "; ".join(f"{name}: {path}" for name, path in kernels.items())
 
 
-def design_facts(spec: ArchSpec, workload: Workload, hardware: Hardware) -> dict[str, str]:
+def design_facts(
+    spec: ArchSpec,
+    workload: Workload,
+    hardware: Hardware,
+) -> dict[str, str]:
     """Every comparable figure of a design: what it costs in a workload, each name ending in its
     convention, then its dimensions."""
     costs = cost(spec, workload, hardware)
@@ -108,7 +112,14 @@ def yaml_diff(first: ArchSpec, second: ArchSpec) -> str:
     of the file is left out."""
     before = first.to_yaml().splitlines()
     after = second.to_yaml().splitlines()
-    lines = difflib.unified_diff(before, after, first.name, second.name, n=0, lineterm="")
+    lines = difflib.unified_diff(
+        before,
+        after,
+        first.name,
+        second.name,
+        n=0,
+        lineterm="",
+    )
     return "\n".join(lines)
 
 

@@ -104,7 +104,12 @@ class Shown(NamedTuple):
     link: str
 
 
-def _shown(run: Run, workload: Workload, reference: hardware.Hardware, home: str) -> Shown:
+def _shown(
+    run: Run,
+    workload: Workload,
+    reference: hardware.Hardware,
+    home: str,
+) -> Shown:
     costs = cost(run.spec, workload, reference)
     metered = run.part(Energy)
     energy = ""
@@ -286,7 +291,11 @@ def _design(
     }
 
 
-def _in_short(spec: ArchSpec, workload: Workload, device: hardware.Hardware) -> list[str]:
+def _in_short(
+    spec: ArchSpec,
+    workload: Workload,
+    device: hardware.Hardware,
+) -> list[str]:
     """What should be known of a design on a device: what it is, whether it fits, how fast it could
     be."""
     costs = cost(spec, workload, device)
@@ -317,7 +326,12 @@ def _use(workload: Workload, device: hardware.Hardware) -> str:
     return f"{asked}, {kept}, on {device.name}. Nothing was measured."
 
 
-def _speed(spec: ArchSpec, workload: Workload, device: hardware.Hardware, costs: Cost) -> list[str]:
+def _speed(
+    spec: ArchSpec,
+    workload: Workload,
+    device: hardware.Hardware,
+    costs: Cost,
+) -> list[str]:
     """How fast a design could decode on a device, and how fast the paper's code did."""
     rate = units.rate(costs.predicted.decode_tokens_per_s / workload.batch_size)
     basis = f"predicted ceiling, batch {workload.batch_size}"
@@ -400,7 +414,12 @@ def _chart(figure: figures.Figure, name: str) -> Chart:
     html = to_html(
         plot, full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG, validate=False
     )
-    return Chart(figures.title(figure), figures.told(figure), str(html), figures.source(figure))
+    return Chart(
+        figures.title(figure),
+        figures.told(figure),
+        str(html),
+        figures.source(figure),
+    )
 
 
 _AXIS = {"gridcolor": "#E4E4E4", "zerolinecolor": "#E4E4E4", "automargin": True}
@@ -420,7 +439,11 @@ def _legend(figure: figures.Figure) -> dict[str, Any]:
     per_row = max(1, PHONE // (7 * max(map(len, names)) + 44))
     rows = 20 * -(-len(names) // per_row)
     margin = layout["margin"] | {"t": layout["margin"]["t"] + rows}
-    return {"showlegend": True, "margin": margin, "height": layout["height"] + rows}
+    return {
+        "showlegend": True,
+        "margin": margin,
+        "height": layout["height"] + rows,
+    }
 
 
 def command(run: Run) -> str:

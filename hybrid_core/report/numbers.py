@@ -214,7 +214,13 @@ def _energy(found: results.Energy | None) -> Iterator[Number]:
         yield Number("energy", None, "J/token", "", "energy", why=why)
 
 
-def _measured_or_not(name: str, value: float | None, unit: str, source: str, why: str) -> Number:
+def _measured_or_not(
+    name: str,
+    value: float | None,
+    unit: str,
+    source: str,
+    why: str,
+) -> Number:
     """A number that a meter may not have given."""
     if value is None:
         return Number(name, None, unit, "", source, why=why)
@@ -226,7 +232,13 @@ def _phase(row: results.EnergyRow) -> Number:
     if row.phase == "decode":
         where = "at"
     name = f"energy, {row.phase} {where} {row.context_len:,} tokens, batch {row.batch_size}"
-    return _measured_or_not(name, row.joules_per_token, "J/token", "energy", row.why or "")
+    return _measured_or_not(
+        name,
+        row.joules_per_token,
+        "J/token",
+        "energy",
+        row.why or "",
+    )
 
 
 def _idle(idle: results.Idle | None) -> Iterator[Number]:

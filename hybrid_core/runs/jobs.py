@@ -39,7 +39,12 @@ def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> i
     require_tools(options)
     store = store or open_store()
     options = options.model_copy(update={"device": concrete(options.device)})
-    return store.create(kind_of(options), spec, options.model_dump(mode="json"), options.device)
+    return store.create(
+        kind_of(options),
+        spec,
+        options.model_dump(mode="json"),
+        options.device,
+    )
 
 
 def require_tools(options: Options) -> None:
@@ -123,7 +128,12 @@ class Dispatcher:
             run = self.store.get(run_id)
         except UnknownRun:  # deleted since
             return
-        self.store.finish(run_id, "failed", _last_words(run, code), lease=lease)
+        self.store.finish(
+            run_id,
+            "failed",
+            _last_words(run, code),
+            lease=lease,
+        )
 
     def _end(self, run: Run) -> None:
         if run.unread:

@@ -105,7 +105,11 @@ class Watch:
             return now - (run.heard or 0.0)
         before = self._seen.get(run.id)
         if before is None or (run.lease, run.heard) != before.written:
-            self._seen[run.id] = Seen((run.lease, run.heard), now, moved=before is not None)
+            self._seen[run.id] = Seen(
+                (run.lease, run.heard),
+                now,
+                moved=before is not None,
+            )
         return now - self._seen[run.id].since
 
     def _same_clock(self, run: Run) -> bool:
@@ -137,7 +141,11 @@ class Lease:
     ) -> None:
         self.store, self.run_id, self.word, self.overdue = store, run_id, word, overdue
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread = threading.Thread(
+            target=self._renew,
+            name="lease",
+            daemon=True,
+        )
 
     def take(self) -> None:
         """Say which process works on the run, and renew from now on. Raises LostLease where it was
@@ -192,10 +200,20 @@ class Lease:
         renewed = CLOCK.seconds()
         while not self._over.wait(RENEW_S):
             try:
-                held = self.store.renew(self.run_id, self.word, CLOCK.boot, CLOCK.seconds())
+                held = self.store.renew(
+                    self.run_id,
+                    self.word,
+                    CLOCK.boot,
+                    CLOCK.seconds(),
+                )
                 renewed = CLOCK.seconds()
                 if held and (reason := self.overdue()):
-                    self.store.finish(self.run_id, "failed", reason, lease=self.word)
+                    self.store.finish(
+                        self.run_id,
+                        "failed",
+                        reason,
+                        lease=self.word,
+                    )
                     end_this_process(f"run {self.run_id}: {reason}")
             except StoreError:
                 held = CLOCK.seconds() - renewed < GIVE_UP_S

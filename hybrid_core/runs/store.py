@@ -74,7 +74,11 @@ class Run:
     ended_at: dt.datetime | None
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     unread: str | None = None
-    _read: dict[type[Part], Part] = field(default_factory=dict, repr=False, compare=False)
+    _read: dict[type[Part], Part] = field(
+        default_factory=dict,
+        repr=False,
+        compare=False,
+    )
 
     def part(self, kind: type[AnyPart]) -> AnyPart | None:
         """One part of the result; None where there is none (yet). Raises Unreadable."""
@@ -176,7 +180,13 @@ class RunStore:
 
     # ------------------------------------------------------------ writing
 
-    def create(self, kind: str, spec: ArchSpec, options: dict[str, Any], device: str) -> int:
+    def create(
+        self,
+        kind: str,
+        spec: ArchSpec,
+        options: dict[str, Any],
+        device: str,
+    ) -> int:
         """A queued run of this machine; returns its number."""
         row = RunRow(
             kind=kind,
@@ -192,7 +202,12 @@ class RunStore:
             session.flush()
             return row.id
 
-    def claim(self, lease: str, boot: str | None, heard: float) -> int | None:
+    def claim(
+        self,
+        lease: str,
+        boot: str | None,
+        heard: float,
+    ) -> int | None:
         """Give the first queued run whose device is free to the holder of `lease`: its number, or
         None where nothing can start."""
         busy = select(RunRow.device).where(RunRow.status == "running", *self._here())
@@ -230,7 +245,13 @@ class RunStore:
 
     def renew(self, run_id: int, lease: str, boot: str | None, heard: float, **values: Any) -> bool:
         """Say that the holder of `lease` lives; says whether it still holds the run."""
-        return self.change(run_id, lease=lease, boot=boot, heard=heard, **values)
+        return self.change(
+            run_id,
+            lease=lease,
+            boot=boot,
+            heard=heard,
+            **values,
+        )
 
     def change(self, run_id: int, *, lease: str, **values: Any) -> bool:
         """Set columns of a run that `lease` holds; says whether it does."""
@@ -263,7 +284,13 @@ class RunStore:
         where += [RunRow.lease == lease] if lease is not None else []
         where += [RunRow.heard == heard] if heard is not None else []
         with self._transaction() as session:
-            return _changed(session, where, status=status, error=error, ended_at=now())
+            return _changed(
+                session,
+                where,
+                status=status,
+                error=error,
+                ended_at=now(),
+            )
 
     def requeue(self, run_id: int, lease: str) -> bool:
         """Put a run back whose worker never began."""

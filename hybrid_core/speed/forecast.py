@@ -12,7 +12,12 @@ from hybrid_core.terms import Num, of_kind
 from hybrid_core.workload import Workload
 
 
-def prefill_s(costs: ModelCosts, workload: Workload, rates: Rates, prompt: Num) -> Num:
+def prefill_s(
+    costs: ModelCosts,
+    workload: Workload,
+    rates: Rates,
+    prompt: Num,
+) -> Num:
     """Seconds to prefill the batch, with one row of logits per sequence."""
     total = _linear_s(costs.head_flops(1) / 2, workload.batch_size, rates)
     for layer, n in costs.distinct():
@@ -20,7 +25,12 @@ def prefill_s(costs: ModelCosts, workload: Workload, rates: Rates, prompt: Num) 
     return total
 
 
-def decode_step_s(costs: ModelCosts, workload: Workload, rates: Rates, context: Num) -> Num:
+def decode_step_s(
+    costs: ModelCosts,
+    workload: Workload,
+    rates: Rates,
+    context: Num,
+) -> Num:
     """Seconds of one step of the batch whose new token is number `context`."""
     batch = workload.batch_size
     total = _linear_s(costs.head_flops(1) / 2, batch, rates)
@@ -34,7 +44,12 @@ def decode_step_s(costs: ModelCosts, workload: Workload, rates: Rates, context: 
     return total
 
 
-def _layer_prefill_s(layer: LayerCosts, workload: Workload, rates: Rates, prompt: Num) -> Num:
+def _layer_prefill_s(
+    layer: LayerCosts,
+    workload: Workload,
+    rates: Rates,
+    prompt: Num,
+) -> Num:
     batch, width = workload.batch_size, workload.element_bytes
     flops = layer.mixer.forward_flops(prompt)
     attention_rate = np.where(

@@ -32,7 +32,17 @@ def attention(
     """
     _check(q, k, v, window, gap)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    out: Tensor = dispatch.run("attention", _attention, q, k, v, window, sink, gap, scale)
+    out: Tensor = dispatch.run(
+        "attention",
+        _attention,
+        q,
+        k,
+        v,
+        window,
+        sink,
+        gap,
+        scale,
+    )
     return out
 
 
@@ -73,7 +83,15 @@ def _step(
     length: Tensor,
     scale: float,
 ) -> Tensor:
-    out: Tensor = dispatch.run("attention_step", _attention_step, q, k, v, length, scale)
+    out: Tensor = dispatch.run(
+        "attention_step",
+        _attention_step,
+        q,
+        k,
+        v,
+        length,
+        scale,
+    )
     return out
 
 

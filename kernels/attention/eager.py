@@ -148,7 +148,12 @@ def _windowed(
     return torch.cat(outs, 1)
 
 
-def _reached(sinks: int, low: int, high: int, device: torch.device) -> Tensor:
+def _reached(
+    sinks: int,
+    low: int,
+    high: int,
+    device: torch.device,
+) -> Tensor:
     """The numbers 0..sinks and low..high."""
     first = torch.arange(sinks, device=device)
     return torch.cat([first, torch.arange(low, high, device=device)])

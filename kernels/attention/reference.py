@@ -36,5 +36,9 @@ def attention(
             group = head // (h // g)
             scores = torch.einsum("bd,bsd->bs", q[:, i, head], k[:, seen, group]) * scale
             weights = scores.softmax(-1)
-            out[:, i, head] = torch.einsum("bs,bsd->bd", weights, v[:, seen, group])
+            out[:, i, head] = torch.einsum(
+                "bs,bsd->bd",
+                weights,
+                v[:, seen, group],
+            )
     return out

@@ -159,7 +159,13 @@ def _attend(
     sizes = _sizes(q, v, h // g)
     whole = q.new_empty(b, t, h, d_v)
     parts = whole[None] if splits == 1 else q.new_empty(splits, b, t, h, d_v, dtype=torch.float32)
-    mass_log = q.new_empty(splits, b, g, t * h // g, dtype=torch.float32)
+    mass_log = q.new_empty(
+        splits,
+        b,
+        g,
+        t * h // g,
+        dtype=torch.float32,
+    )
     forward[triton.cdiv(t * h // g, sizes["BLOCK_M"]) * b * g, splits](
         q, k, v, length, parts, mass_log, *_problem(q, k, mask, scale),
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *parts.stride()[:4],

@@ -110,7 +110,17 @@ def forward(
     d_k = tl.arange(0, BLOCK_K)
     d_v = tl.arange(0, BLOCK_V)
     token = r // heads
-    query = _head_rows(q, batch * q_b + group * heads * q_h, r, heads, d_k, T, q_t, q_h, DK)
+    query = _head_rows(
+        q,
+        batch * q_b + group * heads * q_h,
+        r,
+        heads,
+        d_k,
+        T,
+        q_t,
+        q_h,
+        DK,
+    )
     total = tl.zeros([BLOCK_M, BLOCK_V], tl.float32)
     mass = tl.zeros([BLOCK_M], tl.float32)
     most = tl.full([BLOCK_M], float("-inf"), tl.float32)
@@ -147,7 +157,11 @@ def forward(
         total.to(out.dtype.element_ty),
         mask=(r < T * heads)[:, None] & (d_v < DV)[None, :],
     )
-    log = tl.where(mass == 0.0, float("-inf"), most + tl.log2(tl.where(mass == 0.0, 1.0, mass)))
+    log = tl.where(
+        mass == 0.0,
+        float("-inf"),
+        most + tl.log2(tl.where(mass == 0.0, 1.0, mass)),
+    )
     n_groups = tl.num_programs(0) // tl.cdiv(T * heads, BLOCK_M)  # of all sequences
     row = (split * n_groups + bg).to(tl.int64) * (T * heads) + r
     tl.store(mass_log + row, log, mask=r < T * heads)
@@ -202,9 +216,39 @@ def backward_q(
     d_v = tl.arange(0, BLOCK_V)
     token = r // heads
     head = group * heads
-    query = _head_rows(q, batch * q_b + head * q_h, r, heads, d_k, T, q_t, q_h, DK)
-    grad = _head_rows(d_out, batch * o_b + head * o_h, r, heads, d_v, T, o_t, o_h, DV)
-    held = _head_rows(out, batch * o_b + head * o_h, r, heads, d_v, T, o_t, o_h, DV)
+    query = _head_rows(
+        q,
+        batch * q_b + head * q_h,
+        r,
+        heads,
+        d_k,
+        T,
+        q_t,
+        q_h,
+        DK,
+    )
+    grad = _head_rows(
+        d_out,
+        batch * o_b + head * o_h,
+        r,
+        heads,
+        d_v,
+        T,
+        o_t,
+        o_h,
+        DV,
+    )
+    held = _head_rows(
+        out,
+        batch * o_b + head * o_h,
+        r,
+        heads,
+        d_v,
+        T,
+        o_t,
+        o_h,
+        DV,
+    )
     product = tl.sum(grad.to(tl.float32) * held.to(tl.float32), 1)
     row = bg.to(tl.int64) * (T * heads) + r
     tl.store(dots + row, product, mask=r < T * heads)
@@ -217,10 +261,32 @@ def backward_q(
     total = tl.zeros([BLOCK_M, BLOCK_K], tl.float32)
     sink_tiles = tl.cdiv(sinks, BLOCK_S)
     for i in range(0, sink_tiles + tl.cdiv(tl.maximum(end - window_begins, 0), BLOCK_S)):
-        left = tl.where(i < sink_tiles, i * BLOCK_S, window_begins + (i - sink_tiles) * BLOCK_S)
+        left = tl.where(
+            i < sink_tiles,
+            i * BLOCK_S,
+            window_begins + (i - sink_tiles) * BLOCK_S,
+        )
         stop = tl.where(i < sink_tiles, sinks, end)
-        key = _keys(k, batch * k_b + group * k_h, left, j, d_k, S, k_t, DK)
-        value = _keys(v, batch * v_b + group * v_h, left, j, d_v, S, v_t, DV)
+        key = _keys(
+            k,
+            batch * k_b + group * k_h,
+            left,
+            j,
+            d_k,
+            S,
+            k_t,
+            DK,
+        )
+        value = _keys(
+            v,
+            batch * v_b + group * v_h,
+            left,
+            j,
+            d_v,
+            S,
+            v_t,
+            DV,
+        )
         seen = _seen(token, left + j, T, S, first, window, sink, gap) & (left + j < stop)[None, :]
         weight = tl.exp2(
             tl.where(
@@ -257,7 +323,16 @@ def backward_kv(
     d_k = tl.arange(0, BLOCK_K)
     d_v = tl.arange(0, BLOCK_V)
     key = _keys(k, batch * k_b + group * k_h, left, j, d_k, S, k_t, DK)
-    value = _keys(v, batch * v_b + group * v_h, left, j, d_v, S, v_t, DV)
+    value = _keys(
+        v,
+        batch * v_b + group * v_h,
+        left,
+        j,
+        d_v,
+        S,
+        v_t,
+        DV,
+    )
     d_key = tl.zeros([BLOCK_S, BLOCK_K], tl.float32)
     d_value = tl.zeros([BLOCK_S, BLOCK_V], tl.float32)
     last = tl.minimum(left + BLOCK_S, S) - 1
@@ -267,12 +342,41 @@ def backward_kv(
     )  # the first token that sees none of them again
     for top in range(opening * heads // BLOCK_M * BLOCK_M, closing * heads, BLOCK_M):
         r = top + tl.arange(0, BLOCK_M)
-        query = _head_rows(q, batch * q_b + group * heads * q_h, r, heads, d_k, T, q_t, q_h, DK)
-        grad = _head_rows(d_out, batch * o_b + group * heads * o_h, r, heads, d_v, T, o_t, o_h, DV)
+        query = _head_rows(
+            q,
+            batch * q_b + group * heads * q_h,
+            r,
+            heads,
+            d_k,
+            T,
+            q_t,
+            q_h,
+            DK,
+        )
+        grad = _head_rows(
+            d_out,
+            batch * o_b + group * heads * o_h,
+            r,
+            heads,
+            d_v,
+            T,
+            o_t,
+            o_h,
+            DV,
+        )
         row = bg.to(tl.int64) * (T * heads) + r
         log = tl.load(mass_log + row, mask=r < T * heads, other=0.0)
         product = tl.load(dots + row, mask=r < T * heads, other=0.0)
-        seen = _seen(r // heads, left + j, T, S, first, window, sink, gap)
+        seen = _seen(
+            r // heads,
+            left + j,
+            T,
+            S,
+            first,
+            window,
+            sink,
+            gap,
+        )
         weight = tl.exp2(
             tl.where(
                 seen, dot(query, tl.trans(key)) * (scale * LOG2E) - log[:, None], float("-inf")

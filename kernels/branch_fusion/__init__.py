@@ -32,8 +32,22 @@ def branch_fusion(
     [..., d_s]). The mean squares are over each groups[0] channels of the first branch and each
     groups[1] channels of the second. Raises ValueError where the shapes do not fit.
     """
-    args = _checked(attention, y, z, attention_weight, ssm_weight, eps, groups, scales)
-    a, s = dispatch.run("branch_fusion", eager.branch_fusion, *args, None)
+    args = _checked(
+        attention,
+        y,
+        z,
+        attention_weight,
+        ssm_weight,
+        eps,
+        groups,
+        scales,
+    )
+    a, s = dispatch.run(
+        "branch_fusion",
+        eager.branch_fusion,
+        *args,
+        None,
+    )
     return a, s
 
 
@@ -58,8 +72,22 @@ def fused_branches(
             f"branch_fusion: {fusion!r} of {tuple(attention.shape)} and {tuple(y.shape)} - "
             "must be add or diff of equal shapes"
         )
-    args = _checked(attention, y, z, attention_weight, ssm_weight, eps, groups, scales)
-    out: Tensor = dispatch.run("branch_fusion", eager.branch_fusion, *args, fusion)
+    args = _checked(
+        attention,
+        y,
+        z,
+        attention_weight,
+        ssm_weight,
+        eps,
+        groups,
+        scales,
+    )
+    out: Tensor = dispatch.run(
+        "branch_fusion",
+        eager.branch_fusion,
+        *args,
+        fusion,
+    )
     return out
 
 

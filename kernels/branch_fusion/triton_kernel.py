@@ -37,7 +37,11 @@ def _forward(
     c = tl.program_id(1) * W + w
     there = (t < T)[:, None] & (w < W)[None, :]
     a, _ = unit(tile(attention, t, c, there, a_s), eps, W)
-    s, _ = unit(tile(y, t, c, there, y_s) * silu(tile(z, t, c, there, z_s)), eps, W)
+    s, _ = unit(
+        tile(y, t, c, there, y_s) * silu(tile(z, t, c, there, z_s)),
+        eps,
+        W,
+    )
     a *= tl.load(a_weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :]
     s *= tl.load(s_weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :]
     put(out, a + sign * s, t, c, there, C)
@@ -62,7 +66,14 @@ def _backward(
         grad = tile(d_out, t, c, there, C)
         normal, scale = unit(tile(attention, t, c, there, a_s), eps, W)
         d_a_weight_c += tl.sum(grad * normal, 0)
-        put(d_attention, unit_gradient(grad * a_weight_c, normal, scale, W), t, c, there, C)
+        put(
+            d_attention,
+            unit_gradient(grad * a_weight_c, normal, scale, W),
+            t,
+            c,
+            there,
+            C,
+        )
         y_c = tile(y, t, c, there, y_s)
         z_c = tile(z, t, c, there, z_s)
         normal, scale = unit(y_c * silu(z_c), eps, W)
@@ -71,7 +82,11 @@ def _backward(
         put(dy, gated * silu(z_c), t, c, there, C)
         put(dz, gated * y_c * silu_slope(z_c), t, c, there, C)
     tl.store(d_a_weight + tl.program_id(0) * C + c, d_a_weight_c, mask=w < W)
-    tl.store(d_s_weight + tl.program_id(0) * C + c, d_s_weight_c * sign, mask=w < W)
+    tl.store(
+        d_s_weight + tl.program_id(0) * C + c,
+        d_s_weight_c * sign,
+        mask=w < W,
+    )
 
 
 class _Fused(torch.autograd.Function):
@@ -166,8 +181,28 @@ def branch_fusion(
     if fusion is not None and groups[0] == groups[1]:
         sign = 1.0 if fusion == "add" else -1.0
         branches = (flat(attention), flat(y), flat(z))
-        out: Tensor = _Fused.apply(*branches, *weights, eps, groups[0], sign)
+        out: Tensor = _Fused.apply(
+            *branches,
+            *weights,
+            eps,
+            groups[0],
+            sign,
+        )
         return out.view(y.shape)
-    a, _ = GroupRms.apply(flat(attention), None, None, attention_weight, eps, groups[0])
-    s, _ = GroupRms.apply(flat(y), flat(z), None, ssm_weight, eps, groups[1])
+    a, _ = GroupRms.apply(
+        flat(attention),
+        None,
+        None,
+        attention_weight,
+        eps,
+        groups[0],
+    )
+    s, _ = GroupRms.apply(
+        flat(y),
+        flat(z),
+        None,
+        ssm_weight,
+        eps,
+        groups[1],
+    )
     return fused(a.view(attention.shape), s.view(y.shape), fusion)

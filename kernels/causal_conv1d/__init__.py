@@ -26,7 +26,14 @@ def causal_conv1d(
     if not fits:
         shapes = in_words(x=x, weight=weight, bias=bias, state=state)
         raise ValueError(f"causal_conv1d: {shapes} do not fit together")
-    y, after = dispatch.run("causal_conv1d", _causal_conv1d, x, weight, bias, state)
+    y, after = dispatch.run(
+        "causal_conv1d",
+        _causal_conv1d,
+        x,
+        weight,
+        bias,
+        state,
+    )
     return y, after
 
 

@@ -19,7 +19,19 @@ WIDEST = 16
 
 
 @triton.jit
-def _input(x, state, t, c, batch, T, C, x_b, x_t, W: tl.constexpr, CONTINUED: tl.constexpr):
+def _input(
+    x,
+    state,
+    t,
+    c,
+    batch,
+    T,
+    C,
+    x_b,
+    x_t,
+    W: tl.constexpr,
+    CONTINUED: tl.constexpr,
+):
     """Inputs at tokens t, in float32: of x, of the state before it (zero without one), zero farther
     out."""
     inside = (c < C)[None, :]
@@ -64,7 +76,11 @@ def _forward(
     batch = tl.program_id(2).to(tl.int64)
     out = silu(_sums(x, weight, bias, state, t, c, batch, T, C, x_b, x_t, W, CONTINUED))
     at = y + (batch * T + t[:, None]) * C + c[None, :]
-    tl.store(at, out.to(y.dtype.element_ty), mask=(t < T)[:, None] & (c < C)[None, :])
+    tl.store(
+        at,
+        out.to(y.dtype.element_ty),
+        mask=(t < T)[:, None] & (c < C)[None, :],
+    )
 
 
 @triton.jit
@@ -89,7 +105,21 @@ def _backward(
     part = (batch * tl.num_programs(0) + tl.program_id(0)) * C + c
     for k in tl.static_range(W):  # the sum k tokens later reads this input through tap W - 1 - k
         later = t + k
-        sums = _sums(x, weight, bias, state, later, c, batch, T, C, x_b, x_t, W, CONTINUED)
+        sums = _sums(
+            x,
+            weight,
+            bias,
+            state,
+            later,
+            c,
+            batch,
+            T,
+            C,
+            x_b,
+            x_t,
+            W,
+            CONTINUED,
+        )
         real = inside & ((later >= 0) & (later < T))[:, None]
         slope = tl.load(
             dy + (batch * T + later[:, None]) * C + c[None, :], mask=real, other=0.0
@@ -98,17 +128,37 @@ def _backward(
             tl.load(weight + c * W + (W - 1 - k), mask=c < C, other=0.0).to(tl.float32)[None, :]
             * slope
         )
-        value = _input(x, state, t, c, batch, T, C, x_b, x_t, W, CONTINUED)
+        value = _input(
+            x,
+            state,
+            t,
+            c,
+            batch,
+            T,
+            C,
+            x_b,
+            x_t,
+            W,
+            CONTINUED,
+        )
         tl.store(
             d_weight + (part - c) * W + (W - 1 - k) * C + c, tl.sum(slope * value, 0), mask=c < C
         )
         if k == 0:
             tl.store(d_bias + part, tl.sum(slope, 0), mask=c < C)
     at = dx + (batch * T + t[:, None]) * C + c[None, :]
-    tl.store(at, grad.to(dx.dtype.element_ty), mask=inside & ((t >= 0) & (t < T))[:, None])
+    tl.store(
+        at,
+        grad.to(dx.dtype.element_ty),
+        mask=inside & ((t >= 0) & (t < T))[:, None],
+    )
     if CONTINUED:
         at = d_state + batch * (W - 1) * C + (t + (W - 1))[:, None] * C + c[None, :]
-        tl.store(at, grad.to(d_state.dtype.element_ty), mask=inside & (t < 0)[:, None])
+        tl.store(
+            at,
+            grad.to(d_state.dtype.element_ty),
+            mask=inside & (t < 0)[:, None],
+        )
 
 
 @triton.jit

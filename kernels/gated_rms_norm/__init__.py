@@ -20,5 +20,13 @@ def gated_rms_norm(
     if y.shape != z.shape or weight.shape != y.shape[-1:] or y.shape[-1] % group:
         shapes = in_words(y=y, z=z, weight=weight)
         raise ValueError(f"gated_rms_norm: {shapes} and groups of {group} do not fit together")
-    out: Tensor = dispatch.run("gated_rms_norm", eager.gated_rms_norm, y, z, weight, eps, group)
+    out: Tensor = dispatch.run(
+        "gated_rms_norm",
+        eager.gated_rms_norm,
+        y,
+        z,
+        weight,
+        eps,
+        group,
+    )
     return out

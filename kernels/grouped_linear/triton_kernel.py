@@ -36,7 +36,13 @@ def _product(
     BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """out [rows, N] = x [rows, K] times the transposed weight [N, K] of each row's group."""
-    group, left, stop = _group(counts, tl.program_id(0), E, BLOCK_E, BLOCK_M)
+    group, left, stop = _group(
+        counts,
+        tl.program_id(0),
+        E,
+        BLOCK_E,
+        BLOCK_M,
+    )
     if group < E:
         r = left + tl.arange(0, BLOCK_M)
         n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -51,7 +57,11 @@ def _product(
         total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
         for begin in range(0, K, BLOCK_K):
             inside = begin + k < K
-            tile = tl.load(at_x + begin, mask=(r < stop)[:, None] & inside[None, :], other=0.0)
+            tile = tl.load(
+                at_x + begin,
+                mask=(r < stop)[:, None] & inside[None, :],
+                other=0.0,
+            )
             total += dot(
                 tile,
                 tl.load(
@@ -61,7 +71,11 @@ def _product(
                 ),
             )
         at = out + r.to(tl.int64)[:, None] * N + n[None, :]
-        tl.store(at, total.to(out.dtype.element_ty), mask=(r < stop)[:, None] & (n < N)[None, :])
+        tl.store(
+            at,
+            total.to(out.dtype.element_ty),
+            mask=(r < stop)[:, None] & (n < N)[None, :],
+        )
 
 
 @triton.jit
@@ -93,7 +107,11 @@ def _weight_gradient(
             ),
         )
     at = d_weight + (tl.cast(group, tl.int64) * N + n[:, None]) * K + k[None, :]
-    tl.store(at, total.to(d_weight.dtype.element_ty), mask=(n < N)[:, None] & (k < K)[None, :])
+    tl.store(
+        at,
+        total.to(d_weight.dtype.element_ty),
+        mask=(n < N)[:, None] & (k < K)[None, :],
+    )
 
 
 def grouped_linear_limit(x: Tensor, weight: Tensor, counts: Tensor) -> str | None:
@@ -173,5 +191,13 @@ class _GroupedLinear(torch.autograd.Function):
             sizes["BLOCK_K"] = block(k, most=sizes["BLOCK_N"])
             sizes["BLOCK_M"] = min(sizes["BLOCK_M"], 64)
             grid = triton.cdiv(n, sizes["BLOCK_N"]), triton.cdiv(k, sizes["BLOCK_K"]), e
-            _weight_gradient[grid](d_out, x, counts, d_weight, e, x.stride(0), **sizes)
+            _weight_gradient[grid](
+                d_out,
+                x,
+                counts,
+                d_weight,
+                e,
+                x.stride(0),
+                **sizes,
+            )
         return dx, d_weight, None

@@ -28,7 +28,11 @@ def _scan_step(
     p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
     n = tl.arange(0, BLOCK_N)
     x_p = tl.load(xbc + batch * C + head * P + p, mask=p < P, other=0.0)
-    B_n = tl.load(xbc + batch * C + H * P + head // per_group * N + n, mask=n < N, other=0.0)
+    B_n = tl.load(
+        xbc + batch * C + H * P + head // per_group * N + n,
+        mask=n < N,
+        other=0.0,
+    )
     C_n = tl.load(
         xbc + batch * C + H * P + (H // per_group + head // per_group) * N + n,
         mask=n < N,

@@ -18,5 +18,12 @@ def rms_norm(
     if weight.shape != x.shape[-1:] or (residual is not None and residual.shape != x.shape):
         shapes = in_words(x=x, weight=weight, residual=residual)
         raise ValueError(f"rms_norm: {shapes} do not fit together")
-    out, total = dispatch.run("rms_norm", eager.rms_norm, x, weight, eps, residual)
+    out, total = dispatch.run(
+        "rms_norm",
+        eager.rms_norm,
+        x,
+        weight,
+        eps,
+        residual,
+    )
     return out, total

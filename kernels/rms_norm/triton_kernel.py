@@ -20,6 +20,13 @@ def rms_norm(
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.rms_norm`."""
     added = None if residual is None else flat(residual)
-    out, total = GroupRms.apply(flat(x), None, added, weight, eps, x.shape[-1])
+    out, total = GroupRms.apply(
+        flat(x),
+        None,
+        added,
+        weight,
+        eps,
+        x.shape[-1],
+    )
     total = x if total is None else total.view(x.shape)
     return out.view(x.shape), total

@@ -26,7 +26,17 @@ def selective_scan(
     Raises ValueError where the shapes do not fit.
     """
     _check(x, dt, A, B, C, D, state)
-    y, after = dispatch.run("selective_scan", _selective_scan, x, dt, A, B, C, D, state)
+    y, after = dispatch.run(
+        "selective_scan",
+        _selective_scan,
+        x,
+        dt,
+        A,
+        B,
+        C,
+        D,
+        state,
+    )
     return y, after
 
 
@@ -35,7 +45,17 @@ def selective_scan_step(
 ) -> Tensor:
     """One step of `selective_scan` (T = 1, axis kept): y [b, 1, E]; `state` is updated in place."""
     _check(x, dt, A, B, C, D, state)
-    y: Tensor = dispatch.run("selective_scan_step", _selective_scan_step, x, dt, A, B, C, D, state)
+    y: Tensor = dispatch.run(
+        "selective_scan_step",
+        _selective_scan_step,
+        x,
+        dt,
+        A,
+        B,
+        C,
+        D,
+        state,
+    )
     return y
 
 

@@ -13,7 +13,12 @@ def selective_scan(
     ys = []
     for i in range(x.shape[1]):
         decay = torch.exp(dt[:, i, :, None] * A)
-        added = torch.einsum("be,be,bn->ben", dt[:, i], x[:, i], B[:, i])
+        added = torch.einsum(
+            "be,be,bn->ben",
+            dt[:, i],
+            x[:, i],
+            B[:, i],
+        )
         held = held * decay + added
         ys.append(torch.einsum("ben,bn->be", held, C[:, i]) + D * x[:, i])
     return torch.stack(ys, 1), held

@@ -30,7 +30,18 @@ def ssd(
     _check(x, dt, A, B, C, D, state)
     if chunk_size < 1 or chunk_size & (chunk_size - 1):
         raise ValueError(f"ssd: chunk_size {chunk_size} - must be a power of two")
-    y, after = dispatch.run("ssd", _ssd, x, dt, A, B, C, D, chunk_size, state)
+    y, after = dispatch.run(
+        "ssd",
+        _ssd,
+        x,
+        dt,
+        A,
+        B,
+        C,
+        D,
+        chunk_size,
+        state,
+    )
     return y, after
 
 
@@ -39,7 +50,17 @@ def ssd_step(
 ) -> Tensor:
     """One step of `ssd` (T = 1, axis kept); `state` is updated in place. Returns y [b, 1, H, P]."""
     _check(x, dt, A, B, C, D, state)
-    y: Tensor = dispatch.run("ssd_step", _ssd_step, x, dt, A, B, C, D, state)
+    y: Tensor = dispatch.run(
+        "ssd_step",
+        _ssd_step,
+        x,
+        dt,
+        A,
+        B,
+        C,
+        D,
+        state,
+    )
     return y
 
 
@@ -110,7 +131,16 @@ def _(
     return torch.empty_like(x)
 
 
-def _ssd_flops(x, dt, A, B, C, D, chunk_size, state):  # type: ignore[no-untyped-def]
+def _ssd_flops(
+    x,
+    dt,
+    A,
+    B,
+    C,
+    D,
+    chunk_size,
+    state,
+):  # type: ignore[no-untyped-def]
     """The matrix products of the chunked form, chunk by chunk.
 
     Carrying the state to the next chunk is one multiply-add per element.

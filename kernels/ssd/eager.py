@@ -167,7 +167,12 @@ def _chunk_backward(
     scores = (C_g @ B_g.transpose(-1, -2)).tril_().unsqueeze(2)
     d_scores = u.new_zeros(b, g, length, length)
     d_us = []
-    parts = _few_heads(log_decay, g, u.transpose(1, 2), d_y.transpose(1, 2))
+    parts = _few_heads(
+        log_decay,
+        g,
+        u.transpose(1, 2),
+        d_y.transpose(1, 2),
+    )
     for part, u_part, d_y_part in parts:
         decay = _between(part)
         d_us.append((scores * decay).transpose(-1, -2) @ d_y_part)
@@ -182,7 +187,16 @@ def _chunk_backward(
     u_to_end = (u * to_end).reshape(b, length, g, h // g * p).transpose(1, 2)
     d_C = d_scores @ B_g + d_y_since @ tall
     d_B = d_scores.transpose(-1, -2) @ C_g + u_to_end @ d_tall
-    carried = (B_g @ d_tall.transpose(-1, -2)).transpose(1, 2).reshape(b, length, h, p)
+    carried = (
+        (B_g @ d_tall.transpose(-1, -2))
+        .transpose(1, 2)
+        .reshape(
+            b,
+            length,
+            h,
+            p,
+        )
+    )
     within = torch.cat(d_us, 2).view(b, h, length, p).transpose(1, 2)
     d_u = torch.addcmul(within, carried, to_end)
     d_state = (d_y_since.transpose(-1, -2) @ C_g).view(b, h, p, n)
@@ -216,7 +230,12 @@ def _chunk(
     # On to the state after the chunk
     to_end = _decay(log_decay[..., -1:] - log_decay).to(x.dtype)[..., None]
     weighted = (inflow * to_end).view(b, g, h // g, length, p).transpose(-1, -2)
-    added = (weighted.reshape(b, g, h // g * p, length) @ B_g).view(b, h, p, n)
+    added = (weighted.reshape(b, g, h // g * p, length) @ B_g).view(
+        b,
+        h,
+        p,
+        n,
+    )
     whole = _decay(log_decay[..., -1])[..., None, None]
     state = torch.addcmul(added.to(state.dtype), state, whole)
     y = torch.addcmul(y, x_h, D.to(x.dtype)[:, None, None])
@@ -283,7 +302,16 @@ def ssd_step(
     x_now = x[:, 0].to(exact)
     grouped = state.view(b, g, h // g * p, n)
     per_head = torch.exp(step * A.to(exact))
-    decay = per_head[..., None].expand(b, h, p).reshape(b, g, h // g * p, 1)
+    decay = (
+        per_head[..., None]
+        .expand(b, h, p)
+        .reshape(
+            b,
+            g,
+            h // g * p,
+            1,
+        )
+    )
     inflow = (step[..., None] * x_now).view(b, g, h // g * p, 1)
     grouped.mul_(decay.to(state.dtype))
     grouped.addcmul_(inflow.to(state.dtype), B[:, 0].to(state.dtype).unsqueeze(2))

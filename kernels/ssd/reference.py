@@ -17,7 +17,12 @@ def ssd(
     ys = []
     for i in range(t):
         decay = torch.exp(dt[:, i] * A)
-        added = torch.einsum("bh,bhp,bhn->bhpn", dt[:, i], x[:, i], B[:, i])
+        added = torch.einsum(
+            "bh,bhp,bhn->bhpn",
+            dt[:, i],
+            x[:, i],
+            B[:, i],
+        )
         held = held * decay[..., None, None] + added
         y = torch.einsum("bhpn,bhn->bhp", held, C[:, i])
         ys.append(y + D[:, None] * x[:, i])

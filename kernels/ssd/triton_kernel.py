@@ -65,7 +65,16 @@ def _step(
     )
     at = batch * s_b + head * s_h + p[:, None] * s_p + n[None, :]
     there = (p < P)[:, None] & (n < N)[None, :]
-    out = advance(state, at, there, x_p, step, tl.load(A + head).to(tl.float32), B_n, C_n)
+    out = advance(
+        state,
+        at,
+        there,
+        x_p,
+        step,
+        tl.load(A + head).to(tl.float32),
+        B_n,
+        C_n,
+    )
     out += tl.load(D + head).to(tl.float32) * x_p
     tl.store(y + bh.to(tl.int64) * P + p, out.to(y.dtype.element_ty), mask=p < P)
 
@@ -109,7 +118,16 @@ def ssd(
     C = rows(C)
     inputs = (x, dt, A, B, C, D, state)
     if torch.is_grad_enabled() and any(v is not None and v.requires_grad for v in inputs):
-        out: tuple[Tensor, Tensor] = _Ssd.apply(x, dt, A, B, C, D, chunk_size, state)
+        out: tuple[Tensor, Tensor] = _Ssd.apply(
+            x,
+            dt,
+            A,
+            B,
+            C,
+            D,
+            chunk_size,
+            state,
+        )
         return out
     return _forward(x, dt, A, B, C, D, chunk_size, state)
 
@@ -197,7 +215,16 @@ def _forward(
     ends = x
     decays = x
     if segments > 1:  # the fused walk finds the end of the last segment
-        ends, decays = _walked(B, x, dt, A, None, s, segments - 1, each)
+        ends, decays = _walked(
+            B,
+            x,
+            dt,
+            A,
+            None,
+            s,
+            segments - 1,
+            each,
+        )
     start = x if state is None else state.contiguous()
     y = x.new_empty(x.shape)
     after = x.new_empty(s.b, s.h, s.p, s.n, dtype=torch.float32)
@@ -227,7 +254,14 @@ def _walked(
     The ends are [b, H, segments, N, P], the log decays [b, H, segments]. The state before each
     chunk is written to `states`, if given.
     """
-    ends = values.new_empty(s.b, s.h, segments, s.n, s.p, dtype=torch.float32)
+    ends = values.new_empty(
+        s.b,
+        s.h,
+        segments,
+        s.n,
+        s.p,
+        dtype=torch.float32,
+    )
     decays = values.new_empty(s.b, s.h, segments, dtype=torch.float32)
     # A kernel takes a pointer in every place; `ends` stands where there is nothing.
     opening = ends if start is None else start
@@ -274,11 +308,36 @@ class _Ssd(torch.autograd.Function):
         # As operands of products these would be rounded to bfloat16 anyway. float16 does not have
         # the range.
         kept = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-        states = x.new_empty(s.b, s.h, s.n_chunks, s.n, s.p, dtype=kept)
-        adjoints = x.new_empty(s.b, s.h, s.n_chunks, s.n, s.p, dtype=kept)
+        states = x.new_empty(
+            s.b,
+            s.h,
+            s.n_chunks,
+            s.n,
+            s.p,
+            dtype=kept,
+        )
+        adjoints = x.new_empty(
+            s.b,
+            s.h,
+            s.n_chunks,
+            s.n,
+            s.p,
+            dtype=kept,
+        )
         start = None if state is None else state.contiguous()
         _walked(B, x, dt, A, start, s, 1, s.n_chunks, states)
-        d_state, _ = _walked(C, dy, dt, A, d_after, s, 1, s.n_chunks, adjoints, backward=True)
+        d_state, _ = _walked(
+            C,
+            dy,
+            dt,
+            A,
+            d_after,
+            s,
+            1,
+            s.n_chunks,
+            adjoints,
+            backward=True,
+        )
         dx = torch.empty_like(dy)
         # Float32 parts: per head for B and C, per chunk for A and D.
         ddt = x.new_empty(dt.shape, dtype=torch.float32)

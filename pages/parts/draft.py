@@ -32,7 +32,11 @@ KEPT = (
 )
 SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
 BUTTONS = ("form.fit", "form.upload", "form.back", "form.paste")  # what Streamlit lets nobody set
-FFN_KINDS: dict[str, type[Frozen]] = {"swiglu": SwiGLU, "mlp": Mlp, "moe": MoE}
+FFN_KINDS: dict[str, type[Frozen]] = {
+    "swiglu": SwiGLU,
+    "mlp": Mlp,
+    "moe": MoE,
+}
 SSM_KINDS = {"mamba2": Mamba2Section, "mamba1": Mamba1Section}
 
 

@@ -42,7 +42,12 @@ def _number(
 
 def choice(label: str, path: str, options: tuple[str, ...]) -> None:
     """A select box for one of the form's values."""
-    st.selectbox(label, options, key=draft.field(path), help=explain(path))
+    st.selectbox(
+        label,
+        options,
+        key=draft.field(path),
+        help=explain(path),
+    )
 
 
 def draw(spec: ArchSpec, said: notes.Notes) -> None:
@@ -118,7 +123,11 @@ def _open_upload() -> None:
     if upload is None:
         return
     if upload.name.endswith(".json"):
-        _open_config(upload.getvalue(), published.config_name(Path(upload.name)), upload.name)
+        _open_config(
+            upload.getvalue(),
+            published.config_name(Path(upload.name)),
+            upload.name,
+        )
         return
     try:
         draft.load(ArchSpec.from_yaml(upload.getvalue()))
@@ -140,7 +149,12 @@ def _open_config(text: str | bytes, name: str, source: str) -> None:
 
 def _draw_size() -> None:
     st.subheader("Size")
-    st.text_input("Name", key=draft.field("name"), max_chars=100, help=explain("name"))
+    st.text_input(
+        "Name",
+        key=draft.field("name"),
+        max_chars=100,
+        help=explain("name"),
+    )
     left, right = st.columns(2)
     with left:
         _number("d_model", "d_model", step=128)
@@ -157,7 +171,12 @@ def _draw_size() -> None:
             "Parameters without embedding (millions)", min_value=1.0, value=973.0, step=10.0
         )
         st.caption("973M is the paper's Llama at 1B")
-        st.button("Fit", on_click=_fit, args=(target * 1e6,), key="form.fit")
+        st.button(
+            "Fit",
+            on_click=_fit,
+            args=(target * 1e6,),
+            key="form.fit",
+        )
 
 
 def _as_many_kinds() -> None:

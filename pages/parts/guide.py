@@ -156,6 +156,10 @@ def _every(need: Need) -> None:
 
 def _take(proposal: Proposal, need: Need) -> None:
     """The design and the answers become the view."""
-    design.change(design=proposal.candidate.spec, workload=need.workload, hardware=need.hardware)
+    design.change(
+        design=proposal.candidate.spec,
+        workload=need.workload,
+        hardware=need.hardware,
+    )
     draft.load(proposal.candidate.spec)
     work.load(design.view(), anew=True)

@@ -146,7 +146,12 @@ def _active_rows() -> list[Run]:
             st.write(
                 f"Cancel run {run.id}, {design.plain(run.name)}? What it has measured is kept."
             )
-            st.button("Yes, cancel", key=f"cancel-{run.id}-yes", on_click=_cancel, args=(run.id,))
+            st.button(
+                "Yes, cancel",
+                key=f"cancel-{run.id}-yes",
+                on_click=_cancel,
+                args=(run.id,),
+            )
     return active
 
 

@@ -132,7 +132,11 @@ def draw(now: Cost, before: Cost, against: str, device: str) -> None:
         cards.append(card | _change(value, base, number.better))
     asked = f"At {words['at']} tokens, batch {words['batch']}, on {device}"
     use = f"{asked}: change it under Workload and hardware."
-    said = _numbers(key=KEY, data={"cards": cards, "use": use}, on_asked_change=_drawn_anew)
+    said = _numbers(
+        key=KEY,
+        data={"cards": cards, "use": use},
+        on_asked_change=_drawn_anew,
+    )
     asked_for = said.asked
     if asked_for in origins():  # it comes from the browser, so it may be anything
         st.dialog(origins()[asked_for].label)(_explain)(asked_for)

@@ -46,7 +46,11 @@ def _pictures(
     k = placement.n_expensive(n_layers, ratio) if sum(ratio) else 0
     drawn = []
     for name in names:
-        stack = placement.pattern(strategy, n_layers, placement.place(k, n_layers, name))
+        stack = placement.pattern(
+            strategy,
+            n_layers,
+            placement.place(k, n_layers, name),
+        )
         lines = pictures.lines(stack, pictures.COLOURS)
         drawn.append({"name": name, "words": name, "lines": lines})
     return drawn

@@ -22,7 +22,12 @@ FRAMEWORKS = {
 
 def draw(spec: ArchSpec, page: str = "") -> None:
     """One menu; the link opens `page`."""
-    menu = st.popover("Share", icon=":material/share:", key="share", on_change="rerun")
+    menu = st.popover(
+        "Share",
+        icon=":material/share:",
+        key="share",
+        on_change="rerun",
+    )
     if not menu.open:
         return
     with menu:

@@ -31,7 +31,11 @@ def draw(spec: ArchSpec, workload: Workload) -> None:
         key="stack.kind",
         required=True,
     )
-    _stack(key=KEY, data=_picture(spec, workload), on_asked_change=lambda: _asked(spec.letters))
+    _stack(
+        key=KEY,
+        data=_picture(spec, workload),
+        on_asked_change=lambda: _asked(spec.letters),
+    )
     st.session_state["stack.letters"] = st.session_state.pop("stack.refused", spec.letters)
     st.text_input(
         "The same as letters, first layer at the left",

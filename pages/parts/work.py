@@ -59,7 +59,13 @@ def draw() -> None:
         key="work.context_len",
         help=explain("context"),
     )
-    st.number_input("Batch size", value=None, step=1, key="work.batch_size", help=explain("batch"))
+    st.number_input(
+        "Batch size",
+        value=None,
+        step=1,
+        key="work.batch_size",
+        help=explain("batch"),
+    )
     left, right = st.columns(2)
     left.selectbox(
         "Weights",

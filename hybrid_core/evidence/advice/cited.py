@@ -45,7 +45,13 @@ _FAMILY = {
     "table21_intra_position": "intra",
 }
 # printed in Tables 6, 18 and 19 -> a design's word
-_WORDS = {"conc": "concat", "sep": "separate", "1": "joint", "2": "separate", "nan": "none"}
+_WORDS = {
+    "conc": "concat",
+    "sep": "separate",
+    "1": "joint",
+    "2": "separate",
+    "nan": "none",
+}
 
 
 def _axes(table: str, row: pd.Series) -> Axes:

@@ -17,7 +17,11 @@ from hybrid_core.mixers.swa import SwaMixer
 from hybrid_core.validation import Frozen
 
 Scenario = Literal["long", "medium", "short"]
-SCENARIOS: dict[Scenario, str] = {"long": "over 16K", "medium": "8K to 16K", "short": "under 8K"}
+SCENARIOS: dict[Scenario, str] = {
+    "long": "over 16K",
+    "medium": "8K to 16K",
+    "short": "under 8K",
+}
 Scale = Literal["100M", "350M", "1B", "3B"]
 SCALES: tuple[Scale, ...] = get_args(Scale)
 Axes = tuple[str, str, str, str, str]  # norm, scalar, fusion, value, out of an intra-hybrid block
@@ -82,7 +86,11 @@ class Facts(NamedTuple):
     needle_beyond_window: bool
 
 
-def facts(spec: ArchSpec, context_len: int, needle_distance: int | None = None) -> Facts:
+def facts(
+    spec: ArchSpec,
+    context_len: int,
+    needle_distance: int | None = None,
+) -> Facts:
     """The facts of a design in use at `context_len` tokens, recalling something `needle_distance`
     tokens back."""
     mixers = [layer.mixer for layer in spec.stack]
@@ -127,7 +135,11 @@ def _block_facts(mixers: list[Mixer], d_model: int) -> dict[str, Any]:
     }
 
 
-def _beyond_window(mixers: list[Mixer], context_len: int, needle_distance: int | None) -> bool:
+def _beyond_window(
+    mixers: list[Mixer],
+    context_len: int,
+    needle_distance: int | None,
+) -> bool:
     """Whether a needle lies beyond every window and is not among the sinks."""
     windows = [mixer for mixer in mixers if isinstance(mixer, SwaMixer)]
     if not windows or not needle_distance:

@@ -8,9 +8,22 @@ import pandas as pd
 from hybrid_core.evidence import baselines, errata
 
 # ratio -> share of the layers with attention or an intra-hybrid block
-RATIOS = {"1:0": 1.0, "1:1": 1 / 2, "1:3": 1 / 4, "1:5": 1 / 6, "1:12": 1 / 13, "0:1": 0.0}
+RATIOS = {
+    "1:0": 1.0,
+    "1:1": 1 / 2,
+    "1:3": 1 / 4,
+    "1:5": 1 / 6,
+    "1:12": 1 / 13,
+    "0:1": 0.0,
+}
 # axis of the intra-hybrid block -> the paper's choice
-AXES = {"norm": "group", "scalar": "none", "fusion": "diff", "value": "sep", "out": "sep"}
+AXES = {
+    "norm": "group",
+    "scalar": "none",
+    "fusion": "diff",
+    "value": "sep",
+    "out": "sep",
+}
 
 
 def _against(
@@ -22,7 +35,11 @@ def _against(
     frame = frame[[*same, axis, "nll_dclm", "avg"]]
     frame = frame.rename(columns={axis: "changed"})
     other = frame[frame["changed"] == base].rename(columns={"changed": "base"})
-    pairs = frame[frame["changed"] != base].merge(other, on=same, suffixes=("", "_base"))
+    pairs = frame[frame["changed"] != base].merge(
+        other,
+        on=same,
+        suffixes=("", "_base"),
+    )
     number, _ = baselines.TABLES[name]
     return pairs.assign(
         nll_change=(pairs["nll_dclm"] - pairs["nll_dclm_base"]).round(3),

@@ -118,7 +118,12 @@ def _printed_by_position() -> Iterator[DesignRow]:
             )
 
 
-def _placed_pattern(row: dict[Any, Any], column: str, chosen: str, other: str) -> str:
+def _placed_pattern(
+    row: dict[Any, Any],
+    column: str,
+    chosen: str,
+    other: str,
+) -> str:
     n_layers = sum(int(row.get(count, 0)) for count in baselines.COUNTS)
     placed = indices(row[column], n_layers)
     letters = [other] * n_layers
@@ -143,7 +148,12 @@ TERMS = [
 ]
 
 
-def _terms(pattern: str, scale: str, tokens: float, experts: bool) -> Array:
+def _terms(
+    pattern: str,
+    scale: str,
+    tokens: float,
+    experts: bool,
+) -> Array:
     """What the additive model of NLL multiplies its coefficients with, in the order of TERMS.
 
     Family and scale are 0 or 1; tokens: ln(tokens / 60B). For blocks among Mamba layers, share
@@ -229,7 +239,15 @@ def moved(
     for scale, share in (("350M", 1 - weight), ("1B", weight)):
         if share == 0:
             continue
-        own, had_to = _moved_from(scale, pattern, experts, params, tokens, found, law)
+        own, had_to = _moved_from(
+            scale,
+            pattern,
+            experts,
+            params,
+            tokens,
+            found,
+            law,
+        )
         nll += share * own
         by_law = by_law or had_to
         scales.append(scale)

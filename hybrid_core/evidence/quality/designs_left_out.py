@@ -78,7 +78,12 @@ def all_designs() -> Mask:
     return np.ones(len(additive.design_rows()), dtype=bool)
 
 
-def design_distance(family: str, scale: str, experts: bool, train: Mask) -> str | None:
+def design_distance(
+    family: str,
+    scale: str,
+    experts: bool,
+    train: Mask,
+) -> str | None:
     """How far a design is from the training rows; None where its family is not among them."""
     families, scales, _ = _columns()
     same_family = train & (families == family)
@@ -100,7 +105,12 @@ def design_misses(train: Mask, groups: Array) -> Iterator[Miss]:
         rest = train & ~out
         found = additive.fit(rest)
         for i in np.flatnonzero(out):
-            distance = design_distance(families[i], scales[i], experts[i], rest)
+            distance = design_distance(
+                families[i],
+                scales[i],
+                experts[i],
+                rest,
+            )
             if distance:
                 yield Miss(int(i), distance, str(group), float(nll[i] - terms[i] @ found))
 

@@ -69,11 +69,24 @@ def estimate(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> Estimate | OutOfRa
     curve, _ = law("llama" if mixed.family == "swa" else mixed.family)
     terms = np.array(list(coefficients().values()))
     found = moved(spec.pattern, experts, params, tokens, terms, curve)
-    half, rests_on = interval(mixed.family, experts, found.scales, params, found.by_law)
+    half, rests_on = interval(
+        mixed.family,
+        experts,
+        found.scales,
+        params,
+        found.by_law,
+    )
     basis = "Tables 4, 9, 10, 11, 17 and 21"
     if found.by_law:
         basis += ", moved by the scaling law of Tables 14 and 15"
-    return Estimate(found.nll, found.nll - half, found.nll + half, tokens, basis, rests_on)
+    return Estimate(
+        found.nll,
+        found.nll - half,
+        found.nll + half,
+        tokens,
+        basis,
+        rests_on,
+    )
 
 
 _NO_FAMILY = (
@@ -105,7 +118,11 @@ def _without_design(rows: pd.DataFrame) -> pd.DataFrame:
         out = (design == name).to_numpy()
         predicted[out] = design_matrix()[out] @ fit(~out, nll)
     budget = (rows["tokens"] > PAPER_TOKENS).astype(str) + experts
-    return _errors(rows.assign(kind="designs"), predicted, [rows["family"], rows["scale"], budget])
+    return _errors(
+        rows.assign(kind="designs"),
+        predicted,
+        [rows["family"], rows["scale"], budget],
+    )
 
 
 def _without_run(rows: pd.DataFrame) -> pd.DataFrame:
@@ -118,12 +135,21 @@ def _without_run(rows: pd.DataFrame) -> pd.DataFrame:
         runs = rows[own]
         params, tokens = runs["params"].to_numpy(), runs["tokens"].to_numpy()
         each_left_out = 1 - np.eye(len(runs))
-        without, _ = fit_law(params, tokens, runs["nll"].to_numpy(), each_left_out)
+        without, _ = fit_law(
+            params,
+            tokens,
+            runs["nll"].to_numpy(),
+            each_left_out,
+        )
         predicted[own] = np.diagonal(without.loss(params, tokens))
     return _errors(rows, predicted, [rows["family"], rows["scale"]])
 
 
-def _errors(rows: pd.DataFrame, predicted: Array, group: list[pd.Series]) -> pd.DataFrame:
+def _errors(
+    rows: pd.DataFrame,
+    predicted: Array,
+    group: list[pd.Series],
+) -> pd.DataFrame:
     """Prediction and baseline of each row with their errors, printed minus predicted. A row alone
     in its group has no baseline."""
     of_group = rows.groupby(group)["nll"]

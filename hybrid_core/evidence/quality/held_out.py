@@ -68,7 +68,12 @@ def _runs(left_out: str, distance: str) -> Iterator[dict[str, Any]]:
         margins = cached_design_margins(fold.designs.tobytes())
         more = run_margin(distance, fold)
         for i in sorted(fold.runs):
-            miss = Miss(i, distance, fold.name, run_error(i, fold.runs, found, law_of))
+            miss = Miss(
+                i,
+                distance,
+                fold.name,
+                run_error(i, fold.runs, found, law_of),
+            )
             where = {
                 "kind": "runs",
                 "left_out": left_out,

@@ -75,7 +75,12 @@ def _isoflop_optimum(flops: float, runs: pd.DataFrame) -> tuple[float, float]:
     Runs weigh what Huber's loss left them in the law: the quadratic has four points at most and
     cannot tell an outlier. FLOPs per token at the minimum are interpolated between the runs."""
     log_n = np.log(runs["params"].to_numpy())
-    curve = np.polyfit(log_n, runs["nll_dclm"], 2, w=np.sqrt(runs["weight"]))
+    curve = np.polyfit(
+        log_n,
+        runs["nll_dclm"],
+        2,
+        w=np.sqrt(runs["weight"]),
+    )
     best = -curve[1] / (2 * curve[0])
     log_flops_per_token = np.log(flops / runs["tokens"])
     flops_per_token = np.exp(np.interp(best, log_n, log_flops_per_token))
@@ -120,9 +125,18 @@ def slopes() -> pd.DataFrame:
 
 def _slope(name: str, budgets: pd.Series, best: pd.Series) -> dict[str, float]:
     """The slope of a line in logarithms through five points, with its interval."""
-    line, covariance = np.polyfit(np.log(budgets), np.log(best), 1, cov=True)
+    line, covariance = np.polyfit(
+        np.log(budgets),
+        np.log(best),
+        1,
+        cov=True,
+    )
     half = STUDENT_3 * float(np.sqrt(covariance[0, 0]))
-    return {name: line[0], f"{name}_low": line[0] - half, f"{name}_high": line[0] + half}
+    return {
+        name: line[0],
+        f"{name}_low": line[0] - half,
+        f"{name}_high": line[0] + half,
+    }
 
 
 def _params_exponent(fits: ScalingLaw) -> Array:

@@ -72,7 +72,12 @@ def uncovered(spec: ArchSpec, family: str, tokens: float) -> str | None:
     return _untrained(spec, tokens)
 
 
-def _unlike(key: str, value: Any, seen: set[Any], family: str) -> str | None:
+def _unlike(
+    key: str,
+    value: Any,
+    seen: set[Any],
+    family: str,
+) -> str | None:
     """Why a trait is none of those seen, in one line, or None where it is."""
     if isinstance(value, float) and seen:
         least, most = min(seen), max(seen)

@@ -73,7 +73,12 @@ def quoted(spec: ArchSpec) -> Quoted | None:
         for known, row in trained(size):
             if known.pattern == spec.pattern:
                 number, _ = baselines.TABLES[table]
-                return Quoted(float(row["nll_dclm"]), training, number, printed_accuracy(row))
+                return Quoted(
+                    float(row["nll_dclm"]),
+                    training,
+                    number,
+                    printed_accuracy(row),
+                )
     return None
 
 

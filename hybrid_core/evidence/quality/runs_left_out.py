@@ -69,12 +69,24 @@ def _law_of_runs(family: str, kept: tuple[bool, ...]) -> ScalingLaw:
     return found
 
 
-def run_error(i: int, out: frozenset[int], coefficients: Array, law_of: str | None = None) -> float:
+def run_error(
+    i: int,
+    out: frozenset[int],
+    coefficients: Array,
+    law_of: str | None = None,
+) -> float:
     """NLL of run i of `scaling_rows`, printed minus predicted: the additive model, moved by a law
     fitted without the runs `out`."""
     run = runs()[i]
     law = law_without(law_of or run.family, out)
-    found = additive.moved(run.pattern, False, run.params, run.tokens, coefficients, law)
+    found = additive.moved(
+        run.pattern,
+        False,
+        run.params,
+        run.tokens,
+        coefficients,
+        law,
+    )
     return run.nll - found.nll
 
 

@@ -102,7 +102,12 @@ def fit_law(
     return fitted, robust
 
 
-def _least_squares(params: Array, tokens: Array, loss: Array, weights: Array) -> ScalingLaw:
+def _least_squares(
+    params: Array,
+    tokens: Array,
+    loss: Array,
+    weights: Array,
+) -> ScalingLaw:
     """The best pair of EXPONENTS for each fit.
 
     At fixed exponents the law is linear in u = params^-alpha and v = tokens^-beta, so every pair of
@@ -155,7 +160,12 @@ def has_run_of_size(family: str, params: float) -> bool:
 def law(family: str) -> tuple[ScalingLaw, Array]:
     """The law of one of SCALED, and the weight that Huber's loss left each of its rows."""
     params, tokens, loss = runs_of(family)
-    found, weights = fit_law(params, tokens, loss, np.ones((1, len(loss))))
+    found, weights = fit_law(
+        params,
+        tokens,
+        loss,
+        np.ones((1, len(loss))),
+    )
     return found, weights[0]
 
 

@@ -42,7 +42,11 @@ def read(c: Fields) -> dict[str, Any]:
     attention = _attention(c, design["d_model"], ssm["d_ssm"])
     meta_tokens = c.count("num_memory_tokens", 0, least=0)
     pattern = _layers(c, n)
-    window = {"kind": "swa", "window": c.count("sliding_window"), "sink": meta_tokens}
+    window = {
+        "kind": "swa",
+        "window": c.count("sliding_window"),
+        "sink": meta_tokens,
+    }
     kinds: dict[str, dict[str, Any]] = {
         "G": {"kind": "attention"},
         "W": window,

@@ -17,7 +17,12 @@ from hybrid_core.interop.fields import Fields
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 
-SYMBOLS = {"M": "M", "*": "A", "-": "F", "E": "E"}
+SYMBOLS = {
+    "M": "M",
+    "*": "A",
+    "-": "F",
+    "E": "E",
+}
 NAMES = {
     "mamba": "M",
     "linear_attention": "M",

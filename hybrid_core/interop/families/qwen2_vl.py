@@ -33,7 +33,11 @@ def read(c: Fields) -> dict[str, Any]:
     }
 
 
-def _on_vision_tokens(v: Fields, d_model: int, attention: dict[str, Any]) -> dict[str, Any]:
+def _on_vision_tokens(
+    v: Fields,
+    d_model: int,
+    attention: dict[str, Any],
+) -> dict[str, Any]:
     """Vamba's part of a layer: text attends to the video, and Mamba-2 updates the video's
     tokens."""
     v.must("hidden_dim", d_model)

@@ -48,7 +48,12 @@ def used(kinds: dict[str, Section], pattern: str) -> dict[str, Section]:
     return {letter: kind for letter, kind in kinds.items() if letter in pattern}
 
 
-def model(c: Fields, eps_key: str, eps: float = 1e-5, tied: bool = False) -> Section:
+def model(
+    c: Fields,
+    eps_key: str,
+    eps: float = 1e-5,
+    tied: bool = False,
+) -> Section:
     """What stands outside the layers."""
     return {
         "vocab_size": c.count("vocab_size"),
@@ -64,7 +69,11 @@ def silu(c: Fields, key: str = "hidden_act") -> None:
     c.must(key, "silu", "swish")
 
 
-def attention(c: Fields, rope_fraction: float | None = 1.0, theta: float = 10_000.0) -> Section:
+def attention(
+    c: Fields,
+    rope_fraction: float | None = 1.0,
+    theta: float = 10_000.0,
+) -> Section:
     """Attention with RoPE, or without a position encoding where `rope_fraction` is None.
 
     `theta`: the class's own, where the config has none."""
@@ -171,7 +180,12 @@ def _real(value: Any) -> float | None:
     return value if is_real(value) else None
 
 
-def dt_rank(c: Fields, key: str, d_model: int, null_is_auto: bool = False) -> int:
+def dt_rank(
+    c: Fields,
+    key: str,
+    d_model: int,
+    null_is_auto: bool = False,
+) -> int:
     """Rank of Mamba-1's dt: a number, or "auto" for a sixteenth of the model's width."""
     value = c.take(key, "auto")
     if value == "auto" or (value is None and null_is_auto):

@@ -64,7 +64,12 @@ MAMBA2: Table = {
     "mamba_conv_bias": "conv_bias",
     "mamba_proj_bias": "in_bias",
 }
-HYBRID_NAMES = {"A": "attention", "M": "mamba", "m": "mamba", "Z": "hybrid"}
+HYBRID_NAMES = {
+    "A": "attention",
+    "M": "mamba",
+    "m": "mamba",
+    "Z": "hybrid",
+}
 
 
 def inside(path: str, table: Table) -> Table:

@@ -65,7 +65,11 @@ def block_attention(c: Fields, d_model: int) -> dict[str, Any]:
     }
 
 
-def hybrid_layers(pattern: str, n_blocks: int, block: dict[str, Any]) -> dict[str, Any]:
+def hybrid_layers(
+    pattern: str,
+    n_blocks: int,
+    block: dict[str, Any],
+) -> dict[str, Any]:
     """The layers: hybrid ones (Z) take the shared blocks in turn; the others are the Mamba layer
     alone. `block`: the fields of a shared block."""
     ssm = block["ssm"]

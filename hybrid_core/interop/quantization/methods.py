@@ -137,7 +137,11 @@ def _bitsandbytes(config: Config) -> Scheme:
     else:
         scale_bits = 8 if flag(config, "bnb_4bit_use_double_quant") else 32
         found = layout(format="nf4", scale_bits=scale_bits)
-    return Scheme([Group(found)], names(config, "llm_int8_skip_modules"), fused=False)
+    return Scheme(
+        [Group(found)],
+        names(config, "llm_int8_skip_modules"),
+        fused=False,
+    )
 
 
 def _bitsandbytes_8bit(config: Config) -> Scheme:

@@ -105,7 +105,12 @@ def _compressed_layout(weights: Config, file_format: str) -> LayoutFields:
     return integer(bits, group, 16 + zero_bits)
 
 
-def _floating(bits: int, group: int, weights: Config, file_format: str) -> LayoutFields:
+def _floating(
+    bits: int,
+    group: int,
+    weights: Config,
+    file_format: str,
+) -> LayoutFields:
     if bits == 4:
         micro_scaled = group == 32 or "mxfp4" in file_format
         return layout(format="mxfp4" if micro_scaled else "nvfp4")
@@ -117,7 +122,12 @@ def _floating(bits: int, group: int, weights: Config, file_format: str) -> Layou
     if group == 32:
         return layout(format="mxfp8")
     if group:
-        return layout(format="fp8", rows=1, columns=group, scale_bits=16)
+        return layout(
+            format="fp8",
+            rows=1,
+            columns=group,
+            scale_bits=16,
+        )
     if weights.get("strategy") == "channel":
         return PER_CHANNEL_FP8
     return layout(format="fp8")

@@ -57,7 +57,12 @@ PER_CHANNEL_FP8 = layout(format="fp8", rows=1, columns=0)
 
 def integer(bits: int, group: int, scale_bits: int) -> LayoutFields:
     """Integers of so many bits, `group` of a row sharing a scale; 0: all of the row."""
-    return layout(format=f"int{bits}", rows=1, columns=group, scale_bits=scale_bits)
+    return layout(
+        format=f"int{bits}",
+        rows=1,
+        columns=group,
+        scale_bits=scale_bits,
+    )
 
 
 def block_fp8(config: Config, key: str) -> LayoutFields | None:
@@ -91,7 +96,12 @@ def names(config: Config, *keys: str) -> Modules:
     return Modules(found)
 
 
-def number(config: Config, key: str, default: int, allowed: Iterable[int] | None = None) -> int:
+def number(
+    config: Config,
+    key: str,
+    default: int,
+    allowed: Iterable[int] | None = None,
+) -> int:
     """A whole number, one of those allowed."""
     value = config.get(key)
     if value is None:

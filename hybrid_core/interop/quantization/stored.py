@@ -22,7 +22,11 @@ KEYS = ("quantization_config", "quantization", "compression_config")
 Numbers = dict[str, list[int]]  # the layers, from 1, that have a part
 
 
-def stored_weights(config: Any, spec: ArchSpec, family: str = "") -> tuple[StoredWeights, ...]:
+def stored_weights(
+    config: Any,
+    spec: ArchSpec,
+    family: str = "",
+) -> tuple[StoredWeights, ...]:
     """The rules of a design's `quantization` that a published scheme comes to. `family`: the
     config's model_type. Raises SpecError with one line."""
     if not isinstance(config, Mapping):
@@ -89,7 +93,11 @@ def _group_of(
     return next((group for group in scheme.groups if group.modules is None), None)
 
 
-def _rules(layout: LayoutFields, parts: Numbers, everywhere: Numbers) -> Iterator[StoredWeights]:
+def _rules(
+    layout: LayoutFields,
+    parts: Numbers,
+    everywhere: Numbers,
+) -> Iterator[StoredWeights]:
     """One rule for the parts that have the format in every layer, and one for each set of
     layers."""
     grouped: dict[tuple[int, ...] | None, list[str]] = defaultdict(list)
@@ -101,7 +109,11 @@ def _rules(layout: LayoutFields, parts: Numbers, everywhere: Numbers) -> Iterato
         yield StoredWeights.make(**dict(layout), parts=short_names, layers=layers)
 
 
-def _short_names(names: list[str], everywhere: Numbers, all_layers: bool) -> tuple[str, ...]:
+def _short_names(
+    names: list[str],
+    everywhere: Numbers,
+    all_layers: bool,
+) -> tuple[str, ...]:
     """`linear` for every matrix of the layers, `attention` for every matrix of a kind."""
     inside = {part for part in everywhere if part != "router"}
     if all_layers and inside <= set(names):

@@ -58,12 +58,20 @@ class AttentionHeads(nn.Module):
             n_own * spec.head_dim,
             n_own * spec.v_head_dim,
         ]
-        self.qkv = nn.Linear(spec.d_input or d_model, sum(self.widths), bias=spec.qkv_bias)
+        self.qkv = nn.Linear(
+            spec.d_input or d_model,
+            sum(self.widths),
+            bias=spec.qkv_bias,
+        )
         self.q_norm = RMSNorm(spec.head_dim) if spec.qk_norm else None
         self.k_norm = RMSNorm(spec.head_dim) if spec.qk_norm and not spec.reuse_kv else None
         self.rope: Rope | None = None
         if spec.position == "rope":
-            self.rope = Rope.shared(spec.rope_dim, spec.rope_theta, spec.rope_scaling)
+            self.rope = Rope.shared(
+                spec.rope_dim,
+                spec.rope_theta,
+                spec.rope_scaling,
+            )
 
     def project(
         self,
@@ -158,17 +166,36 @@ class AttentionHeads(nn.Module):
         if s.reuse_kv:
             slots = 0
         shape = (batch, slots, s.n_kv_heads)
-        k = torch.zeros(*shape, s.head_dim, dtype=dtypes.kv, device=device)
-        v = torch.zeros(*shape, s.v_head_dim, dtype=dtypes.kv, device=device)
+        k = torch.zeros(
+            *shape,
+            s.head_dim,
+            dtype=dtypes.kv,
+            device=device,
+        )
+        v = torch.zeros(
+            *shape,
+            s.v_head_dim,
+            dtype=dtypes.kv,
+            device=device,
+        )
         return k, v
 
 
 class Attention(AttentionHeads):
     """x [B, T, d_model] -> [B, T, d_model]."""
 
-    def __init__(self, spec: AttentionMixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: AttentionMixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__(spec, d_model)
-        self.out = nn.Linear(spec.n_heads * spec.v_head_dim, d_model, bias=spec.out_bias)
+        self.out = nn.Linear(
+            spec.n_heads * spec.v_head_dim,
+            d_model,
+            bias=spec.out_bias,
+        )
 
     def forward(
         self,

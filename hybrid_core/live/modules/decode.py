@@ -18,7 +18,11 @@ WARM_UPS = 3
 
 
 @torch.inference_mode()
-def decoder(model: HybridLM, cache: Cache, path: str = "auto") -> Callable[[Tensor], Tensor]:
+def decoder(
+    model: HybridLM,
+    cache: Cache,
+    path: str = "auto",
+) -> Callable[[Tensor], Tensor]:
     """A function token [B, 1] -> logits [B, 1, vocab_size]; each call is one token of `cache`.
 
     Nothing is kept for a backward pass. The values of `path`:
@@ -77,7 +81,12 @@ class StaticStep:
         self.model = model
         self.cache = cache
         batch_size = next(cache.tensors()).shape[0]
-        self.token = torch.zeros(batch_size, 1, dtype=torch.long, device=weight.device)
+        self.token = torch.zeros(
+            batch_size,
+            1,
+            dtype=torch.long,
+            device=weight.device,
+        )
         self.position = torch.zeros((), dtype=torch.long, device=weight.device)
         self.run = make(self)
 
@@ -110,7 +119,11 @@ class StaticStep:
 
 def _compiled(static: StaticStep) -> Callable[[], Tensor]:
     static.warm_up()
-    run: Callable[[], Tensor] = torch.compile(static.step, dynamic=False, fullgraph=True)
+    run: Callable[[], Tensor] = torch.compile(
+        static.step,
+        dynamic=False,
+        fullgraph=True,
+    )
     return run
 
 

@@ -22,7 +22,12 @@ class DiffAttention(Attention):
 
     spec: DiffAttentionMixer
 
-    def __init__(self, spec: DiffAttentionMixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: DiffAttentionMixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__(spec, d_model, layer_index)
         self.scalar: DiffLambda | None = None
         if spec.scalar == "diff_t":

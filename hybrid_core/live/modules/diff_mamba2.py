@@ -22,7 +22,12 @@ class DiffMamba2(Mamba2Heads):
     have no gated norm of their own.
     """
 
-    def __init__(self, spec: DiffMamba2Mixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: DiffMamba2Mixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__(spec, d_model)
         self.sign = -1 if spec.fusion == "diff" else 1
         self.norm: nn.Module = nn.Identity()

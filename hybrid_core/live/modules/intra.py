@@ -25,7 +25,12 @@ from kernels.branch_fusion import FUSIONS, branch_fusion, fused_branches
 class Scale(nn.Module):
     """A learnt vector per branch."""
 
-    def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: IntraMixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__()
         self.attention = nn.Parameter(torch.ones(spec.d_attention))
         self.ssm = nn.Parameter(torch.ones(spec.ssm.d_ssm))
@@ -42,7 +47,12 @@ class Scale(nn.Module):
 class Gate(nn.Module):
     """A gate per head of either branch: a sigmoid of a projection of the block's input."""
 
-    def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: IntraMixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__()
         self.heads = [spec.attention.n_heads, spec.ssm.n_heads]
         self.proj = nn.Linear(d_model, sum(self.heads), bias=False)
@@ -67,7 +77,12 @@ def _per_head(branch: Tensor, gate: Tensor) -> Tensor:
 class ScaledSsm(DiffLambda):
     """The Differential Transformer's lambda on the second branch."""
 
-    def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: IntraMixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__(spec.attention.head_dim, layer_index)
 
     def forward(
@@ -90,7 +105,12 @@ SCALARS: dict[str, type[nn.Module] | None] = {
 class IntraHybrid(nn.Module):
     """x [B, T, d_model] -> [B, T, d_model]. `layer_index` counts from 0."""
 
-    def __init__(self, spec: IntraMixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: IntraMixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.attention: AttentionHeads
@@ -103,7 +123,11 @@ class IntraHybrid(nn.Module):
         if isinstance(spec.ssm, Mamba1Mixer):
             self.ssm = Mamba1Heads(spec.ssm, d_model)
         else:
-            self.ssm = Mamba2Heads(spec.ssm, d_model, own_x=spec.value == "separate")
+            self.ssm = Mamba2Heads(
+                spec.ssm,
+                d_model,
+                own_x=spec.value == "separate",
+            )
             if spec.ssm_norm:
                 self.gate_norm = gated_norm(spec.ssm)
         grouped = spec.norm == "group"
@@ -173,7 +197,12 @@ class IntraHybrid(nn.Module):
             )
             return out
         if self.attention_norm is not None:
-            attention, ssm = branch_fusion(attention, y, z, **self._norms())
+            attention, ssm = branch_fusion(
+                attention,
+                y,
+                z,
+                **self._norms(),
+            )
         elif self.gate_norm is not None:
             ssm = self.gate_norm(y, z)
         else:

@@ -30,7 +30,11 @@ class Mamba1Heads(nn.Module):
         self.conv_weight = nn.Parameter(torch.empty(spec.d_ssm, spec.d_conv))
         self.conv_bias = nn.Parameter(torch.empty(spec.d_ssm))
         head_width = spec.d_ssm // spec.n_heads
-        self.x_proj = nn.Linear(head_width, spec.n_heads * sum(self.widths), bias=False)
+        self.x_proj = nn.Linear(
+            head_width,
+            spec.n_heads * sum(self.widths),
+            bias=False,
+        )
         self.dt_proj = nn.Linear(spec.dt_rank, spec.d_ssm)
         self.A_log = nn.Parameter(torch.empty(spec.d_ssm, spec.d_state))
         self.D = nn.Parameter(torch.empty(spec.d_ssm))
@@ -112,7 +116,15 @@ class Mamba1Heads(nn.Module):
             return selective_scan(x, dt, A, B, C, D)[0]
         if x.shape[1] == 1:
             return selective_scan_step(x, dt, A, B, C, D, held)
-        y, state = selective_scan(x, dt, A, B, C, D, state=held.to(exact))
+        y, state = selective_scan(
+            x,
+            dt,
+            A,
+            B,
+            C,
+            D,
+            state=held.to(exact),
+        )
         held.copy_(state)
         return y
 
@@ -124,15 +136,32 @@ class Mamba1Heads(nn.Module):
         device: torch.device,
     ) -> SSMCache:
         s = self.spec
-        state = torch.zeros(batch, s.d_ssm, s.d_state, dtype=dtypes.state, device=device)
-        conv = torch.zeros(batch, s.d_conv - 1, s.d_ssm, dtype=dtypes.conv, device=device)
+        state = torch.zeros(
+            batch,
+            s.d_ssm,
+            s.d_state,
+            dtype=dtypes.state,
+            device=device,
+        )
+        conv = torch.zeros(
+            batch,
+            s.d_conv - 1,
+            s.d_ssm,
+            dtype=dtypes.conv,
+            device=device,
+        )
         return SSMCache(state, conv)
 
 
 class Mamba1(Mamba1Heads):
     """x [B, T, d_model] -> [B, T, d_model]: heads, gate silu(z), output projection."""
 
-    def __init__(self, spec: Mamba1Mixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: Mamba1Mixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__(spec, d_model)
         self.out = nn.Linear(spec.d_ssm, d_model, bias=spec.proj_bias)
 

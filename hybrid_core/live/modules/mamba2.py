@@ -84,7 +84,12 @@ class Mamba2Heads(nn.Module):
         y = self._scan(xbc, dt, cache)
         return y.flatten(2), z
 
-    def _scan(self, xbc: Tensor, dt: Tensor, cache: SSMCache | None) -> Tensor:
+    def _scan(
+        self,
+        xbc: Tensor,
+        dt: Tensor,
+        cache: SSMCache | None,
+    ) -> Tensor:
         """x, B and C after the convolution, and dt before its bias -> y [B, T, H, P]."""
         s = self.spec
         d_bc = s.n_groups * s.d_state
@@ -153,8 +158,19 @@ class Mamba2Heads(nn.Module):
     ) -> SSMCache:
         s = self.spec
         heads = (s.n_heads, s.head_dim, s.d_state)
-        state = torch.zeros(batch, *heads, dtype=dtypes.state, device=device)
-        conv = torch.zeros(batch, s.d_conv - 1, s.d_xbc, dtype=dtypes.conv, device=device)
+        state = torch.zeros(
+            batch,
+            *heads,
+            dtype=dtypes.state,
+            device=device,
+        )
+        conv = torch.zeros(
+            batch,
+            s.d_conv - 1,
+            s.d_xbc,
+            dtype=dtypes.conv,
+            device=device,
+        )
         return SSMCache(state, conv)
 
 
@@ -171,7 +187,12 @@ def gated_norm(spec: Mamba2Mixer) -> GatedRMSNorm | None:
 class Mamba2(Mamba2Heads):
     """x [B, T, d_model] -> [B, T, d_model]: heads, gated RMSNorm per group, output projection."""
 
-    def __init__(self, spec: Mamba2Mixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: Mamba2Mixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__(spec, d_model)
         self.norm = gated_norm(spec)
         self.out = nn.Linear(spec.d_ssm, d_model, bias=spec.out_bias)

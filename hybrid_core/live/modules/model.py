@@ -154,13 +154,22 @@ class HybridLM(nn.Module):
         logits: Tensor = self.head(x)
         return logits
 
-    def _hidden(self, tokens: Tensor, cache: Cache | None, start: Position) -> Tensor:
+    def _hidden(
+        self,
+        tokens: Tensor,
+        cache: Cache | None,
+        start: Position,
+    ) -> Tensor:
         """The output of the last layer for `tokens`, [B, T, d_model].
 
         The meta tokens are already in a cache; without one they run through the layers here.
         """
         if cache is not None:
-            return self._through_layers(self.embed(tokens), cache, start + self.spec.meta_tokens)
+            return self._through_layers(
+                self.embed(tokens),
+                cache,
+                start + self.spec.meta_tokens,
+            )
         if self.meta is None:
             return self._through_layers(self.embed(tokens), None, start)
         with_meta = torch.cat([self._meta(tokens.shape[0]), self.embed(tokens)], 1)

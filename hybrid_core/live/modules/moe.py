@@ -84,7 +84,11 @@ class MixtureOfExperts(nn.Module):
         expert_out = self._experts(read, source, counts)
         weights = self._weights(scores.gather(1, chosen)).flatten()
         weight = weights[order].to(x.dtype)
-        out = torch.zeros_like(read).index_add(0, source, expert_out * weight[:, None])
+        out = torch.zeros_like(read).index_add(
+            0,
+            source,
+            expert_out * weight[:, None],
+        )
         if self.out is not None:
             out = self.out(out)
         out = out.view_as(x)
@@ -100,7 +104,12 @@ class MixtureOfExperts(nn.Module):
             return torch.sigmoid(logits)
         return torch.softmax(logits, -1)
 
-    def _experts(self, rows: Tensor, source: Tensor, counts: Tensor) -> Tensor:
+    def _experts(
+        self,
+        rows: Tensor,
+        source: Tensor,
+        counts: Tensor,
+    ) -> Tensor:
         """Run each of the rows `source` through its expert.
 
         `source` is sorted by expert; `counts` says how many rows each expert gets.

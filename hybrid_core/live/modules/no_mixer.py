@@ -21,6 +21,11 @@ class NoMixer(nn.Module):
         dtypes: CacheDtypes,
         device: torch.device,
     ) -> SSMCache:
-        state = torch.empty(batch, 0, dtype=dtypes.state, device=device)
+        state = torch.empty(
+            batch,
+            0,
+            dtype=dtypes.state,
+            device=device,
+        )
         conv = torch.empty(batch, 0, dtype=dtypes.conv, device=device)
         return SSMCache(state, conv)

@@ -23,7 +23,12 @@ class Transformer(nn.Module):
     There are no residuals.
     """
 
-    def __init__(self, spec: SharedBlockMixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: SharedBlockMixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__()
         assert isinstance(spec.ffn, SwiGLU)
         self.norm = RMSNorm(spec.attention.d_input or d_model)
@@ -53,7 +58,12 @@ class SharedBlock(nn.Module):
     Adapters, `linear` and the SSM belong to each layer.
     """
 
-    def __init__(self, spec: SharedBlockMixer, d_model: int, layer_index: int) -> None:
+    def __init__(
+        self,
+        spec: SharedBlockMixer,
+        d_model: int,
+        layer_index: int,
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.block = Transformer(spec, d_model, layer_index)
@@ -66,7 +76,11 @@ class SharedBlock(nn.Module):
         rank = spec.adapter_rank
         self.ffn_adapter: Adapter | None = None
         if rank:
-            self.ffn_adapter = Adapter(d_model, rank, self.block.ffn.gate_up.out_features)
+            self.ffn_adapter = Adapter(
+                d_model,
+                rank,
+                self.block.ffn.gate_up.out_features,
+            )
         self.qkv_adapters: nn.ModuleList | None = None
         if rank and spec.attention_adapters:
             attention = self.block.attention

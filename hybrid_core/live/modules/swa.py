@@ -38,7 +38,12 @@ class WindowHeads(AttentionHeads):
             return Seen(k, v, attention)
         if cache is not None:
             k, v, gap = cache.append(k, v, start)
-        windowed = partial(attention, window=self.spec.window, sink=self.spec.sink, gap=gap)
+        windowed = partial(
+            attention,
+            window=self.spec.window,
+            sink=self.spec.sink,
+            gap=gap,
+        )
         return Seen(k, v, windowed)
 
     def new_cache(  # type: ignore[override]

@@ -26,7 +26,11 @@ from kernels.ssd import ssd, ssd_step
 ROWS = (1, 2, 4, 8, 16, 64, 256, 1024)
 
 
-def _best_s(work: Callable[[], object], device: torch.device, budget_s: float = 0.6) -> float:
+def _best_s(
+    work: Callable[[], object],
+    device: torch.device,
+    budget_s: float = 0.6,
+) -> float:
     """Seconds of the quickest of a few repeats, since other work on the machine only adds time.
 
     On CUDA the work is replayed from a graph, as decode is. Otherwise Python's calls of small

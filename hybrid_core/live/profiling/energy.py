@@ -103,7 +103,12 @@ class EnergyLog:
         if self.meter is None:
             return
         shortest_s = self.meter.update_s / ERROR
-        found = self._stretch(self.meter, lambda: self._sleep(shortest_s), 0, budget_s)
+        found = self._stretch(
+            self.meter,
+            lambda: self._sleep(shortest_s),
+            0,
+            budget_s,
+        )
         watts = None if found["why"] else found["joules"] / found["seconds"]
         self._idle = {
             "watts": watts,

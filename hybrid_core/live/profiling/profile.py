@@ -93,7 +93,12 @@ class Profile:
         self.report(0.08, f"Building {params / 1e9:.2f}B parameters in {self.options.dtype}")
         peak = device.PeakMemory(self.device)
         started = time.monotonic()
-        model = build(self.spec, self.device, TORCH_DTYPES[self.options.dtype], self.options.seed)
+        model = build(
+            self.spec,
+            self.device,
+            TORCH_DTYPES[self.options.dtype],
+            self.options.seed,
+        )
         device.synchronise(self.device)
         build_s = time.monotonic() - started
         self._cache(model)
@@ -119,7 +124,12 @@ class Profile:
         found: dict[int, Refusal | None] = {}
         for total in sorted(self.options.totals):
             workload = self.options.workload(total)
-            found[total] = measurable(self.spec, workload, free, weights_loaded=True)
+            found[total] = measurable(
+                self.spec,
+                workload,
+                free,
+                weights_loaded=True,
+            )
         smallest = min(found)
         problem = found[smallest]
         if problem:
@@ -189,7 +199,13 @@ class Profile:
         batch, prompt = self._affordable_prompt(model, self.left_s * PREFILL_SHARE, free)
         workload = self.options.workload(prompt, batch, prompt)
         self.plan = prefill_plan(self.spec, workload, free)
-        work = throughput.prefill_work(model, batch, prompt, *self.dtypes, self.plan.chunk_tokens)
+        work = throughput.prefill_work(
+            model,
+            batch,
+            prompt,
+            *self.dtypes,
+            self.plan.chunk_tokens,
+        )
         timing = throughput.prefill(work, self.device, end - time.monotonic())
         predicted = predict(self.spec, workload, self._hardware)
         part = results.Prefill(
@@ -236,10 +252,25 @@ class Profile:
             prompt //= 2
         return batch, prompt
 
-    def _trial_s(self, model: HybridLM, length: int, free_bytes: int) -> float:
+    def _trial_s(
+        self,
+        model: HybridLM,
+        length: int,
+        free_bytes: int,
+    ) -> float:
         """Seconds to prefill one sequence."""
-        plan = prefill_plan(self.spec, self.options.workload(length, 1, length), free_bytes)
-        work = throughput.prefill_work(model, 1, length, *self.dtypes, plan.chunk_tokens)
+        plan = prefill_plan(
+            self.spec,
+            self.options.workload(length, 1, length),
+            free_bytes,
+        )
+        work = throughput.prefill_work(
+            model,
+            1,
+            length,
+            *self.dtypes,
+            plan.chunk_tokens,
+        )
         return throughput.prefill(work, self.device, 0).median_s
 
     def _activations(self, model: HybridLM, prompt_len: int) -> None:
@@ -266,7 +297,12 @@ class Profile:
         contexts = self._contexts()
         longest = contexts[-1]
         self.report(0.45, f"Filling a cache of {longest:,} tokens")
-        cache = throughput.filled_cache(model, self.batch, longest, *self.dtypes)
+        cache = throughput.filled_cache(
+            model,
+            self.batch,
+            longest,
+            *self.dtypes,
+        )
         step = self._decoder(model, cache)
         share = DECODE_SHARE
         if self.energy.meter:
@@ -302,9 +338,17 @@ class Profile:
         between = [context for context in DECODE_POINTS if first < context <= longest]
         return sorted({first, *between, longest})
 
-    def _decode_row(self, context: int, timing: throughput.Timing) -> results.DecodeRow:
+    def _decode_row(
+        self,
+        context: int,
+        timing: throughput.Timing,
+    ) -> results.DecodeRow:
         """A point of the curve, beside its prediction."""
-        predicted = predict(self.spec, self.options.workload(context), self._hardware)
+        predicted = predict(
+            self.spec,
+            self.options.workload(context),
+            self._hardware,
+        )
         return results.DecodeRow(
             context_len=context,
             tokens_per_s=self.batch / timing.median_s,
@@ -389,7 +433,12 @@ class Profile:
         self.put(part)
 
 
-def profile(spec: ArchSpec, options: ProfileOptions, store: Store, report: Report) -> None:
+def profile(
+    spec: ArchSpec,
+    options: ProfileOptions,
+    store: Store,
+    report: Report,
+) -> None:
     """Profile `spec`. `store(part, data)` is called when a part is known, `report(fraction,
     message)` as it goes."""
     Profile(spec, options, store, report).run()

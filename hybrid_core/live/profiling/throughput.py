@@ -82,17 +82,30 @@ def prefill_work(
     All tokens at once, or `chunk_tokens` of each prompt at a time.
     """
     device = model.embed.weight.device
-    tokens = torch.randint(model.spec.vocab_size, (batch, prompt_len), device=device)
+    tokens = torch.randint(
+        model.spec.vocab_size,
+        (batch, prompt_len),
+        device=device,
+    )
 
     @torch.inference_mode()
     def once() -> None:
-        cache = model.new_cache(batch, prompt_len, TORCH_DTYPES[kv], TORCH_DTYPES[state])
+        cache = model.new_cache(
+            batch,
+            prompt_len,
+            TORCH_DTYPES[kv],
+            TORCH_DTYPES[state],
+        )
         prefilled(model, tokens, cache, chunk_tokens)
 
     return once
 
 
-def prefill(work: Callable[[], object], device: torch.device, budget_s: float) -> Timing:
+def prefill(
+    work: Callable[[], object],
+    device: torch.device,
+    budget_s: float,
+) -> Timing:
     """Time `prefill_work`. The untimed first call has seen every shape of chunk."""
     return repeat(work, device, budget_s, most=5)
 
@@ -105,7 +118,12 @@ def filled_cache(
     state: str,
 ) -> Cache:
     """A cache whose memory has been written, so that reading it takes as long as in real use."""
-    cache = model.new_cache(batch, capacity, TORCH_DTYPES[kv], TORCH_DTYPES[state])
+    cache = model.new_cache(
+        batch,
+        capacity,
+        TORCH_DTYPES[kv],
+        TORCH_DTYPES[state],
+    )
     for tensor in cache.tensors():
         tensor.fill_(0.01)
     return cache
@@ -121,7 +139,12 @@ def step_work(
     `step_from` is a `modules.decode.decoder` over `cache`.
     """
     held = next(cache.tensors())
-    token = torch.zeros(held.shape[0], 1, dtype=torch.long, device=held.device)
+    token = torch.zeros(
+        held.shape[0],
+        1,
+        dtype=torch.long,
+        device=held.device,
+    )
 
     @torch.inference_mode()
     def step() -> None:
@@ -133,6 +156,10 @@ def step_work(
     return step
 
 
-def decode_steps(step: Callable[[], None], device: torch.device, budget_s: float) -> Timing:
+def decode_steps(
+    step: Callable[[], None],
+    device: torch.device,
+    budget_s: float,
+) -> Timing:
     """Time `step_work`: at least two steps."""
     return repeat(step, device, budget_s, most=50, least=2)

@@ -87,7 +87,11 @@ class Haystack:
             if tokenizer.decode([token]).rstrip(" ").endswith((".", "!", "?", "\n")):
                 self.ends.append(i + 1)
 
-    def with_needles(self, length: int, needles: list[tuple[float, list[int]]]) -> list[int]:
+    def with_needles(
+        self,
+        length: int,
+        needles: list[tuple[float, list[int]]],
+    ) -> list[int]:
         """`length` tokens in all, each needle at its depth, at the end of a sentence. Raises
         ValueError where they do not fit."""
         room = length - sum(len(ids) for _, ids in needles)
@@ -116,7 +120,12 @@ def _from_the_end(needle: tuple[float, list[int]]) -> float:
 class Protocol:
     """Makes the prompts of a cell."""
 
-    def __init__(self, tokenizer: Any, options: CheckpointOptions, text: str) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        options: CheckpointOptions,
+        text: str,
+    ) -> None:
         self.tokenizer = tokenizer
         self.options = options
         self.haystack = Haystack(tokenizer, text, max(options.lengths))
@@ -128,7 +137,12 @@ class Protocol:
         draw = random.Random(f"{self.options.seed}/{self.options.task}/{length}/{depth}")
         return [self._prompt(length, depth, draw) for _ in range(self.options.trials)]
 
-    def _prompt(self, length: int, depth: float, draw: random.Random) -> Prompt:
+    def _prompt(
+        self,
+        length: int,
+        depth: float,
+        draw: random.Random,
+    ) -> Prompt:
         city, *others = draw.sample(CITIES, 1 + DISTRACTORS[self.options.task])
         number = str(draw.randrange(10**6, 10**7))
         needles = [(depth, self._ids(" " + NEEDLE.format(city=city, number=number)))]
@@ -235,14 +249,24 @@ class CheckpointRun:
         self.put(Environment.model_validate(device.environment(self.device)))
         lengths, refused = self._fitting()
         self.report(0.01, "Loading the checkpoint")
-        tokenizer, model = load(self.options.path, TORCH_DTYPES[self.options.dtype], self.device)
+        tokenizer, model = load(
+            self.options.path,
+            TORCH_DTYPES[self.options.dtype],
+            self.device,
+        )
         protocol = Protocol(tokenizer, self.options, self._text())
         self._put_question(protocol, refused)
         questions = [(length, depth) for length in lengths for depth in self.options.depths]
         for done, (length, depth) in enumerate(questions, 1):
             if self.kept.get(length, depth) is None:
                 prompts = protocol.prompts(length, depth)
-                right = n_right(model, tokenizer, prompts, self.options.batch_size, self.device)
+                right = n_right(
+                    model,
+                    tokenizer,
+                    prompts,
+                    self.options.batch_size,
+                    self.device,
+                )
                 self.kept.add(cell(length, depth, right, len(prompts)))
             self._put_map(lengths)
             self.report(done / len(questions), f"{length:,} tokens, needle at {depth:.0%}")
@@ -378,7 +402,12 @@ def _read_cell(line: str) -> Cell | None:
         return None
 
 
-def checkpoint(spec: ArchSpec, options: CheckpointOptions, store: Store, report: Report) -> None:
+def checkpoint(
+    spec: ArchSpec,
+    options: CheckpointOptions,
+    store: Store,
+    report: Report,
+) -> None:
     """Run the protocol; parts and progress as in `niah`."""
     run = CheckpointRun(spec, options, store, report)
     with device.current(run.device):

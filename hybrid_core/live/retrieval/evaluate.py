@@ -72,7 +72,13 @@ def evaluate(
     deadline = deadline or Deadline(math.inf)
     for length in lengths:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + length)
-        made = task.contexts(trials, length, len(depths), generator, task.grid(length, depths))
+        made = task.contexts(
+            trials,
+            length,
+            len(depths),
+            generator,
+            task.grid(length, depths),
+        )
         answers = []
         for piece in _pieces(made, max(1, max_tokens // length)):
             if deadline.over():

@@ -52,7 +52,12 @@ class Niah:
         self.budget = Budget(options.budget_s, clock)
         self.device = device.resolve(options.device)
         self.scale = options.scale(self.device.type)
-        self.proxy = proxy(spec, self.scale.d_model, self.scale.trained_len, task.VOCAB_SIZE)
+        self.proxy = proxy(
+            spec,
+            self.scale.d_model,
+            self.scale.trained_len,
+            task.VOCAB_SIZE,
+        )
         lengths = [round(context * self.scale.trained_len) for context in CONTEXTS]
         self.lengths = tuple(length for length in lengths if length >= SHORTEST)
         self.cells: list[results.Cell] = []
@@ -232,7 +237,12 @@ def verdict(found: results.Scores, training: Training) -> results.Verdict:
     return results.Verdict(learnt=False, finding=True, text=text)
 
 
-def niah(spec: ArchSpec, options: NiahOptions, store: Store, report: Report) -> None:
+def niah(
+    spec: ArchSpec,
+    options: NiahOptions,
+    store: Store,
+    report: Report,
+) -> None:
     """Train and ask a proxy of `spec`. `store(part, data)` is called when a part is known,
     `report(fraction, message)` as it goes."""
     Niah(spec, options, store, report).run()

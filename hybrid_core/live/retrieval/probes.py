@@ -73,18 +73,36 @@ def pairs(n_pairs: int, n_tokens: int, generator: torch.Generator) -> Sample:
     return Sample(torch.cat([told.flatten(1), again.flatten(1)], 1), answers, 1)
 
 
-def scattered(length: int, n_symbols: int, n_tokens: int, generator: torch.Generator) -> Sample:
+def scattered(
+    length: int,
+    n_symbols: int,
+    n_tokens: int,
+    generator: torch.Generator,
+) -> Sample:
     """`n_symbols` in `length` tokens of noise, a mark, and the symbols in order: [size, length + 1
     + n_symbols]."""
     size = max(2, n_tokens // (length + 1 + n_symbols))
     symbols = N_NOISE + torch.randint(FIRST_KEY - N_NOISE, (size, n_symbols), generator=generator)
     noise = torch.randint(N_NOISE, (size, length), generator=generator)
-    haystack = noise.scatter(1, spread(size, n_symbols, 1, length, generator), symbols)
+    haystack = noise.scatter(
+        1,
+        spread(size, n_symbols, 1, length, generator),
+        symbols,
+    )
     tokens = torch.cat([haystack, torch.full((size, 1), QUERY), symbols], 1)
-    return Sample(tokens, torch.arange(tokens.shape[1]).expand_as(tokens) > length, n_symbols)
+    return Sample(
+        tokens,
+        torch.arange(tokens.shape[1]).expand_as(tokens) > length,
+        n_symbols,
+    )
 
 
-def excerpts(text: Tensor, length: int, n_tokens: int, generator: torch.Generator) -> Sample:
+def excerpts(
+    text: Tensor,
+    length: int,
+    n_tokens: int,
+    generator: torch.Generator,
+) -> Sample:
     """Windows of `length` bytes at random places of `text` [N]; every byte but the first is an
     answer."""
     size = max(2, n_tokens // length)
@@ -124,7 +142,12 @@ class Answers(NamedTuple):
 
 
 @torch.no_grad()
-def accuracy(model: HybridLM, sample: Sample, max_tokens: int, deadline: Deadline) -> Answers:
+def accuracy(
+    model: HybridLM,
+    sample: Sample,
+    max_tokens: int,
+    deadline: Deadline,
+) -> Answers:
     """How a model answers a sample until the deadline, with `max_tokens` in memory at a time."""
     rows = max(1, max_tokens // sample.tokens.shape[1])
     where = next(model.parameters()).device
@@ -208,7 +231,12 @@ class Probes:
         self, what: str, stages: list[Stage], vocab_size: int
     ) -> tuple[HybridLM, TrainingRecord]:
         budget_s = self.options.budget_s / len(self.tasks)
-        small = proxy(self.spec, self.scale.d_model, self.scale.trained_len, vocab_size)
+        small = proxy(
+            self.spec,
+            self.scale.d_model,
+            self.scale.trained_len,
+            vocab_size,
+        )
         model = build(small, self.device, seed=self.options.seed)
 
         def progress(state: Training) -> None:
@@ -245,7 +273,11 @@ class Probes:
 
     def _recall(self) -> None:
         trained = min(KEYS, self.scale.trained_len // 8)
-        model, training = self._train("Associative recall", recall_stages(trained), 4 * KEYS)
+        model, training = self._train(
+            "Associative recall",
+            recall_stages(trained),
+            4 * KEYS,
+        )
         rows: list[results.RecallRow] = []
         missing: list[results.MissingPairs] = []
         for n_pairs, found in self._answers(model, self._pairs(trained)):
@@ -256,7 +288,12 @@ class Probes:
                 rows.append(row)
             if asked < wanted:
                 why = self.budget.used_up
-                gap = results.MissingPairs(n_pairs=n_pairs, measured=asked, of=wanted, why=why)
+                gap = results.MissingPairs(
+                    n_pairs=n_pairs,
+                    measured=asked,
+                    of=wanted,
+                    why=why,
+                )
                 missing.append(gap)
             part = results.Recall(
                 trained_pairs=trained,
@@ -291,7 +328,12 @@ class Probes:
                 rows.append(row)
             if asked < wanted:
                 why = self.budget.used_up
-                gap = MissingLength(context_len=length, measured=asked, of=wanted, why=why)
+                gap = MissingLength(
+                    context_len=length,
+                    measured=asked,
+                    of=wanted,
+                    why=why,
+                )
                 missing.append(gap)
             part = results.Copying(
                 trained_len=trained,
@@ -314,11 +356,23 @@ class Probes:
         trained = self.scale.trained_len
         windows = self.scale.trials
         cut = len(text) * 9 // 10
-        stage = Stage("text", trained, partial(excerpts, text[:cut], trained), 1.0)
+        stage = Stage(
+            "text",
+            trained,
+            partial(excerpts, text[:cut], trained),
+            1.0,
+        )
         model, training = self._train("Text", [stage], BYTES)
         deadline = self.budget.until(self._share(1.0))
         length = min(2 * trained, len(text) - cut)
-        rows, read = loss_by_position(model, text[cut:], length, windows, BUCKETS, deadline)
+        rows, read = loss_by_position(
+            model,
+            text[cut:],
+            length,
+            windows,
+            BUCKETS,
+            deadline,
+        )
         missing = []
         if read < windows:
             missing.append(Missing(measured=read, of=windows, why=self.budget.used_up))
@@ -345,6 +399,11 @@ def read_bytes(path: str, at_least: int) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8).long()
 
 
-def probes(spec: ArchSpec, options: ProbeOptions, store: Store, report: Report) -> None:
+def probes(
+    spec: ArchSpec,
+    options: ProbeOptions,
+    store: Store,
+    report: Report,
+) -> None:
     """Run the probes on proxies of `spec`; parts and progress as in `niah`."""
     Probes(spec, options, store, report).run()

@@ -49,7 +49,12 @@ NAMES = [
 ]  # free in `mixers` and in `ffns`
 
 
-def proxy(spec: ArchSpec, d_model: int, trained_len: int, vocab_size: int) -> ArchSpec:
+def proxy(
+    spec: ArchSpec,
+    d_model: int,
+    trained_len: int,
+    vocab_size: int,
+) -> ArchSpec:
     """The proxy of `spec`, `d_model` wide, for contexts of `trained_len` tokens; its layers are
     spelled out. Raises SpecError."""
     factors = Factors(d_model / spec.d_model, trained_len / PAPER_LEN)

@@ -12,7 +12,12 @@ GOOD = 0.9  # retrieval that counts as working, over all depths
 CONFIDENCE = 0.95  # that the true effective context is in its interval
 
 
-def cell(context_len: int, depth: float, correct: int, trials: int) -> Cell:
+def cell(
+    context_len: int,
+    depth: float,
+    correct: int,
+    trials: int,
+) -> Cell:
     """One cell of the map: the share of trials that were right, with its Wilson interval."""
     share, low, high = wilson(correct, trials)
     return Cell(
@@ -156,7 +161,11 @@ def _as_few_by_luck(row: Row) -> float:
     return at_most(math.ceil(row.correct - 1e-9), row.trials, GOOD)
 
 
-def scores(cells: Sequence[Cell], trained_len: int, tokens_to_learn: int | None) -> Scores:
+def scores(
+    cells: Sequence[Cell],
+    trained_len: int,
+    tokens_to_learn: int | None,
+) -> Scores:
     """The numbers of one design. `tokens_to_learn`: training tokens until GOOD at the trained
     length, None if it was never reached."""
     found = effective_context(cells)

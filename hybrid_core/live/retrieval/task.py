@@ -169,7 +169,12 @@ def echoes(
     """
     size = max(2, n_tokens // length)
     text = torch.randint(vocab_size, (size, longest), generator=generator)
-    period = torch.randint(shortest, longest + 1, (size, 1), generator=generator)
+    period = torch.randint(
+        shortest,
+        longest + 1,
+        (size, 1),
+        generator=generator,
+    )
     at = torch.arange(length).expand(size, -1)
     tokens = text.gather(1, at % period)
     return Sample(tokens, at >= period + 1, 1)

@@ -97,7 +97,12 @@ class Optimiser:
         taken = {id(matrix) for matrix in matrices}
         self.rest = [parameter for parameter in model.parameters() if id(parameter) not in taken]
         muon = torch.optim.Muon(matrices, lr=MUON_LR, weight_decay=0.0)
-        adam = torch.optim.AdamW(self.rest, lr=ADAM_LR, betas=(0.9, 0.95), weight_decay=0.0)
+        adam = torch.optim.AdamW(
+            self.rest,
+            lr=ADAM_LR,
+            betas=(0.9, 0.95),
+            weight_decay=0.0,
+        )
         self.parts: list[torch.optim.Optimizer] = [muon, adam]
 
     def step(self, loss: Tensor, rate: float) -> None:
@@ -223,7 +228,11 @@ class Trainer:
         self.training.tokens += n_tokens
         return loss.detach(), float(right)
 
-    def _forward(self, stage: Stage, generator: torch.Generator) -> tuple[Tensor, Tensor, int]:
+    def _forward(
+        self,
+        stage: Stage,
+        generator: torch.Generator,
+    ) -> tuple[Tensor, Tensor, int]:
         """Loss, share of answers right as a whole, and number of tokens, on data of a stage."""
         drawn = stage.draw(self.step_tokens(stage.length), generator)
         tokens = drawn.tokens.to(self.device)

@@ -76,9 +76,20 @@ def position(scale: str) -> style.Figure:
         if model == "intra":
             indices = "intra_indices"
         where = rows[indices]
-        columns = zip(rows["ratio"], rows["pattern"], where, strict=True)
+        columns = zip(
+            rows["ratio"],
+            rows["pattern"],
+            where,
+            strict=True,
+        )
         labels = [f"{model} {ratio}, {pattern} ({at})" for ratio, pattern, at in columns]
-        _dots(figure, style.MODEL_LABEL[model], style.MODEL_COLOUR[model], labels, rows["nll_dclm"])
+        _dots(
+            figure,
+            style.MODEL_LABEL[model],
+            style.MODEL_COLOUR[model],
+            labels,
+            rows["nll_dclm"],
+        )
     return _rows(figure)
 
 
@@ -104,7 +115,13 @@ def intra_variants(scale: str) -> style.Figure:
     )
     for module, colour in MODULES.items():
         own = rows["module"] == module
-        _dots(figure, module, colour, labels[own].tolist(), rows["nll_dclm"][own])
+        _dots(
+            figure,
+            module,
+            colour,
+            labels[own].tolist(),
+            rows["nll_dclm"][own],
+        )
     return _rows(figure, order=labels.tolist())
 
 

@@ -33,7 +33,11 @@ def cache_by_context(
     )
     sizes = []
     for design in designs:
-        n_bytes = model_costs(design.spec).cache_bytes(style.CONTEXTS, "exact", workload)
+        n_bytes = model_costs(design.spec).cache_bytes(
+            style.CONTEXTS,
+            "exact",
+            workload,
+        )
         sizes.append(n_bytes / 2**20)
     style.lines(figure, designs, sizes, "%{x:,} tokens: %{y:,.1f} MiB")
     return figure
@@ -123,7 +127,12 @@ def _beside(
 GAP = 0.03  # between columns, as a share of the chart's width
 
 
-def _column_axis(name: str, i: int, n_columns: int, end: float) -> dict[str, Any]:
+def _column_axis(
+    name: str,
+    i: int,
+    n_columns: int,
+    end: float,
+) -> dict[str, Any]:
     """The axis of column `i`: its place, and its name on top."""
     wide = 1 / n_columns
     text = escape(style.clipped(unescape(name), 56 // n_columns))
@@ -163,7 +172,13 @@ def memory_by_part(
     for part, colour in MEMORY_COLOURS.items():
         gib = [float(getattr(one, part)) / 2**30 for one in used]
         columns[part] = (gib, [colour] * len(used))
-    _beside(figure, [_wrapped(design.label) for design in designs], columns, "GiB", "design")
+    _beside(
+        figure,
+        [_wrapped(design.label) for design in designs],
+        columns,
+        "GiB",
+        "design",
+    )
     device = hardware.usable_bytes / 2**30
     if device <= figure["layout"]["xaxis"]["range"][1]:
         style.vertical(figure, device, "#B00020", "x4")
@@ -256,12 +271,21 @@ def flops_by_part(
     return figure
 
 
-def _is_in_any(part: str, of: Sequence[str], designs: Iterable[dict[str, Counter[str]]]) -> bool:
+def _is_in_any(
+    part: str,
+    of: Sequence[str],
+    designs: Iterable[dict[str, Counter[str]]],
+) -> bool:
     """Whether a part costs anything in one of the designs."""
     return any(parts[what][part] for parts in designs for what in of)
 
 
-def _column_name(label: str, what: str, n_designs: int, n_kinds: int) -> str:
+def _column_name(
+    label: str,
+    what: str,
+    n_designs: int,
+    n_kinds: int,
+) -> str:
     """What tells a column from the others: its kind, its design, or both."""
     if n_designs == 1:
         return what

@@ -87,7 +87,12 @@ def live_cache(runs: Sequence[Run]) -> style.Figure:
     return figure
 
 
-def _add_caches(figure: style.Figure, rows: Sequence[CacheRow], name: str, colour: str) -> None:
+def _add_caches(
+    figure: style.Figure,
+    rows: Sequence[CacheRow],
+    name: str,
+    colour: str,
+) -> None:
     """The two lines of one run."""
     contexts = [row.context_len for row in rows]
     style.add(

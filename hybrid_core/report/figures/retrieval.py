@@ -21,7 +21,11 @@ RECALLED = [
 ]
 # Greys on which figures can be read, so that the map is not taken for a finding.
 NOT_LEARNT = [[0, "#F4F4F4"], [1, "#B4B4B4"]]
-SCALE = {"tickformat": ".0%", "thickness": 12, "title": {"text": "recalled", "side": "right"}}
+SCALE = {
+    "tickformat": ".0%",
+    "thickness": 12,
+    "title": {"text": "recalled", "side": "right"},
+}
 SHARES = {"tickformat": ".0%", "range": [-0.03, 1.03]}
 
 
@@ -58,7 +62,11 @@ def retrieval_map(run: Run, small: bool = False) -> style.Figure:
         colorbar=SCALE,
     )
     figure["layout"]["xaxis"] |= {"type": "category", "showgrid": False}
-    figure["layout"]["yaxis"] |= {"type": "category", "autorange": "reversed", "showgrid": False}
+    figure["layout"]["yaxis"] |= {
+        "type": "category",
+        "autorange": "reversed",
+        "showgrid": False,
+    }
     if found.trained_len in found.lengths:
         style.vertical(figure, found.lengths.index(found.trained_len) + 0.5)
     return figure
@@ -201,7 +209,13 @@ def recall_by_pairs(runs: Sequence[Run]) -> style.Figure:
     for run, found, colour in _of_part(runs, Recall):
         pairs = [row.n_pairs for row in found.rows]
         shares: list[float | None] = [row.accuracy for row in found.rows]
-        _add(figure, run, found, _Line(pairs, shares, [], [], found.trained_pairs), colour)
+        _add(
+            figure,
+            run,
+            found,
+            _Line(pairs, shares, [], [], found.trained_pairs),
+            colour,
+        )
     return figure
 
 
@@ -221,7 +235,13 @@ def copying_by_length(runs: Sequence[Run]) -> style.Figure:
         shares: list[float | None] = [row.share for row in found.rows]
         low = [row.share - row.low for row in found.rows]
         high = [row.high - row.share for row in found.rows]
-        _add(figure, run, found, _Line(lengths, shares, low, high, found.trained_len), colour)
+        _add(
+            figure,
+            run,
+            found,
+            _Line(lengths, shares, low, high, found.trained_len),
+            colour,
+        )
     return figure
 
 
@@ -237,7 +257,13 @@ def loss_by_position(runs: Sequence[Run]) -> style.Figure:
     for run, found, colour in _of_part(runs, LossByPosition):
         positions = [row.to for row in found.rows]
         losses = [row.nats_per_byte for row in found.rows]
-        _add(figure, run, found, _Line(positions, losses, [], [], found.trained_len), colour)
+        _add(
+            figure,
+            run,
+            found,
+            _Line(positions, losses, [], [], found.trained_len),
+            colour,
+        )
     return figure
 
 

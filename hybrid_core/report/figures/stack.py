@@ -146,7 +146,12 @@ def _outline(
 
 
 def _layout(n_layers: int, written: bool) -> dict[str, Any]:
-    shown = {"ticksuffix": " %", "rangemode": "tozero", "nticks": 3, "fixedrange": True}
+    shown = {
+        "ticksuffix": " %",
+        "rangemode": "tozero",
+        "nticks": 3,
+        "fixedrange": True,
+    }
     dtick = 10
     if written:
         dtick = 1

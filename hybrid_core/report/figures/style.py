@@ -49,7 +49,13 @@ def label(run: Run) -> str:
 Figure = dict[str, Any]
 
 
-def blank(title: str, source: str, x: str, y: str, height: int = 285) -> Figure:
+def blank(
+    title: str,
+    source: str,
+    x: str,
+    y: str,
+    height: int = 285,
+) -> Figure:
     """An empty plot. Whoever shows it writes title and source beside it as text, which wraps; the
     plot has no words but its own."""
     return {
@@ -83,7 +89,12 @@ def source(figure: Figure) -> str:
     return str(figure["layout"]["meta"]["source"])
 
 
-def vertical(figure: Figure, x: float, colour: str = "#777777", xref: str = "x") -> None:
+def vertical(
+    figure: Figure,
+    x: float,
+    colour: str = "#777777",
+    xref: str = "x",
+) -> None:
     """A dashed line from bottom to top."""
     line = {"color": colour, "width": 2, "dash": "dash"}
     figure["layout"]["shapes"].append(
@@ -179,12 +190,21 @@ def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
             free.append(points)
     if not named:
         return
-    spots = names.place([*named, *free], [names.width(label) for label in labels], ROOM)
+    spots = names.place(
+        [*named, *free],
+        [names.width(label) for label in labels],
+        ROOM,
+    )
     for curve, label, spot in zip(curves, labels, spots, strict=True):
         layout["annotations"].append(_beside_line(curve, label, spot, log))
 
 
-def _beside_line(curve: dict[str, Any], label: str, spot: names.Spot, log: bool) -> dict[str, Any]:
+def _beside_line(
+    curve: dict[str, Any],
+    label: str,
+    spot: names.Spot,
+    log: bool,
+) -> dict[str, Any]:
     """A line's name as plotly has it, which wants the logarithm of a place on a logarithmic
     axis."""
     y = curve["y"][spot.point]

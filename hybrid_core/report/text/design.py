@@ -146,7 +146,12 @@ def _model(name: str, model: Model) -> tuple[str, ...]:
     )
 
 
-def imported_line(name: str, params: Params, cache: int, not_built: str | None) -> str:
+def imported_line(
+    name: str,
+    params: Params,
+    cache: int,
+    not_built: str | None,
+) -> str:
     """What `import` says beside the YAML."""
     level = "built"
     if not_built:
