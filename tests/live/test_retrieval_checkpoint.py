@@ -248,22 +248,12 @@ def test_lengths_over_the_memory_are_refused_before_they_run(
         run(asked)
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_the_command_runs_the_protocol_as_a_job(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [
-        "--lengths",
-        "128",
-        "--trials",
-        "2",
-        "--dtype",
-        "fp32",
-        "--device",
-        "cpu",
-        "--task",
-        "niah_multikey",
-    ]
-    assert main(["niah", "--checkpoint", str(folder), *asked, "--json"]) == 0
+    asked = "--lengths 128 --trials 2 --dtype fp32 --device cpu --task niah_multikey --json"
+    assert main(["niah", "--checkpoint", str(folder), *asked.split()]) == 0
     record = json.loads(capsys.readouterr().out)
     assert (record["kind"], record["status"], record["name"]) == ("checkpoint", "done", folder.name)
     assert len(record["parts"]["map"]["cells"]) == 11

@@ -167,28 +167,13 @@ def test_what_cannot_fit_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPat
         run_parts(QUICK)
 
 
-def test_the_command_runs_a_job_and_prints_its_parts(
-    store: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    command = [
-        "niah",
-        "inter-1to5-1b",
-        "--budget",
-        "3",
-        "--trials",
-        "2",
-        "--trained-len",
-        "128",
-        "--device",
-        "cpu",
-    ]
-    assert main([*command, "--json"]) == 0
+@pytest.mark.usefixtures("store", "jobs_in_this_process")
+def test_the_command_runs_a_job_and_prints_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = "niah inter-1to5-1b --budget 1 --trials 2 --trained-len 128 --device cpu --json"
+    assert main(asked.split()) == 0
     record = json.loads(capsys.readouterr().out)
-    assert (record["kind"], record["status"], record["options"]["trained_len"]) == (
-        "niah",
-        "done",
-        128,
-    )
+    assert (record["kind"], record["status"]) == ("niah", "done")
+    assert record["options"]["trained_len"] == 128
     assert main(["runs", "show", str(record["id"])]) == 0
     assert "budget ended" in capsys.readouterr().out
 

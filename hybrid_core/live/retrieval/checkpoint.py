@@ -82,9 +82,10 @@ class Haystack:
         once = tokenizer.encode(" " + text.strip(), add_special_tokens=False)
         self.repeats = -(-longest // len(once))
         self.ids: list[int] = (once * self.repeats)[:longest]
+        closing = {token for token in set(once) if _closes_a_sentence(tokenizer.decode([token]))}
         self.ends = [0]
         for i, token in enumerate(self.ids):
-            if tokenizer.decode([token]).rstrip(" ").endswith((".", "!", "?", "\n")):
+            if token in closing:
                 self.ends.append(i + 1)
 
     def with_needles(
@@ -110,6 +111,10 @@ class Haystack:
         if depth >= 1:
             return room
         return max(end for end in self.ends if end <= depth * room)
+
+
+def _closes_a_sentence(text: str) -> bool:
+    return text.rstrip(" ").endswith((".", "!", "?", "\n"))
 
 
 def _from_the_end(needle: tuple[float, list[int]]) -> float:
