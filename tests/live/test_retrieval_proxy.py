@@ -26,7 +26,8 @@ from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.live.modules.model import build
 from hybrid_core.live.retrieval import task
 from hybrid_core.live.retrieval.evaluate import recalled
-from hybrid_core.live.retrieval.proxy import proxy, thin
+from hybrid_core.live.retrieval.depth import fewer_layers, thin
+from hybrid_core.live.retrieval.proxy import proxy
 from hybrid_core.live.retrieval.trainer import Trainer
 from hybrid_core.mixers.attention import AttentionMixer, RopeScaling
 from hybrid_core.mixers.base import Mixer
@@ -394,6 +395,20 @@ def test_axes_of_fusion_and_experts_stay() -> None:
 )
 def test_patterns_are_thinned_in_order(pattern: str, n_layers: int, expected: str) -> None:
     assert "".join(thin(pattern, n_layers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("MMMMMA" * 4, "MMMMMA"),  # one of six has the same share
+        # 1/13 = 0.077: one of nine (0.111) is more than 3 % above it, one of ten (0.100) is not.
+        ("MMMMMMAMMMMMM" * 2, "MMMMAMMMMM"),
+        ("AMAMSMH", "AMAMSMH"),  # 2/7 = 0.286 of six is 1 (0.167) or 2 (0.333): neither will do
+    ],
+)
+def test_a_stack_gets_as_small_as_its_shares_allow(pattern: str, expected: str) -> None:
+    kept = fewer_layers([LAYERS[letter] for letter in pattern])
+    assert kept == tuple(LAYERS[letter] for letter in expected)
 
 
 def test_every_other_layers_experts_stay_every_other_layers() -> None:
