@@ -25,8 +25,8 @@ from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.live.modules.model import build
 from hybrid_core.live.retrieval import task
-from hybrid_core.live.retrieval.evaluate import recalled
 from hybrid_core.live.retrieval.depth import fewer_layers, thin
+from hybrid_core.live.retrieval.evaluate import recalled
 from hybrid_core.live.retrieval.proxy import proxy
 from hybrid_core.live.retrieval.trainer import Trainer
 from hybrid_core.mixers.attention import AttentionMixer, RopeScaling
@@ -137,7 +137,7 @@ def test_every_built_model_has_a_proxy_that_trains_and_recalls(name: str) -> Non
     training = Trainer(
         model, [last], lambda length: 2 * length, 1, 0, math.inf, lambda _: None
     ).run()
-    assert training.steps == 1 and math.isfinite(training.curve[-1]["loss"])
+    assert training.steps == 1 and math.isfinite(training.curve[-1].loss)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert not all(
         torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)

@@ -116,7 +116,8 @@ def test_compiling_before_training_sees_every_stage_and_changes_nothing() -> Non
     assert all(parameter.grad is None for parameter in model.parameters()) and torch.equal(
         trainer.generator.get_state(), drawn
     )
-    assert not any(module.load.any() for module in trainer.balanced) and len(trainer.balanced) == 2
+    assert len(trainer.moe_layers) == 2
+    assert not any(moe.load.any() for moe in trainer.moe_layers)
     assert (trainer.training.tokens, trainer.training.steps) == (0, 0)
 
 

@@ -1,6 +1,7 @@
 """How a proxy gets fewer layers than its design. No torch.
 
-A proxy has the smallest number of layers, at least MIN_LAYERS, at which it is still the same design:
+A proxy has the smallest number of layers, at least MIN_LAYERS, at which it is still the same
+design. That means:
 
 - every kind of layer keeps its share of the depth, within SHARE_TOLERANCE; layers are of one kind
   if they have the same mixer and the same feed-forward,

@@ -112,7 +112,7 @@ class Niah:
         budget_s = self.options.budget_s * TRAIN_SHARE
 
         def progress(state: Training) -> None:
-            self.put(results.Training.model_validate(state.record()))
+            self.put(state.result())
             done = max(state.seconds / budget_s, state.tokens / state.planned_tokens)
             recalled = f"{state.accuracy:.0%} recalled at {state.length} tokens"
             message = f"Training: {state.tokens / 1e6:.2f}M tokens, {recalled}"

@@ -255,7 +255,7 @@ class Probes:
             self.budget.clock,
         )
         training = trainer.run()
-        return model, TrainingRecord.model_validate(training.record())
+        return model, training.result()
 
     def _share(self, done: float) -> float:
         """Of the budget, when this probe has used `done` of its own share."""
