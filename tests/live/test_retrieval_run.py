@@ -22,7 +22,8 @@ from hybrid_core.live.retrieval.budget import Budget, Deadline
 from hybrid_core.live.retrieval.evaluate import recalled
 from hybrid_core.live.retrieval.niah import Niah, niah, verdict
 from hybrid_core.live.retrieval.options import CPU, CheckpointOptions, NiahOptions, ProbeOptions
-from hybrid_core.live.retrieval.probes import Probes, loss_by_position, pairs, probes, scattered
+from hybrid_core.live.retrieval.probe_tasks import pairs, scattered
+from hybrid_core.live.retrieval.probes import Probes, loss_by_position, probes
 from hybrid_core.live.retrieval.proxy import proxy
 from hybrid_core.live.retrieval.trainer import Optimiser, Trainer, Training
 from hybrid_core.mixers.none import NoMixer
