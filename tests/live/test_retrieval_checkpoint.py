@@ -15,16 +15,9 @@ from hybrid_core.data import data_path
 from hybrid_core.live.profiling import device
 from hybrid_core.live.profiling.job import DoesNotFit
 from hybrid_core.live.retrieval import checkpoint as protocol
-from hybrid_core.live.retrieval.checkpoint import (
-    CITIES,
-    NOISE,
-    Haystack,
-    Protocol,
-    batches,
-    checkpoint,
-    n_right,
-)
+from hybrid_core.live.retrieval.checkpoint import batches, checkpoint, n_right
 from hybrid_core.live.retrieval.options import PAPER_LENGTHS, CheckpointOptions
+from hybrid_core.live.retrieval.prompts import CITIES, NOISE, Haystack, Needle, Prompt, Protocol
 from hybrid_core.runs import open_store
 from hybrid_core.validation import SpecError
 from tests.checkpoints import save_tiny_llama
@@ -126,18 +119,18 @@ def test_a_seed_fixes_the_trials(folder: Path) -> None:
 def test_needles_stand_at_their_depth_at_the_end_of_a_sentence(folder: Path) -> None:
     haystack = Haystack(tokenizer_of(folder), NOISE, 400)
     for depth in (0.0, 0.3, 0.7, 1.0):
-        ids = haystack.with_needles(300, [(depth, [-7, -7, -7])])
+        ids = haystack.with_needles(300, [Needle(depth, [-7, -7, -7])])
         assert len(ids) == 300
         at = ids.index(-7)
         assert ids[:at] + ids[at + 3 :] == haystack.ids[:297]
         assert 0 <= depth * 297 - at < 15 and (at in haystack.ends or depth == 1)
     with pytest.raises(ValueError, match="shorter than its needles"):
-        haystack.with_needles(2, [(0.5, [-7, -7, -7])])
+        haystack.with_needles(2, [Needle(0.5, [-7, -7, -7])])
 
 
 def test_batches_hold_prompts_of_one_length_and_lose_none() -> None:
     draw = random.Random(0)
-    prompts = [protocol.Prompt((0,) * draw.randint(5, 8), str(i)) for i in range(50)]
+    prompts = [Prompt((0,) * draw.randint(5, 8), str(i)) for i in range(50)]
     groups = list(batches(prompts, 4))
     assert sorted(p.number for group in groups for p in group) == sorted(p.number for p in prompts)
     assert all(len(group) <= 4 and len({len(p.ids) for p in group}) == 1 for group in groups)
