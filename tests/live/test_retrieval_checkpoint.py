@@ -16,6 +16,7 @@ from hybrid_core.live.profiling import device
 from hybrid_core.live.profiling.job import DoesNotFit
 from hybrid_core.live.retrieval import checkpoint as protocol
 from hybrid_core.live.retrieval.checkpoint import batches, checkpoint, n_right
+from hybrid_core.live.retrieval.kept import Kept
 from hybrid_core.live.retrieval.options import PAPER_LENGTHS, CheckpointOptions
 from hybrid_core.live.retrieval.prompts import CITIES, NOISE, Haystack, Needle, Prompt, Protocol
 from hybrid_core.runs import open_store
@@ -184,6 +185,14 @@ def test_a_run_goes_on_where_it_stopped(folder: Path, monkeypatch: pytest.Monkey
     for cell in cells:
         assert (cell["trials"], cell["correct"]) == (3, 0)  # untrained: it cannot know a number
     assert run(options(folder, seed=1))["checkpoint"]["resumed_cells"] == 0
+
+
+def test_cells_of_other_lengths_are_kept_but_not_in_this_map(folder: Path) -> None:
+    run(options(folder))
+    parts = run(options(folder, lengths=(192,)))
+    assert parts["checkpoint"]["resumed_cells"] == 3
+    assert [cell["context_len"] for cell in parts["map"]["cells"]] == [192, 192, 192]
+    assert len(Kept(options(folder)).cells) == 6
 
 
 def test_a_cell_that_was_cut_is_asked_again_and_said(

@@ -50,6 +50,12 @@ def test_a_budget_too_small_to_learn_says_so_and_asks_nothing_that_was_not_train
             assert f"only got to contexts of {reached} tokens" in whys[length]
 
 
+def test_a_step_has_four_contexts_on_a_cpu_and_512_tokens_at_least() -> None:
+    scale = NiahOptions(trials=7).scale("cpu")
+    assert (scale.d_model, scale.trained_len, scale.trials) == (64, 512, 7)
+    assert [scale.step_tokens(length) for length in (24, 128, 512)] == [512, 512, 2048]
+
+
 def test_a_proxy_is_finished_with_tokens_enough_or_with_its_task_learnt() -> None:
     few = {"planned_tokens": 1_350_000, "tokens": 899_999}
     assert unfinished(Training(**few, length=128, accuracy=0.9), 128)
