@@ -168,36 +168,32 @@ def hf_config(spec: ArchSpec) -> dict[str, Any]:
     class written here says."""
     used = kinds(spec)
     differences: dict[str, str] = {}
+    refusals: dict[str, str] = {}
     for name, written in WRITTEN.items():
         if not set(used) <= set(written.fields):
             continue
         config = _config(spec, name, written)
-        difference = _read_back(spec, config)
+        try:
+            difference = first_difference(spec, spec_from_config(config, spec.name))
+        except SpecError as error:
+            refusals[name] = str(error)
+            continue
         if difference is None:
             return config
         differences[name] = difference
-    if not differences:
+    reasons = differences or refusals
+    if not reasons:
         raise ExportError(f"hf: {', '.join(used.values())} - {NONE_WRITTEN} has these in one stack")
-    closest = _closest(differences)
-    raise ExportError(
-        f"hf: {differences[closest]} - {NONE_WRITTEN} says this; {closest} comes closest"
-    )
+    closest = _closest(reasons)
+    raise ExportError(f"hf: {reasons[closest]} - {NONE_WRITTEN} says this; {closest} comes closest")
 
 
-def _read_back(spec: ArchSpec, config: dict[str, Any]) -> str | None:
-    """What comes back different from a config, or None where it is the same model."""
-    try:
-        return first_difference(spec, spec_from_config(config, spec.name))
-    except SpecError as error:
-        return str(error)
-
-
-def _closest(differences: Mapping[str, str]) -> str:
-    """The first family that does not already differ in layer 1, or else the first."""
-    for name, difference in differences.items():
-        if not difference.startswith("layer 1 "):
+def _closest(reasons: Mapping[str, str]) -> str:
+    """The first family whose layer 1 is that of the design, or else the first family."""
+    for name, reason in reasons.items():
+        if not reason.startswith("layer 1:"):
             return name
-    return next(iter(differences))
+    return next(iter(reasons))
 
 
 def _config(spec: ArchSpec, name: str, written: Written) -> dict[str, Any]:

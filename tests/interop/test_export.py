@@ -456,6 +456,17 @@ def test_moving_an_attention_layer_of_jamba_goes_to_transformers(tmp_path: Path)
         hf_config(odd)
 
 
+def test_a_refusal_names_the_class_that_says_the_most_layers() -> None:
+    """Bamba has RoPE and fails in layer 1. Granite says attention without a position, and fails at
+    the norm before the gate in layer 2."""
+    spec = design("AM", attention={"position": "nope"}, ssm={"norm_first": True})
+    with pytest.raises(ExportError) as error:
+        hf_config(spec)
+    line = str(error.value)
+    assert line.startswith("hf: layer 2: mamba2.norm_first: True - none of the ")
+    assert line.endswith("; granitemoehybrid comes closest")
+
+
 def test_an_export_says_what_is_no_part_of_its_format() -> None:
     """How weights are stored is written nowhere; what states are kept in, where a config has a
     field for it."""
