@@ -19,8 +19,10 @@ from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.files import MAX_BYTES, decoded, read_file, too_long
+from hybrid_core.interop.config_keys import with_config_keys
 from hybrid_core.interop.families.base import Family
 from hybrid_core.interop.families.registry import FAMILIES, NATIVE, WRITTEN
+from hybrid_core.interop.families.table import Tables
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
 from hybrid_core.interop.quantization import stored
@@ -62,7 +64,11 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
     if state_dtype:
         design["state_dtype"] = state_dtype
     kept = {key: value for key, value in design.items() if value is not None}
-    spec = ArchSpec.from_mapping(kept)
+    try:
+        spec = ArchSpec.from_mapping(kept)
+    except SpecError as error:
+        line = with_config_keys(str(error), kept, config, family.tables)
+        raise SpecError(line) from None
     if not quantised:
         return spec
     rules = stored.stored_weights(quantised, spec, family.name)
@@ -170,9 +176,10 @@ def hf_config(spec: ArchSpec) -> dict[str, Any]:
     differences: dict[str, str] = {}
     refusals: dict[str, str] = {}
     for name, written in WRITTEN.items():
-        if not set(used) <= set(written.fields):
+        tables = FAMILIES[name].tables
+        if not set(used) <= set(tables):
             continue
-        config = _config(spec, name, written)
+        config = _config(spec, name, written, tables)
         try:
             difference = first_difference(spec, spec_from_config(config, spec.name))
         except SpecError as error:
@@ -196,21 +203,22 @@ def _closest(reasons: Mapping[str, str]) -> str:
     return next(iter(reasons))
 
 
-def _config(spec: ArchSpec, name: str, written: Written) -> dict[str, Any]:
+def _config(
+    spec: ArchSpec,
+    name: str,
+    written: Written,
+    tables: Tables,
+) -> dict[str, Any]:
     config: dict[str, Any] = {
         "architectures": [written.architecture],
         "model_type": name,
-        "vocab_size": spec.vocab_size,
-        "hidden_size": spec.d_model,
-        written.eps: spec.norm_eps,
-        "tie_word_embeddings": spec.tie_embeddings,
     }
-    if written.n_layers:
-        config["num_hidden_layers"] = spec.n_layers
-    for kind, table in written.fields.items():
-        part = first_of(spec, kind)
-        if part is not None:
-            config |= {field: _value(part, path) for field, path in table.items()}
+    for kind, table in tables.items():
+        part = spec if kind is ArchSpec else first_of(spec, kind)
+        if part is None:
+            continue
+        for field in table.fields.values():
+            config[field.key] = _value(part, field.ours)
     for more in written.more:
         config |= more(spec)
     implied = {*IMPLIED, *written.implied}

@@ -10,8 +10,10 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.interop import published
+from hybrid_core.interop.config_keys import with_config_keys
 from hybrid_core.interop.families import shared
 from hybrid_core.interop.families.registry import FAMILIES, NATIVE, TENSORS, WRITTEN
+from hybrid_core.interop.families.table import Table, activation, count, derived, flag
 from hybrid_core.interop.fields import Fields, at, every
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.interop.roundtrip import first_difference
@@ -36,6 +38,48 @@ def test_every_family_is_listed_under_its_own_name() -> None:
         assert family.name == name
     assert set(WRITTEN) <= set(FAMILIES)
     assert set(TENSORS) <= set(WRITTEN)
+
+
+SIZES = Table(
+    count("n_heads", "num_heads", 8, older=("n_head", "heads")),
+    derived("d_ff", "ffn_dim"),
+    flag("bias", "use_bias", True),
+    activation("act"),
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "section"),
+    [
+        ({}, {"n_heads": 8, "bias": True, "activation": "silu"}),
+        ({"heads": 3, "use_bias": None}, {"n_heads": 3, "bias": False, "activation": "silu"}),
+        ({"n_head": 4, "heads": 3}, {"n_heads": 4, "bias": True, "activation": "silu"}),
+        ({"num_heads": 5, "n_head": 4, "act": "gelu_new"}, None),
+    ],
+)
+def test_a_table_reads_newer_names_before_older_ones_and_then_the_default(
+    config: dict[str, Any], section: dict[str, Any] | None
+) -> None:
+    assert SIZES.read(Fields(config)) == (
+        section or {"n_heads": 5, "bias": True, "activation": "gelu_tanh"}
+    )
+
+
+def test_of_two_tables_the_second_wins_and_a_part_inside_another_has_a_path() -> None:
+    joined = SIZES | Table(count("n_heads", "attention_heads"))
+    assert joined.read(Fields({"attention_heads": 2}))["n_heads"] == 2
+    assert list(joined.inside("attention").fields)[:2] == ["attention.n_heads", "attention.d_ff"]
+
+
+def test_a_value_that_the_config_does_not_hold_keeps_our_name_in_a_refusal() -> None:
+    """A sixth of ffn_dim is not ffn_dim, and a default is no field of the config."""
+    tables = {SwiGLU: Table(count("d_ff", "ffn_dim"))}
+    line = "ffn.d_ff: 4 - must be divisible by 3"
+    design = {"ffn": {"d_ff": 4}}
+    assert with_config_keys(line, design, {"ffn_dim": 24}, tables) == line
+    assert with_config_keys(line, design, {}, tables) == line
+    named = with_config_keys(line, design, {"ffn_dim": 4}, tables)
+    assert named == "ffn_dim: 4 - must be divisible by 3"
 
 
 def test_parts_of_a_stack() -> None:

@@ -469,6 +469,7 @@ MODELS = PROFILES / "models" / "configs"
 JAMBA = read_config(MODELS / "Jamba-v0.1.json")
 NEMOTRON_H = read_config(MODELS / "Nemotron-H-8B.json")
 GRANITE = read_config(MODELS / "Granite-4.0-H-tiny.json")
+BAMBA = read_config(MODELS / "Bamba-9B.json")
 HYMBA = read_config(MODELS / "Hymba-1.5B-Base.json")
 BAD: list[tuple[dict[str, Any], str]] = [
     (
@@ -485,7 +486,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         JAMBA | {"num_attention_heads": 30},
-        "attention.n_heads: 30 - must be divisible by n_kv_heads (8)",
+        "num_attention_heads: 30 - must be divisible by num_key_value_heads (8)",
+    ),
+    (JAMBA | {"rms_norm_eps": 5}, "rms_norm_eps: 5.0 - must be less than or equal to 0.1"),
+    (
+        JAMBA | {"num_experts_per_tok": 17},
+        "num_experts_per_tok: 17 - must not exceed num_experts (16)",
+    ),
+    (
+        HYMBA | {"num_key_value_heads": 3},
+        "num_attention_heads: 25 - must be divisible by num_key_value_heads (3)",
+    ),
+    (
+        # d_ssm / head_dim is worked out from several fields, so it keeps our name
+        BAMBA | {"mamba_n_groups": 3},
+        "ssm.d_ssm / head_dim: 128 - must be divisible by n_groups (3)",
     ),
     (JAMBA | {"mlp_bias": True}, "mlp_bias: True - must be False"),
     (JAMBA | {"sliding_window": 512}, "sliding_window: 512 - must be None"),

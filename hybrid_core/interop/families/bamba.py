@@ -4,7 +4,7 @@ from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families import shared, table, tensors, writing
 from hybrid_core.interop.families.base import Family
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
@@ -12,10 +12,12 @@ from hybrid_core.interop.fields import Fields, at
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 
+_MODEL = table.model("rms_norm_eps")
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    design = shared.model(c, "rms_norm_eps")
+    design = _MODEL.read(c)
     n = design["n_layers"]
     attention = shared.attention(c, rope_fraction=0.5)
     ffn = shared.gated(c)
@@ -33,7 +35,7 @@ def read(c: Fields) -> dict[str, Any]:
     }
 
 
-def attention_indices(spec: ArchSpec) -> dict[str, Any]:
+def _attention_indices(spec: ArchSpec) -> dict[str, Any]:
     """The numbers of the attention layers, from 0."""
     return {"attn_layer_indices": [i for i, letter in enumerate(spec.pattern) if letter == "A"]}
 
@@ -41,6 +43,12 @@ def attention_indices(spec: ArchSpec) -> dict[str, Any]:
 FAMILY = Family(
     name="bamba",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: table.HEADS | table.BIASES,
+        Mamba2Mixer: table.MAMBA2,
+        SwiGLU: table.GATED_BIASED,
+    },
     defaults={
         "vocab_size": 128_000,
         "hidden_size": 4096,
@@ -51,18 +59,12 @@ FAMILY = Family(
     },
     written=Written(
         "BambaForCausalLM",
-        writing.RMS_EPS,
-        {
-            AttentionMixer: writing.BIASED,
-            Mamba2Mixer: writing.MAMBA2,
-            SwiGLU: writing.GATED_BIASED,
-        },
         (
             writing.spare_heads,
             writing.partial_rope,
             writing.expand(),
             writing.dt_limit,
-            attention_indices,
+            _attention_indices,
         ),
     ),
     tensors=Tensors(

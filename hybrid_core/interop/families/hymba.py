@@ -3,9 +3,15 @@ projected. Some layers reuse keys and values."""
 
 from typing import Any
 
-from hybrid_core.interop.families import shared
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, table
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, count
 from hybrid_core.interop.fields import Fields, is_whole
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.mamba1 import Mamba1Mixer
+from hybrid_core.mixers.swa import SwaMixer
 
 NEUTRAL = {
     "kv_weight_reuse": False,
@@ -26,10 +32,18 @@ AXES = {
     "whole_norm": True,
 }
 
+_MODEL = table.model("rms_norm_eps", 1e-6, tied=True)
+_WINDOW = Table(count("window", "sliding_window"))
+_FFN = Table(
+    count("d_ff", "intermediate_size"),
+    table.activation("mlp_hidden_act"),
+    table.flag("bias", "mlp_bias"),
+)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    design = shared.model(c, "rms_norm_eps", 1e-6, tied=True)
+    design = _MODEL.read(c)
     n = design["n_layers"]
     shared.silu(c)
     for key, value in NEUTRAL.items():
@@ -42,11 +56,7 @@ def read(c: Fields) -> dict[str, Any]:
     attention = _attention(c, design["d_model"], ssm["d_ssm"])
     meta_tokens = c.count("num_memory_tokens", 0, least=0)
     pattern = _layers(c, n)
-    window = {
-        "kind": "swa",
-        "window": c.count("sliding_window"),
-        "sink": meta_tokens,
-    }
+    window = {"kind": "swa", "sink": meta_tokens} | _WINDOW.read(c)
     kinds: dict[str, dict[str, Any]] = {
         "G": {"kind": "attention"},
         "W": window,
@@ -61,7 +71,7 @@ def read(c: Fields) -> dict[str, Any]:
     return design | {
         "layers": {"pattern": pattern},
         "mixers": mixers,
-        "ffn": shared.gated(c, act="mlp_hidden_act"),
+        "ffn": {"kind": "swiglu"} | _FFN.read(c),
         "meta_tokens": meta_tokens,
     }
 
@@ -70,9 +80,7 @@ def _attention(c: Fields, d_model: int, d_ssm: int) -> dict[str, Any]:
     n_heads = c.count("num_attention_heads")
     v_head_dim = d_ssm // n_heads
     c.must("v_head_dim", v_head_dim)
-    section: dict[str, Any] = {
-        "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", n_heads),
+    section = table.HEADS.read(c, n_kv_heads=n_heads) | {
         "head_dim": d_model // n_heads,
         "v_head_dim": v_head_dim,
     }
@@ -126,4 +134,14 @@ def _reusing(c: Fields, n_layers: int) -> set[int]:
     return reusing
 
 
-FAMILY = Family(name="hymba", read=read)
+FAMILY = Family(
+    name="hymba",
+    read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: table.HEADS,
+        SwaMixer: table.HEADS | _WINDOW,
+        Mamba1Mixer: table.MAMBA1,
+        SwiGLU: _FFN,
+    },
+)

@@ -5,19 +5,25 @@ from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, writing
+from hybrid_core.interop.families import shared, table, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, count, derived, flag
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields, at
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.short_conv import ShortConvMixer
 
+_MODEL = table.model("norm_eps", tied=True)
+_CONV = Table(
+    count("d_conv", "conv_L_cache", 3),
+    flag("bias", "conv_bias"),
+)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    tied = c.flag("tie_word_embeddings", True)
-    design = shared.model(c, "norm_eps", tied=tied)
-    design["tie_embeddings"] = c.flag("tie_embedding", tied)
+    design = _MODEL.read(c)
+    design["tie_embeddings"] = c.flag("tie_embedding", design["tie_embeddings"])
     attention = _attention(c, design["d_model"])
     pattern = _layers(c, design["n_layers"])
     width = _width(c)
@@ -25,11 +31,7 @@ def read(c: Fields) -> dict[str, Any]:
     c.ignore("rope_theta block_dim block_mlp_init_scale block_norm_eps block_out_init_scale")
     c.ignore("block_use_swiglu block_use_xavier_init conv_dim conv_dim_out conv_use_xavier_init")
     c.ignore("num_heads use_pos_enc")
-    conv = {
-        "kind": "short_conv",
-        "d_conv": c.count("conv_L_cache", 3),
-        "bias": c.flag("conv_bias"),
-    }
+    conv = {"kind": "short_conv"} | _CONV.read(c)
     return design | {
         "layers": {"pattern": pattern},
         "attention": attention,
@@ -41,9 +43,7 @@ def read(c: Fields) -> dict[str, Any]:
 def _attention(c: Fields, d_model: int) -> dict[str, Any]:
     c.must("attention_bias", False)
     n_heads = c.count("num_attention_heads")
-    section = {
-        "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", 8),
+    section = table.HEADS.read(c, n_kv_heads=8) | {
         "qk_norm": True,
         "head_dim": c.count("head_dim", d_model // n_heads),
     }
@@ -68,7 +68,7 @@ def _width(c: Fields) -> int:
     return ceil(adjusted / multiple) * multiple
 
 
-def keep_width(spec: ArchSpec) -> dict[str, Any]:
+def _keep_width(spec: ArchSpec) -> dict[str, Any]:
     """The width is written as it is."""
     return {"block_auto_adjust_ff_dim": False}
 
@@ -76,6 +76,12 @@ def keep_width(spec: ArchSpec) -> dict[str, Any]:
 FAMILY = Family(
     name="lfm2",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: table.HEADS,
+        ShortConvMixer: _CONV,
+        SwiGLU: Table(derived("d_ff", "intermediate_size")),
+    },
     defaults={
         "vocab_size": 65_536,
         "hidden_size": 2560,
@@ -86,15 +92,9 @@ FAMILY = Family(
     },
     written=Written(
         "Lfm2ForCausalLM",
-        "norm_eps",
-        {
-            AttentionMixer: writing.HEADS,
-            ShortConvMixer: {"conv_L_cache": "d_conv", "conv_bias": "bias"},
-            SwiGLU: {"intermediate_size": "d_ff"},
-        },
         (
             writing.rope,
-            keep_width,
+            _keep_width,
             writing.layer_names("layer_types", C="conv", A="full_attention"),
         ),
     ),

@@ -4,9 +4,13 @@ output."""
 
 from typing import Any
 
-from hybrid_core.interop.families import shared
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, table
 from hybrid_core.interop.families.base import Family
 from hybrid_core.interop.fields import Fields, is_whole
+from hybrid_core.mixers.diff_attention import DiffAttentionMixer
+from hybrid_core.mixers.mamba1 import Mamba1Mixer
 
 AXES = {
     "norm": "group",
@@ -15,12 +19,14 @@ AXES = {
     "shared_norm": True,
 }
 
+_MODEL = table.model("layer_norm_eps", tied=True)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
     shared.silu(c)
     c.must("lm_head_bias", False)
-    design = shared.model(c, "layer_norm_eps", tied=True)
+    design = _MODEL.read(c)
     ssm = shared.mamba1(c)
     period = c.count("mb_per_layer", 2)
     window = _window(c)
@@ -59,10 +65,8 @@ def _window(c: Fields) -> int:
 
 def _attention(c: Fields, d_model: int) -> dict[str, Any]:
     n_heads = c.count("num_attention_heads")
-    section = {
+    section = table.HEADS.read(c, n_kv_heads=4) | {
         "kind": "diff_attention",
-        "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", 4),
         "head_dim": d_model // n_heads,
         "position": "nope",
         "qkv_bias": True,
@@ -82,4 +86,13 @@ def _letter(index: int, n_layers: int, period: int) -> str:
     return "W" if index < n_layers // 2 else "G"
 
 
-FAMILY = Family(name="phi4flash", read=read)
+FAMILY = Family(
+    name="phi4flash",
+    read=read,
+    tables={
+        ArchSpec: _MODEL,
+        DiffAttentionMixer: table.HEADS,
+        Mamba1Mixer: table.MAMBA1,
+        SwiGLU: table.GATED_BIASED,
+    },
+)

@@ -4,14 +4,19 @@ The parameters of vision count. Its state and its work belong to the video, not 
 
 from typing import Any
 
-from hybrid_core.interop.families import shared
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, table
 from hybrid_core.interop.families.base import Family
 from hybrid_core.interop.fields import Fields
+from hybrid_core.mixers.attention import AttentionMixer
+
+_MODEL = table.model("rms_norm_eps", 1e-6)
 
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    design = shared.model(c, "rms_norm_eps", 1e-6)
+    design = _MODEL.read(c)
     d_model = design["d_model"]
     attention = shared.attention(c, rope_fraction=1.0)
     attention |= {"qkv_bias": True, "out_bias": False}
@@ -88,4 +93,12 @@ def _vision_params(c: Fields, d_model: int) -> int:
     return patches + depth * (norms + attention + mlp) + merger
 
 
-FAMILY = Family(name="qwen2_vl", read=read)
+FAMILY = Family(
+    name="qwen2_vl",
+    read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: table.HEADS | table.HEAD_DIM,
+        SwiGLU: table.GATED_BIASED,
+    },
+)

@@ -4,18 +4,9 @@ Mamba. Each function turns fields of a config into a section of our design."""
 from math import ceil, inf
 from typing import Any
 
+from hybrid_core.interop.families import table
+from hybrid_core.interop.families.table import Section
 from hybrid_core.interop.fields import Fields, is_real
-
-Section = dict[str, Any]
-
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "relu2": "relu2",
-}
 
 NOPE: Section = {"position": "nope"}
 
@@ -48,22 +39,6 @@ def used(kinds: dict[str, Section], pattern: str) -> dict[str, Section]:
     return {letter: kind for letter, kind in kinds.items() if letter in pattern}
 
 
-def model(
-    c: Fields,
-    eps_key: str,
-    eps: float = 1e-5,
-    tied: bool = False,
-) -> Section:
-    """What stands outside the layers."""
-    return {
-        "vocab_size": c.count("vocab_size"),
-        "tie_embeddings": c.flag("tie_word_embeddings", tied),
-        "norm_eps": c.number(eps_key, eps),
-        "d_model": c.count("hidden_size"),
-        "n_layers": c.layers(),
-    }
-
-
 def silu(c: Fields, key: str = "hidden_act") -> None:
     """Refuse any other activation of Mamba's convolution and gate."""
     c.must(key, "silu", "swish")
@@ -77,15 +52,12 @@ def attention(
     """Attention with RoPE, or without a position encoding where `rope_fraction` is None.
 
     `theta`: the class's own, where the config has none."""
-    biased = c.flag("attention_bias")
     n_heads = c.count("num_attention_heads")
-    section = {
-        "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", n_heads),
-        "head_dim": c.count("head_dim", c.count("hidden_size") // n_heads),
-        "qkv_bias": biased,
-        "out_bias": biased,
-    }
+    section = table.ATTENTION.read(
+        c,
+        n_kv_heads=n_heads,
+        head_dim=c.count("hidden_size") // n_heads,
+    )
     if rope_fraction is None:
         return section | NOPE
     return section | rope(c, rope_fraction, theta)
@@ -135,19 +107,9 @@ def _without_theta(scaling: Section) -> Section:
     return {key: value for key, value in scaling.items() if key not in elsewhere}
 
 
-def gated(
-    c: Fields,
-    act: str = "hidden_act",
-    width: str = "intermediate_size",
-    bias: str = "mlp_bias",
-) -> Section:
+def gated(c: Fields) -> Section:
     """A gated feed-forward."""
-    return {
-        "kind": "swiglu",
-        "d_ff": c.count(width),
-        "activation": c.word(act, ACTIVATIONS, "silu"),
-        "bias": c.flag(bias),
-    }
+    return {"kind": "swiglu"} | table.GATED_BIASED.read(c)
 
 
 FLOAT32_MAX = 3.4028234663852886e38  # dt is computed in float32: a limit from here on binds nothing
@@ -196,14 +158,10 @@ def dt_rank(
 def mamba1(c: Fields) -> Section:
     """The Mamba-1 of Jamba, Zamba, Hymba and Phi-4-mini-flash."""
     d_model = c.count("hidden_size")
-    return {
+    return table.MAMBA1.read(c) | {
         "kind": "mamba1",
         "d_ssm": c.count("mamba_expand", 2) * d_model,
-        "d_state": c.count("mamba_d_state", 16),
-        "d_conv": c.count("mamba_d_conv", 4),
         "dt_rank": dt_rank(c, "mamba_dt_rank", d_model, null_is_auto=True),
-        "proj_bias": c.flag("mamba_proj_bias"),
-        "conv_bias": c.flag("mamba_conv_bias", True),
     }
 
 
@@ -215,16 +173,8 @@ def bamba_ssm(c: Fields, d_model: int) -> Section:
     if d_ssm % n_heads:
         raise c.refuse("mamba_n_heads", f"must divide mamba_expand * hidden_size ({d_ssm})")
     c.must("mamba_d_head", "auto", d_ssm // n_heads)
-    biased = c.flag("mamba_proj_bias")
-    section = {
+    section = table.MAMBA2.read(c) | {
         "d_ssm": d_ssm,
         "head_dim": d_ssm // n_heads,
-        "d_state": c.count("mamba_d_state", 256),
-        "d_conv": c.count("mamba_d_conv", 4),
-        "n_groups": c.count("mamba_n_groups", 1),
-        "chunk_size": c.count("mamba_chunk_size", 256),
-        "in_bias": biased,
-        "out_bias": biased,
-        "conv_bias": c.flag("mamba_conv_bias", True),
     }
     return section | dt_limit(c)

@@ -1,7 +1,7 @@
-"""Writing vocabulary that families share: tables from a config's fields to the attributes of our
-parts, and the fields that follow from the design as a whole."""
+"""Fields of a config that follow from the design as a whole, which families share. Those of one
+part are in table.py."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hybrid_core.design.spec import ArchSpec
@@ -10,74 +10,26 @@ from hybrid_core.mixers.mamba1 import Mamba1Mixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.mixers.swa import SwaMixer
 
-Table = dict[str, str]  # a config's field -> the attribute of our part, by its dotted path
 Config = dict[str, Any]
 
 
 class Written(NamedTuple):
-    """How a design becomes a config of a family.
+    """How a design becomes a config of a family, beside the family's tables.
 
-    `architecture`: the class of transformers. `eps`: what the field of the norms' epsilon is
-    called. `fields`: by the type of a part of the design, a table of fields; a family can hold only
-    designs made of these types. `more`: fields that follow from the design as a whole. `n_layers`:
-    whether the config counts its layers. `implied`: constants that the class has by itself."""
+    `architecture`: the class of transformers. `more`: fields that follow from the design as a
+    whole. `implied`: constants that the class has by itself."""
 
     architecture: str
-    eps: str
-    fields: Mapping[type[Any], Table]
     more: tuple[Callable[[ArchSpec], Config], ...] = ()
-    n_layers: bool = True
     implied: tuple[str, ...] = ()
 
 
-# ---------------------------------------------------------------- tables of fields
-
-RMS_EPS = "rms_norm_eps"
-LAYER_EPS = "layer_norm_epsilon"
-ACT = "activation"
-HEADS: Table = {
-    "num_attention_heads": "n_heads",
-    "num_key_value_heads": "n_kv_heads",
-}
-BIASED: Table = HEADS | {"attention_bias": "qkv_bias"}
-HEAD_DIM: Table = {"head_dim": "head_dim"}
-GATED: Table = {
-    "intermediate_size": "d_ff",
-    "hidden_act": ACT,
-}
-GATED_BIASED: Table = GATED | {"mlp_bias": "bias"}
-TOP_K: Table = {"num_experts_per_tok": "top_k"}
-MAMBA1: Table = {
-    "mamba_d_state": "d_state",
-    "mamba_d_conv": "d_conv",
-    "mamba_dt_rank": "dt_rank",
-    "mamba_proj_bias": "proj_bias",
-    "mamba_conv_bias": "conv_bias",
-}
-MAMBA2: Table = {
-    "mamba_d_state": "d_state",
-    "mamba_d_conv": "d_conv",
-    "mamba_n_groups": "n_groups",
-    "mamba_chunk_size": "chunk_size",
-    "mamba_n_heads": "n_heads",
-    "mamba_d_head": "head_dim",
-    "mamba_conv_bias": "conv_bias",
-    "mamba_proj_bias": "in_bias",
-}
 HYBRID_NAMES = {
     "A": "attention",
     "M": "mamba",
     "m": "mamba",
     "Z": "hybrid",
 }
-
-
-def inside(path: str, table: Table) -> Table:
-    """A table for a part that stands inside another: `attention.n_heads` for `n_heads`."""
-    return {field: f"{path}.{ours}" for field, ours in table.items()}
-
-
-# ---------------------------------------------------------------- fields of the whole design
 
 
 def layer_names(field: str, **names: str) -> Callable[[ArchSpec], Config]:
