@@ -1,15 +1,14 @@
-"""Hugging Face configs, in and out, without torch: a config.json becomes an ArchSpec, and a design
-becomes a config.json. The tensors that belong to it: live/weights.py.
+"""Hugging Face configs, in and out, without torch: a config.json becomes a design (ArchSpec), and a
+design becomes a config.json.
 
-A family's reader (families/) takes every field that changes what transformers (5.23), or the
-published code of a model that transformers has no class for, computes for that family. Whatever is
-left must be known to change nothing. So a field that nobody thought of is refused by name, instead
-of giving a model that is almost right. Fields that change values but no cost are kept as
-`constants`; design/built.py says whether our modules compute such a design or only its costs are
-known.
+In: a family's reader (families/) takes every field that changes what the class computes. The class
+is that of transformers (5.23), or the model's published code where transformers has none. Any other
+field must be known to change nothing, or it is refused by name. Otherwise a field that nobody
+thought of would give a model that is almost right. Fields that change values but no cost are kept
+as `constants`; design/built.py says whether our modules compute such a design.
 
-A design is written as the first family that reads it back as the same model. So nothing is ever
-flattened: what comes back different is what the family cannot say."""
+Out: a design is written as the first family whose config reads back as the same model. So no
+export silently drops a part of the design."""
 
 import json
 from collections.abc import Mapping
@@ -31,8 +30,7 @@ from hybrid_core.interop.stack_parts import first_of, kinds
 from hybrid_core.validation import SpecError, nearest, short
 from hybrid_core.yaml_io import MAX_DEPTH
 
-# What configs call the dtype that an engine keeps the scans' states in, and the dtypes that they
-# name.
+# The fields for the dtype in which an engine keeps the states of Mamba layers, and their values.
 STATE_DTYPE_KEYS = ("mamba_ssm_cache_dtype", "mamba_ssm_dtype")
 STATE_DTYPES = {
     "float32": "fp32",
@@ -45,8 +43,8 @@ STATE_DTYPES = {
 
 
 def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> ArchSpec:
-    """The design of a config.json, called `name`, or else by its family. Raises SpecError with one
-    line."""
+    """The design of a config.json. `name`: the design's name; None is the family's. Raises
+    SpecError with one line."""
     fields = Fields(config)
     state_dtype = _state_dtype(fields)
     quantised = _quantised(fields)
@@ -76,7 +74,7 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
 
 
 def _state_dtype(fields: Fields) -> str | None:
-    """The dtype of the states that the config asks for; None where it leaves it to the model's."""
+    """The dtype of the states. None where the config leaves it to the model's dtype."""
     found = None
     for key in STATE_DTYPE_KEYS:
         value = fields.take(key, None)
@@ -90,9 +88,12 @@ def _state_dtype(fields: Fields) -> str | None:
 
 
 def _quantised(fields: Fields) -> Any:
-    """How the weights are stored, where the config says it."""
-    given = [fields.take(key, None) for key in stored.KEYS]
-    return next((value for value in given if value), None)
+    """The config's quantisation scheme, or None where the weights are not quantised."""
+    found = None
+    for key in stored.KEYS:
+        given = fields.take(key, None)
+        found = found or given
+    return found
 
 
 def _family(fields: Fields) -> Family:
@@ -110,13 +111,13 @@ def _family(fields: Fields) -> Family:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The fields of a config.json. Raises SpecError with one line where it is missing, too large,
-    no JSON or no config."""
+    """The fields of a config.json. Raises SpecError with one line where the file is missing or too
+    large, or is not the JSON of a config."""
     return parse_config(read_file(path, "config"))
 
 
 def parse_config(text: str | bytes) -> dict[str, Any]:
-    """The fields of a config as text. Raises SpecError with one line."""
+    """The fields of a config from its text. Raises SpecError with one line."""
     if len(text) > MAX_BYTES:
         raise SpecError(too_long(len(text), "config"))
     data = _json(decoded(text) if isinstance(text, bytes) else text)
@@ -139,7 +140,7 @@ def _json(text: str) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting, counted without recursion."""
+    """Levels of nesting, counted without recursion: a file may nest deeper than Python's stack."""
     level = [value]
     depth = 0
     while level:
@@ -163,15 +164,15 @@ ACTIVATIONS = {
     "gelu_tanh": "gelu_pytorch_tanh",
     "relu2": "relu2",
 }
-# transformers has more classes than are written here: a refusal speaks of those alone.
+# transformers has more classes than we write, so a refusal must not speak of all of them.
 NONE_WRITTEN = f"none of the {len(WRITTEN)} classes of transformers that are written here"
-# Constants that a reader makes itself, from the family.
+# Constants that do not come from a field: the family's reader sets them.
 IMPLIED = ("norm_offset", "gated_norm_eps")
 
 
 def hf_config(spec: ArchSpec) -> dict[str, Any]:
-    """A config.json that AutoConfig loads and that is this design. Raises ExportError with what no
-    class written here says."""
+    """A config.json of this design, which AutoConfig loads. Raises ExportError with the first
+    thing that the closest class cannot express."""
     used = kinds(spec)
     differences: dict[str, str] = {}
     refusals: dict[str, str] = {}
@@ -196,7 +197,7 @@ def hf_config(spec: ArchSpec) -> dict[str, Any]:
 
 
 def _closest(reasons: Mapping[str, str]) -> str:
-    """The first family whose layer 1 is that of the design, or else the first family."""
+    """The first family that can express layer 1 of the design, or else the first family."""
     for name, reason in reasons.items():
         if not reason.startswith("layer 1:"):
             return name
@@ -229,7 +230,7 @@ def _config(
 
 
 def _value(part: Any, path: str) -> Any:
-    """An attribute by its dotted path; None where this part has no such thing."""
+    """An attribute by its dotted path. None where this part does not have it."""
     try:
         value = attrgetter(path)(part)
     except AttributeError:

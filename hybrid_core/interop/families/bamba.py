@@ -22,9 +22,11 @@ def read(c: Fields) -> dict[str, Any]:
     attention = shared.attention(c, rope_fraction=0.5)
     ffn = shared.gated(c)
     ssm = shared.bamba_ssm(c, design["d_model"])
-    c.must("attn_rotary_emb", round(attention["head_dim"] * attention["rope_fraction"]))
+    rotated = round(attention["head_dim"] * attention["rope_fraction"])
+    c.must("attn_rotary_emb", rotated)
     named = c.kinds("layer_types", n, shared.HYBRID)
-    numbered = at(n, c.indices("attn_layer_indices", n), "A", "M")
+    attention_layers = c.indices("attn_layer_indices", n)
+    numbered = at(n, attention_layers, "A", "M")
     if named and "attn_layer_indices" in c and named != numbered:
         raise c.refuse("layer_types", "contradicts attn_layer_indices")
     return design | {
@@ -37,7 +39,8 @@ def read(c: Fields) -> dict[str, Any]:
 
 def _attention_indices(spec: ArchSpec) -> dict[str, Any]:
     """The numbers of the attention layers, from 0."""
-    return {"attn_layer_indices": [i for i, letter in enumerate(spec.pattern) if letter == "A"]}
+    indices = [i for i, letter in enumerate(spec.pattern) if letter == "A"]
+    return {"attn_layer_indices": indices}
 
 
 FAMILY = Family(

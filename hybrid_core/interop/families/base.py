@@ -1,5 +1,5 @@
-"""What a family of published configs is: how it is read, written, and what its tensors are
-called."""
+"""What a family of published configs is: how its configs are read and written, and what its tensors
+are called."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple

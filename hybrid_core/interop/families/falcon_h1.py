@@ -1,4 +1,4 @@
-"""Falcon-H1: attention and Mamba-2 side by side in every layer, their outputs added. That is the
+"""Falcon-H1: every layer has attention and Mamba-2 side by side and adds their outputs. That is the
 paper's intra-hybrid block without norms."""
 
 from typing import Any
@@ -68,7 +68,8 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _ssm(c: Fields, d_model: int, normed: bool) -> dict[str, Any]:
-    d_ssm = c.count("mamba_d_ssm", c.count("mamba_expand", 2) * d_model)
+    expanded = c.count("mamba_expand", 2) * d_model
+    d_ssm = c.count("mamba_d_ssm", expanded)
     n_heads = c.count("mamba_n_heads", 128)
     automatic = c.take("mamba_d_head") == "auto"
     head_dim = d_ssm // n_heads if automatic else c.count("mamba_d_head")

@@ -1,5 +1,5 @@
-"""Gemma 3 (text): windows with a RoPE of their own, norms behind mixer and feed-forward too, and
-embeddings multiplied by the square root of their width."""
+"""Gemma 3 (text): windowed layers with their own RoPE base, norms also after the mixer and the
+feed-forward, and embeddings multiplied by the square root of d_model."""
 
 from typing import Any
 
@@ -30,7 +30,8 @@ def read(c: Fields) -> dict[str, Any]:
     c.constant("final_logit_softcapping")
     c.constant("attn_logit_softcapping")
     c.must("use_bidirectional_attention", False, None)
-    period = c.count("sliding_window_pattern", c.count("_sliding_window_pattern", 6))
+    newer_period = c.count("_sliding_window_pattern", 6)
+    period = c.count("sliding_window_pattern", newer_period)
     default = every(n, period, period - 1, "A", "S")
     pattern = c.kinds("layer_types", n, shared.WINDOWED) or default
     c.constants["norm_offset"] = 1
@@ -50,7 +51,8 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _thetas(c: Fields) -> dict[str, float]:
-    """Theta of full and of windowed layers. transformers 5 writes both into `rope_parameters`."""
+    """RoPE's theta in full and in windowed layers. transformers 5 writes both into
+    `rope_parameters`."""
     new = c.section("rope_parameters")
     thetas = {
         "full_attention": c.number("rope_theta", 1e6),
@@ -78,7 +80,7 @@ def _attention(c: Fields) -> dict[str, Any]:
 
 
 def _write(spec: ArchSpec) -> dict[str, Any]:
-    """Both thetas, the window, and the scale of the scores."""
+    """Both thetas, the window, and the scale of the attention scores."""
     local = first_of(spec, SwaMixer)
     full = first_of(spec, AttentionMixer)
     config: dict[str, Any] = {}

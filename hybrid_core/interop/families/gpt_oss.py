@@ -1,5 +1,5 @@
-"""gpt-oss: windows in every second layer, learnt sinks, biases everywhere, and experts with a
-clamped gate."""
+"""gpt-oss: a window in every second layer, learnt attention sinks, biases in all projections, and
+experts with a clamped gate."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from hybrid_core.interop.fields import Fields, every
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.swa import SwaMixer
 
-# How GptOssConfig scales RoPE where a config says nothing of it.
+# GptOssConfig's scaling of RoPE where a config has none.
 DEFAULT_SCALING = {
     "rope_type": "yarn",
     "factor": 32.0,
@@ -38,7 +38,8 @@ def read(c: Fields) -> dict[str, Any]:
     attention = shared.attention(c, theta=150_000.0) | {"sink_logits": True}
     biased = c.flag("attention_bias", True)
     attention |= {"qkv_bias": biased, "out_bias": biased}
-    pattern = c.kinds("layer_types", n, shared.WINDOWED) or every(n, 2, 1, "A", "S")
+    alternating = every(n, 2, 1, "A", "S")
+    pattern = c.kinds("layer_types", n, shared.WINDOWED) or alternating
     shared.silu(c)
     if "rope_parameters" not in c and "rope_scaling" not in c:
         c.constants["rope_scaling"] = dict(DEFAULT_SCALING)
@@ -73,7 +74,7 @@ def _experts(c: Fields) -> dict[str, Any]:
 
 
 def _rope(spec: ArchSpec) -> dict[str, Any]:
-    """RoPE. GptOssConfig scales it unless it is told not to."""
+    """RoPE. GptOssConfig scales it unless the config has `rope_parameters` that do not."""
     found = writing.rope(spec)
     if "rope_scaling" in spec.constants or "rope_scaling" in found:
         return found

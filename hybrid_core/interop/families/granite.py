@@ -1,5 +1,5 @@
-"""Granite 4: attention or Mamba-2, with a shared feed-forward in every layer and experts beside it
-where there are any."""
+"""Granite 4: attention or Mamba-2, and in every layer a shared feed-forward. Larger models have
+routed experts beside it."""
 
 from typing import Any
 
@@ -54,10 +54,10 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _attention(c: Fields) -> dict[str, Any]:
-    turned = c.take("position_embedding_type", None) == "rope"
+    has_rope = c.take("position_embedding_type", None) == "rope"
     c.must("position_embedding_type", None, "nope", "rope")
-    section = shared.attention(c, rope_fraction=1.0 if turned else None)
-    if not turned:
+    section = shared.attention(c, rope_fraction=1.0 if has_rope else None)
+    if not has_rope:
         c.ignore("rope_theta rope_scaling rope_parameters")
     scale = c.number("attention_multiplier", 1.0)
     if scale != section["head_dim"] ** -0.5:
@@ -84,8 +84,8 @@ def _experts(c: Fields) -> dict[str, Any]:
 
 
 def _write(spec: ArchSpec) -> dict[str, Any]:
-    """What a design without experts says of them, the scale of the scores, and whether there is
-    RoPE."""
+    """The fields of experts for a design without any, the scale of the attention scores, and the
+    position encoding."""
     config: dict[str, Any] = {}
     dense = first_of(spec, SwiGLU)
     if dense:

@@ -1,5 +1,5 @@
-"""Jamba: Mamba-1 with norms of dt, B and C; attention and experts at their own periods; no position
-encoding."""
+"""Jamba: Mamba-1 with norms of dt, B and C. Attention layers and experts each have a period. There
+is no position encoding."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def _attention_layers(c: Fields, n_layers: int) -> str:
 
 
 def _write_layers(spec: ArchSpec) -> dict[str, Any]:
-    """Where attention and experts stand."""
+    """Periods and offsets of the attention layers and of the experts."""
     period, offset = _period(spec.pattern, "A")
     config: dict[str, Any] = {
         "attn_layer_period": period,
@@ -83,13 +83,17 @@ def _write_layers(spec: ArchSpec) -> dict[str, Any]:
 
 
 def _period(letters: str, letter: str) -> tuple[int, int]:
-    """Period and offset of the layers of one letter, or a period that no layer meets."""
+    """Period and offset of the layers of one letter. Where there are none: an offset behind the
+    last layer. The result may be wrong for an irregular pattern: then the config reads back as
+    another model, and is refused."""
+    n_layers = len(letters)
     where = [i for i, other in enumerate(letters) if other == letter]
     if not where:
-        return len(letters) + 1, len(letters)
+        return n_layers + 1, n_layers
     if len(where) == 1:
-        return len(letters), where[0]
-    return where[1] - where[0], where[0]
+        return n_layers, where[0]
+    first, second = where[:2]
+    return second - first, first
 
 
 _NORMS = {

@@ -1,5 +1,5 @@
-"""Kimi Linear: Kimi Delta Attention and multi-head latent attention, with experts behind the first
-layers."""
+"""Kimi Linear: Kimi Delta Attention and multi-head latent attention. The first layers have a dense
+feed-forward, the others have experts."""
 
 from typing import Any
 
@@ -14,7 +14,14 @@ from hybrid_core.interop.fields import Fields, at, every
 from hybrid_core.mixers.kda import KimiDeltaMixer
 from hybrid_core.mixers.mla import LatentAttentionMixer
 
-NAMES = shared.LINEAR | {"full_attention": "L", "attention": "L", "sliding_attention": "L"}
+NAMES = {
+    "linear_attention": "R",
+    "conv": "R",
+    "recurrent": "R",
+    "full_attention": "L",
+    "attention": "L",
+    "sliding_attention": "L",
+}
 
 _MODEL = table.model("rms_norm_eps")
 _LATENT = Table(
@@ -31,7 +38,7 @@ _DELTA = Table(
     count("head_dim", "linear_head_dim", 128),
     count("d_conv", "linear_conv_kernel_dim", 4),
 )
-# The same in Moonshot's own files, which have them in the section `linear_attn_config`.
+# Moonshot's own files have these fields in the section `linear_attn_config`.
 _DELTA_SECTION = Table(
     count("n_heads", "num_heads"),
     count("head_dim", "head_dim"),
@@ -54,9 +61,10 @@ def read(c: Fields) -> dict[str, Any]:
     n = design["n_layers"]
     linear = c.section("linear_attn_config")
     pattern = _layers(c, linear, n)
+    delta = _DELTA_SECTION.read(linear, **_DELTA.read(c))
     mixers = {
         "L": {"kind": "mla"} | _LATENT.read(c),
-        "R": {"kind": "kda"} | _DELTA_SECTION.read(linear, **_DELTA.read(c)),
+        "R": {"kind": "kda"} | delta,
     }
     linear.close()
     c.must("moe_layer_freq", 1)
@@ -80,14 +88,14 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _layers(c: Fields, linear: Fields, n_layers: int) -> str:
-    """Latent attention (L) where it is named, by name or by number from 1; else in every fourth
-    layer."""
+    """A letter per layer: latent attention (L) or KDA (R). `full_attn_layers` counts from 1. A
+    config that names no layers has latent attention in every fourth."""
     full = linear.indices("full_attn_layers", n_layers, first=1)
     linear.indices("kda_layers", n_layers, first=1)
     if full:
         default = at(n_layers, [i - 1 for i in full], "L", "R")
     else:
-        default = every(n_layers, 4, 0, "L", "R").replace("L", "R", 1)
+        default = "R" + every(n_layers, 4, 0, "L", "R")[1:]
     return c.kinds("layer_types", n_layers, NAMES) or default
 
 
@@ -99,7 +107,7 @@ def _experts(c: Fields) -> dict[str, Any]:
 
 
 def _feed_forwards(spec: ArchSpec) -> dict[str, Any]:
-    """Dense or experts, a name per layer."""
+    """The kind of feed-forward of each layer, by name."""
     names = []
     for layer in spec.stack:
         names.append("sparse" if isinstance(layer.ffn, MoE) else "dense")

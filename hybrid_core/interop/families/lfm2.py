@@ -1,4 +1,4 @@
-"""LFM2: short convolutions and attention."""
+"""LFM2: short convolutions and attention layers."""
 
 from math import ceil
 from typing import Any
@@ -51,25 +51,30 @@ def _attention(c: Fields, d_model: int) -> dict[str, Any]:
 
 
 def _layers(c: Fields, n_layers: int) -> str:
-    """Attention (A) where it is named, by name or by number; in every layer where nothing is."""
+    """A letter per layer: attention (A) or a convolution (R). A config that names no layers has
+    attention in all."""
     full = list(range(n_layers))
     if "full_attn_idxs" in c:
         full = c.indices("full_attn_idxs", n_layers)
-    return c.kinds("layer_types", n_layers, shared.LINEAR) or at(n_layers, full, "A", "R")
+    numbered = at(n_layers, full, "A", "R")
+    return c.kinds("layer_types", n_layers, shared.LINEAR) or numbered
 
 
 def _width(c: Fields) -> int:
-    """The feed-forward's width: as it is written, or two thirds of it, rounded up to a multiple."""
-    width = c.count("block_ff_dim", c.count("intermediate_size", 12288))
+    """The feed-forward's width. With `block_auto_adjust_ff_dim` it is two thirds of the field,
+    times a factor, rounded up to a multiple."""
+    newer_width = c.count("intermediate_size", 12288)
+    width = c.count("block_ff_dim", newer_width)
     if not c.flag("block_auto_adjust_ff_dim", True):
         return width
     multiple = c.count("block_multiple_of", 256)
-    adjusted = int(c.number("block_ffn_dim_multiplier", 1.0) * (2 * width // 3))
+    factor = c.number("block_ffn_dim_multiplier", 1.0)
+    adjusted = int(factor * (2 * width // 3))
     return ceil(adjusted / multiple) * multiple
 
 
 def _keep_width(spec: ArchSpec) -> dict[str, Any]:
-    """The width is written as it is."""
+    """No adjustment: `intermediate_size` is the width itself."""
     return {"block_auto_adjust_ff_dim": False}
 
 

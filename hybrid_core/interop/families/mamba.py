@@ -1,4 +1,4 @@
-"""Mamba: Mamba-1 alone in every layer."""
+"""Mamba: every layer is a Mamba-1 layer without a feed-forward."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Mamba-2 alone in every layer."""
+"""Mamba-2: every layer is a Mamba-2 layer without a feed-forward."""
 
 from typing import Any
 
@@ -29,7 +29,8 @@ def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
     shared.silu(c)
     ssm = _SSM.read(c) | shared.dt_limit(c)
-    d_ssm = c.count("num_heads") * ssm["head_dim"]
+    n_heads = c.count("num_heads")
+    d_ssm = n_heads * ssm["head_dim"]
     ssm["d_ssm"] = d_ssm
     c.must("expand", d_ssm / c.count("hidden_size"))
     c.must("intermediate_size", d_ssm)

@@ -1,5 +1,5 @@
-"""mamba_ssm's own config, which has no model_type: the vocabulary is padded, and attention layers
-stand where it says."""
+"""mamba_ssm's own config, which has no model_type: Mamba layers, attention layers at given numbers,
+and a vocabulary that is padded to a multiple."""
 
 from math import ceil
 from typing import Any
@@ -51,25 +51,28 @@ def read(c: Fields) -> dict[str, Any]:
     design = _MODEL.read(c)
     d_model = design["d_model"]
     multiple = c.count("pad_vocab_size_multiple", 8)
+    padded_vocab = ceil(c.count("vocab_size") / multiple) * multiple
     ssm_fields = c.section("ssm_cfg")
     attention_fields = c.section("attn_cfg")
     ssm = _ssm(ssm_fields, d_model)
     ssm_fields.close()
     design |= {
-        "vocab_size": ceil(c.count("vocab_size") / multiple) * multiple,
+        "vocab_size": padded_vocab,
         "norm": "rms" if c.flag("rms_norm", True) else "layer",
         "ssm": ssm,
     }
     c.ignore("fused_add_norm")
     d_ff = c.count("d_intermediate", 0, least=0)
     if d_ff:
-        design["ffn"] = {"kind": "swiglu", "d_ff": ceil(d_ff / 128) * 128}
+        rounded = ceil(d_ff / 128) * 128  # mamba_ssm/modules/mlp.py, GatedMLP
+        design["ffn"] = {"kind": "swiglu", "d_ff": rounded}
     n = design["n_layers"]
     attention_at = c.indices("attn_layer_idx", n)
     if attention_at:
         design["attention"] = _attention(attention_fields, d_model)
         attention_fields.close()
-    return design | {"layers": {"pattern": at(n, attention_at, "A", "M")}}
+    pattern = at(n, attention_at, "A", "M")
+    return design | {"layers": {"pattern": pattern}}
 
 
 def _ssm(s: Fields, d_model: int) -> dict[str, Any]:
@@ -84,12 +87,16 @@ def _ssm(s: Fields, d_model: int) -> dict[str, Any]:
 
 
 def _attention(a: Fields, d_model: int) -> dict[str, Any]:
-    """Heads of mamba_ssm's MHA. It has no position encoding unless `rotary_emb_dim` is set."""
+    """mamba_ssm's MHA. It has no position encoding unless `rotary_emb_dim` is set."""
     n_heads = a.count("num_heads")
     a.must("causal", True)
     a.must("d_conv", 0)
     rotated = a.count("rotary_emb_dim", 0, least=0)
-    section = _ATTENTION.read(a, n_kv_heads=n_heads, head_dim=d_model // n_heads)
+    section = _ATTENTION.read(
+        a,
+        n_kv_heads=n_heads,
+        head_dim=d_model // n_heads,
+    )
     theta = a.number("rotary_emb_base", 10_000.0)
     if not rotated:
         return section | shared.NOPE

@@ -1,4 +1,4 @@
-"""Mistral: a Llama, behind a window where the config has one."""
+"""Mistral: a Llama, with a window in every layer where the config has one."""
 
 from typing import Any
 
@@ -6,15 +6,17 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.interop.families import shared, table, tensors, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, derived
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
 from hybrid_core.mixers.swa import SwaMixer
 
-WINDOW = 4096  # where the config does not say; null means none
+WINDOW = 4096  # the default of an absent field; null is no window
 
 _MODEL = table.model("rms_norm_eps", 1e-6)
-_WINDOWED = table.HEADS | table.HEAD_DIM | table.Table(table.derived("rope_theta", "rope_theta"))
+_THETA = Table(derived("rope_theta", "rope_theta"))
+_WINDOWED = table.HEADS | table.HEAD_DIM | _THETA
 
 
 def read(c: Fields) -> dict[str, Any]:
@@ -57,5 +59,11 @@ FAMILY = Family(
         "num_key_value_heads": 8,
     },
     written=Written("MistralForCausalLM", (writing.window,)),
-    tensors=Tensors(*tensors.MODEL, {"A": tensors.LLAMA_BLOCK, "S": tensors.LLAMA_BLOCK}),
+    tensors=Tensors(
+        *tensors.MODEL,
+        {
+            "A": tensors.LLAMA_BLOCK,
+            "S": tensors.LLAMA_BLOCK,
+        },
+    ),
 )

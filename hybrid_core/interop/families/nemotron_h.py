@@ -1,8 +1,8 @@
-"""Nemotron-H: mixers and feed-forwards are layers of their own, each with one norm.
+"""Nemotron-H: a mixer or a feed-forward is a layer by itself, with one norm.
 
 dt follows `time_step_limit`, as in NVIDIA's own code (modeling_nemotron_h.py). transformers 5.23
-clamps dt from below by `time_step_min` instead, an initialisation bound: there a published model
-computes something else (transformers#48989)."""
+clamps dt from below by `time_step_min` instead, which is a bound for initialisation. So a published
+model computes something else there (transformers#48989)."""
 
 from typing import Any
 
@@ -40,13 +40,13 @@ NAMES = {
     "mlp": "F",
     "moe": "E",
 }
-DEFAULT_LAYERS = "MEAF"  # of transformers' class, where a config names none
+DEFAULT_LAYERS = "MEAF"  # of transformers' class, where a config names no layers
 LAYER_FIELDS = ("hybrid_override_pattern", "layers_block_type", "layer_types")
 EXPERT_FIELDS = """
     n_routed_experts n_shared_experts moe_intermediate_size moe_shared_expert_intermediate_size
     moe_latent_size num_experts_per_tok routed_scaling_factor n_group topk_group norm_topk_prob
 """
-# What older files call fields that are read under their newer names, and what changes nothing here.
+# Older names of fields that are read under a newer name, and fields that change nothing here.
 OTHER_FIELDS = """
     expand mamba_expand moe_shared_expert_overlap num_nextn_predict_layers mtp_layers_block_type
     mtp_hybrid_override_pattern hidden_dropout rope_theta partial_rotary_factor mamba_dt_min
@@ -122,7 +122,7 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _parts(c: Fields) -> str:
-    """A letter per layer, from the first of three fields that is there."""
+    """A letter per layer, from the first of LAYER_FIELDS that the config has."""
     for key in LAYER_FIELDS:
         if key in c:
             return _named_parts(c, key)
@@ -148,7 +148,7 @@ def _named_parts(c: Fields, key: str) -> str:
 
 
 def _only(letters: str, parts: str) -> str:
-    """The parts that are of these letters, and - for the others."""
+    """The parts with these letters, and - in place of the others."""
     found = ""
     for part in parts:
         found += part if part in letters else "-"
@@ -169,7 +169,7 @@ def _experts(c: Fields) -> dict[str, Any]:
 
 
 def _write_layers(spec: ArchSpec) -> dict[str, Any]:
-    """A name per layer."""
+    """The name of each layer."""
     names = {"M": "mamba", "A": "attention", "-": "mlp"}
     listed = []
     for layer in spec.stack:

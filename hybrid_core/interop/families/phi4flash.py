@@ -1,6 +1,7 @@
-"""Phi-4-mini-flash (SambaY, arXiv 2507.06607): Mamba and windowed differential attention, then one
-layer of full attention, then layers that reuse its keys and values or gate the last scan's
-output."""
+"""Phi-4-mini-flash (SambaY, arXiv 2507.06607).
+
+The lower half has Mamba-1 and windowed differential attention in turn. One layer of full attention
+follows. The layers above it reuse its keys and values, or gate the output of the last scan."""
 
 from typing import Any
 
@@ -41,7 +42,9 @@ def read(c: Fields) -> dict[str, Any]:
         "g": {"kind": "gated_memory", "d_memory": ssm["d_ssm"], "bias": ssm["proj_bias"]},
     }
     n = design["n_layers"]
-    pattern = "".join(_letter(i, n, period) for i in range(n))
+    pattern = ""
+    for i in range(n):
+        pattern += _letter(i, n, period)
     return design | {
         "layers": {"pattern": pattern},
         "ssm": ssm,
@@ -52,7 +55,7 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _window(c: Fields) -> int:
-    """The window of all windowed layers. Published files give one for each layer."""
+    """The window of the windowed layers. Published configs list one per layer."""
     window = c.take("sliding_window", 2047)
     listed: list[int] = [window]
     if isinstance(window, list):
@@ -76,8 +79,8 @@ def _attention(c: Fields, d_model: int) -> dict[str, Any]:
 
 
 def _letter(index: int, n_layers: int, period: int) -> str:
-    """What stands in a layer: Mamba and windows below, the gated memory and reused keys above, and
-    one layer of full attention between."""
+    """The letter of a layer: Mamba (M), a window (W), full attention (G), reused keys and values
+    (x), or the gated memory (g)."""
     late = index >= n_layers // 2 + 2
     if index % period == 0:
         return "g" if late else "M"

@@ -38,7 +38,8 @@ def read(c: Fields) -> dict[str, Any]:
     c.must("attention_bias", False)
     c.must("mlp_bias", False)
     c.must("use_sliding_window", False, None)
-    attention = shared.attention(c, rope_fraction=c.number("partial_rotary_factor", 0.25))
+    rope_fraction = c.number("partial_rotary_factor", 0.25)
+    attention = shared.attention(c, rope_fraction)
     attention |= {"qk_norm": True, "output_gate": True}
     period = c.count("full_attention_interval", 4)
     default = every(n, period, period - 1, "A", "R")
@@ -64,8 +65,8 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _feed_forwards(c: Fields, n_layers: int, n_experts: int) -> str:
-    """A letter per layer: experts (E) at every `decoder_sparse_step`-th, but for the layers that
-    are named dense (F)."""
+    """A letter per layer: experts (E) in every `decoder_sparse_step`-th layer, unless it is named
+    dense; else a dense feed-forward (F)."""
     step = c.count("decoder_sparse_step", 1)
     dense = frozenset(c.indices("mlp_only_layers", n_layers))
     letters = ""

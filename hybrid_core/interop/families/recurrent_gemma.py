@@ -1,4 +1,5 @@
-"""RecurrentGemma: RG-LRU and windowed attention in turn; gates and feed-forward with biases."""
+"""RecurrentGemma: RG-LRU and windowed attention in turn. The gates and the feed-forward have
+biases."""
 
 from typing import Any
 
@@ -35,7 +36,10 @@ def read(c: Fields) -> dict[str, Any]:
     n_heads = c.count("num_attention_heads")
     c.must("head_dim", d_model // n_heads)
     types = _types(c)
-    pattern = "".join(LETTERS[types[i % len(types)]] for i in range(n))
+    pattern = ""
+    for i in range(n):
+        name = types[i % len(types)]
+        pattern += LETTERS[name]
     mixers = {
         "W": _attention(c, d_model, n_heads),
         "R": {"kind": "rg_lru", "n_blocks": n_heads} | _RG_LRU.read(c, width=d_model),
@@ -58,7 +62,7 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _types(c: Fields) -> list[str]:
-    """The names of the layers, which repeat."""
+    """The names of the first layers. The pattern repeats them."""
     types = c.take("block_types", ["recurrent", "recurrent", "attention"])
     rule = "must be a list of 'recurrent' and 'attention'"
     if not isinstance(types, list | tuple) or not types:
@@ -75,17 +79,18 @@ def _attention(c: Fields, d_model: int, n_heads: int) -> dict[str, Any]:
         "out_bias": True,
         "sink": 0,
     }
-    return section | shared.rope(c, c.number("partial_rotary_factor", 0.5))
+    rope_fraction = c.number("partial_rotary_factor", 0.5)
+    return section | shared.rope(c, rope_fraction)
 
 
 def _block_types(spec: ArchSpec) -> dict[str, Any]:
-    """A name per layer."""
+    """The name of each layer."""
     names = {"R": "recurrent", "S": "attention"}
     return {"block_types": [names[letter] for letter in spec.pattern]}
 
 
 def _feed_forward(spec: ArchSpec) -> dict[str, Any]:
-    """The width of gate and up together."""
+    """The width of gate and up together, which `intermediate_size` counts."""
     ffn = spec.stack[0].ffn
     return {"intermediate_size": 2 * ffn.d_ff} if isinstance(ffn, SwiGLU) else {}
 

@@ -1,5 +1,6 @@
-"""Samba's own config (lit_gpt), which has no model_type: Mamba-1 and windows in turn, each with a
-gated feed-forward."""
+"""Samba: Mamba-1 and windowed attention in turn, each with a gated feed-forward.
+
+Its config is that of lit_gpt, which has no model_type."""
 
 from math import ceil
 from typing import Any
@@ -11,7 +12,7 @@ from hybrid_core.interop.families.table import Field, Table, count, flag, number
 from hybrid_core.interop.fields import Fields, every
 from hybrid_core.mixers.swa import SwaMixer
 
-THETA = 1e4
+THETA = 1e4  # of lit_gpt's RoPE, which has no field for it
 
 _MODEL = Table(
     Field("n_layers", "n_layer", Fields.layers),
@@ -33,21 +34,21 @@ def read(c: Fields) -> dict[str, Any]:
     design = _MODEL.read(c)
     d_model = design["d_model"]
     multiple = c.count("padding_multiple", 512)
+    padded_vocab = ceil(c.count("vocab_size") / multiple) * multiple
     c.must("bias", False)
     c.must("parallel_residual", False)
     c.must("_mlp_class", "LLaMAMLP")
     c.must("_norm_class", "FusedRMSNorm", "RMSNorm")
     c.ignore("block_size name nope")
     period = c.count("mb_per_layer")
-    padded = ceil(c.count("vocab_size") / multiple) * multiple
     pattern = every(design["n_layers"], period, 0, "M", "S")
-    ssm = {
+    ssm = {  # the defaults of mamba_ssm's Mamba, which lit_gpt does not change
         "kind": "mamba1",
         "d_ssm": 2 * d_model,
         "dt_rank": ceil(d_model / 16),
     }
     return design | {
-        "vocab_size": c.count("padded_vocab_size", padded),
+        "vocab_size": c.count("padded_vocab_size", padded_vocab),
         "layers": {"pattern": pattern},
         "attention": _attention(c, d_model),
         "swa": _WINDOW.read(c) | {"sink": 0, "rope_theta": THETA},
@@ -58,10 +59,10 @@ def read(c: Fields) -> dict[str, Any]:
 
 def _attention(c: Fields, d_model: int) -> dict[str, Any]:
     n_heads = c.count("n_head")
-    return _HEADS.read(c, n_kv_heads=n_heads) | {
-        "head_dim": d_model // n_heads,
-        "rope_theta": THETA,
-    }
+    section = _HEADS.read(c, n_kv_heads=n_heads)
+    section["head_dim"] = d_model // n_heads
+    section["rope_theta"] = THETA
+    return section
 
 
 FAMILY = Family(

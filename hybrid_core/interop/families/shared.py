@@ -1,5 +1,5 @@
-"""Reading vocabulary that families share: the model around the layers, attention, feed-forward,
-Mamba. Each function turns fields of a config into a section of our design."""
+"""Readers that families share: attention, RoPE, feed-forward, Mamba. Each turns fields of a config
+into a section of our design."""
 
 from math import ceil, inf
 from typing import Any
@@ -10,7 +10,7 @@ from hybrid_core.interop.fields import Fields, is_real
 
 NOPE: Section = {"position": "nope"}
 
-# A letter for each name of a layer that hybrids of attention and Mamba have.
+# Names of layers in configs -> letters of a pattern: for hybrids of attention and Mamba,
 HYBRID = {
     "mamba": "M",
     "linear_attention": "M",
@@ -18,12 +18,13 @@ HYBRID = {
     "full_attention": "A",
     "hybrid": "Z",
 }
-# The same for windowed and full attention, and for attention beside a kind of its own (R).
+# for windowed and full attention,
 WINDOWED = {
     "sliding_attention": "S",
     "full_attention": "A",
     "attention": "A",
 }
+# and for attention beside a kind of layer that only this family has (R).
 LINEAR = {
     "linear_attention": "R",
     "conv": "R",
@@ -35,12 +36,12 @@ LINEAR = {
 
 
 def used(kinds: dict[str, Section], pattern: str) -> dict[str, Section]:
-    """The kinds of layer whose letters a pattern has."""
+    """Those of the kinds whose letter is in the pattern."""
     return {letter: kind for letter, kind in kinds.items() if letter in pattern}
 
 
 def silu(c: Fields, key: str = "hidden_act") -> None:
-    """Refuse any other activation of Mamba's convolution and gate."""
+    """Refuse any activation but SiLU for Mamba's convolution and gate."""
     c.must(key, "silu", "swish")
 
 
@@ -49,9 +50,8 @@ def attention(
     rope_fraction: float | None = 1.0,
     theta: float = 10_000.0,
 ) -> Section:
-    """Attention with RoPE, or without a position encoding where `rope_fraction` is None.
-
-    `theta`: the class's own, where the config has none."""
+    """Attention with RoPE, or without a position encoding where `rope_fraction` is None. `theta` is
+    the class's default."""
     n_heads = c.count("num_attention_heads")
     section = table.ATTENTION.read(
         c,
@@ -63,23 +63,24 @@ def attention(
     return section | rope(c, rope_fraction, theta)
 
 
-# Ways to scale RoPE that change values but no cost. They are kept as constants.
+# Ways to scale RoPE that change values but no cost: a design keeps them as constants.
 KEPT_SCALINGS = ("linear", "dynamic", "yarn", "longrope", "mrope", "ntk")
 
 
 def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> Section:
-    """RoPE. transformers 5 writes all of it into `rope_parameters`; before, theta stood outside and
-    `rope_scaling` held the rest."""
+    """RoPE. transformers 5 writes all of it into `rope_parameters`. Older configs have
+    `rope_theta` by itself and the rest in `rope_scaling`."""
     c.must("partial_rotary_factor", fraction)
     new = c.section("rope_parameters")
     old = c.section("rope_scaling")
     fields = old or new  # as transformers prefers
+    outer_theta = c.number("rope_theta", theta)
     section: Section = {
-        "rope_theta": fields.number("rope_theta", c.number("rope_theta", theta)),
+        "rope_theta": fields.number("rope_theta", outer_theta),
         "rope_fraction": fields.number("partial_rotary_factor", fraction),
     }
-    kind = fields.take("rope_type", None) or fields.take("type", None) or "default"
-    fields.ignore("type rope_type")
+    older_kind = fields.take("type", None)
+    kind = fields.take("rope_type", None) or older_kind or "default"
     if kind in KEPT_SCALINGS:
         kept = c.take("rope_scaling", None) or c.take("rope_parameters")
         c.constants["rope_scaling"] = _without_theta(kept)
@@ -112,15 +113,15 @@ def gated(c: Fields) -> Section:
     return {"kind": "swiglu"} | table.GATED_BIASED.read(c)
 
 
-FLOAT32_MAX = 3.4028234663852886e38  # dt is computed in float32: a limit from here on binds nothing
+FLOAT32_MAX = 3.4028234663852886e38  # dt is float32, so a limit of this or more never binds
 
 
 def dt_limit(c: Fields, key: str = "time_step_limit") -> Section:
-    """The smallest dt, where the field sets one: dt is softplus(dt + bias) clamped to [low, high]
+    """The smallest dt, where the field sets one. Mamba-2 clamps softplus(dt + bias) to [low, high]
     (mamba_ssm's `dt_limit`).
 
-    A high end that binds is refused. `time_step_min` and `time_step_max` bound the bias when a
-    model is initialised, and nothing later."""
+    An upper limit that binds is refused. `time_step_min` and `time_step_max` only bound the bias
+    when a model is initialised."""
     limit = c.take(key, None)
     if limit is None:
         return {}
@@ -135,8 +136,8 @@ def dt_limit(c: Fields, key: str = "time_step_limit") -> Section:
 
 
 def _real(value: Any) -> float | None:
-    """A number, or None for what is none. transformers 5 writes infinity as a mapping, since JSON
-    has none."""
+    """The value if it is a number, else None. JSON has no infinity, so transformers 5 writes it as
+    a mapping."""
     if value == {"__float__": "Infinity"}:
         return inf
     return value if is_real(value) else None
@@ -148,7 +149,7 @@ def dt_rank(
     d_model: int,
     null_is_auto: bool = False,
 ) -> int:
-    """Rank of Mamba-1's dt: a number, or "auto" for a sixteenth of the model's width."""
+    """The rank of Mamba-1's dt: a number, or "auto" for d_model / 16, rounded up."""
     value = c.take(key, "auto")
     if value == "auto" or (value is None and null_is_auto):
         return ceil(d_model / 16)

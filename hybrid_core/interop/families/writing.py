@@ -1,5 +1,5 @@
-"""Fields of a config that follow from the design as a whole, which families share. Those of one
-part are in table.py."""
+"""Writers that families share, for fields that follow from the design as a whole. Fields of one
+part are in a table (table.py)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ Config = dict[str, Any]
 
 
 class Written(NamedTuple):
-    """How a design becomes a config of a family, beside the family's tables.
+    """What a config of a family needs beside the fields of its tables.
 
-    `architecture`: the class of transformers. `more`: fields that follow from the design as a
-    whole. `implied`: constants that the class has by itself."""
+    `architecture`: the class of transformers. `more`: writers of fields that follow from the whole
+    design. `implied`: constants that the class sets by itself, so no field has them."""
 
     architecture: str
     more: tuple[Callable[[ArchSpec], Config], ...] = ()
@@ -33,16 +33,16 @@ HYBRID_NAMES = {
 
 
 def layer_names(field: str, **names: str) -> Callable[[ArchSpec], Config]:
-    """A list of one name per layer, by its letter."""
+    """A field that lists one name per layer. `names`: a layer's letter -> its name."""
 
     def write(spec: ArchSpec) -> Config:
-        return {field: [names.get(layer.letter, layer.letter) for layer in spec.stack]}
+        return {field: [names.get(letter, letter) for letter in spec.pattern]}
 
     return write
 
 
 def rope(spec: ArchSpec) -> Config:
-    """RoPE as configs had it before transformers 5: theta, and how it is scaled."""
+    """RoPE as configs before transformers 5 have it: `rope_theta` and `rope_scaling`."""
     mixer = first_attention(spec)
     if mixer is None or mixer.position != "rope":
         return {}
@@ -60,7 +60,7 @@ def rope(spec: ArchSpec) -> Config:
 
 
 def partial_rope(spec: ArchSpec) -> Config:
-    """RoPE for classes that turn only a part of the head by default."""
+    """RoPE for classes that rotate only a part of the head by default."""
     mixer = first_attention(spec)
     if mixer is None or mixer.position != "rope":
         return {}
@@ -71,7 +71,7 @@ def partial_rope(spec: ArchSpec) -> Config:
 
 
 def spare_heads(spec: ArchSpec) -> Config:
-    """Heads for a class that asks for them even where no layer attends."""
+    """Heads for a class that needs them even where the design has no attention layer."""
     if first_attention(spec):
         return {}
     n_heads = max(1, spec.d_model // 64)
@@ -84,7 +84,7 @@ def spare_heads(spec: ArchSpec) -> Config:
 
 
 def expand(key: str = "mamba_expand") -> Callable[[ArchSpec], Config]:
-    """d_ssm as a whole multiple of d_model; nothing where the design has no Mamba layer."""
+    """d_ssm as a multiple of d_model. Nothing where the design has no Mamba layer."""
 
     def write(spec: ArchSpec) -> Config:
         for part in ssm_parts(spec):
@@ -96,7 +96,7 @@ def expand(key: str = "mamba_expand") -> Callable[[ArchSpec], Config]:
 
 
 def dt_limit(spec: ArchSpec) -> Config:
-    """The smallest dt, where a design sets one; infinity as transformers 5 writes it."""
+    """The smallest dt, where the design sets one. Infinity is written as in transformers 5."""
     for part in ssm_parts(spec):
         if isinstance(part, Mamba2Mixer):
             limit = [part.dt_min, {"__float__": "Infinity"}]
@@ -105,6 +105,6 @@ def dt_limit(spec: ArchSpec) -> Config:
 
 
 def window(spec: ArchSpec) -> Config:
-    """The window of the windowed layers; null where there are none."""
+    """The window. Null where the design has no windowed layer."""
     swa = first_of(spec, SwaMixer)
     return {"sliding_window": swa.window if swa else None}

@@ -1,5 +1,5 @@
-"""Zamba: Mamba-1 layers, some of them joined to one attention block that all share. Zamba2 builds
-on the functions here."""
+"""Zamba: Mamba-1 layers. Some of them are hybrid: they also run an attention block that they all
+share. Zamba2 builds on the functions here."""
 
 from typing import Any
 
@@ -30,7 +30,9 @@ def read(c: Fields) -> dict[str, Any]:
     n = design["n_layers"]
     period = c.count("attn_layer_period", 6)
     offset = c.count("attn_layer_offset", 4, least=0)
-    default = ("MMZ" + every(max(n - 3, 0), period, offset, "Z", "M"))[:n]
+    # ZambaConfig: the third layer is hybrid, and the period starts behind it
+    behind = every(max(n - 3, 0), period, offset, "Z", "M")
+    default = f"MMZ{behind}"[:n]
     pattern = named_layers(c, n) or default
     ffn = shared.gated(c)
     ffn |= Table(table.activation("hidden_act", "gelu")).read(c)
@@ -43,7 +45,8 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def named_layers(c: Fields, n_layers: int) -> str | None:
-    """The layers by name: M, or Z for one with a shared block."""
+    """A letter per layer, from its name: M, or Z for a hybrid layer. None where the config has no
+    names."""
     for key in ("layers_block_type", "layer_types"):
         found = c.kinds(key, n_layers, shared.HYBRID)
         if found:
@@ -52,8 +55,8 @@ def named_layers(c: Fields, n_layers: int) -> str | None:
 
 
 def block_attention(c: Fields, d_model: int) -> dict[str, Any]:
-    """The shared block's attention. It reads the stream beside the embedding, and so is twice as
-    wide as the model."""
+    """The shared block's attention. Its input is the residual stream and the embedding side by
+    side, so it is twice as wide as the model."""
     n_heads = c.count("num_attention_heads")
     d_attention = c.count("attention_hidden_size", 2 * d_model)
     head_dim = c.count("attention_head_dim", 2 * d_model // n_heads)
@@ -73,15 +76,18 @@ def hybrid_layers(
     n_blocks: int,
     block: dict[str, Any],
 ) -> dict[str, Any]:
-    """The layers: hybrid ones (Z) take the shared blocks in turn; the others are the Mamba layer
-    alone. `block`: the fields of a shared block."""
+    """The layers of a design. Hybrid layers (Z) take the shared blocks in turn; the others (M) are
+    a Mamba layer alone. `block`: the fields of a shared block."""
     ssm = block["ssm"]
     kind = block | {"kind": "shared_block", "ssm": {"kind": "mamba2"} | ssm}
     letters = ""
     taken = 0
     for letter in pattern:
-        letters += letter if letter == "M" else str(taken % n_blocks)
-        taken += letter == "Z"
+        if letter == "M":
+            letters += letter
+        else:
+            letters += str(taken % n_blocks)
+            taken += 1
     used = range(min(n_blocks, taken))
     return {
         "layers": {"pattern": letters},
@@ -91,8 +97,8 @@ def hybrid_layers(
 
 
 def block_names(block: str, ssm: Names, feed_forward: dict[str, list[str]]) -> Names:
-    """Tensors of a hybrid layer: the shared block, its projection, and the Mamba layer one level
-    further down."""
+    """Tensor names of a hybrid layer: the shared block, its projection, and the Mamba layer, whose
+    names are one level deeper than in other layers."""
     names = tensors.qkv(f"{block}.self_attn", "mixer.block.attention")
     names |= {
         "mixer.block.attention.out.weight": [f"{block}.self_attn.o_proj.weight"],

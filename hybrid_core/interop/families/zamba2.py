@@ -1,8 +1,8 @@
-"""Zamba2: Mamba-2 layers, some of them joined to blocks that are shared in turn, with adapters of
-their own.
+"""Zamba2: Mamba-2 layers. Hybrid layers also run one of a few shared blocks, in turn, with low-rank
+adapters that are the layer's own.
 
-dt has no floor, as in Zyphra's own code (Zyphra/Zamba2 at 1b182f4, mamba2_layer.py: dt_limit is
-(0, inf)). transformers 5.23 clamps it by `time_step_min`, as for Nemotron-H."""
+dt has no lower limit, as in Zyphra's own code (Zyphra/Zamba2 at 1b182f4, mamba2_layer.py: dt_limit
+is (0, inf)). transformers 5.23 clamps it by `time_step_min`, as for Nemotron-H."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from hybrid_core.interop.stack_parts import first_attention
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 
-GATED_EPS = 1e-5  # of Mamba-2's norm, whatever the config's epsilon is
+GATED_EPS = 1e-5  # of Mamba-2's gated norm, whatever `rms_norm_eps` is
 
 _MODEL = table.model("rms_norm_eps", tied=True)
 _SSM = Table(
@@ -100,7 +100,7 @@ def _position(c: Fields) -> dict[str, Any]:
 
 
 def _adapters(c: Fields) -> dict[str, Any]:
-    """Each use of a shared block has low-rank adapters of its own."""
+    """The low-rank adapters that each use of a shared block has."""
     adapters = _ADAPTERS.read(c)
     n_heads = c.count("num_attention_heads")
     n_kv_heads = c.count("num_key_value_heads", n_heads)
@@ -112,7 +112,7 @@ def _adapters(c: Fields) -> dict[str, Any]:
 
 
 def _write_blocks(spec: ArchSpec) -> dict[str, Any]:
-    """How many shared blocks there are, and whether they have RoPE."""
+    """The number of shared blocks, and whether they have RoPE."""
     attention = first_attention(spec)
     blocks = set()
     for layer in spec.stack:
@@ -125,7 +125,8 @@ def _write_blocks(spec: ArchSpec) -> dict[str, Any]:
 
 
 def _adapter_names(block: str) -> Names:
-    """The adapters, which a list keeps by the number of the hybrid layer, {hybrid}."""
+    """Tensor names of the adapters: a list has one for each hybrid layer, by its number
+    ({hybrid})."""
     lists = {"mixer.ffn_adapter.": f"{block}.feed_forward.gate_up_proj_adapter_list"}
     for i, part in enumerate("qkv"):
         lists[f"mixer.qkv_adapters.{i}."] = f"{block}.self_attn.linear_{part}_adapter_list"
