@@ -20,9 +20,17 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
 from hybrid_core.interop.export import export, notes
 from hybrid_core.interop.families.registry import FAMILIES
+from hybrid_core.interop.fla import from_fla, to_fla
 from hybrid_core.interop.huggingface import hf_config, spec_from_config
-from hybrid_core.interop.megatron import megatron_pattern
+from hybrid_core.interop.megatron import (
+    block_sizes,
+    from_megatron,
+    megatron_pattern,
+    megatron_text,
+    to_megatron,
+)
 from hybrid_core.interop.roundtrip import ExportError
+from hybrid_core.interop.torchtitan import from_torchtitan, to_torchtitan, torchtitan_text
 from hybrid_core.validation import SpecError
 from tests.designs import MOE, design
 from tests.interop.test_models import UNSEEN
@@ -433,6 +441,33 @@ def test_the_python_snippet_builds_the_model(capsys: pytest.CaptureFixture[str])
     spec = design("AMSH", name='a "quoted" name')
     exec(export(spec, "python")["model.py"], {})
     assert capsys.readouterr().out.startswith(f"{model_costs(spec).params().total:,} parameters")
+
+
+def test_megatrons_flags_come_back_as_the_layers_that_they_were() -> None:
+    """By hand: two symbols a layer, the mixer's and the feed-forward's."""
+    spec = design("AM")
+    assert block_sizes(spec) == [2, 2]
+    flags = to_megatron(spec)
+    assert (flags["hybrid-layer-pattern"], flags["num-layers"]) == ("*-M-", 4)
+    back = from_megatron(flags, [2, 2], chunk_size=64)
+    assert back["layers"] == {"pattern": "AM", "ffns": "FF"}
+    assert back["ssm"]["chunk_size"] == 64
+    text = megatron_text(spec, {"hybrid-layer-pattern": "*-M-", "swiglu": True})
+    assert text.endswith("--hybrid-layer-pattern *-M-\n--swiglu\n")
+
+
+def test_fla_gives_a_feed_forward_two_thirds_of_four_times_the_width() -> None:
+    """2048 * 4 * 2 / 3 = 5461.3, which FLA rounds up to 22 * 256."""
+    config = to_fla(PLAIN_LLAMA) | {"hidden_size": 2048, "intermediate_size": None}
+    assert from_fla(config)["ffn"] == {"kind": "swiglu", "d_ff": 5632}
+
+
+def test_a_llama_of_torchtitan_comes_back_with_its_scaling() -> None:
+    spec = LIBRARY["Llama-3.2-1B"]
+    told = to_torchtitan(spec)
+    assert (told["dim"], told["hidden_dim"]) == (2048, 8192)  # its config.json
+    assert from_torchtitan(told)["attention"]["rope_scaling"]["original_context_len"] == 8192
+    assert "\ndim = 2048\n" in torchtitan_text(spec, told)
 
 
 def test_an_unknown_format_and_an_unwritable_folder_are_refused(

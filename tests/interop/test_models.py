@@ -541,6 +541,11 @@ def test_a_config_that_is_not_understood_is_refused_in_one_line(
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_a_config_json_is_named_after_its_folder() -> None:
+    assert published.config_name(Path("models/zamba/config.json")) == "zamba"
+    assert published.config_name(Path("models/Bamba-9B.json")) == "Bamba-9B"
+
+
 def test_layers_that_contradict_their_number_are_counted() -> None:
     with pytest.raises(SpecError, match=r"has 52 entries, must have num_hidden_layers \(50\)"):
         spec_from_config(NEMOTRON_H | {"num_hidden_layers": 50})
