@@ -33,7 +33,7 @@ from hybrid_core.interop.roundtrip import ExportError
 from hybrid_core.interop.torchtitan import from_torchtitan, to_torchtitan, torchtitan_text
 from hybrid_core.validation import SpecError
 from tests.designs import MOE, design
-from tests.interop.test_models import UNSEEN
+from tests.interop.unseen import UNSEEN, config_of
 
 LIBRARY: dict[str, ArchSpec] = {name: model.spec for name, model in published.models().items()}
 LIBRARY |= {name: presets.get(name).spec for name in presets.names()}
@@ -81,7 +81,7 @@ def test_transformers_builds_an_exported_config_with_the_same_count(
 
 @pytest.mark.parametrize("name", UNSEEN)
 def test_a_config_of_every_family_comes_back_as_the_same_model(name: str) -> None:
-    spec = spec_from_config({"model_type": name.split("-", maxsplit=1)[0]} | UNSEEN[name])
+    spec = spec_from_config(config_of(name))
     config = hf_config(spec)
     assert config["model_type"] in FAMILIES
     assert spec_from_config(config).same_model(spec)
