@@ -49,6 +49,23 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
     state_dtype = _state_dtype(fields)
     quantised = _quantised(fields)
     family = _family(fields)
+    design = _design(family, fields)
+    design["name"] = name or family.name
+    if state_dtype:
+        design["state_dtype"] = state_dtype
+    try:
+        spec = ArchSpec.from_mapping(design)
+    except SpecError as error:
+        line = with_config_keys(str(error), design, config, family.tables)
+        raise SpecError(line) from None
+    if not quantised:
+        return spec
+    rules = stored.stored_weights(quantised, spec, family.name)
+    return spec.replace(quantization=rules)
+
+
+def _design(family: Family, fields: Fields) -> dict[str, Any]:
+    """The mapping of a design that the family's reader makes of the fields."""
     fields.absent = family.defaults
     try:
         design = family.read(fields)
@@ -57,20 +74,8 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
     fields.close()
     if fields.constants:
         design["constants"] = fields.constants
-    design["schema"] = 1
-    design["name"] = name or family.name
-    if state_dtype:
-        design["state_dtype"] = state_dtype
     kept = {key: value for key, value in design.items() if value is not None}
-    try:
-        spec = ArchSpec.from_mapping(kept)
-    except SpecError as error:
-        line = with_config_keys(str(error), kept, config, family.tables)
-        raise SpecError(line) from None
-    if not quantised:
-        return spec
-    rules = stored.stored_weights(quantised, spec, family.name)
-    return spec.replace(quantization=rules)
+    return {"schema": 1} | kept
 
 
 def _state_dtype(fields: Fields) -> str | None:

@@ -15,6 +15,7 @@ import torch
 
 from hybrid_core.cli.main import main
 from hybrid_core.costs.model import model_costs
+from hybrid_core.data import PROFILES
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
@@ -96,10 +97,9 @@ def test_yaml_comes_back_as_the_same_design(name: str) -> None:
 
 
 def test_the_pattern_of_nemotron_h_is_its_own() -> None:
-    own = json.loads(
-        (Path(presets.PROFILES) / "models" / "configs" / "Nemotron-H-8B.json").read_text()
-    )["hybrid_override_pattern"]
-    assert megatron_pattern(LIBRARY["Nemotron-H-8B"]) == own
+    path = PROFILES / "models" / "configs" / "Nemotron-H-8B.json"
+    own = json.loads(path.read_text())
+    assert megatron_pattern(LIBRARY["Nemotron-H-8B"]) == own["hybrid_override_pattern"]
 
 
 def test_megatron_counts_blocks_and_symbols() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hybrid_core.design import presets
+from hybrid_core.data import PROFILES
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.swiglu import SwiGLU
@@ -154,7 +154,8 @@ def test_what_was_read_back_must_be_the_same_model() -> None:
 
 def names_of(name: str, ours: str) -> list[str]:
     model = published.models()[name]
-    config = json.loads((presets.PROFILES / "models" / "configs" / f"{name}.json").read_text())
+    path = PROFILES / "models" / "configs" / f"{name}.json"
+    config = json.loads(path.read_text())
     return TENSORS[config["model_type"]].of(ours, model.spec)
 
 

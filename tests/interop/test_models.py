@@ -14,12 +14,12 @@ from hybrid_core.costs.model import model_costs
 from hybrid_core.data import PROFILES
 from hybrid_core.design.built import not_built
 from hybrid_core.design.spec import ArchSpec
+from hybrid_core.files import MAX_BYTES
 from hybrid_core.interop import published
 from hybrid_core.interop.families.registry import FAMILIES
 from hybrid_core.interop.huggingface import parse_config, read_config, spec_from_config
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
-from hybrid_core.yaml_io import MAX_BYTES
 from tests.interop.unseen import UNSEEN, config_of
 
 # ---------------------------------------------------------------- the reference table
