@@ -16,10 +16,10 @@ from hybrid_core.live.retrieval.options import CheckpointOptions, NiahOptions, P
 from hybrid_core.options import flagged
 from hybrid_core.report.text.design import calibration_table
 from hybrid_core.report.text.runs import run_table
-from hybrid_core.runs import Dispatcher, RunStore, cancel, open_store, submit
 from hybrid_core.runs.devices import concrete, why_no_gpu
-from hybrid_core.runs.jobs import require_tools
+from hybrid_core.runs.jobs import Dispatcher, cancel, require_tools, submit
 from hybrid_core.runs.kinds import Options
+from hybrid_core.runs.store import RunStore, open_store
 from hybrid_core.speed import hardware
 from hybrid_core.validation import SpecError
 

@@ -9,7 +9,8 @@ from typing import Any
 from hybrid_core.cli.shared import Command, print_json, write
 from hybrid_core.report.foreign import unreadable
 from hybrid_core.report.text.runs import run_table, runs_table
-from hybrid_core.runs import Dispatcher, Run, cancel, open_store
+from hybrid_core.runs.jobs import Dispatcher, cancel
+from hybrid_core.runs.store import Run, open_store
 from hybrid_core.validation import SpecError, short
 
 RECORDED = (

@@ -25,7 +25,7 @@ from hybrid_core.live.retrieval.checkpoint import (
     n_right,
 )
 from hybrid_core.live.retrieval.options import PAPER_LENGTHS, CheckpointOptions
-from hybrid_core.runs import open_store
+from hybrid_core.runs.store import open_store
 from hybrid_core.validation import SpecError
 from tests.checkpoints import save_tiny_llama
 from tests.designs import design

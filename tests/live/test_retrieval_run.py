@@ -29,7 +29,7 @@ from hybrid_core.mixers.none import NoMixer
 from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.report.html import command
 from hybrid_core.results.retrieval import Scores
-from hybrid_core.runs import cancel, submit
+from hybrid_core.runs.jobs import cancel, submit
 from hybrid_core.validation import SpecError
 from tests.designs import INTRA_COMBINATIONS, MOE, design, intra_design
 from tests.live.test_modules import VARIANTS

@@ -12,8 +12,11 @@ import psutil
 import pytest
 
 from hybrid_core.live.profiling.options import ProfileOptions
-from hybrid_core.runs import Dispatcher, RunStore, StoreError, cancel, jobs, submit
+from hybrid_core.runs import jobs
+from hybrid_core.runs.jobs import Dispatcher, cancel, submit
 from hybrid_core.runs.lease import CLOCK, LEASE_S, START_S, Clock, Lease, Watch
+from hybrid_core.runs.schema import StoreError
+from hybrid_core.runs.store import RunStore
 from hybrid_core.runs.worker import STUCK_S, Pace
 from hybrid_core.runs.worker import main as work_on
 from tests import kills

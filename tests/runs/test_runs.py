@@ -14,8 +14,8 @@ from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
 from hybrid_core.report.html import report
 from hybrid_core.report.text.runs import run_table, slow_dtype
-from hybrid_core.runs import Dispatcher, RunStore, cancel, submit
-from hybrid_core.runs.store import Run, UnknownRun
+from hybrid_core.runs.jobs import Dispatcher, cancel, submit
+from hybrid_core.runs.store import Run, RunStore, UnknownRun
 from hybrid_core.validation import SpecError
 from tests.designs import design
 

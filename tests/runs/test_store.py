@@ -16,9 +16,10 @@ from hybrid_core.cli.main import main
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.profiling.options import ProfileOptions
-from hybrid_core.runs import Dispatcher, Run, RunStore, StoreError, cancel, open_store
+from hybrid_core.runs.jobs import Dispatcher, cancel
 from hybrid_core.runs.lease import CLOCK
-from hybrid_core.runs.schema import sqlite_address
+from hybrid_core.runs.schema import StoreError, sqlite_address
+from hybrid_core.runs.store import Run, RunStore, open_store
 
 ROOT = Path(__file__).parents[2]
 SPEC = presets.get("mamba-100m").spec
