@@ -324,7 +324,7 @@ def test_a_job_that_says_nothing_long_after_its_budget_is_overdue() -> None:
     assert pace.overdue() is None
     hands.at += 2
     assert str(pace.overdue()) == "no progress for 10 minutes after its budget of 60 s was used up"
-    pace.word()
+    pace.progress()
     assert pace.overdue() is None
 
 
