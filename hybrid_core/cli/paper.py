@@ -26,11 +26,12 @@ def add(command: Command) -> None:
     parser = command("advice", _advice, text, as_json=True)
     add_spec(parser)
     add_flags(parser, Workload, only=("context_len",))
+    lengths = ", ".join(f"{name} ({tokens})" for name, tokens in SCENARIOS.items())
     parser.add_argument(
         "--scenario",
         choices=list(SCENARIOS),
-        help="context lengths that matter most: decides which advice comes first (default: follows "
-        "from --context-len)",
+        help=f"the contexts that matter most, which decides the order of the advice: {lengths} "
+        "(default: those of --context-len)",
     )
     parser.add_argument(
         "--needle-distance",

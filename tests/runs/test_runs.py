@@ -1,21 +1,24 @@
-"""The store and the jobs: nothing is lost, nothing lies about being alive."""
+"""The store and the jobs: no result is lost, and no dead job is shown as running."""
 
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import plotly.graph_objects as go
 import psutil
 import pytest
 
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
 from hybrid_core.report.html import report
 from hybrid_core.report.text.runs import run_table, slow_dtype
 from hybrid_core.runs.jobs import Dispatcher, cancel, submit
-from hybrid_core.runs.store import Run, RunStore, UnknownRun
+from hybrid_core.runs.lease import CLOCK
+from hybrid_core.runs.store import Run, RunStore, UnknownRun, open_store
+from hybrid_core.runs.worker import main as work_on
 from hybrid_core.validation import SpecError
 from tests.designs import design
 
@@ -76,8 +79,22 @@ def test_delete_refuses_active_and_unknown_runs(store: RunStore) -> None:
         store.get(run_id)
 
 
-def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore) -> None:
-    run = until(store, submit(design("AMHS"), QUICK, store), ended)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
+    """Three jobs of one device: the first two are measured, the third is cancelled while it
+    waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYBRID_DATA_DIR", str(tmp_path_factory.mktemp("measured")))
+        patch.delenv("HYBRID_DATABASE_URL", raising=False)
+        store = open_store()
+        ids = [submit(design(letters), QUICK, store) for letters in ("AMHS", "M", "M")]
+        until(store, ids[0], lambda run: run.status == "running")
+        cancel(ids[2], store)
+        yield [until(store, run_id, ended) for run_id in ids]
+
+
+def test_a_profile_runs_in_its_own_process_and_stores_every_part(measured: list[Run]) -> None:
+    run = measured[0]
     assert run.status == "done", run.error
     assert set(run.parts) == {
         "environment",
@@ -91,8 +108,8 @@ def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore
         "energy",
     }
     assert run.pid not in (None, os.getpid())
-    trace = run.parts["trace"]
-    assert all(len(set(trace[what].values())) == 1 for what in ("forward", "decode"))
+    for counters in (run.parts["trace"]["forward"], run.parts["trace"]["decode"]):
+        assert len(set(counters.values())) == 1
     assert all(row["live_bytes"] == row["exact_bytes"] for row in run.parts["cache"]["rows"])
     assert [row["total_len"] for row in run.parts["generation"]["rows"]] == [64, 128]
     assert run.parts["energy"]["note"]
@@ -104,6 +121,20 @@ def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore
         figures.paper_cache([run]),
     ):
         go.Figure(chart)  # raises on a word that plotly does not have
+
+
+def test_jobs_of_one_device_take_turns(measured: list[Run]) -> None:
+    first, second, _ = measured
+    assert (first.status, second.status) == ("done", "done")
+    assert first.ended_at and second.started_at and second.started_at >= first.ended_at
+
+
+def test_a_waiting_job_can_be_cancelled_without_touching_the_running_one(
+    measured: list[Run],
+) -> None:
+    first, _, third = measured
+    assert first.status == "done"
+    assert (third.status, third.started_at, third.parts) == ("cancelled", None, {})
 
 
 def test_a_dtype_that_the_device_multiplies_slowly_is_said(store: RunStore) -> None:
@@ -125,40 +156,41 @@ def test_a_dtype_that_the_device_multiplies_slowly_is_said(store: RunStore) -> N
     )
 
 
-def test_jobs_of_one_device_take_turns(store: RunStore) -> None:
-    first, second = (submit(design("M"), QUICK, store) for _ in range(2))
-    a, b = until(store, first, ended), until(store, second, ended)
-    assert (a.status, b.status) == ("done", "done")
-    assert a.ended_at and b.started_at and b.started_at >= a.ended_at
+@pytest.fixture
+def standing_still(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose process has stored a part and then does nothing."""
+    monkeypatch.setattr("hybrid_core.runs.jobs.WORKER", "tests.jobs")
+    return until(store, submit(design("A"), QUICK, store), lambda run: "trace" in run.parts)
 
 
-def test_a_killed_process_is_a_failed_run_that_says_so_and_keeps_its_parts(store: RunStore) -> None:
-    long = QUICK.model_copy(update={"budget_s": 300.0, "totals": (64, 4096)})
-    run = until(store, submit(design("AMHS"), long, store), lambda run: "trace" in run.parts)
-    assert run.pid
-    os.kill(run.pid, signal.SIGKILL)
-    run = until(store, run.id, ended)
+def test_a_killed_process_is_a_failed_run_that_says_so_and_keeps_its_parts(
+    store: RunStore, standing_still: Run
+) -> None:
+    assert standing_still.pid
+    os.kill(standing_still.pid, signal.SIGKILL)
+    run = until(store, standing_still.id, ended)
     assert run.status == "failed"
     assert "ended without a word" in str(run.error) and "trace" in run.parts
 
 
-def test_cancel_ends_the_process_at_once_and_keeps_what_was_measured(store: RunStore) -> None:
-    long = QUICK.model_copy(update={"budget_s": 300.0})
-    run = until(store, submit(design("AMHS"), long, store), lambda run: "trace" in run.parts)
-    assert run.pid and cancel(run.id, store)
-    run = store.get(run.id)
+def test_cancel_ends_the_process_at_once_and_keeps_what_was_measured(
+    store: RunStore, standing_still: Run
+) -> None:
+    pid = standing_still.pid
+    assert pid and cancel(standing_still.id, store)
+    run = store.get(standing_still.id)
     assert run.status == "cancelled" and "trace" in run.parts
-    while psutil.pid_exists(run.pid) and psutil.Process(run.pid).status() != psutil.STATUS_ZOMBIE:
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
     assert not cancel(run.id, store)
 
 
-def test_a_waiting_job_can_be_cancelled_without_touching_the_running_one(store: RunStore) -> None:
-    first = until(store, submit(design("AMHS"), QUICK, store), lambda run: run.status == "running")
-    second = submit(design("M"), QUICK, store)
-    cancel(second, store)
-    assert until(store, first.id, ended).status == "done"
-    assert store.get(second).status == "cancelled"
+def worked_here(store: RunStore, spec: ArchSpec, options: ProfileOptions) -> Run:
+    """The run of a job that this process did itself."""
+    run_id = submit(spec, options, store)
+    assert store.claim("a lease", CLOCK.boot, CLOCK.seconds()) == run_id
+    work_on(run_id, "a lease")
+    return store.get(run_id)
 
 
 def test_a_design_that_cannot_fit_is_refused_with_what_would(store: RunStore) -> None:
@@ -169,28 +201,23 @@ def test_a_design_that_cannot_fit_is_refused_with_what_would(store: RunStore) ->
         layers={"strategy": "transformer"},
         ffn={"kind": "swiglu", "d_ff": 131072},
     )
-    run = until(store, submit(huge, QUICK, store), ended)
+    run = worked_here(store, huge, QUICK)
     assert run.status == "failed"
     assert "GiB are available" in str(run.error) and "a smaller model is needed" in str(run.error)
     assert set(run.parts) == {"environment"}  # nothing was built
 
-    wide = until(
-        store,
-        submit(
-            design("A"), QUICK.model_copy(update={"batch_size": 4096, "totals": (2**22,)}), store
-        ),
-        ended,
-    )
-    assert "batch" in str(wide.error) and "would fit" in str(wide.error)
+    wide = QUICK.model_copy(update={"batch_size": 4096, "totals": (2**22,)})
+    run = worked_here(store, design("A"), wide)
+    assert "batch" in str(run.error) and "would fit" in str(run.error)
 
 
 def test_a_device_that_is_not_there_is_refused_in_one_line_before_a_run_is_made(
     store: RunStore,
 ) -> None:
-    with pytest.raises(
-        SpecError, match=r"^device: 'cuda:7' - must be among those that torch finds here: .*cpu$"
-    ):
-        submit(design("A"), QUICK.model_copy(update={"device": "cuda:7"}), store)
+    elsewhere = QUICK.model_copy(update={"device": "cuda:7"})
+    line = r"^device: 'cuda:7' - must be among those that torch finds here: .*cpu$"
+    with pytest.raises(SpecError, match=line):
+        submit(design("A"), elsewhere, store)
     assert store.list() == []
 
 
