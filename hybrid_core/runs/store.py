@@ -237,7 +237,7 @@ class RunStore:
             return None
         return run_id
 
-    def _first_startable(self) -> Select[tuple[int]]:
+    def _first_startable(self) -> Select[int]:
         """Selects the number of the oldest queued run whose device is free."""
         here = self._here()
         busy = select(RunRow.device).where(RunRow.status == "running", *here)
