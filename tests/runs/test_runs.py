@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import plotly.graph_objects as go
 import psutil
@@ -45,6 +46,12 @@ def ended(run: Run) -> bool:
     return not run.active
 
 
+def profile_run(store: RunStore, letters: str = "A", device: str = "cpu", **changed: Any) -> int:
+    """A queued profile with the quick options, of which some are changed."""
+    options = QUICK.model_dump(mode="json") | changed
+    return store.create("profile", design(letters), options, device)
+
+
 def test_a_run_is_read_back_as_it_was_written(store: RunStore) -> None:
     spec = design("AMH")
     run_id = store.create("profile", spec, QUICK.model_dump(mode="json"), "cpu")
@@ -56,9 +63,11 @@ def test_a_run_is_read_back_as_it_was_written(store: RunStore) -> None:
 
 
 def test_runs_are_listed_newest_first_all_or_of_one_kind(store: RunStore) -> None:
-    made = [store.create(kind, design("A"), {}, "cpu") for kind in ("profile", "niah", "profile")]
-    assert [run.id for run in store.list()] == made[::-1]
-    assert [run.id for run in store.list(kind="profile")] == [made[2], made[0]]
+    first = store.create("profile", design("A"), {}, "cpu")
+    other = store.create("niah", design("A"), {}, "cpu")
+    last = store.create("profile", design("A"), {}, "cpu")
+    assert [run.id for run in store.list()] == [last, other, first]
+    assert [run.id for run in store.list(kind="profile")] == [last, first]
 
 
 def test_an_ended_run_stays_as_it_ended(store: RunStore) -> None:
@@ -262,7 +271,7 @@ WHOLE_STRETCH = {
 
 
 def test_energy_is_said_a_token_with_phase_context_batch_and_idle_power(store: RunStore) -> None:
-    run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cuda:0")
+    run_id = profile_run(store, device="cuda:0")
     store.put_part(run_id, "energy", METERED)
     run = store.get(run_id)
     lines = [" ".join(line.split()) for line in run_table(run).splitlines()]
@@ -271,27 +280,21 @@ def test_energy_is_said_a_token_with_phase_context_batch_and_idle_power(store: R
     assert "energy, decode at 2,048 tokens, batch 4 too short" in lines
     assert "idle power, included above 71 W measured" in lines
     page = report([run])
-    assert (
-        "3.1 mJ a token" in page
-        and "71 W" in page
-        and "idle power included, over counted steps alone; within 5%" in page
-    )
+    assert "3.1 mJ a token" in page and "71 W" in page
+    assert "idle power included, over counted steps alone; within 5%" in page
 
 
 def test_joules_of_a_whole_stretch_are_shown_as_that_and_compared_with_nothing(
     store: RunStore,
 ) -> None:
-    old, new = (
-        store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cuda:0")
-        for _ in range(2)
-    )
+    old = profile_run(store, device="cuda:0")
+    new = profile_run(store, device="cuda:0")
     store.put_part(old, "energy", WHOLE_STRETCH)
     store.put_part(new, "energy", METERED)
     runs = [store.get(old), store.get(new)]
     text = run_table(runs[0])
-    assert (
-        "whole decode stretch, cache filling included: not comparable" in text and "4,321 J" in text
-    )
+    assert "whole decode stretch, cache filling included: not comparable" in text
+    assert "4,321 J" in text
     rows = differences(runs)
     named = [name for name in rows.index if "energy" in name or "idle" in name]
     assert named == [
@@ -305,7 +308,7 @@ def test_joules_of_a_whole_stretch_are_shown_as_that_and_compared_with_nothing(
 
 
 def test_a_prefill_in_chunks_is_said_wherever_it_is_shown(store: RunStore) -> None:
-    run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cpu")
+    run_id = profile_run(store)
     speed = {
         "median_s": 1.0,
         "min_s": 1.0,
@@ -329,25 +332,20 @@ def test_a_prefill_in_chunks_is_said_wherever_it_is_shown(store: RunStore) -> No
     }
     store.put_part(run_id, "memory", found | {"one_shot_activations": 2**30})
     run = store.get(run_id)
-    text, page = run_table(run), report([run])
-    assert (
-        "prompt 32768, 2,048 tokens at a time" in text and "x 32768, 2,048 tokens at a time" in page
-    )
-    assert (
-        "activations of the prefill at once" in text
-        and "1 GiB" in text
-        and "(1 GiB if done at once)" in page
-    )
+    text = run_table(run)
+    page = report([run])
+    assert "prompt 32768, 2,048 tokens at a time" in text
+    assert "x 32768, 2,048 tokens at a time" in page
+    assert "activations of the prefill at once" in text and "1 GiB" in text
+    assert "(1 GiB if done at once)" in page
     rows = differences([run])
     assert rows.loc["prefill, tokens at a time"].item() == "2048"
     assert rows.loc["activations of the prefill at once (exact)"].item() == "1 GiB"
 
 
 def test_a_run_says_the_dtype_of_its_states_whichever_version_stored_it(store: RunStore) -> None:
-    old = store.create(
-        "profile", design("M"), QUICK.model_dump(mode="json") | {"state_dtype": "fp32"}, "cpu"
-    )
-    new = store.create("profile", design("M"), QUICK.model_dump(mode="json"), "cpu")
+    old = profile_run(store, "M", state_dtype="fp32")
+    new = profile_run(store, "M")
     found = {
         "name": "cpu",
         "device": "cpu",
@@ -359,14 +357,12 @@ def test_a_run_says_the_dtype_of_its_states_whichever_version_stored_it(store: R
     store.put_part(new, "environment", found | {"state_dtype": "bf16"})
     assert "weights fp32, keys and values bf16, scan states fp32" in run_table(store.get(old))
     assert "weights fp32, keys and values bf16, scan states bf16" in run_table(store.get(new))
-    assert differences([store.get(old), store.get(new)]).loc["state_dtype"].tolist() == [
-        "fp32",
-        "bf16",
-    ]
+    table = differences([store.get(old), store.get(new)])
+    assert table.loc["state_dtype"].tolist() == ["fp32", "bf16"]
 
 
 def test_a_run_that_an_earlier_version_stored_is_still_shown(store: RunStore) -> None:
-    run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cpu")
+    run_id = profile_run(store)
     total = {"weights": 1, "cache": 2, "activations": 3, "total": 6}
     store.put_part(
         run_id,
