@@ -1,7 +1,7 @@
-"""Pictures of every page, 1440 and 800 pixels wide, light and dark, into docs/: `python -m
+"""Takes pictures of every page into docs/, 1440 and 800 pixels wide, light and dark: `python -m
 docs.screenshots FOLDER`.
 
-FOLDER is the data folder (HYBRID_DATA_DIR) whose runs the pages show. Needs Chromium and the
+FOLDER is the data folder (HYBRID_DATA_DIR) whose runs the pages show. This needs Chromium and the
 packages of requirements-dev.txt."""
 
 import io
@@ -17,24 +17,24 @@ from hybrid_core.design import presets
 from hybrid_core.interop import link
 
 DOCS = Path(__file__).parent
-WIDTHS, THEMES, TALLEST = (1440, 800), ("light", "dark"), 2600
+WIDTHS = (1440, 800)
+THEMES = ("light", "dark")
+TALLEST = 2600  # pixels; a longer page is cut
 PAGES = ("compose", "compare", "profile", "retrieval", "paper", "models", "runs", "glossary")
 SPECS = [presets.get(name).spec for name in ("inter-1to5-1b", "intra-1to5-1b", "llama-1b")]
-QUERY = {
-    "compare": urlencode(
-        link.to_query(link.View(design=SPECS[0], compared=tuple(SPECS[1:]))), doseq=True
-    )
-}
+COMPARED = link.View(design=SPECS[0], compared=tuple(SPECS[1:]))
+QUERY = {"compare": urlencode(link.to_query(COMPARED), doseq=True)}
 
 
 def picture(page: Page, path: Path, width: int) -> None:
-    """As high as the page is, in few colours."""
+    """Save a picture as high as the page, in few colours so that the file is small."""
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(1500)
-    high = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-    page.set_viewport_size({"width": width, "height": min(TALLEST, high)})
+    height = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+    page.set_viewport_size({"width": width, "height": min(TALLEST, height)})
     page.wait_for_timeout(2500)
-    Image.open(io.BytesIO(page.screenshot())).convert("RGB").quantize(96).save(path, optimize=True)
+    taken = Image.open(io.BytesIO(page.screenshot()))
+    taken.convert("RGB").quantize(96).save(path, optimize=True)
 
 
 def main(data: str) -> None:
@@ -44,8 +44,11 @@ def main(data: str) -> None:
         for theme in THEMES:
             page = browser.new_context(color_scheme=theme).new_page()
             for name in PAGES:
-                path = "" if name == "compose" else name
-                page.goto(f"http://localhost:{PORT}/{path}?{QUERY.get(name, '')}")
+                path = name
+                if name == "compose":  # the first page has no path
+                    path = ""
+                query = QUERY.get(name, "")
+                page.goto(f"http://localhost:{PORT}/{path}?{query}")
                 page.locator("h1").first.wait_for()
                 for width in WIDTHS:
                     picture(page, DOCS / f"{name}-{width}-{theme}.png", width)

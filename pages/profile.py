@@ -26,7 +26,7 @@ from hybrid_core.results.profile import (
     Prefill,
     Trace,
 )
-from hybrid_core.runs import Run
+from hybrid_core.runs.store import Run
 from hybrid_core.speed.cost import layers
 from hybrid_core.workload import PAPER_BATCH, PAPER_PROMPT
 from pages.parts import chart, design, jobs, layout, work

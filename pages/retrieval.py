@@ -29,7 +29,7 @@ from hybrid_core.report.retrieval import (
 from hybrid_core.report.sources import explained
 from hybrid_core.results.checkpoint import Checkpoint
 from hybrid_core.results.retrieval import Map, Proxy, Training
-from hybrid_core.runs import Run, open_store
+from hybrid_core.runs.store import Run, open_store
 from pages.parts import chart, design, jobs, layout
 
 FIELD = 180

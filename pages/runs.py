@@ -8,8 +8,7 @@ from hybrid_core.report.compare import differences
 from hybrid_core.report.html import TITLES
 from hybrid_core.report.text.runs import remark
 from hybrid_core.results.profile import Generation
-from hybrid_core.runs import Run, open_store
-from hybrid_core.runs.store import UnknownRun
+from hybrid_core.runs.store import Run, UnknownRun, open_store
 from pages.parts import chart, design, jobs, layout
 
 CHOSEN = "runs.chosen"

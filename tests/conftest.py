@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from hybrid_core.runs import RunStore
+    from hybrid_core.runs.store import RunStore
 
 # Largest error that a path may have against the float64 truth, relative to the largest value of the
 # truth.
@@ -93,7 +93,8 @@ def assert_same_gradients(
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Iterator[RunStore]":
     """A store of its own; no process outlives the test."""
-    from hybrid_core.runs import cancel, open_store
+    from hybrid_core.runs.jobs import cancel
+    from hybrid_core.runs.store import open_store
 
     monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path))
     monkeypatch.delenv("HYBRID_DATABASE_URL", raising=False)

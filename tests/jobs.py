@@ -1,7 +1,11 @@
 """Jobs that a test makes stand still, or that hold a device, so that nothing depends on who is
-faster."""
+faster.
+
+`python -m tests.jobs RUN_ID LEASE` is a worker whose job stores one part and then stands still. It
+needs no torch."""
 
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +14,10 @@ from contextlib import contextmanager
 import psutil
 
 from hybrid_core.design.spec import ArchSpec
+from hybrid_core.live.profiling.job import Report, Store
+from hybrid_core.live.profiling.options import ProfileOptions
+from hybrid_core.runs import worker
+from hybrid_core.runs.kinds import KINDS, Kind
 from hybrid_core.runs.lease import CLOCK
 from hybrid_core.runs.store import RunStore
 
@@ -68,3 +76,14 @@ def _can_be_written(store: RunStore) -> bool:
     finally:
         connection.close()
     return True
+
+
+def stand_still(spec: ArchSpec, options: ProfileOptions, store: Store, report: Report) -> None:
+    """A job that stores a part and never ends."""
+    store("trace", {"flops": 1})
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    KINDS["profile"] = Kind(ProfileOptions, "tests.jobs:stand_still")
+    sys.exit(worker.main(int(sys.argv[1]), sys.argv[2]))

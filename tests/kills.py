@@ -19,9 +19,10 @@ import psutil
 from hybrid_core.data import data_dir
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.profiling.options import ProfileOptions
-from hybrid_core.runs import RunStore, jobs, lease, open_store, submit, worker
+from hybrid_core.runs import jobs, lease, worker
+from hybrid_core.runs.jobs import submit
 from hybrid_core.runs.kinds import KINDS, Kind
-from hybrid_core.runs.store import ACTIVE
+from hybrid_core.runs.store import ACTIVE, RunStore, open_store
 from tests.designs import design
 
 ROOT = Path(__file__).parent.parent

@@ -137,11 +137,11 @@ def test_mamba_ssm_finds_all_that_it_imports_where_the_app_installs_it(tmp_path:
     [
         (
             "postgresql+psycopg://me:secret@host/runs",
-            '`.venv/bin/pip install "psycopg[binary]"` installs it',
+            "`pip install 'psycopg[binary]'` installs it",
         ),
         (
             "postgresql+psycopg2://me:secret@host/runs",
-            '`.venv/bin/pip install "psycopg2-binary"` installs it',
+            "`pip install 'psycopg2-binary'` installs it",
         ),
         ("oracle9://me:secret@host/runs", "Can't load plugin: sqlalchemy.dialects:oracle9"),
         ("me:secret@host", "must be one such as postgresql+psycopg://user@host/database"),

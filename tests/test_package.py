@@ -186,6 +186,7 @@ def test_a_command_that_lacks_its_extra_says_so_in_one_line(
     done = from_the_wheel(unpacked, "-m", "hybrid_core", *command, hidden=hidden)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{command[0]}: ")
     assert f"`pip install 'hybrid-explorer[{extra}]'` installs it" in done.stderr
 
 

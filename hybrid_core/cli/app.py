@@ -1,4 +1,4 @@
-"""The command app."""
+"""The command `app`."""
 
 import argparse
 import os
@@ -14,17 +14,17 @@ MOST_PORTS = 65_535
 
 def add(command: Command) -> None:
     """Declare the command."""
-    parser = command("app", app, "Serve the pages on this machine (stop it with Ctrl-C)")
+    parser = command("app", _app, "Serve the pages on this machine (stop it with Ctrl-C)")
     parser.add_argument(
         "--port",
         type=int,
         default=8501,
-        help="where to listen, on localhost only (default: %(default)s)",
+        help="port to listen on, on localhost only (default: %(default)s)",
     )
 
 
-def app(arguments: argparse.Namespace) -> None:
-    """`app`: become the server of the pages."""
+def _app(arguments: argparse.Namespace) -> None:
+    """This process becomes the server, so that Ctrl-C and signals reach it."""
     port = arguments.port
     if not 0 < port <= MOST_PORTS:
         raise SpecError(f"port: {port} - must be from 1 to {MOST_PORTS}")

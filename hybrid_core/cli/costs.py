@@ -1,4 +1,4 @@
-"""The command cost."""
+"""The command `cost`."""
 
 import argparse
 import sys
@@ -20,39 +20,37 @@ MOST_TOKENS = 1e18
 
 def add(command: Command) -> None:
     """Declare the command."""
-    text = "Every cost of a design, from closed forms, at once"
-    parser = command("cost", print_cost, text, as_json=True)
+    text = "Parameters, FLOPs, cache, memory and speed of a design, from closed forms"
+    parser = command("cost", _cost, text, as_json=True)
     add_spec(parser)
     add_flags(parser, Workload)
     parser.add_argument(
         "--tokens",
         type=float,
-        help="training tokens, for the total training FLOPs and the quality, e.g. 60e9",
+        help="training tokens, e.g. 60e9: prints the FLOPs of the whole training; --quality "
+        "estimates the loss after them",
     )
     parser.add_argument(
         "--quality",
         action="store_true",
-        help="also the loss that the paper's rows suggest, and the nearest of them",
+        help="also estimate the loss from the paper's rows, and show the nearest of them",
     )
     parser.add_argument(
         "--hardware",
         default="h100_sxm",
-        help=f"one of {', '.join(hardware.devices())} (default: %(default)s)",
+        help=f"the accelerator: {', '.join(hardware.devices())} (default: %(default)s)",
     )
 
 
-def print_cost(arguments: argparse.Namespace) -> None:
-    """`cost`: parameters, FLOPs, cache, memory and speed of a design."""
+def _cost(arguments: argparse.Namespace) -> None:
     spec = published.resolve(arguments.spec)
     device = hardware.get(arguments.hardware)
     for line in hardware.unreadable().values():
         print(f"a calibration is left out: {line}", file=sys.stderr)
+    tokens = _checked(arguments.tokens)
     record = cost(spec, options(Workload, arguments), device).model_dump(mode="json")
     record["kernel_shapes"] = kernel_shapes.kernel_refusals(spec)
-    tokens = arguments.tokens
     if tokens is not None:
-        if not 0 < tokens < MOST_TOKENS:
-            raise SpecError(f"tokens: {tokens} - must be positive and below {MOST_TOKENS:g}")
         for value in record["train_flops"].values():
             value["total"] = value["per_token"] * tokens
     if arguments.quality:
@@ -63,3 +61,10 @@ def print_cost(arguments: argparse.Namespace) -> None:
     print(cost_table(record))
     if arguments.quality:
         print("\n" + quality_lines(record["quality"]))
+
+
+def _checked(tokens: float | None) -> float | None:
+    """A number of training tokens. Raises SpecError if no training has so many."""
+    if tokens is None or 0 < tokens < MOST_TOKENS:
+        return tokens
+    raise SpecError(f"tokens: {tokens} - must be positive and below {MOST_TOKENS:g}")

@@ -19,35 +19,35 @@ from hybrid_core.report.text.design import imported_line, models_table
 
 def add(command: Command) -> None:
     """Declare the commands."""
-    text = "List the named designs, or print one as YAML"
-    parser = command("presets", list_presets, text, as_json=True)
+    text = "List the paper's designs and the published models, or print one as YAML"
+    parser = command("presets", _presets, text, as_json=True)
     parser.add_argument("--show", metavar="NAME", help="print this design's YAML")
 
     text = "Read a published config.json as a design"
-    parser = command("import", import_config, text, as_json=True)
+    parser = command("import", _import, text, as_json=True)
     parser.add_argument(
         "config",
         metavar="CONFIG.json",
         type=Path,
-        help="as Hugging Face, mamba_ssm or Samba publish it",
+        help="a config in the format of Hugging Face, mamba_ssm or Samba",
     )
     parser.add_argument(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help="where to write the YAML (default: standard output)",
+        help="file for the YAML (default: standard output)",
     )
-    parser.add_argument("--name", help="what to call the design (default: the file's name)")
+    parser.add_argument("--name", help="name of the design (default: the file's name)")
 
-    text = "Write a design for another framework, or say what its format cannot express"
-    parser = command("export", export_design, text)
+    text = "Write a design as files for another framework, or say what its format cannot express"
+    parser = command("export", _export, text)
     add_spec(parser)
     parser.add_argument(
         "--to",
         required=True,
         choices=list(FORMATS),
-        help="the format",
+        help="the format of the files",
     )
     parser.add_argument(
         "-o",
@@ -55,12 +55,11 @@ def add(command: Command) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="the folder to write into; it is made if there is none",
+        help="folder to write into; it is made if it is missing",
     )
 
 
-def list_presets(arguments: argparse.Namespace) -> None:
-    """`presets`: the paper's designs and published models."""
+def _presets(arguments: argparse.Namespace) -> None:
     if arguments.show:
         print(published.resolve(arguments.show).to_yaml(), end="")
         return
@@ -91,18 +90,22 @@ def _model_record(name: str, model: published.Model) -> dict[str, Any]:
     return {"name": name, "pattern": spec.pattern} | rest
 
 
-def import_config(arguments: argparse.Namespace) -> None:
-    """`import`: a published config as YAML."""
+def _import(arguments: argparse.Namespace) -> None:
     name = arguments.name or published.config_name(arguments.config)
     spec = spec_from_config(read_config(arguments.config), name)
     costs = model_costs(spec)
     params = costs.params()
-    paper_bytes = int(costs.cache_bytes(8192, "paper"))
+    cache_bytes = {
+        "paper": int(costs.cache_bytes(8192, "paper")),
+        "exact": int(costs.cache_bytes(8192, "exact")),
+    }
     reason = not_built(spec)
+    level = "built"
+    if reason:
+        level = "costed"
     if arguments.output:
         write(arguments.output, spec.to_yaml())
     if arguments.json:
-        cache_bytes = {"paper": paper_bytes, "exact": int(costs.cache_bytes(8192, "exact"))}
         print_json(
             {
                 "name": spec.name,
@@ -110,18 +113,17 @@ def import_config(arguments: argparse.Namespace) -> None:
                 "params": params._asdict(),
                 "not_built": reason,
                 "cache_bytes_8k": cache_bytes,
-                "level": "costed" if reason else "built",
+                "level": level,
                 "yaml": spec.to_yaml(),
             }
         )
         return
     if not arguments.output:
         print(spec.to_yaml(), end="")
-    print(imported_line(spec.name, params, paper_bytes, reason), file=sys.stderr)
+    print(imported_line(spec.name, params, cache_bytes["paper"], reason), file=sys.stderr)
 
 
-def export_design(arguments: argparse.Namespace) -> None:
-    """`export`: the files of a design in another framework's format."""
+def _export(arguments: argparse.Namespace) -> None:
     spec = published.resolve(arguments.spec)
     files = export(spec, arguments.to)
     with naming_the_output():

@@ -1,4 +1,4 @@
-"""Models of options as arguments of argparse, and back."""
+"""Options' models as flags of argparse, and parsed flags as options."""
 
 import argparse
 from collections.abc import Callable, Container
@@ -16,31 +16,36 @@ def add_flags(
     only: Container[str] | None = None,
     before: str = "",
 ) -> None:
-    """Add a flag for each field of `model`, or for those in `only`; `before` begins the help of
-    each.
+    """Add a flag for each field of `model` that has one, or only for the fields in `only`. The help
+    of each begins with `before`.
 
-    A word that a field does not allow is refused by `options`, whose error names the field."""
+    argparse does not check the values. `options` does, and its errors name the field."""
     for name, field in flagged(model).items():
         if only is not None and name not in only:
             continue
         option = flag(name, field)
+        default = None
+        if not field.is_required():
+            default = field.default
         parser.add_argument(
             option,
             dest=_destination(option),
             type=_parsed(field.annotation),
-            default=None if field.is_required() else field.default,
+            default=default,
             metavar=own(field).metavar,
             help=before + help_text(field),
         )
 
 
 def options(model: type[Model], arguments: argparse.Namespace) -> Model:
-    """The options that the arguments ask for; what is not among them keeps its default. Raises
+    """The options that the arguments ask for. A field without an argument keeps its default. Raises
     SpecError."""
     given = {}
     for name, field in flagged(model).items():
-        value = getattr(arguments, _destination(flag(name, field)), None)
-        if isinstance(value, str) and get_origin(value_type(field.annotation)) is tuple:
+        destination = _destination(flag(name, field))
+        value = getattr(arguments, destination, None)
+        is_tuple = get_origin(value_type(field.annotation)) is tuple
+        if is_tuple and isinstance(value, str):
             value = _numbers(name, value)
         if value is not None:
             given[name] = value
@@ -52,13 +57,16 @@ def _destination(option: str) -> str:
 
 
 def _parsed(annotation: Any) -> Callable[[str], Any]:
-    """How argparse reads a value; a tuple stays text until `options` reads it."""
-    kind = value_type(annotation)
-    return kind if kind in (int, float) else str
+    """The function with which argparse reads a value. A tuple stays text until `options` reads
+    it."""
+    kind: Callable[[str], Any] = value_type(annotation)
+    if kind in (int, float):
+        return kind
+    return str
 
 
 def _numbers(name: str, text: str) -> list[int]:
-    """Numbers between commas."""
+    """Reads `1,2,3`."""
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:

@@ -1,9 +1,9 @@
-"""The command line: `hybrid-core COMMAND` or `python -m hybrid_core COMMAND`. Exit code 0 done, 1
-failed, 2 bad input (one line on stderr)."""
+"""The command line: `hybrid-core COMMAND` or `python -m hybrid_core COMMAND`."""
 
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hybrid_core import __version__
@@ -14,11 +14,13 @@ from hybrid_core.runs.store import UnknownRun
 from hybrid_core.validation import SpecError, one_line
 from kernels.implementations import CannotRun
 
+DESCRIPTION = "Compose, cost, build, measure and compare Transformer/Mamba hybrid language models."
+EXIT_CODES = "exit codes: 0 done, 1 failed, 2 bad input (with one line on stderr)"
 GROUPS = (designs, costs, paper, measurements, runs, app)  # in the order of the help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command and return its exit code: 0 done, 1 failed, 2 bad input."""
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.run(arguments) or 0)
@@ -28,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoreError as error:
         print(error.args[0], file=sys.stderr)
         return 1
-    except BrokenPipeError:
+    except BrokenPipeError:  # as when `| head` has read enough
         return 0
     except NotWritten as error:
         print(error, file=sys.stderr)
@@ -36,14 +38,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with one line on stderr for bad input."""
+    """argparse, but bad input gives one line on stderr and not the usage."""
 
     def error(self, message: str) -> Any:
         self.exit(2, f"{one_line(message)}; see `{self.prog} --help`\n")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m hybrid_core", description=__doc__)
+    parser = _Parser(prog=_program(), description=DESCRIPTION, epilog=EXIT_CODES)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
@@ -66,3 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     for group in GROUPS:
         group.add(command)
     return parser
+
+
+def _program() -> str:
+    """The program as the user called it."""
+    if Path(sys.argv[0]).name == "hybrid-core":
+        return "hybrid-core"
+    return "python -m hybrid_core"

@@ -4,9 +4,10 @@ import argparse
 import sys
 import time
 
+from hybrid_core import extras
 from hybrid_core.cli.flags import add_flags, options
 from hybrid_core.cli.runs import record
-from hybrid_core.cli.shared import Command, add_spec, print_json
+from hybrid_core.cli.shared import SPEC_HELP, Command, add_spec, print_json
 from hybrid_core.data import data_dir
 from hybrid_core.design.built import require_built
 from hybrid_core.design.spec import ArchSpec
@@ -16,33 +17,33 @@ from hybrid_core.live.retrieval.options import CheckpointOptions, NiahOptions, P
 from hybrid_core.options import flagged
 from hybrid_core.report.text.design import calibration_table
 from hybrid_core.report.text.runs import run_table
-from hybrid_core.runs import Dispatcher, RunStore, cancel, open_store, submit
 from hybrid_core.runs.devices import concrete, why_no_gpu
-from hybrid_core.runs.jobs import require_tools
+from hybrid_core.runs.jobs import Dispatcher, cancel, require_tools, submit
 from hybrid_core.runs.kinds import Options
+from hybrid_core.runs.store import RunStore, open_store
 from hybrid_core.speed import hardware
 from hybrid_core.validation import SpecError
 
-PAUSE_S = 0.2  # between two looks at a job
+PAUSE_S = 0.2  # between two looks at a job's progress
 
 
 def add(command: Command) -> None:
     """Declare the commands."""
     text = "Build a design and measure it in a process of its own; the result is kept as a run"
-    parser = command("profile", profile, text, as_json=True)
+    parser = command("profile", _profile, text, as_json=True)
     add_spec(parser)
     add_flags(parser, ProfileOptions)
 
     text = (
-        "The needle test at every depth and length: on a small proxy that is trained for it, "
-        "or on a checkpoint (the paper's protocol)"
+        "The needle test at every depth and length. It trains a small proxy of the design, or "
+        "asks a trained checkpoint by the paper's protocol. The result is kept as a run"
     )
-    parser = command("niah", niah, text, as_json=True)
+    parser = command("niah", _niah, text, as_json=True)
     parser.add_argument(
         "spec",
         metavar="SPEC",
         nargs="?",
-        help="a YAML file or a preset's name; not with --checkpoint",
+        help=f"{SPEC_HELP}; not with --checkpoint",
     )
     add_flags(parser, NiahOptions)
     add_flags(parser, CheckpointOptions, only=("path",))
@@ -50,26 +51,24 @@ def add(command: Command) -> None:
     add_flags(parser, CheckpointOptions, of_checkpoints, before="with --checkpoint: ")
 
     text = (
-        "Associative recall, selective copying and loss by position, on small proxies of a "
-        "design; the result is kept as a run"
+        "Test small proxies of a design for associative recall, selective copying and loss by "
+        "position; the result is kept as a run"
     )
-    parser = command("probes", probes, text, as_json=True)
+    parser = command("probes", _probes, text, as_json=True)
     add_spec(parser)
     add_flags(parser, ProbeOptions)
 
-    text = "Measure how fast this device is at each kind of work, for predictions that rest on it"
-    parser = command("calibrate", calibrate, text, as_json=True)
+    text = "Measure how fast this device is at each kind of work; predictions for it then use that"
+    parser = command("calibrate", _calibrate, text, as_json=True)
     add_flags(parser, ProfileOptions, only=("device", "dtype"))
 
 
-def profile(arguments: argparse.Namespace) -> int:
-    """`profile`: FLOPs, cache, speed, memory and energy of a design, measured."""
+def _profile(arguments: argparse.Namespace) -> int:
     spec = published.resolve(arguments.spec)
     return _job(spec, options(ProfileOptions, arguments), arguments.json)
 
 
-def niah(arguments: argparse.Namespace) -> int:
-    """`niah`: the needle test, of a design's proxy or of a checkpoint."""
+def _niah(arguments: argparse.Namespace) -> int:
     if (arguments.spec is None) == (arguments.checkpoint is None):
         raise SpecError("SPEC: give either a design or --checkpoint DIR")
     if arguments.checkpoint is None:
@@ -79,21 +78,22 @@ def niah(arguments: argparse.Namespace) -> int:
     return _job(asked.design(), asked, arguments.json)
 
 
-def probes(arguments: argparse.Namespace) -> int:
-    """`probes`: recall, copying and loss by position of a design's proxies."""
+def _probes(arguments: argparse.Namespace) -> int:
     asked = options(ProbeOptions, arguments)
-    return _job(published.resolve(arguments.spec), asked, arguments.json)
+    spec = published.resolve(arguments.spec)
+    return _job(spec, asked, arguments.json)
 
 
-def calibrate(arguments: argparse.Namespace) -> None:
-    """`calibrate`: this device's rates, kept for `cost --hardware` and the pages."""
+def _calibrate(arguments: argparse.Namespace) -> None:
+    """Measures this device's rates, and keeps them for `cost --hardware` and the pages."""
+    extras.require("live", "calibrate")
     asked = options(ProfileOptions, arguments)
     require_tools(asked)
     device = _device(asked.device)
     from hybrid_core.live.profiling.calibrate import Calibration
     from hybrid_core.live.profiling.device import resolve
 
-    data_dir()  # where it cannot be made, say so before half a minute of measuring
+    data_dir()  # if it cannot be made, say so before half a minute of measuring
     calibration = Calibration(resolve(device), asked.dtype)
     measured = calibration.run(lambda what: print(f"measuring {what}", file=sys.stderr))
     hardware.keep_calibration(measured)
@@ -104,7 +104,7 @@ def calibrate(arguments: argparse.Namespace) -> None:
 
 
 def _job(spec: ArchSpec, asked: Options, as_json: bool) -> int:
-    """Run a job, following its progress, and print what it found; 0 when it is done."""
+    """Run a job, follow its progress and print its result. Returns the exit code."""
     require_built(spec)
     require_tools(asked)
     asked = asked.model_copy(update={"device": _device(asked.device)})
@@ -122,12 +122,14 @@ def _job(spec: ArchSpec, asked: Options, as_json: bool) -> int:
         print(run_table(run))
     if run.status == "failed":
         print(f"run {run_id} failed: {run.error}", file=sys.stderr)
-    return 0 if run.status == "done" else 1
+    if run.status == "done":
+        return 0
+    return 1
 
 
 def _device(name: str) -> str:
-    """The device that a name means here. Says on stderr why "auto" is the CPU where torch's build
-    knows GPUs. Raises SpecError."""
+    """The device that a name means here. If "auto" means the CPU although torch was built for GPUs,
+    stderr gets the reason. Raises SpecError."""
     if name == "auto":
         reason = why_no_gpu()
         if reason:
@@ -138,12 +140,12 @@ def _device(name: str) -> str:
 def _follow(store: RunStore, run_id: int) -> None:
     """Print progress on stderr until the run has ended."""
     dispatcher = Dispatcher(store)
-    said = ""
+    printed = ""
     run = store.get(run_id)
     while run.active:
         dispatcher.look()
-        if run.message != said:
-            said = run.message
-            print(f"run {run_id}: {run.fraction:4.0%}  {said}", file=sys.stderr)
+        if run.message != printed:
+            printed = run.message
+            print(f"run {run_id}: {run.fraction:4.0%}  {printed}", file=sys.stderr)
         time.sleep(PAUSE_S)
         run = store.get(run_id)

@@ -1,4 +1,4 @@
-"""Commands on the paper's tables: advice, quality, paper-check."""
+"""Commands that read the paper's tables: advice, quality, paper-check."""
 
 import argparse
 
@@ -22,30 +22,31 @@ from hybrid_core.workload import Workload
 
 def add(command: Command) -> None:
     """Declare the commands."""
-    text = "What the paper's tables say about a design, each piece with its source"
-    parser = command("advice", advice, text, as_json=True)
+    text = "Advice on a design from the paper's tables, each piece with its source"
+    parser = command("advice", _advice, text, as_json=True)
     add_spec(parser)
     add_flags(parser, Workload, only=("context_len",))
+    lengths = ", ".join(f"{name} ({tokens})" for name, tokens in SCENARIOS.items())
     parser.add_argument(
         "--scenario",
         choices=list(SCENARIOS),
-        help="what matters most, which decides the order (default: it follows from the context)",
+        help=f"the contexts that matter most, which decides the order of the advice: {lengths} "
+        "(default: those of --context-len)",
     )
     parser.add_argument(
         "--needle-distance",
         type=int,
-        help="tokens between what has to be recalled and the end",
+        help="tokens from the passage to be recalled to the end of the context",
     )
 
     text = "Scaling laws and effects from the paper's tables, and how far to trust loss estimates"
-    command("quality", loss_estimates, text, as_json=True)
+    command("quality", _quality, text, as_json=True)
 
     text = "Recompute every parameter, FLOPs and cache figure that the paper prints"
-    command("paper-check", paper_check, text, as_json=True)
+    command("paper-check", _paper_check, text, as_json=True)
 
 
-def advice(arguments: argparse.Namespace) -> None:
-    """`advice`: the rules that apply to a design."""
+def _advice(arguments: argparse.Namespace) -> None:
     spec = published.resolve(arguments.spec)
     context_len = options(Workload, arguments).context_len
     distance = arguments.needle_distance
@@ -60,8 +61,7 @@ def advice(arguments: argparse.Namespace) -> None:
         print(advice_lines(spec.name, given))
 
 
-def loss_estimates(arguments: argparse.Namespace) -> None:
-    """`quality`: how losses are estimated, and how well."""
+def _quality(arguments: argparse.Namespace) -> None:
     found = quality_report()
     if arguments.json:
         print_json(found)
@@ -69,13 +69,17 @@ def loss_estimates(arguments: argparse.Namespace) -> None:
         print(quality_table(found))
 
 
-def paper_check(arguments: argparse.Namespace) -> int:
-    """`paper-check`: 0 when each printed figure agrees, or differs for a known reason."""
+def _paper_check(arguments: argparse.Namespace) -> int:
+    """Returns 0 if each printed figure agrees, or differs for a known reason."""
     tables = check_all()
     cells = [cell for found in tables.values() for cell in found]
     if arguments.json:
         print_json([cell._asdict() | {"reason": cell.reason} for cell in cells])
     else:
-        print(paper_check_table(tables) + "\n\n" + throughput_ratio_table(throughput_ratios()))
+        print(paper_check_table(tables))
+        print()
+        print(throughput_ratio_table(throughput_ratios()))
     unexplained = [cell for cell in cells if not cell.agrees and not cell.reason]
-    return 1 if unexplained else 0
+    if unexplained:
+        return 1
+    return 0

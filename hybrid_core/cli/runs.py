@@ -1,4 +1,4 @@
-"""Commands on what was measured: runs, report."""
+"""Commands on stored runs: runs, report."""
 
 import argparse
 import sys
@@ -9,7 +9,8 @@ from typing import Any
 from hybrid_core.cli.shared import Command, print_json, write
 from hybrid_core.report.foreign import unreadable
 from hybrid_core.report.text.runs import run_table, runs_table
-from hybrid_core.runs import Dispatcher, Run, cancel, open_store
+from hybrid_core.runs.jobs import Dispatcher, cancel
+from hybrid_core.runs.store import Run, RunStore, open_store
 from hybrid_core.validation import SpecError, short
 
 RECORDED = (
@@ -26,34 +27,36 @@ RECORDED = (
     "spec_yaml",
     "parts",
 )
-MOST_RUNS = 2**63  # a store's numbers have 64 bits
+PAUSE_S = 0.5  # between two looks at runs that may be dead
+MOST_RUNS = 2**63  # a store numbers its runs with 64 bits
 
 
 def add(command: Command) -> None:
     """Declare the commands."""
-    parser = command("runs", runs, "The runs kept so far", as_json=True)
+    text = "List the runs in the store, or show, delete or cancel one"
+    parser = command("runs", _runs, text, as_json=True)
     parser.add_argument(
         "action",
         nargs="?",
         choices=["list", "show", "delete", "cancel"],
         default="list",
-        help="default: list",
+        help="what to do (default: %(default)s)",
     )
     parser.add_argument(
         "id",
         nargs="?",
-        type=run_number,
-        help="the run's number, for show, delete and cancel",
+        type=_run_number,
+        help="number of the run, for show, delete and cancel",
     )
 
-    text = "Write one HTML file, readable offline, of one or more runs"
-    parser = command("report", report, text)
+    text = "Write a report on one or more runs: one HTML file that can be read offline"
+    parser = command("report", _report, text)
     parser.add_argument(
         "ids",
         nargs="+",
-        type=run_number,
+        type=_run_number,
         metavar="ID",
-        help="run numbers",
+        help="numbers of the runs",
     )
     parser.add_argument(
         "-o",
@@ -61,13 +64,15 @@ def add(command: Command) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="where to write, e.g. report.html",
+        help="file to write, e.g. report.html",
     )
 
 
-def run_number(text: str) -> int:
-    """A number that a store may give to a run."""
-    number = int(text) if text.isascii() and text.isdigit() else 0
+def _run_number(text: str) -> int:
+    """Reads a number that a store may give to a run."""
+    number = 0
+    if text.isascii() and text.isdigit():
+        number = int(text)
     if not 0 < number < MOST_RUNS:
         raise argparse.ArgumentTypeError(
             f"{short(text)} - must be a run's number, as `runs` lists them"
@@ -80,70 +85,84 @@ def record(run: Run) -> dict[str, Any]:
     return {key: getattr(run, key) for key in RECORDED}
 
 
-def runs(arguments: argparse.Namespace) -> None:
-    """`runs`: list them all, or show, delete or cancel one."""
+def _runs(arguments: argparse.Namespace) -> None:
     store = open_store()
     dispatcher = Dispatcher(store)
     _end_the_dead(dispatcher)
     if arguments.action == "list":
-        found = store.list()
-        if arguments.json:
-            print_json([record(run) for run in found])
-        else:
-            print(runs_table(found))
+        _list(store, arguments.json)
         return
     if arguments.id is None:
         raise SpecError(f"id: missing - `runs {arguments.action}` needs a run's number")
     if arguments.action == "show":
-        run = store.get(arguments.id)
-        if arguments.json:
-            print_json(record(run))
-        else:
-            print(run_table(_readable(run)))
+        _show(store.get(arguments.id), arguments.json)
     elif arguments.action == "cancel":
         if not cancel(arguments.id, store):
             raise SpecError(f"id: {arguments.id} - this run has ended already")
         dispatcher.start_next()
     else:
-        try:
-            store.delete(arguments.id)
-        except ValueError as error:
-            raise SpecError(str(error)) from None
+        _delete(store, arguments.id)
 
 
-def report(arguments: argparse.Namespace) -> None:
-    """`report`: one HTML file of one or more runs."""
-    from hybrid_core.report import html  # late: it brings plotly
+def _list(store: RunStore, as_json: bool) -> None:
+    found = store.list()
+    if as_json:
+        print_json([record(run) for run in found])
+    else:
+        print(runs_table(found))
+
+
+def _show(run: Run, as_json: bool) -> None:
+    if as_json:
+        print_json(record(run))
+    else:
+        print(run_table(_readable(run)))
+
+
+def _delete(store: RunStore, run_id: int) -> None:
+    try:
+        store.delete(run_id)
+    except ValueError as error:  # it is active
+        raise SpecError(str(error)) from None
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from hybrid_core.report import html  # late: it imports plotly
 
     store = open_store()
     chosen = dict.fromkeys(arguments.ids)  # each once, in the order given
-    page = html.report([_readable(store.get(run_id)) for run_id in chosen])
+    shown = [_readable(store.get(run_id)) for run_id in chosen]
+    page = html.report(shown)
     write(arguments.output, page)
     print(arguments.output)
 
 
 def _end_the_dead(dispatcher: Dispatcher) -> None:
-    """End runs whose worker is gone. For a run from another machine, or from before this one
-    started, that takes a while to tell."""
+    """End runs whose worker is gone. This takes a while for a run from another machine, or from
+    before this machine was restarted."""
     dispatcher.end_the_dead()
-    said: set[int] = set()
+    announced: set[int] = set()
     unsure = dispatcher.unsure()
     while unsure:
         for run in unsure:
-            if run.id not in said:
-                said.add(run.id)
-                print(
-                    f"run {run.id}: started on {run.host} before this machine was; "
-                    "watching whether it still moves",
-                    file=sys.stderr,
-                )
-        time.sleep(0.5)
+            if run.id not in announced:
+                announced.add(run.id)
+                _announce(run)
+        time.sleep(PAUSE_S)
         dispatcher.end_the_dead()
         unsure = dispatcher.unsure()
 
 
+def _announce(run: Run) -> None:
+    print(
+        f"run {run.id}: started on {run.host} before this machine was; "
+        "watching whether it still moves",
+        file=sys.stderr,
+    )
+
+
 def _readable(run: Run) -> Run:
-    """The run, where this version can show it. Raises SpecError."""
+    """The run itself. Raises SpecError if this version cannot show it."""
     reason = unreadable(run)
     if reason:
         raise SpecError(f"run {run.id} - {reason}; `runs show {run.id} --json` prints it as it is")

@@ -1,4 +1,4 @@
-"""What several commands need: how one is declared, the design that it takes, and its output."""
+"""What several commands need: how a command is declared, its SPEC argument, and its output."""
 
 import argparse
 import json
@@ -14,9 +14,12 @@ from hybrid_core.validation import SpecError
 Command = Callable[..., argparse.ArgumentParser]
 
 
+SPEC_HELP = "a YAML file, a config.json, or the name of a preset or a published model"
+
+
 def add_spec(parser: argparse.ArgumentParser) -> None:
-    """The design that a command is about."""
-    parser.add_argument("spec", metavar="SPEC", help="a YAML file or a preset's name")
+    """Add the argument for the design that a command is about."""
+    parser.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
 
 
 def print_json(data: Any) -> None:
@@ -25,14 +28,14 @@ def print_json(data: Any) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file that a user named. Raises SpecError where it cannot be written."""
+    """Write the file that --output names. Raises SpecError if it cannot be written."""
     with naming_the_output():
         write_whole(path, text)
 
 
 @contextmanager
 def naming_the_output() -> Iterator[None]:
-    """Turn NotWritten into a SpecError that names the argument."""
+    """Turn NotWritten into a SpecError that names the argument `output`."""
     try:
         yield
     except NotWritten as error:

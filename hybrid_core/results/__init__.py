@@ -1,1 +1,1 @@
-"""What runs find, one typed model for each part of a result. No torch: pages read them too."""
+"""The results of runs, one typed model for each part. No torch here: pages read them, too."""

@@ -1,4 +1,5 @@
-"""The part that only the protocol on a trained checkpoint has. Its map is in retrieval.py."""
+"""The part that only a run on a trained checkpoint has. The map of such a run is in
+retrieval.py."""
 
 from typing import ClassVar
 
@@ -6,15 +7,17 @@ from hybrid_core.results.part import Part, Record
 
 
 class NotRun(Record):
-    """A length that does not fit into memory, and why."""
+    """A length that was not run because it does not fit into memory."""
 
     context_len: int
     why: str
 
 
 class Checkpoint(Part):
-    """What was asked of which checkpoint. `resumed_cells`: those that an earlier run had finished;
-    `dropped`: a line on kept cells that could not be read back."""
+    """Which checkpoint was tested, and with which prompts.
+
+    `resumed_cells`: how many cells were taken over from an earlier run. `dropped`: a line on cells
+    of an earlier run that could not be read."""
 
     part: ClassVar[str] = "checkpoint"
     path: str = ""

@@ -1,4 +1,4 @@
-"""The device and the software that a result rests on: the first part of every run."""
+"""The device and the software that a run used: the first part of every result."""
 
 from typing import ClassVar
 
@@ -8,8 +8,11 @@ from hybrid_core.results.part import Part
 
 
 class Environment(Part):
-    """`kernels`: the implementation of each operation that would be taken; `kernels_ran`: those
-    that ran. `decode` and `state_dtype`: how a profile made its steps and kept its scan states."""
+    """The device, its memory, and the versions of the software.
+
+    `kernels`: the implementation that is chosen for each operation. `kernels_ran`: the ones that
+    did run. Of a profile, `decode` is how decode steps were called, and `state_dtype` the dtype of
+    scan states."""
 
     part: ClassVar[str] = "environment"
     device: str

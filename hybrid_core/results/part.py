@@ -1,4 +1,4 @@
-"""What all parts of a result have in common: how they are stored, and how stored ones are read."""
+"""What all parts of a result have in common: how a part is stored and how it is read back."""
 
 from typing import Any, ClassVar, Self
 
@@ -8,32 +8,32 @@ VERSION = 1
 
 
 class Unreadable(ValueError):
-    """A stored part that is not what its model says: one line that says what is wrong with it."""
+    """A stored part that its model cannot read. The message is one line: what is wrong."""
 
 
 class Record(BaseModel):
-    """A frozen piece of a result. Unknown keys are ignored: a later version may have added some."""
+    """A frozen piece of a result. Unknown keys are ignored: a later version may have added them."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     def record(self) -> dict[str, Any]:
-        """As it is stored: the fields that were given, under the names that JSON has for them."""
+        """As it is stored: the fields that were set, under their names in JSON."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 class Part(Record):
     """One part of a run's result, stored under the name `part`.
 
-    Fields with a default are those that an earlier version did not store, or that only some kinds
-    of run have. `version` says in which form a part is stored. It is not written while there is
-    only one form, so a part without it has version 1."""
+    A field has a default if an earlier version did not store it, or if only some kinds of run have
+    it. `version` is the version of the stored form. It is not written as long as there is only one
+    form, so a part without it has version 1."""
 
     part: ClassVar[str]
     version: int = VERSION
 
     @classmethod
     def read(cls, data: dict[str, Any]) -> Self:
-        """A stored part. Raises Unreadable."""
+        """Parse a stored part. Raises Unreadable."""
         version = data.get("version", VERSION)
         if version != VERSION:
             raise Unreadable(
@@ -46,8 +46,7 @@ class Part(Record):
 
 
 class Missing(Record):
-    """Something that was asked for and not measured, or not with all its trials: `measured` of
-    `of`, and why not all."""
+    """Something that was not measured, or only with `measured` of its `of` trials, and why."""
 
     why: str
     measured: int = 0
@@ -55,7 +54,7 @@ class Missing(Record):
 
 
 def _first_problem(error: ValidationError) -> str:
-    """What the first of the problems is, in a few words."""
+    """The first of pydantic's complaints, in a few words."""
     first = error.errors(include_url=False)[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "missing":

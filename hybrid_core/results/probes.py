@@ -1,4 +1,4 @@
-"""The parts of the three other probes, each with the training of its own proxy."""
+"""The parts of the three probes beside the needle test, each with the training of its proxy."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from hybrid_core.results.retrieval import MissingLength, TrainingRecord
 
 
 class RecallRow(Record):
-    """Values recalled, as a share of `answers` asked for, with so many pairs in the context."""
+    """The share of `answers` values that was recalled, with `n_pairs` pairs in the context."""
 
     n_pairs: int
     accuracy: float
@@ -17,13 +17,13 @@ class RecallRow(Record):
 
 
 class MissingPairs(Missing):
-    """A number of pairs that was not asked with all its trials."""
+    """A number of pairs that was not tested with all its trials."""
 
     n_pairs: int
 
 
 class Recall(Part):
-    """Multi-query associative recall."""
+    """Multi-query associative recall: accuracy by the number of pairs in the context."""
 
     part: ClassVar[str] = "recall"
     trained_pairs: int
@@ -34,7 +34,7 @@ class Recall(Part):
 
 
 class CopyingRow(Record):
-    """Contexts copied whole, as a share of `trials`, with its 95 % interval."""
+    """The share of `trials` in which the whole context was copied, with its 95 % interval."""
 
     context_len: int
     share: float
@@ -44,7 +44,7 @@ class CopyingRow(Record):
 
 
 class Copying(Part):
-    """Selective copying."""
+    """Selective copying: the share of whole copies by the length of the context."""
 
     part: ClassVar[str] = "copying"
     trained_len: int
@@ -56,7 +56,7 @@ class Copying(Part):
 
 
 class LossRow(Record):
-    """Mean loss at the positions `start` to `to`; None where training diverged."""
+    """The mean loss over positions `start` to `to`. None if training diverged."""
 
     start: int = Field(validation_alias="from", serialization_alias="from")
     to: int
@@ -64,7 +64,7 @@ class LossRow(Record):
 
 
 class LossByPosition(Part):
-    """Loss on the user's text. `not_measured` counts windows of the text."""
+    """Loss by position on the user's text. In `not_measured`, a trial is a window of the text."""
 
     part: ClassVar[str] = "text"
     trained_len: int

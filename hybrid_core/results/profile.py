@@ -1,4 +1,4 @@
-"""The parts of a profile. Bytes, seconds, FLOPs, tokens/s and joules throughout."""
+"""The parts of a profile. Units are bytes, seconds, FLOPs, tokens/s and joules."""
 
 from typing import ClassVar, Literal
 
@@ -8,7 +8,7 @@ Measured = Literal["measured"]
 
 
 class Counts(Record):
-    """FLOPs by fvcore, by torch's FlopCounterMode, and by the closed form."""
+    """FLOPs as counted by fvcore, by torch's FlopCounterMode, and by the closed form."""
 
     fvcore: int
     torch: int
@@ -20,7 +20,8 @@ class Counts(Record):
 
 
 class Trace(Part):
-    """FLOPs of one sequence of `seq_len` tokens with all logits, and of one decode step there."""
+    """FLOPs of one sequence of `seq_len` tokens with all logits, and of one decode step after
+    them."""
 
     part: ClassVar[str] = "trace"
     seq_len: int
@@ -30,8 +31,10 @@ class Trace(Part):
 
 
 class Ceilings(Part):
-    """What the device can do at most, and what predictions rest on. `matrix`: rows of the square
-    matrices multiplied; `fp32_times`: how many times as fast the same product is in fp32."""
+    """The device's peak rates as measured, from which speeds are predicted.
+
+    `matrix`: rows of the square matrices that were multiplied. `fp32_times`: how many times as fast
+    the same product is in fp32."""
 
     part: ClassVar[str] = "ceilings"
     flops_per_s: float
@@ -44,7 +47,7 @@ class Ceilings(Part):
 
 
 class CacheRow(Record):
-    """Bytes of one sequence's cache: of the live tensors, by the closed form, by the paper's."""
+    """Bytes of one sequence's cache: of the live tensors, by our closed form and by the paper's."""
 
     context_len: int
     live_bytes: int
@@ -53,7 +56,7 @@ class CacheRow(Record):
 
 
 class LiveCache(Part):
-    """The live cache at each total length that fits."""
+    """The cache of the live model, at each total length that fits."""
 
     part: ClassVar[str] = "cache"
     convention: Measured = "measured"
@@ -62,8 +65,10 @@ class LiveCache(Part):
 
 
 class Prefill(Part):
-    """Prefill speed. `chunk_tokens`: tokens of the prompt at a time, None where it was done at
-    once; `shortened`: whether the budget was too small for the batch and prompt asked for."""
+    """Prefill speed.
+
+    `chunk_tokens`: how many tokens of the prompt were prefilled at a time, or None for all at once.
+    `shortened`: whether the batch or the prompt was cut to keep to the budget."""
 
     part: ClassVar[str] = "prefill"
     median_s: float
@@ -80,7 +85,7 @@ class Prefill(Part):
 
 
 class DecodeRow(Record):
-    """Single decode steps at one context."""
+    """Single decode steps at one context length."""
 
     context_len: int
     tokens_per_s: float
@@ -92,7 +97,8 @@ class DecodeRow(Record):
 
 
 class Decode(Part):
-    """Decode speed by context. `path`: how steps were called; earlier versions knew one way."""
+    """Decode speed by context length. `path`: how steps were called; earlier versions had only one
+    way."""
 
     part: ClassVar[str] = "decode"
     convention: Measured = "measured"
@@ -102,7 +108,8 @@ class Decode(Part):
 
 
 class GenerationRow(Record):
-    """Tokens/s from the prompt to one total length; `paper_tokens_per_s` where Table 13 has it."""
+    """Generation from the prompt to one total length. `paper_tokens_per_s`: from Table 13, if the
+    design is there."""
 
     total_len: int
     tokens_per_s: float
@@ -112,14 +119,14 @@ class GenerationRow(Record):
 
 
 class NotGenerated(Record):
-    """A total length that did not fit, and why."""
+    """A total length that was not run because it did not fit."""
 
     total_len: int
     why: str
 
 
 class Generation(Part):
-    """The paper's figure, with what was done in words."""
+    """Generation by the paper's throughput protocol. `protocol` says in words what was done."""
 
     part: ClassVar[str] = "generation"
     convention: Measured = "measured"
@@ -130,7 +137,7 @@ class Generation(Part):
 
 
 class PredictedBytes(Record):
-    """What the closed forms say of the peak."""
+    """The peak by the closed forms, in bytes."""
 
     weights: int
     cache: int
@@ -139,7 +146,7 @@ class PredictedBytes(Record):
 
 
 class LiveActivations(Record):
-    """Tensors alive at the widest moment of a short prefill, cache included."""
+    """Bytes of the tensors alive at the peak of a short prefill, cache included."""
 
     prompt_len: int
     live_bytes: int
@@ -147,8 +154,10 @@ class LiveActivations(Record):
 
 
 class PeakMemory(Part):
-    """The peak of the whole run beside the closed forms. `what`: which memory was watched;
-    `one_shot_activations`: what a prefill of the whole prompt at once would hold."""
+    """The peak of the whole run, and what the closed forms predict.
+
+    `what`: which memory was read. `one_shot_activations`: bytes of activations in a prefill of the
+    whole prompt at once."""
 
     part: ClassVar[str] = "memory"
     convention: Measured = "measured"
@@ -162,7 +171,7 @@ class PeakMemory(Part):
 
 
 class Idle(Record):
-    """Watts of the board with the weights loaded and nothing to do, or why they are not known."""
+    """Watts of the board with the weights loaded and no work, or why that is unknown."""
 
     watts: float | None
     seconds: float | None
@@ -170,7 +179,7 @@ class Idle(Record):
 
 
 class EnergyRow(Record):
-    """Joules of counted work at one batch and context, or why they are not known."""
+    """Joules of a counted number of tokens at one batch and context, or why they are unknown."""
 
     phase: Literal["prefill", "decode"]
     batch_size: int
@@ -183,20 +192,22 @@ class EnergyRow(Record):
 
 
 class Stretch(Record):
-    """Joules of a whole phase, as the first version read them."""
+    """Joules of a whole phase, as the first version measured them."""
 
     joules: float | None
 
 
 class WholeStretches(Record):
-    """What the first version stored instead of rows."""
+    """What the first version stored in place of rows."""
 
     decode: Stretch
 
 
 class Energy(Part):
-    """Joules a token. `error`: by the steps of the meter, as a share; `note`: why there is no
-    meter. Runs of the first version have `parts` and no `rows`."""
+    """Joules per token. Runs of the first version have `parts` and no `rows`.
+
+    `error`: the relative error that comes from the meter's resolution. `note`: why there is no
+    meter."""
 
     part: ClassVar[str] = "energy"
     convention: Measured = "measured"

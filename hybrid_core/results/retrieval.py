@@ -1,4 +1,4 @@
-"""The parts of a retrieval run: the proxy, its training, its map, and what may be read from it."""
+"""The parts of a retrieval run: the proxy, its training, its map, and what the map shows."""
 
 from typing import ClassVar
 
@@ -6,8 +6,8 @@ from hybrid_core.results.part import Missing, Part, Record
 
 
 class Proxy(Part):
-    """The small design that was trained, and how it was made. `pattern`: its layers;
-    `design_pattern`: those of the design that it stands for."""
+    """The small design that was trained. `pattern`: its layers. `design_pattern`: the layers of the
+    design that it stands for. `note`: how the proxy was made."""
 
     part: ClassVar[str] = "proxy"
     spec_yaml: str = ""
@@ -20,7 +20,7 @@ class Proxy(Part):
 
 
 class CurvePoint(Record):
-    """A moment of training. `loss` is None where it was no number."""
+    """A point of the training curve. `loss` is None if it was not finite."""
 
     tokens: int
     accuracy: float
@@ -31,8 +31,10 @@ class CurvePoint(Record):
 
 
 class TrainingRecord(Record):
-    """How a proxy learnt. `tokens_to_learn`: training tokens until the trained length was recalled,
-    None where it never was; `ended`: why training ended, empty while it goes on."""
+    """How a proxy was trained.
+
+    `tokens_to_learn`: training tokens until it recalled at the trained length, or None if it never
+    did. `ended`: why training ended; empty while it goes on."""
 
     planned_tokens: int = 0
     tokens: int
@@ -53,11 +55,11 @@ class Training(TrainingRecord, Part):
 
 
 class Cell(Record):
-    """One cell of a map: whole values recalled of `trials`, with their 95 % interval.
+    """One cell of a map: how many of `trials` values were recalled whole, with the 95 % interval.
 
-    `symbols`: the share of right symbols. `haystack_variance`: how much the number of recalled
-    needles varies from haystack to haystack, which all cells of a length have in common; None for
-    a single trial. A checkpoint's cells have neither, nor have those of the first version."""
+    `symbols`: the share of right symbols. `haystack_variance`: the variance of the number of
+    recalled needles between haystacks. All cells of a length share it; it is None for a single
+    trial. Cells of checkpoints and of the first version have neither field."""
 
     context_len: int
     depth: float
@@ -71,14 +73,14 @@ class Cell(Record):
 
 
 class MissingLength(Missing):
-    """A length that was not asked with all its trials."""
+    """A context length that was not tested with all its trials."""
 
     context_len: int
 
 
 class Map(Part):
-    """Recall by context and depth. `trained_len` is None for a checkpoint. Cells grow row by row
-    while the run goes on."""
+    """Recall by context length and depth. `trained_len` is None for a checkpoint. Cells are added
+    row by row while the run goes on."""
 
     part: ClassVar[str] = "map"
     depths: tuple[float, ...] = ()
@@ -90,8 +92,8 @@ class Map(Part):
 
 
 class Scores(Part):
-    """The few numbers that compare designs. Shares are means over all depths. The first version
-    stored no interval of the effective context."""
+    """The few numbers by which designs are compared. Shares are means over all depths. The first
+    version stored no interval of the effective context."""
 
     part: ClassVar[str] = "scores"
     at_trained_len: float | None = None
@@ -106,7 +108,8 @@ class Scores(Part):
 
 
 class Verdict(Part):
-    """Whether the proxy learnt its task, whether the map is a finding, and both in words."""
+    """Whether the proxy learnt its task, whether the map is a finding about the design, and both in
+    words."""
 
     part: ClassVar[str] = "verdict"
     learnt: bool

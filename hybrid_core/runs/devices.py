@@ -1,8 +1,8 @@
 """The devices of this machine: pages offer them, and jobs queue per device.
 
-Which GPUs a job will see, and under which numbers, only torch knows: the driver applies
-CUDA_VISIBLE_DEVICES (numbers, UUIDs, MIG), CUDA_DEVICE_ORDER and its ROCm counterparts. So torch is
-asked, once, in a process of its own: nobody here imports it."""
+Only torch knows which GPUs a job will see, and under which numbers. The driver applies
+CUDA_VISIBLE_DEVICES (numbers, UUIDs, MIG slices), CUDA_DEVICE_ORDER and their ROCm counterparts. So
+we ask torch once, in a process of its own, and never import it here."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from hybrid_core import extras
 from hybrid_core.limits import total_memory_bytes
 from hybrid_core.live.profiling.options import device_among
 
-PATIENCE_S = 120.0  # torch's first start from a cold disk takes its time
+PATIENCE_S = 120.0  # the first import of torch from a cold disk is slow
 
 
 class Device(NamedTuple):
-    """A device that a job can run on: torch's name for it, what it is, its memory."""
+    """A device that a job can run on. `key` is torch's name for it, such as "cuda:0"."""
 
     key: str
     name: str
@@ -28,22 +28,25 @@ class Device(NamedTuple):
 
 
 def devices() -> tuple[Device, ...]:
-    """GPUs that torch can use first, then the CPU. The first call takes seconds where torch's build
-    knows GPUs."""
+    """The GPUs that torch can use, then the CPU. The first call takes seconds if torch was built
+    for GPUs."""
     found, _ = _asked()
-    gpus = (Device(f"cuda:{index}", name, n_bytes) for index, (name, n_bytes) in enumerate(found))
-    return (*gpus, Device("cpu", "CPU", total_memory_bytes()))
+    listed = []
+    for index, (name, memory_bytes) in enumerate(found):
+        listed.append(Device(f"cuda:{index}", name, memory_bytes))
+    listed.append(Device("cpu", "CPU", total_memory_bytes()))
+    return tuple(listed)
 
 
 def why_no_gpu() -> str | None:
-    """Why there is none although torch's build knows GPUs; None where there is one, or where the
-    build knows none."""
+    """Why torch finds no GPU although it was built for GPUs. None if it finds one, or if its build
+    is for CPUs only."""
     return _asked()[1]
 
 
 def concrete(name: str) -> str:
-    """The device that a name means here, so that jobs for one device share one queue: see
-    `device_among`. Raises SpecError."""
+    """The device that a name such as "auto" means on this machine. Jobs for one device share one
+    queue, so the queue needs this name. Raises SpecError: see `device_among`."""
     if name == "cpu":
         return name
     return device_among([device.key for device in devices()], name)
@@ -51,7 +54,8 @@ def concrete(name: str) -> str:
 
 @cache
 def _asked() -> tuple[list[tuple[str, int]], str | None]:
-    """What `profiling.device.gpus` says in a process of its own."""
+    """The name and memory of each GPU, and why there is none: what `profiling.device.gpus` returns
+    in a process of its own."""
     if extras.missing("live") or "+cpu" in version("torch"):
         return [], None
     try:
@@ -61,14 +65,15 @@ def _asked() -> tuple[list[tuple[str, int]], str | None]:
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
         return [], f"torch could not be asked which it finds ({lines[-1]})"
-    found, why = json.loads(said.splitlines()[-1])
-    return [(name, n_bytes) for name, n_bytes in found], why
+    last_line = said.splitlines()[-1]  # libraries may print warnings before it
+    found, why = json.loads(last_line)
+    return [(name, memory_bytes) for name, memory_bytes in found], why
 
 
 def _said_by_torch() -> str:
-    """What the process printed. Raises what `subprocess.run` does."""
+    """What that process printed. Raises what `subprocess.run` raises."""
     path = os.pathsep.join(filter(None, sys.path))
-    # What is wrong with HYBRID_KERNELS is said elsewhere.
+    # A mistake in HYBRID_KERNELS must not fail this: `require_tools` reports it.
     environment = os.environ | {"PYTHONPATH": path, "HYBRID_KERNELS": ""}
     done = subprocess.run(
         [sys.executable, "-m", "hybrid_core.live.profiling.device"],

@@ -1,9 +1,10 @@
-"""Jobs: a run that is measured in a process of its own, so that a crash there never takes the app
-down. No torch here.
+"""Jobs: each run is measured in a process of its own, so a crash there does not take the app down.
+No torch here.
 
-A queued job is a row and nothing else. A `Dispatcher` gives it a process when its device is free,
-and ends runs whose worker died. The server has one in a thread, a command that waits for its job
-has one, and a worker that is done looks once: any number may be at it."""
+A queued job is only a row in the store. A `Dispatcher` starts its process when its device is free,
+and ends runs whose worker has died. The app's server has a dispatcher in a thread, a command that
+waits for its job has one, and a worker runs one when it is done. Any number of them may be active
+at the same time."""
 
 import logging
 import os
@@ -28,28 +29,29 @@ from hybrid_core.validation import SpecError
 from kernels.implementations import CannotRun, require_installed
 
 WORKER = "hybrid_core.runs.worker"
-LOOK_S = 0.5  # how often a dispatcher looks
+LOOK_S = 0.5  # between two looks of the server's dispatcher at the queue
 
 
 def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> int:
-    """Queue a job of the kind that `options` belong to; returns the run's number.
+    """Queue a job; the type of `options` decides its kind. Returns the run's number.
 
-    Raises SpecError, with the command that installs it, for what the job needs and this machine
-    lacks."""
+    Raises SpecError if this machine lacks something that the job needs. The message has the command
+    that installs it."""
     require_tools(options)
     store = store or open_store()
-    options = options.model_copy(update={"device": concrete(options.device)})
+    device = concrete(options.device)
+    options = options.model_copy(update={"device": device})
     return store.create(
         kind_of(options),
         spec,
         options.model_dump(mode="json"),
-        options.device,
+        device,
     )
 
 
 def require_tools(options: Options) -> None:
-    """Raise SpecError, with the command that installs it, for what was asked for and is not
-    installed with the app."""
+    """Raise SpecError, with the command that installs it, if these options need a tool that is not
+    installed."""
     extras.require("live", kind_of(options))
     try:
         require_installed(os.environ.get("HYBRID_KERNELS", ""))
@@ -66,8 +68,8 @@ def require_tools(options: Options) -> None:
 
 
 def cancel(run_id: int, store: RunStore | None = None) -> bool:
-    """End a queued or running job at once. What it had stored stays. Says whether there was
-    anything to cancel. Raises UnknownRun."""
+    """End a queued or running job at once, and keep what it has stored. Returns False if it had
+    ended already. Raises UnknownRun."""
     store = store or open_store()
     ended = store.finish(run_id, "cancelled", "cancelled by the user")
     run = store.get(run_id)
@@ -80,50 +82,55 @@ class Dispatcher:
     """Starts waiting runs and ends runs whose worker has died."""
 
     def __init__(self, store: RunStore, watch: Watch | None = None) -> None:
-        self.store, self.watch = store, watch or Watch()
-        # Number of a run -> its lease, its process.
+        self.store = store
+        self.watch = watch or Watch()
+        # The workers that this dispatcher started: a run's number -> its lease and its process.
         self._started: dict[int, tuple[str, subprocess.Popen[bytes]]] = {}
 
     def look(self) -> None:
-        """Once at everything. Raises StoreError."""
+        """End dead runs, then start waiting ones. Raises StoreError."""
         self.end_the_dead()
         self.start_next()
 
     def end_the_dead(self) -> None:
-        """End runs whose process is gone or whose lease was not renewed; put back those whose
-        worker never began."""
+        """End runs whose process is gone or whose lease has expired. A run whose worker never began
+        goes back into the queue."""
         for run_id, (lease, process) in list(self._started.items()):
             code = process.poll()
             if code is not None:
-                self._ended(run_id, lease, code)
+                self._end_exited(run_id, lease, code)
                 del self._started[run_id]
         for run in self.store.list(with_parts=False, statuses=("running",)):
             if self.watch.expired(run):
-                self._end(run)
+                self._end_expired(run)
 
     def start_next(self) -> None:
-        """Start jobs as long as there is one whose device is free."""
+        """Start every job whose device is free."""
         while True:
             lease = secrets.token_hex(8)
             run_id = self.store.claim(lease, CLOCK.boot, CLOCK.seconds())
             if run_id is None:
                 return
             try:
-                self._started[run_id] = (lease, _spawn(run_id, lease))
+                process = _spawn(run_id, lease)
             except OSError as error:
+                why = error.strerror or error
                 self.store.finish(
                     run_id,
                     "failed",
-                    f"its process could not be started: {error.strerror or error}",
+                    f"its process could not be started: {why}",
                     lease=lease,
                 )
+            else:
+                self._started[run_id] = (lease, process)
 
     def unsure(self) -> list[Run]:
-        """Running runs of which it takes a lease's time to tell whether they live."""
+        """Running runs that have to be watched longer before we know whether they are alive."""
         running = self.store.list(with_parts=False, statuses=("running",))
         return [run for run in running if self.watch.unsure(run)]
 
-    def _ended(self, run_id: int, lease: str, code: int) -> None:
+    def _end_exited(self, run_id: int, lease: str, code: int) -> None:
+        """Fail a run whose process exited, unless it has ended its run itself."""
         try:
             run = self.store.get(run_id)
         except UnknownRun:  # deleted since
@@ -135,20 +142,27 @@ class Dispatcher:
             lease=lease,
         )
 
-    def _end(self, run: Run) -> None:
+    def _end_expired(self, run: Run) -> None:
         if run.unread:
             self.store.finish(run.id, "failed", run.unread)
-        elif run.pid is None and run.lease is not None:
+            return
+        if run.pid is None and run.lease is not None:
             self.store.requeue(run.id, run.lease)
-        elif self.store.finish(
-            run.id, "failed", _why_ended(run), lease=run.lease, heard=run.heard
-        ):  # not renewed since
+            return
+        ended = self.store.finish(
+            run.id,
+            "failed",
+            _why_expired(run),
+            lease=run.lease,
+            heard=run.heard,  # not if it was renewed since we looked
+        )
+        if ended:
             _kill_worker(run)
 
 
 def dispatch_in_background() -> None:
-    """A thread of this process that looks after the queue for as long as the process lives,
-    whatever becomes of the store."""
+    """Start a thread that looks after the queue for as long as this process lives. It carries on if
+    the store fails for a while."""
     threading.Thread(target=_dispatch, name="dispatcher", daemon=True).start()
 
 
@@ -161,15 +175,20 @@ def _dispatch() -> None:
             if dispatcher is None or dispatcher.store is not store:
                 dispatcher = Dispatcher(store)
             dispatcher.look()
-        except StoreError:  # pages say so; it may come back
+        except StoreError:  # the pages show it; the store may come back
             pause.wait(10 * LOOK_S)
-        except Exception:  # whatever it was, the queue must not stand still for it
+        except Exception:  # one bad job must not stop the queue
             logging.getLogger(__name__).exception("the queue of jobs")
             pause.wait(10 * LOOK_S)
 
 
 def _spawn(run_id: int, lease: str) -> "subprocess.Popen[bytes]":
+    """Start the worker of a run; it imports from the same folders and uses the same data."""
     log = folder(data_dir() / "logs") / f"run-{run_id}.log"
+    environment = os.environ | {
+        "HYBRID_DATA_DIR": str(data_dir()),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+    }
     with log.open("ab") as sink:
         return subprocess.Popen(
             [sys.executable, "-m", WORKER, str(run_id), lease],
@@ -177,25 +196,21 @@ def _spawn(run_id: int, lease: str) -> "subprocess.Popen[bytes]":
             stdout=sink,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ
-            | {
-                "HYBRID_DATA_DIR": str(data_dir()),
-                "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            },
+            env=environment,
         )
 
 
 def _kill_worker(run: Run) -> None:
-    """End the process of a run, with all it started. One in another container sees at its next
-    renewal that its lease is lost."""
+    """Kill the process of a run and all that it started. A worker in another container cannot be
+    killed from here: it notices at its next renewal that it has lost its lease."""
     process = worker_of(run)
     if process:
-        with suppress(ProcessLookupError):  # gone in between
+        with suppress(ProcessLookupError):  # it has just ended
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _why_ended(run: Run) -> str:
-    """Of a run whose lease ran out."""
+def _why_expired(run: Run) -> str:
+    """The error of a run whose lease expired."""
     if worker_of(run):
         return (
             f"nothing was heard of its process for {LEASE_S:g} s: something held it, or the "
@@ -205,13 +220,13 @@ def _why_ended(run: Run) -> str:
 
 
 def _last_words(run: Run, code: int | None = None) -> str:
-    """Why a process may have died without saying so."""
+    """The error of a run whose process died without one of its own: the last line of its log, or
+    what most likely happened."""
     doing = ""
     if run.message:
         doing = f" while: {run.message}"
     if code is not None and code > 0:
-        said = run.log_tail(1)
-        why = said or f"exit code {code}"
+        why = run.log_tail(1) or f"exit code {code}"
         return f"its process failed{doing} ({why})"
     return (
         f"its process ended without a word{doing}. Most often the system stopped it because memory "

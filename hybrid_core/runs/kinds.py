@@ -1,5 +1,5 @@
-"""The kinds of job: what each is asked with, and the function that does it, named so that nothing
-needs torch until it runs."""
+"""The kinds of job: the options of each, and the function that does the work. The function is named
+by a string, so that torch is not imported until a job runs."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -15,13 +15,13 @@ Work = Callable[[ArchSpec, Any, Store, Report], None]
 
 
 class Kind(NamedTuple):
-    """`work` is "module:function"; both take what a job gives them: see `Work`."""
+    """A kind of job. `work` names a function of type `Work` as "module:function"."""
 
     options: type[Options]
     work: str
 
     def load(self) -> Work:
-        """Import the function. Slow the first time: it brings torch."""
+        """Import the function. Slow the first time, since it imports torch."""
         module, _, name = self.work.partition(":")
         work: Work = getattr(import_module(module), name)
         return work
@@ -36,5 +36,5 @@ KINDS = {
 
 
 def kind_of(options: Options) -> str:
-    """The name of the kind that is asked with `options`."""
+    """The name of the kind that has options of this type."""
     return next(name for name, kind in KINDS.items() if kind.options is type(options))

@@ -1,12 +1,14 @@
-"""Leases: how a run shows that its worker lives, whatever hosts, process numbers and wall clocks
-say.
+"""Leases: how a run shows that its worker is alive. Host names, process numbers and wall clocks
+can all mislead, so none of them is relied on.
 
-The worker writes down, every RENEW_S, how far the machine's monotonic clock has come and which boot
-it counts from. Every process of that boot reads the same clock, in whichever container it is, and
-nobody can set it: a run that was not renewed for LEASE_S has no worker. Of a run from another boot
-(another machine, or this one before it was started again) only one thing can be told: whether what
-it wrote changes. So it is watched for LEASE_S first. Where the process could be seen if it lived,
-nobody has to wait."""
+Every RENEW_S the worker writes two values into its row: the reading of the machine's monotonic
+clock, and the boot from which that clock counts. All processes of one boot read the same clock,
+even in different containers, and nobody can set it. So if a run of this boot has not been renewed
+for LEASE_S, its worker is dead.
+
+Clocks of different boots cannot be compared. This concerns runs from another machine, or from this
+one before it was restarted. For them we can only see whether the row still changes, so we watch it
+for LEASE_S first. There is no need to wait if the worker's process would be visible from here."""
 
 import os
 import signal
@@ -16,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import psutil
 
@@ -25,50 +27,55 @@ from hybrid_core.runs.store import Run, RunStore
 
 RENEW_S = 2.0
 LEASE_S = 20.0
-START_S = (
-    60.0  # from the moment when a device is given to a run until its worker says its first word
-)
-GIVE_UP_S = (
-    14.0  # a worker that could not renew for so long stops, before another may have its device
-)
+# From the moment a run is given a device until its worker writes for the first time.
+START_S = 60.0
+# A worker that could not renew for this long stops itself, before its device is given to another.
+GIVE_UP_S = 14.0
 
 
-def _this(space: str) -> str | None:
-    """What tells boots of machines apart, and within one the containers that have "time" or "pid"
-    of their own; None where the system does not say."""
+def _boot_and_namespace(kind: str) -> str | None:
+    """Identifies this boot and this process's namespace of one kind, "time" or "pid". Containers
+    may have namespaces of their own. None if the system does not tell."""
+    namespace = Path(f"/proc/self/ns/{kind}")
     try:
-        own = Path(f"/proc/self/ns/{space}")
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip() + (
-            os.readlink(own) if own.exists() else ""
-        )
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        if namespace.exists():
+            boot += os.readlink(namespace)
     except OSError:
         return None
+    return boot
 
 
 class Clock(NamedTuple):
-    """A clock that nobody sets, and the boot that it counts from."""
+    """A clock that nobody can set, and the boot from which it counts."""
 
     boot: str | None
     seconds: Callable[[], float]
 
 
-CLOCK = Clock(_this("time"), time.monotonic)
-PID_SPACE = _this("pid")
+CLOCK = Clock(_boot_and_namespace("time"), time.monotonic)
+PID_SPACE = _boot_and_namespace("pid")
 
 
 def worker_of(run: Run) -> psutil.Process | None:
-    """The process that works on a run, where it can be seen: its command line has the lease,
-    whoever has its number by now."""
-    try:
-        process = psutil.Process(run.pid) if run.pid else None
-        return process if process and run.lease in process.cmdline() else None
-    except psutil.Error:
+    """The process that works on a run, if it is visible from here.
+
+    The lease stands on the worker's command line. So another process that was given the same number
+    later is not mistaken for it."""
+    if not run.pid:
         return None
+    try:
+        process = psutil.Process(run.pid)
+        if run.lease in process.cmdline():
+            return process
+    except psutil.Error:
+        pass
+    return None
 
 
 class Seen(NamedTuple):
-    """What a run's worker had written when it was looked at, since when it stands there, and
-    whether another stood there before."""
+    """What a run's row held when we last looked, since when it has held that, and whether we have
+    seen it change."""
 
     written: tuple[str | None, float | None]
     since: float
@@ -77,43 +84,42 @@ class Seen(NamedTuple):
 
 @dataclass
 class Watch:
-    """Tells live runs from dead ones. Keep one as long as the process: what is seen of other boots
-    is seen over time."""
+    """Tells live runs from dead ones. Keep one for the lifetime of the process: runs of other boots
+    have to be observed over time."""
 
     clock: Clock = CLOCK
     _seen: dict[int, "Seen"] = field(default_factory=dict)
 
     def expired(self, run: Run) -> bool:
-        """Whether the worker of a running run must be dead, or cannot be known by what the row
-        holds."""
-        gone = (
-            run.pid is not None
-            and run.pid_space is not None
-            and run.pid_space == PID_SPACE
-            and worker_of(run) is None
-        )
-        return bool(run.unread) or gone or self._silent_s(run) > (LEASE_S if run.pid else START_S)
+        """Whether a running run has lost its worker, or its row cannot be read."""
+        if run.unread or _worker_is_gone(run):
+            return True
+        patience_s = START_S
+        if run.pid:
+            patience_s = LEASE_S
+        return self._silent_s(run) > patience_s
 
     def unsure(self, run: Run) -> bool:
-        """Whether it takes longer to tell: nothing has moved yet, and a lease's time has not
-        passed."""
-        return not self._same_clock(run) and not self.expired(run) and not self._seen[run.id].moved
+        """Whether it is too early to tell: the row has not changed yet, and it has been watched for
+        less than a lease's time."""
+        if self._same_clock(run) or self.expired(run):
+            return False
+        return not self._seen[run.id].moved
 
     def _silent_s(self, run: Run) -> float:
+        """Seconds since the run was last renewed, as far as can be seen from here."""
         now = self.clock.seconds()
         if self._same_clock(run):
             return now - (run.heard or 0.0)
+        written = (run.lease, run.heard)
         before = self._seen.get(run.id)
-        if before is None or (run.lease, run.heard) != before.written:
-            self._seen[run.id] = Seen(
-                (run.lease, run.heard),
-                now,
-                moved=before is not None,
-            )
+        if before is None or before.written != written:
+            self._seen[run.id] = Seen(written, since=now, moved=before is not None)
         return now - self._seen[run.id].since
 
     def _same_clock(self, run: Run) -> bool:
-        """A time that lies ahead is of another clock, whatever boot it names."""
+        """Whether the run's times can be compared with this clock. A time in the future cannot be
+        from this clock, whatever boot it names."""
         return (
             run.heard is not None
             and run.boot is not None
@@ -122,24 +128,38 @@ class Watch:
         )
 
 
+def _worker_is_gone(run: Run) -> bool:
+    """Whether the worker's process would be visible from here and is not there."""
+    if run.pid is None or run.pid_space is None:
+        return False
+    return run.pid_space == PID_SPACE and worker_of(run) is None
+
+
 class LostLease(RuntimeError):
-    """The run is another's by now, or has been ended."""
+    """The run has ended, or another worker has it now."""
+
+
+def _never_overdue() -> None:
+    return None
 
 
 class Lease:
-    """What a worker holds of its run: the right to write, renewed by a thread until the run ends.
+    """A worker's right to write to its run. A thread renews it until the run ends.
 
-    `overdue` says why the job should be ended, or None.
+    `overdue` returns the reason why the job should be ended, or None.
     """
 
     def __init__(
         self,
         store: RunStore,
         run_id: int,
-        word: str,
-        overdue: Callable[[], str | None] = lambda: None,
+        token: str,
+        overdue: Callable[[], str | None] = _never_overdue,
     ) -> None:
-        self.store, self.run_id, self.word, self.overdue = store, run_id, word, overdue
+        self.store = store
+        self.run_id = run_id
+        self.token = token
+        self.overdue = overdue
         self._over = threading.Event()
         self._thread = threading.Thread(
             target=self._renew,
@@ -148,81 +168,102 @@ class Lease:
         )
 
     def take(self) -> None:
-        """Say which process works on the run, and renew from now on. Raises LostLease where it was
-        cancelled or given to another."""
-        me: dict[str, Any] = {
-            "pid": os.getpid(),
-            "pid_space": PID_SPACE,
-            "host": socket.gethostname(),
-        }
-        self._must(self.store.renew(self.run_id, self.word, CLOCK.boot, CLOCK.seconds(), **me))
+        """Write down which process works on the run, and start to renew the lease. Raises LostLease
+        if the run was cancelled or given to another worker."""
+        held = self.store.renew(
+            self.run_id,
+            self.token,
+            CLOCK.boot,
+            CLOCK.seconds(),
+            pid=os.getpid(),
+            pid_space=PID_SPACE,
+            host=socket.gethostname(),
+        )
+        self._require(held)
         self._thread.start()
 
     def report(self, fraction: float, message: str) -> None:
-        """Progress. Raises LostLease."""
-        self._must(
-            self._patiently(
-                lambda: self.store.change(
-                    self.run_id, lease=self.word, fraction=fraction, message=message
-                )
+        """Write progress. Raises LostLease."""
+
+        def write() -> bool:
+            return self.store.change(
+                self.run_id,
+                lease=self.token,
+                fraction=fraction,
+                message=message,
             )
-        )
+
+        self._require(_with_patience(write))
 
     def put_part(self, name: str, data: dict[str, object]) -> None:
-        """A part of the result. Raises LostLease."""
-        self._must(
-            self._patiently(lambda: self.store.put_part(self.run_id, name, data, lease=self.word))
-        )
+        """Write a part of the result. Raises LostLease."""
+
+        def write() -> bool:
+            return self.store.put_part(self.run_id, name, data, lease=self.token)
+
+        self._require(_with_patience(write))
 
     def finish(self, status: str, error: str | None = None) -> None:
-        """End the run, unless it has been ended."""
-        self._patiently(lambda: self.store.finish(self.run_id, status, error, lease=self.word))
+        """End the run, unless it has ended already."""
+
+        def write() -> bool:
+            return self.store.finish(self.run_id, status, error, lease=self.token)
+
+        _with_patience(write)
         self._over.set()
 
-    def _patiently(self, write: Callable[[], bool]) -> bool:
-        """What cannot be written now may be in a moment: a database that is locked, a server that
-        is started again. Raises StoreError where it could not for as long as a lease can do
-        without."""
-        begun = CLOCK.seconds()
-        while True:
-            try:
-                return write()
-            except StoreError:
-                if CLOCK.seconds() - begun > GIVE_UP_S:
-                    raise
-                time.sleep(RENEW_S / 4)
-
-    def _must(self, held: bool) -> None:
+    def _require(self, held: bool) -> None:
         if not held:
             raise LostLease(f"run {self.run_id} - was ended or given to another worker")
 
     def _renew(self) -> None:
+        """Renew until the run ends. If the lease is lost, end this process."""
         renewed = CLOCK.seconds()
         while not self._over.wait(RENEW_S):
             try:
                 held = self.store.renew(
                     self.run_id,
-                    self.word,
+                    self.token,
                     CLOCK.boot,
                     CLOCK.seconds(),
                 )
                 renewed = CLOCK.seconds()
-                if held and (reason := self.overdue()):
-                    self.store.finish(
-                        self.run_id,
-                        "failed",
-                        reason,
-                        lease=self.word,
-                    )
-                    end_this_process(f"run {self.run_id}: {reason}")
+                if held:
+                    self._end_if_overdue()
             except StoreError:
                 held = CLOCK.seconds() - renewed < GIVE_UP_S
             if not held and not self._over.is_set():
                 end_this_process(f"run {self.run_id}: its lease is lost")
 
+    def _end_if_overdue(self) -> None:
+        reason = self.overdue()
+        if reason is None:
+            return
+        self.store.finish(
+            self.run_id,
+            "failed",
+            reason,
+            lease=self.token,
+        )
+        end_this_process(f"run {self.run_id}: {reason}")
+
+
+def _with_patience(write: Callable[[], bool]) -> bool:
+    """Try a write again until it succeeds: a database may be locked, or its server restarted.
+    Raises StoreError once a lease could not survive a longer wait."""
+    begun = CLOCK.seconds()
+    while True:
+        try:
+            return write()
+        except StoreError:
+            if CLOCK.seconds() - begun > GIVE_UP_S:
+                raise
+            time.sleep(RENEW_S / 4)
+
 
 def end_this_process(why: str) -> None:
-    """At once, with all it started: a device is to be free when this returns to nobody."""
+    """Kill this process and all that it started, so that its device is free at once. Does not
+    return."""
     print(why, flush=True)
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)

@@ -1,5 +1,5 @@
-"""The tables of the run store, and how a database that holds them is opened and brought up to
-date."""
+"""The tables of the run store, how its database is opened, and how tables of an earlier version are
+migrated."""
 
 import datetime as dt
 import json
@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,11 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 VARIABLE = "HYBRID_DATABASE_URL"
 FIRST, LATEST = "0001", "0002"  # files in migrations/versions
-CONNECT_S = 3  # a database server that does not answer makes nobody wait longer
+CONNECT_S = 3  # the longest wait for a database server that does not answer
 
 
 class StoreError(RuntimeError):
-    """The store cannot be used: one line that says why, and what to do."""
+    """The store cannot be used. The message is one line: why, and what to do."""
 
 
 class Base(DeclarativeBase):
@@ -40,11 +39,14 @@ class Base(DeclarativeBase):
 
 
 class RunRow(Base):
-    """One run. `lease` is a word that only its worker knows; `boot` and `heard` say when the worker
-    last renewed it, `pid_space` among which processes `pid` is counted (lease.py)."""
+    """One run. For the meaning of the worker's columns see lease.py.
+
+    `lease`: a random token that the worker must know to write. `boot` and `heard`: when it was last
+    renewed, as a reading of the monotonic clock of one boot. `pid_space`: the namespace of process
+    numbers that `pid` belongs to."""
 
     __tablename__ = "runs"
-    # The number of a deleted run is never given to another.
+    # Never give the number of a deleted run to another.
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
@@ -76,27 +78,30 @@ class PartRow(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-# The distribution that brings a database driver, where it is not called as its module is.
-DRIVERS = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient"}
+# A driver's module -> what pip has to install, where the two have different names.
+DISTRIBUTIONS = {
+    "psycopg": "psycopg[binary]",  # also the extra `cluster`
+    "psycopg2": "psycopg2-binary",
+    "MySQLdb": "mysqlclient",
+}
 
 
 def sqlite_address(path: Path) -> URL:
-    """The address of a file, whatever characters its name has: in an address as text a "?" would
-    end it."""
+    """The address of a file. Made from parts, since a "?" in the file's name would end an address
+    that is written as text."""
     return URL.create("sqlite", database=str(path))
 
 
 def open_database(address: URL | str) -> Engine:
-    """The engine for an address, its tables up to date. Raises StoreError."""
+    """The engine for an address, with its tables up to date. Raises StoreError."""
     try:
         url = make_url(address)
     except (ArgumentError, ValueError):  # ValueError: a port that is no number
         raise StoreError(
             f"{VARIABLE}: not an address - must be one such as postgresql+psycopg://user@host/database"
         ) from None
-    if url.get_backend_name() == "sqlite" and (
-        url.database in (None, "", ":memory:") or "mode" in url.query
-    ):
+    in_memory = url.database in (None, "", ":memory:") or "mode" in url.query
+    if in_memory and url.get_backend_name() == "sqlite":
         raise StoreError(
             f"{VARIABLE}: an SQLite database in memory - must be a file, which jobs in other "
             "processes can open"
@@ -108,49 +113,56 @@ def open_database(address: URL | str) -> Engine:
 
 
 def _engine(url: URL) -> Engine:
-    driver = {}
-    if url.get_backend_name() == "postgresql":
-        driver["connect_timeout"] = CONNECT_S
+    backend = url.get_backend_name()
+    driver_options = {}
+    if backend == "postgresql":
+        driver_options["connect_timeout"] = CONNECT_S
     try:
         engine = create_engine(
             url,
-            connect_args=driver,
-            pool_pre_ping=url.get_backend_name()
-            != "sqlite",  # a server that was restarted is connected to again
-            json_serializer=lambda value: json.dumps(_sayable(value), allow_nan=False),
-            json_deserializer=partial(json.loads, parse_constant=lambda _: None),
+            connect_args=driver_options,
+            pool_pre_ping=backend != "sqlite",  # connect again to a server that was restarted
+            json_serializer=_to_json,
+            json_deserializer=_from_json,
         )
     except NoSuchModuleError as error:
         raise StoreError(f"{_place(url)} - {_first_line(error)}") from None
     except ImportError as error:
         driver_name = error.name or url.get_driver_name()
-        command = f'.venv/bin/pip install "{DRIVERS.get(driver_name, driver_name)}"'
+        command = f"pip install '{DISTRIBUTIONS.get(driver_name, driver_name)}'"
         raise StoreError(
             f"{_place(url)} - its driver {driver_name} is not installed; `{command}` installs it"
         ) from None
-    if url.get_backend_name() == "sqlite":
+    if backend == "sqlite":
         event.listen(engine, "connect", _sqlite_settings)
     return engine
 
 
-def _sayable(value: Any) -> Any:
-    """The value without NaN and infinities, which JSON does not have: None stands for them."""
+def _to_json(value: Any) -> str:
+    return json.dumps(_without_nan(value), allow_nan=False)
+
+
+def _from_json(text: str) -> Any:
+    """Earlier versions wrote NaN and infinities; they are read as None."""
+    return json.loads(text, parse_constant=lambda _: None)
+
+
+def _without_nan(value: Any) -> Any:
+    """The value with None in place of NaN and infinities, which JSON does not have."""
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
         return value
     if isinstance(value, dict):
-        return {key: _sayable(item) for key, item in value.items()}
+        return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_sayable(item) for item in value]
+        return [_without_nan(item) for item in value]
     return value
 
 
 def _sqlite_settings(connection: Any, _: Any) -> None:
-    """Readers never block the writer; a busy database is waited for."""
-    connection.text_factory = lambda data: data.decode(
-        "utf-8", "replace"
-    )  # a row that is damaged must not hide the others
+    """Readers do not block the writer (WAL), and a busy database is waited for."""
+    connection.text_factory = _damaged_text_too
     for pragma in (
         "journal_mode=WAL",
         "synchronous=NORMAL",
@@ -160,23 +172,28 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
         connection.execute(f"PRAGMA {pragma}")
 
 
+def _damaged_text_too(data: bytes) -> str:
+    """A damaged row must not hide the others, so bytes that are not UTF-8 are replaced."""
+    return data.decode("utf-8", "replace")
+
+
 # ---------------------------------------------------------------- migrations
 
 
 def _bring_up_to_date(engine: Engine) -> None:
-    """Make the tables, or change those of an earlier version. Raises StoreError for tables of a
-    later one."""
+    """Make the tables, or migrate those of an earlier version. Raises StoreError for tables of a
+    later version."""
     with engine.connect() as connection:
         if _version(connection) == LATEST:
             return
         connection.rollback()
         sqlite = engine.dialect.name == "sqlite"
         if sqlite:
-            # A table that is made anew is dropped in between, and with it, if keys were looked at,
-            # every part of a result.
+            # To change a table, SQLite copies it and drops the old one. With foreign keys on, that
+            # would delete the parts of every run.
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
             connection.commit()
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # another process may be at it
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # wait for another process that migrates
         try:
             _upgrade(connection, _version(connection))
             connection.commit()
@@ -189,7 +206,8 @@ def _bring_up_to_date(engine: Engine) -> None:
 def _upgrade(connection: Connection, version: str | None) -> None:
     if version == LATEST:
         return
-    from alembic import command  # late: a store that is up to date needs none of it
+    # Late: a store that is up to date does not need Alembic.
+    from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
 
@@ -215,7 +233,7 @@ def _version(connection: Connection) -> str | None:
 
 # ---------------------------------------------------------------- errors
 
-# What a driver says -> what a person can do.
+# Words of a driver's message -> what the user can do.
 REMEDIES = {
     "not a database": "move the file away, and a new one is made",
     "malformed": "move the file away, and a new one is made; "
@@ -230,23 +248,25 @@ REMEDIES = {
 
 @contextmanager
 def said_in_one_line(url: URL) -> Iterator[None]:
-    """Turn what a database driver raises into a StoreError."""
+    """Turn an error of the database driver into a StoreError."""
     try:
         yield
     except DBAPIError as error:
         why = _first_line(error.orig)
-        remedy = "look at the file"
-        if url.get_backend_name() != "sqlite":
-            remedy = f"start the database server, or unset {VARIABLE}"
-        for words, known in REMEDIES.items():
-            if words in why:
-                remedy = known
-                break
-        raise StoreError(f"{_place(url)} - {why}; {remedy}") from error
+        raise StoreError(f"{_place(url)} - {why}; {_remedy(why, url)}") from error
+
+
+def _remedy(why: str, url: URL) -> str:
+    for words, remedy in REMEDIES.items():
+        if words in why:
+            return remedy
+    if url.get_backend_name() == "sqlite":
+        return "look at the file"
+    return f"start the database server, or unset {VARIABLE}"
 
 
 def _place(url: URL) -> str:
-    """Where the store is, without a password."""
+    """Where the store is, for error lines: a path, or an address without its password."""
     if VARIABLE not in os.environ:
         return f"runs: {url.database}"
     return f"{VARIABLE}: {url.render_as_string(hide_password=True)!r}"

@@ -1,8 +1,8 @@
 """The run store: SQLite in the user's data folder, or any database that `HYBRID_DATABASE_URL`
 names, through SQLAlchemy.
 
-A run is one row; each part of its result is a row of its own, written when it is known, so that a
-crash loses nothing."""
+A run is one row. Each part of its result is a row of its own, written as soon as it is known, so a
+crash loses nothing that was measured before."""
 
 import datetime as dt
 import os
@@ -14,7 +14,17 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
-from sqlalchemy import URL, ColumnElement, String, delete, func, select, type_coerce, update
+from sqlalchemy import (
+    URL,
+    ColumnElement,
+    Select,
+    String,
+    delete,
+    func,
+    select,
+    type_coerce,
+    update,
+)
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -44,14 +54,14 @@ class UnknownRun(LookupError):
 
 
 def now() -> dt.datetime:
-    """The time, UTC, without a zone, as databases keep it."""
+    """The present time in UTC, without a zone, as databases keep it."""
     return dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as it stood when it was read. Times are UTC. Of a row that cannot be read `unread`
-    says why, and most fields are empty."""
+    """One run, as it was when it was read. Times are in UTC. If its row cannot be read, `unread`
+    says why and most fields are empty."""
 
     id: int
     kind: str
@@ -74,20 +84,18 @@ class Run:
     ended_at: dt.datetime | None
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     unread: str | None = None
-    _read: dict[type[Part], Part] = field(
-        default_factory=dict,
-        repr=False,
-        compare=False,
-    )
+    # Parts that have been parsed already.
+    _read: dict[type[Part], Part] = field(default_factory=dict, repr=False, compare=False)
 
     def part(self, kind: type[AnyPart]) -> AnyPart | None:
-        """One part of the result; None where there is none (yet). Raises Unreadable."""
+        """One part of the result, or None if it is not there (yet). Raises Unreadable."""
         data = self.parts.get(kind.part)
         if data is None:
             return None
         found = self._read.get(kind)
         if not isinstance(found, kind):
-            found = self._read[kind] = kind.read(data)
+            found = kind.read(data)
+            self._read[kind] = found
         return found
 
     @property
@@ -100,23 +108,20 @@ class Run:
 
     @cached_property
     def foreign(self) -> str | None:
-        """Why this program cannot show the run, in one line: another version wrote it, or somebody
-        edited it. None if it can."""
+        """Why this version cannot show the run, in one line. None if it can. Another version may
+        have written it, or somebody edited its row."""
         if self.unread:
             return self.unread
         if self.kind not in KINDS:
             return f"kind: {self.kind!r} - this version knows {', '.join(KINDS)}"
         if self.status not in STATUSES:
             return f"status: {self.status!r} - this version knows {', '.join(STATUSES)}"
-        odd = [
-            name
-            for name, record in {"options": self.options, **self.parts}.items()
-            if not isinstance(record, dict)
-        ]
-        if odd:
-            return f"{odd[0]}: holds no record - written by another version, or edited"
+        records = {"options": self.options} | self.parts
+        for name, record in records.items():
+            if not isinstance(record, dict):
+                return f"{name}: holds no record - written by another version, or edited"
         try:
-            _ = self.spec
+            _ = self.spec  # raises SpecError if the design cannot be read
             KINDS[self.kind].options.make(**self.options)
         except SpecError as error:
             return str(error)
@@ -129,19 +134,20 @@ class Run:
     def log_tail(self, lines: int = 12) -> str:
         """The last lines that the run's process printed."""
         try:
-            return "\n".join(self.log_path.read_text("utf-8", "replace").splitlines()[-lines:])
+            text = self.log_path.read_text("utf-8", "replace")
         except OSError:
             return ""
+        return "\n".join(text.splitlines()[-lines:])
 
 
 class RunStore:
-    """All reads and writes. Every method is one transaction. All raise StoreError where the
-    database fails."""
+    """Reads and writes runs. Every method is one transaction, and raises StoreError if the database
+    fails."""
 
     def __init__(self, address: URL | str) -> None:
         self.engine = open_database(address)
-        # WAL cannot be used over a network: whoever has a SQLite file open is on this machine. A
-        # server's database is shared by several.
+        # SQLite's WAL does not work over a network, so all users of a file are on this machine. A
+        # server's database may be shared by several machines.
         self.shared = self.engine.dialect.name != "sqlite"
         self._sessions = sessionmaker(self.engine)
 
@@ -187,7 +193,7 @@ class RunStore:
         options: dict[str, Any],
         device: str,
     ) -> int:
-        """A queued run of this machine; returns its number."""
+        """Queue a run on this machine; returns its number."""
         row = RunRow(
             kind=kind,
             name=spec.name,
@@ -195,56 +201,60 @@ class RunStore:
             spec_yaml=spec.to_yaml(),
             options=options,
             device=device,
+            created_at=now(),
+            host=socket.gethostname(),
         )
-        row.created_at, row.host = now(), socket.gethostname()
         with self._transaction() as session:
             session.add(row)
             session.flush()
             return row.id
 
-    def claim(
-        self,
-        lease: str,
-        boot: str | None,
-        heard: float,
-    ) -> int | None:
-        """Give the first queued run whose device is free to the holder of `lease`: its number, or
-        None where nothing can start."""
-        busy = select(RunRow.device).where(RunRow.status == "running", *self._here())
-        first = select(func.min(RunRow.id)).where(
-            RunRow.status == "queued", RunRow.device.not_in(busy), *self._here()
-        )
-        values = {
-            "status": "running",
-            "lease": lease,
-            "boot": boot,
-            "heard": heard,
-            "pid": None,
-            "message": "Starting",
-        }
+    def claim(self, lease: str, boot: str | None, heard: float) -> int | None:
+        """Give the first queued run whose device is free to the holder of `lease`. Returns its
+        number, or None if nothing can start. `boot` and `heard` are the time now: see lease.py."""
         try:
             with self._transaction() as session:
-                run_id = session.scalar(first)
-                if run_id is not None and _changed(
+                run_id = session.scalar(self._first_startable())
+                if run_id is None:
+                    return None
+                given = _changed(
                     session,
                     [RunRow.id == run_id, RunRow.status == "queued"],
-                    **values,
+                    status="running",
+                    lease=lease,
+                    boot=boot,
+                    heard=heard,
+                    pid=None,
+                    message="Starting",
                     started_at=now(),
-                ):
-                    return run_id
+                )
         except StoreError as error:
-            if not isinstance(
-                error.__cause__, IntegrityError
-            ):  # another gave the device away in the same moment
-                raise
-        return None
+            # The unique index: another dispatcher gave the device away at the same moment.
+            if isinstance(error.__cause__, IntegrityError):
+                return None
+            raise
+        if not given:
+            return None
+        return run_id
+
+    def _first_startable(self) -> Select[int]:
+        """Selects the number of the oldest queued run whose device is free."""
+        here = self._here()
+        busy = select(RunRow.device).where(RunRow.status == "running", *here)
+        return select(func.min(RunRow.id)).where(
+            RunRow.status == "queued",
+            RunRow.device.not_in(busy),
+            *here,
+        )
 
     def _here(self) -> tuple[ColumnElement[bool], ...]:
-        """What restricts a query to this machine's runs."""
-        return (RunRow.host == socket.gethostname(),) if self.shared else ()
+        """Restricts a query to runs of this machine."""
+        if not self.shared:
+            return ()
+        return (RunRow.host == socket.gethostname(),)
 
     def renew(self, run_id: int, lease: str, boot: str | None, heard: float, **values: Any) -> bool:
-        """Say that the holder of `lease` lives; says whether it still holds the run."""
+        """Note that the holder of `lease` is alive. Returns whether it still holds the run."""
         return self.change(
             run_id,
             lease=lease,
@@ -254,16 +264,21 @@ class RunStore:
         )
 
     def change(self, run_id: int, *, lease: str, **values: Any) -> bool:
-        """Set columns of a run that `lease` holds; says whether it does."""
+        """Set columns of a run if `lease` holds it. Returns whether it does."""
         with self._transaction() as session:
             return _changed(session, _held(run_id, lease), **values)
 
     def put_part(
-        self, run_id: int, name: str, data: dict[str, Any], lease: str | None = None
+        self,
+        run_id: int,
+        name: str,
+        data: dict[str, Any],
+        lease: str | None = None,
     ) -> bool:
-        """Store or replace one part of a result, where `lease`, if it is given, holds the run; says
-        whether it was stored."""
+        """Store or replace one part of a result. If a `lease` is given, only if it holds the run.
+        Returns whether the part was stored."""
         with self._transaction() as session:
+            # The update changes nothing. It tells whether the lease holds, and locks the row.
             if lease is not None and not _changed(session, _held(run_id, lease), lease=lease):
                 return False
             session.merge(PartRow(run_id=run_id, name=name, data=data))
@@ -278,11 +293,13 @@ class RunStore:
         lease: str | None = None,
         heard: float | None = None,
     ) -> bool:
-        """End an active run; says whether it was. With `lease` only if that holds it, with `heard`
-        only if it was not renewed since."""
+        """End an active run; returns whether this call ended it. With `lease`, only if that holds
+        the run. With `heard`, only if the run has not been renewed since."""
         where = [RunRow.id == run_id, RunRow.status.in_(ACTIVE)]
-        where += [RunRow.lease == lease] if lease is not None else []
-        where += [RunRow.heard == heard] if heard is not None else []
+        if lease is not None:
+            where.append(RunRow.lease == lease)
+        if heard is not None:
+            where.append(RunRow.heard == heard)
         with self._transaction() as session:
             return _changed(
                 session,
@@ -293,35 +310,42 @@ class RunStore:
             )
 
     def requeue(self, run_id: int, lease: str) -> bool:
-        """Put a run back whose worker never began."""
+        """Put a run whose worker never began back into the queue. Returns whether it was."""
+        never_began = [*_held(run_id, lease), RunRow.pid.is_(None)]
         with self._transaction() as session:
-            where = [*_held(run_id, lease), RunRow.pid.is_(None)]
             return _changed(
-                session, where, status="queued", lease=None, heard=None, started_at=None, message=""
+                session,
+                never_began,
+                status="queued",
+                lease=None,
+                heard=None,
+                started_at=None,
+                message="",
             )
 
     def delete(self, run_id: int) -> None:
-        """Forget an ended run and its log. Raises UnknownRun, and ValueError while it is active."""
+        """Delete an ended run and its log. Raises UnknownRun, and ValueError while it is active."""
+        ended = delete(RunRow).where(RunRow.id == run_id, RunRow.status.not_in(ACTIVE))
         with self._transaction() as session:
-            gone = session.execute(
-                delete(RunRow).where(RunRow.id == run_id, RunRow.status.not_in(ACTIVE))
-            ).rowcount  # type: ignore[attr-defined]
-            if gone:
+            deleted = session.execute(ended).rowcount  # type: ignore[attr-defined]
+            if deleted:
                 session.execute(delete(PartRow).where(PartRow.run_id == run_id))
-        if not gone:
-            raise ValueError(
-                f"run {run_id} - is {self.get(run_id).status}; cancel it before deleting"
-            )
-        with suppress(OSError):  # a log that cannot be deleted is no run
+        if not deleted:
+            status = self.get(run_id).status
+            raise ValueError(f"run {run_id} - is {status}; cancel it before deleting")
+        with suppress(OSError):  # the run is deleted even if its log cannot be
             _log_path(run_id).unlink(missing_ok=True)
 
 
 def _held(run_id: int, lease: str) -> list[ColumnElement[bool]]:
+    """Restricts a query to this run, and to the time while `lease` holds it."""
     return [RunRow.id == run_id, RunRow.status == "running", RunRow.lease == lease]
 
 
 def _changed(session: Session, where: list[ColumnElement[bool]], **values: Any) -> bool:
-    return bool(session.execute(update(RunRow).where(*where).values(**values)).rowcount)  # type: ignore[attr-defined]
+    """Set columns of the run that `where` selects. Returns whether there is one."""
+    done = session.execute(update(RunRow).where(*where).values(**values))
+    return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
 def _log_path(run_id: int) -> Path:
@@ -331,72 +355,71 @@ def _log_path(run_id: int) -> Path:
 # ---------------------------------------------------------------- rows as runs
 
 COLUMNS = [column.name for column in RunRow.__table__.columns]
-WORDS = [column.name for column in RunRow.__table__.columns if isinstance(column.type, String)]
-UNREADABLE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    RecursionError,
-)  # what comes of a date that is none, or of JSON that is cut or too deep
+TEXTS = [column.name for column in RunRow.__table__.columns if isinstance(column.type, String)]
+# What reading raises for a date that is none, and for JSON that is cut or nested too deep.
+UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
 
 
 def _runs(session: Session, ids: list[int], with_parts: bool) -> list[Run]:
-    """The runs of these numbers that there are, in this order."""
+    """The runs with these numbers, in this order. Numbers of no run are left out."""
     try:
-        rows = {row.id: row for row in session.scalars(select(RunRow).where(RunRow.id.in_(ids)))}
-        parts: dict[int, dict[str, dict[str, Any]]] = {run_id: {} for run_id in rows}
-        for part in (
-            session.scalars(select(PartRow).where(PartRow.run_id.in_(rows))) if with_parts else ()
-        ):
-            parts[part.run_id][part.name] = part.data
-        return [_run(rows[run_id], parts[run_id]) for run_id in ids if run_id in rows]
+        return _readable_runs(session, ids, with_parts)
     except UNREADABLE:
-        if len(ids) > 1:  # one of them, or several
-            return [run for run_id in ids for run in _runs(session, [run_id], with_parts)]
-        return [_unread(session, ids[0])]
+        if len(ids) == 1:
+            return [_unread(session, ids[0])]
+    # Some rows cannot be read. Read one by one, so that they do not hide the others.
+    found = []
+    for run_id in ids:
+        found += _runs(session, [run_id], with_parts)
+    return found
+
+
+def _readable_runs(session: Session, ids: list[int], with_parts: bool) -> list[Run]:
+    chosen = select(RunRow).where(RunRow.id.in_(ids))
+    rows = {row.id: row for row in session.scalars(chosen)}
+    parts: dict[int, dict[str, dict[str, Any]]] = {run_id: {} for run_id in rows}
+    if with_parts:
+        for part in session.scalars(select(PartRow).where(PartRow.run_id.in_(rows))):
+            parts[part.run_id][part.name] = part.data
+    return [_run(rows[run_id], parts[run_id]) for run_id in ids if run_id in rows]
 
 
 def _run(row: RunRow, parts: dict[str, dict[str, Any]]) -> Run:
-    """Raises ValueError for a column that holds something else than it is for, as SQLite lets
-    it."""
+    """Raises ValueError if a column holds a value of another type, which SQLite allows."""
     run = Run(**{name: getattr(row, name) for name in COLUMNS}, parts=parts)
-    sound = (
-        all(isinstance(getattr(run, name), str | None) for name in WORDS)
-        and (run.pid is None or (isinstance(run.pid, int) and 0 < run.pid < 2**31))
-        and (run.heard is None or isinstance(run.heard, float | int))
-        and isinstance(run.fraction, float | int)
-        and 0 <= run.fraction <= 1
-    )
-    if not sound:
+    if not _types_are_right(run):
         raise ValueError(f"run {run.id} - holds a value of another type")
     return run
 
 
+def _types_are_right(run: Run) -> bool:
+    texts_are_text = all(isinstance(getattr(run, name), str | None) for name in TEXTS)
+    is_pid = run.pid is None or (isinstance(run.pid, int) and 0 < run.pid < 2**31)
+    is_time = run.heard is None or isinstance(run.heard, float | int)
+    is_fraction = isinstance(run.fraction, float | int) and 0 <= run.fraction <= 1
+    return texts_are_text and is_pid and is_time and is_fraction
+
+
 def _unread(session: Session, run_id: int) -> Run:
-    """What can be said of a row that holds something else than what its columns are for."""
+    """A run whose row cannot be read: its few words as text, and the reason."""
     words = ("kind", "name", "status", "device")
-    row = session.execute(
-        select(*(type_coerce(getattr(RunRow, name), String) for name in words)).where(
-            RunRow.id == run_id
-        )
-    ).one()
-    empty: dict[str, Any] = dict.fromkeys(COLUMNS) | {
-        "spec_yaml": "",
-        "options": {},
-        "fraction": 0.0,
-        "message": "",
-    }
-    said = {name: str(value) for name, value in zip(words, row, strict=True)}
+    as_text = [type_coerce(getattr(RunRow, name), String) for name in words]
+    row = session.execute(select(*as_text).where(RunRow.id == run_id)).one()
+    fields: dict[str, Any] = dict.fromkeys(COLUMNS)
+    for name, value in zip(words, row, strict=True):
+        fields[name] = str(value)
+    fields |= {"id": run_id, "created_at": dt.datetime.min}
+    fields |= {"spec_yaml": "", "options": {}, "fraction": 0.0, "message": ""}
     why = "its row holds a date, JSON or a number that cannot be read: edited by hand, or cut"
-    return Run(**empty | said | {"id": run_id, "created_at": dt.datetime.min}, unread=why)
+    return Run(**fields, unread=why)
 
 
 # ---------------------------------------------------------------- the store of this process
 
 
-def _file(path: Path) -> tuple[int, int] | None:
-    """What tells a file from another of its name; made when missing. None where it cannot be made:
-    opening it says why."""
+def _file_identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of the store's file, which is made if it is missing. None if it cannot be
+    made; opening the store then says why."""
     with suppress(OSError):
         if not path.exists():
             path.touch()
@@ -411,13 +434,14 @@ def _store(address: URL | str, file: tuple[int, int] | None = None) -> RunStore:
 
 
 def open_store() -> RunStore:
-    """The store that the environment names; one per process and address. A file that was put in the
-    place of another is another store. Raises StoreError."""
-    if address := os.environ.get(VARIABLE):
+    """The store that the environment names. There is one per process and address. If the file was
+    replaced by another, that is another store. Raises StoreError."""
+    address = os.environ.get(VARIABLE)
+    if address:
         return _store(address)
     try:
         path = data_dir() / "runs.db"
-        return _store(sqlite_address(path), _file(path))
+        return _store(sqlite_address(path), _file_identity(path))
     except NotWritten as error:
         raise StoreError(
             f"runs: {error}; name a folder that can be written in HYBRID_DATA_DIR"

@@ -1,5 +1,5 @@
-"""The process of one job: `python -m hybrid_core.runs.worker RUN_ID LEASE`. Takes its lease, works,
-stores, ends."""
+"""The process of one job: `python -m hybrid_core.runs.worker RUN_ID LEASE`. It takes the lease,
+does the work, stores each part of the result, and ends the run."""
 
 import sys
 import time
@@ -7,6 +7,7 @@ import traceback
 from typing import Any
 
 from hybrid_core.data import NotWritten
+from hybrid_core.live.profiling.job import DoesNotFit
 from hybrid_core.runs.jobs import Dispatcher
 from hybrid_core.runs.kinds import KINDS
 from hybrid_core.runs.lease import Lease, LostLease
@@ -15,15 +16,20 @@ from hybrid_core.runs.store import Run, open_store
 from hybrid_core.validation import SpecError
 from kernels.implementations import CannotRun
 
-STUCK_S = 600.0  # without a word, once the budget is used up
+# Errors of our own, whose messages are written for the user.
+EXPLAINED = (DoesNotFit, SpecError, CannotRun, StoreError, NotWritten)
+STUCK_S = 600.0  # without progress, once the budget is used up
 
 
-def main(run_id: int, word: str) -> int:
-    """Run the job; 0 when it is done, 1 when it failed (the run says why)."""
+def main(run_id: int, token: str) -> int:
+    """Run the job. Returns 0 when it is done, and 1 when it failed; the run holds the reason."""
     store = open_store()
     run = store.get(run_id)
-    pace = Pace(None if run.foreign else run.options.get("budget_s"))
-    lease = Lease(store, run_id, word, pace.overdue)
+    budget_s = None
+    if not run.foreign:
+        budget_s = run.options.get("budget_s")
+    pace = Pace(budget_s)
+    lease = Lease(store, run_id, token, pace.overdue)
     try:
         lease.take()
         if run.foreign:
@@ -31,7 +37,7 @@ def main(run_id: int, word: str) -> int:
         work(run, lease, pace)
         lease.finish("done")
         return 0
-    except LostLease as error:  # cancelled while it started, or given to another
+    except LostLease as error:  # cancelled while it started, or given to another worker
         print(error)
         return 1
     except Exception as error:
@@ -39,25 +45,28 @@ def main(run_id: int, word: str) -> int:
         lease.finish("failed", reason(error))
         return 1
     finally:
-        Dispatcher(store).start_next()  # the queue moves on, whether or not a server runs
+        Dispatcher(store).start_next()  # so the queue moves on without a server, too
 
 
 class Pace:
-    """Whether a job still gets somewhere. One without a budget may take its time."""
+    """Whether a job still makes progress. A job without a budget is never overdue."""
 
     def __init__(self, budget_s: float | None, clock: Any = time.monotonic) -> None:
-        self.budget_s, self.clock = budget_s, clock
-        self.started = self.last_word = clock()
+        self.budget_s = budget_s
+        self.clock = clock
+        self.started = clock()
+        self.last_progress = self.started
 
-    def word(self) -> None:
-        """Something was reported or stored."""
-        self.last_word = self.clock()
+    def progress(self) -> None:
+        """Note that the job has just reported or stored something."""
+        self.last_progress = self.clock()
 
     def overdue(self) -> str | None:
         """Why the job should be ended, or None."""
         if self.budget_s is None:
             return None
-        silent_s = self.clock() - max(self.last_word, self.started + self.budget_s)
+        budget_end = self.started + self.budget_s
+        silent_s = self.clock() - max(self.last_progress, budget_end)
         if silent_s < STUCK_S:
             return None
         silent = f"no progress for {silent_s / 60:.0f} minutes"
@@ -65,35 +74,38 @@ class Pace:
 
 
 def work(run: Run, lease: Lease, pace: Pace) -> None:
-    """Do what the run's kind does with its design, storing every part as it comes."""
+    """Do the run's job, and store each part of the result as soon as it is known."""
     lease.report(0.0, "Starting torch")
     kind = KINDS[run.kind]
     do = kind.load()
 
     def report(fraction: float, message: str) -> None:
-        pace.word()
+        pace.progress()
         lease.report(fraction, message)
 
     def store(name: str, data: dict[str, Any]) -> None:
-        pace.word()
+        pace.progress()
         lease.put_part(name, data)
 
     do(run.spec, kind.options.make(**run.options), store, report)
 
 
 def reason(error: Exception) -> str:
-    """One line for the user: what happened, and what to try."""
+    """One line for the user: what went wrong, and what to try."""
+    lines = str(error).splitlines() or [""]
+    first = lines[0] or type(error).__name__
+    if isinstance(error, EXPLAINED):
+        return first
+    # Late: a job that was refused above never needed torch.
     from torch import OutOfMemoryError
 
-    from hybrid_core.live.profiling.job import DoesNotFit
     from hybrid_core.live.profiling.trace import UnknownOperation
 
-    first = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if isinstance(
-        error, (DoesNotFit, UnknownOperation, SpecError, CannotRun, StoreError, NotWritten)
-    ):
+    if isinstance(error, UnknownOperation):
         return first
-    if isinstance(error, (OutOfMemoryError, MemoryError)) or "can't allocate memory" in first:
+    # On a CPU torch raises a plain RuntimeError when it cannot allocate.
+    is_memory_error = isinstance(error, (OutOfMemoryError, MemoryError))
+    if is_memory_error or "can't allocate memory" in first:
         return f"out of memory: {first}. Try a smaller batch, shorter contexts or bf16"
     return f"{type(error).__name__}: {first}"
 

@@ -15,10 +15,11 @@ from hybrid_core.report import units
 from hybrid_core.report.foreign import MALFORMED, malformed, unreadable
 from hybrid_core.report.html import report
 from hybrid_core.results.environment import Environment
-from hybrid_core.runs import Run, StoreError, cancel, open_store, submit
 from hybrid_core.runs.devices import devices, why_no_gpu
+from hybrid_core.runs.jobs import cancel, submit
 from hybrid_core.runs.kinds import Options, kind_of
-from hybrid_core.runs.store import ACTIVE, UnknownRun, now
+from hybrid_core.runs.schema import StoreError
+from hybrid_core.runs.store import ACTIVE, Run, UnknownRun, now, open_store
 from hybrid_core.validation import SpecError
 from pages.parts import design
 

@@ -11,6 +11,8 @@ import pytest
 from hybrid_core.cli.main import main
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
+from hybrid_core.runs.lease import CLOCK
+from hybrid_core.runs.store import open_store
 from tests.designs import design
 
 
@@ -122,13 +124,11 @@ def test_profile_show_report_and_delete(capsys: pytest.CaptureFixture[str], tmp_
     assert code == 0 and len(html) < 6 * 2**20
     body = html[html.index("<body>") :]
     assert "<img" not in body and "mine &lt;img" in body
-    assert (
-        not re.search(r"(src|url)\s*[=(]\s*[\"']?http|<link|@import", body) and 'src="' not in body
-    )  # opens offline
-    assert (
-        "python -m hybrid_core profile design.yaml" in body
-        and record["parts"]["environment"]["name"] in body
-    )
+    # It opens offline: nothing is loaded from elsewhere.
+    assert not re.search(r"(src|url)\s*[=(]\s*[\"']?http|<link|@import", body)
+    assert 'src="' not in body
+    assert "python -m hybrid_core profile design.yaml" in body
+    assert record["parts"]["environment"]["name"] in body
 
     assert run(capsys, "runs", "delete", "1")[0] == 0
     assert run(capsys, "runs", "show", "1")[0] == 2
@@ -141,8 +141,64 @@ def test_the_module_is_a_program() -> None:
         text=True,
         check=False,
     )
-    assert (
-        done.returncode == 2
-        and done.stdout == ""
-        and done.stderr.startswith("'x' - neither a preset")
-    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("'x' - neither a preset")
+
+
+@pytest.mark.parametrize(
+    ("called", "name"),
+    [
+        ("/opt/venv/bin/hybrid-core", "hybrid-core"),
+        ("/opt/hybrid_core/__main__.py", "python -m hybrid_core"),
+    ],
+)
+def test_the_usage_names_the_program_as_it_was_called(
+    called: str, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [called])
+    code, out, _ = run(capsys, "cost", "--help")
+    assert code == 0 and out.startswith(f"usage: {name} cost [-h]")
+    code, _, err = run(capsys, "cost")
+    assert code == 2 and err.endswith(f"see `{name} cost --help`\n")
+
+
+def test_runs_that_were_never_begun_are_listed_cancelled_and_deleted(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = open_store()
+    run_id = store.create("profile", design("A"), {}, "elsewhere")
+    store.claim("a lease", CLOCK.boot, CLOCK.seconds())  # so the queue does not start it
+    code, out, _ = run(capsys, "runs", "--json")
+    [listed] = json.loads(out)
+    assert code == 0
+    assert (listed["id"], listed["status"], listed["parts"]) == (run_id, "running", {})
+
+    code, _, err = run(capsys, "runs", "delete", str(run_id))
+    assert (code, err) == (2, f"run {run_id} - is running; cancel it before deleting\n")
+    assert run(capsys, "runs", "cancel", str(run_id))[0] == 0
+    code, _, err = run(capsys, "runs", "cancel", str(run_id))
+    assert (code, err) == (2, f"id: {run_id} - this run has ended already\n")
+    assert run(capsys, "runs", "delete", str(run_id))[0] == 0
+    assert run(capsys, "runs", "--json")[1] == "[]\n"
+
+
+def test_import_prints_a_design_that_cost_reads(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    config = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}
+    config |= {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": True}))
+    made = tmp_path / "small.yaml"
+    source = str(tmp_path / "config.json")
+    code, out, _ = run(capsys, "import", source, "--name", "small", "-o", str(made), "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert (record["name"], record["pattern"], record["level"]) == ("small", "AA", "built")
+    # A layer: two norms of 64; queries and output 2 x 64 x 64; keys and values 2 x 64 x 32; three
+    # matrices of 64 x 96. The model: two layers, the last norm, 100 x 64 embeddings.
+    layer = 2 * 64 + 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 96
+    assert record["params"]["total"] == 2 * layer + 64 + 100 * 64
+    # Keys and values: 2 layers x 2 x 2 heads x 16 numbers of 2 bytes, at 8,192 tokens.
+    assert record["cache_bytes_8k"]["exact"] == 2 * 2 * 2 * 16 * 2 * 8192
+    code, out, _ = run(capsys, "cost", str(made), "--json")
+    assert code == 0 and json.loads(out)["params"] == record["params"]

@@ -15,8 +15,9 @@ from hybrid_core.live.profiling.device import free_memory
 from hybrid_core.live.profiling.energy import EnergyLog
 from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.live.profiling.profile import profile
-from hybrid_core.runs import Dispatcher, Run, open_store, submit
 from hybrid_core.runs.devices import devices
+from hybrid_core.runs.jobs import Dispatcher, submit
+from hybrid_core.runs.store import Run, open_store
 from hybrid_core.runs.worker import reason
 from hybrid_core.speed import hardware
 from tests.designs import design

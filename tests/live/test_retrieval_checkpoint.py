@@ -19,7 +19,7 @@ from hybrid_core.live.retrieval.checkpoint import batches, checkpoint, n_right
 from hybrid_core.live.retrieval.kept import Kept
 from hybrid_core.live.retrieval.options import PAPER_LENGTHS, CheckpointOptions
 from hybrid_core.live.retrieval.prompts import CITIES, NOISE, Haystack, Needle, Prompt, Protocol
-from hybrid_core.runs import open_store
+from hybrid_core.runs.store import open_store
 from hybrid_core.validation import SpecError
 from tests.checkpoints import save_tiny_llama
 from tests.designs import design

@@ -16,7 +16,8 @@ from hybrid_core.live.retrieval.options import CheckpointOptions, NiahOptions, P
 from hybrid_core.live.retrieval.trainer import Training
 from hybrid_core.report.html import command
 from hybrid_core.results.retrieval import Scores
-from hybrid_core.runs import RunStore, cancel, submit
+from hybrid_core.runs.jobs import cancel, submit
+from hybrid_core.runs.store import RunStore
 from tests.designs import design
 from tests.live.watch import Watch, timed
 from tests.runs.test_runs import ended, until

@@ -29,7 +29,7 @@ from hybrid_core.report.retrieval import (
 )
 from hybrid_core.report.text.runs import run_table
 from hybrid_core.results.retrieval import Scores
-from hybrid_core.runs import Run, open_store
+from hybrid_core.runs.store import Run, open_store
 from hybrid_core.validation import SpecError
 from tests.designs import design
 

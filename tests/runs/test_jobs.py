@@ -5,16 +5,23 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+from hybrid_core.live.profiling.job import DoesNotFit
 from hybrid_core.live.profiling.options import ProfileOptions
-from hybrid_core.runs import Dispatcher, RunStore, StoreError, cancel, jobs, submit
-from hybrid_core.runs.lease import CLOCK, LEASE_S, START_S, Clock, Lease, Watch
-from hybrid_core.runs.worker import STUCK_S, Pace
+from hybrid_core.live.retrieval.options import CheckpointOptions, NiahOptions, ProbeOptions
+from hybrid_core.runs import jobs
+from hybrid_core.runs.jobs import Dispatcher, cancel, submit
+from hybrid_core.runs.kinds import KINDS, Options, kind_of
+from hybrid_core.runs.lease import CLOCK, LEASE_S, START_S, Clock, Lease, Watch, worker_of
+from hybrid_core.runs.schema import StoreError
+from hybrid_core.runs.store import RunStore
+from hybrid_core.runs.worker import STUCK_S, Pace, reason
 from hybrid_core.runs.worker import main as work_on
 from tests import kills
 from tests.designs import design
@@ -73,8 +80,9 @@ def test_a_lease_that_is_not_renewed_ends_its_run(store: RunStore) -> None:
     store.put_part(run_id, "trace", {"flops": 1})
     hands.at += LEASE_S + 1
     Dispatcher(store, Watch(Clock("this boot", hands))).end_the_dead()
-    assert status(store, run_id) == "failed" and store.get(run_id).parts == {"trace": {"flops": 1}}
-    assert not store.renew(run_id, "a lease", "this boot", hands.at)  # whoever held it learns that
+    assert status(store, run_id) == "failed"
+    assert store.get(run_id).parts == {"trace": {"flops": 1}}
+    assert not store.renew(run_id, "a lease", "this boot", hands.at)  # its worker is told
 
 
 @pytest.mark.parametrize(
@@ -83,13 +91,14 @@ def test_a_lease_that_is_not_renewed_ends_its_run(store: RunStore) -> None:
 def test_a_run_of_another_boot_is_watched_before_it_is_ended(
     store: RunStore, boot: str | None, heard: float
 ) -> None:
-    """Its numbers are of a clock that cannot be compared, as after a restart, on another host, or
-    with a time that lies ahead."""
+    """Its clock cannot be compared with ours: after a restart, on another host, or with a time that
+    lies in the future."""
     hands = Hands()
-    dead, watch = running(store, boot, heard), Watch(Clock("this boot", hands))
-    dispatcher = Dispatcher(store, watch)
+    dead = running(store, boot, heard)
+    dispatcher = Dispatcher(store, Watch(Clock("this boot", hands)))
     dispatcher.end_the_dead()
-    assert status(store, dead) == "running" and [run.id for run in dispatcher.unsure()] == [dead]
+    assert status(store, dead) == "running"
+    assert [run.id for run in dispatcher.unsure()] == [dead]
     hands.at += LEASE_S - 1
     dispatcher.end_the_dead()
     assert status(store, dead) == "running"
@@ -110,17 +119,14 @@ def test_a_worker_that_would_be_seen_if_it_lived_is_not_waited_for(store: RunSto
 
 def test_a_live_run_of_another_boot_stays(store: RunStore) -> None:
     hands = Hands()
-    run_id, dispatcher = (
-        running(store, "another boot", 5.0),
-        Dispatcher(store, Watch(Clock("this boot", hands))),
-    )
+    run_id = running(store, "another boot", 5.0)
+    dispatcher = Dispatcher(store, Watch(Clock("this boot", hands)))
     for tick in range(20):
         hands.at += LEASE_S / 2
         store.renew(run_id, "a lease", "another boot", 5.0 + tick)
         dispatcher.end_the_dead()
-        assert bool(dispatcher.unsure()) == (
-            tick == 0
-        )  # whoever asks once need not wait any longer
+        is_first_look = tick == 0  # from the second on, it has been seen to move
+        assert bool(dispatcher.unsure()) == is_first_look
     assert status(store, run_id) == "running"
 
 
@@ -136,12 +142,15 @@ def test_a_renewal_between_look_and_end_keeps_the_run(store: RunStore) -> None:
 def test_a_step_of_the_wall_clock_disowns_no_worker(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dispatcher, run_id = Dispatcher(store), submit(design("AMHS"), LONG, store)
+    dispatcher = Dispatcher(store)
+    run_id = submit(design("AMHS"), LONG, store)
     worker = begun(store, dispatcher, run_id)
     created = psutil.Process.create_time
-    monkeypatch.setattr(
-        psutil.Process, "create_time", lambda process: created(process) + 5
-    )  # what a step of five seconds does to it
+
+    def five_seconds_later(process: psutil.Process) -> float:
+        return created(process) + 5  # as after a step of the wall clock
+
+    monkeypatch.setattr(psutil.Process, "create_time", five_seconds_later)
     monkeypatch.setattr(time, "time", lambda: 4e9)
     dispatcher.look()
     assert status(store, run_id) == "running" and worker.is_running()
@@ -159,7 +168,8 @@ def begun(store: RunStore, dispatcher: Dispatcher, run_id: int) -> psutil.Proces
 
 
 def test_a_worker_that_lost_its_lease_stops(store: RunStore) -> None:
-    dispatcher, run_id = Dispatcher(store), submit(design("AMHS"), LONG, store)
+    dispatcher = Dispatcher(store)
+    run_id = submit(design("AMHS"), LONG, store)
     worker = begun(store, dispatcher, run_id)
     store.finish(run_id, "failed", "ended by another host, which cannot kill it")
     worker.wait()  # at its next word or renewal
@@ -168,9 +178,8 @@ def test_a_worker_that_lost_its_lease_stops(store: RunStore) -> None:
 
 def test_a_job_that_was_cancelled_while_it_started_never_starts(store: RunStore) -> None:
     run_id = queued(store)
-    assert (
-        store.claim("its lease", CLOCK.boot, CLOCK.seconds()) == run_id
-    )  # its process is on the way
+    # Its process is on the way.
+    assert store.claim("its lease", CLOCK.boot, CLOCK.seconds()) == run_id
     assert cancel(run_id, store)
     assert work_on(run_id, "its lease") == 1
     run = store.get(run_id)
@@ -193,11 +202,8 @@ def test_waiting_jobs_have_no_process_and_write_nothing(store: RunStore, tmp_pat
     for _ in range(5):
         dispatcher.look()
     assert (tmp_path / "runs.db-wal").read_bytes() == written
-    assert not [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if "hybrid_core.runs.worker" in child.cmdline()
-    ]
+    for child in psutil.Process().children(recursive=True):
+        assert "hybrid_core.runs.worker" not in child.cmdline()
     assert {status(store, run_id) for run_id in waiting} == {"queued"}
 
 
@@ -219,7 +225,9 @@ def test_one_of_many_dispatchers_gets_a_device(store: RunStore) -> None:
         barrier.wait()
         got.append(own.claim(word, None, 0.0))
 
-    threads = [threading.Thread(target=claim, args=(f"lease {i}",)) for i in range(8)]
+    threads = []
+    for number in range(8):
+        threads.append(threading.Thread(target=claim, args=(f"lease {number}",)))
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -245,7 +253,8 @@ def test_a_process_that_cannot_begin_fails_its_run_with_what_it_printed(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hybrid_core.runs.jobs.WORKER", "no.such.module")
-    dispatcher, run_id = Dispatcher(store), submit(design("M"), LONG, store)
+    dispatcher = Dispatcher(store)
+    run_id = submit(design("M"), LONG, store)
     while store.get(run_id).active:
         dispatcher.look()
         time.sleep(0.02)
@@ -278,7 +287,8 @@ def test_fifty_kills_of_worker_and_server_lose_nothing_and_leave_nothing_behind(
 def test_a_foreign_job_that_waits_fails_with_the_reason_and_the_queue_moves_on(
     store: RunStore,
 ) -> None:
-    foreign, next_one = store.create("dream", design("A"), {}, "cpu"), queued(store)
+    foreign = store.create("dream", design("A"), {}, "cpu")
+    next_one = queued(store)
     assert store.claim("its lease", CLOCK.boot, CLOCK.seconds()) == foreign
     assert work_on(foreign, "its lease") == 1
     assert "kind: 'dream' - this version knows" in str(store.get(foreign).error)
@@ -286,7 +296,8 @@ def test_a_foreign_job_that_waits_fails_with_the_reason_and_the_queue_moves_on(
 
 
 def test_a_run_that_is_cancelled_and_deleted_does_not_stop_the_queue(store: RunStore) -> None:
-    dispatcher, first = Dispatcher(store), submit(design("AMHS"), LONG, store)
+    dispatcher = Dispatcher(store)
+    first = submit(design("AMHS"), LONG, store)
     begun(store, dispatcher, first)
     cancel(first, store)
     store.delete(first)
@@ -323,7 +334,7 @@ def test_a_job_that_says_nothing_long_after_its_budget_is_overdue() -> None:
     assert pace.overdue() is None
     hands.at += 2
     assert str(pace.overdue()) == "no progress for 10 minutes after its budget of 60 s was used up"
-    pace.word()
+    pace.progress()
     assert pace.overdue() is None
 
 
@@ -337,7 +348,8 @@ def test_a_job_without_a_budget_may_take_its_time() -> None:
 def test_an_overdue_job_is_ended_with_that_reason(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run_id, said = queued(store), []
+    run_id = queued(store)
+    said = []
     store.claim("a lease", CLOCK.boot, CLOCK.seconds())
     lease = Lease(store, run_id, "a lease", lambda: "no progress for 10 minutes")
 
@@ -349,7 +361,67 @@ def test_an_overdue_job_is_ended_with_that_reason(
     monkeypatch.setattr("hybrid_core.runs.lease.end_this_process", end)
     lease.take()
     assert lease._over.wait(60) and "no progress" in said[0]
-    assert (status(store, run_id), store.get(run_id).error) == (
-        "failed",
-        "no progress for 10 minutes",
-    )
+    run = store.get(run_id)
+    assert (run.status, run.error) == ("failed", "no progress for 10 minutes")
+
+
+# ---------------------------------------------------------------- kinds of job, and their errors
+
+
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (LONG, "profile"),
+        (NiahOptions(), "niah"),
+        (ProbeOptions(), "probes"),
+        (CheckpointOptions(path="folder"), "checkpoint"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_the_options_decide_the_kind_of_a_job(options: Options, kind: str) -> None:
+    assert kind_of(options) == kind
+    assert KINDS[kind].load().__name__ == kind
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (DoesNotFit("9 GiB are needed\nand more"), "9 GiB are needed"),
+        (
+            MemoryError("no room"),
+            "out of memory: no room. Try a smaller batch, shorter contexts or bf16",
+        ),
+        (RuntimeError("can't allocate memory: 1 byte"), "out of memory: can't allocate memory"),
+        (KeyError("warp"), "KeyError: 'warp'"),
+        (RuntimeError(), "RuntimeError: RuntimeError"),
+    ],
+)
+def test_an_error_of_a_job_is_one_line_for_the_user(error: Exception, line: str) -> None:
+    assert reason(error).startswith(line)
+    assert "\n" not in reason(error)
+
+
+def test_a_worker_is_found_by_the_lease_on_its_command_line(store: RunStore) -> None:
+    run_id = running(store, CLOCK.boot, CLOCK.seconds(), pid=os.getpid())
+    assert worker_of(store.get(run_id)) is None  # this process has no "a lease" among its arguments
+    last_argument = psutil.Process().cmdline()[-1]
+    named = replace(store.get(run_id), lease=last_argument)
+    found = worker_of(named)
+    assert found and found.pid == os.getpid()
+    assert worker_of(replace(named, pid=None)) is None
+
+
+def test_the_queue_is_looked_after_in_a_thread_that_does_not_keep_the_server_alive(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[threading.Thread] = []
+    looked = threading.Event()
+
+    def look() -> None:
+        threads.append(threading.current_thread())
+        looked.set()
+
+    monkeypatch.setattr(jobs, "_dispatch", look)
+    jobs.dispatch_in_background()
+    assert looked.wait(60)
+    assert threads[0].daemon and threads[0] is not threading.main_thread()

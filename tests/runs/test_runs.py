@@ -1,21 +1,25 @@
-"""The store and the jobs: nothing is lost, nothing lies about being alive."""
+"""The store and the jobs: no result is lost, and no dead job is shown as running."""
 
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import plotly.graph_objects as go
 import psutil
 import pytest
 
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
 from hybrid_core.report.html import report
 from hybrid_core.report.text.runs import run_table, slow_dtype
-from hybrid_core.runs import Dispatcher, RunStore, cancel, submit
-from hybrid_core.runs.store import Run, UnknownRun
+from hybrid_core.runs.jobs import Dispatcher, cancel, submit
+from hybrid_core.runs.lease import CLOCK
+from hybrid_core.runs.store import Run, RunStore, UnknownRun, open_store
+from hybrid_core.runs.worker import main as work_on
 from hybrid_core.validation import SpecError
 from tests.designs import design
 
@@ -42,6 +46,12 @@ def ended(run: Run) -> bool:
     return not run.active
 
 
+def profile_run(store: RunStore, letters: str = "A", device: str = "cpu", **changed: Any) -> int:
+    """A queued profile with the quick options, of which some are changed."""
+    options = QUICK.model_dump(mode="json") | changed
+    return store.create("profile", design(letters), options, device)
+
+
 def test_a_run_is_read_back_as_it_was_written(store: RunStore) -> None:
     spec = design("AMH")
     run_id = store.create("profile", spec, QUICK.model_dump(mode="json"), "cpu")
@@ -53,9 +63,11 @@ def test_a_run_is_read_back_as_it_was_written(store: RunStore) -> None:
 
 
 def test_runs_are_listed_newest_first_all_or_of_one_kind(store: RunStore) -> None:
-    made = [store.create(kind, design("A"), {}, "cpu") for kind in ("profile", "niah", "profile")]
-    assert [run.id for run in store.list()] == made[::-1]
-    assert [run.id for run in store.list(kind="profile")] == [made[2], made[0]]
+    first = store.create("profile", design("A"), {}, "cpu")
+    other = store.create("niah", design("A"), {}, "cpu")
+    last = store.create("profile", design("A"), {}, "cpu")
+    assert [run.id for run in store.list()] == [last, other, first]
+    assert [run.id for run in store.list(kind="profile")] == [last, first]
 
 
 def test_an_ended_run_stays_as_it_ended(store: RunStore) -> None:
@@ -76,8 +88,22 @@ def test_delete_refuses_active_and_unknown_runs(store: RunStore) -> None:
         store.get(run_id)
 
 
-def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore) -> None:
-    run = until(store, submit(design("AMHS"), QUICK, store), ended)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Run]]:
+    """Three jobs of one device: the first two are measured, the third is cancelled while it
+    waits."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HYBRID_DATA_DIR", str(tmp_path_factory.mktemp("measured")))
+        patch.delenv("HYBRID_DATABASE_URL", raising=False)
+        store = open_store()
+        ids = [submit(design(letters), QUICK, store) for letters in ("AMHS", "M", "M")]
+        until(store, ids[0], lambda run: run.status == "running")
+        cancel(ids[2], store)
+        yield [until(store, run_id, ended) for run_id in ids]
+
+
+def test_a_profile_runs_in_its_own_process_and_stores_every_part(measured: list[Run]) -> None:
+    run = measured[0]
     assert run.status == "done", run.error
     assert set(run.parts) == {
         "environment",
@@ -91,8 +117,8 @@ def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore
         "energy",
     }
     assert run.pid not in (None, os.getpid())
-    trace = run.parts["trace"]
-    assert all(len(set(trace[what].values())) == 1 for what in ("forward", "decode"))
+    for counters in (run.parts["trace"]["forward"], run.parts["trace"]["decode"]):
+        assert len(set(counters.values())) == 1
     assert all(row["live_bytes"] == row["exact_bytes"] for row in run.parts["cache"]["rows"])
     assert [row["total_len"] for row in run.parts["generation"]["rows"]] == [64, 128]
     assert run.parts["energy"]["note"]
@@ -104,6 +130,20 @@ def test_a_profile_runs_in_its_own_process_and_stores_every_part(store: RunStore
         figures.paper_cache([run]),
     ):
         go.Figure(chart)  # raises on a word that plotly does not have
+
+
+def test_jobs_of_one_device_take_turns(measured: list[Run]) -> None:
+    first, second, _ = measured
+    assert (first.status, second.status) == ("done", "done")
+    assert first.ended_at and second.started_at and second.started_at >= first.ended_at
+
+
+def test_a_waiting_job_can_be_cancelled_without_touching_the_running_one(
+    measured: list[Run],
+) -> None:
+    first, _, third = measured
+    assert first.status == "done"
+    assert (third.status, third.started_at, third.parts) == ("cancelled", None, {})
 
 
 def test_a_dtype_that_the_device_multiplies_slowly_is_said(store: RunStore) -> None:
@@ -125,40 +165,41 @@ def test_a_dtype_that_the_device_multiplies_slowly_is_said(store: RunStore) -> N
     )
 
 
-def test_jobs_of_one_device_take_turns(store: RunStore) -> None:
-    first, second = (submit(design("M"), QUICK, store) for _ in range(2))
-    a, b = until(store, first, ended), until(store, second, ended)
-    assert (a.status, b.status) == ("done", "done")
-    assert a.ended_at and b.started_at and b.started_at >= a.ended_at
+@pytest.fixture
+def standing_still(store: RunStore, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A run whose process has stored a part and then does nothing."""
+    monkeypatch.setattr("hybrid_core.runs.jobs.WORKER", "tests.jobs")
+    return until(store, submit(design("A"), QUICK, store), lambda run: "trace" in run.parts)
 
 
-def test_a_killed_process_is_a_failed_run_that_says_so_and_keeps_its_parts(store: RunStore) -> None:
-    long = QUICK.model_copy(update={"budget_s": 300.0, "totals": (64, 4096)})
-    run = until(store, submit(design("AMHS"), long, store), lambda run: "trace" in run.parts)
-    assert run.pid
-    os.kill(run.pid, signal.SIGKILL)
-    run = until(store, run.id, ended)
+def test_a_killed_process_is_a_failed_run_that_says_so_and_keeps_its_parts(
+    store: RunStore, standing_still: Run
+) -> None:
+    assert standing_still.pid
+    os.kill(standing_still.pid, signal.SIGKILL)
+    run = until(store, standing_still.id, ended)
     assert run.status == "failed"
     assert "ended without a word" in str(run.error) and "trace" in run.parts
 
 
-def test_cancel_ends_the_process_at_once_and_keeps_what_was_measured(store: RunStore) -> None:
-    long = QUICK.model_copy(update={"budget_s": 300.0})
-    run = until(store, submit(design("AMHS"), long, store), lambda run: "trace" in run.parts)
-    assert run.pid and cancel(run.id, store)
-    run = store.get(run.id)
+def test_cancel_ends_the_process_at_once_and_keeps_what_was_measured(
+    store: RunStore, standing_still: Run
+) -> None:
+    pid = standing_still.pid
+    assert pid and cancel(standing_still.id, store)
+    run = store.get(standing_still.id)
     assert run.status == "cancelled" and "trace" in run.parts
-    while psutil.pid_exists(run.pid) and psutil.Process(run.pid).status() != psutil.STATUS_ZOMBIE:
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
     assert not cancel(run.id, store)
 
 
-def test_a_waiting_job_can_be_cancelled_without_touching_the_running_one(store: RunStore) -> None:
-    first = until(store, submit(design("AMHS"), QUICK, store), lambda run: run.status == "running")
-    second = submit(design("M"), QUICK, store)
-    cancel(second, store)
-    assert until(store, first.id, ended).status == "done"
-    assert store.get(second).status == "cancelled"
+def worked_here(store: RunStore, spec: ArchSpec, options: ProfileOptions) -> Run:
+    """The run of a job that this process did itself."""
+    run_id = submit(spec, options, store)
+    assert store.claim("a lease", CLOCK.boot, CLOCK.seconds()) == run_id
+    work_on(run_id, "a lease")
+    return store.get(run_id)
 
 
 def test_a_design_that_cannot_fit_is_refused_with_what_would(store: RunStore) -> None:
@@ -169,28 +210,23 @@ def test_a_design_that_cannot_fit_is_refused_with_what_would(store: RunStore) ->
         layers={"strategy": "transformer"},
         ffn={"kind": "swiglu", "d_ff": 131072},
     )
-    run = until(store, submit(huge, QUICK, store), ended)
+    run = worked_here(store, huge, QUICK)
     assert run.status == "failed"
     assert "GiB are available" in str(run.error) and "a smaller model is needed" in str(run.error)
     assert set(run.parts) == {"environment"}  # nothing was built
 
-    wide = until(
-        store,
-        submit(
-            design("A"), QUICK.model_copy(update={"batch_size": 4096, "totals": (2**22,)}), store
-        ),
-        ended,
-    )
-    assert "batch" in str(wide.error) and "would fit" in str(wide.error)
+    wide = QUICK.model_copy(update={"batch_size": 4096, "totals": (2**22,)})
+    run = worked_here(store, design("A"), wide)
+    assert "batch" in str(run.error) and "would fit" in str(run.error)
 
 
 def test_a_device_that_is_not_there_is_refused_in_one_line_before_a_run_is_made(
     store: RunStore,
 ) -> None:
-    with pytest.raises(
-        SpecError, match=r"^device: 'cuda:7' - must be among those that torch finds here: .*cpu$"
-    ):
-        submit(design("A"), QUICK.model_copy(update={"device": "cuda:7"}), store)
+    elsewhere = QUICK.model_copy(update={"device": "cuda:7"})
+    line = r"^device: 'cuda:7' - must be among those that torch finds here: .*cpu$"
+    with pytest.raises(SpecError, match=line):
+        submit(design("A"), elsewhere, store)
     assert store.list() == []
 
 
@@ -235,7 +271,7 @@ WHOLE_STRETCH = {
 
 
 def test_energy_is_said_a_token_with_phase_context_batch_and_idle_power(store: RunStore) -> None:
-    run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cuda:0")
+    run_id = profile_run(store, device="cuda:0")
     store.put_part(run_id, "energy", METERED)
     run = store.get(run_id)
     lines = [" ".join(line.split()) for line in run_table(run).splitlines()]
@@ -244,27 +280,21 @@ def test_energy_is_said_a_token_with_phase_context_batch_and_idle_power(store: R
     assert "energy, decode at 2,048 tokens, batch 4 too short" in lines
     assert "idle power, included above 71 W measured" in lines
     page = report([run])
-    assert (
-        "3.1 mJ a token" in page
-        and "71 W" in page
-        and "idle power included, over counted steps alone; within 5%" in page
-    )
+    assert "3.1 mJ a token" in page and "71 W" in page
+    assert "idle power included, over counted steps alone; within 5%" in page
 
 
 def test_joules_of_a_whole_stretch_are_shown_as_that_and_compared_with_nothing(
     store: RunStore,
 ) -> None:
-    old, new = (
-        store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cuda:0")
-        for _ in range(2)
-    )
+    old = profile_run(store, device="cuda:0")
+    new = profile_run(store, device="cuda:0")
     store.put_part(old, "energy", WHOLE_STRETCH)
     store.put_part(new, "energy", METERED)
     runs = [store.get(old), store.get(new)]
     text = run_table(runs[0])
-    assert (
-        "whole decode stretch, cache filling included: not comparable" in text and "4,321 J" in text
-    )
+    assert "whole decode stretch, cache filling included: not comparable" in text
+    assert "4,321 J" in text
     rows = differences(runs)
     named = [name for name in rows.index if "energy" in name or "idle" in name]
     assert named == [
@@ -278,7 +308,7 @@ def test_joules_of_a_whole_stretch_are_shown_as_that_and_compared_with_nothing(
 
 
 def test_a_prefill_in_chunks_is_said_wherever_it_is_shown(store: RunStore) -> None:
-    run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cpu")
+    run_id = profile_run(store)
     speed = {
         "median_s": 1.0,
         "min_s": 1.0,
@@ -302,25 +332,20 @@ def test_a_prefill_in_chunks_is_said_wherever_it_is_shown(store: RunStore) -> No
     }
     store.put_part(run_id, "memory", found | {"one_shot_activations": 2**30})
     run = store.get(run_id)
-    text, page = run_table(run), report([run])
-    assert (
-        "prompt 32768, 2,048 tokens at a time" in text and "x 32768, 2,048 tokens at a time" in page
-    )
-    assert (
-        "activations of the prefill at once" in text
-        and "1 GiB" in text
-        and "(1 GiB if done at once)" in page
-    )
+    text = run_table(run)
+    page = report([run])
+    assert "prompt 32768, 2,048 tokens at a time" in text
+    assert "x 32768, 2,048 tokens at a time" in page
+    assert "activations of the prefill at once" in text and "1 GiB" in text
+    assert "(1 GiB if done at once)" in page
     rows = differences([run])
     assert rows.loc["prefill, tokens at a time"].item() == "2048"
     assert rows.loc["activations of the prefill at once (exact)"].item() == "1 GiB"
 
 
 def test_a_run_says_the_dtype_of_its_states_whichever_version_stored_it(store: RunStore) -> None:
-    old = store.create(
-        "profile", design("M"), QUICK.model_dump(mode="json") | {"state_dtype": "fp32"}, "cpu"
-    )
-    new = store.create("profile", design("M"), QUICK.model_dump(mode="json"), "cpu")
+    old = profile_run(store, "M", state_dtype="fp32")
+    new = profile_run(store, "M")
     found = {
         "name": "cpu",
         "device": "cpu",
@@ -332,14 +357,12 @@ def test_a_run_says_the_dtype_of_its_states_whichever_version_stored_it(store: R
     store.put_part(new, "environment", found | {"state_dtype": "bf16"})
     assert "weights fp32, keys and values bf16, scan states fp32" in run_table(store.get(old))
     assert "weights fp32, keys and values bf16, scan states bf16" in run_table(store.get(new))
-    assert differences([store.get(old), store.get(new)]).loc["state_dtype"].tolist() == [
-        "fp32",
-        "bf16",
-    ]
+    table = differences([store.get(old), store.get(new)])
+    assert table.loc["state_dtype"].tolist() == ["fp32", "bf16"]
 
 
 def test_a_run_that_an_earlier_version_stored_is_still_shown(store: RunStore) -> None:
-    run_id = store.create("profile", design("A"), QUICK.model_dump(mode="json"), "cpu")
+    run_id = profile_run(store)
     total = {"weights": 1, "cache": 2, "activations": 3, "total": 6}
     store.put_part(
         run_id,

@@ -4,10 +4,9 @@ no page broken."""
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
@@ -16,9 +15,10 @@ from hybrid_core.cli.main import main
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.profiling.options import ProfileOptions
-from hybrid_core.runs import Dispatcher, Run, RunStore, StoreError, cancel, open_store
+from hybrid_core.runs.jobs import Dispatcher, cancel
 from hybrid_core.runs.lease import CLOCK
-from hybrid_core.runs.schema import sqlite_address
+from hybrid_core.runs.schema import StoreError, sqlite_address
+from hybrid_core.runs.store import RunStore, open_store
 
 ROOT = Path(__file__).parents[2]
 SPEC = presets.get("mamba-100m").spec
@@ -33,21 +33,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "data"
 
 
-def page(name: str) -> AppTest:
-    return AppTest.from_file(str(ROOT / "pages" / f"{name}.py"), default_timeout=600).run()
+def page(name: str, chosen: list[int] | None = None) -> AppTest:
+    """A page of the app; on Runs with these runs chosen."""
+    shown = AppTest.from_file(str(ROOT / "pages" / f"{name}.py"), default_timeout=600)
+    if chosen is not None:
+        shown.session_state["runs.chosen"] = chosen
+    return shown.run()
 
 
 def said(shown: AppTest) -> str:
-    return "\n".join(
-        element.value for kind in ("error", "warning", "caption") for element in shown.get(kind)
-    )
+    """The texts of errors, warnings and captions on a page."""
+    texts = []
+    for kind in ("error", "warning", "caption"):
+        for element in shown.get(kind):
+            texts.append(element.value)
+    return "\n".join(texts)
 
 
-def ended(store: RunStore, **parts: object) -> int:
+def ended(store: RunStore, **parts: dict[str, Any]) -> int:
     """A run that was done, with these parts."""
     run_id = store.create("profile", SPEC, OPTIONS, "cpu")
     for name, data in parts.items():
-        store.put_part(run_id, name, data)  # type: ignore[arg-type]
+        store.put_part(run_id, name, data)
     store.finish(run_id, "done")
     return run_id
 
@@ -98,8 +105,9 @@ def test_a_store_that_cannot_be_used_is_one_line(
         open_store()
     line = str(caught.value)
     assert BROKEN[damage] in line and str(folder) in line and "\n" not in line
+    in_markdown = BROKEN[damage].replace("_", "\\_")
     for name in ("runs", "profile"):
-        assert said(page(name)).count(BROKEN[damage].replace("_", "\\_")) == 1
+        assert said(page(name)).count(in_markdown) == 1
 
 
 @pytest.mark.parametrize("name", ["compose", "compare", "paper", "models", "glossary", "retrieval"])
@@ -117,7 +125,8 @@ def test_nothing_is_started_and_nothing_lost_where_the_store_breaks_under_a_page
     for left in folder.glob("runs.db*"):
         left.unlink()
     (folder / "runs.db").write_bytes(b"something else " * 3000)
-    next(button for button in shown.button if button.label == "Start profile").click().run()
+    [start] = [button for button in shown.button if button.label == "Start profile"]
+    start.click().run()
     assert not shown.exception and "file is not a database" in said(shown)
 
 
@@ -131,21 +140,20 @@ def test_the_command_line_fails_with_one_line(
         ["report", "1", "-o", str(folder / "x.html")],
     ):
         assert main(command) == 1
-        told = capsys.readouterr()
-        assert told.out == "" and told.err.count("\n") == 1 and "file is not a database" in told.err
+        out, err = capsys.readouterr()
+        assert (out, err.count("\n")) == ("", 1)
+        assert "file is not a database" in err
 
 
 def test_a_full_disk_is_one_line(folder: Path) -> None:
     store = open_store()
+    # The limit belongs to this connection, and the store takes the same one from its pool.
     with store.engine.connect() as connection:
-        connection.exec_driver_sql(
-            "PRAGMA max_page_count = 1"
-        )  # of this connection, which the store takes again
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")
     with pytest.raises(StoreError, match=r"disk is full; free some space"):
         for _ in range(100):
-            store.put_part(
-                store.create("profile", SPEC, OPTIONS, "cpu"), "trace", {"text": "x" * 9000}
-            )
+            run_id = store.create("profile", SPEC, OPTIONS, "cpu")
+            store.put_part(run_id, "trace", {"text": "x" * 9000})
 
 
 def test_a_store_that_is_moved_away_under_a_server_is_made_anew(folder: Path) -> None:
@@ -154,7 +162,8 @@ def test_a_store_that_is_moved_away_under_a_server_is_made_anew(folder: Path) ->
         file.rename(file.with_name(f"kept-{file.name}"))
     assert open_store().list() == []
     assert ended(open_store()) == 1
-    assert [run.status for run in RunStore(sqlite_address(folder / "runs.db")).list()] == ["done"]
+    made = RunStore(sqlite_address(folder / "runs.db"))
+    assert [run.status for run in made.list()] == ["done"]
 
 
 @pytest.mark.parametrize(
@@ -183,11 +192,12 @@ def test_a_number_that_no_run_has_is_bad_input(
 def test_a_question_mark_in_the_name_of_the_folder_is_a_letter_of_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path / "what?mode=memory #1 %20"))
+    name = "what?mode=memory #1 %20"
+    monkeypatch.setenv("HYBRID_DATA_DIR", str(tmp_path / name))
     monkeypatch.delenv("HYBRID_DATABASE_URL", raising=False)
     ended(open_store())
-    assert (tmp_path / "what?mode=memory #1 %20" / "runs.db").stat().st_size > 0
-    assert os.listdir(tmp_path) == ["what?mode=memory #1 %20"]
+    assert (tmp_path / name / "runs.db").stat().st_size > 0
+    assert os.listdir(tmp_path) == [name]
 
 
 # ---------------------------------------------------------------- what others wrote
@@ -252,13 +262,16 @@ EDITS = {
         "cannot be read",
     ),
 }
-SPEED = {
+PREFILL = {
     "median_s": 1.0,
     "min_s": 1.0,
     "max_s": 1.0,
     "repeats": 3,
     "tokens_per_s": 8.0,
     "predicted_tokens_per_s": 9.0,
+    "batch_size": 4,
+    "prompt_len": 512,
+    "shortened": False,
 }
 
 
@@ -267,17 +280,14 @@ def test_a_foreign_run_is_shown_as_such_and_can_be_deleted(
     folder: Path, edit: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = open_store()
-    sound = ended(store, prefill=SPEED | {"batch_size": 4, "prompt_len": 512, "shortened": False})
-    foreign = ended(store, prefill=SPEED | {"batch_size": 4, "prompt_len": 512, "shortened": False})
-    statement, value, says = EDITS[edit]
+    sound = ended(store, prefill=PREFILL)
+    foreign = ended(store, prefill=PREFILL)
+    statement, value, reason = EDITS[edit]
     by_hand(folder, statement, value, foreign)
 
-    shown = AppTest.from_file(str(ROOT / "pages" / "runs.py"), default_timeout=600)
-    shown.session_state["runs.chosen"] = [sound, foreign]
-    shown.run()
+    shown = page("runs", chosen=[sound, foreign])
     assert not shown.exception
-    assert says in said(shown).replace("\\", "") and f"un {foreign}" in said(shown)
-    assert not page("profile").exception
+    assert reason in said(shown).replace("\\", "") and f"un {foreign}" in said(shown)
 
     assert main(["runs"]) == 0
     assert capsys.readouterr().out.count("\n") == 3
@@ -286,32 +296,50 @@ def test_a_foreign_run_is_shown_as_such_and_can_be_deleted(
     assert [run.id for run in store.list()] == [sound]
 
 
-@pytest.mark.parametrize(
-    "column", ["heard", "pid", "options", "name", "fraction", "lease", "spec_yaml", "kind"]
-)
-@pytest.mark.parametrize("value", ["abc", b"\xff\xfe", "[" * 100_000])
-def test_an_odd_row_that_runs_stops_neither_pages_nor_the_queue(
+def test_the_profile_page_opens_beside_foreign_runs(folder: Path) -> None:
+    store = open_store()
+    for statement, value, _ in EDITS.values():
+        by_hand(folder, statement, value, ended(store, prefill=PREFILL))
+    assert len(store.list()) == len(EDITS)
+    assert not page("profile").exception
+
+
+COLUMNS = ["heard", "pid", "options", "name", "fraction", "lease", "spec_yaml", "kind"]
+VALUES = ["abc", b"\xff\xfe", "[" * 100_000]
+
+
+def odd_row(store: RunStore, folder: Path, column: str, value: object) -> int:
+    """A running run whose row holds a value that does not belong there."""
+    device = f"{column} {VALUES.index(value)}"
+    odd = store.create("profile", SPEC, OPTIONS, device)
+    assert store.claim("a lease", CLOCK.boot, CLOCK.seconds()) == odd
+    by_hand(folder, "UPDATE runs SET pid = 1 WHERE id = ?", odd)
+    by_hand(folder, f"UPDATE runs SET {column} = ? WHERE id = ?", value, odd)
+    return odd
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+@pytest.mark.parametrize("value", VALUES)
+def test_an_odd_row_that_runs_does_not_stop_the_queue(
     folder: Path, column: str, value: object
 ) -> None:
     store = open_store()
-    odd = store.create("profile", SPEC, OPTIONS, "elsewhere")
-    assert store.claim("a lease", CLOCK.boot, CLOCK.seconds()) == odd
-    by_hand(
-        folder,
-        f"UPDATE runs SET pid = 1, {column} = ? WHERE id = ?"
-        if column != "pid"
-        else "UPDATE runs SET pid = ? WHERE id = ?",
-        value,
-        odd,
-    )
-    for name in ("glossary", "runs"):
-        assert not page(name).exception
+    odd = odd_row(store, folder, column, value)
     waiting = store.create("profile", SPEC, OPTIONS, "cpu")
     Dispatcher(store).end_the_dead()
     assert store.claim("another", CLOCK.boot, CLOCK.seconds()) == waiting
     cancel(odd, store)
     store.delete(odd)
     assert [run.id for run in store.list()] == [waiting]
+
+
+@pytest.mark.parametrize("name", ["glossary", "runs"])
+def test_odd_rows_that_run_stop_no_page(folder: Path, name: str) -> None:
+    store = open_store()
+    for column in COLUMNS:
+        for value in VALUES:
+            odd_row(store, folder, column, value)
+    assert not page(name).exception
 
 
 def test_numbers_that_json_cannot_say_are_kept_as_nothing(folder: Path) -> None:
@@ -329,84 +357,6 @@ def test_numbers_that_json_cannot_say_are_kept_as_nothing(folder: Path) -> None:
     assert store.get(run_id).parts["scores"] == {"loss": None}
 
 
-# ---------------------------------------------------------------- versions
-
-FIRST_EDITION = """
-CREATE TABLE runs (id INTEGER NOT NULL, kind VARCHAR NOT NULL, name VARCHAR NOT NULL, status
-  VARCHAR NOT NULL, spec_yaml VARCHAR NOT NULL,
-  options JSON NOT NULL, device VARCHAR NOT NULL, host VARCHAR, pid INTEGER, pid_started FLOAT,
-  fraction FLOAT NOT NULL,
-  message VARCHAR NOT NULL, error VARCHAR, created_at DATETIME NOT NULL, started_at DATETIME,
-  ended_at DATETIME, PRIMARY KEY (id));
-CREATE INDEX ix_runs_status ON runs (status);
-CREATE TABLE parts (run_id INTEGER NOT NULL, name VARCHAR NOT NULL, data JSON NOT NULL, PRIMARY
-  KEY (run_id, name),
-  FOREIGN KEY(run_id) REFERENCES runs (id) ON DELETE CASCADE);
-"""
-
-
-def first_edition(path: Path, *states: str) -> None:
-    """A store as the first edition made it, with a run of each status, each with a part."""
-    with sqlite3.connect(path) as connection:
-        connection.executescript(FIRST_EDITION)
-        for status in states:
-            row = (
-                "profile",
-                SPEC.name,
-                status,
-                SPEC.to_yaml(),
-                json.dumps(OPTIONS),
-                "cpu",
-                77,
-                0.5,
-                "Done",
-                "2026-11-01 10:00:00.000000",
-            )
-            connection.execute(
-                "INSERT INTO runs (kind, name, status, spec_yaml, options, device, "
-                "pid, fraction, message, created_at)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?)",
-                row,
-            )
-        connection.execute("INSERT INTO parts SELECT id, 'trace', '{\"flops\": 12}' FROM runs")
-    connection.close()
-
-
-def test_a_store_of_the_first_edition_is_brought_up_to_date_and_keeps_every_result(
-    tmp_path: Path,
-) -> None:
-    first_edition(tmp_path / "runs.db", "done", "cancelled", "running", "running", "queued")
-    for _ in range(2):  # the second time there is nothing to do
-        runs: list[Run] = RunStore(sqlite_address(tmp_path / "runs.db")).list()[::-1]
-        assert [run.status for run in runs] == ["done", "cancelled", "failed", "failed", "queued"]
-        assert all(run.parts == {"trace": {"flops": 12}} and run.spec == SPEC for run in runs)
-    assert "was replaced" in str(runs[2].error)
-
-
-def test_two_processes_bring_one_store_up_to_date(tmp_path: Path) -> None:
-    first_edition(tmp_path / "runs.db", "done")
-    code = (
-        "import sys; from pathlib import Path; from hybrid_core.runs.schema import sqlite_address; "
-        "from hybrid_core.runs.store import RunStore; "
-        "print(len(RunStore(sqlite_address(Path(sys.argv[1]))).list()))"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "runs.db")]
-    both = [
-        subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for _ in range(3)
-    ]
-    assert [process.communicate() for process in both] == [("1\n", "")] * 3
-
-
-def test_the_number_of_a_deleted_run_is_never_given_again(tmp_path: Path) -> None:
-    first_edition(tmp_path / "runs.db", "done", "done")
-    store = RunStore(sqlite_address(tmp_path / "runs.db"))
-    store.delete(2)
-    assert store.create("profile", SPEC, OPTIONS, "cpu") == 3
-
-
 # ---------------------------------------------------------------- actions go by run
 
 
@@ -414,16 +364,15 @@ def test_a_confirmed_deletion_deletes_the_runs_that_it_named(folder: Path) -> No
     store = open_store()
     for _ in range(5):
         ended(store)
-    shown = AppTest.from_file(str(ROOT / "pages" / "runs.py"), default_timeout=600)
-    shown.session_state["runs.chosen"] = [4, 5]
-    shown.run()
+    shown = page("runs", chosen=[4, 5])
     store.delete(5)  # by somebody else, while the question is open
     ended(store)
-    named = [
-        element.value.replace("\\", "") for element in shown.markdown if "- run" in element.value
+    named = [element.value for element in shown.markdown if "- run" in element.value]
+    assert [text.replace("\\", "") for text in named] == [
+        f"- run 4, {SPEC.name}\n- run 5, {SPEC.name}"
     ]
-    assert named == [f"- run 4, {SPEC.name}\n- run 5, {SPEC.name}"]
-    next(button for button in shown.button if button.label == "Yes, delete").click().run()
+    [delete] = [button for button in shown.button if button.label == "Yes, delete"]
+    delete.click().run()
     assert sorted(run.id for run in store.list()) == [1, 2, 3, 6]
     assert "Run 5 is gone already" in said(shown)
 

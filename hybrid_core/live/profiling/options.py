@@ -69,7 +69,7 @@ class ProfileOptions(Frozen):
     ] = PAPER_TOTALS
     decode: DecodePath = Field(
         default="auto",
-        description="how decode steps run, graph on CUDA only, compiled with a C++ compiler",
+        description="how decode steps run (graph needs CUDA, compiled a C++ compiler)",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
