@@ -144,8 +144,9 @@ def cache_agrees(spec: ArchSpec, context_len: int, **dtypes: Any) -> None:
 
 
 def trace_agrees(spec: ArchSpec, length: int) -> None:
-    for part, counts in trace(spec, length).items():
-        assert counts["exact"] == counts["fvcore"] == counts["torch"] > 0, part
+    traced = trace(spec, length)
+    for counts in (traced.forward, traced.decode):
+        assert counts.exact == counts.fvcore == counts.torch > 0, traced
 
 
 # ---------------------------------------------------------------- exact == live == traced
