@@ -67,6 +67,17 @@ class DeviceCeilings(NamedTuple):
     fp32_times: float
 
 
+class ScanInputs(NamedTuple):
+    """The arguments of `ssd` and, for one token, of `ssd_step`."""
+
+    x: torch.Tensor
+    dt: torch.Tensor
+    A: torch.Tensor
+    B: torch.Tensor
+    C: torch.Tensor
+    D: torch.Tensor
+
+
 class Calibration:
     """Measures one device in one dtype."""
 
@@ -221,10 +232,10 @@ class Calibration:
         moved_bytes = 2 * sum(state.nbytes for state in states)
         return moved_bytes / _best_s(step_all, self.device)
 
-    def _scan_inputs(self, batch_size: int, t: int) -> tuple[torch.Tensor, ...]:
-        """x, dt, A, B, C and D of the scan, for t tokens."""
+    def _scan_inputs(self, batch_size: int, t: int) -> ScanInputs:
+        """Random inputs for t tokens of each sequence."""
         per_head = -self._random(SCAN_HEADS)
-        return (
+        return ScanInputs(
             self._random(batch_size, t, SCAN_HEADS, SCAN_WIDTH),
             self._random(batch_size, t, SCAN_HEADS, dtype=torch.float32),
             per_head,

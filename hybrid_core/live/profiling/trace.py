@@ -66,7 +66,7 @@ class _OnlyKnown(TorchDispatchMode):
 
 def count_torch(model: nn.Module, *inputs: Any) -> int:
     """FLOPs of `model(*inputs)` by torch's FlopCounterMode."""
-    counter = FlopCounterMode(display=False)  # type: ignore[no-untyped-call]
+    counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter, _OnlyKnown():  # type: ignore[no-untyped-call]
         model(*inputs)
     return int(counter.get_total_flops())
