@@ -172,10 +172,13 @@ class Calibration:
         k = self._random(1, t, n_heads // 4, head_dim)
         # A multiply-add per channel for the score, and one for the weighted value.
         pair_flops = 4 * n_heads * head_dim
-        whole_s = _best_s(partial(attention, q, k, k), self.device)
-        window_s = _best_s(partial(attention, q, k, k, window=window), self.device)
+        whole = partial(attention, q, k, k)
+        windowed = partial(attention, q, k, k, window=window)
+        whole_s = _best_s(whole, self.device)
+        window_s = _best_s(windowed, self.device)
         whole_pairs = t * (t + 1) // 2
-        window_pairs = sum(min(i, window) for i in range(1, t + 1))
+        # The first tokens see less than a window.
+        window_pairs = t * window - window * (window - 1) // 2
         return (
             pair_flops * whole_pairs / whole_s,
             pair_flops * window_pairs / window_s,

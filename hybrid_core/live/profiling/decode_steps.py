@@ -76,7 +76,8 @@ class DecodeTimer:
             share = METERED_DECODE_SHARE
         end = time.monotonic() + self.session.left_s * share
         # The ends first, so that a budget that runs out leaves the whole range with fewer points.
-        order = list(dict.fromkeys([contexts[0], contexts[-1], *contexts]))
+        ends_first = [contexts[0], contexts[-1], *contexts]
+        order = list(dict.fromkeys(ends_first))
         rows: list[results.DecodeRow] = []
         for index, context in enumerate(order):
             left_s = end - time.monotonic()

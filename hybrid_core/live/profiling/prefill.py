@@ -46,7 +46,8 @@ class PrefillTimer:
         workload = self.session.options.workload(prompt, batch, prompt)
         plan = prefill_plan(self.session.spec, workload, free)
         work = self._work(model, batch, prompt, plan)
-        timing = throughput.prefill(work, self.session.device, end - time.monotonic())
+        left_s = end - time.monotonic()
+        timing = throughput.prefill(work, self.session.device, left_s)
         self._put(workload, timing, plan.chunk_tokens)
         self.session.energy.measure(
             "prefill",
@@ -84,6 +85,7 @@ class PrefillTimer:
         batch = workload.batch_size
         prompt = workload.prefill_len
         predicted = predict(self.session.spec, workload, self.hardware)
+        asked = (self.session.batch, self.session.prompt)
         part = results.Prefill(
             median_s=timing.median_s,
             min_s=min(timing.seconds),
@@ -95,7 +97,7 @@ class PrefillTimer:
             chunk_tokens=chunk_tokens,
             tokens_per_s=batch * prompt / timing.median_s,
             predicted_tokens_per_s=float(predicted.prefill_tokens_per_s),
-            shortened=(batch, prompt) != (self.session.batch, self.session.prompt),
+            shortened=(batch, prompt) != asked,
         )
         self.session.put(part)
 
