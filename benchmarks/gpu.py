@@ -81,7 +81,7 @@ class Bench:
     @cached_property
     def ceilings(self) -> Result:
         """Matrix product and bandwidth, measured once for a part."""
-        return Calibration(self.device, "bf16").peak_and_bandwidth()
+        return Calibration(self.device, "bf16").peak_and_bandwidth()._asdict()
 
 
 # ------------------------------------------ the parts: each gives its steps, by their names

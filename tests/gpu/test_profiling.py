@@ -80,7 +80,7 @@ def test_joules_are_those_of_a_board_at_work(device: torch.device) -> None:
     a = torch.randn(4096, 4096, device=device, dtype=torch.bfloat16)
     log.idle(5.0)
     log.measure("decode", lambda: [a @ a for _ in range(50)], 1, 10.0, batch_size=1, context_len=1)
-    found = log.as_dict()
+    found = log.part().record()
     idle_w, row = found["idle"]["watts"], found["rows"][0]
     busy_w = row["joules"] / row["seconds"]
     assert row["joules_per_token"] == pytest.approx(row["joules"] / row["tokens"])

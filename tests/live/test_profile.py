@@ -19,18 +19,22 @@ from hybrid_core.live.modules.model import HybridLM, build
 from hybrid_core.live.modules.rope import Rope
 from hybrid_core.live.profiling import device, throughput
 from hybrid_core.live.profiling import profile as profiling
-from hybrid_core.live.profiling.calibrate import Calibration
+from hybrid_core.live.profiling.calibrate import Calibration, DeviceCeilings
 from hybrid_core.live.profiling.energy import EnergyLog, NoMeter, NvmlMeter
 from hybrid_core.live.profiling.job import DoesNotFit
 from hybrid_core.live.profiling.live_memory import LiveTensors
 from hybrid_core.live.profiling.options import ProfileOptions
-from hybrid_core.live.profiling.profile import Profile
+from hybrid_core.live.profiling.prefill import PrefillTimer
+from hybrid_core.live.profiling.profile import live_cache, profile
 from hybrid_core.live.profiling.room import (
     SMALLEST_CHUNK,
     chunk_activations,
     measurable,
     prefill_plan,
 )
+from hybrid_core.live.profiling.session import Session
+from hybrid_core.results.profile import Counts, Trace
+from hybrid_core.speed.hardware import catalogue
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 from tests.designs import design, widened
@@ -51,16 +55,16 @@ OPTIONS = ProfileOptions(
 @pytest.fixture(autouse=True)
 def no_ceilings(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a device's ceilings are does not matter here, and measuring them takes a second."""
-    rates = {
-        "flops_per_s": 1e9,
-        "bytes_per_s": 1e9,
-        "dtype": "fp32",
-        "matrix": 256,
-        "fp32_times": 1.0,
-    }
-    monkeypatch.setattr(Calibration, "peak_and_bandwidth", lambda self: rates)
-    counts = {"fvcore": 1, "torch": 1, "exact": 1}
-    traced = {"forward": counts, "decode": counts}
+    ceilings = DeviceCeilings(
+        flops_per_s=1e9,
+        bytes_per_s=1e9,
+        dtype="fp32",
+        matrix=256,
+        fp32_times=1.0,
+    )
+    monkeypatch.setattr(Calibration, "peak_and_bandwidth", lambda self: ceilings)
+    counts = Counts(fvcore=1, torch=1, exact=1)
+    traced = Trace(seq_len=8192, forward=counts, decode=counts)
     monkeypatch.setattr(profiling, "trace", lambda spec, seq_len: traced)
 
 
@@ -69,8 +73,13 @@ def profiled(
 ) -> dict[str, dict[str, Any]]:
     """The parts of a run."""
     parts: dict[str, dict[str, Any]] = {}
-    Profile(spec, options, parts.__setitem__, lambda fraction, message: None, energy).run()
+    profile(spec, options, parts.__setitem__, lambda fraction, message: None, energy)
     return parts
+
+
+def session(spec: ArchSpec, options: ProfileOptions) -> Session:
+    """A run that stores and reports nothing."""
+    return Session(spec, options, lambda name, data: None, lambda fraction, message: None)
 
 
 # ---------------------------------------------------------------- what fits
@@ -294,10 +303,9 @@ def test_the_prompt_is_cut_by_what_tokens_take_not_by_what_a_call_takes(
         "prefill",
         lambda work, device, budget_s: throughput.Timing([0.01 + token_s * lengths[-1]]),
     )
-    monkeypatch.setattr(Profile, "_activations", lambda self, model, length: None)
     options = OPTIONS.model_copy(update={"batch_size": 4, "prompt_len": 8192, "totals": (16384,)})
-    run = Profile(design("A"), options, lambda name, data: None, lambda fraction, message: None)
-    assert run._affordable_prompt(build(design("A"), "meta"), 8.0, 2**40) == affordable
+    timer = PrefillTimer(session(design("A"), options), catalogue()["h100_sxm"])
+    assert timer.affordable_prompt(build(design("A"), "meta"), 8.0, 2**40) == affordable
 
 
 def test_what_is_timed_asks_for_no_gradients() -> None:
@@ -319,9 +327,8 @@ def test_a_live_cache_is_gone_before_the_next_is_made(monkeypatch: pytest.Monkey
         made.append(weakref.ref(next(cache.tensors())))
         return cache
 
-    run = Profile(design("A"), OPTIONS, lambda name, data: None, lambda fraction, message: None)
     monkeypatch.setattr(HybridLM, "new_cache", one_at_a_time)
-    run._cache(build(design("A")))
+    live_cache(session(design("A"), OPTIONS), build(design("A")))
     assert len(made) == 1
 
 
@@ -407,7 +414,7 @@ def test_joules_per_token_are_those_between_two_readings_over_the_counted_tokens
     log = EnergyLog(CPU, FakeMeter(clock, lambda: 4.0 * done[0]), clock=clock, sleep=clock.sleep)
     log.idle(10)
     log.measure("decode", work, tokens=8, budget_s=10, batch_size=8, context_len=512)
-    part = log.as_dict()
+    part = log.part().record()
     assert part["idle"] == {"watts": 50.0, "seconds": 2.0, "why": None}
     # 2 s are 20 steps of the counter, so 7 calls of 0.3 s: 2.1 s at 50 W and 7 x 4 J, over 56
     # tokens.
@@ -424,7 +431,7 @@ def test_a_stretch_too_short_for_the_meter_is_not_run_and_says_so() -> None:
     log.measure(
         "prefill", lambda: pytest.fail("ran"), tokens=8, budget_s=0.4, batch_size=8, context_len=512
     )
-    part = log.as_dict()
+    part = log.part().record()
     why = (
         "the 0.4 s that the budget leaves are too short for the meter, which is updated "
         "every 0.1 s: 2 s are needed for 5%"
@@ -451,7 +458,7 @@ def test_a_meter_that_stands_still_or_fails_gives_no_figure() -> None:
         log.measure(
             "decode", lambda: clock.sleep(0.5), tokens=1, budget_s=5, batch_size=1, context_len=9
         )
-        assert log.as_dict()["rows"][0]["why"] == why
+        assert log.part().record()["rows"][0]["why"] == why
 
 
 class Nvml(ModuleType):
@@ -486,12 +493,12 @@ def test_nvml_is_asked_by_uuid_and_counts_millijoules(
     )
     assert NvmlMeter(torch.device("cuda", 0)).joules() == 1234.567
     nvml.supported = False
-    part = EnergyLog.of(torch.device("cuda", 0)).as_dict()
+    part = EnergyLog.of(torch.device("cuda", 0)).part().record()
     assert (part["meter"], part["note"]) == (None, "no energy meter: NVML says Not Supported")
 
 
 def test_a_cpu_has_no_meter_and_says_so() -> None:
-    part = EnergyLog.of(CPU).as_dict()
+    part = EnergyLog.of(CPU).part().record()
     assert (part["meter"], part["rows"], part["idle"]) == (None, [], None)
     assert part["note"] == "no energy meter: not an NVIDIA GPU"
 

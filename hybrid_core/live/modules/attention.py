@@ -1,4 +1,7 @@
-"""Grouped-query attention.
+"""Grouped-query attention (arXiv 2305.13245): H / G query heads share each key/value head.
+
+Each head computes softmax(Q K^T / sqrt(Dqk)) V over the tokens up to its own (arXiv 1706.03762,
+equation 1).
 
 Shape letters: B sequences, T tokens, H query heads, G key/value heads, Dqk and Dv the widths of a
 head in queries/keys and in values. The closed forms are in mixers/attention.py.
@@ -19,34 +22,21 @@ from kernels.attention import attention, attention_step
 
 
 class Seen(NamedTuple):
-    """Keys and values that queries may see, and the attention operation that reads them."""
+    """The keys and values that the queries attend to, and the operation that reads them.
+
+    k [B, S, G, Dqk] and v [B, S, G, Dv], where S is the number of tokens (or of cache slots).
+    """
 
     k: Tensor
     v: Tensor
     attention: Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
-def remember(
-    k: Tensor,
-    v: Tensor,
-    cache: KVCache | WindowCache | None,
-    start: Position,
-) -> Seen:
-    """Store k and v from position `start` and return what the queries then see."""
-    if cache is None:
-        return Seen(k, v, attention)
-    if isinstance(start, Tensor):
-        k, v, length = cache.append_at(k, v, start)
-        return Seen(k, v, partial(attention_step, length=length))
-    assert isinstance(cache, KVCache)
-    k, v = cache.append(k, v, start)
-    return Seen(k, v, attention)
-
-
 class AttentionHeads(nn.Module):
     """Projections and attention without the output projection.
 
-    The intra-hybrid block uses it as one of its branches.
+    It is the attention branch of the intra-hybrid block. With `spec.reuse_kv`, the layer makes
+    only queries, and attends to the keys and values of an earlier layer.
     """
 
     def __init__(self, spec: AttentionMixer, d_model: int) -> None:
@@ -63,8 +53,12 @@ class AttentionHeads(nn.Module):
             sum(self.widths),
             bias=spec.qkv_bias,
         )
-        self.q_norm = RMSNorm(spec.head_dim) if spec.qk_norm else None
-        self.k_norm = RMSNorm(spec.head_dim) if spec.qk_norm and not spec.reuse_kv else None
+        self.q_norm: RMSNorm | None = None
+        self.k_norm: RMSNorm | None = None
+        if spec.qk_norm:
+            self.q_norm = RMSNorm(spec.head_dim)
+        if spec.qk_norm and not spec.reuse_kv:
+            self.k_norm = RMSNorm(spec.head_dim)
         self.rope: Rope | None = None
         if spec.position == "rope":
             self.rope = Rope.shared(
@@ -79,33 +73,48 @@ class AttentionHeads(nn.Module):
         start: Position,
         extra: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of x [B, T, d_model].
+        """Queries, keys and values of x [B, T, d_model], ready for attention.
 
-        Gives q [B, T, H, Dqk], k [B, T, G, Dqk] and v [B, T, G, Dv]; q and k are rotated from
-        position `start`. `extra`, the share of an adapter, is added to the projection first. In a
-        layer that uses another layer's keys and values, k and v are empty.
+        Returns q [B, T, H, Dqk], k [B, T, G, Dqk] and v [B, T, G, Dv]. RoPE has rotated q and k
+        from position `start`. An adapter's output, `extra`, is added to the projection first. With
+        `reuse_kv`, k and v are empty.
         """
-        s = self.spec
         qkv = self.qkv(x)
         if extra is not None:
             qkv = qkv + extra
         q, k, v = qkv.split(self.widths, -1)
+        if self.spec.reuse_kv:
+            return self._queries(q, start), k, v
+        by_head = (self.spec.n_kv_heads, self.spec.v_head_dim)
+        return (
+            self._queries(q, start),
+            self._keys(k, start),
+            v.unflatten(-1, by_head),
+        )
+
+    def _queries(self, q: Tensor, start: Position) -> Tensor:
+        """Projected queries [B, T, H * Dqk], by head, normed, scaled and rotated."""
+        s = self.spec
         q = q.unflatten(-1, (s.n_heads, s.head_dim))
-        if not s.reuse_kv:
-            k = k.unflatten(-1, (s.n_kv_heads, s.head_dim))
-            v = v.unflatten(-1, (s.n_kv_heads, s.v_head_dim))
         if self.q_norm is not None:
             q = self.q_norm(q)
-        if self.k_norm is not None:
-            k = self.k_norm(k)
         if s.softmax_scale is not None:
-            # The operations scale by head_dim^-0.5 themselves.
-            q = q * (s.softmax_scale * s.head_dim**0.5)
+            # The attention operations multiply by head_dim^-0.5 themselves, so undo that here.
+            own_scale = s.softmax_scale * s.head_dim**0.5
+            q = q * own_scale
         if self.rope is not None:
             q = self.rope(q, start)
-            if not s.reuse_kv:
-                k = self.rope(k, start)
-        return q, k, v
+        return q
+
+    def _keys(self, k: Tensor, start: Position) -> Tensor:
+        """Projected keys [B, T, G * Dqk], by head, normed and rotated."""
+        by_head = (self.spec.n_kv_heads, self.spec.head_dim)
+        k = k.unflatten(-1, by_head)
+        if self.k_norm is not None:
+            k = self.k_norm(k)
+        if self.rope is not None:
+            k = self.rope(k, start)
+        return k
 
     def attend(
         self,
@@ -116,10 +125,10 @@ class AttentionHeads(nn.Module):
         start: Position,
         kept: list[Seen] | None = None,
     ) -> Tensor:
-        """Store k and v and attend: heads [B, T, H * Dv].
+        """Store k and v in the cache and attend; returns the heads' outputs [B, T, H * Dv].
 
-        `kept` passes keys and values from layer to layer. A layer with `reuse_kv` reads what the
-        last layer left there; any other layer leaves its own.
+        `kept` passes keys and values from layer to layer. A layer with `reuse_kv` reads those that
+        an earlier layer put there. Every other layer replaces them by its own.
         """
         if self.spec.reuse_kv:
             assert kept is not None
@@ -131,18 +140,26 @@ class AttentionHeads(nn.Module):
         return self.look(q, seen)
 
     def look(self, q: Tensor, seen: Seen) -> Tensor:
-        """Attention of the queries over what they see: heads [B, T, H * Dv]."""
-        return seen.attention(q, seen.k, seen.v).flatten(2)
+        """Attention of q [B, T, H, Dqk] over the seen keys and values: [B, T, H * Dv]."""
+        heads = seen.attention(q, seen.k, seen.v)
+        return heads.flatten(2)
 
     def remember(
         self,
         k: Tensor,
         v: Tensor,
-        cache: KVCache | None,
+        cache: KVCache | WindowCache | None,
         start: Position,
     ) -> Seen:
-        """Store k and v and return what the queries of this layer see."""
-        return remember(k, v, cache, start)
+        """Store k and v from position `start`; return all that the queries attend to."""
+        if cache is None:
+            return Seen(k, v, attention)
+        if isinstance(start, Tensor):
+            k, v, length = cache.append_at(k, v, start)
+            return Seen(k, v, partial(attention_step, length=length))
+        assert isinstance(cache, KVCache)
+        k, v = cache.append(k, v, start)
+        return Seen(k, v, attention)
 
     def new_cache(
         self,
@@ -161,7 +178,7 @@ class AttentionHeads(nn.Module):
         dtypes: CacheDtypes,
         device: torch.device,
     ) -> tuple[Tensor, Tensor]:
-        """Empty keys and values [B, slots, G, D]; none in a layer that stores none of its own."""
+        """Zeroed keys [B, slots, G, Dqk] and values [B, slots, G, Dv]; no slots with `reuse_kv`."""
         s = self.spec
         if s.reuse_kv:
             slots = 0
@@ -182,7 +199,7 @@ class AttentionHeads(nn.Module):
 
 
 class Attention(AttentionHeads):
-    """x [B, T, d_model] -> [B, T, d_model]."""
+    """x [B, T, d_model] -> [B, T, d_model]: the heads, then the output projection."""
 
     def __init__(
         self,
@@ -205,6 +222,14 @@ class Attention(AttentionHeads):
         extra: Tensor | None = None,
         kept: list[Seen] | None = None,
     ) -> Tensor:
-        # Queries, keys and values have no name here: they are gone before the output projection.
-        out: Tensor = self.out(self.attend(*self.project(x, start, extra), cache, start, kept))
+        # Queries, keys and values have no name here, so they are freed before the output
+        # projection runs.
+        out: Tensor = self.out(
+            self.attend(
+                *self.project(x, start, extra),
+                cache,
+                start,
+                kept,
+            )
+        )
         return out

@@ -1,9 +1,12 @@
 """The decode cache as an explicit object.
 
-Shape letters: B sequences, S slots, G key/value heads, D head width.
+An attention layer keeps keys and values (the KV cache), a Mamba layer its recurrent state and the
+last inputs of its convolution. All tensors have their full size from the start; `Cache.length` is
+the number of tokens seen so far. Reads return views or copies in the compute dtype, in order of
+position unless said otherwise.
 
-Sizes are fixed when a cache is made; `Cache.length` says how many tokens it has seen. Reads return
-views or copies in the compute dtype, in order of position.
+Shape letters: B sequences, S slots, G key/value heads, Dqk and Dv head widths of keys and values, H
+heads of width P and N states per channel in a Mamba layer.
 """
 
 from collections.abc import Iterator
@@ -51,12 +54,12 @@ class KVCache:
         start: int,
     ) -> tuple[Tensor, Tensor]:
         """Store new tokens at positions start, start+1, ... and return all keys and values."""
-        end = start + k.shape[1]
-        out = []
-        for held, new in ((self.k, k), (self.v, v)):
-            held[:, start:end] = new.to(held.dtype)
-            out.append(held[:, :end].to(new.dtype))
-        return out[0], out[1]
+        _write_slots(self.k, k, start)
+        _write_slots(self.v, v, start)
+        n_filled = start + k.shape[1]
+        keys = self.k[:, :n_filled].to(k.dtype)
+        values = self.v[:, :n_filled].to(v.dtype)
+        return keys, values
 
     def append_at(
         self,
@@ -64,14 +67,20 @@ class KVCache:
         v: Tensor,
         position: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Store the token at `position`; return all slots as stored, and how many are filled."""
-        _put(self.k, k, position)
-        _put(self.v, v, position)
+        """Store one token at `position`; return all slots as stored, and how many are filled."""
+        _write_token(self.k, k, position)
+        _write_token(self.v, v, position)
         return self.k, self.v, position + 1
 
 
-def _put(held: Tensor, new: Tensor, slot: Tensor) -> None:
-    """Write one token into `slot`."""
+def _write_slots(held: Tensor, new: Tensor, start: int) -> None:
+    """Write new tokens [B, T, G, Dqk or Dv] into the slots from `start`."""
+    end = start + new.shape[1]
+    held[:, start:end] = new.to(held.dtype)
+
+
+def _write_token(held: Tensor, new: Tensor, slot: Tensor) -> None:
+    """Write one token [B, 1, G, Dqk or Dv] into `slot`, whose number only the device knows."""
     new = new.to(held.dtype)
     if held.itemsize == 1:  # few operations support float8, so its bytes are copied
         held = held.view(torch.uint8)
@@ -81,7 +90,10 @@ def _put(held: Tensor, new: Tensor, slot: Tensor) -> None:
 
 @dataclass
 class WindowCache:
-    """Keys and values of the first `sink` positions and, in a ring, of the last `window` ones."""
+    """Keys and values of the first `sink` positions and of the last `window` ones.
+
+    The last ones are a ring: position p >= sink is in slot sink + (p - sink) % window.
+    """
 
     k: Tensor
     v: Tensor
@@ -98,16 +110,20 @@ class WindowCache:
         v: Tensor,
         start: int,
     ) -> tuple[Tensor, Tensor]:
-        """Store the token at position `start`; return all it may see, in no particular order."""
+        """Store one token at position `start`; return all that it may attend to, in any order."""
         slot = start
         if start >= self.sink:
-            slot = self.sink + (start - self.sink) % self.window
-        kept = min(start + 1, self.k.shape[1])
-        out = []
-        for held, new in ((self.k, k), (self.v, v)):
-            held[:, slot : slot + 1] = new.to(held.dtype)
-            out.append(held[:, :kept].to(new.dtype))
-        return out[0], out[1]
+            slot = self._ring_slot(start)
+        _write_slots(self.k, k, slot)
+        _write_slots(self.v, v, slot)
+        n_filled = min(start + 1, self.k.shape[1])
+        keys = self.k[:, :n_filled].to(k.dtype)
+        values = self.v[:, :n_filled].to(v.dtype)
+        return keys, values
+
+    def _ring_slot(self, position: int) -> int:
+        ring_index = (position - self.sink) % self.window
+        return self.sink + ring_index
 
     def append_at(
         self,
@@ -115,13 +131,18 @@ class WindowCache:
         v: Tensor,
         position: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Store the token at `position`; return all slots as stored, and how many are filled."""
-        in_ring = self.sink + (position - self.sink) % self.window
-        slot = torch.where(position < self.sink, position, in_ring)
-        _put(self.k, k, slot)
-        _put(self.v, v, slot)
-        filled = (position + 1).clamp(max=self.k.shape[1])
-        return self.k, self.v, filled
+        """Store one token at `position`; return all slots as stored, and how many are filled."""
+        ring_index = (position - self.sink) % self.window
+        slot = torch.where(
+            position < self.sink,
+            position,
+            self.sink + ring_index,
+        )
+        _write_token(self.k, k, slot)
+        _write_token(self.v, v, slot)
+        n_seen = position + 1
+        n_filled = n_seen.clamp(max=self.k.shape[1])
+        return self.k, self.v, n_filled
 
     def append(
         self,
@@ -131,21 +152,34 @@ class WindowCache:
     ) -> tuple[Tensor, Tensor, int]:
         """Store new tokens; return sinks, kept window and new tokens, in order of position.
 
-        The third value is how many positions are missing after the sinks.
+        The third value is the number of positions that are missing after the sinks.
         """
-        first_kept = max(self.sink, start - self.window)
+        keys = self._append(self.k, k, start)
+        values = self._append(self.v, v, start)
         if start == 0:
-            self._store(self.k, k, start)
-            self._store(self.v, v, start)
-            return k, v, 0
-        out = []
-        for held, new in ((self.k, k), (self.v, v)):
-            sinks = held[:, : min(start, self.sink)]
-            past = [sinks, *self._ring(held, first_kept, start)]
-            pieces = [piece.to(new.dtype) for piece in past]
-            out.append(torch.cat([*pieces, new], 1))
-            self._store(held, new, start)
-        return out[0], out[1], first_kept - self.sink
+            return keys, values, 0
+        first_kept = self._first_kept(start)
+        return keys, values, first_kept - self.sink
+
+    def _append(self, held: Tensor, new: Tensor, start: int) -> Tensor:
+        """Store new keys, or new values, and return them behind those of the past."""
+        joined = new
+        if start > 0:
+            joined = self._behind_past(held, new, start)
+        self._store(held, new, start)
+        return joined
+
+    def _behind_past(self, held: Tensor, new: Tensor, start: int) -> Tensor:
+        """The sinks and the kept window before position `start`, then the new tokens."""
+        n_sinks = min(start, self.sink)
+        window = self._ring(held, self._first_kept(start), start)
+        pieces = [held[:, :n_sinks], *window]
+        past = [piece.to(new.dtype) for piece in pieces]
+        return torch.cat([*past, new], 1)
+
+    def _first_kept(self, start: int) -> int:
+        """The first position after the sinks that the ring still holds before `start`."""
+        return max(self.sink, start - self.window)
 
     def _ring(
         self,
@@ -171,20 +205,22 @@ class WindowCache:
         """Write the new tokens that stay: sinks, and the last `window` of the others."""
         end = start + new.shape[1]
         if start < self.sink:
-            sinks = new[:, : self.sink - start]
-            held[:, start : min(end, self.sink)] = sinks.to(held.dtype)
+            n_more_sinks = self.sink - start
+            _write_slots(held, new[:, :n_more_sinks], start)
         first = max(start, self.sink, end - self.window)
         taken = first - start
         for piece in self._ring(held, first, end):
-            piece.copy_(new[:, taken : taken + piece.shape[1]])
-            taken += piece.shape[1]
+            end_of_piece = taken + piece.shape[1]
+            piece.copy_(new[:, taken:end_of_piece])
+            taken = end_of_piece
 
 
 @dataclass
 class SSMCache:
-    """Scan state, and the last d_conv - 1 inputs of the convolution [B, d_conv - 1, channels].
+    """The state of the scan, and the last d_conv - 1 inputs of the convolution.
 
-    The state is [B, H, P, N] in Mamba-2 and [B, channels, N] in Mamba-1.
+    state is [B, H, P, N] in Mamba-2 and [B, channels, N] in Mamba-1; conv is [B, d_conv - 1,
+    channels].
     """
 
     state: Tensor
@@ -223,7 +259,7 @@ class Cache:
             yield from layer.tensors()
 
     def recurrent(self) -> Iterator[Tensor]:
-        """The tensors that every step overwrites. Slots of keys and values are written once."""
+        """The tensors that every step overwrites, unlike keys and values, which it adds to."""
         for layer in self.layers:
             part = layer
             if isinstance(layer, BranchCache):

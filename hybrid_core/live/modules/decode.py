@@ -1,7 +1,8 @@
 """Decoding without launch overhead: one step, captured as a CUDA graph or compiled.
 
-The tensors of the step stay in place. Token and position are tensors that every step overwrites, so
-nothing in the step depends on how many tokens came before.
+All tensors of the step stay in place. The token and its position are tensors that every step
+overwrites. So the same graph, or the same compiled code, serves every position. gpt-fast decodes in
+this way, too.
 """
 
 from collections.abc import Callable
@@ -23,9 +24,9 @@ def decoder(
     cache: Cache,
     path: str = "auto",
 ) -> Callable[[Tensor], Tensor]:
-    """A function token [B, 1] -> logits [B, 1, vocab_size]; each call is one token of `cache`.
+    """A function token [B, 1] -> logits [B, 1, vocab_size]; each call adds one token to `cache`.
 
-    Nothing is kept for a backward pass. The values of `path`:
+    It runs in inference mode. The values of `path`:
     - "eager" calls the model.
     - "graph" replays a CUDA graph. The next call overwrites the logits.
     - "compiled" runs the step through torch.compile. This takes about a second per layer and needs
@@ -70,24 +71,21 @@ class StaticStep:
         cache: Cache,
         make: Callable[["StaticStep"], Callable[[], Tensor]],
     ) -> None:
-        weight = model.embed.weight
-        # A graph reads the rotary tables where they lie, so they are held as long as the graph.
-        n_positions = cache.capacity + model.spec.meta_tokens
-        self.tables: list[Tables] = []
-        for module in model.modules():
-            rope = getattr(module, "rope", None)
-            if isinstance(rope, Rope):
-                self.tables.append(rope.reserve(n_positions, weight))
         self.model = model
         self.cache = cache
-        batch_size = next(cache.tensors()).shape[0]
+        # A graph reads the rotary tables where they lie, so they are held as long as the graph.
+        n_positions = cache.capacity + model.spec.meta_tokens
+        self.tables = _rotary_tables(model, n_positions)
+        device = model.embed.weight.device
+        any_tensor = next(cache.tensors())
+        batch_size = any_tensor.shape[0]
         self.token = torch.zeros(
             batch_size,
             1,
             dtype=torch.long,
-            device=weight.device,
+            device=device,
         )
-        self.position = torch.zeros((), dtype=torch.long, device=weight.device)
+        self.position = torch.zeros((), dtype=torch.long, device=device)
         self.run = make(self)
 
     def __call__(self, token: Tensor) -> Tensor:
@@ -99,8 +97,12 @@ class StaticStep:
         return logits
 
     def step(self) -> Tensor:
-        """The work of one call, on the present `token` and `position`."""
-        return self.model.continue_from(self.token, self.cache, self.position)
+        """The logits after `token` at `position`, as these tensors are now."""
+        return self.model.continue_from(
+            self.token,
+            self.cache,
+            self.position,
+        )
 
     def warm_up(self) -> None:
         """Run a few steps so that kernels compile and libraries choose their algorithms.
@@ -110,11 +112,22 @@ class StaticStep:
         """
         self.cache.room_for(1)
         self.position.fill_(self.cache.length)
-        held = [(tensor, tensor.clone()) for tensor in self.cache.recurrent()]
+        states = list(self.cache.recurrent())
+        before = [state.clone() for state in states]
         for _ in range(WARM_UPS):
             self.step()
-        for tensor, before in held:
-            tensor.copy_(before)
+        for state, old in zip(states, before, strict=True):
+            state.copy_(old)
+
+
+def _rotary_tables(model: HybridLM, n_positions: int) -> list[Tables]:
+    """The tables of all layers with RoPE, made for at least `n_positions` positions."""
+    tables = []
+    for module in model.modules():
+        rope = getattr(module, "rope", None)
+        if isinstance(rope, Rope):
+            tables.append(rope.reserve(n_positions, model.embed.weight))
+    return tables
 
 
 def _compiled(static: StaticStep) -> Callable[[], Tensor]:
@@ -140,13 +153,14 @@ def captured(
     warm_up: Callable[[], object],
     device: torch.device,
 ) -> Callable[[], Result]:
-    """`work` as a graph on a CUDA device, which need not be the current one.
+    """`work` as a CUDA graph on `device`, which need not be the current device.
 
-    Each call does the work again and returns the same tensors, overwritten. `warm_up` runs first,
-    because what is compiled, loaded or chosen at a first call cannot be captured.
+    Each call of the returned function does the work again and returns the same tensors, which it
+    overwrites. `warm_up` runs before the capture, because a graph cannot hold what happens only in
+    a first call: compiling kernels, loading libraries, choosing algorithms.
 
-    The graph gets a stream made here. The one that torch would use stays on the device of the
-    process's first capture, and a graph of another device's work would be empty.
+    The capture uses a stream of its own. torch's default capture stream belongs to the device of
+    the process's first capture, and would leave a graph of another device's work empty.
     """
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream()

@@ -4,6 +4,7 @@ Shape letters: B sequences, T tokens, S tokens seen, H heads in H/2 pairs, G key
 width. The closed forms are in mixers/diff_attention.py.
 """
 
+import torch
 from torch import Tensor
 
 from hybrid_core.live.modules.attention import Attention, Seen
@@ -13,11 +14,11 @@ from hybrid_core.mixers.diff_attention import DiffAttentionMixer
 
 
 class DiffAttention(Attention):
-    """(softmax(Q1 K1) - lambda softmax(Q2 K2)) V per pair; x [B, T, d_model] -> [B, T, d_model].
+    """Per pair (softmax(Q1 K1^T) - lambda softmax(Q2 K2^T)) V, equation 1; then the projection.
 
-    The first halves of query and key heads are Q1 and K1, the second halves Q2 and K2. Two
-    neighbouring value heads of width D form one value of width 2D. So projections and cache are
-    those of plain attention.
+    x [B, T, d_model] -> [B, T, d_model]. Q1 and K1 are the first halves of the query and key heads,
+    Q2 and K2 the second halves. Two neighbouring value heads of width D form one value of width 2D.
+    So the projections and the cache are those of plain attention.
     """
 
     spec: DiffAttentionMixer
@@ -38,21 +39,21 @@ class DiffAttention(Attention):
 
     def look(self, q: Tensor, seen: Seen) -> Tensor:
         k, v, attend = seen
-        v = v.flatten(2).unflatten(-1, (-1, self.spec.pair_width))  # [B, S, G/2, 2D]
+        pairs = (-1, self.spec.pair_width)
+        v = v.flatten(2).unflatten(-1, pairs)  # [B, S, G/2, 2D]
         q1, q2 = q.chunk(2, 2)
         k1, k2 = k.chunk(2, 2)
         first = attend(q1, k1, v)
         second = attend(q2, k2, v)
         if self.scalar is not None:
             second = second * self.scalar.factor(second.dtype)
-        if self.spec.fusion == "diff":
-            return self._normed((first - second).flatten(2))
-        return self._normed((first + second).flatten(2))
+        fuse = torch.sub if self.spec.fusion == "diff" else torch.add
+        return self._normed(fuse(first, second).flatten(2))
 
     def _normed(self, heads: Tensor) -> Tensor:
-        """RMSNorm of each head, times 1 - lambda's start.
+        """RMSNorm of each head, times 1 - lambda's start; heads [B, T, H/2 * 2D].
 
-        The factor keeps the size of gradients as in a plain Transformer (equation 3).
+        The factor keeps the gradients as large as in a plain Transformer (equation 3).
         """
         if self.norm is None:
             return heads

@@ -1,4 +1,4 @@
-"""The Differential Transformer's lambda, which scales the second of two branches."""
+"""The Differential Transformer's lambda (arXiv 2410.05258), which scales the second branch."""
 
 import math
 
@@ -19,8 +19,9 @@ class DiffLambda(nn.Module):
         self.start = 0.8 - 0.6 * math.exp(-0.3 * layer_index)
 
     def factor(self, dtype: torch.dtype) -> Tensor:
-        """Lambda. It is a single number, so it is cheap to compute in float64."""
+        """Lambda in `dtype`. It is a single number, so float64 costs next to nothing."""
         q1, k1, q2, k2 = self.vectors.double()
         first = torch.exp((q1 * k1).sum())
         second = torch.exp((q2 * k2).sum())
-        return (first - second + self.start).to(dtype)
+        factor = first - second + self.start
+        return factor.to(dtype)

@@ -1,6 +1,7 @@
 """Differential Mamba-2: two branches, the second scaled by lambda and subtracted.
 
-The closed forms are in mixers/diff_mamba2.py.
+This is Diff-M of arXiv 2510.04800, Table 18: the idea of differential attention (arXiv 2410.05258)
+on Mamba-2 (arXiv 2405.21060). The closed forms are in mixers/diff_mamba2.py.
 """
 
 import torch
@@ -16,10 +17,10 @@ from hybrid_core.mixers.diff_mamba2 import DiffMamba2Mixer
 class DiffMamba2(Mamba2Heads):
     """W1 y1 - lambda W2 y2; x [B, T, d_model] -> [B, T, d_model].
 
-    y1 and y2 are the gated outputs of two Mamba-2 branches. Only heads of the same group share B
-    and C, so the two branches are one scan over twice the groups: the first half of the heads is
-    the first branch. `out` holds W1 and W2 side by side. As in the intra-hybrid block, the branches
-    have no gated norm of their own.
+    y1 and y2 are the gated outputs of two Mamba-2 branches. Heads share B and C only within a
+    group, so one scan over twice the groups computes both branches: the first half of the heads is
+    the first branch. `out` holds W1 and W2 side by side. The branches have no gated norm of their
+    own, as in the intra-hybrid block.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class DiffMamba2(Mamba2Heads):
         self.norm: nn.Module = nn.Identity()
         if spec.norm == "group":
             self.norm = RMSNorm(spec.d_ssm, spec.head_dim)
-        # B and C play the part of key and query, so lambda's vectors have their width.
+        # B and C play the part of keys and queries, so lambda's vectors are as wide as they are.
         self.scalar: DiffLambda | None = None
         if spec.scalar == "diff_t":
             self.scalar = DiffLambda(spec.d_state, layer_index)
@@ -45,9 +46,10 @@ class DiffMamba2(Mamba2Heads):
         cache: SSMCache | None = None,
         start: Position = 0,
     ) -> Tensor:
-        first, second = self.norm(self.gated(x, cache)).chunk(2, -1)
+        branches = self.norm(self.gated(x, cache))
+        first, second = branches.chunk(2, -1)
         if self.scalar is not None:
             second = second * self.scalar.factor(second.dtype)
-        branches = torch.cat([first, self.sign * second], -1)
-        out: Tensor = self.out(branches)
+        signed = torch.cat([first, self.sign * second], -1)
+        out: Tensor = self.out(signed)
         return out

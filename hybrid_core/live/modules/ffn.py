@@ -1,6 +1,6 @@
-"""The feed-forwards without experts, gated and plain.
+"""The feed-forwards without experts: gated (arXiv 2002.05202) and plain (arXiv 1706.03762).
 
-The closed forms are in ffns/swiglu.py and ffns/mlp.py.
+The closed forms are in ffns/swiglu.py and ffns/mlp.py. Shape letters: B sequences, T tokens.
 """
 
 import torch.nn.functional as F
@@ -12,7 +12,10 @@ from hybrid_core.ffns.swiglu import SwiGLU
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
-    """Apply one of the activations that a feed-forward can have, element by element."""
+    """Apply one of the activations that a feed-forward can have, element by element.
+
+    "relu2" is the squared ReLU of Primer (arXiv 2109.08668).
+    """
     if activation == "relu2":
         return F.relu(x).square()
     if activation == "silu":
@@ -32,13 +35,16 @@ class GatedFFN(nn.Module):
         self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
 
     def forward(self, x: Tensor, extra: Tensor | None = None) -> Tensor:
-        """`extra`, the share of an adapter, is added to gate and up."""
+        """`extra` [B, T, 2 * d_ff], an adapter's output, is added to gate and up."""
         widened = self.gate_up(x)
         if extra is not None:
             widened = widened + extra
         gate, up = widened.chunk(2, -1)
         del widened
-        out: Tensor = self.down(activate(gate, self.activation) * up)
+        # The product has no name, so that nothing but `down` holds it.
+        out: Tensor = self.down(
+            activate(gate, self.activation) * up,
+        )
         return out
 
 
@@ -52,5 +58,7 @@ class PlainFFN(nn.Module):
         self.down = nn.Linear(spec.d_ff, d_model, bias=spec.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.down(activate(self.up(x), self.activation))
+        out: Tensor = self.down(
+            activate(self.up(x), self.activation),
+        )
         return out

@@ -17,11 +17,12 @@ def generate(
 ) -> Tensor:
     """prompt [B, T] -> the `n_tokens` that follow [B, n_tokens].
 
-    Greedy unless `temperature` is positive. With a `cache` the prompt continues what is in it.
-    Raises ValueError when the cache has no room.
+    Greedy unless `temperature` is positive. With a `cache`, the prompt continues the text that the
+    cache has seen. Raises ValueError when the cache has no room.
     """
     if cache is None:
-        cache = model.new_cache(prompt.shape[0], prompt.shape[1] + n_tokens)
+        batch_size, prompt_len = prompt.shape
+        cache = model.new_cache(batch_size, prompt_len + n_tokens)
     logits = prefilled(model, prompt, cache)
     out = []
     for step in range(n_tokens):
@@ -42,7 +43,8 @@ def prefilled(
 
     Reads all at once, or `chunk_tokens` of each sequence at a time. The cache ends up the same.
     """
-    *before, last = tokens.split(chunk_tokens or tokens.shape[1], 1)
+    piece_len = chunk_tokens or tokens.shape[1]
+    *before, last = tokens.split(piece_len, 1)
     for piece in before:
         model(piece, cache, last_only=True)
     logits: Tensor = model(last, cache, last_only=True)
@@ -50,7 +52,9 @@ def prefilled(
 
 
 def _pick(logits: Tensor, temperature: float) -> Tensor:
+    """The next token [B, 1] from logits [B, vocab_size]."""
     if temperature <= 0:
         return logits.argmax(-1, keepdim=True)
-    probabilities = torch.softmax(logits.float() / temperature, -1)
+    scaled = logits.float() / temperature
+    probabilities = torch.softmax(scaled, -1)
     return torch.multinomial(probabilities, 1)

@@ -1,7 +1,11 @@
-"""Mamba-2 (arXiv 2405.21060).
+"""Mamba-2 (arXiv 2405.21060, Sections 6 and 7).
 
-Shape letters: B sequences, T tokens, H heads of width P, N states per channel, G groups of heads
-that share B and C. The closed forms are in mixers/mamba2.py.
+Every head follows h_t = exp(dt_t A) h_(t-1) + dt_t B_t x_t and y_t = C_t h_t + D x_t with one A per
+head, so that a chunk of tokens is computed with matrix products (SSD).
+
+Shape letters: B sequences, T tokens, H heads of width P (d_ssm = H * P), N states per channel, G
+groups of heads that share B and C. B and C are also the paper's names of the scan's input and
+output matrices. The closed forms are in mixers/mamba2.py.
 """
 
 import torch
@@ -10,9 +14,14 @@ from torch import Tensor, nn
 
 from hybrid_core.live.modules.cache import CacheDtypes, Position, SSMCache
 from hybrid_core.live.modules.norm import GatedRMSNorm, NormThenGate
-from hybrid_core.live.modules.ssm import initialise_conv, initialise_dt_bias, scan_dtype
+from hybrid_core.live.modules.ssm import (
+    convolved,
+    initialise_conv,
+    initialise_dt_bias,
+    scan_dtype,
+    undrawn,
+)
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
-from kernels.causal_conv1d import causal_conv1d
 from kernels.mamba2_step import mamba2_step
 from kernels.ssd import ssd
 
@@ -22,8 +31,8 @@ A_RANGE = (0.01, 2.0)  # the paper, Appendix E
 class Mamba2Heads(nn.Module):
     """Input projection to z, x, B, C and dt, convolution, and scan.
 
-    Gate, norm and output projection are left to the module that uses it. With `own_x=False`, x
-    comes from outside: the shared values of the intra-hybrid block.
+    The gate, the norm and the output projection belong to the module that uses these heads. With
+    `own_x=False`, x comes from outside: the intra-hybrid block's shared values.
     """
 
     def __init__(
@@ -34,28 +43,32 @@ class Mamba2Heads(nn.Module):
     ) -> None:
         super().__init__()
         self.spec = spec
-        d_bc = 2 * spec.n_groups * spec.d_state
-        d_xbc = d_bc
+        d_projected = 2 * spec.n_groups * spec.d_state  # B and C
         if own_x:
-            d_xbc += spec.d_ssm
-        self.widths = [spec.d_ssm, d_xbc, spec.n_heads]
-        self.in_proj = nn.Linear(d_model, sum(self.widths), bias=spec.in_bias)
-        self.conv_weight = nn.Parameter(torch.empty(spec.d_xbc, spec.d_conv))
-        self.conv_bias = nn.Parameter(torch.empty(spec.d_xbc))
-        self.A_log = nn.Parameter(torch.empty(spec.n_heads))
-        self.D = nn.Parameter(torch.empty(spec.n_heads))
-        self.dt_bias = nn.Parameter(torch.empty(spec.n_heads))
+            d_projected += spec.d_ssm
+        self.widths = [spec.d_ssm, d_projected, spec.n_heads]  # z; x, B and C; dt
+        self.in_proj = nn.Linear(
+            d_model,
+            sum(self.widths),
+            bias=spec.in_bias,
+        )
+        self.conv_weight = undrawn(spec.d_xbc, spec.d_conv)
+        self.conv_bias = undrawn(spec.d_xbc)
+        self.A_log = undrawn(spec.n_heads)
+        self.D = undrawn(spec.n_heads)
+        self.dt_bias = undrawn(spec.n_heads)
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """As in the reference implementation, but for the range of A.
+        """Draw the weights as mamba_ssm/modules/mamba2.py does, except for the range of A.
 
-        A uniform in [0.01, 2]; dt log-uniform in [0.001, 0.1] at zero input; D = 1; the convolution
-        as torch's default.
+        -A uniform in [0.01, 2]; dt log-uniform in [0.001, 0.1] at zero input; D = 1; the
+        convolution as torch's default.
         """
         initialise_conv(self.conv_weight, self.conv_bias)
-        drawn = torch.empty_like(self.A_log, dtype=torch.float32).uniform_(*A_RANGE)
-        self.A_log.copy_(drawn.log())
+        minus_a = torch.empty_like(self.A_log, dtype=torch.float32)
+        minus_a.uniform_(*A_RANGE)
+        self.A_log.copy_(minus_a.log())
         initialise_dt_bias(self.dt_bias)
         self.D.fill_(1.0)
 
@@ -65,22 +78,17 @@ class Mamba2Heads(nn.Module):
         cache: SSMCache | None,
         shared_x: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """hidden [B, T, d_model] -> (y, z), both [B, T, d_ssm].
+        """hidden [B, T, d_model] -> the scan's output y and the gate z, both [B, T, d_ssm].
 
         `shared_x` is x [B, T, d_ssm] where it comes from outside.
         """
         projected = self.in_proj(hidden)
         z, xbc, dt = projected.split(self.widths, -1)
         if cache is not None and hidden.shape[1] == 1:
-            x_now = None if shared_x is None else shared_x[:, 0]
-            y = self._step(projected[:, 0], cache, x_now)
-            return y[:, None], z
+            return self._step(projected, cache, shared_x), z
         if shared_x is not None:
             xbc = torch.cat([shared_x, xbc], -1)
-        past = None if cache is None else cache.conv
-        xbc, conv_state = causal_conv1d(xbc, self.conv_weight, self.conv_bias, past)
-        if cache is not None:
-            cache.conv.copy_(conv_state)
+        xbc = convolved(xbc, self.conv_weight, self.conv_bias, cache)
         y = self._scan(xbc, dt, cache)
         return y.flatten(2), z
 
@@ -90,32 +98,44 @@ class Mamba2Heads(nn.Module):
         dt: Tensor,
         cache: SSMCache | None,
     ) -> Tensor:
-        """x, B and C after the convolution, and dt before its bias -> y [B, T, H, P]."""
-        s = self.spec
-        d_bc = s.n_groups * s.d_state
-        x, B, C = xbc.split([s.d_ssm, d_bc, d_bc], -1)
-        x = x.unflatten(-1, (s.n_heads, s.head_dim))
-        B = B.unflatten(-1, (s.n_groups, s.d_state))
-        C = C.unflatten(-1, (s.n_groups, s.d_state))
+        """xbc [B, T, d_ssm + 2 G N] after the convolution, dt before its bias -> y [B, T, H, P]."""
+        x, B, C = self._by_head(xbc)
         exact = scan_dtype(dt.dtype)
-        dt = F.softplus(dt.to(exact) + self.dt_bias.to(exact))
-        if s.dt_min is not None:
-            dt = dt.clamp(min=s.dt_min)
         A = -torch.exp(self.A_log.to(exact))
         y, state = ssd(
             x,
-            dt,
+            self._step_sizes(dt),
             A,
             B,
             C,
             self.D,
-            chunk_size=s.chunk_size,
-            # Not named here: the scan lets go of it after the first chunk.
+            chunk_size=self.spec.chunk_size,
+            # Not named here, so that the scan can free it after the first chunk.
             state=None if cache is None else cache.state.to(exact),
         )
         if cache is not None:
             cache.state.copy_(state)
         return y
+
+    def _by_head(self, xbc: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x [B, T, H, P], B and C [B, T, G, N]."""
+        s = self.spec
+        d_bc = s.n_groups * s.d_state
+        x, B, C = xbc.split([s.d_ssm, d_bc, d_bc], -1)
+        by_group = (s.n_groups, s.d_state)
+        return (
+            x.unflatten(-1, (s.n_heads, s.head_dim)),
+            B.unflatten(-1, by_group),
+            C.unflatten(-1, by_group),
+        )
+
+    def _step_sizes(self, dt: Tensor) -> Tensor:
+        """dt [B, T, H] from its projection: positive, in the scan's dtype."""
+        exact = scan_dtype(dt.dtype)
+        dt = F.softplus(dt.to(exact) + self.dt_bias.to(exact))
+        if self.spec.dt_min is not None:
+            dt = dt.clamp(min=self.spec.dt_min)
+        return dt
 
     def _step(
         self,
@@ -123,9 +143,10 @@ class Mamba2Heads(nn.Module):
         cache: SSMCache,
         shared_x: Tensor | None,
     ) -> Tensor:
-        """One token, from after the input projection to y [B, d_ssm]."""
-        return mamba2_step(
-            projected,
+        """Convolution and scan of one token, [B, 1, width of `in_proj`] -> y [B, 1, d_ssm]."""
+        x_now = None if shared_x is None else shared_x[:, 0]
+        y = mamba2_step(
+            projected[:, 0],
             cache.conv,
             cache.state,
             self.conv_weight,
@@ -134,10 +155,11 @@ class Mamba2Heads(nn.Module):
             self.A_log,
             self.D,
             n_groups=self.spec.n_groups,
-            shared_x=shared_x,
+            shared_x=x_now,
             gated=False,
             dt_min=self.spec.dt_min or 0.0,
         )
+        return y[:, None]
 
     def gated(
         self,
@@ -145,7 +167,7 @@ class Mamba2Heads(nn.Module):
         cache: SSMCache | None,
         shared_x: Tensor | None = None,
     ) -> Tensor:
-        """y * silu(z) of `scan`, for blocks that have their norm elsewhere."""
+        """y * silu(z) [B, T, d_ssm] of `scan`, for blocks that have their norm elsewhere."""
         y, z = self.scan(hidden, cache, shared_x)
         return y * F.silu(z)
 
@@ -175,7 +197,7 @@ class Mamba2Heads(nn.Module):
 
 
 def gated_norm(spec: Mamba2Mixer) -> GatedRMSNorm | None:
-    """The norm of a scan's output and its gate, per group; None where there is only the gate."""
+    """The norm, per group, of a scan's output and its gate; None for a design without it."""
     if not spec.gated_norm:
         return None
     group = spec.d_ssm // spec.n_groups

@@ -1,5 +1,8 @@
 """The model that a design describes: embedding, blocks of mixer and feed-forward, head.
 
+Blocks norm before each half, as in Llama (arXiv 2302.13971). Meta tokens are those of Hymba (arXiv
+2411.13676). Layers that reuse the keys and values of an earlier one follow Hymba's sharing.
+
 Shape letters: B sequences, T tokens.
 """
 
@@ -33,22 +36,22 @@ def feed_forward(ffn: AnyFfn, d_model: int) -> nn.Module:
     return module
 
 
-def mixer_module(mixer: Mixer, d_model: int, index: int) -> nn.Module:
-    """The module of a mixer in layer `index` (from 0), which has one."""
+def _mixer_module(mixer: Mixer, d_model: int, index: int) -> nn.Module:
+    """The module of a mixer in layer `index`, counted from 0."""
     assert mixer.entry.module, f"{mixer.kind} is costed, not built"
     module: nn.Module = load(mixer.entry.module)(mixer, d_model, index)
     return module
 
 
 class Block(nn.Module):
-    """x + mixer(norm(x)), then x + ffn(norm(x)). Either half may be missing."""
+    """x + mixer(norm(x)), then x + ffn(norm(x)), for x [B, T, d_model]. Either may be missing."""
 
     def __init__(self, layer: Layer, d_model: int, index: int) -> None:
         super().__init__()
         self.has_mixer = not isinstance(layer.mixer, NoMixer)
         if self.has_mixer:
             self.mixer_norm = RMSNorm(d_model)
-        self.mixer = mixer_module(layer.mixer, d_model, index)
+        self.mixer = _mixer_module(layer.mixer, d_model, index)
         if layer.ffn is not None:
             self.ffn_norm = RMSNorm(d_model)
             self.ffn = feed_forward(layer.ffn, d_model)
@@ -63,10 +66,8 @@ class Block(nn.Module):
         embedded: Tensor | None = None,
         kept: list[Seen] | None = None,
     ) -> Tensor:
+        """`embedded`: see `SharedBlock.before`; `kept`: see `AttentionHeads.attend`."""
         out: Tensor
-        own: dict[str, Any] = {}
-        if self.has_keys:
-            own["kept"] = kept
         if not self.has_mixer:
             out = x + self.ffn(self.ffn_norm(x))
             return out
@@ -74,15 +75,30 @@ class Block(nn.Module):
         if embedded is not None and isinstance(self.mixer, SharedBlock):
             read = x + self.mixer.before(x, embedded, cache, start)
         if not self.has_ffn:
-            out = x + self.mixer(self.mixer_norm(read), cache, start, **own)
+            out = x + self._mixed(read, cache, start, kept)
             return out
-        # The sum with the residual and the norm of it are one operation. The mixer's output has no
-        # name here, so that it can be freed before the feed-forward runs.
+        # The sum with the residual and its norm are one operation. The mixer's output has no name
+        # here, so that it can be freed before the feed-forward runs.
         normed, out = self.ffn_norm.add(
-            self.mixer(self.mixer_norm(read), cache, start, **own),
+            self._mixed(read, cache, start, kept),
             x,
         )
         out = out + self.ffn(normed)
+        return out
+
+    def _mixed(
+        self,
+        x: Tensor,
+        cache: Any,
+        start: Position,
+        kept: list[Seen] | None,
+    ) -> Tensor:
+        """The mixer's output for the norm of x, [B, T, d_model]."""
+        out: Tensor
+        if self.has_keys:
+            out = self.mixer(self.mixer_norm(x), cache, start, kept=kept)
+        else:
+            out = self.mixer(self.mixer_norm(x), cache, start)
         return out
 
 
@@ -96,15 +112,15 @@ class HybridLM(nn.Module):
         self.meta: nn.Parameter | None = None
         if spec.meta_tokens:
             self.meta = nn.Parameter(torch.empty(spec.meta_tokens, spec.d_model))
-        blocks = (Block(layer, spec.d_model, i) for i, layer in enumerate(spec.stack))
-        self.layers = nn.ModuleList(blocks)
+        self.layers = nn.ModuleList()
+        for index, layer in enumerate(spec.stack):
+            self.layers.append(Block(layer, spec.d_model, index))
         self.norm = RMSNorm(spec.d_model)
         self.head: nn.Linear | None = None
         if not spec.tie_embeddings:
             self.head = nn.Linear(spec.d_model, spec.vocab_size, bias=False)
         self.reads_embedding = self._share_blocks()
-        heads = [key_value_heads(layer) for layer in spec.stack]
-        self.reuses_keys = any(attention.reuse_kv for attention in heads if attention)
+        self.reuses_keys = _reuses_keys(spec)
         for module in self.modules():
             if isinstance(module, RMSNorm):
                 module.eps = spec.norm_eps
@@ -124,7 +140,7 @@ class HybridLM(nn.Module):
         cache: Cache | None = None,
         last_only: bool = False,
     ) -> Tensor:
-        """Continue from `cache`, if given, and fill it.
+        """Continue the text in `cache`, if given, and add the tokens to it.
 
         With `last_only`, the logits are those of the last position, [B, 1, vocab_size].
         """
@@ -144,7 +160,7 @@ class HybridLM(nn.Module):
         start: Position,
         last_only: bool = False,
     ) -> Tensor:
-        """`forward` from position `start`. The cache's own length is neither read nor changed."""
+        """`forward` from position `start`. It neither reads nor changes the cache's length."""
         x = self._hidden(tokens, cache, start)
         if last_only:
             x = x[:, -1:]
@@ -207,12 +223,9 @@ class HybridLM(nn.Module):
         `state_dtype`, or the design's `state_dtype`, or the weights' dtype, in this order.
         """
         weight = self.embed.weight
-        own_state = weight.dtype
-        if self.spec.state_dtype:
-            own_state = TORCH_DTYPES[self.spec.state_dtype]
         dtypes = CacheDtypes(
             kv=kv_dtype or weight.dtype,
-            state=state_dtype or own_state,
+            state=state_dtype or self._state_dtype(),
             conv=weight.dtype,
         )
         slots = capacity + self.spec.meta_tokens
@@ -225,33 +238,50 @@ class HybridLM(nn.Module):
             self._through_layers(self._meta(batch_size), cache, 0)
         return cache
 
+    def _state_dtype(self) -> torch.dtype:
+        """The dtype of scan states, unless a cache is asked for in another."""
+        if self.spec.state_dtype:
+            return TORCH_DTYPES[self.spec.state_dtype]
+        return self.embed.weight.dtype
+
     @torch.no_grad()
     def initialise(self) -> None:
         """Draw all weights.
 
         Normal with std 0.02, and smaller by sqrt(2 n_layers) in projections into the residual
-        stream; norms are 1. Modules with an `initialise` of their own come last.
+        stream, as in GPT-2; norms are 1. Modules with an `initialise` of their own come last.
         """
         residual_std = INIT_STD * (2 * self.spec.n_layers) ** -0.5
         for name, parameter in self.named_parameters():
-            parts = name.split(".")
-            last = parts[-1]
-            if last == "weight":
-                last = parts[-2]
-            if "norm" in last or last in ("attention", "ssm"):  # norms, and the vectors of `scale`
-                parameter.fill_(1.0)
-            elif last in ("out", "attention_out", "ssm_out", "down"):
-                _normal(parameter, residual_std)
-            elif last == "vectors":  # lambda of the Differential Transformer
-                _normal(parameter, 0.1)
-            elif last == "bias":  # modules with a scan draw its bias themselves, below
-                parameter.zero_()
-            elif parameter.ndim > 1 and last != "conv_weight":
-                _normal(parameter, INIT_STD)
+            _draw(name, parameter, residual_std)
         for module in self.modules():
             own: Any = getattr(module, "initialise", None)
             if own is not None and module is not self:
                 own()
+
+
+def _reuses_keys(spec: ArchSpec) -> bool:
+    """Whether any layer attends to the keys and values of an earlier one."""
+    heads = [key_value_heads(layer) for layer in spec.stack]
+    return any(attention.reuse_kv for attention in heads if attention)
+
+
+def _draw(name: str, parameter: Tensor, residual_std: float) -> None:
+    """Draw one parameter as the last word of its name, or the one before `weight`, asks for."""
+    words = name.split(".")
+    last = words[-1]
+    if last == "weight":
+        last = words[-2]
+    if "norm" in last or last in ("attention", "ssm"):  # norms, and the vectors of `scale`
+        parameter.fill_(1.0)
+    elif last in ("out", "attention_out", "ssm_out", "down"):
+        _normal(parameter, residual_std)
+    elif last == "vectors":  # lambda of the Differential Transformer, as in its code
+        _normal(parameter, 0.1)
+    elif last == "bias":  # modules with a scan draw its bias themselves, later
+        parameter.zero_()
+    elif parameter.ndim > 1 and last != "conv_weight":
+        _normal(parameter, INIT_STD)
 
 
 def _normal(parameter: Tensor, std: float) -> None:
@@ -260,14 +290,16 @@ def _normal(parameter: Tensor, std: float) -> None:
     On a CPU this is faster than drawing in half precision.
     """
     flat = parameter.view(-1)
-    block = torch.empty(min(flat.numel(), 2**20), device=flat.device)
-    for piece in flat.split(block.numel()):
-        piece.copy_(block[: piece.numel()].normal_(0.0, std))
+    block_len = min(flat.numel(), 2**20)
+    block = torch.empty(block_len, device=flat.device)
+    for piece in flat.split(block_len):
+        drawn = block[: piece.numel()].normal_(0.0, std)
+        piece.copy_(drawn)
 
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Parameters are made in `dtype`, unless they ask for a dtype of their own."""
+    """Make `dtype` torch's default inside the block, so that parameters are made in it."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:

@@ -1,7 +1,13 @@
-"""Mixture of experts: token choice, balanced by a bias instead of a loss (paper, Appendix L).
+"""Mixture of experts: each token chooses its experts, and a bias balances them instead of a loss.
 
-The closed forms are in ffns/moe.py.
+This is the feed-forward of arXiv 2510.04800, Appendix L: fine-grained and shared experts as in
+DeepSeekMoE (arXiv 2401.06066), with the balancing bias of arXiv 2408.15664.
+
+Shape letters: B sequences, T tokens, k routed experts per token. A row is one token of one
+sequence, a pair one row and one of its k experts. The closed forms are in ffns/moe.py.
 """
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +20,14 @@ from hybrid_core.live.modules.ffn import GatedFFN, PlainFFN, activate
 from kernels.grouped_linear import grouped_linear
 
 BIAS_STEP = 1e-3
+
+
+class Routing(NamedTuple):
+    """The pairs of rows and experts, sorted by expert."""
+
+    source: Tensor  # [pairs]: the row that the expert reads
+    weight: Tensor  # [pairs]: the weight of the expert's output
+    counts: Tensor  # [n_routed]: pairs of each expert
 
 
 class MixtureOfExperts(nn.Module):
@@ -32,34 +46,45 @@ class MixtureOfExperts(nn.Module):
         self.spec = spec
         self.router = nn.Linear(d_model, spec.n_routed, bias=False)
         width = spec.d_latent or d_model
-        if spec.gated:
-            widened = torch.empty(spec.n_routed, 2 * spec.d_expert, width)
-            self.gate_up = nn.Parameter(widened)
-        else:
-            widened = torch.empty(spec.n_routed, spec.d_expert, width)
-            self.up = nn.Parameter(widened)
-        self.down = nn.Parameter(torch.empty(spec.n_routed, width, spec.d_expert))
-        self.shared = self._shared(d_model) if spec.shared_width else None
+        self._add_experts(width)
+        self.shared: nn.Module | None = None
+        if spec.shared_width:
+            self.shared = self._shared(d_model)
         self.latent: nn.Linear | None = None
         self.out: nn.Linear | None = None
         if spec.d_latent:
             self.latent = nn.Linear(d_model, width, bias=False)
             self.out = nn.Linear(width, d_model, bias=False)
+        self._add_balance()
+
+    def _add_experts(self, width: int) -> None:
+        """The weights of all routed experts, which read and write rows of `width`."""
+        n = self.spec.n_routed
+        d_expert = self.spec.d_expert
+        if self.spec.gated:
+            self.gate_up = nn.Parameter(torch.empty(n, 2 * d_expert, width))
+        else:
+            self.up = nn.Parameter(torch.empty(n, d_expert, width))
+        self.down = nn.Parameter(torch.empty(n, width, d_expert))
+
+    def _shared(self, d_model: int) -> nn.Module:
+        """The shared experts as one feed-forward of their common width."""
+        d_ff = self.spec.shared_width
+        activation = self.spec.activation
+        assert activation != "clamped_swiglu"
+        if self.spec.gated:
+            return GatedFFN(SwiGLU(d_ff=d_ff, activation=activation), d_model)
+        return PlainFFN(Mlp(d_ff=d_ff, activation=activation), d_model)
+
+    def _add_balance(self) -> None:
+        """The bias on the scores, and the tokens that each expert got since its last update."""
         # Always float32: half precision would lose steps of 1e-3 and counts of tokens.
-        bias = torch.zeros(spec.n_routed, dtype=torch.float32)
-        load = torch.zeros(spec.n_routed, dtype=torch.float32)
+        bias = torch.zeros(self.spec.n_routed, dtype=torch.float32)
+        load = torch.zeros(self.spec.n_routed, dtype=torch.float32)
         self.register_buffer("bias", bias)
         self.register_buffer("load", load, persistent=False)
         self.bias: Tensor
         self.load: Tensor
-
-    def _shared(self, d_model: int) -> nn.Module:
-        """The shared experts as one feed-forward of their common width."""
-        activation = self.spec.activation
-        assert activation != "clamped_swiglu"
-        if self.spec.gated:
-            return GatedFFN(SwiGLU(d_ff=self.spec.shared_width, activation=activation), d_model)
-        return PlainFFN(Mlp(d_ff=self.spec.shared_width, activation=activation), d_model)
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -69,25 +94,17 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
-        scores = self._scores(rows)
-        biased = scores + self.bias
-        chosen = torch.topk(biased, self.spec.top_k, sorted=False).indices  # [rows, k]
-        # Each row is read by k experts. Sort these pairs by expert, so that every expert gets one
-        # contiguous group of rows.
-        flat = chosen.flatten()
-        order = torch.argsort(flat, stable=True)
-        counts = F.one_hot(flat, self.spec.n_routed).sum(0)
+        routing = self._route(rows)
         if self.training:
-            self.load += counts
-        source = order // self.spec.top_k
+            self.load += routing.counts
         read = rows if self.latent is None else self.latent(rows)
-        expert_out = self._experts(read, source, counts)
-        weights = self._weights(scores.gather(1, chosen)).flatten()
-        weight = weights[order].to(x.dtype)
+        # The experts' outputs live until the end: the closed form counts them beside the shared
+        # experts.
+        expert_out = self._experts(read, routing)
         out = torch.zeros_like(read).index_add(
             0,
-            source,
-            expert_out * weight[:, None],
+            routing.source,
+            expert_out * routing.weight[:, None],
         )
         if self.out is not None:
             out = self.out(out)
@@ -97,6 +114,24 @@ class MixtureOfExperts(nn.Module):
         combined: Tensor = out + self.shared(x)
         return combined
 
+    def _route(self, rows: Tensor) -> Routing:
+        """Choose k experts for each row, and sort the pairs by expert.
+
+        So every expert gets one contiguous group of rows.
+        """
+        k = self.spec.top_k
+        scores = self._scores(rows)
+        biased = scores + self.bias
+        chosen = torch.topk(biased, k, sorted=False).indices  # [rows, k]
+        weights = self._weights(scores.gather(1, chosen)).flatten()
+        expert_of_pair = chosen.flatten()
+        order = torch.argsort(expert_of_pair, stable=True)
+        return Routing(
+            source=order // k,
+            weight=weights[order].to(rows.dtype),
+            counts=F.one_hot(expert_of_pair, self.spec.n_routed).sum(0),
+        )
+
     def _scores(self, rows: Tensor) -> Tensor:
         """The router's scores in float32 [rows, n_routed]."""
         logits: Tensor = self.router(rows).float()
@@ -104,16 +139,10 @@ class MixtureOfExperts(nn.Module):
             return torch.sigmoid(logits)
         return torch.softmax(logits, -1)
 
-    def _experts(
-        self,
-        rows: Tensor,
-        source: Tensor,
-        counts: Tensor,
-    ) -> Tensor:
-        """Run each of the rows `source` through its expert.
-
-        `source` is sorted by expert; `counts` says how many rows each expert gets.
-        """
+    def _experts(self, rows: Tensor, routing: Routing) -> Tensor:
+        """Each pair's row through its expert, [pairs, width of the rows]."""
+        source = routing.source
+        counts = routing.counts
         activation = self.spec.activation
         assert activation != "clamped_swiglu"
         if self.spec.gated:
@@ -130,7 +159,8 @@ class MixtureOfExperts(nn.Module):
         With `norm_top_k` they sum to 1 for each row, before they are multiplied by `scale`.
         """
         if self.spec.norm_top_k:
-            scores = scores / (scores.sum(-1, keepdim=True) + 1e-20)
+            total = scores.sum(-1, keepdim=True)
+            scores = scores / (total + 1e-20)
         if self.spec.scale == 1:
             return scores
         return scores * self.spec.scale
@@ -139,7 +169,9 @@ class MixtureOfExperts(nn.Module):
     def update_balance(self) -> None:
         """Update the bias after an optimiser step, and start to count the load anew.
 
-        Experts that got fewer tokens than the mean gain BIAS_STEP, the others lose as much.
+        Experts that got fewer tokens than the mean gain BIAS_STEP, the others lose as much
+        (arXiv 2408.15664, Algorithm 1).
         """
-        self.bias += BIAS_STEP * torch.sign(self.load.mean() - self.load)
+        missing_load = self.load.mean() - self.load
+        self.bias += BIAS_STEP * torch.sign(missing_load)
         self.load.zero_()

@@ -1,4 +1,7 @@
-"""RMSNorm over groups of channels, alone or after a SiLU gate."""
+"""RMSNorm (arXiv 1910.07467) over groups of channels, alone, after or before a SiLU gate.
+
+Mamba-2 gates first and then norms (arXiv 2405.21060, Section 7).
+"""
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +13,10 @@ from kernels.rms_norm import rms_norm
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, the mean taken over each group of `group` channels (default: all).
+    """x / rms(x) * weight. The mean square is over each group of `group` channels (default: all).
 
-    `eps` is the model's `norm_eps`. HybridLM sets it on every norm that it holds, so mixers do not
-    pass it around.
+    HybridLM sets `eps` to the design's `norm_eps` on every norm of the model, so mixers do not pass
+    it on.
     """
 
     eps = 1e-5
@@ -29,7 +32,7 @@ class RMSNorm(nn.Module):
         return group_rms_norm(x, self.weight, self.eps, self.group)
 
     def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The norm of x + residual over all channels, and that sum."""
+        """The norm of x + residual over all channels, and the sum itself. No residual adds none."""
         return rms_norm(x, self.weight, self.eps, residual)
 
 
@@ -41,7 +44,7 @@ class GatedRMSNorm(RMSNorm):
 
 
 class NormThenGate(GatedRMSNorm):
-    """RMSNorm of y, then times silu(z), as in some Falcon-H1 models."""
+    """RMSNorm of y, then times silu(z), as in some Falcon-H1 models (`mamba_norm_before_gate`)."""
 
     def forward(self, y: Tensor, z: Tensor) -> Tensor:  # type: ignore[override]
         normed = group_rms_norm(y, self.weight, self.eps, self.group)

@@ -1,6 +1,10 @@
-"""Rotary position embedding, of a head or of its first channels, with Llama-3 frequency scaling.
+"""Rotary position embedding (RoPE, arXiv 2104.09864) of a head, or of its first channels.
 
-Halves are rotated (Llama's layout in transformers).
+Channel i of the first half and channel i of the second half are a pair, as in transformers'
+LlamaAttention. Frequencies may be scaled as in Llama 3 (`rope_type: llama3` of a config.json,
+`_compute_llama3_parameters` in transformers' modeling_rope_utils.py).
+
+Shape letters: B sequences, T tokens, H heads of width D.
 """
 
 import math
@@ -21,16 +25,17 @@ def inverse_frequencies(dim: int, theta: float, scaling: RopeScaling | None) -> 
     with at least high_freq_factor turns are kept. Pairs with at most low_freq_factor turns rotate
     slower by `factor`. Between the two there is a linear ramp.
     """
-    exponents = torch.arange(0, dim, 2, device="cpu", dtype=torch.float64) / dim
-    inv = theta**-exponents
+    channels = torch.arange(0, dim, 2, device="cpu", dtype=torch.float64)
+    angles = theta ** -(channels / dim)
     if scaling is None:
-        return inv.float()
-    turns = scaling.original_context_len * inv / (2 * math.pi)
+        return angles.float()
+    turns = scaling.original_context_len * angles / (2 * math.pi)
     span = scaling.high_freq_factor - scaling.low_freq_factor
     ramp = (turns - scaling.low_freq_factor) / span
-    kept = ramp.clamp(0, 1)
-    scaled = inv / scaling.factor
-    return (inv * kept + scaled * (1 - kept)).float()
+    kept_share = ramp.clamp(0, 1)
+    slowed = angles / scaling.factor
+    mixed = angles * kept_share + slowed * (1 - kept_share)
+    return mixed.float()
 
 
 class Tables(NamedTuple):
@@ -78,41 +83,49 @@ class Rope:
         self._tables: dict[tuple[torch.device, torch.dtype], Tables] = {}
 
     def reserve(self, length: int, like: Tensor) -> Tables:
-        """Tables for at least `length` positions, for tensors like this one.
+        """Tables for at least `length` positions, on the device and in the dtype of `like`.
 
-        Longer tables may replace them here at any time. A captured graph goes on reading the old
-        ones, so the owner of the graph must hold them.
+        Longer tables may replace them here at any time. A captured graph still reads the old ones,
+        so the owner of the graph must hold them.
         """
         place = (like.device, like.dtype)
         tables = self._tables.get(place)
-        if tables is not None and tables.cos.shape[0] >= length:
-            return tables
-        positions = length
-        if tables is not None:
-            positions = max(length, 2 * tables.cos.shape[0])
-        tables = self._made(positions, like)
+        if tables is None:
+            tables = self._made(length, like)
+        n_positions = tables.cos.shape[0]
+        if n_positions < length:
+            tables = self._made(max(length, 2 * n_positions), like)
         self._tables[place] = tables
         return tables
 
     def __call__(self, x: Tensor, start: Position) -> Tensor:
         """Rotate x. If `start` is a tensor, x is one token whose position has been reserved."""
-        if isinstance(start, Tensor):
-            tables = self._tables[x.device, x.dtype]
-            cos = tables.cos.index_select(0, start.view(1))
-            sin = tables.sin.index_select(0, start.view(1))
-        else:
-            end = start + x.shape[1]
-            tables = self.reserve(end, x)
-            cos = tables.cos[start:end]
-            sin = tables.sin[start:end]
+        cos, sin = self._rows(x, start)
         dim = cos.shape[-1]
         turned = x[..., :dim]
         kept = x[..., dim:]
-        swapped = torch.cat([turned[..., dim // 2 :], turned[..., : dim // 2]], -1)
+        first_half, second_half = turned.chunk(2, -1)
+        swapped = torch.cat([second_half, first_half], -1)
         turned = torch.addcmul(turned * cos, swapped, sin)
         if kept.shape[-1] == 0:
             return turned
         return torch.cat([turned, kept], -1)
+
+    def _rows(self, x: Tensor, start: Position) -> Tables:
+        """The rows of the tables for the positions of x [B, T, H, D], [T, 1, dim]."""
+        if isinstance(start, Tensor):
+            tables = self._tables[x.device, x.dtype]
+            row = start.view(1)
+            return Tables(
+                cos=tables.cos.index_select(0, row),
+                sin=tables.sin.index_select(0, row),
+            )
+        end = start + x.shape[1]
+        tables = self.reserve(end, x)
+        return Tables(
+            cos=tables.cos[start:end],
+            sin=tables.sin[start:end],
+        )
 
     def _made(self, length: int, like: Tensor) -> Tables:
         """Tables of `length` positions.
@@ -124,9 +137,9 @@ class Rope:
             angles = positions[:, None] * self.inv_freq
             cos = angles.cos()
             sin = angles.sin()
-            cos = torch.cat([cos, cos], -1)[:, None]
-            sin = torch.cat([-sin, sin], -1)[:, None]
+            cos = torch.cat([cos, cos], -1)
+            sin = torch.cat([-sin, sin], -1)
             return Tables(
-                cos=cos.to(like.device, like.dtype),
-                sin=sin.to(like.device, like.dtype),
+                cos=cos[:, None].to(like.device, like.dtype),
+                sin=sin[:, None].to(like.device, like.dtype),
             )

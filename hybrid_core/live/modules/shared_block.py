@@ -1,6 +1,9 @@
-"""Zamba's layer: a Transformer block that several layers share, before the layer's own SSM.
+"""Zamba's layer: a Transformer block that several layers share, before the layer's own Mamba.
 
-The closed forms are in mixers/shared_block.py.
+Zamba (arXiv 2405.16712) has one shared block before Mamba-1 layers. Zamba2 (arXiv 2411.15242) has
+two before Mamba-2 layers, with low-rank adapters for each layer.
+
+Shape letters: B sequences, T tokens. The closed forms are in mixers/shared_block.py.
 """
 
 import torch
@@ -18,9 +21,9 @@ from hybrid_core.mixers.shared_block import SharedBlockMixer
 
 
 class Transformer(nn.Module):
-    """The part that layers share: attention over the doubled input, then a feed-forward.
+    """The part that layers share: attention over x and the embeddings, then a feed-forward.
 
-    There are no residuals.
+    It adds no residuals.
     """
 
     def __init__(
@@ -38,7 +41,7 @@ class Transformer(nn.Module):
 
 
 class Adapter(nn.Module):
-    """A low-rank product that is added to the output of a projection."""
+    """A low-rank product [.., d_in] -> [.., d_out], to be added to the output of a projection."""
 
     def __init__(self, d_in: int, rank: int, d_out: int) -> None:
         super().__init__()
@@ -51,11 +54,11 @@ class Adapter(nn.Module):
 
 
 class SharedBlock(nn.Module):
-    """The shared block in `before`, then the layer's own SSM in `forward`.
+    """The shared block in `before`, then the layer's own Mamba in `forward`.
 
-    `before` gives what the shared block adds to the layer's input; `forward` reads the norm of that
-    sum. Layers with the same `spec.block` hold the same `block`, which HybridLM takes care of.
-    Adapters, `linear` and the SSM belong to each layer.
+    The output of `before` is added to the layer's input, and `forward` reads the norm of that sum.
+    HybridLM gives layers with the same `spec.block` the same `block`. The adapters, `linear` and
+    the Mamba belong to one layer alone.
     """
 
     def __init__(
@@ -73,20 +76,25 @@ class SharedBlock(nn.Module):
             self.ssm = Mamba1(spec.ssm, d_model, layer_index)
         else:
             self.ssm = Mamba2(spec.ssm, d_model, layer_index)
-        rank = spec.adapter_rank
         self.ffn_adapter: Adapter | None = None
-        if rank:
-            self.ffn_adapter = Adapter(
-                d_model,
-                rank,
-                self.block.ffn.gate_up.out_features,
-            )
         self.qkv_adapters: nn.ModuleList | None = None
-        if rank and spec.attention_adapters:
-            attention = self.block.attention
-            d_input = attention.qkv.in_features
-            adapters = (Adapter(d_input, rank, width) for width in attention.widths)
-            self.qkv_adapters = nn.ModuleList(adapters)
+        if spec.adapter_rank:
+            self._add_adapters(spec.adapter_rank)
+
+    def _add_adapters(self, rank: int) -> None:
+        """Adapters of the feed-forward's first matrices and, if asked for, of q, k and v."""
+        gate_up = self.block.ffn.gate_up
+        self.ffn_adapter = Adapter(
+            gate_up.in_features,
+            rank,
+            gate_up.out_features,
+        )
+        if not self.spec.attention_adapters:
+            return
+        attention = self.block.attention
+        d_input = attention.qkv.in_features
+        adapters = (Adapter(d_input, rank, width) for width in attention.widths)
+        self.qkv_adapters = nn.ModuleList(adapters)
 
     def before(
         self,
@@ -95,11 +103,12 @@ class SharedBlock(nn.Module):
         cache: BranchCache | None,
         start: Position,
     ) -> Tensor:
-        """x and the embeddings of the same tokens [B, T, d_model] -> what is added to x."""
+        """The shared block's output for x, and the embeddings of the same tokens.
+
+        All [B, T, d_model].
+        """
         doubled = self.block.norm(torch.cat([x, embedded], -1))
-        extra = None
-        if self.qkv_adapters is not None:
-            extra = torch.cat([adapter(doubled) for adapter in self.qkv_adapters], -1)
+        extra = self._qkv_extra(doubled)
         keys = cache.attention if cache else None
         attended = self.block.attention(doubled, keys, start, extra)
         hidden = self.block.ffn_norm(attended)
@@ -108,6 +117,13 @@ class SharedBlock(nn.Module):
             extra = self.ffn_adapter(hidden)
         out: Tensor = self.linear(self.block.ffn(hidden, extra))
         return out
+
+    def _qkv_extra(self, doubled: Tensor) -> Tensor | None:
+        """The adapters' share of queries, keys and values, side by side; None without adapters."""
+        if self.qkv_adapters is None:
+            return None
+        shares = [adapter(doubled) for adapter in self.qkv_adapters]
+        return torch.cat(shares, -1)
 
     def forward(
         self,

@@ -1,6 +1,8 @@
 """Sliding-window attention with sinks; its cache never grows beyond window + sink tokens.
 
-The closed forms are in mixers/swa.py.
+The window is that of Longformer (arXiv 2004.05150) and Mistral (arXiv 2310.06825). The sinks, the
+first tokens that stay visible, are those of StreamingLLM (arXiv 2309.17453). The closed forms are
+in mixers/swa.py; shape letters as in attention.py.
 """
 
 from functools import partial
@@ -8,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hybrid_core.live.modules.attention import Attention, AttentionHeads, Seen, remember
+from hybrid_core.live.modules.attention import Attention, AttentionHeads, Seen
 from hybrid_core.live.modules.cache import CacheDtypes, Position, WindowCache
 from hybrid_core.mixers.swa import SwaMixer
 from kernels.attention import attention
@@ -17,7 +19,7 @@ from kernels.attention import attention
 class WindowHeads(AttentionHeads):
     """Heads in which a query sees the last `window` positions and the first `sink` ones.
 
-    The last position of the window is the query's own.
+    The window includes the query's own position.
     """
 
     spec: SwaMixer
@@ -30,14 +32,18 @@ class WindowHeads(AttentionHeads):
         start: Position,
     ) -> Seen:
         if isinstance(start, Tensor):
-            return remember(k, v, cache, start)
-        gap = 0
-        if cache is not None and k.shape[1] == 1:
+            return super().remember(k, v, cache, start)
+        if cache is None:
+            return self._windowed(k, v, gap=0)
+        if k.shape[1] == 1:
             # A single query may see all that the cache holds, so it needs no mask.
             k, v = cache.append_one(k, v, start)
             return Seen(k, v, attention)
-        if cache is not None:
-            k, v, gap = cache.append(k, v, start)
+        k, v, gap = cache.append(k, v, start)
+        return self._windowed(k, v, gap)
+
+    def _windowed(self, k: Tensor, v: Tensor, gap: int) -> Seen:
+        """Keys and values under a mask; `gap` positions are missing after the sinks."""
         windowed = partial(
             attention,
             window=self.spec.window,
@@ -59,4 +65,4 @@ class WindowHeads(AttentionHeads):
 
 
 class SlidingWindowAttention(WindowHeads, Attention):
-    """The heads plus the output projection."""
+    """x [B, T, d_model] -> [B, T, d_model]: windowed heads, then the output projection."""

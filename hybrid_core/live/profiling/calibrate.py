@@ -1,12 +1,13 @@
 """Measured rates of the device at hand.
 
-The dense peak, memory reads, and a rate for each kind of work that a model is made of. Each rate is
-measured through the operation that the modules use, on shapes like those of a 350M model. All of it
-takes about half a minute.
+The rates are the dense peak, memory reads, and one for each kind of work in a model. Each is
+measured through the operation that the modules use, on shapes like those of a 350M model. All
+together take about half a minute.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,16 @@ from kernels.ssd import ssd, ssd_step
 
 ROWS = (1, 2, 4, 8, 16, 64, 256, 1024)
 
+# The product for the peak grows until it takes so long, or until it is so large.
+PRODUCT_S = 0.05
+LARGEST_PRODUCT = 2048  # rows; on a GPU times `Calibration.large`
+
+# The scan's shapes. All heads are one group, with the same B and C.
+SCAN_HEADS = 16
+SCAN_WIDTH = 128
+SCAN_STATES = 128
+SCAN_CHUNK = 128
+
 
 def _best_s(
     work: Callable[[], object],
@@ -42,6 +53,31 @@ def _best_s(
     return min(timing.seconds)
 
 
+class DeviceCeilings(NamedTuple):
+    """What the device can do at most, in one dtype.
+
+    `matrix`: rows of the square matrices that were multiplied. `fp32_times`: how many times as fast
+    the same product is in float32. On a CPU without bf16 products this is about a hundred.
+    """
+
+    flops_per_s: float
+    bytes_per_s: float
+    dtype: str
+    matrix: int
+    fp32_times: float
+
+
+class ScanInputs(NamedTuple):
+    """The arguments of `ssd` and, for one token, of `ssd_step`."""
+
+    x: torch.Tensor
+    dt: torch.Tensor
+    A: torch.Tensor
+    B: torch.Tensor
+    C: torch.Tensor
+    D: torch.Tensor
+
+
 class Calibration:
     """Measures one device in one dtype."""
 
@@ -52,32 +88,44 @@ class Calibration:
         self.large = 4 if device.type == "cuda" else 1  # GPUs need more work to be busy
 
     def _random(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
-        return torch.rand(*shape, device=self.device).to(dtype or self.dtype)
+        drawn = torch.rand(*shape, device=self.device)
+        return drawn.to(dtype or self.dtype)
 
-    def peak_and_bandwidth(self) -> dict[str, Any]:
-        """FLOP/s of a square matrix product, and bytes/s of reading a float32 matrix once.
-
-        The product is as large as a twentieth of a second allows. `fp32_times` says how many times
-        as fast the same product is in float32: a hundred times on a CPU without bf16 products.
-        """
-        size = 256
-        largest = 2048 * self.large
-        while size < largest and self._product_s(size, self.dtype, 0.0) < 0.05:
-            size *= 2
+    def peak_and_bandwidth(self) -> DeviceCeilings:
+        """FLOP/s of a square matrix product, and bytes/s of reading a float32 matrix once."""
+        size = self._product_size()
         product_s = self._product_s(size, self.dtype, 1.5)
         fp32_s = product_s
         if self.dtype != torch.float32:
             fp32_s = self._product_s(size, torch.float32, 0.3)
+        product_flops = 2 * size**3
+        return DeviceCeilings(
+            flops_per_s=product_flops / product_s,
+            bytes_per_s=self._read_bytes_per_s(),
+            dtype=self.name,
+            matrix=size,
+            fp32_times=product_s / fp32_s,
+        )
+
+    def _product_size(self) -> int:
+        """Rows of the largest square product that takes little time."""
+        size = 256
+        largest = LARGEST_PRODUCT * self.large
+        while size < largest:
+            if self._product_s(size, self.dtype, 0.0) >= PRODUCT_S:
+                break
+            size *= 2
+        return size
+
+    def _read_bytes_per_s(self) -> float:
+        """The rate of a product of a matrix and a vector, which reads the matrix once."""
         wide = torch.ones(2**13, 2**13 * self.large, device=self.device)
         vector = torch.ones(wide.shape[1], device=self.device)
-        read_s = _best_s(lambda: wide @ vector, self.device)
-        return {
-            "flops_per_s": 2 * size**3 / product_s,
-            "bytes_per_s": wide.nbytes / read_s,
-            "dtype": self.name,
-            "matrix": size,
-            "fp32_times": product_s / fp32_s,
-        }
+
+        def read() -> torch.Tensor:
+            return wide @ vector
+
+        return wide.nbytes / _best_s(read, self.device)
 
     def _product_s(
         self,
@@ -88,11 +136,15 @@ class Calibration:
         """Seconds of one product of two square matrices."""
         a = self._random(size, size, dtype=dtype)
         b = self._random(size, size, dtype=dtype)
-        # F.linear is what the modules use; on a CPU a @ b can be slower.
-        return _best_s(lambda: F.linear(a, b), self.device, budget_s)
+
+        def product() -> torch.Tensor:
+            # The modules use F.linear, too. On a CPU, a @ b can be slower.
+            return F.linear(a, b)
+
+        return _best_s(product, self.device, budget_s)
 
     def linear(self) -> tuple[tuple[int, float], ...]:
-        """Seconds per weight of a linear layer, against rows.
+        """Pairs of rows and the seconds per weight of a linear layer over so many rows.
 
         Several matrices take turns, so that no cache holds them all.
         """
@@ -100,17 +152,17 @@ class Calibration:
         d_out = 8192
         n = 4 * self.large
         weights = [self._random(d_out, d_in) for _ in range(n)]
-
-        def seconds(rows: int) -> float:
+        points = []
+        for rows in ROWS:
             x = self._random(rows, d_in)
-            return _best_s(lambda: [F.linear(x, weight) for weight in weights], self.device)
-
-        return tuple((rows, seconds(rows) / (n * d_in * d_out)) for rows in ROWS)
+            seconds = _best_s(partial(_all_products, x, weights), self.device)
+            points.append((rows, seconds / (n * d_in * d_out)))
+        return tuple(points)
 
     def attention(self) -> tuple[float, float]:
         """FLOP/s of causal prefill, without a window and with one.
 
-        Only the pairs of query and key that the mask lets through are counted.
+        It counts only the pairs of query and key that the mask lets through.
         """
         t = 1024 * self.large
         n_heads = 16
@@ -118,17 +170,24 @@ class Calibration:
         window = 512
         q = self._random(1, t, n_heads, head_dim)
         k = self._random(1, t, n_heads // 4, head_dim)
+        # A multiply-add per channel for the score, and one for the weighted value.
         pair_flops = 4 * n_heads * head_dim
-        pairs = t * (t + 1) // 2
-        whole_s = _best_s(lambda: attention(q, k, k), self.device)
-        window_pairs = sum(min(i, window) for i in range(1, t + 1))
-        window_s = _best_s(lambda: attention(q, k, k, window=window), self.device)
-        return pair_flops * pairs / whole_s, pair_flops * window_pairs / window_s
+        whole = partial(attention, q, k, k)
+        windowed = partial(attention, q, k, k, window=window)
+        whole_s = _best_s(whole, self.device)
+        window_s = _best_s(windowed, self.device)
+        whole_pairs = t * (t + 1) // 2
+        # The first tokens see less than a window.
+        window_pairs = t * window - window * (window - 1) // 2
+        return (
+            pair_flops * whole_pairs / whole_s,
+            pair_flops * window_pairs / window_s,
+        )
 
     def kv(self) -> float:
         """Bytes/s at which one query per sequence reads its keys and values.
 
-        Several caches take turns, so that no faster memory holds them.
+        Several KV caches take turns, so that no faster memory holds them all.
         """
         slots = 8192
         q = self._random(4, 1, 32, 64)
@@ -146,60 +205,71 @@ class Calibration:
 
         return n_bytes / _best_s(read_all, self.device)
 
-    def scan(self) -> tuple[float, float]:
-        """FLOP/s of the chunked scan, and bytes/s of the state in single steps.
-
-        A step reads the state and writes it; both are counted.
-        """
-        batch_size = 1
+    def scan(self) -> float:
+        """FLOP/s of Mamba-2's chunked scan."""
         t = 1024 * self.large
-        h = 16
-        p = 128
-        n = 128
-        chunk = 128
-        x = self._random(batch_size, t, h, p)
-        dt = self._random(batch_size, t, h, dtype=torch.float32)
-        a = -self._random(h)
-        bc = self._random(batch_size, t, 1, n)
-        # Scores of a chunk once per group; then, for every head, their product with x, the states'
-        # inputs and outputs, and the decay of the state.
-        head_flops = 2 * chunk**2 * p + 4 * chunk * n * p + 2 * n * p
-        chunk_flops = 2 * chunk**2 * n + h * head_flops
-        scan_s = _best_s(lambda: ssd(x, dt, a, bc, bc, a, chunk_size=chunk), self.device)
-        flops_per_s = t // chunk * chunk_flops / scan_s
-        states = [torch.zeros(4, h, p, n, device=self.device) for _ in range(8 * self.large**2)]
-        one_token = (
-            self._random(4, 1, h, p),
-            self._random(4, 1, h, dtype=torch.float32),
-            a,
-            self._random(4, 1, 1, n),
-            self._random(4, 1, 1, n),
-            a,
-        )
+        tokens = self._scan_inputs(1, t)
+        run = partial(ssd, *tokens, chunk_size=SCAN_CHUNK)
+        n_chunks = t // SCAN_CHUNK
+        return n_chunks * _chunk_flops() / _best_s(run, self.device)
+
+    def state(self) -> float:
+        """Bytes/s of the state in single steps of the scan, reads and writes together."""
+        batch_size = 4
+        states = []
+        for _ in range(8 * self.large**2):
+            state = torch.zeros(
+                batch_size,
+                SCAN_HEADS,
+                SCAN_WIDTH,
+                SCAN_STATES,
+                device=self.device,
+            )
+            states.append(state)
+        one_token = self._scan_inputs(batch_size, 1)
 
         def step_all() -> None:
             for state in states:
                 ssd_step(*one_token, state)
 
         moved_bytes = 2 * sum(state.nbytes for state in states)
-        return flops_per_s, moved_bytes / _best_s(step_all, self.device)
+        return moved_bytes / _best_s(step_all, self.device)
+
+    def _scan_inputs(self, batch_size: int, t: int) -> ScanInputs:
+        """Random inputs for t tokens of each sequence."""
+        per_head = -self._random(SCAN_HEADS)
+        return ScanInputs(
+            self._random(batch_size, t, SCAN_HEADS, SCAN_WIDTH),
+            self._random(batch_size, t, SCAN_HEADS, dtype=torch.float32),
+            per_head,
+            self._random(batch_size, t, 1, SCAN_STATES),
+            self._random(batch_size, t, 1, SCAN_STATES),
+            per_head,
+        )
 
     def elementwise(self) -> float:
-        """Bytes/s, read and written, of elementwise operations on tensors beyond the caches' size.
+        """Bytes/s, read and written, of elementwise operations on tensors larger than the caches.
 
         silu(gate) * up reads gate and writes the SiLU, then reads both factors and writes the
         product: five tensors.
         """
         gate = self._random(2048 * self.large, 8192)
         up = self._random(2048 * self.large, 8192)
-        return 5 * gate.nbytes / _best_s(lambda: F.silu(gate) * up, self.device)
+
+        def product() -> torch.Tensor:
+            return F.silu(gate) * up
+
+        return 5 * gate.nbytes / _best_s(product, self.device)
 
     def calls(self) -> dict[str, float]:
         """Seconds per layer of one decode step, for each kind of layer.
 
         The layers are so small that only the calls of their operations take time.
         """
-        return {name: self._step_s(spec) / spec.n_layers for name, spec in tiny_designs().items()}
+        seconds = {}
+        for kind, spec in _tiny_designs().items():
+            seconds[kind] = self._step_s(spec) / spec.n_layers
+        return seconds
 
     def _step_s(self, spec: ArchSpec) -> float:
         model = build(spec, self.device, self.dtype)
@@ -211,17 +281,24 @@ class Calibration:
         """Measure all rates and return them as a `Hardware`, the form that forecasts read."""
         report("dense peak and memory reads")
         ceilings = self.peak_and_bandwidth()
+        rates = self._rates(report)
+        free_memory(self.device)
+        hardware = as_hardware(self.device, ceilings)
+        return hardware.model_copy(update={"rates": rates})
+
+    def _rates(self, report: Callable[[str], None]) -> Rates:
+        """The rates of every kind of work."""
         report("matrix products by rows")
         linear = self.linear()
         report("attention, scans, elementwise work")
         whole, window = self.attention()
-        scan, state = self.scan()
+        scan = self.scan()
+        state = self.state()
         kv = self.kv()
         elementwise = self.elementwise()
         report("calls")
         calls = self.calls()
-        free_memory(self.device)
-        rates = Rates(
+        return Rates(
             dtype=self.name,
             linear=linear,
             attention_flops_per_s=whole,
@@ -232,52 +309,91 @@ class Calibration:
             elementwise_bytes_per_s=elementwise,
             call_s=calls,
         )
-        return as_hardware(self.device, ceilings).model_copy(update={"rates": rates})
 
 
-def tiny_designs() -> dict[str, ArchSpec]:
-    """For each kind of layer a design of eight such layers, so narrow that a step is nothing but
-    calls."""
-    base = presets.get(presets.FIRST).spec.replace(
+def _all_products(x: torch.Tensor, weights: list[torch.Tensor]) -> None:
+    """One linear layer after the other, all over the same rows."""
+    for weight in weights:
+        F.linear(x, weight)
+
+
+def _chunk_flops() -> int:
+    """FLOPs of one chunk of `Calibration.scan` (arXiv 2405.21060, Section 6)."""
+    in_chunk = 2 * SCAN_CHUNK**2 * SCAN_WIDTH
+    inputs_and_outputs = 4 * SCAN_CHUNK * SCAN_STATES * SCAN_WIDTH  # of the chunk's state
+    decay = 2 * SCAN_STATES * SCAN_WIDTH
+    scores = 2 * SCAN_CHUNK**2 * SCAN_STATES  # once, for all heads share B and C
+    return scores + SCAN_HEADS * (in_chunk + inputs_and_outputs + decay)
+
+
+TINY_SECTIONS: dict[str, dict[str, Any]] = {
+    "attention": {"n_heads": 2, "n_kv_heads": 2, "head_dim": 8},
+    "ssm": {"d_ssm": 32, "head_dim": 8, "d_state": 8},
+    "intra": {
+        "n_heads": 2,
+        "n_kv_heads": 1,
+        "qk_head_dim": 8,
+        "v_head_dim": 8,
+        "d_ssm": 16,
+    },
+    "diff": {},
+    "ffn": {"kind": "swiglu", "d_ff": 16},
+}
+
+
+def _tiny_designs() -> dict[str, ArchSpec]:
+    """A design of eight layers for each kind of mixer.
+
+    The layers are so narrow that a step spends all its time on calls.
+    """
+    n_layers = 8
+    first = presets.get(presets.FIRST).spec
+    base = first.replace(
         vocab_size=16,
         d_model=16,
-        attention={"n_heads": 2, "n_kv_heads": 2, "head_dim": 8},
-        ssm={"d_ssm": 32, "head_dim": 8, "d_state": 8},
-        intra={"n_heads": 2, "n_kv_heads": 1, "qk_head_dim": 8, "v_head_dim": 8, "d_ssm": 16},
-        diff={},
-        ffn={"kind": "swiglu", "d_ff": 16},
-        n_layers=8,
+        n_layers=n_layers,
+        **TINY_SECTIONS,
     )
     letters = [letter for letter, kind in WRITTEN.items() if kind.entry.sections]
     others = composable(base.d_model)
     kinds = {}
     for letter in (*letters, *others):
-        mixers = {letter: others[letter]} if letter in others else {}
-        spec = base.replace(layers={"pattern": 8 * letter}, mixers=mixers)
-        kinds[spec.stack[0].mixer.kind] = spec
+        mixers = {}
+        if letter in others:
+            mixers[letter] = others[letter]
+        layers = {"pattern": n_layers * letter}
+        spec = base.replace(layers=layers, mixers=mixers)
+        mixer = spec.stack[0].mixer
+        kinds[mixer.kind] = spec
     return kinds
 
 
-def as_hardware(device: torch.device, ceilings: dict[str, Any]) -> Hardware:
+def as_hardware(device: torch.device, ceilings: DeviceCeilings) -> Hardware:
     """Measured ceilings in the form that the roofline takes.
 
     Only one dtype was measured; the peaks of the other dtypes repeat it.
     """
     found = describe(device)
-    dtype = ceilings["dtype"]
-    peak = ceilings["flops_per_s"]
+    dtype = ceilings.dtype
+    peak = ceilings.flops_per_s
     source = Source(
         fields=("peak_flops_per_s", "bandwidth_bytes_per_s"),
         text=f"measured in {dtype} on this machine",
         url="",
+    )
+    peaks = PeakFlops(
+        fp32=peak,
+        bf16=peak,
+        fp16=peak,
+        fp8=None,
     )
     return Hardware(
         key=calibration_key(str(device), dtype),
         name=f"This machine: {found['name']} ({dtype}, measured)",
         kind="gpu" if device.type == "cuda" else "cpu",
         memory_bytes=found["memory_bytes"],
-        bandwidth_bytes_per_s=ceilings["bytes_per_s"],
-        peak_flops_per_s=PeakFlops(fp32=peak, bf16=peak, fp16=peak, fp8=None),
+        bandwidth_bytes_per_s=ceilings.bytes_per_s,
+        peak_flops_per_s=peaks,
         tdp_w=1.0,
         sources=(source,),
     )

@@ -25,9 +25,12 @@ def resolve(name: str) -> torch.device:
     process may use. Raises SpecError for a device that torch does not find.
     """
     _use_no_more_threads_than_processors()
-    found = [] if name == "cpu" else gpus()[0]
+    if name == "cpu":  # without a look at the GPUs, which takes a second
+        return torch.device("cpu")
+    found, _ = gpus()
     names = [f"cuda:{index}" for index in range(len(found))]
-    return torch.device(device_among([*names, "cpu"], name))
+    known = [*names, "cpu"]
+    return torch.device(device_among(known, name))
 
 
 def gpus() -> tuple[list[tuple[str, int]], str | None]:
@@ -39,7 +42,8 @@ def gpus() -> tuple[list[tuple[str, int]], str | None]:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:
         # RuntimeError: no driver or no visible GPU. AssertionError: a build without CUDA.
-        return [], str(error).partition("\n")[0]
+        first_line = str(error).partition("\n")[0]
+        return [], first_line
     found = []
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
@@ -50,8 +54,8 @@ def gpus() -> tuple[list[tuple[str, int]], str | None]:
 def _use_no_more_threads_than_processors() -> None:
     """Limit torch's threads to the processors whose time this process gets.
 
-    torch starts a thread for each processor that it may run on. Where a control group grants the
-    time of fewer, these threads get in each other's way.
+    torch starts a thread for each processor that it may run on. In a container whose control group
+    grants the time of fewer processors, these threads get in each other's way.
     """
     if "OMP_NUM_THREADS" in os.environ:
         return
@@ -61,12 +65,6 @@ def _use_no_more_threads_than_processors() -> None:
 
 def describe(device: torch.device) -> dict[str, Any]:
     """The hardware and software of a measurement, for the report."""
-    packages = {}
-    for name in ("torch", "triton", "mamba-ssm", "numpy", "fvcore"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "not installed"
     if device.type == "cuda":
         device_name = torch.cuda.get_device_name(device)
         memory_bytes = torch.cuda.get_device_properties(device).total_memory
@@ -80,7 +78,7 @@ def describe(device: torch.device) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": _package_versions(),
         "hybrid_core": __version__,
     }
     if device.type == "cuda":
@@ -88,26 +86,41 @@ def describe(device: torch.device) -> dict[str, Any]:
     return found
 
 
+def _package_versions() -> dict[str, str]:
+    """The versions of those packages that a measurement's speed depends on."""
+    packages = {}
+    for name in ("torch", "triton", "mamba-ssm", "numpy", "fvcore"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return packages
+
+
 def environment(device: torch.device) -> dict[str, Any]:
     """`describe`, and the implementation that each operation uses on this device.
 
-    Raises CannotRun where an implementation was forced that this device cannot run.
+    Raises CannotRun if the user forced an implementation that this device cannot run.
     """
     require_forced(device.type)
-    return describe(device) | {"kernels": explain(device.type)}
+    found = describe(device)
+    found["kernels"] = explain(device.type)
+    return found
 
 
 def _cpu_name() -> str:
     """The processor's name as Linux prints it, with the number of cores that may be used."""
     name = platform.processor() or platform.machine()
     for line in _lines("/proc/cpuinfo"):
-        if line.startswith("model name"):
-            name = line.split(":", 1)[1].strip()
+        key, _, value = line.partition(":")
+        if key.startswith("model name"):
+            name = value.strip()
             break
     return f"{name}, {processors()} cores"
 
 
 def _lines(path: str) -> list[str]:
+    """The lines of a file, none if it cannot be read."""
     try:
         return Path(path).read_text().splitlines()
     except OSError:
@@ -120,7 +133,8 @@ def available_bytes(device: torch.device) -> int:
     On a CPU this is the least of what the machine and its control groups have left.
     """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free)
     return available_memory_bytes()
 
 
@@ -133,13 +147,15 @@ def synchronise(device: torch.device) -> None:
 def current(device: torch.device) -> AbstractContextManager[Any]:
     """A context in which this device is the current one.
 
-    Kernels of other libraries launch on the current device, whatever the device of their tensors.
+    Kernels of other libraries launch on the current device, wherever their tensors are.
     """
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    if device.type == "cuda":
+        return torch.cuda.device(device)
+    return nullcontext()
 
 
 def free_memory(device: torch.device) -> None:
-    """Give unused memory back, so that every part of a run starts from the same state."""
+    """Give unused memory back to the device, so that every part of a run starts alike."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -148,8 +164,8 @@ def free_memory(device: torch.device) -> None:
 class PeakMemory:
     """Peak memory since `reset`.
 
-    On CUDA, what torch allocated. On a CPU, the resident size of this process; `what` says so if
-    Linux does not allow to reset its high-water mark.
+    On CUDA it is what torch allocated, on a CPU the resident size of this process. `what` says
+    which, and whether Linux refused to reset the high-water mark.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -173,8 +189,10 @@ class PeakMemory:
             return int(torch.cuda.max_memory_allocated(self.device))
         for line in _lines("/proc/self/status"):
             if line.startswith("VmHWM"):  # "VmHWM:  123456 kB"
-                return int(line.split()[1]) * 1024
-        return int(psutil.Process().memory_info().rss)
+                _, kib, _ = line.split()
+                return int(kib) * 1024
+        resident = psutil.Process().memory_info().rss
+        return int(resident)
 
 
 if __name__ == "__main__":  # `hybrid_core.runs.devices` runs this file in a process of its own

@@ -1,38 +1,41 @@
 """Joules per token, read from the device's own counter, with the idle power beside them.
 
-The counter covers the whole board and moves in steps. NVML's moves about every 100 ms (measured by
-ml-energy/zeus, docs and issue 12). It sums up power that A100 and H100 sample a quarter of the time
-(arXiv 2312.02741). A reading may therefore be off by one step. So the same work is repeated until
-one step is at most ERROR of the time between two readings; otherwise nothing is reported.
+The counter covers the whole board and moves in steps. NVML's moves about every 100 ms, as
+ml-energy/zeus measured (its docs and issue 12). It adds up power that A100 and H100 sample only a
+quarter of the time (arXiv 2312.02741). So a reading may be off by one step. The same work is
+therefore repeated until one step is at most ERROR of the time between two readings. Where the
+budget is too small for that, no figure is reported.
 
 Idle power is reported but not subtracted. A token costs what the board draws while the token is
-made, the idle share included. Besides, the idle power of a warm board is not a constant that one
-could subtract exactly. Watts, seconds and tokens are reported together for those who want to.
+made, and this includes the idle power. Besides, the idle power of a warm board is not constant, so
+nobody could subtract it exactly. The joules, seconds and tokens are all reported for those who
+want to try.
 """
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 
 from hybrid_core.live.profiling.device import synchronise
+from hybrid_core.results import profile as results
 
 ERROR = 0.05  # the largest share of the measured time that one step of the counter may be
 
 
 class NoMeter(RuntimeError):
-    """No energy can be read; the message says why."""
+    """The energy cannot be read; the message says why."""
 
 
 class EnergyMeter(Protocol):
-    """A counter of joules since some moment, which moves every `update_s` seconds."""
+    """A counter of joules since some moment. It moves every `update_s` seconds."""
 
     name: str
     update_s: float
 
     def joules(self) -> float:
-        """The counter now. Raises NoMeter where it cannot be read."""
+        """The present value of the counter. Raises NoMeter where it cannot be read."""
 
 
 class NvmlMeter:
@@ -52,10 +55,10 @@ class NvmlMeter:
         self._nvml = pynvml
         try:
             pynvml.nvmlInit()
-            uuid = str(torch.cuda.get_device_properties(device).uuid)
-            if not uuid.startswith("GPU-"):
-                uuid = f"GPU-{uuid}"
-            self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+            # By UUID, since NVML does not count the GPUs as CUDA_VISIBLE_DEVICES does.
+            properties = torch.cuda.get_device_properties(device)
+            uuid = str(properties.uuid).removeprefix("GPU-")
+            self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
         except pynvml.NVMLError as error:
             raise NoMeter(f"no energy meter: NVML says {error}") from None
         self.joules()
@@ -68,10 +71,31 @@ class NvmlMeter:
         return float(millijoules) / 1000
 
 
+class Reading(NamedTuple):
+    """Joules, seconds and tokens between two readings of the meter, or why there are none."""
+
+    joules: float | None = None
+    seconds: float | None = None
+    tokens: int | None = None
+    why: str | None = None
+
+    @property
+    def watts(self) -> float | None:
+        if self.joules is None or self.seconds is None:
+            return None
+        return self.joules / self.seconds
+
+    @property
+    def joules_per_token(self) -> float | None:
+        if self.joules is None or self.tokens is None:
+            return None
+        return self.joules / self.tokens
+
+
 class EnergyLog:
     """The energy part of a run: idle power, and a row per measured phase.
 
-    Without a meter nothing is run, and `why` is reported instead.
+    Without a meter, it runs nothing and reports `why`.
     """
 
     def __init__(
@@ -87,8 +111,8 @@ class EnergyLog:
         self.why = why
         self._clock = clock
         self._sleep = sleep
-        self._idle: dict[str, Any] | None = None
-        self._rows: list[dict[str, Any]] = []
+        self._idle: results.Idle | None = None
+        self._rows: list[results.EnergyRow] = []
 
     @classmethod
     def of(cls, device: torch.device) -> "EnergyLog":
@@ -99,26 +123,24 @@ class EnergyLog:
             return cls(device, None, str(error))
 
     def idle(self, budget_s: float) -> None:
-        """Measure watts while the device has nothing to do, with what is loaded on it now."""
+        """Measure watts while the device does nothing, with what is loaded on it now."""
         if self.meter is None:
             return
         shortest_s = self.meter.update_s / ERROR
-        found = self._stretch(
-            self.meter,
-            lambda: self._sleep(shortest_s),
-            0,
-            budget_s,
+
+        def rest() -> None:
+            self._sleep(shortest_s)
+
+        found = self._repeat(self.meter, rest, 0, budget_s)
+        self._idle = results.Idle(
+            watts=found.watts,
+            seconds=found.seconds,
+            why=found.why,
         )
-        watts = None if found["why"] else found["joules"] / found["seconds"]
-        self._idle = {
-            "watts": watts,
-            "seconds": found["seconds"],
-            "why": found["why"],
-        }
 
     def measure(
         self,
-        phase: str,
+        phase: Literal["prefill", "decode"],
         work: Callable[[], object],
         tokens: int,
         budget_s: float,
@@ -127,39 +149,43 @@ class EnergyLog:
     ) -> None:
         """Repeat `work` for as long as the meter needs, if the budget allows it.
 
-        Each call of `work` makes or reads `tokens` tokens. The caller has warmed up.
+        Each call of `work` makes or reads `tokens` tokens. The caller has warmed it up.
         """
         if self.meter is None:
             return
-        found = self._stretch(self.meter, work, tokens, budget_s)
-        per_token = None if found["why"] else found["joules"] / found["tokens"]
-        row = {
-            "phase": phase,
-            "batch_size": batch_size,
-            "context_len": context_len,
-            "joules_per_token": per_token,
-        }
-        self._rows.append(row | found)
+        found = self._repeat(self.meter, work, tokens, budget_s)
+        row = results.EnergyRow(
+            phase=phase,
+            batch_size=batch_size,
+            context_len=context_len,
+            joules_per_token=found.joules_per_token,
+            joules=found.joules,
+            seconds=found.seconds,
+            tokens=found.tokens,
+            why=found.why,
+        )
+        self._rows.append(row)
 
-    def _stretch(
+    def _repeat(
         self,
         meter: EnergyMeter,
         work: Callable[[], object],
         tokens: int,
         budget_s: float,
-    ) -> dict[str, Any]:
-        """Joules, seconds and tokens between two readings, or why there are none."""
+    ) -> Reading:
+        """Repeat `work`, of `tokens` tokens a call, if the budget is long enough for the meter."""
         shortest_s = meter.update_s / ERROR
         if budget_s < shortest_s:
             left_s = max(0.0, budget_s)
-            return _nothing(
+            why = (
                 f"the {left_s:.1f} s that the budget leaves are too short for the meter, which is "
                 f"updated every {meter.update_s:g} s: {shortest_s:g} s are needed for {ERROR:.0%}"
             )
+            return Reading(why=why)
         try:
             return self._between_readings(meter, work, tokens, shortest_s)
         except NoMeter as error:
-            return _nothing(str(error))
+            return Reading(why=str(error))
 
     def _between_readings(
         self,
@@ -167,7 +193,8 @@ class EnergyLog:
         work: Callable[[], object],
         tokens: int,
         shortest_s: float,
-    ) -> dict[str, Any]:
+    ) -> Reading:
+        """Read the meter, repeat `work` for at least `shortest_s`, and read the meter again."""
         counted = 0
         seconds = 0.0
         synchronise(self.device)
@@ -180,31 +207,17 @@ class EnergyLog:
             seconds = self._clock() - started
         joules = meter.joules() - before
         if joules <= 0:
-            return _nothing(f"the meter did not move in {seconds:.1f} s")
-        return {
-            "joules": joules,
-            "seconds": seconds,
-            "tokens": counted,
-            "why": None,
-        }
+            return Reading(why=f"the meter did not move in {seconds:.1f} s")
+        return Reading(joules, seconds, counted)
 
-    def as_dict(self) -> dict[str, Any]:
+    def part(self) -> results.Energy:
         """The `energy` part of the run. Where there is no figure, `why` gives the reason."""
         meter = self.meter.name if self.meter else None
-        return {
-            "convention": "measured",
-            "meter": meter,
-            "note": self.why,
-            "error": ERROR,
-            "idle": self._idle,
-            "rows": self._rows,
-        }
-
-
-def _nothing(why: str) -> dict[str, Any]:
-    return {
-        "joules": None,
-        "seconds": None,
-        "tokens": None,
-        "why": why,
-    }
+        return results.Energy(
+            convention="measured",
+            meter=meter,
+            note=self.why,
+            error=ERROR,
+            idle=self._idle,
+            rows=tuple(self._rows),
+        )

@@ -1,18 +1,20 @@
-"""How a job hands over what it finds, and says that it cannot begin. No torch."""
+"""How a job stores what it finds, reports its progress, and refuses to begin. No torch."""
 
 from collections.abc import Callable
 from typing import Any
 
 from hybrid_core.results.part import Part
 
-Store = Callable[[str, dict[str, Any]], None]  # a part's name and data, as soon as it is known
-Report = Callable[[float, str], None]  # the fraction done, and what is being done
+# Called with a part's name and data, as soon as the part is known.
+Store = Callable[[str, dict[str, Any]], None]
+# Called with the fraction done, and what is being done.
+Report = Callable[[float, str], None]
 
 
 class DoesNotFit(RuntimeError):
-    """The work is larger than the device, said before anything was allocated."""
+    """The work needs more memory than the device has free."""
 
 
 def put(store: Store, part: Part) -> None:
-    """Hand over a part of the result as it is to be stored."""
+    """Store a part of the result."""
     store(part.part, part.record())

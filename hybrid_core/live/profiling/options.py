@@ -18,17 +18,22 @@ DeviceName = Annotated[
         description="auto, cpu, cuda or cuda:N",
     ),
 ]
-# What the modules can keep keys and values in.
+# The dtypes in which the modules can keep keys and values.
 LiveCacheDtype = Literal["fp32", "bf16", "fp16", "fp8"]
 DecodePath = Literal["auto", "eager", "graph", "compiled"]
 DECODE_PATHS: tuple[DecodePath, ...] = get_args(DecodePath)
+TotalLength = Annotated[int, Field(ge=2, le=2**22)]
 PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
 
 
 def device_among(known: Sequence[str], name: str) -> str:
-    """The device that a name means among the `known` ones, which begin with the GPUs: "auto" is the
-    first of all, "cuda" the first GPU. Raises SpecError for a device that is not there."""
-    meant = {"auto": known[0], "cuda": "cuda:0"}.get(name, name)
+    """The device that a name means among the `known` ones, which begin with the GPUs.
+
+    "auto" is the first of all, "cuda" the first GPU. Raises SpecError for a device that is not
+    there.
+    """
+    short_names = {"auto": known[0], "cuda": "cuda:0"}
+    meant = short_names.get(name, name)
     if meant not in known:
         raise SpecError(
             f"device: {name!r} - must be among those that torch finds here: {', '.join(known)}"
@@ -37,17 +42,26 @@ def device_among(known: Sequence[str], name: str) -> str:
 
 
 class ProfileOptions(Frozen):
-    """What to measure: the paper's protocol (Appendix J: batch 4, prompt 512, total lengths 2K to
-    32K), on a device, in given dtypes, within a time budget.
+    """What to measure, on which device, in which dtypes, and within which time.
 
-    `decode` says how steps run: "eager"; as a captured CUDA "graph"; "compiled" by torch, which
-    takes a second per layer and a C++ compiler; or "auto", a graph on CUDA and eager elsewhere.
-    Without `state_dtype`, states are in the design's own dtype, or else in that of the weights."""
+    The defaults are the paper's protocol (arXiv 2510.04800, Appendix J): batch 4, prompt 512, total
+    lengths 2K to 32K. `decode` says how steps run: see `modules.decode.decoder`. Without
+    `state_dtype`, states are in the design's own dtype, or else in that of the weights.
+    """
 
     device: DeviceName = "auto"
-    budget_s: Annotated[float, Field(ge=5, le=86_400, description="seconds to spend")] = 60.0
-    dtype: ComputeDtype = Field(default="bf16", description="dtype of the weights")
-    kv_cache_dtype: LiveCacheDtype = Field(default="bf16", description="dtype of keys and values")
+    budget_s: Annotated[
+        float,
+        Field(ge=5, le=86_400, description="seconds to spend"),
+    ] = 60.0
+    dtype: ComputeDtype = Field(
+        default="bf16",
+        description="dtype of the weights",
+    )
+    kv_cache_dtype: LiveCacheDtype = Field(
+        default="bf16",
+        description="dtype of keys and values",
+    )
     state_dtype: Annotated[
         ComputeDtype | None,
         Field(description="dtype of the states of scans"),
@@ -64,7 +78,7 @@ class ProfileOptions(Frozen):
         Flag(default="512, the paper's"),
     ] = PAPER_PROMPT
     totals: Annotated[
-        tuple[Annotated[int, Field(ge=2, le=2**22)], ...],
+        tuple[TotalLength, ...],
         Field(strict=False, min_length=1, max_length=100),
     ] = PAPER_TOTALS
     decode: DecodePath = Field(
@@ -74,13 +88,17 @@ class ProfileOptions(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     def workload(
-        self, context_len: int, batch_size: int | None = None, prompt_len: int | None = None
+        self,
+        context_len: int,
+        batch_size: int | None = None,
+        prompt_len: int | None = None,
     ) -> Workload:
-        """The workload at one total length."""
+        """The workload at one total length; the prompt is at most that long."""
+        asked_prompt = prompt_len or self.prompt_len
         return Workload(
             batch_size=batch_size or self.batch_size,
             context_len=context_len,
-            prompt_len=min(prompt_len or self.prompt_len, context_len),
+            prompt_len=min(asked_prompt, context_len),
             weight_dtype=self.dtype,
             kv_cache_dtype=self.kv_cache_dtype,
             state_dtype=self.state_dtype,
@@ -88,4 +106,5 @@ class ProfileOptions(Frozen):
 
     def states_in(self, spec: ArchSpec) -> ComputeDtype:
         """The dtype that a design's scan states are kept in."""
-        return self.workload(min(self.totals)).of(spec).scan_dtype
+        any_workload = self.workload(min(self.totals))
+        return any_workload.of(spec).scan_dtype

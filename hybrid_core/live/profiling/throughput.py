@@ -1,9 +1,9 @@
 """Prefill and decode speed of a live model, by the paper's protocol as far as time allows.
 
-The paper (Appendix J) generates from a prompt of 512 to a total length, batch 4, and divides the
-generated tokens by the time. The time of a step depends on the context alone. So here steps are
-timed at several contexts, and the time of the whole generation is their integral (generation.py):
-the same figure without generating every token. The result says what was done.
+The paper (arXiv 2510.04800, Appendix J) generates from a prompt of 512 to a total length, batch 4,
+and divides the generated tokens by the time. The time of a step depends on the context alone. So
+here steps are timed at several contexts, and the time of the whole generation is their integral
+(generation.py). This gives the same figure without generating every token.
 """
 
 import statistics
@@ -22,7 +22,7 @@ from hybrid_core.live.profiling.device import synchronise
 
 @dataclass
 class Timing:
-    """Seconds of repeated work: the median, and the spread as the lowest and highest."""
+    """Seconds of each repeat of the same work."""
 
     seconds: list[float]
 
@@ -47,11 +47,11 @@ def repeat(
     most: int,
     least: int = 1,
 ) -> Timing:
-    """Time `work` again and again until `budget_s` is spent; it computes no gradients.
+    """Time `work` again and again until `budget_s` is spent, without gradients.
 
-    It runs at least `least` and at most `most` times. One call before that is not timed, though it
-    is part of the budget: in it kernels are compiled, libraries choose their algorithms, and memory
-    is touched for the first time.
+    `work` is timed at least `least` and at most `most` times. The budget also pays for one call
+    before, which is not timed: there kernels are compiled, libraries choose their algorithms, and
+    memory is touched for the first time.
     """
     begun = time.perf_counter()
     work()
@@ -77,9 +77,10 @@ def prefill_work(
     state: str,
     chunk_tokens: int | None = None,
 ) -> Callable[[], None]:
-    """A function that prefills `batch` prompts into a fresh cache.
+    """A function that prefills `batch` random prompts into a fresh cache.
 
-    All tokens at once, or `chunk_tokens` of each prompt at a time.
+    It reads all tokens at once, or `chunk_tokens` of each prompt at a time. `kv` and `state` are
+    the dtypes of the cache.
     """
     device = model.embed.weight.device
     tokens = torch.randint(
@@ -106,7 +107,7 @@ def prefill(
     device: torch.device,
     budget_s: float,
 ) -> Timing:
-    """Time `prefill_work`. The untimed first call has seen every shape of chunk."""
+    """Time `prefill_work`. The untimed first call goes through every shape of chunk."""
     return repeat(work, device, budget_s, most=5)
 
 
@@ -117,7 +118,10 @@ def filled_cache(
     kv: str,
     state: str,
 ) -> Cache:
-    """A cache whose memory has been written, so that reading it takes as long as in real use."""
+    """A cache whose memory has been written, so that reading it takes as long as in real use.
+
+    Pages that were never written may all be backed by the same memory.
+    """
     cache = model.new_cache(
         batch,
         capacity,
@@ -134,16 +138,17 @@ def step_work(
     cache: Cache,
     context_len: int,
 ) -> Callable[[], None]:
-    """A function that makes token number `context_len` of each sequence.
+    """A function that makes token number `context_len` of each sequence, at every call again.
 
     `step_from` is a `modules.decode.decoder` over `cache`.
     """
-    held = next(cache.tensors())
+    any_tensor = next(cache.tensors())
+    batch_size = any_tensor.shape[0]
     token = torch.zeros(
-        held.shape[0],
+        batch_size,
         1,
         dtype=torch.long,
-        device=held.device,
+        device=any_tensor.device,
     )
 
     @torch.inference_mode()
@@ -151,7 +156,8 @@ def step_work(
         nonlocal token
         cache.length = context_len - 1
         logits = step_from(token)
-        token = logits[:, -1].argmax(-1, keepdim=True)
+        last_logits = logits[:, -1]
+        token = last_logits.argmax(-1, keepdim=True)
 
     return step
 
@@ -161,5 +167,5 @@ def decode_steps(
     device: torch.device,
     budget_s: float,
 ) -> Timing:
-    """Time `step_work`: at least two steps."""
+    """Time `step_work`: two steps at least."""
     return repeat(step, device, budget_s, most=50, least=2)

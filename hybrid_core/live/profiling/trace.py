@@ -2,11 +2,12 @@
 
 The model is on the meta device: shapes without data. torch's FlopCounterMode sees every operation
 that is dispatched; fvcore walks the graph that torch.jit traces. Both count custom operations by
-the formula registered in kernels/. An operation fails the trace unless it has a formula or is known
-to hold no matrix product. So nothing counts as zero by accident.
+the formula registered in kernels/. An operation without a formula fails the trace, unless it is
+known to contain no matrix product. So nothing counts as zero by accident.
 """
 
 import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -18,9 +19,10 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from hybrid_core.costs.model import ModelCosts
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.modules.model import HybridLM, build
+from hybrid_core.results import profile as results
 from kernels.counting import fvcore_handles
 
-# Operations without a matrix product or scan. By convention they are not counted.
+# Operations without a matrix product or a scan. By convention they count as zero.
 _ELEMENTWISE = """
     add add_ addcmul clamp clamp_min cos div exp eq floor_divide ge gelu gt le lt masked_fill mul
     neg pow relu rsqrt rsub sigmoid silu sin softmax _softmax softplus square sub where
@@ -40,7 +42,7 @@ UNCOUNTED = frozenset(f"{_ELEMENTWISE} {_REDUCTIONS} {_MOVES}".split())
 
 
 class UnknownOperation(RuntimeError):
-    """A counter met an operation that it has no formula for."""
+    """A counter met an operation for which it has no formula."""
 
 
 class _OnlyKnown(TorchDispatchMode):
@@ -64,7 +66,8 @@ class _OnlyKnown(TorchDispatchMode):
 
 def count_torch(model: nn.Module, *inputs: Any) -> int:
     """FLOPs of `model(*inputs)` by torch's FlopCounterMode."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, _OnlyKnown():  # type: ignore[no-untyped-call]
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter, _OnlyKnown():  # type: ignore[no-untyped-call]
         model(*inputs)
     return int(counter.get_total_flops())
 
@@ -79,24 +82,33 @@ def count_fvcore(model: nn.Module, *inputs: Any) -> int:
         analysis.set_op_handle(name, handle)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        total = 2 * analysis.total()
-    unknown = {name for name in analysis.unsupported_ops() if name.split("::")[-1] not in UNCOUNTED}
+        multiply_adds = analysis.total()
+    unknown = _not_listed(analysis.unsupported_ops())
     if unknown:
         raise UnknownOperation(
-            f"fvcore does not know {', '.join(sorted(unknown))} - "
+            f"fvcore does not know {', '.join(unknown)} - "
             "give it a formula (kernels/counting.py) or list it as uncounted"
         )
-    return int(total)
+    return int(2 * multiply_adds)
+
+
+def _not_listed(operations: Iterable[str]) -> list[str]:
+    """Those of fvcore's names, like "aten::fft_rfft", that `UNCOUNTED` lacks."""
+    unknown = set()
+    for name in operations:
+        if name.split("::")[-1] not in UNCOUNTED:
+            unknown.add(name)
+    return sorted(unknown)
 
 
 class _Step(nn.Module):
-    """The decode step of token number `context_len`, as a module that fvcore can trace."""
+    """The decode step at a context of `context_len` tokens, as a module that fvcore can trace."""
 
     def __init__(self, model: HybridLM, context_len: int) -> None:
         super().__init__()
         self.model = model
         self.context_len = context_len
-        # The cache is made here, because the meta tokens that fill it are not part of a step.
+        # Made here, not in `forward`: running the meta tokens into it is not part of a step.
         self.cache = model.new_cache(1, context_len)
 
     def forward(self, token: torch.Tensor) -> torch.Tensor:
@@ -105,7 +117,7 @@ class _Step(nn.Module):
         return logits
 
 
-def trace(spec: ArchSpec, seq_len: int) -> dict[str, dict[str, int]]:
+def trace(spec: ArchSpec, seq_len: int) -> results.Trace:
     """FLOPs of one sequence by fvcore, by FlopCounterMode and by the exact closed form.
 
     `forward` is over seq_len tokens with all logits, `decode` is one step at seq_len tokens. Raises
@@ -113,17 +125,25 @@ def trace(spec: ArchSpec, seq_len: int) -> dict[str, dict[str, int]]:
     """
     model = build(spec, "meta", torch.bfloat16)
     costs = ModelCosts(spec)
-    tokens = torch.empty(1, seq_len, dtype=torch.long, device="meta")
+    tokens = torch.empty(
+        1,
+        seq_len,
+        dtype=torch.long,
+        device="meta",
+    )
     step = _Step(model, seq_len)
-    return {
-        "forward": {
-            "fvcore": count_fvcore(model, tokens),
-            "torch": count_torch(model, tokens),
-            "exact": int(costs.forward_flops(seq_len)),
-        },
-        "decode": {
-            "fvcore": count_fvcore(step, tokens[:, :1]),
-            "torch": count_torch(step, tokens[:, :1]),
-            "exact": int(costs.decode_flops(seq_len)),
-        },
-    }
+    return results.Trace(
+        seq_len=seq_len,
+        convention="traced",
+        forward=_counts(model, tokens, int(costs.forward_flops(seq_len))),
+        decode=_counts(step, tokens[:, :1], int(costs.decode_flops(seq_len))),
+    )
+
+
+def _counts(model: nn.Module, tokens: torch.Tensor, exact: int) -> results.Counts:
+    """FLOPs of `model(tokens)` by both counters, beside the closed form's."""
+    return results.Counts(
+        fvcore=count_fvcore(model, tokens),
+        torch=count_torch(model, tokens),
+        exact=exact,
+    )
