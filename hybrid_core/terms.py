@@ -16,13 +16,17 @@ from hybrid_core.workload import Workload
 Num = int | float | NDArray[np.integer] | NDArray[np.floating]
 
 
+# What a cache tensor holds: keys and values, a scan's state, or the last inputs of a convolution.
+CacheKind = Literal["kv", "state", "conv"]
+
+
 class CacheTensor(NamedTuple):
     """One tensor of a layer's cache for one sequence. `kind` says which dtype of the workload it
     has."""
 
     name: str
     elements: Num
-    kind: Literal["kv", "state", "conv"]
+    kind: CacheKind
 
 
 # What a term's FLOPs are spent on: a product with weights, attention between positions, a scan, or
@@ -107,8 +111,9 @@ class MixerCosts(Protocol):
 
 def widest(*moments: Num) -> Num:
     """The largest, elementwise; ints stay Python's, which do not overflow."""
-    if any(isinstance(moment, np.ndarray) for moment in moments):
-        return reduce(np.maximum, moments)
+    for moment in moments:
+        if isinstance(moment, np.ndarray):
+            return reduce(np.maximum, moments)
     return max(moments)
 
 

@@ -240,17 +240,17 @@ def _models_at(model: type[Any], path: tuple[str | int, ...]) -> list[type[Froze
     for step in path:
         fields = [part.model_fields[step] for part in models if step in part.model_fields]
         if fields:
-            models = [part for field in fields for part in _models_in(field.annotation)]
+            models = [part for field in fields for part in models_in(field.annotation)]
         elif any(_tag(part) == step for part in models):
             models = [part for part in models if _tag(part) == step]
     return models
 
 
-def _models_in(annotation: Any) -> list[type[Frozen]]:
+def models_in(annotation: Any) -> list[type[Frozen]]:
     """Every model that a type is made of."""
     if isinstance(annotation, type) and issubclass(annotation, Frozen):
         return [annotation]
-    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+    return [model for inner in get_args(annotation) for model in models_in(inner)]
 
 
 def _tag(model: type[Frozen]) -> Any:

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from math import ceil
 from typing import NamedTuple
 
-from hybrid_core.costs.memory import Serving, largest
-from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
+from hybrid_core.costs.memory import ServedLayer, Serving, largest
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.workload import Workload
 
@@ -63,14 +62,14 @@ class Pages(NamedTuple):
 
 def pages(spec: ArchSpec, workload: Workload) -> Pages:
     """The pages of a design in the workload's dtypes."""
-    return _pages(model_costs(spec), workload.of(spec))
+    return _pages(Serving(spec, workload))
 
 
-def _pages(costs: ModelCosts, workload: Workload) -> Pages:
+def _pages(serving: Serving) -> Pages:
     counts: Counter[Holder] = Counter()
-    for layer, n in costs.distinct():
-        for holder in _holders(layer, workload):
-            counts[holder] += n
+    for layer in serving.layers:
+        for holder in _holders(layer, serving.workload):
+            counts[holder] += layer.n
     per_token = [holder.token_bytes for holder in counts if holder.token_bytes]
     states = [holder.state_bytes for holder in counts]
     largest_token = max(per_token, default=0)
@@ -90,16 +89,17 @@ def _pages(costs: ModelCosts, workload: Workload) -> Pages:
     )
 
 
-def _holders(layer: LayerCosts, workload: Workload) -> list[Holder]:
+def _holders(layer: ServedLayer, workload: Workload) -> list[Holder]:
     """The layer's keys and values, and its states with the inputs of their convolutions, as far as
     it has either."""
     found = []
+    costs = layer.costs
     # Without the learnt tokens: what the positions of a sequence take.
-    per_token = ceil(layer.kv_bytes(1 - layer.meta_tokens, workload))
+    per_token = ceil(costs.kv_bytes(1 - costs.meta_tokens, workload))
     if per_token:
-        kept = ceil(layer.kv_bytes(MAX_CONTEXT - layer.meta_tokens, workload)) // per_token
+        kept = ceil(costs.kv_bytes(MAX_CONTEXT - costs.meta_tokens, workload)) // per_token
         found.append(Holder(per_token, kept if kept < MAX_CONTEXT else None))
-    state = int(layer.state_bytes(workload))
+    state = int(layer.state_bytes)
     if state:
         found.append(Holder(state_bytes=state))
     return found
@@ -136,7 +136,7 @@ def engine_view(spec: ArchSpec, workload: Workload, usable_bytes: int) -> Engine
 
 def served_view(serving: Serving, usable_bytes: int) -> EngineView:
     """`engine_view` of a design whose serving is known."""
-    laid_out = _pages(serving.costs, serving.workload)
+    laid_out = _pages(serving)
     meta_tokens = serving.spec.meta_tokens
 
     def ideal(context_len: int) -> int:

@@ -5,7 +5,6 @@ exact one.
 tensor with its real shape and dtype. Causal attention counts the pairs that the mask lets through.
 `paper` is Table 1 and Appendix C of arXiv 2510.04800v3."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
@@ -20,7 +19,7 @@ from hybrid_core.ffns.base import FfnCosts
 from hybrid_core.ffns.registry import ffn_costs
 from hybrid_core.mixers.base import Entry
 from hybrid_core.mixers.none import NoMixer
-from hybrid_core.terms import CacheTensor, MixerCosts, Num, Terms, lengths, linear, total
+from hybrid_core.terms import CacheKind, CacheTensor, MixerCosts, Num, Terms, lengths, linear, total
 from hybrid_core.validation import MAX_LAYERS
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
@@ -107,14 +106,16 @@ class LayerCosts(NamedTuple):
 def held_bytes(tensors: list[CacheTensor], workload: Workload) -> Num:
     """Bytes of cache tensors: keys and values in the cache's dtype, scan states in theirs, inputs
     of convolutions in the products'."""
-    if not tensors:
-        return 0
-    widths = {
-        "kv": DTYPE_BYTES[workload.kv_cache_dtype],
-        "state": DTYPE_BYTES[workload.scan_dtype],
-        "conv": DTYPE_BYTES[workload.product_dtype],
-    }
-    return sum(tensor.elements * widths[tensor.kind] for tensor in tensors)
+    return sum(tensor.elements * _element_bytes(tensor.kind, workload) for tensor in tensors)
+
+
+def _element_bytes(kind: CacheKind, workload: Workload) -> float:
+    """Bytes of one element of a cache tensor."""
+    if kind == "kv":
+        return DTYPE_BYTES[workload.kv_cache_dtype]
+    if kind == "state":
+        return DTYPE_BYTES[workload.scan_dtype]
+    return DTYPE_BYTES[workload.product_dtype]
 
 
 class ModelCosts:
@@ -123,9 +124,10 @@ class ModelCosts:
 
     def __init__(self, spec: ArchSpec) -> None:
         self.spec = spec
-        distinct = {layer: self._layer(layer) for layer in set(spec.stack)}
-        self.layers: tuple[LayerCosts, ...] = tuple(distinct[layer] for layer in spec.stack)
-        self._counts = [(distinct[layer], n) for layer, n in Counter(spec.stack).items()]
+        self._counts = [(self._layer(layer), n) for layer, n in spec.distinct.items()]
+        # Equal layers of a stack are one object, so they share one LayerCosts.
+        by_id = {id(costs.layer): costs for costs, _ in self._counts}
+        self.layers: tuple[LayerCosts, ...] = tuple(by_id[id(layer)] for layer in spec.stack)
 
     def _layer(self, layer: Layer) -> LayerCosts:
         spec = self.spec

@@ -125,10 +125,11 @@ def _layer(
     sizes = layer.ffn.sizes
     experts = float(sizes.n_routed * sizes.expert * element_bytes)
     every = layer.params() * element_bytes - experts
+    if not rules:
+        return LayerBytes(every, experts)
     for part, term in _matrices(layer):
-        saved = term.weights * element_bytes - _stored_bytes(
-            term, part, number, rules, element_bytes
-        )
+        stored = _stored_bytes(term, part, number, rules, element_bytes)
+        saved = term.weights * element_bytes - stored
         if part.startswith("experts."):
             experts -= saved
         else:

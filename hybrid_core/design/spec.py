@@ -5,6 +5,7 @@ The YAML sections (sections.py) are what a person writes for the usual kinds of 
 `ffns` give further letters to mixers and feed-forwards that a design spells out whole. What one
 layer is: mixers/."""
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -182,13 +183,33 @@ class ArchSpec(Frozen):
 
     @cached_property
     def stack(self) -> tuple[Layer, ...]:
-        """The layers as built, first to last."""
+        """The layers as built, first to last. Equal layers are one object."""
+        pairs = zip(self.letters, self._feeds, strict=True)
+        return tuple(self._by_letters[pair] for pair in pairs)
+
+    @cached_property
+    def distinct(self) -> dict[Layer, int]:
+        """Each different layer with how often it stands in the stack, in order of appearance."""
+        counts = Counter(zip(self.letters, self._feeds, strict=True))
+        found: Counter[Layer] = Counter()
+        for pair, n in counts.items():
+            found[self._by_letters[pair]] += n
+        return found
+
+    @cached_property
+    def _by_letters(self) -> dict[tuple[str, str], Layer]:
+        """The layer that each pair of letters (mixer, feed-forward) stands for."""
         mixers: dict[str, Mixer] = dict(self.mixers)
         for letter in set(self.letters) - set(mixers):
             mixers[letter] = WRITTEN[letter].from_sections(self._sections)
         feeds: dict[str, AnyFfn | None] = {"-": None, "F": self.ffn} | dict(self.ffns)
-        pairs = zip(self.letters, self._feeds, strict=True)
-        return tuple(Layer(mixers[letter], feeds[feed]) for letter, feed in pairs)
+        made: dict[Layer, Layer] = {}
+        found = {}
+        for letter, feed in set(zip(self.letters, self._feeds, strict=True)):
+            layer = Layer(mixers[letter], feeds[feed])
+            # Two letters may stand for equal layers.
+            found[letter, feed] = made.setdefault(layer, layer)
+        return found
 
     @property
     def _sections(self) -> Sections:

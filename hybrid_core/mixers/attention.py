@@ -2,6 +2,7 @@
 live/modules/attention.py."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -133,6 +134,11 @@ class AttentionMixer(AttentionFields, Mixer):
         return round(self.head_dim * self.rope_fraction)
 
     @property
+    def span(self) -> int | None:
+        """How many tokens a query may see; None = all before it."""
+        return None
+
+    @property
     def rope(self) -> tuple[int, float, RopeScaling | None] | None:
         """What a table of rotations depends on."""
         if self.position != "rope":
@@ -212,21 +218,21 @@ class AttentionHeadsCosts:
     spec: AttentionMixer
     d_model: int
 
-    @property
+    @cached_property
     def d_in(self) -> int:
         return self.spec.d_input or self.d_model
 
-    @property
+    @cached_property
     def d_kv(self) -> int:
         """Width of the keys and values that this layer makes, and keeps."""
         s = self.spec
         return 0 if s.reuse_kv else s.n_kv_heads * (s.head_dim + s.v_head_dim)
 
-    @property
+    @cached_property
     def d_qkv(self) -> int:
         return self.spec.n_heads * self.spec.head_dim + self.d_kv
 
-    @property
+    @cached_property
     def d_out(self) -> int:
         return self.spec.n_heads * self.spec.v_head_dim
 
@@ -236,14 +242,9 @@ class AttentionHeadsCosts:
         dtype."""
         return True
 
-    @property
-    def span(self) -> int | None:
-        """How many tokens a query may see; None = all before it."""
-        window = getattr(self.spec, "window", None)
-        return None if window is None else window + getattr(self.spec, "sink", 0)
-
     def tokens_kept(self, context_len: Num) -> Num:
-        return context_len if self.span is None else least(context_len, self.span)
+        span = self.spec.span
+        return context_len if span is None else least(context_len, span)
 
     def params(self) -> dict[str, int]:
         s = self.spec
@@ -255,7 +256,7 @@ class AttentionHeadsCosts:
         }
         return {"qkv": self.d_in * self.d_qkv} | {part: n for part, n in own.items() if n}
 
-    @property
+    @cached_property
     def _d_gate(self) -> int:
         return self.d_out if self.spec.output_gate else 0
 
@@ -274,7 +275,8 @@ class AttentionHeadsCosts:
         return 2 * self.spec.n_heads * (self.spec.head_dim + self.spec.v_head_dim)
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return [*self._projections(seq_len), self._attention(visible_pairs(seq_len, self.span))]
+        pairs = visible_pairs(seq_len, self.spec.span)
+        return [*self._projections(seq_len), self._attention(pairs)]
 
     def decode_flops(self, context_len: Num) -> Terms:
         return [*self._projections(1), self._attention(self.tokens_kept(context_len))]
@@ -296,7 +298,7 @@ class AttentionHeadsCosts:
     def paper_train_flops(self, context_len: Num) -> Num:
         """12 * d_model * (L + 1) / 2 where n_heads * head_dim = d_model; in general 6 (d_qk +
         n_heads v_head_dim) per visible pair."""
-        return 3 * self._pair_flops() * visible_pairs(context_len, self.span) / context_len
+        return 3 * self._pair_flops() * visible_pairs(context_len, self.spec.span) / context_len
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
         """2 (d_k + d_v) n_kv * tokens (Appendix C)."""

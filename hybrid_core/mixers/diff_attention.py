@@ -39,6 +39,10 @@ class DiffAttentionMixer(AttentionMixer):
     window: Dim | None = quiet(None)
 
     @property
+    def span(self) -> int | None:
+        return self.window
+
+    @property
     def pair_width(self) -> int:
         """Width of a pair's value."""
         return 2 * self.v_head_dim

@@ -191,18 +191,18 @@ class IntraCosts:
             return attention, Mamba1HeadsCosts(s.ssm, self.d_model)
         return attention, Mamba2HeadsCosts(s.ssm, self.d_model, own_x=s.value == "separate")
 
-    @property
+    @cached_property
     def _d_both(self) -> int:
         return self.spec.d_attention + self.spec.ssm.d_ssm
 
-    @property
+    @cached_property
     def _n_gates(self) -> int:
         """One sigmoid gate per head of either branch."""
         return (
             self.spec.attention.n_heads + self.spec.ssm.n_heads if self.spec.scalar == "gate" else 0
         )
 
-    @property
+    @cached_property
     def _d_out(self) -> int:
         """Rows of the output projection(s): both widths, or one after a sum."""
         joint_sum = self.spec.out == "joint" and self.spec.fusion != "concat"

@@ -1,10 +1,10 @@
 """Mamba-1 (arXiv 2312.00752). Twin of live/modules/mamba1.py."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, gcd
 from typing import ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import model_validator
 
 from hybrid_core.factors import Factors, scaled
@@ -102,12 +102,12 @@ class Mamba1HeadsCosts:
     spec: Mamba1Mixer
     d_model: int
 
-    @property
+    @cached_property
     def d_in_proj(self) -> int:
         """x and z."""
         return 2 * self.spec.d_ssm
 
-    @property
+    @cached_property
     def d_x_proj(self) -> int:
         """dt at its rank, B, C."""
         return self.spec.dt_rank + 2 * self.spec.d_state
@@ -197,7 +197,7 @@ class Mamba1HeadsCosts:
     def _piece_workspace(self, length: Num, lanes: int) -> Num:
         """Elements per channel, beside B and C: dt, dt x, y token by token and stacked, states.
         Lanes add elapsed dt, what entered them, its sum with y, and the join."""
-        per_lane = np.maximum(-(-length // lanes), 1)
+        per_lane = widest(-(-length // lanes), 1)
         states = -(-length // per_lane) * self.spec.d_state
         if lanes == 1:
             return widest(3 * length + 4 * states, 4 * length + states)

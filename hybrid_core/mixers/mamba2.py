@@ -2,10 +2,10 @@
 live/modules/mamba2.py."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
 from typing import Annotated, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from hybrid_core.factors import Factors, scaled
@@ -134,7 +134,7 @@ class Mamba2HeadsCosts:
     d_model: int
     own_x: bool = True
 
-    @property
+    @cached_property
     def d_in_proj(self) -> int:
         """z, x (unless shared), B, C, dt."""
         s = self.spec
@@ -242,7 +242,7 @@ class Mamba2HeadsCosts:
         per_head = width * length * s.n_groups * s.head_dim  # of one head of each group
         slab = width * length * s.d_ssm
         states = 4 * s.d_ssm * s.d_state
-        at_once = np.maximum(1, CACHED // np.maximum(1, batch_size * s.n_groups * pairs))
+        at_once = widest(1, CACHED // widest(1, batch_size * s.n_groups * pairs))
         pieces = last_pieces(s.n_heads // s.n_groups, at_once)
         within = [before * per_head + 8 * pairs * s.n_groups * heads for before, heads in pieces]
         rounded = states / 2 if width < 4 else 0

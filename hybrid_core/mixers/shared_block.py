@@ -122,7 +122,7 @@ class SharedBlockCosts:
         }
         return own | {f"ssm {part}": n for part, n in self.ssm.params().items()}
 
-    @property
+    @cached_property
     def _adapter_ends(self) -> int:
         """Channels that the low-rank pairs join: beside the feed-forward's way in, and beside
         queries, keys and values."""

@@ -46,6 +46,10 @@ class SwaMixer(AttentionMixer):
     window: Dim
     sink: Count = 0
 
+    @property
+    def span(self) -> int:
+        return self.window + self.sink
+
     def costs(self, d_model: int) -> "SwaCosts":
         return SwaCosts(self, d_model)
 

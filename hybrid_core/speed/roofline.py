@@ -4,18 +4,16 @@ traffic.
 A ceiling, not a forecast: no launch overhead, no loss inside a kernel, weights and cache read once
 per step."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from hybrid_core.costs.memory import Serving
-from hybrid_core.costs.model import LayerCosts
-from hybrid_core.costs.weights import LayerBytes, storage
+from hybrid_core.costs.weights import storage
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.speed import forecast
 from hybrid_core.speed.hardware import Hardware
-from hybrid_core.terms import Num, lengths, total
+from hybrid_core.terms import Num, lengths
 from hybrid_core.workload import Workload
 
 
@@ -110,24 +108,17 @@ class _Ceilings:
         flops = self.serving.workload.batch_size * int(self.serving.costs.head_flops(1))
         return self._seconds(flops, self.serving.stored.head)
 
-    def _layers(self) -> Iterator[tuple[LayerCosts, LayerBytes, int]]:
-        """Each different layer with the bytes of its weights and how often it stands in the
-        stack."""
-        counted = self.serving.costs.distinct()
-        for (layer, n), stored in zip(counted, self.serving.stored.layers, strict=True):
-            yield layer, stored, n
-
     def prefill_s(self, prompt: Num) -> Num:
         """Weights read once, cache written once."""
         workload = self.serving.workload
         batch = workload.batch_size
         seconds, _ = self._head_s()
         all_flops = self.serving.forward_flops(prompt)
-        for (layer, stored, n), flops in zip(self._layers(), all_flops, strict=True):
-            weights = stored.read(layer, batch * prompt)
-            cache = batch * layer.cache_bytes(prompt, workload)
+        for layer, flops in zip(self.serving.layers, all_flops, strict=True):
+            weights = layer.weights.read(layer.costs, batch * prompt)
+            cache = batch * layer.costs.cache_bytes(prompt, workload)
             layer_s, _ = self._seconds(batch * flops, weights + cache)
-            seconds = seconds + n * layer_s
+            seconds = seconds + layer.n * layer_s
         return seconds
 
     def decode_step_s(self, context: Num) -> tuple[Num, Num]:
@@ -136,11 +127,11 @@ class _Ceilings:
         workload = self.serving.workload
         batch = workload.batch_size
         seconds, waiting = self._head_s()
-        for layer, stored, n in self._layers():
-            flops = batch * total(layer.decode_flops(context))
-            cache = layer.read_bytes(context, workload) + layer.state_bytes(workload)
-            weights = stored.read(layer, batch)
-            layer_s, memory_s = self._seconds(flops, weights + batch * cache)
-            seconds = seconds + n * layer_s
-            waiting = waiting + n * memory_s
+        all_flops = self.serving.decode_flops(context)
+        for layer, flops in zip(self.serving.layers, all_flops, strict=True):
+            cache = layer.costs.read_bytes(context, workload) + layer.state_bytes
+            weights = layer.weights.read(layer.costs, batch)
+            layer_s, memory_s = self._seconds(batch * flops, weights + batch * cache)
+            seconds = seconds + layer.n * layer_s
+            waiting = waiting + layer.n * memory_s
         return seconds, waiting
