@@ -1,8 +1,8 @@
-"""Device memory of a workload: weights, cache and activations, what fits an accelerator, and what
-would fit where it does not.
+"""Device memory of a workload: weights, cache and activations. Also what fits an accelerator, and
+what would fit if the workload does not.
 
-Serving prefills in chunks, so what counts is one batch of `max_batched_tokens`. A prefill of the
-whole batch at once, as the modules can do it, is a figure of its own."""
+A serving engine prefills in chunks, so activations are those of one batch of `max_batched_tokens`.
+The modules can also prefill the whole batch at once, which is a separate figure."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -19,7 +19,7 @@ from hybrid_core.workload import Workload
 
 
 class Memory(NamedTuple):
-    """Bytes. `activations`: the tensors alive at the widest moment of one chunk of the prefill."""
+    """Bytes. `activations`: the tensors alive at the peak of one chunk of the prefill."""
 
     weights: Num
     cache: Num
@@ -35,8 +35,7 @@ def memory(
     workload: Workload,
     context_len: Num | None = None,
 ) -> Memory:
-    """Memory of serving a workload; `context_len` (an int or an array) stands in for the workload's
-    when given."""
+    """Memory of serving a workload. `context_len`, an int or an array, replaces the workload's."""
     return Serving(spec, workload).memory(context_len)
 
 
@@ -166,23 +165,30 @@ class Serving:
 
 
 def one_shot_activations(costs: ModelCosts, workload: Workload, prompt_len: Num) -> Num:
-    """Bytes of the tensors that the prefill of a batch into its cache, all of it at once through
-    the modules' eager operations, holds at its widest moment, beside weights and cache: the
-    residual stream before and inside the block, the norm, and the widest moment of the widest part;
-    rotary tables; a row of logits a sequence."""
+    """Bytes of activations at the peak of a prefill of the whole batch at once, through the eager
+    operations of the modules. Weights and cache are not counted.
+
+    Alive are the residual stream, the norm, what the mixer or the feed-forward holds, RoPE tables,
+    and at the end one row of logits per sequence."""
     width = workload.element_bytes
     stream = prompt_len * costs.spec.d_model * width
-    per_sequence: Num = stream + width * costs.spec.vocab_size
+    logits = width * costs.spec.vocab_size
+    peak: Num = stream + logits
     for layer, _ in costs.distinct():
-        mixer = 2 * stream + widest(layer.mixer.workspace(prompt_len, workload), stream)
-        feed_forward = 3 * stream + widest(layer.ffn.workspace(prompt_len, width), stream)
-        per_sequence = widest(per_sequence, mixer, feed_forward if layer.layer.ffn else 0)
-    return workload.batch_size * per_sequence + prompt_len * width * rope_table_width(costs)
+        # The stream and its norm. The mixer's output is at least as large as the stream.
+        mixer = widest(layer.mixer.workspace(prompt_len, workload), stream)
+        peak = widest(peak, 2 * stream + mixer)
+        if layer.layer.ffn:
+            # The stream before the block, the stream with the mixer's output, and its norm.
+            feed_forward = widest(layer.ffn.workspace(prompt_len, width), stream)
+            peak = widest(peak, 3 * stream + feed_forward)
+    rope_tables = prompt_len * width * rope_table_width(costs)
+    return workload.batch_size * peak + rope_tables
 
 
 def rope_table_width(costs: ModelCosts) -> int:
-    """Elements per position of all sine and cosine tables; layers with the same settings share
-    one."""
+    """Elements per position of all sine and cosine tables. Layers with equal settings share
+    tables."""
     ropes = set()
     for layer, _ in costs.distinct():
         rope = getattr(layer.layer.mixer, "rope", None)
@@ -192,14 +198,15 @@ def rope_table_width(costs: ModelCosts) -> int:
 
 
 def size_words(n_bytes: int) -> str:
-    """Bytes in GiB, or in MiB where that would be next to nothing."""
+    """Bytes in GiB, or in MiB below 1 GiB."""
     if n_bytes >= 2**30:
         return f"{n_bytes / 2**30:,.1f} GiB"
     return f"{n_bytes / 2**20:,.1f} MiB"
 
 
 class Refusal(NamedTuple):
-    """Why a workload does not fit, in numbers, and what would: each None where nothing helps."""
+    """Why a workload does not fit, in numbers, and the batch, context or dtype that would fit. None
+    for each that does not help."""
 
     needed_bytes: int
     available_bytes: int
@@ -224,12 +231,14 @@ class Refusal(NamedTuple):
 
 
 def refusal(
-    spec: ArchSpec, workload: Workload, available_bytes: int, weights_loaded: bool = False
+    spec: ArchSpec,
+    workload: Workload,
+    available_bytes: int,
+    weights_loaded: bool = False,
 ) -> Refusal | None:
-    """None if the workload fits into `available_bytes`, else the numbers and the largest batch,
-    context or dtype that would fit.
+    """None if the workload fits into `available_bytes`, else why not, and what would fit.
 
-    `weights_loaded`: they are in memory already, and `available_bytes` is what they left."""
+    `weights_loaded`: the weights are in memory already, and `available_bytes` is what they left."""
 
     def needed(**changes: object) -> int:
         used = memory(spec, workload.model_copy(update=changes))
@@ -292,7 +301,7 @@ def room_for(
     does."""
     needed = np.broadcast_to(memory(spec, workload, CONTEXTS).total, CONTEXTS.shape)
     fitting = np.searchsorted(needed, available_bytes, side="right")
-    longest = np.concatenate([[0], CONTEXTS])  # by how many of them fit
+    longest = np.concatenate([[0], CONTEXTS])  # at index n: the longest, where n of them fit
     return [int(context) for context in longest[fitting]]
 
 

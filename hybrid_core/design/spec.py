@@ -43,18 +43,19 @@ from hybrid_core.yaml_io import dump, safe_mapping
 
 
 class _Table(dict[str, Any]):
-    """A mapping that can be hashed, as a design must."""
+    """A mapping with a hash, which a design needs."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(repr(sorted(self.items())))
 
 
 def _table(reserved: str) -> AfterValidator:
-    """Keys are single letters or digits, none of `reserved`."""
+    """A validator: keys are single letters or digits, and none of `reserved`."""
 
     def check(value: dict[str, Any]) -> _Table:
         for key in value:
-            if not (len(key) == 1 and key.isascii() and key.isalnum()) or key in reserved:
+            is_letter = len(key) == 1 and key.isascii() and key.isalnum()
+            if not is_letter or key in reserved:
                 raise ValueError(
                     f"{short(key)} - must be one letter or digit, and none of {', '.join(reserved)}"
                 )
@@ -163,8 +164,9 @@ class ArchSpec(Frozen):
 
     @cached_property
     def hashed(self) -> int:
-        """Worked out once: every cache of costs asks for it."""
-        return hash(tuple(getattr(self, key) for key in type(self).model_fields))
+        """The hash, computed once: every cache of costs asks for it."""
+        keys = type(self).model_fields
+        return hash(tuple(getattr(self, key) for key in keys))
 
     @cached_property
     def letters(self) -> str:
@@ -174,7 +176,9 @@ class ArchSpec(Frozen):
     @cached_property
     def _feeds(self) -> str:
         """The letters of the feed-forwards."""
-        return self.layers.ffns if self.layers.ffns is not None else "F" * self.n_layers
+        if self.layers.ffns is None:
+            return "F" * self.n_layers
+        return self.layers.ffns
 
     @cached_property
     def pattern(self) -> str:

@@ -227,9 +227,11 @@ def _train_flops(serving: Serving) -> TrainingConventions:
     """The exact convention is three forward passes, the head included."""
     context = serving.workload.context_len
     paper = serving.costs.train_flops_per_token(context, "paper")
-    forward = serving.in_stack(serving.forward_flops(context)) + serving.costs.head_flops(context)
+    body = serving.in_stack(serving.forward_flops(context))
+    forward = body + serving.costs.head_flops(context)
     return TrainingConventions(
-        paper=_training(paper, context), exact=_training(3 * forward / context, context)
+        paper=_training(paper, context),
+        exact=_training(3 * forward / context, context),
     )
 
 

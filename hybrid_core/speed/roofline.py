@@ -75,7 +75,7 @@ def generation_tokens_per_s(
     return workload.batch_size / mean_s
 
 
-def product_peak(spec: ArchSpec, workload: Workload, hardware: Hardware) -> float:
+def _product_peak(spec: ArchSpec, workload: Workload, hardware: Hardware) -> float:
     """Dense FLOP/s of the design's products: in fp8 where all that is stored in fewer bits is fp8
     and the device has such units, else in the dtype that weights are unpacked to."""
     formats = {rule.format for rule in storage(spec, workload)}
@@ -90,7 +90,7 @@ class _Ceilings:
 
     def __init__(self, serving: Serving, hardware: Hardware) -> None:
         self.serving = serving
-        self.flops_per_s = product_peak(serving.spec, serving.workload, hardware)
+        self.flops_per_s = _product_peak(serving.spec, serving.workload, hardware)
         self.bytes_per_s = hardware.bandwidth_bytes_per_s
 
     def _seconds(self, flops: Num, n_bytes: Num) -> tuple[Num, Num]:
