@@ -20,7 +20,7 @@ def groups() -> dict[str, dict[str, str]]:
 
 @cache
 def _lines() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for terms in groups().values():
         found |= terms
     return found

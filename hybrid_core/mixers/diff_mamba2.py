@@ -64,12 +64,10 @@ class DiffMamba2Costs(Mamba2HeadsCosts):
 
     def params(self) -> dict[str, int]:
         s = self.spec
-        own = {
-            "norm": s.d_ssm if s.norm == "group" else 0,
-            # Four vectors make lambda. B and C stand for key and query, so d_state is their width.
-            "scalar": 4 * s.d_state if s.scalar == "diff_t" else 0,
-            "out": s.d_ssm * self.d_model,
-        }
+        norm = s.d_ssm if s.norm == "group" else 0
+        # Four vectors make lambda. B and C stand for key and query, so d_state is their width.
+        scalar = 4 * s.d_state if s.scalar == "diff_t" else 0
+        own = {"norm": norm, "scalar": scalar, "out": s.d_ssm * self.d_model}
         return super().params() | own
 
     def forward_flops(self, seq_len: Num) -> Terms:
