@@ -20,10 +20,15 @@ def wilson(correct: int, trials: int) -> Interval:
     """The share of correct trials, with the Wilson score interval (95 %)."""
     if trials < 1:
         raise ValueError(f"trials: {trials} - must be positive")
-    share, z2 = correct / trials, Z95**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    share = correct / trials
+    z2 = Z95**2
+    shrink = 1 + z2 / trials
+    centre = (share + z2 / (2 * trials)) / shrink
+    variance = share * (1 - share) / trials + z2 / (4 * trials**2)
+    half = Z95 / shrink * math.sqrt(variance)
+    low = max(0.0, centre - half)
+    high = min(1.0, centre + half)
+    return Interval(share, low, high)
 
 
 def clopper_pearson(

@@ -20,10 +20,15 @@ def groups() -> dict[str, dict[str, str]]:
 
 @cache
 def _lines() -> dict[str, str]:
-    return {term: line for terms in groups().values() for term, line in terms.items()}
+    found: dict[str, str] = {}
+    for terms in groups().values():
+        found |= terms
+    return found
 
 
 def explain(term: str) -> str:
     """The line of a term; of a dotted path such as `ssm.d_state` its own line or that of its last
     part. Raises KeyError."""
-    return _lines().get(term) or _lines()[term.rpartition(".")[2]]
+    lines = _lines()
+    last_part = term.rpartition(".")[2]
+    return lines.get(term) or lines[last_part]

@@ -1,11 +1,10 @@
-"""What this process may use of the machine: memory and processors, as its control groups (Linux)
-and its affinity allow.
+"""Memory and processors that this process may use: what its control groups (Linux) and its CPU
+affinity allow.
 
-Docker, Slurm and systemd limit a process by putting it into groups, and every group above its own
-limits it too. /proc/self/cgroup says in which groups it is, /proc/self/mountinfo where their files
-are: version 2 has one tree for everything, version 1 one for each controller, and a machine may
-have both (cgroups(7); kernel documentation, admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst).
-"""
+Docker, Slurm and systemd limit a process by putting it into control groups. Every group above its
+own limits it too. /proc/self/cgroup names its groups, /proc/self/mountinfo the folders of their
+files. Version 2 has one tree of groups; version 1 has one for each controller; a machine may have
+both (cgroups(7); kernel documentation, admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst)."""
 
 import math
 import os
@@ -17,12 +16,12 @@ from typing import NamedTuple
 import psutil
 
 PROC = Path("/proc")
-V2 = ""  # how /proc/self/cgroup names the tree of version 2, which has all controllers
+V2 = ""  # /proc/self/cgroup names no controllers for the tree of version 2, which has all
 
 
 class Mount(NamedTuple):
-    """A tree of control groups: where its files are, which group stands there, and whose tree it
-    is."""
+    """A mounted tree of control groups: its folder, the group which that folder is, and the tree's
+    controllers."""
 
     point: Path
     root: str
@@ -30,29 +29,33 @@ class Mount(NamedTuple):
 
 
 def total_memory_bytes(proc: Path = PROC) -> int:
-    """The machine's memory, or the least that a group allows."""
-    return int(min([psutil.virtual_memory().total, *_memory_limits(proc).values()]))
+    """The machine's memory, or the smallest limit of a group."""
+    machine = psutil.virtual_memory().total
+    limits = _memory_limits(proc).values()
+    return int(min([machine, *limits]))
 
 
 def available_memory_bytes(proc: Path = PROC) -> int:
-    """What could be allocated now: what the machine has left, or the group with the least left.
-    Cache that the kernel would give up for it (`inactive_file`) counts as left."""
-    left = [limit - _used_bytes(group) for group, limit in _memory_limits(proc).items()]
-    return int(max(0, min([psutil.virtual_memory().available, *left])))
+    """Bytes that could be allocated now: what the machine has left, or the group with the least
+    left. File cache that the kernel would drop (`inactive_file`) counts as left."""
+    left: list[float] = [psutil.virtual_memory().available]
+    for group, limit in _memory_limits(proc).items():
+        left.append(limit - _used_bytes(group))
+    return int(max(0, min(left)))
 
 
 def processors(proc: Path = PROC) -> int:
-    """Processors that this process may run on, or the share of them that a group allows, rounded
-    up."""
+    """Processors that this process may run on, or as many as a group's quota allows, rounded up."""
     own = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):  # macOS has none
         own = len(os.sched_getaffinity(0))
-    return max(1, math.ceil(min([own, *_processor_limits(proc)])))
+    fewest = min([own, *_processor_limits(proc)])
+    return max(1, math.ceil(fewest))
 
 
 def _memory_limits(proc: Path) -> dict[Path, float]:
-    """Bytes that each group allows; version 1 writes an unlimited group as a number beyond any
-    machine."""
+    """Bytes that each group allows. Version 1 writes "no limit" as a number larger than any
+    machine's memory."""
     found = {}
     for group in _groups("memory", proc):
         limits: list[float] = [math.inf]
@@ -60,7 +63,7 @@ def _memory_limits(proc: Path) -> dict[Path, float]:
             limit = _number(group / name)
             if limit is not None:
                 limits.append(limit)
-        # Version 1: also the limits of groups above that a container does not see.
+        # Version 1 also tells the limits of groups above that a container does not see.
         above = _memory_stat(group).get("hierarchical_memory_limit")
         if above is not None:
             limits.append(above)
@@ -69,11 +72,13 @@ def _memory_limits(proc: Path) -> dict[Path, float]:
 
 
 def _used_bytes(group: Path) -> int:
-    used = _number(group / "memory.current") or _number(group / "memory.usage_in_bytes") or 0
+    version_2 = _number(group / "memory.current")
+    used = version_2 or _number(group / "memory.usage_in_bytes") or 0
     counted = _memory_stat(group)
-    # Version 1 counts a group's own under the plain name, and everything below it, as its usage
-    # does, under `total_`.
-    return used - counted.get("total_inactive_file", counted.get("inactive_file", 0))
+    # In version 1, the plain name is the group's own cache. `total_` includes the groups below it,
+    # as the usage does.
+    own_cache = counted.get("inactive_file", 0)
+    return used - counted.get("total_inactive_file", own_cache)
 
 
 def _memory_stat(group: Path) -> dict[str, int]:
@@ -86,9 +91,12 @@ def _memory_stat(group: Path) -> dict[str, int]:
 
 
 def _processor_limits(proc: Path) -> list[float]:
+    """Processors that each group with a quota allows, as a fraction: its quota of time per
+    period."""
     found = []
     for group in _groups("cpu", proc):
-        quota, period = _number(group / "cpu.cfs_quota_us"), _number(group / "cpu.cfs_period_us")
+        quota = _number(group / "cpu.cfs_quota_us")
+        period = _number(group / "cpu.cfs_period_us")
         for line in _lines(group / "cpu.max"):
             words = line.split()  # `max 100000` where there is no limit
             if all(word.isdigit() for word in words):
@@ -99,20 +107,22 @@ def _processor_limits(proc: Path) -> list[float]:
 
 
 def _groups(controller: str, proc: Path) -> Iterator[Path]:
-    """Folders of the groups that this process is in and that have a say about `controller`, each
-    followed by those above it."""
+    """Folders of this process's groups that `controller` limits, each followed by the groups above
+    it."""
     own = _own_groups(proc)
     for mount in _mounts(proc):
         for tree in (controller, V2):
             if tree in mount.controllers and tree in own:
                 group = _folder(mount, own[tree])
                 yield group
-                yield from (above for above in group.parents if above.is_relative_to(mount.point))
+                for above in group.parents:
+                    if above.is_relative_to(mount.point):
+                        yield above
 
 
 def _own_groups(proc: Path) -> dict[str, str]:
-    """The path of this process's group in each tree, by controller: from lines such as
-    `4:memory:/docker/1f` or `0::/user.slice`."""
+    """The path of this process's group in each tree, by controller. It reads lines such as
+    `4:memory:/docker/1f` and `0::/user.slice`."""
     found: dict[str, str] = {}
     for line in _lines(proc / "self" / "cgroup"):
         _, controllers, path = line.split(":", 2)
@@ -121,22 +131,23 @@ def _own_groups(proc: Path) -> dict[str, str]:
 
 
 def _mounts(proc: Path) -> list[Mount]:
-    """Where trees are mounted: lines such as `31 23 0:27 /docker/1f /sys/fs/cgroup/memory ro -
+    """The mounted trees. It reads lines such as `31 23 0:27 /docker/1f /sys/fs/cgroup/memory ro -
     cgroup cgroup rw,memory` (proc(5))."""
     found = []
     for line in _lines(proc / "self" / "mountinfo"):
         place, _, source = line.partition(" - ")
         kind, _, options = source.split(" ", 2)
         if kind in ("cgroup", "cgroup2"):
-            root, point = (_unescaped(word) for word in place.split(" ")[3:5])
+            root, point = place.split(" ")[3:5]
             controllers = [V2] if kind == "cgroup2" else options.split(",")
-            found.append(Mount(Path(point), root, frozenset(controllers)))
+            folder = Path(_unescaped(point))
+            found.append(Mount(folder, _unescaped(root), frozenset(controllers)))
     return found
 
 
 def _folder(mount: Mount, path: str) -> Path:
-    """The folder of a group. In a container it may lie outside of what is mounted there: then what
-    is mounted is the container's own."""
+    """The folder of a group. In a container the path may lie outside the mounted tree. Then the
+    mounted folder is the container's own group."""
     inside = PurePosixPath(path)
     if ".." not in inside.parts and inside.is_relative_to(mount.root):
         folder = mount.point / inside.relative_to(mount.root)
@@ -146,14 +157,20 @@ def _folder(mount: Mount, path: str) -> Path:
 
 
 def _unescaped(word: str) -> str:
-    """mountinfo writes a space as \\040."""
-    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), word)
+    """A word of mountinfo, which writes a space as \\040."""
+
+    def character(match: re.Match[str]) -> str:
+        return chr(int(match[1], 8))
+
+    return re.sub(r"\\([0-7]{3})", character, word)
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None where there is no such file, or it says `max`."""
-    words = _lines(path)
-    return int(words[0]) if words and re.fullmatch(r"-?\d+", words[0]) else None
+    """The number in a file. None if there is no such file, or it says `max`."""
+    lines = _lines(path)
+    if lines and re.fullmatch(r"-?\d+", lines[0]):
+        return int(lines[0])
+    return None
 
 
 def _lines(path: Path) -> list[str]:

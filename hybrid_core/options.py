@@ -64,7 +64,7 @@ def words(field: FieldInfo) -> tuple[str, ...]:
     return get_args(kind) if get_origin(kind) is Literal else ()
 
 
-def one_of(allowed: tuple[str, ...]) -> str:
+def _one_of(allowed: tuple[str, ...]) -> str:
     """`fp32, bf16 or fp16`."""
     *most, last = allowed
     return f"{', '.join(most)} or {last}"
@@ -75,7 +75,7 @@ def help_text(field: FieldInfo) -> str:
     text = str(field.description)
     allowed = words(field)
     if allowed:
-        text += f": {one_of(allowed)}"
+        text += f": {_one_of(allowed)}"
     default = own(field).default
     if default is None and not field.is_required():
         default = field.default

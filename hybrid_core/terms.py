@@ -1,6 +1,6 @@
-"""The vocabulary of the closed forms, and the pieces that several mixers share.
+"""The types of the closed forms, and formulas that several mixers share.
 
-Formulas are elementwise: a length may be an int or a NumPy array. One multiply-add is 2 FLOPs.
+Formulas work elementwise: a length may be an int or a NumPy array. One multiply-add is 2 FLOPs.
 Elementwise work (norms, activations, residuals, RoPE) is not counted, in any convention."""
 
 from functools import reduce
@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from hybrid_core.workload import Workload
 
-# What the formulas take and give: one number or an array of them. Lengths are whole numbers, which
-# an array may hold as floats (`lengths`).
+# What formulas take and return: one number or an array. Lengths are whole numbers; an array may
+# hold them as floats (`lengths`).
 Num = int | float | NDArray[np.integer] | NDArray[np.floating]
+
+
+# What a cache tensor holds: keys and values, a scan's state, or the last inputs of a convolution.
+CacheKind = Literal["kv", "state", "conv"]
 
 
 class CacheTensor(NamedTuple):
@@ -22,7 +26,7 @@ class CacheTensor(NamedTuple):
 
     name: str
     elements: Num
-    kind: Literal["kv", "state", "conv"]
+    kind: CacheKind
 
 
 # What a term's FLOPs are spent on: a product with weights, attention between positions, a scan, or
@@ -62,8 +66,8 @@ def of_kind(terms: Terms, kind: TermKind) -> Num:
 
 
 def renamed(terms: Terms, prefix: str) -> Terms:
-    """Terms of a part of a layer. Products get the prefix; other terms are told by their kind and
-    keep their names."""
+    """Terms of a part of a layer. The names of products get the prefix. Other terms keep theirs,
+    because they are found by their kind."""
     found = []
     for term in terms:
         if term.kind == "product":
@@ -73,8 +77,8 @@ def renamed(terms: Terms, prefix: str) -> Terms:
 
 
 class MixerCosts(Protocol):
-    """The questions that every kind of mixer answers. Lengths in tokens, all for one sequence and
-    one layer."""
+    """The closed forms of every kind of mixer, for one sequence and one layer. Lengths are in
+    tokens."""
 
     def params(self) -> dict[str, int]:
         """Parameters by part."""
@@ -100,21 +104,24 @@ class MixerCosts(Protocol):
         """The paper's cache size in bytes (bf16)."""
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Bytes of the tensors that a prefill of one sequence of `seq_len` tokens holds at its
-        widest moment, beside the residual stream and its norm. A sum inside `widest(...)` is one
-        moment of the module's forward, in order."""
+        """Bytes of the tensors alive at the peak of the mixer's forward pass over one sequence of
+        `seq_len` tokens, without the residual stream and its norm.
+
+        Each argument of `widest(...)` is one moment of the forward pass, in order, and each summand
+        a tensor that is alive then."""
 
 
 def widest(*moments: Num) -> Num:
-    """The largest, elementwise; ints stay Python's, which do not overflow."""
-    if any(isinstance(moment, np.ndarray) for moment in moments):
-        return reduce(np.maximum, moments)
+    """The elementwise maximum. Python's ints stay ints, which do not overflow."""
+    for moment in moments:
+        if isinstance(moment, np.ndarray):
+            return reduce(np.maximum, moments)
     return max(moments)
 
 
 def last_pieces(seq_len: Num, size: Num) -> tuple[tuple[Num, Num], tuple[Num, Num]]:
-    """A sequence, or the heads of a group, worked on in pieces: (what comes before it, its length)
-    of the last whole piece and of the shorter one after it."""
+    """Where work on a sequence, or on the heads of a group, goes in pieces of `size`: (what comes
+    before the piece, its length) of the last whole piece and of the shorter one after it."""
     whole = seq_len // size * size
     last_whole = (widest(whole - size, 0), least(seq_len, size))
     rest = (whole, seq_len - whole)
@@ -152,18 +159,23 @@ def visible_pairs(seq_len: Num, span: int | None = None) -> Num:
 
     Without a span this is L(L+1)/2; with span W it is the paper's W((W+1)/2 + L - W) (Appendix C)
     for L > W."""
-    inside = seq_len if span is None else least(seq_len, span)
-    return inside * (inside + 1) // 2 + (seq_len - inside) * (span or 0)
+    if span is None:
+        return seq_len * (seq_len + 1) // 2
+    inside = least(seq_len, span)
+    growing = inside * (inside + 1) // 2  # tokens that see all before them
+    return growing + (seq_len - inside) * span
 
 
 def least(n: Num, limit: Num) -> Num:
-    """The smaller, elementwise; ints stay Python's, which do not overflow."""
+    """The elementwise minimum. Python's ints stay ints, which do not overflow."""
     if isinstance(n, np.ndarray) or isinstance(limit, np.ndarray):
         return np.minimum(n, limit)
     return min(n, limit)
 
 
 def lengths(n: Num) -> Num:
-    """Lengths as the formulas want them: an int exact to any size, an array in float64, whose
-    products cannot wrap around."""
-    return n.astype(float) if isinstance(n, np.ndarray) else int(n)
+    """Lengths as the formulas need them: an int, which is exact to any size, or an array in
+    float64, whose products cannot wrap around."""
+    if isinstance(n, np.ndarray):
+        return n.astype(float)
+    return int(n)

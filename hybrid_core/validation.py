@@ -1,7 +1,7 @@
-"""Frozen models, bounded numbers, and what is wrong with an input in one line: key, value and rule.
+"""Frozen models, bounded numbers, and errors in one line: key, value and rule.
 
-Every refusal is a SpecError. Whatever it quotes came from a stranger, so the error itself sees to
-it that it is one line of bounded length that a terminal shows and does not obey."""
+Every refusal is a SpecError. It quotes input from strangers. So the error itself makes sure that
+its text is one line of bounded length, without characters that a terminal would act on."""
 
 import difflib
 import math
@@ -33,9 +33,11 @@ class SpecError(ValueError):
 
 
 def one_line(text: str) -> str:
-    """The text as one line of at most LONGEST_LINE characters. What does not print (escape
-    sequences, line breaks, the marks that turn the direction of writing) is spelt out; a longer
-    text loses its middle, for the key stands at its start and the rule at its end."""
+    """The text as one line of at most LONGEST_LINE characters.
+
+    Characters that do not print are spelt out: escape sequences, line breaks, marks that change the
+    direction of writing. A longer text loses its middle, because the key is at its start and the
+    rule at its end."""
     line = "".join(map(_printable, text))
     if len(line) <= LONGEST_LINE:
         return line
@@ -44,7 +46,9 @@ def one_line(text: str) -> str:
 
 
 def _printable(character: str) -> str:
-    return character if character.isprintable() else character.encode("unicode_escape").decode()
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode()
 
 
 def short(value: Any) -> str:
@@ -61,15 +65,29 @@ def cut(text: str) -> str:
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:
-    """What `word` may be: all known names where they are few, else those most like it. Names what
-    was probably meant."""
-    names, said = list(known), word[:100] if isinstance(word, str) else short(word)
-    alike = difflib.get_close_matches(said, names, n=MOST_NAMES, cutoff=0.0)
-    meant = difflib.get_close_matches(said, names, n=1)
-    shown = names if len(names) <= MOST_NAMES else alike
-    listed = " or ".join(shown) if len(shown) <= 2 else f"one of {', '.join(shown)}"
-    others = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
-    return (listed or "nothing") + others + (f" (did you mean {meant[0]}?)" if meant else "")
+    """The rule for a word that must be one of `known`: `one of a, b, c (did you mean b?)`.
+
+    It lists all known names if there are few, else those most similar to `word`."""
+    names = list(known)
+    given = word[:100] if isinstance(word, str) else short(word)
+    shown = names
+    if len(names) > MOST_NAMES:
+        shown = difflib.get_close_matches(given, names, n=MOST_NAMES, cutoff=0.0)
+    rule = _listed(shown)
+    if len(names) > len(shown):
+        rule += f" and {len(names) - len(shown)} more"
+    meant = difflib.get_close_matches(given, names, n=1)
+    if meant:
+        rule += f" (did you mean {meant[0]}?)"
+    return rule
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    if len(names) <= 2:
+        return " or ".join(names)
+    return f"one of {', '.join(names)}"
 
 
 # ---------------------------------------------------------------- numbers
@@ -82,49 +100,54 @@ def exact_int(value: Any) -> Any:
     return value
 
 
-def power_of_two(value: int) -> int:
+def _power_of_two(value: int) -> int:
     """Raises ValueError for any other number."""
     if value & (value - 1):
         raise ValueError("must be a power of two, such as 128")
     return value
 
 
-def float32_keeps(value: float) -> float:
-    """Raises ValueError for a number so small that a module in float32 might take it for 0."""
+def _float32_keeps(value: float) -> float:
+    """Raises ValueError for a number that a module in float32 might round to 0."""
     if value < 1e-20:
         raise ValueError("must be at least 1e-20")
     return value
 
 
 Dim = Annotated[int, BeforeValidator(exact_int), Field(ge=1, le=MAX_DIM)]
-PowerOfTwo = Annotated[Dim, AfterValidator(power_of_two)]
+PowerOfTwo = Annotated[Dim, AfterValidator(_power_of_two)]
 Count = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=MAX_DIM)]
 Length = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=2**30)]
 Size = Annotated[int, BeforeValidator(exact_int), Field(ge=0, le=10**13)]
 Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
-# What multiplies or divides activations: far beyond what anybody publishes, and far within float32.
+# Factors on activations. The limits are far beyond any published value and far within float32.
 LEAST_FACTOR, LARGEST_FACTOR = 1e-6, 1e6
 Factor = Annotated[float, Field(ge=LEAST_FACTOR, le=LARGEST_FACTOR, allow_inf_nan=False)]
-# The base of RoPE's wavelengths: from 1 down later channels would turn faster, not slower.
+# The base of RoPE's wavelengths. With 1 or less, later channels would rotate faster, not slower.
 # Falcon-H1 has 1e11.
 Theta = Annotated[float, Field(gt=1, le=1e12, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-# What a norm adds to a mean of squares: more than that drowns the activations.
-Epsilon = Annotated[float, Field(gt=0, le=0.1, allow_inf_nan=False), AfterValidator(float32_keeps)]
+# What a norm adds to the mean of squares. A larger one would hide the activations.
+Epsilon = Annotated[
+    float,
+    Field(gt=0, le=0.1, allow_inf_nan=False),
+    AfterValidator(_float32_keeps),
+]
 
 
 def divides(key: str, value: int, divisor_key: str, divisor: int) -> None:
-    """Raise unless `divisor` divides `value`; the message names both."""
+    """Raise ValueError unless `divisor` divides `value`. The message names both."""
     if value % divisor:
         raise ValueError(f"{key}: {value} - must be divisible by {divisor_key} ({divisor})")
 
 
 def rotates_pairs(key: str, head_dim: int, rope_fraction: float) -> None:
-    """Raise unless RoPE turns whole pairs of channels: the whole head, or the part of it that
-    `rope_fraction` says."""
+    """Raise ValueError unless RoPE rotates whole pairs of channels: those of the head, or of its
+    part `rope_fraction`."""
     divides(key, head_dim, "2, for RoPE", 2)
     rotated = head_dim * rope_fraction
-    if round(rotated) % 2 or not math.isclose(rotated, round(rotated)):
+    is_whole = math.isclose(rotated, round(rotated))
+    if not is_whole or round(rotated) % 2:
         raise ValueError(
             f"{key}: {head_dim} - times rope_fraction ({rope_fraction}) must be even, for RoPE"
         )
@@ -134,13 +157,16 @@ def rotates_pairs(key: str, head_dim: int, rope_fraction: float) -> None:
 
 
 def quiet(default: Any) -> Any:
-    """A field that stays out of YAML while it has its default."""
-    return Field(default=default, exclude_if=lambda value: bool(value == default))
+    """A field that is left out of YAML while it has its default."""
+
+    def is_default(value: Any) -> bool:
+        return bool(value == default)
+
+    return Field(default=default, exclude_if=is_default)
 
 
 class _OneLine(ModelMetaclass):
-    """Says in one line what is wrong with a model's arguments, where pydantic would say it in a
-    paragraph."""
+    """Turns pydantic's error about a model's arguments, a paragraph, into one line."""
 
     def __call__(cls, *args: Any, **fields: Any) -> Any:
         try:
@@ -150,11 +176,14 @@ class _OneLine(ModelMetaclass):
 
 
 class Frozen(BaseModel, metaclass=_OneLine):
-    """Immutable, typed strictly, and closed to keys it does not know. What is wrong is a SpecError
-    of one line."""
+    """Immutable, strictly typed, and without unknown keys. Any error is a SpecError of one line."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, serialize_by_alias=True, populate_by_name=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        serialize_by_alias=True,
+        populate_by_name=True,
     )
 
     @classmethod
@@ -171,7 +200,8 @@ class Frozen(BaseModel, metaclass=_OneLine):
 
     def changed(self, **changes: Any) -> Self:
         """A copy with other values, validated again; raises SpecError with one line."""
-        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        names = type(self).model_fields
+        fields = {name: getattr(self, name) for name in names}
         return self.make(**(fields | changes))
 
 
@@ -184,9 +214,9 @@ _PYDANTIC_RULES = {
 
 
 def first_line(error: ValidationError, model: type[Any]) -> str:
-    """The first broken rule of `model` as `key: value - rule`, with the number of further ones."""
+    """The first broken rule of `model` as `key: value - rule`, and how many more are broken."""
     problems = error.errors(include_url=False)
-    # An unknown key explains a missing one, so it comes first.
+    # A misspelt key is both unknown and missing. The unknown one says more, so it comes first.
     unknown = (problem for problem in problems if problem["type"] == "extra_forbidden")
     first = next(unknown, problems[0])
     line = _in_words(first)
@@ -197,68 +227,83 @@ def first_line(error: ValidationError, model: type[Any]) -> str:
     return line
 
 
-_TAGS = ("swiglu", "mlp", "moe", "mamba1", "mamba2")  # pydantic's path names the kind of a union
+_TAGS = ("swiglu", "mlp", "moe", "mamba1", "mamba2")  # pydantic's paths include a union's tag
 
 
 def _in_words(problem: Any) -> str:
     """One of pydantic's problems as `key: value - rule`."""
     path = [_word(part) for part in problem["loc"]]
     key = ".".join(part for part in path if part not in _TAGS)
+    if problem["type"] == "union_tag_invalid":  # ffn or ssm of an unknown kind
+        context = problem["ctx"]
+        known = context["expected_tags"].replace(", ", " or ")
+        return f"{key}.kind: {short(context['tag'])} - must be {known}"
     rule: str = problem["msg"].removeprefix("Value error, ")
     value = problem["input"]
-    if problem["type"] == "union_tag_invalid":  # ffn or ssm of an unknown kind
-        known = problem["ctx"]["expected_tags"].replace(", ", " or ")
-        return f"{key}.kind: {short(problem['ctx']['tag'])} - must be {known}"
     is_plain = isinstance(value, int | float | str) and not isinstance(value, bool)
     if problem["type"] == "value_error" and not is_plain:
-        # Rules across keys name key and value themselves.
-        if not key:
-            return rule
-        return f"{key}.{rule}" if " - " in rule else f"{key}: {short(value)} - {rule}"
+        return _across_keys(key, value, rule)
     template = _PYDANTIC_RULES.get(problem["type"], "{value} - {rule}")
-    said = template.format(value=short(value), rule=rule[:1].lower() + rule[1:])
-    said = said.replace("input should be", "must be")
-    return f"{key}: {said}" if key else said
+    lower = rule[:1].lower() + rule[1:]
+    line = template.format(value=short(value), rule=lower)
+    line = line.replace("input should be", "must be")
+    return f"{key}: {line}" if key else line
 
 
-def _suggestion(where: tuple[str | int, ...], model: type[Any]) -> str:
-    """The nearest key that the part which is being read knows."""
+def _across_keys(key: str, value: Any, rule: str) -> str:
+    """A rule about several keys of the section `key`. Such rules name key and value themselves."""
+    if not key:
+        return rule
+    if " - " in rule:
+        return f"{key}.{rule}"
+    return f"{key}: {short(value)} - {rule}"
+
+
+_Path = tuple[str | int, ...]
+
+
+def _suggestion(where: _Path, model: type[Any]) -> str:
+    """The most similar key of the section in which the unknown key stands."""
     key = str(where[-1])
-    known = {
-        field.alias or name
-        for part in _models_at(model, where[:-1])
-        for name, field in part.model_fields.items()
-    }
+    known = set()
+    for part in _models_at(model, where[:-1]):
+        for name, field in part.model_fields.items():
+            known.add(field.alias or name)
     close = difflib.get_close_matches(key, known, n=1)
-    return f" (did you mean {close[0]}?)" if close and close[0] != key else ""
+    if not close or close[0] == key:
+        return ""
+    return f" (did you mean {close[0]}?)"
 
 
-def _models_at(model: type[Any], path: tuple[str | int, ...]) -> list[type[Frozen]]:
-    """The models that may stand at the end of a path of keys from `model`. What names no field - a
-    place in a list, a key of a table, the tag of a union - leads no further down."""
+def _models_at(model: type[Any], path: _Path) -> list[type[Frozen]]:
+    """The models that may stand at the end of a path of keys from `model`.
+
+    Steps that name no field are skipped: places in a list, keys of a table, tags of a union."""
     models = [model]
     for step in path:
         fields = [part.model_fields[step] for part in models if step in part.model_fields]
         if fields:
-            models = [part for field in fields for part in _models_in(field.annotation)]
-        elif any(_tag(part) == step for part in models):
-            models = [part for part in models if _tag(part) == step]
+            models = [part for field in fields for part in models_in(field.annotation)]
+            continue
+        tagged = [part for part in models if _tag(part) == step]
+        if tagged:
+            models = tagged
     return models
 
 
-def _models_in(annotation: Any) -> list[type[Frozen]]:
-    """Every model that a type is made of."""
+def models_in(annotation: Any) -> list[type[Frozen]]:
+    """Every model that occurs in a type."""
     if isinstance(annotation, type) and issubclass(annotation, Frozen):
         return [annotation]
-    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+    return [model for inner in get_args(annotation) for model in models_in(inner)]
 
 
 def _tag(model: type[Frozen]) -> Any:
-    """What tells a model among those of a union."""
+    """The tag that tells a model from the others of a union."""
     kind = model.model_fields.get("kind")
     return kind.default if kind else None
 
 
 def _word(part: str | int) -> str:
-    """A key as a message shows it."""
+    """A key as a message shows it: in one line, cut if it is long."""
     return cut(" ".join(str(part).split()))

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from typing import Any
 
 from hybrid_core.cli.flags import add_flags, options
 from hybrid_core.cli.shared import Command, add_spec, print_json
@@ -11,7 +12,7 @@ from hybrid_core.interop import kernel_shapes, published
 from hybrid_core.report.text.design import cost_table
 from hybrid_core.report.text.evidence import quality_lines
 from hybrid_core.speed import hardware
-from hybrid_core.speed.cost import cost
+from hybrid_core.speed.cost import Cost, cost
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
 
@@ -47,20 +48,35 @@ def _cost(arguments: argparse.Namespace) -> None:
     device = hardware.get(arguments.hardware)
     for line in hardware.unreadable().values():
         print(f"a calibration is left out: {line}", file=sys.stderr)
+    found = cost(spec, options(Workload, arguments), device)
     tokens = _checked(arguments.tokens)
-    record = cost(spec, options(Workload, arguments), device).model_dump(mode="json")
-    record["kernel_shapes"] = kernel_shapes.kernel_refusals(spec)
-    if tokens is not None:
-        for value in record["train_flops"].values():
-            value["total"] = value["per_token"] * tokens
+    refusals = kernel_shapes.kernel_refusals(spec)
+    quality = None
     if arguments.quality:
-        record["quality"] = quality_record(spec, tokens or PAPER_TOKENS)
+        quality = quality_record(spec, tokens or PAPER_TOKENS)
     if arguments.json:
-        print_json(record)
+        print_json(_record(found, refusals, tokens, quality))
         return
-    print(cost_table(record))
-    if arguments.quality:
-        print("\n" + quality_lines(record["quality"]))
+    print(cost_table(found, refusals, tokens))
+    if quality is not None:
+        print("\n" + quality_lines(quality))
+
+
+def _record(
+    found: Cost,
+    refusals: list[str],
+    tokens: float | None,
+    quality: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """The JSON of `cost --json`: the cost, and what the command was asked for beside it."""
+    record = found.model_dump(mode="json")
+    record["kernel_shapes"] = refusals
+    if tokens is not None:
+        for flops in record["train_flops"].values():
+            flops["total"] = flops["per_token"] * tokens
+    if quality is not None:
+        record["quality"] = quality
+    return record
 
 
 def _checked(tokens: float | None) -> float | None:

@@ -1,18 +1,17 @@
-"""What a serving engine's pages make of the cache: vLLM's one pool of equal pages, into which every
-layer's cache has to fit.
+"""The cache in the pages of a serving engine. vLLM has one pool of equal pages, and the cache of
+every layer has to fit into them.
 
-As in vLLM v1 (kv_cache_utils.py and the hybrid models' config): attention keeps a block of tokens
-in a page; where there are states too, the block grows in steps of 16 tokens until its page holds
-the largest state, and states are padded to that page. Layers of one kind are split into groups of
-equal size, the last one padded; a block of a group takes one page in each of its layers."""
+As in vLLM v1 (kv_cache_utils.py and the hybrid models' config), a page of an attention layer holds
+a block of tokens. In a model with states, the block grows in steps of 16 tokens until its page
+holds the largest state; then states are padded to that page. Layers of one kind are split into
+groups of equal size, the last one padded. A block of a group takes one page in each layer."""
 
 from collections import Counter
 from collections.abc import Callable
 from math import ceil
 from typing import NamedTuple
 
-from hybrid_core.costs.memory import Serving, largest
-from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
+from hybrid_core.costs.memory import ServedLayer, Serving, largest
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.workload import Workload
 
@@ -20,13 +19,13 @@ from hybrid_core.workload import Workload
 MEMORY_SHARE = 0.9
 BLOCK_TOKENS = 16  # the smallest block, and the step in which it grows
 MAX_CONTEXT = 2**24
-MAX_BATCH = 65_536  # where sequences keep nothing
-SPLIT = 1.25  # kinds whose numbers of layers differ by less share one group size
+MAX_BATCH = 65_536  # the answer for a model without a cache
+SPLIT = 1.25  # kinds whose numbers of layers differ by less than this share one group size
 
 
 class Holder(NamedTuple):
-    """What one layer keeps, of one kind: `token_bytes` for each of at most `window` tokens, or
-    `state_bytes` for the sequence."""
+    """One kind of cache of one layer: `token_bytes` for each of at most `window` tokens, or
+    `state_bytes` per sequence."""
 
     token_bytes: int = 0
     window: int | None = None
@@ -34,8 +33,8 @@ class Holder(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """One page's bytes, the tokens of an attention block (0 without attention), layers in a group,
-    and groups of each kind of holder."""
+    """How vLLM lays out the caches of a design: bytes of one page, tokens in an attention block (0
+    without attention), layers in a group, and the number of groups of each kind of cache."""
 
     page_bytes: int
     block_tokens: int
@@ -50,56 +49,65 @@ class Pages(NamedTuple):
     def _blocks(self, holder: Holder, context_len: int) -> int:
         if not holder.token_bytes:
             return 1
-        needed = _up(context_len, self._tokens(holder.token_bytes))
+        block_tokens = self._tokens(holder.token_bytes)
+        needed = _up(context_len, block_tokens)
         if holder.window is None:
             return needed
-        in_window = _up(holder.window - 1, self._tokens(holder.token_bytes)) + 1
+        # A window may begin in the middle of a block.
+        in_window = _up(holder.window - 1, block_tokens) + 1
         return min(needed, in_window)
 
     def _tokens(self, token_bytes: int) -> int:
-        """Tokens of a block whose tokens take so many bytes in a layer."""
-        return self.page_bytes // token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
+        """Tokens in a page of a layer whose tokens take `token_bytes`."""
+        return _block_tokens(self.page_bytes, token_bytes)
 
 
 def pages(spec: ArchSpec, workload: Workload) -> Pages:
     """The pages of a design in the workload's dtypes."""
-    return _pages(model_costs(spec), workload.of(spec))
+    return _pages(Serving(spec, workload))
 
 
-def _pages(costs: ModelCosts, workload: Workload) -> Pages:
+def _pages(serving: Serving) -> Pages:
     counts: Counter[Holder] = Counter()
-    for layer, n in costs.distinct():
-        for holder in _holders(layer, workload):
-            counts[holder] += n
-    per_token = [holder.token_bytes for holder in counts if holder.token_bytes]
+    for layer in serving.layers:
+        for holder in _holders(layer, serving.workload):
+            counts[holder] += layer.n
     states = [holder.state_bytes for holder in counts]
-    largest_token = max(per_token, default=0)
-    least = max([BLOCK_TOKENS * largest_token, *states])
+    largest_state = max(states, default=0)
+    per_token = [holder.token_bytes for holder in counts if holder.token_bytes]
     if not per_token:
-        return Pages(least, 0, 1, tuple(counts.items()))
-    units = [BLOCK_TOKENS * n_bytes for n_bytes in per_token]
-    page = max(unit * _up(least, unit) for unit in units)
-    fewest, most = min(counts.values()), max(counts.values())
-    group = most if most < SPLIT * fewest else fewest
-    block = page // largest_token // BLOCK_TOKENS * BLOCK_TOKENS
-    return Pages(
-        page,
-        block,
-        group,
-        tuple((holder, _up(n, group)) for holder, n in counts.items()),
-    )
+        return Pages(largest_state, 0, 1, tuple(counts.items()))
+    # Each kind of attention needs whole steps of tokens, and the page is the largest such size.
+    steps = [BLOCK_TOKENS * n_bytes for n_bytes in per_token]
+    least = max(*steps, largest_state)
+    page = max(step * _up(least, step) for step in steps)
+    fewest = min(counts.values())
+    most = max(counts.values())
+    group_size = most if most < SPLIT * fewest else fewest
+    groups = []
+    for holder, n in counts.items():
+        groups.append((holder, _up(n, group_size)))
+    block_tokens = _block_tokens(page, max(per_token))
+    return Pages(page, block_tokens, group_size, tuple(groups))
 
 
-def _holders(layer: LayerCosts, workload: Workload) -> list[Holder]:
-    """The layer's keys and values, and its states with the inputs of their convolutions, as far as
-    it has either."""
+def _block_tokens(page_bytes: int, token_bytes: int) -> int:
+    """Tokens that fit a page, in whole steps of BLOCK_TOKENS."""
+    return page_bytes // token_bytes // BLOCK_TOKENS * BLOCK_TOKENS
+
+
+def _holders(layer: ServedLayer, workload: Workload) -> list[Holder]:
+    """The caches of one layer: keys and values, and states with the inputs of their
+    convolutions."""
     found = []
-    # Without the learnt tokens: what the positions of a sequence take.
-    per_token = ceil(layer.kv_bytes(1 - layer.meta_tokens, workload))
+    costs = layer.costs
+    # Learnt tokens are subtracted, so that one position of a sequence is asked for.
+    per_token = ceil(costs.kv_bytes(1 - costs.meta_tokens, workload))
     if per_token:
-        kept = ceil(layer.kv_bytes(MAX_CONTEXT - layer.meta_tokens, workload)) // per_token
-        found.append(Holder(per_token, kept if kept < MAX_CONTEXT else None))
-    state = int(layer.state_bytes(workload))
+        kept = ceil(costs.kv_bytes(MAX_CONTEXT - costs.meta_tokens, workload)) // per_token
+        window = kept if kept < MAX_CONTEXT else None
+        found.append(Holder(per_token, window))
+    state = int(layer.state_bytes)
     if state:
         found.append(Holder(state_bytes=state))
     return found
@@ -111,15 +119,15 @@ def _up(n: int, unit: int) -> int:
 
 
 class Fit(NamedTuple):
-    """The most sequences of the asked context, and the longest context of the asked batch, that
-    fit; 0 where not even one does."""
+    """The most sequences of the asked context that fit, and the longest context that fits at the
+    asked batch. 0 if not even one does."""
 
     batch_size: int
     context_len: int
 
 
 class EngineView(NamedTuple):
-    """The cache of one sequence in bytes, ideal and in pages, and what fits in each view."""
+    """Bytes of one sequence's cache, exact and in pages, and what fits in either view."""
 
     ideal_bytes: int
     paged_bytes: int
@@ -129,14 +137,14 @@ class EngineView(NamedTuple):
 
 
 def engine_view(spec: ArchSpec, workload: Workload, usable_bytes: int) -> EngineView:
-    """Both views of a design's cache within `usable_bytes`: what the weights and one chunk of the
-    prefill leave is for the cache."""
+    """Both views of a design's cache. The cache gets what weights and one chunk of the prefill
+    leave of `usable_bytes`."""
     return served_view(Serving(spec, workload), usable_bytes)
 
 
 def served_view(serving: Serving, usable_bytes: int) -> EngineView:
-    """`engine_view` of a design whose serving is known."""
-    laid_out = _pages(serving.costs, serving.workload)
+    """`engine_view` for a Serving that exists already."""
+    laid_out = _pages(serving)
     meta_tokens = serving.spec.meta_tokens
 
     def ideal(context_len: int) -> int:
@@ -156,9 +164,10 @@ def served_view(serving: Serving, usable_bytes: int) -> EngineView:
 
 
 def _fit(serving: Serving, usable: int, sequence_bytes: Callable[[int], int]) -> Fit:
-    """The most sequences and the longest context beside weights and activations, where one sequence
-    holds so many bytes."""
-    batch, context = serving.workload.batch_size, serving.workload.context_len
+    """The most sequences and the longest context that fit beside weights and activations.
+    `sequence_bytes`: the cache of one sequence at a context."""
+    batch = serving.workload.batch_size
+    context = serving.workload.context_len
     each = sequence_bytes(context)
     most = MAX_BATCH
     if each:

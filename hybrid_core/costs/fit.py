@@ -1,9 +1,8 @@
-"""Whether a workload fits an accelerator: the one verdict that every page, command and report
-gives.
+"""Whether a workload fits an accelerator. Every page, command and report gives this one verdict.
 
-Weights as they are stored, the cache of the whole batch, and the activations of one chunk of the
-prefill have to fit the share of the memory that a serving engine uses: with the cache as it is, and
-with the cache in the engine's equal pages."""
+Three things have to fit the share of the memory that a serving engine uses: the weights as they are
+stored, the cache of the whole batch, and the activations of one chunk of the prefill. The verdict
+is given for the exact cache, and for the cache in the engine's pages."""
 
 from typing import NamedTuple, Protocol
 
@@ -14,8 +13,8 @@ from hybrid_core.workload import Workload
 
 
 class Device(Protocol):
-    """What the verdict asks of an accelerator: its name, and the bytes that an engine may use of
-    its memory."""
+    """What the verdict needs to know of an accelerator: its name, and the bytes of its memory that
+    an engine may use."""
 
     @property
     def name(self) -> str: ...
@@ -25,8 +24,8 @@ class Device(Protocol):
 
 
 class Verdict(NamedTuple):
-    """Bytes that serving takes, `paged_bytes` being the batch's cache in pages, beside what may be
-    used; and why it does not fit."""
+    """Bytes that serving needs and may use, and why it does not fit. `paged_bytes`: the batch's
+    cache in pages."""
 
     device: str
     used: Memory
@@ -37,7 +36,7 @@ class Verdict(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether it fits with the cache as it is."""
+        """Whether it fits with the exact cache."""
         return self.refusal is None
 
     @property
@@ -47,7 +46,7 @@ class Verdict(NamedTuple):
 
     @property
     def problem(self) -> str | None:
-        """One line where it does not fit, or fits only without pages."""
+        """One line if it does not fit, or fits only without pages; else None."""
         used = f"({MEMORY_SHARE:.0%} of its memory, what an engine uses)"
         if self.refusal:
             return f"does not fit {self.device}: {self.refusal} {used}"
@@ -64,7 +63,7 @@ def fit(spec: ArchSpec, workload: Workload, device: Device) -> Verdict:
 
 
 def served_fit(serving: Serving, device: Device, view: EngineView) -> Verdict:
-    """`fit` of a design whose serving and engine view are known."""
+    """`fit` for a Serving and an engine view that exist already."""
     used = serving.memory()
     usable = device.usable_bytes
     fixed = int(used.weights + used.activations)

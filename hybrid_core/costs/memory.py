@@ -1,8 +1,8 @@
-"""Device memory of a workload: weights, cache and activations, what fits an accelerator, and what
-would fit where it does not.
+"""Device memory of a workload: weights, cache and activations. Also what fits an accelerator, and
+what would fit if the workload does not.
 
-Serving prefills in chunks, so what counts is one batch of `max_batched_tokens`. A prefill of the
-whole batch at once, as the modules can do it, is a figure of its own."""
+A serving engine prefills in chunks, so activations are those of one batch of `max_batched_tokens`.
+The modules can also prefill the whole batch at once, which is a separate figure."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -11,15 +11,15 @@ from typing import NamedTuple
 import numpy as np
 
 from hybrid_core.costs.model import LayerCosts, ModelCosts, model_costs
-from hybrid_core.costs.weights import weight_bytes
+from hybrid_core.costs.weights import LayerBytes, weight_bytes
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.stored import WeightFormat
-from hybrid_core.terms import Num, least, lengths, total, widest
+from hybrid_core.terms import Num, Terms, least, lengths, total, widest
 from hybrid_core.workload import Workload
 
 
 class Memory(NamedTuple):
-    """Bytes. `activations`: the tensors alive at the widest moment of one chunk of the prefill."""
+    """Bytes. `activations`: the tensors alive at the peak of one chunk of the prefill."""
 
     weights: Num
     cache: Num
@@ -35,16 +35,30 @@ def memory(
     workload: Workload,
     context_len: Num | None = None,
 ) -> Memory:
-    """Memory of serving a workload; `context_len` (an int or an array) stands in for the workload's
-    when given."""
+    """Memory of serving a workload. `context_len`, an int or an array, replaces the workload's."""
     return Serving(spec, workload).memory(context_len)
 
 
-class Serving:
-    """A design that serves a workload: what several figures ask for, worked out once.
+_FlopsOf = Callable[[LayerCosts, Num], Terms]
 
-    `costs`: of the design; `workload`: with what the design's config decides filled in; `stored`:
-    the bytes of each layer's weights; `weights`: the bytes of all of them."""
+
+class ServedLayer(NamedTuple):
+    """One distinct layer of a design that serves a workload.
+
+    `n`: how often it stands in the stack; `weights`: bytes as they are stored; `state_bytes`: of
+    the part of one sequence's cache that does not depend on the context."""
+
+    costs: LayerCosts
+    n: int
+    weights: LayerBytes
+    state_bytes: Num
+
+
+class Serving:
+    """A design that serves a workload: what several figures need, worked out once.
+
+    `costs`: the design's closed forms; `workload`: with what the design's config decides filled in;
+    `stored`: bytes of each layer's weights; `weights`: bytes of all of them."""
 
     def __init__(self, spec: ArchSpec, workload: Workload) -> None:
         self.spec = spec
@@ -53,9 +67,18 @@ class Serving:
         self.stored = weight_bytes(spec, workload)
         self.weights = self.stored.total
         self._alone = self.workload.model_copy(update={"batch_size": 1})
-        # Both by the number of tokens. An array has no hash and is worked out each time.
+        # Both by the number of tokens. An array has no hash, so it is worked out each time.
         self._chunks: dict[float, int] = {}
-        self._forward: dict[float, list[Num]] = {}
+        self._flops: dict[tuple[_FlopsOf, float], list[Num]] = {}
+
+    @cached_property
+    def layers(self) -> list[ServedLayer]:
+        """The distinct layers, in the order of `ModelCosts.distinct`."""
+        counted = zip(self.costs.distinct(), self.stored.layers, strict=True)
+        return [
+            ServedLayer(layer, n, weights, layer.state_bytes(self.workload))
+            for (layer, n), weights in counted
+        ]
 
     def memory(self, context_len: Num | None = None) -> Memory:
         """Bytes of the whole batch, at the workload's context unless another is given."""
@@ -68,8 +91,8 @@ class Serving:
         return Memory(self.weights, cache, self.activations(batch, prompt))
 
     def fixed_bytes(self, batch_size: int, context_len: int) -> int:
-        """Weights and activations of so many sequences, whose prompts are as long as the workload's
-        or the context."""
+        """Weights and activations of a batch, whose prompts are as long as the workload's or the
+        context."""
         prompt_len = min(self.workload.prompt_len or context_len, context_len)
         return self.weights + int(self.activations(batch_size, prompt_len))
 
@@ -77,15 +100,15 @@ class Serving:
         """Bytes of the tensors that one batch of `max_batched_tokens` holds, or of the whole
         prefill where that is shorter.
 
-        Tokens of several sequences stand in one row, as an engine packs them. Each sequence makes
-        one row of logits."""
+        An engine packs tokens of several sequences into one row. Each sequence makes one row of
+        logits."""
         tokens = least(batch_size * prompt_len, self.workload.max_batched_tokens)
         more_rows = least(tokens, batch_size) - 1
         logits = self.workload.element_bytes * self.spec.vocab_size
         return self._chunk(tokens) + more_rows * logits
 
     def _chunk(self, tokens: Num) -> Num:
-        """The activations of so many tokens of one sequence, worked out once for each number."""
+        """Activation bytes of a chunk of one sequence, worked out once per number of tokens."""
         if isinstance(tokens, np.ndarray):
             return one_shot_activations(self.costs, self._alone, tokens)
         known = self._chunks.get(tokens)
@@ -102,7 +125,8 @@ class Serving:
         return int(one_shot_activations(self.costs, self.workload, prompt))
 
     def cache_bytes(self, context_len: Num) -> Num:
-        """Exact bytes of one sequence's cache. States do not depend on the context."""
+        """Exact bytes of one sequence's cache: keys and values, which grow with the context, and
+        states, which do not."""
         growing = sum(n * layer.kv_bytes(context_len, self.workload) for layer, n in self._growing)
         return growing + self._states
 
@@ -114,49 +138,57 @@ class Serving:
     @cached_property
     def _states(self) -> Num:
         """Bytes of all states and of the inputs that convolutions keep."""
-        return sum(n * layer.state_bytes(self.workload) for layer, n in self.costs.distinct())
+        return sum(layer.n * layer.state_bytes for layer in self.layers)
 
     def forward_flops(self, seq_len: Num) -> list[Num]:
-        """FLOPs of each distinct layer's forward pass over one sequence, worked out once for each
-        int, in the order of `ModelCosts.distinct`."""
-        if isinstance(seq_len, np.ndarray):
-            return self._layer_flops(seq_len)
-        known = self._forward.get(seq_len)
+        """FLOPs of each distinct layer's forward pass over one sequence."""
+        return self._flops_of(LayerCosts.forward_flops, seq_len)
+
+    def decode_flops(self, context_len: Num) -> list[Num]:
+        """FLOPs of each distinct layer's decode step of one sequence."""
+        return self._flops_of(LayerCosts.decode_flops, context_len)
+
+    def _flops_of(self, terms: _FlopsOf, length: Num) -> list[Num]:
+        """The total of each distinct layer's terms, worked out once per int."""
+        if isinstance(length, np.ndarray):
+            return [total(terms(layer.costs, length)) for layer in self.layers]
+        known = self._flops.get((terms, length))
         if known is None:
-            known = self._forward[seq_len] = self._layer_flops(seq_len)
+            known = [total(terms(layer.costs, length)) for layer in self.layers]
+            self._flops[terms, length] = known
         return known
 
-    def _layer_flops(self, seq_len: Num) -> list[Num]:
-        return [total(layer.forward_flops(seq_len)) for layer, _ in self.costs.distinct()]
-
-    def body_flops(self, seq_len: Num) -> Num:
-        """FLOPs of one sequence's forward pass through all layers, without the head."""
-        counted = zip(
-            self.forward_flops(seq_len),
-            self.costs.distinct(),
-            strict=True,
-        )
-        return sum(n * flops for flops, (_, n) in counted)
+    def in_stack(self, per_layer: list[Num]) -> Num:
+        """The sum over the stack of a figure that is given for each distinct layer."""
+        counted = zip(per_layer, self.layers, strict=True)
+        return sum(layer.n * figure for figure, layer in counted)
 
 
 def one_shot_activations(costs: ModelCosts, workload: Workload, prompt_len: Num) -> Num:
-    """Bytes of the tensors that the prefill of a batch into its cache, all of it at once through
-    the modules' eager operations, holds at its widest moment, beside weights and cache: the
-    residual stream before and inside the block, the norm, and the widest moment of the widest part;
-    rotary tables; a row of logits a sequence."""
+    """Bytes of activations at the peak of a prefill of the whole batch at once, through the eager
+    operations of the modules. Weights and cache are not counted.
+
+    Alive are the residual stream, the norm, what the mixer or the feed-forward holds, RoPE tables,
+    and at the end one row of logits per sequence."""
     width = workload.element_bytes
     stream = prompt_len * costs.spec.d_model * width
-    per_sequence: Num = stream + width * costs.spec.vocab_size
+    logits = width * costs.spec.vocab_size
+    peak: Num = stream + logits
     for layer, _ in costs.distinct():
-        mixer = 2 * stream + widest(layer.mixer.workspace(prompt_len, workload), stream)
-        feed_forward = 3 * stream + widest(layer.ffn.workspace(prompt_len, width), stream)
-        per_sequence = widest(per_sequence, mixer, feed_forward if layer.layer.ffn else 0)
-    return workload.batch_size * per_sequence + prompt_len * width * rope_table_width(costs)
+        # The stream and its norm. The mixer's output is at least as large as the stream.
+        mixer = widest(layer.mixer.workspace(prompt_len, workload), stream)
+        peak = widest(peak, 2 * stream + mixer)
+        if layer.layer.ffn:
+            # The stream before the block, the stream with the mixer's output, and its norm.
+            feed_forward = widest(layer.ffn.workspace(prompt_len, width), stream)
+            peak = widest(peak, 3 * stream + feed_forward)
+    rope_tables = prompt_len * width * rope_table_width(costs)
+    return workload.batch_size * peak + rope_tables
 
 
 def rope_table_width(costs: ModelCosts) -> int:
-    """Elements per position of all sine and cosine tables; layers with the same settings share
-    one."""
+    """Elements per position of all sine and cosine tables. Layers with equal settings share
+    tables."""
     ropes = set()
     for layer, _ in costs.distinct():
         rope = getattr(layer.layer.mixer, "rope", None)
@@ -166,14 +198,15 @@ def rope_table_width(costs: ModelCosts) -> int:
 
 
 def size_words(n_bytes: int) -> str:
-    """Bytes in GiB, or in MiB where that would be next to nothing."""
+    """Bytes in GiB, or in MiB below 1 GiB."""
     if n_bytes >= 2**30:
         return f"{n_bytes / 2**30:,.1f} GiB"
     return f"{n_bytes / 2**20:,.1f} MiB"
 
 
 class Refusal(NamedTuple):
-    """Why a workload does not fit, in numbers, and what would: each None where nothing helps."""
+    """Why a workload does not fit, in numbers, and the batch, context or dtype that would fit. None
+    for each that does not help."""
 
     needed_bytes: int
     available_bytes: int
@@ -198,12 +231,14 @@ class Refusal(NamedTuple):
 
 
 def refusal(
-    spec: ArchSpec, workload: Workload, available_bytes: int, weights_loaded: bool = False
+    spec: ArchSpec,
+    workload: Workload,
+    available_bytes: int,
+    weights_loaded: bool = False,
 ) -> Refusal | None:
-    """None if the workload fits into `available_bytes`, else the numbers and the largest batch,
-    context or dtype that would fit.
+    """None if the workload fits into `available_bytes`, else why not, and what would fit.
 
-    `weights_loaded`: they are in memory already, and `available_bytes` is what they left."""
+    `weights_loaded`: the weights are in memory already, and `available_bytes` is what they left."""
 
     def needed(**changes: object) -> int:
         used = memory(spec, workload.model_copy(update=changes))
@@ -266,7 +301,7 @@ def room_for(
     does."""
     needed = np.broadcast_to(memory(spec, workload, CONTEXTS).total, CONTEXTS.shape)
     fitting = np.searchsorted(needed, available_bytes, side="right")
-    longest = np.concatenate([[0], CONTEXTS])  # by how many of them fit
+    longest = np.concatenate([[0], CONTEXTS])  # at index n: the longest, where n of them fit
     return [int(context) for context in longest[fitting]]
 
 
@@ -274,9 +309,9 @@ def largest(limit: int, needed: Callable[[int], int], available: int) -> int:
     """The largest n in 1..limit with needed(n) <= available; 0 if not even 1 fits. `needed` must
     not fall as n grows.
 
-    Memory is close to linear in n, so each guess is where a line through the two ends of what is
-    still open meets `available`; the answer is right after two or three. Every second guess halves
-    the rest, so that steps and bends cost no more than bisection."""
+    Memory is close to linear in n. So each guess is where a line through both ends of the open
+    range meets `available`, and the answer is found after two or three guesses. Every second guess
+    halves the range, so steps and bends cost no more than bisection."""
     if limit < 1:
         return 0
     at_high = needed(limit)
@@ -285,7 +320,8 @@ def largest(limit: int, needed: Callable[[int], int], available: int) -> int:
     at_low = needed(1)
     if at_low > available:
         return 0
-    low, high = 1, limit  # low fits, high does not
+    low = 1  # fits
+    high = limit  # does not fit
     halve = False
     while high - low > 1:
         if halve:

@@ -1,11 +1,9 @@
-"""Costs of a whole model: sums of its layers' closed forms, in the paper's convention and in the
-exact one.
+"""Costs of a whole model: sums of its layers' closed forms, in two conventions.
 
-`exact` is what modules/ does: every matrix product and scan of the forward pass, and each cache
-tensor with its real shape and dtype. Causal attention counts the pairs that the mask lets through.
-`paper` is Table 1 and Appendix C of arXiv 2510.04800v3."""
+`exact` counts what live/modules/ computes: every matrix product and scan of the forward pass, and
+each cache tensor with its real shape and dtype. Causal attention counts the pairs that the mask
+lets through. `paper` is Table 1 and Appendix C of arXiv 2510.04800v3."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
 from typing import Any, Literal, NamedTuple
@@ -20,7 +18,7 @@ from hybrid_core.ffns.base import FfnCosts
 from hybrid_core.ffns.registry import ffn_costs
 from hybrid_core.mixers.base import Entry
 from hybrid_core.mixers.none import NoMixer
-from hybrid_core.terms import CacheTensor, MixerCosts, Num, Terms, lengths, linear, total
+from hybrid_core.terms import CacheKind, CacheTensor, MixerCosts, Num, Terms, lengths, linear, total
 from hybrid_core.validation import MAX_LAYERS
 from hybrid_core.workload import DTYPE_BYTES, Workload
 
@@ -57,10 +55,11 @@ class LayerCosts(NamedTuple):
         return seq_len > (np.inf if window is None else window)
 
     def params(self) -> int:
-        return sum(self.mixer.params().values()) + self.ffn.params() + self.norm_params
+        mixer = sum(self.mixer.params().values())
+        return mixer + self.ffn.params() + self.norm_params
 
     def shared_params(self) -> dict[Any, int]:
-        """Those among `params` that layers with the same key have in common."""
+        """The part of `params` that layers share, by a key that is equal in those layers."""
         shared: dict[Any, int] = getattr(self.mixer, "shared_params", dict)()
         return shared
 
@@ -76,17 +75,17 @@ class LayerCosts(NamedTuple):
         return mixer + self.ffn.forward_flops(1)
 
     def cache_bytes(self, context_len: Num, workload: Workload) -> Num:
-        return held_bytes(self.mixer.cache(context_len + self.meta_tokens), workload)
+        return _held_bytes(self.mixer.cache(context_len + self.meta_tokens), workload)
 
     def read_bytes(self, context_len: Num, workload: Workload) -> Num:
-        """Bytes of the caches that a step of one sequence reads, an earlier layer's among them
-        where this one reuses it."""
-        return held_bytes(self.mixer.reads(context_len + self.meta_tokens), workload)
+        """Bytes of the caches that a decode step of one sequence reads. Where the layer reuses an
+        earlier layer's cache, these are that one's."""
+        return _held_bytes(self.mixer.reads(context_len + self.meta_tokens), workload)
 
     def kv_bytes(self, context_len: Num, workload: Workload) -> Num:
         """The part of the cache that holds keys and values."""
         tensors = self.mixer.cache(context_len + self.meta_tokens)
-        return held_bytes([tensor for tensor in tensors if tensor.kind == "kv"], workload)
+        return _held_bytes([tensor for tensor in tensors if tensor.kind == "kv"], workload)
 
     @property
     def keeps_kv(self) -> bool:
@@ -94,38 +93,40 @@ class LayerCosts(NamedTuple):
         return any(tensor.kind == "kv" for tensor in self.mixer.cache(1))
 
     def state_bytes(self, workload: Workload) -> Num:
-        """The part of the cache that each step rewrites whole. It does not depend on the
-        context."""
+        """Bytes of the cache that each decode step rewrites. They do not depend on the context."""
         tensors = self.mixer.cache(1)
-        return held_bytes([tensor for tensor in tensors if tensor.kind != "kv"], workload)
+        return _held_bytes([tensor for tensor in tensors if tensor.kind != "kv"], workload)
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
         """The paper's convention: every element two bytes."""
         return self.mixer.paper_cache_bytes(context_len + self.meta_tokens)
 
 
-def held_bytes(tensors: list[CacheTensor], workload: Workload) -> Num:
-    """Bytes of cache tensors: keys and values in the cache's dtype, scan states in theirs, inputs
-    of convolutions in the products'."""
-    if not tensors:
-        return 0
-    widths = {
-        "kv": DTYPE_BYTES[workload.kv_cache_dtype],
-        "state": DTYPE_BYTES[workload.scan_dtype],
-        "conv": DTYPE_BYTES[workload.product_dtype],
-    }
-    return sum(tensor.elements * widths[tensor.kind] for tensor in tensors)
+def _held_bytes(tensors: list[CacheTensor], workload: Workload) -> Num:
+    """Bytes of cache tensors. Keys and values have the cache's dtype, scan states their own, inputs
+    of convolutions that of the products."""
+    return sum(tensor.elements * _element_bytes(tensor.kind, workload) for tensor in tensors)
+
+
+def _element_bytes(kind: CacheKind, workload: Workload) -> float:
+    """Bytes of one element of a cache tensor."""
+    if kind == "kv":
+        return DTYPE_BYTES[workload.kv_cache_dtype]
+    if kind == "state":
+        return DTYPE_BYTES[workload.scan_dtype]
+    return DTYPE_BYTES[workload.product_dtype]
 
 
 class ModelCosts:
-    """The closed forms of one design. Sums run over distinct layers times their number, so depth
-    costs nothing."""
+    """The closed forms of one design. Sums run over its distinct layers, so a deep model takes no
+    longer than a shallow one."""
 
     def __init__(self, spec: ArchSpec) -> None:
         self.spec = spec
-        distinct = {layer: self._layer(layer) for layer in set(spec.stack)}
-        self.layers: tuple[LayerCosts, ...] = tuple(distinct[layer] for layer in spec.stack)
-        self._counts = [(distinct[layer], n) for layer, n in Counter(spec.stack).items()]
+        self._counts = [(self._layer(layer), n) for layer, n in spec.distinct.items()]
+        # Equal layers of a stack are one object, so they share one LayerCosts.
+        by_id = {id(costs.layer): costs for costs, _ in self._counts}
+        self.layers: tuple[LayerCosts, ...] = tuple(by_id[id(layer)] for layer in spec.stack)
 
     def _layer(self, layer: Layer) -> LayerCosts:
         spec = self.spec
@@ -177,10 +178,11 @@ class ModelCosts:
 
     def params_outside_layers(self) -> int:
         """The last norm, learnt tokens, and what stands outside the language model."""
-        return self._norm + self.spec.meta_tokens * self.spec.d_model + self.spec.outside_params
+        meta_tokens = self.spec.meta_tokens * self.spec.d_model
+        return self._norm + meta_tokens + self.spec.outside_params
 
     def _repeated(self) -> int:
-        """Parameters that the layers' own counts hold more than once, because layers share them."""
+        """Parameters that the layers' counts hold more than once, because layers share them."""
         counted = 0
         kept: dict[Any, int] = {}
         for layer, n in self._counts:
@@ -203,11 +205,12 @@ class ModelCosts:
     def decode_flops(self, context_len: Num) -> Num:
         """Exact FLOPs of one decode step of one sequence; the new token is number `context_len`."""
         context_len = lengths(context_len)
-        return self._sum(lambda layer: total(layer.decode_flops(context_len))) + self.head_flops(1)
+        body = self._sum(lambda layer: total(layer.decode_flops(context_len)))
+        return body + self.head_flops(1)
 
     def train_flops_per_token(self, context_len: Num, convention: Convention) -> Num:
-        """Forward and backward. `paper`: 6 N_nonembedding + mixer terms, without the head; `exact`:
-        3 times the exact forward."""
+        """FLOPs of forward and backward per token. `paper`: 6 N_nonembedding plus the mixers' own
+        terms, without the head. `exact`: three times the exact forward pass."""
         context_len = lengths(context_len)
         if convention == "exact":
             return 3 * self.forward_flops(context_len) / context_len
@@ -237,8 +240,8 @@ SAME_SIZE = "Llama of the same size"
 
 @lru_cache(maxsize=256)
 def same_size_llama(spec: ArchSpec) -> ArchSpec:
-    """A Transformer of the design's own widths with as many parameters, or the largest, called so,
-    where no depth makes as many.
+    """A Transformer of the design's own widths with as many parameters. Where even MAX_LAYERS
+    layers have fewer, the largest one, under another name.
 
     Sections that the design lacks are the paper's (Table 8): heads of 64, four of which share keys
     and values; d_ff = 4 d_model."""

@@ -1,5 +1,5 @@
-"""Bytes of a design's weights as they are stored: matrices in their format with its scales, all
-else in the products' dtype."""
+"""Bytes of a design's weights as they are stored. Matrices are in their format with its scales,
+everything else is in the dtype of the products."""
 
 from collections import defaultdict
 from functools import lru_cache
@@ -17,15 +17,15 @@ Rules = tuple[StoredWeights, ...]
 
 
 class LayerBytes(NamedTuple):
-    """Bytes of one layer's weights: of the routed experts all together, and of everything else.
-    Means, where layers that are alike are stored in different formats."""
+    """Bytes of one layer's weights: of all routed experts together, and of everything else. Where
+    equal layers are stored in different formats, these are means over them."""
 
     every_token: float
     experts: float
 
     def read(self, layer: LayerCosts, tokens: Num) -> Num:
-        """What a step over `tokens` tokens reads: of the experts those that are expected to be
-        chosen."""
+        """Bytes that a step over `tokens` tokens reads: everything but the experts that no token is
+        expected to choose."""
         return self.every_token + self.experts * layer.ffn.experts_read(tokens)
 
 
@@ -39,9 +39,11 @@ class WeightBytes(NamedTuple):
 
 
 def storage(spec: ArchSpec, workload: Workload) -> Rules:
-    """What is stored in which format: what the workload asks for, or else the design's own."""
+    """The rules for what is stored in which format: those that the workload asks for, or else the
+    design's own."""
     asked = workload.weight_dtype
-    if asked is None or any(rule.format == asked for rule in spec.quantization):
+    own_formats = {rule.format for rule in spec.quantization}
+    if asked is None or asked in own_formats:
         return spec.quantization
     if asked in COMPUTE_BYTES:
         return ()
@@ -102,7 +104,8 @@ def _layers(
     rules: Rules,
     element_bytes: int,
 ) -> tuple[LayerBytes, ...]:
-    """Each different layer; where rules name layers by number, the mean of those that are alike."""
+    """The bytes of each distinct layer. Where rules name layers by number, the mean over equal
+    layers."""
     if not any(rule.layers for rule in rules):
         return tuple(_layer(layer, 1, rules, element_bytes) for layer, _ in costs.distinct())
     found: dict[int, list[LayerBytes]] = defaultdict(list)
@@ -125,10 +128,11 @@ def _layer(
     sizes = layer.ffn.sizes
     experts = float(sizes.n_routed * sizes.expert * element_bytes)
     every = layer.params() * element_bytes - experts
+    if not rules:
+        return LayerBytes(every, experts)
     for part, term in _matrices(layer):
-        saved = term.weights * element_bytes - _stored_bytes(
-            term, part, number, rules, element_bytes
-        )
+        stored = _stored_bytes(term, part, number, rules, element_bytes)
+        saved = term.weights * element_bytes - stored
         if part.startswith("experts."):
             experts -= saved
         else:
@@ -138,11 +142,12 @@ def _layer(
 
 def _matrices(layer: LayerCosts) -> list[tuple[str, Term]]:
     """Every matrix of a layer by the name of its part: `attention.q`, `experts.down`."""
-    mixer = [
-        (f"{layer.kind.name}.{term.name}", term) for term in _products(layer.mixer.decode_flops(1))
-    ]
-    feed_forward = layer.ffn.forward_flops(1)
-    return mixer + [(term.name, term) for term in _products(feed_forward)]
+    found = []
+    for term in _products(layer.mixer.decode_flops(1)):
+        found.append((f"{layer.kind.name}.{term.name}", term))
+    for term in _products(layer.ffn.forward_flops(1)):
+        found.append((term.name, term))
+    return found
 
 
 def _products(terms: Terms) -> Terms:
@@ -150,9 +155,13 @@ def _products(terms: Terms) -> Terms:
 
 
 def _stored_bytes(
-    term: Term, part: str, number: int | None, rules: Rules, element_bytes: int
+    term: Term,
+    part: str,
+    number: int | None,
+    rules: Rules,
+    element_bytes: int,
 ) -> float:
-    """Bytes of a term's matrices by the first rule that speaks of them."""
+    """Bytes of a term's matrices by the first rule that covers them."""
     for rule in rules:
         if rule.holds(part, number):
             return term.copies * rule.layout.matrix_bytes(term.d_in, term.d_out)
@@ -160,7 +169,7 @@ def _stored_bytes(
 
 
 def _repeated(costs: ModelCosts, rules: Rules, element_bytes: int) -> float:
-    """Bytes that the layers' own sums hold more than once, because layers share a block."""
+    """Bytes that the layers' sums count more than once, because layers share a block."""
     seen: set[object] = set()
     repeated = 0.0
     for number, layer in enumerate(costs.layers, start=1):
@@ -172,13 +181,16 @@ def _repeated(costs: ModelCosts, rules: Rules, element_bytes: int) -> float:
 
 
 def _block_bytes(
-    layer: LayerCosts, params: int, number: int, rules: Rules, element_bytes: int
+    layer: LayerCosts,
+    params: int,
+    number: int,
+    rules: Rules,
+    element_bytes: int,
 ) -> float:
-    """A shared block of so many parameters, whose matrices are called `block ...`."""
+    """Bytes of a shared block with `params` parameters. Its matrices are called `block ...`."""
     n_bytes = float(params * element_bytes)
     for part, term in _matrices(layer):
         if term.name.startswith("block "):
-            n_bytes -= term.weights * element_bytes - _stored_bytes(
-                term, part, number, rules, element_bytes
-            )
+            stored = _stored_bytes(term, part, number, rules, element_bytes)
+            n_bytes -= term.weights * element_bytes - stored
     return n_bytes

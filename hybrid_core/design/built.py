@@ -5,12 +5,14 @@ A mixer without a module is costed only. So is any `quiet` option that differs f
 unless the entry of its kind calls it built."""
 
 from collections.abc import Iterator, Set
+from functools import cache
+from typing import Any
 
 from hybrid_core.design.constants import ABSORBED
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.base import FeedForward
 from hybrid_core.mixers.base import Mixer
-from hybrid_core.validation import Frozen, SpecError, short
+from hybrid_core.validation import Frozen, SpecError, models_in, short
 
 # Options of the whole design that our modules compute. The last two say how values are kept, not
 # what they are.
@@ -37,7 +39,7 @@ def require_built(spec: ArchSpec) -> None:
 def options(spec: ArchSpec) -> set[str]:
     """Every option of a design that differs from its default, built or not, as `name: value`."""
     parts: set[Frozen] = {spec}
-    for layer in spec.stack:
+    for layer in spec.distinct:
         parts.add(layer.mixer)
         parts.update(mixer for _, mixer in _inside(layer.mixer))
         if layer.ffn is not None:
@@ -46,7 +48,7 @@ def options(spec: ArchSpec) -> set[str]:
 
 
 def _reasons(spec: ArchSpec) -> Iterator[str]:
-    for layer in dict.fromkeys(spec.stack):
+    for layer in spec.distinct:
         yield from _of_mixer(layer.mixer)
         if layer.ffn is not None:
             yield from _of_ffn(layer.ffn, "ffn")
@@ -61,7 +63,7 @@ def _of_mixer(mixer: Mixer) -> Iterator[str]:
         yield mixer.entry.label
     else:
         yield from _options(mixer, mixer.kind)
-    for key in type(mixer).model_fields:
+    for key in _part_fields(type(mixer)):
         part = getattr(mixer, key)
         if isinstance(part, FeedForward):
             yield from _of_ffn(part, f"{mixer.kind}.{key}")
@@ -85,15 +87,36 @@ def _options(mixer: Mixer, name: str, also: Set[str] = frozenset()) -> Iterator[
 
 def _inside(mixer: Mixer) -> Iterator[tuple[str, Mixer]]:
     """The mixers that a mixer is made of, by the names of their fields."""
-    for key in type(mixer).model_fields:
+    for key in _part_fields(type(mixer)):
         part = getattr(mixer, key)
         if isinstance(part, Mixer):
             yield key, part
 
 
+@cache
+def _part_fields(kind: type[Mixer]) -> list[str]:
+    """Names of the fields of a kind of mixer that may hold a mixer or a feed-forward."""
+    found = []
+    for key, field in kind.model_fields.items():
+        parts = models_in(field.annotation)
+        if any(issubclass(part, Mixer | FeedForward) for part in parts):
+            found.append(key)
+    return found
+
+
 def _differing(part: Frozen, known: Set[str]) -> Iterator[str]:
     """The `quiet` options of a part that differ from their defaults, but for the known ones."""
-    for key, field in type(part).model_fields.items():
+    for key, default in _quiet_defaults(type(part)).items():
         value = getattr(part, key)
-        if field.exclude_if is not None and key not in known and value != field.get_default():
+        if value != default and key not in known:
             yield f"{key}: {short(value)}"
+
+
+@cache
+def _quiet_defaults(part: type[Frozen]) -> dict[str, Any]:
+    """The default of each `quiet` option of a model class."""
+    found = {}
+    for key, field in part.model_fields.items():
+        if field.exclude_if is not None:
+            found[key] = field.get_default()
+    return found

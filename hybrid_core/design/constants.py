@@ -37,10 +37,12 @@ def checked_constants(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_factors(key: str, value: Any, count: int) -> None:
-    """Raise ValueError unless `value` is so many factors: a list, or a number where it is one."""
+    """Raise ValueError unless `value` is `count` factors: a list of them, or a number if it is
+    one."""
     several = count > 1 and isinstance(value, list | tuple)
     factors = value if several else [value]
-    if len(factors) != count or not all(_is_factor(factor) for factor in factors):
+    are_factors = all(_is_factor(factor) for factor in factors)
+    if len(factors) != count or not are_factors:
         number = "a number" if count == 1 else f"{count} numbers"
         limits = f"from {LEAST_FACTOR:g} to {LARGEST_FACTOR:,.0f} in size"
         raise ValueError(f"{key}: {short(value)} - must be {number} {limits}")

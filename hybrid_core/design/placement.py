@@ -1,7 +1,8 @@
-"""From a strategy, a ratio and a placement to the kind of every layer.
+"""The kind of every layer, from a strategy, a ratio and a placement.
 
-Kinds are letters (LETTERS); M is Mamba-1 or Mamba-2, as the section `ssm` says. Layer indices are
-1-based, as the paper prints them."""
+Kinds are letters (LETTERS). M is Mamba-1 or Mamba-2, whichever the section `ssm` describes. Layers
+are numbered from 1, as the paper prints them. "Expensive" and "cheap" are the two kinds that a
+strategy mixes, e.g. attention and Mamba."""
 
 import math
 import re
@@ -9,7 +10,10 @@ from typing import Literal, get_args
 
 from hybrid_core.mixers.registry import WRITTEN
 
-LETTERS = {letter: kind.entry.short for letter, kind in WRITTEN.items() if kind.entry.sections}
+LETTERS: dict[str, str] = {}
+for _letter, _kind in WRITTEN.items():
+    if _kind.entry.sections:
+        LETTERS[_letter] = _kind.entry.short
 LEGEND = ", ".join(f"{letter} ({name})" for letter, name in LETTERS.items())
 
 Placement = Literal["middle", "scatter", "front", "end", "cluster", "sandwich", "custom"]
@@ -19,7 +23,7 @@ Strategy = Literal["transformer", "swa", "mamba", "inter", "intra", "custom"]
 PLACEMENTS: tuple[Placement, ...] = tuple(name for name in get_args(Placement) if name != "custom")
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-# strategy -> (letter of the expensive block, letter of the cheap block)
+# strategy -> (letter of the expensive kind, letter of the cheap kind)
 MIXTURES: dict[Strategy, tuple[str, str]] = {
     "transformer": ("A", "A"),
     "mamba": ("M", "M"),
@@ -42,18 +46,26 @@ def parse_ratio(text: str) -> tuple[int, int]:
 
 
 def n_expensive(n_layers: int, ratio: tuple[int, int]) -> int:
-    """How many of `n_layers` are expensive blocks at `ratio`; halves round up (7 of 13 at 1:1,
-    Table 21), and at least one if a > 0."""
+    """How many of `n_layers` are expensive at `ratio` a:b. Halves round up (7 of 13 at 1:1, Table
+    21), and there is at least one if a > 0."""
     a, b = ratio
-    return max(1, math.floor(n_layers * a / (a + b) + 0.5)) if a else 0
+    if not a:
+        return 0
+    return max(1, _rounded(n_layers * a / (a + b)))
+
+
+def _rounded(value: float) -> int:
+    """The nearest whole number; halves round up."""
+    return math.floor(value + 0.5)
 
 
 def _spread(k: int, n: int) -> list[int]:
-    return [math.floor(i * (n + 1) / (k + 1) + 0.5) for i in range(1, k + 1)]
+    """k of n layers with gaps as equal as possible, before the first and after the last too."""
+    return [_rounded(i * (n + 1) / (k + 1)) for i in range(1, k + 1)]
 
 
 def place(k: int, n: int, placement: Placement) -> tuple[int, ...]:
-    """The 1-based indices of `k` expensive blocks among `n` layers (0 <= k <= n), by one of
+    """The numbers, from 1, of `k` expensive layers among `n` (0 <= k <= n), by one of
     PLACEMENTS."""
     if placement not in PLACEMENTS:
         raise ValueError(f"placement: {placement!r} - must be one of {', '.join(PLACEMENTS)}")
@@ -70,8 +82,9 @@ def place(k: int, n: int, placement: Placement) -> tuple[int, ...]:
         first = (n - k) // 2 + 1
         chosen = list(range(first, first + k))
     else:  # sandwich: layers 1 and n first, the rest evenly between them
+        ends = [1, n][:k]
         between = _spread(k - 2, n - 2)
-        chosen = [1, n][:k] + [1 + i for i in between]
+        chosen = ends + [1 + i for i in between]
     return tuple(sorted(chosen))
 
 

@@ -24,16 +24,18 @@ class Preset(NamedTuple):
 @cache
 def names() -> tuple[str, ...]:
     """Every preset's name, sorted."""
-    return tuple(sorted(path.stem for path in (PROFILES / "presets").glob("*.yaml")))
+    paths = (PROFILES / "presets").glob("*.yaml")
+    return tuple(sorted(path.stem for path in paths))
 
 
 @cache
 def ordered() -> tuple[str, ...]:
-    """Every name as a person looks for it: Table 2's five, then narrow to wide, the many variants
-    of Tables 18 and 19 last."""
+    """Every name in the order of lists: Table 2's five, then narrow to wide, and last the many
+    variants of Tables 18 and 19."""
 
     def place(name: str) -> tuple[bool, bool, int, str]:
-        return name not in TABLE2, name.count("-") > 3, get(name).spec.d_model, name
+        is_variant = name.count("-") > 3
+        return name not in TABLE2, is_variant, get(name).spec.d_model, name
 
     return tuple(sorted(names(), key=place))
 
@@ -46,7 +48,8 @@ def get(name: str) -> Preset:
             f"preset: {short(name)} - unknown; `python -m hybrid_core presets` lists them"
         )
     text = (PROFILES / "presets" / f"{name}.yaml").read_text("utf-8")
-    source = " ".join(
-        line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("#")
-    )
-    return Preset(ArchSpec.from_yaml(text), source)
+    source = []
+    for line in text.splitlines():
+        if line.startswith("#"):
+            source.append(line.removeprefix("#").strip())
+    return Preset(ArchSpec.from_yaml(text), " ".join(source))

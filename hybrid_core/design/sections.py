@@ -13,11 +13,11 @@ from hybrid_core.validation import Dim, Frozen, quiet, short
 
 
 class LayersSection(Frozen):
-    """Which layer is of which kind: a strategy with ratio and placement, or with indices, or a
+    """The kind of each layer: a strategy with ratio and placement, a strategy with indices, or a
     pattern of letters.
 
-    `ffns`: the feed-forward of each layer, where they differ: F is the section `ffn`, - none, other
-    letters are those of `ffns`."""
+    `ffns`: one letter per layer where feed-forwards differ. F is the section `ffn`, - is none, and
+    other letters are keys of the table `ffns`."""
 
     strategy: layout.Strategy = "custom"
     ratio: str | None = None
@@ -44,29 +44,8 @@ class LayersSection(Frozen):
                 layout.parse_ratio(self.ratio)
             except ValueError as error:
                 raise ValueError(f"ratio: {short(self.ratio)} - {error}") from None
-        given = [
-            key
-            for key in ("ratio", "placement", "indices", "pattern")
-            if getattr(self, key) is not None
-        ]
-        if self.strategy == "custom":
-            allowed: tuple[str, ...] = ("pattern",)
-        elif self.strategy in layout.UNIFORM:
-            allowed = ()
-        elif self.indices is not None:
-            allowed = ("indices", "placement") if self.placement == "custom" else ("indices",)
-        else:
-            allowed = ("ratio", "placement")
-        for key in given:
-            if key not in allowed:
-                hint = (
-                    f"takes {' and '.join(allowed)}"
-                    if allowed
-                    else "takes neither ratio, placement, indices nor pattern"
-                )
-                raise ValueError(
-                    f"{key}: {short(getattr(self, key))} - strategy {self.strategy!r} {hint}"
-                )
+        allowed = self._allowed_keys()
+        self._check_keys(allowed)
         if self.strategy == "custom" and self.pattern is None:
             letters = ", ".join(layout.LETTERS)
             raise ValueError(
@@ -82,35 +61,58 @@ class LayersSection(Frozen):
             raise ValueError("placement: 'custom' - needs indices")
         return self
 
+    def _allowed_keys(self) -> tuple[str, ...]:
+        """The keys that the strategy takes beside itself."""
+        if self.strategy == "custom":
+            return ("pattern",)
+        if self.strategy in layout.UNIFORM:
+            return ()
+        if self.indices is None:
+            return ("ratio", "placement")
+        if self.placement == "custom":
+            return ("indices", "placement")
+        return ("indices",)
+
+    def _check_keys(self, allowed: tuple[str, ...]) -> None:
+        """Raise ValueError for a key that the strategy does not take."""
+        rule = "takes neither ratio, placement, indices nor pattern"
+        if allowed:
+            rule = f"takes {' and '.join(allowed)}"
+        for key in ("ratio", "placement", "indices", "pattern"):
+            value = getattr(self, key)
+            if value is not None and key not in allowed:
+                raise ValueError(f"{key}: {short(value)} - strategy {self.strategy!r} {rule}")
+
     def resolve(self, n_layers: int) -> str:
         """The pattern of letters for `n_layers`. Raises ValueError when indices or pattern do not
         fit that depth."""
         if self.pattern is not None:
-            if len(self.pattern) != n_layers:
-                given = short(self.pattern)
+            n_letters = len(self.pattern)
+            if n_letters != n_layers:
                 raise ValueError(
-                    f"layers.pattern: {given} - has {len(self.pattern)} letters, "
+                    f"layers.pattern: {short(self.pattern)} - has {n_letters} letters, "
                     f"must have n_layers ({n_layers})"
                 )
             return self.pattern
         if self.strategy in layout.UNIFORM:
             return layout.pattern(self.strategy, n_layers, ())
         if self.indices is not None:
-            if len(set(self.indices)) < len(self.indices):
-                twice = next(i for i in self.indices if self.indices.count(i) > 1)
-                raise ValueError(
-                    f"layers.indices: {short(list(self.indices))} - layer {twice} is named twice"
-                )
-            outside = [i for i in self.indices if i > n_layers]
-            if outside:
-                raise ValueError(
-                    f"layers.indices: {outside[0]} - must be from 1 to n_layers ({n_layers})"
-                )
+            _check_indices(self.indices, n_layers)
             return layout.pattern(self.strategy, n_layers, self.indices)
         k = layout.n_expensive(n_layers, layout.parse_ratio(self.ratio or ""))
-        return layout.pattern(
-            self.strategy, n_layers, layout.place(k, n_layers, self.placement or "middle")
-        )
+        placed = layout.place(k, n_layers, self.placement or "middle")
+        return layout.pattern(self.strategy, n_layers, placed)
+
+
+def _check_indices(indices: tuple[int, ...], n_layers: int) -> None:
+    """Raise ValueError for a layer that is named twice or does not exist."""
+    given = list(indices)
+    for i in given:
+        if given.count(i) > 1:
+            raise ValueError(f"layers.indices: {short(given)} - layer {i} is named twice")
+    for i in given:
+        if i > n_layers:
+            raise ValueError(f"layers.indices: {i} - must be from 1 to n_layers ({n_layers})")
 
 
 def _mamba2_unless_said(section: Any) -> Any:

@@ -5,6 +5,7 @@ The YAML sections (sections.py) are what a person writes for the usual kinds of 
 `ffns` give further letters to mixers and feed-forwards that a design spells out whole. What one
 layer is: mixers/."""
 
+from collections import Counter
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -42,18 +43,19 @@ from hybrid_core.yaml_io import dump, safe_mapping
 
 
 class _Table(dict[str, Any]):
-    """A mapping that can be hashed, as a design must."""
+    """A mapping with a hash, which a design needs."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(repr(sorted(self.items())))
 
 
 def _table(reserved: str) -> AfterValidator:
-    """Keys are single letters or digits, none of `reserved`."""
+    """A validator: keys are single letters or digits, and none of `reserved`."""
 
     def check(value: dict[str, Any]) -> _Table:
         for key in value:
-            if not (len(key) == 1 and key.isascii() and key.isalnum()) or key in reserved:
+            is_letter = len(key) == 1 and key.isascii() and key.isalnum()
+            if not is_letter or key in reserved:
                 raise ValueError(
                     f"{short(key)} - must be one letter or digit, and none of {', '.join(reserved)}"
                 )
@@ -162,8 +164,9 @@ class ArchSpec(Frozen):
 
     @cached_property
     def hashed(self) -> int:
-        """Worked out once: every cache of costs asks for it."""
-        return hash(tuple(getattr(self, key) for key in type(self).model_fields))
+        """The hash, computed once: every cache of costs asks for it."""
+        keys = type(self).model_fields
+        return hash(tuple(getattr(self, key) for key in keys))
 
     @cached_property
     def letters(self) -> str:
@@ -173,7 +176,9 @@ class ArchSpec(Frozen):
     @cached_property
     def _feeds(self) -> str:
         """The letters of the feed-forwards."""
-        return self.layers.ffns if self.layers.ffns is not None else "F" * self.n_layers
+        if self.layers.ffns is None:
+            return "F" * self.n_layers
+        return self.layers.ffns
 
     @cached_property
     def pattern(self) -> str:
@@ -182,13 +187,33 @@ class ArchSpec(Frozen):
 
     @cached_property
     def stack(self) -> tuple[Layer, ...]:
-        """The layers as built, first to last."""
+        """The layers as built, first to last. Equal layers are one object."""
+        pairs = zip(self.letters, self._feeds, strict=True)
+        return tuple(self._by_letters[pair] for pair in pairs)
+
+    @cached_property
+    def distinct(self) -> dict[Layer, int]:
+        """Each different layer with how often it stands in the stack, in order of appearance."""
+        counts = Counter(zip(self.letters, self._feeds, strict=True))
+        found: Counter[Layer] = Counter()
+        for pair, n in counts.items():
+            found[self._by_letters[pair]] += n
+        return found
+
+    @cached_property
+    def _by_letters(self) -> dict[tuple[str, str], Layer]:
+        """The layer that each pair of letters (mixer, feed-forward) stands for."""
         mixers: dict[str, Mixer] = dict(self.mixers)
         for letter in set(self.letters) - set(mixers):
             mixers[letter] = WRITTEN[letter].from_sections(self._sections)
         feeds: dict[str, AnyFfn | None] = {"-": None, "F": self.ffn} | dict(self.ffns)
-        pairs = zip(self.letters, self._feeds, strict=True)
-        return tuple(Layer(mixers[letter], feeds[feed]) for letter, feed in pairs)
+        made: dict[Layer, Layer] = {}
+        found = {}
+        for letter, feed in set(zip(self.letters, self._feeds, strict=True)):
+            layer = Layer(mixers[letter], feeds[feed])
+            # Two letters may stand for equal layers.
+            found[letter, feed] = made.setdefault(layer, layer)
+        return found
 
     @property
     def _sections(self) -> Sections:

@@ -1,5 +1,5 @@
-"""The tuple of layers that a design resolves to: costs, modules, proxies, figures and exports read
-it and nothing else."""
+"""One layer of the stack that a design resolves to. Costs, modules, proxies, figures and exports
+read that stack and nothing else."""
 
 from typing import Any, NamedTuple
 
@@ -22,15 +22,15 @@ class Layer(NamedTuple):
 
 
 def key_value_heads(layer: Layer) -> AttentionMixer | None:
-    """The heads of a layer whose keys and values later layers may reuse, or that reuses an earlier
-    one's; None where it has none."""
+    """The attention heads of a layer, whose keys and values later layers may reuse or which reuses
+    earlier ones. None if the layer has no such heads."""
     mixer = layer.mixer.attention if isinstance(layer.mixer, IntraMixer) else layer.mixer
     return mixer if isinstance(mixer, AttentionMixer) else None
 
 
 def check_reuse(stack: tuple[Layer, ...]) -> None:
-    """Raise unless every layer that reuses keys and values has an earlier one that made them, with
-    the same heads and window."""
+    """Raise ValueError unless each layer that reuses keys and values follows a layer that made
+    them, with the same heads and window."""
     made: tuple[Any, ...] | None = None
     for number, layer in enumerate(stack, start=1):
         heads = key_value_heads(layer)

@@ -1,5 +1,4 @@
-"""What the kinds of feed-forward have in common: their spec, and the questions about costs that
-each answers."""
+"""The base classes of every feed-forward: its spec, and its closed forms."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
 
 
 class Entry(NamedTuple):
-    """How a kind of feed-forward is called, and the module that computes it.
+    """The name of a kind of feed-forward, and the module that computes it.
 
-    `module`: "package.module:Class", loaded on first use, so that nothing here imports torch.
-    `built`: options beyond their defaults that the module computes too."""
+    `module`: "package.module:Class". It is loaded on first use, so nothing here imports torch.
+    `built`: options that the module computes with other values than their defaults."""
 
     label: str
     module: str
@@ -25,7 +24,7 @@ class Entry(NamedTuple):
 
 
 class FeedForward(Frozen):
-    """What follows the mixer of one layer."""
+    """The feed-forward of one layer, which follows its mixer."""
 
     entry: ClassVar[Entry]
 
@@ -34,8 +33,8 @@ class FeedForward(Frozen):
         raise TypeError(f"{type(self).__name__} has no costs")
 
     def unbuilt(self, name: str) -> Iterator[str]:
-        """What the module does not compute, beside options that the entry does not call built;
-        `name`: where the feed-forward stands in its design."""
+        """Further reasons why the module does not compute this feed-forward. Options outside
+        `entry.built` are found without it. `name`: its place in the design."""
         return iter(())
 
     def shrunk(self, factors: Factors) -> Self:
@@ -44,8 +43,8 @@ class FeedForward(Frozen):
 
 
 class Sizes(NamedTuple):
-    """Parameters of a feed-forward: matrices and vectors that every token uses, and those of one
-    routed expert, of which a token uses `top_k` of `n_routed`."""
+    """Numbers of parameters. Every token uses `matrices` and `vectors`. `expert_matrices` and
+    `expert_vectors` are those of one routed expert, of which a token uses `top_k`."""
 
     matrices: int
     vectors: int = 0
@@ -64,11 +63,11 @@ class Sizes(NamedTuple):
 
 
 class FfnCosts(ABC):
-    """The questions that every kind of feed-forward answers. Lengths in tokens, for one layer."""
+    """The closed forms of the feed-forward of one layer."""
 
     @cached_property
     def sizes(self) -> Sizes:
-        """What the feed-forward is made of."""
+        """Numbers of parameters by what uses them."""
         return self._sizes()
 
     @abstractmethod
@@ -76,16 +75,15 @@ class FfnCosts(ABC):
 
     @abstractmethod
     def forward_flops(self, tokens: Num) -> Terms:
-        """FLOPs by part: 2 per element of a matrix that a token uses."""
+        """FLOPs by part: per token, 2 for each matrix element that it uses."""
 
     @abstractmethod
     def workspace(self, tokens: Num, width: int) -> Num:
-        """Bytes at the widest moment, beside the block's input and its norm; `width` bytes an
-        element."""
+        """Bytes of the tensors alive at the peak, without the layer's input and its norm. `width`:
+        bytes of an element."""
 
     def experts_read(self, tokens: Num) -> Num:
-        """The share of the routed experts that a step over `tokens` tokens is expected to choose at
-        least once."""
+        """The expected share of the routed experts that at least one of `tokens` tokens chooses."""
         return 1.0
 
     def params(self) -> int:
@@ -93,7 +91,7 @@ class FfnCosts(ABC):
         return self.sizes.total
 
     def idle_params(self) -> int:
-        """Parameters that one token does not use: those of the experts that it does not choose."""
+        """Parameters of the experts that one token does not choose."""
         sizes = self.sizes
         return (sizes.n_routed - sizes.top_k) * sizes.expert
 
@@ -102,7 +100,7 @@ class FfnCosts(ABC):
         return self.params() - self.idle_params()
 
     def params_read(self, tokens: Num) -> Num:
-        """Parameters that a step over `tokens` tokens reads, as far as is expected."""
+        """Parameters that a step over `tokens` tokens is expected to read."""
         sizes = self.sizes
         unread = 1 - self.experts_read(tokens)
         return sizes.total - unread * sizes.n_routed * sizes.expert
@@ -125,13 +123,13 @@ class NoFfnCosts(FfnCosts):
 
 
 def n_matrix_params(d_model: int, d_ff: int, gated: bool) -> int:
-    """Elements of the way in, its gate where it has one, and the way out."""
+    """Elements of the matrices up, down and, if `gated`, gate."""
     n_matrices = 3 if gated else 2
     return n_matrices * d_model * d_ff
 
 
 def n_bias_params(d_model: int, d_ff: int, gated: bool) -> int:
-    """Elements of the biases of those matrices."""
+    """Elements of the biases of up, down and, if `gated`, gate."""
     ways_in = 2 if gated else 1
     return ways_in * d_ff + d_model
 
@@ -145,7 +143,7 @@ def in_and_out(
     copies: int = 1,
     used: int = 1,
 ) -> Terms:
-    """The products of the way in, its gate where it has one, and the way out."""
+    """The products with up, down and, if `gated`, gate."""
     ways_in = ("gate", "up") if gated else ("up",)
     terms = []
     for way in ways_in:
@@ -155,11 +153,12 @@ def in_and_out(
 
 
 def plain_workspace(d_model: int, d_ff: int) -> int:
-    """Elements per token: what is widened and its activation; or that and the output."""
+    """Elements per token at the peak of `PlainFFN.forward` (live/modules/ffn.py): up(x) and its
+    activation, or the activation and the output."""
     return max(2 * d_ff, d_ff + d_model)
 
 
 def gated_workspace(d_model: int, d_ff: int) -> int:
-    """Elements per token: gate and up, silu(gate), their product; or the product and the output
-    beside gate and up."""
+    """Elements per token at the peak of `GatedFFN.forward` (live/modules/ffn.py): gate and up with
+    activation(gate) and the product, or with the product and the output."""
     return max(4 * d_ff, 3 * d_ff + d_model)

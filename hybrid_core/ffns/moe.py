@@ -24,13 +24,14 @@ from hybrid_core.validation import Count, Dim, Factor, quiet
 
 
 class MoE(FeedForward):
-    """Mixture of experts: `n_shared` always on, `top_k` of `n_routed` chosen by a router (sigmoid
-    in the paper, Appendix L).
+    """Mixture of experts. Every token uses the `n_shared` shared experts, and `top_k` of `n_routed`
+    that a router chooses (Appendix L).
 
-    `d_shared`: width of the shared experts together, unless n_shared * d_expert. `shared_gate`: a
-    sigmoid gate on their output. `score`: softmax over all, or over the `top_k` chosen (normalised
-    either way by `norm_top_k`). `scale`: of the routed sum. `score_bias`: the balancing bias is a
-    parameter. `d_latent`: the routed experts work behind a projection to this width."""
+    `d_shared`: width of all shared experts together, where it is not n_shared * d_expert.
+    `shared_gate`: a sigmoid gate on their output. `score`: how the router scores experts.
+    `norm_top_k`: the weights of the chosen ones are made to sum to 1. `scale`: factor on the routed
+    sum. `score_bias`: the balancing bias is a parameter. `d_latent`: a projection to this width
+    stands before the routed experts, and one back to d_model after them."""
 
     entry: ClassVar[Entry] = Entry(
         label="MoE",
@@ -63,7 +64,7 @@ class MoE(FeedForward):
 
     @property
     def shared_width(self) -> int:
-        """Width of the shared experts together; 0 where there are none."""
+        """Width of all shared experts together, or 0."""
         return self.d_shared or self.n_shared * self.d_expert
 
     def costs(self, d_model: int) -> "MoECosts":
@@ -74,7 +75,7 @@ class MoE(FeedForward):
             yield f"{name}.activation: {self.activation}"
 
     def shrunk(self, factors: Factors) -> Self:
-        """Narrower experts, as many of them."""
+        """The same number of experts, each narrower."""
         changes = {}
         for key in ("d_expert", "d_shared", "d_latent"):
             width = getattr(self, key)
@@ -95,8 +96,7 @@ class MoECosts(FfnCosts):
         return self.spec.d_latent or self.d_model
 
     def _sizes(self) -> Sizes:
-        """The paper's balancing bias is a buffer, not a parameter, unless `score_bias` makes it
-        one."""
+        """The paper's balancing bias is a buffer. It counts only with `score_bias`."""
         s = self.spec
         width = self._expert_input
         router = self.d_model * s.n_routed
@@ -113,7 +113,7 @@ class MoECosts(FfnCosts):
         )
 
     def experts_read(self, tokens: Num) -> Num:
-        """Of n experts, n (1 - (1 - k/n)^tokens) are expected to be chosen."""
+        """1 - (1 - k/n)^tokens, where each token chooses k of n experts at random."""
         return 1 - (1 - self.spec.top_k / self.spec.n_routed) ** tokens
 
     def forward_flops(self, tokens: Num) -> Terms:
@@ -139,29 +139,34 @@ class MoECosts(FfnCosts):
         return terms + experts
 
     def workspace(self, tokens: Num, width: int) -> Num:
-        # Beside the activations: indices and weights of the chosen (24 bytes each), scores in
-        # float32.
-        routing = 24 * self.spec.top_k + 4 * self.spec.n_routed
-        return width * tokens * self._workspace_elements() + tokens * routing
+        s = self.spec
+        # Per chosen expert three int64 (its index, its place when sorted, its row); per expert a
+        # score in float32.
+        routing = 24 * s.top_k + 4 * s.n_routed
+        return width * tokens * self._peak_channels() + tokens * routing
 
-    def _workspace_elements(self) -> int:
-        """Elements per token: chosen rows, each expert's output and their join; the same of the
-        projection back; weighting and adding up; the shared experts. A latent stays beside all of
-        it until its sum is projected back."""
+    def _peak_channels(self) -> int:
+        """Elements per token at the peak of `MixtureOfExperts.forward` (live/modules/moe.py)."""
         s = self.spec
         width = self._expert_input
-        gated = 2 if s.gated else 1
+        ways_in = 2 if s.gated else 1
         inside = s.top_k * s.d_expert
-        chosen = s.top_k * width
-        held = chosen + s.top_k  # outputs and their weights
+        rows = s.top_k * width  # the chosen rows, or the experts' outputs
+        weighted = rows + s.top_k  # the outputs and their weights
         moments = [
-            chosen + 2 * gated * inside,
-            (gated + 1) * inside + 2 * chosen,
-            held + chosen + 2 * width,
+            # Products of the first matrices: each expert's on its own, and their join.
+            rows + 2 * ways_in * inside,
+            # The same of the second matrix, beside what the first ones made.
+            (ways_in + 1) * inside + 2 * rows,
+            # Outputs times weights, then zeros and their sum by row (`index_add`).
+            weighted + rows + 2 * width,
         ]
         if s.d_latent:
-            moments.append(held + width + self.d_model)
+            moments.append(weighted + width + self.d_model)  # `self.out`
         if s.shared_width:
             dense = gated_workspace if s.gated else plain_workspace
-            moments.append(held + self.d_model + dense(self.d_model, s.shared_width))
-        return (s.d_latent or 0) + max(moments)
+            shared = dense(self.d_model, s.shared_width)
+            moments.append(weighted + self.d_model + shared)
+        # The latent rows stay alive throughout.
+        latent = s.d_latent or 0
+        return latent + max(moments)

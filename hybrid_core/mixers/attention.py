@@ -2,6 +2,7 @@
 live/modules/attention.py."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -25,8 +26,8 @@ from hybrid_core.workload import Workload
 
 
 class RopeScaling(Frozen):
-    """Llama-3 frequency scaling: long wavelengths are slowed by `factor`, short ones kept, with a
-    ramp between."""
+    """Llama-3 frequency scaling. Long wavelengths are stretched by `factor`, short ones are kept,
+    and those between get a mixture of both."""
 
     factor: Annotated[Factor, Field(ge=1)] = 32.0
     low_freq_factor: Factor = 1.0
@@ -48,12 +49,13 @@ class RopeScaling(Frozen):
 
 
 class AttentionFields(Frozen):
-    """What an attention layer and the section `attention` have in common.
+    """Fields of an attention layer, which the section `attention` has too.
 
-    `qk_norm`: RMSNorm of each query and key head. `output_gate`: a sigmoid gate of the input on
-    every channel of the output. `sink_logits`: a learnt logit per head in the softmax. `reuse_kv`:
-    keys and values are those of the last layer before that made some. `d_input`: width that the
-    projections read, where it is not d_model. `softmax_scale`: instead of head_dim^-0.5."""
+    `qk_norm`: RMSNorm of each query and key head. `output_gate`: a sigmoid gate, computed from the
+    layer's input, on every channel of the heads' output. `sink_logits`: a learnt logit per head in
+    the softmax. `reuse_kv`: the layer reads the keys and values of the last layer before it that
+    made its own. `d_input`: width that the projections read, where it is not d_model.
+    `softmax_scale`: replaces head_dim^-0.5."""
 
     n_heads: Dim
     n_kv_heads: Dim
@@ -80,11 +82,11 @@ class AttentionFields(Frozen):
 
 
 class AttentionSection(AttentionFields):
-    """The section `attention`: grouped-query attention. Its position encoding also serves the
-    attention branch of an intra-hybrid block."""
+    """The section `attention`: grouped-query attention. The attention branch of an intra-hybrid
+    block takes its position encoding from here."""
 
     def mixer_fields(self) -> dict[str, Any]:
-        """Fields of an attention mixer whose values are as wide as its keys."""
+        """The fields of an attention mixer. Its values are as wide as its keys."""
         fields = self.model_dump(exclude={"rope_scaling"})
         return fields | {"v_head_dim": self.head_dim, "rope_scaling": self.rope_scaling}
 
@@ -98,8 +100,8 @@ LEAST_THETA = 2.0
 
 
 class AttentionMixer(AttentionFields, Mixer):
-    """Grouped-query attention. Queries and keys are `head_dim` wide, values `v_head_dim`; RoPE
-    turns the first `rope_dim` channels."""
+    """Grouped-query attention. Queries and keys are `head_dim` wide, values `v_head_dim`. RoPE
+    rotates the first `rope_dim` channels of each head."""
 
     entry: ClassVar[Entry] = Entry(
         name="attention",
@@ -114,7 +116,7 @@ class AttentionMixer(AttentionFields, Mixer):
         matrices=ATTENTION_MATRICES,
         symbols={"megatron": "*"},
     )
-    # Heads come in groups of so many: a differential attention has them in pairs.
+    # The number of heads is a multiple of this. Differential attention pairs its heads.
     heads_step: ClassVar[int] = 1
     v_head_dim: Dim
 
@@ -127,14 +129,19 @@ class AttentionMixer(AttentionFields, Mixer):
 
     @property
     def rope_dim(self) -> int:
-        """Channels of a head that RoPE turns."""
+        """Channels of a head that RoPE rotates."""
         if self.position != "rope":
             return 0
         return round(self.head_dim * self.rope_fraction)
 
     @property
+    def span(self) -> int | None:
+        """How many tokens a query may see. None: all before it and itself."""
+        return None
+
+    @property
     def rope(self) -> tuple[int, float, RopeScaling | None] | None:
-        """What a table of rotations depends on."""
+        """What RoPE's sine and cosine tables depend on: layers with equal values share tables."""
         if self.position != "rope":
             return None
         return self.rope_dim, self.rope_theta, self.rope_scaling
@@ -150,8 +157,8 @@ class AttentionMixer(AttentionFields, Mixer):
         return self.changed(**self._small_heads(factors))
 
     def _small_heads(self, factors: Factors) -> dict[str, Any]:
-        """Fields of fewer heads of about HEAD_DIM, together as wide as here in proportion, and
-        values as much wider than queries."""
+        """Fields of a proxy with fewer heads of about HEAD_DIM. All heads together shrink with the
+        width of the model; values keep their width relative to queries."""
         n_heads = self._n_small_heads(factors)
         per_head = factors.width * self.n_heads / n_heads
         head_dim = scaled(self.head_dim, per_head, 4, 8)
@@ -172,90 +179,92 @@ class AttentionMixer(AttentionFields, Mixer):
         if self.d_input is not None:
             fields["d_input"] = scaled(self.d_input, factors.width)
         if self.softmax_scale is not None:
-            # It stands for head_dim^-0.5, which would change.
+            # It replaces head_dim^-0.5, and head_dim changes.
             fields["softmax_scale"] = self.softmax_scale * sqrt(self.head_dim / head_dim)
         return fields
 
     def _n_small_heads(self, factors: Factors) -> int:
         if self.v_head_dim <= self.head_dim:
             return n_small_heads(scaled(self.n_heads * self.head_dim, factors.width))
-        # Half as many heads as there would be, with values twice HEAD_DIM.
-        values = scaled(
-            self.n_heads * self.v_head_dim,
-            factors.width,
-            2 * HEAD_DIM,
-        )
-        return n_small_heads(values // 2)
+        # Values are wider than keys: half as many heads, whose values are 2 HEAD_DIM wide.
+        d_values = self.n_heads * self.v_head_dim
+        small = scaled(d_values, factors.width, 2 * HEAD_DIM)
+        return n_small_heads(small // 2)
 
     def _n_small_kv_heads(self, n_heads: int) -> int:
-        """Key and value heads in the same ratio to query heads, as far as that divides."""
+        """Key and value heads: the divisor of `n_heads` that comes closest to the design's own
+        ratio."""
         step = self.heads_step
         fits = [n for n in range(step, n_heads + 1, step) if n_heads % n == 0]
         wanted = n_heads * self.n_kv_heads / self.n_heads
         return min(fits, key=lambda n: abs(n - wanted))
 
     def _small_rope_fraction(self, head_dim: int) -> float:
-        """The share of a head that RoPE turns, so that it turns whole pairs of channels."""
-        turned = max(2, 2 * round(head_dim * self.rope_fraction / 2))
-        return turned / head_dim
+        """The share of a head that RoPE rotates, rounded to whole pairs of channels."""
+        pairs = max(1, round(head_dim * self.rope_fraction / 2))
+        return 2 * pairs / head_dim
 
 
 def n_small_heads(width: int) -> int:
-    """An even number of heads of HEAD_DIM for a width of all together."""
+    """How many heads of HEAD_DIM make up `width` channels: an even number, at least 2."""
     return max(2, width // HEAD_DIM // 2 * 2)
 
 
 @dataclass(frozen=True)
 class AttentionHeadsCosts:
-    """Query, key and value projections and the attention itself, without the output projection."""
+    """The projections to queries, keys and values, and the attention itself. The output projection
+    is not part of it."""
 
     spec: AttentionMixer
     d_model: int
 
-    @property
+    @cached_property
     def d_in(self) -> int:
         return self.spec.d_input or self.d_model
 
-    @property
+    @cached_property
     def d_kv(self) -> int:
-        """Width of the keys and values that this layer makes, and keeps."""
+        """Width of the keys and values that this layer makes and caches."""
         s = self.spec
-        return 0 if s.reuse_kv else s.n_kv_heads * (s.head_dim + s.v_head_dim)
+        if s.reuse_kv:
+            return 0
+        return s.n_kv_heads * (s.head_dim + s.v_head_dim)
 
-    @property
+    @cached_property
     def d_qkv(self) -> int:
+        """Width of queries, keys and values together."""
         return self.spec.n_heads * self.spec.head_dim + self.d_kv
 
-    @property
+    @cached_property
     def d_out(self) -> int:
+        """Width of all heads' outputs."""
         return self.spec.n_heads * self.spec.v_head_dim
 
     @property
     def reads_back(self) -> bool:
-        """Whether a prefill takes keys and values from the cache, where they may have another
+        """Whether a prefill reads keys and values back from the cache, which may have another
         dtype."""
         return True
 
-    @property
-    def span(self) -> int | None:
-        """How many tokens a query may see; None = all before it."""
-        window = getattr(self.spec, "window", None)
-        return None if window is None else window + getattr(self.spec, "sink", 0)
-
     def tokens_kept(self, context_len: Num) -> Num:
-        return context_len if self.span is None else least(context_len, self.span)
+        """Tokens whose keys and values the cache holds."""
+        span = self.spec.span
+        if span is None:
+            return context_len
+        return least(context_len, span)
 
     def params(self) -> dict[str, int]:
         s = self.spec
+        n_qk_norms = 1 if s.reuse_kv else 2
         own = {
             "qkv_bias": s.qkv_bias * self.d_qkv,
-            "qk_norm": s.qk_norm * (2 - s.reuse_kv) * s.head_dim,
+            "qk_norm": s.qk_norm * n_qk_norms * s.head_dim,
             "output_gate": self.d_in * self._d_gate,
             "sink_logits": s.sink_logits * s.n_heads,
         }
         return {"qkv": self.d_in * self.d_qkv} | {part: n for part, n in own.items() if n}
 
-    @property
+    @cached_property
     def _d_gate(self) -> int:
         return self.d_out if self.spec.output_gate else 0
 
@@ -263,18 +272,19 @@ class AttentionHeadsCosts:
         s = self.spec
         terms = [product("q", tokens, self.d_in, s.n_heads * s.head_dim)]
         if not s.reuse_kv:
-            terms += [product("k", tokens, self.d_in, s.n_kv_heads * s.head_dim)]
-            terms += [product("v", tokens, self.d_in, s.n_kv_heads * s.v_head_dim)]
+            terms.append(product("k", tokens, self.d_in, s.n_kv_heads * s.head_dim))
+            terms.append(product("v", tokens, self.d_in, s.n_kv_heads * s.v_head_dim))
         if self._d_gate:
-            terms += [product("output_gate", tokens, self.d_in, self._d_gate)]
+            terms.append(product("output_gate", tokens, self.d_in, self._d_gate))
         return terms
 
     def _pair_flops(self) -> int:
-        """One query-key product and one value sum, over all heads."""
+        """FLOPs per visible pair, over all heads: the query-key product and the sum of values."""
         return 2 * self.spec.n_heads * (self.spec.head_dim + self.spec.v_head_dim)
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return [*self._projections(seq_len), self._attention(visible_pairs(seq_len, self.span))]
+        pairs = visible_pairs(seq_len, self.spec.span)
+        return [*self._projections(seq_len), self._attention(pairs)]
 
     def decode_flops(self, context_len: Num) -> Terms:
         return [*self._projections(1), self._attention(self.tokens_kept(context_len))]
@@ -287,69 +297,102 @@ class AttentionHeadsCosts:
 
     def reads(self, context_len: Num) -> list[CacheTensor]:
         """Keys and values that a query may see, whichever layer made them."""
-        kept, s = self.tokens_kept(context_len), self.spec
+        s = self.spec
+        kept = self.tokens_kept(context_len)
         return [
             CacheTensor("k", kept * s.n_kv_heads * s.head_dim, "kv"),
             CacheTensor("v", kept * s.n_kv_heads * s.v_head_dim, "kv"),
         ]
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """12 * d_model * (L + 1) / 2 where n_heads * head_dim = d_model; in general 6 (d_qk +
-        n_heads v_head_dim) per visible pair."""
-        return 3 * self._pair_flops() * visible_pairs(context_len, self.span) / context_len
+        """Appendix C: 12 d_model (L + 1) / 2 where n_heads * head_dim = d_model. In general 6
+        n_heads (head_dim + v_head_dim) per visible pair."""
+        return 3 * self._pair_flops() * visible_pairs(context_len, self.spec.span) / context_len
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
-        """2 (d_k + d_v) n_kv * tokens (Appendix C)."""
+        """Appendix C: 2 (d_k + d_v) n_kv bytes per cached token."""
         return 2 * self.d_kv * self.tokens_kept(context_len)
 
+    # ------------------------------------------------------------ workspace
+    # "Channels" below: elements per token. Lines are those of live/modules/attention.py.
+
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Projections; rotation of queries, then of keys; the kernel; the output projection."""
-        s, rows = self.spec, seq_len * workload.element_bytes
-        q, k = s.n_heads * s.head_dim, s.n_kv_heads * s.head_dim
-        rotating = widest(self._rotation(q), q + self._rotation(k)) if s.position == "rope" else 0
+        """The peak is at one of three moments: RoPE at the end of `project`, the kernel call in
+        `look`, or the output projection in `forward`."""
+        channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
+        kernel = self._kernel(seq_len, channel, workload.batch_size)
         return widest(
-            rows * (self.d_qkv + rotating),
-            rows * self._operands(workload) + self._kernel(seq_len, rows, workload.batch_size),
-            rows * (self.d_out + self.d_model),
+            channel * (self.d_qkv + self._rope_channels()),
+            channel * self._operands(workload) + kernel,
+            # The heads' outputs are read while the layer's output is written.
+            channel * (self.d_out + self.d_model),
         )
+
+    def _rope_channels(self) -> Num:
+        """Channels that `q = self.rope(q)` and then `k = self.rope(k)` hold beside `qkv`. The
+        rotated queries are still there when the keys are rotated."""
+        s = self.spec
+        if s.position != "rope":
+            return 0
+        d_q = s.n_heads * s.head_dim
+        d_k = s.n_kv_heads * s.head_dim
+        return widest(self._rotation(d_q), d_q + self._rotation(d_k))
+
+    def _rotation(self, width: int) -> Num:
+        """Channels at the peak of one rotation of `width` channels (live/modules/rope.py).
+
+        Three tensors of the rotated part: its halves swapped, its product with the cosine, and
+        their sum. Where only a fraction of each head is rotated, two of them may stand beside the
+        join with the rest."""
+        rotated = width * self.spec.rope_dim / self.spec.head_dim
+        if rotated == width:
+            return 3 * rotated
+        return max(3 * rotated, 2 * rotated + width)
 
     def _operands(self, workload: Workload) -> int:
-        """Elements per token that are held during the kernel: projections, rotated queries and
-        keys, and keys and values as read back from a cache of another dtype."""
+        """Channels alive while the kernel runs: `qkv`, of which v is a view; rotated queries and
+        keys; and keys and values that were read back from a cache of another dtype."""
         s = self.spec
-        rotated = (s.n_heads + s.n_kv_heads) * s.head_dim if s.position == "rope" else 0
-        converted = self.reads_back and workload.kv_cache_dtype != workload.product_dtype
-        return self.d_qkv + rotated + converted * s.n_kv_heads * (s.head_dim + s.v_head_dim)
+        channels = self.d_qkv
+        if s.position == "rope":
+            channels += (s.n_heads + s.n_kv_heads) * s.head_dim
+        if self.reads_back and workload.kv_cache_dtype != workload.product_dtype:
+            channels += s.n_kv_heads * (s.head_dim + s.v_head_dim)
+        return channels
 
-    def _rotation(self, elements: int) -> Num:
-        """Halves swapped, product with the cosine, sum; where only a fraction is turned, also the
-        join with the rest."""
-        turned = elements * self.spec.rope_dim / self.spec.head_dim
-        return 3 * turned if turned == elements else max(3 * turned, 2 * turned + elements)
+    def _kernel(self, seq_len: Num, channel: Num, batch_size: int) -> Num:
+        """Bytes that one kernel call adds (kernels/attention/eager.py).
 
-    def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
-        """Bytes of one call: inputs padded to one width, the heads' output, and either the
-        log-sum-exp (float32) or, where values were padded, the output without the padding."""
-        s, width = self.spec, max(self.spec.head_dim, self.spec.v_head_dim)
-        narrow = s.n_heads * (s.head_dim < width) + s.n_kv_heads * (s.head_dim != s.v_head_dim)
-        padded = width * narrow
-        cut = s.n_heads * s.v_head_dim if s.v_head_dim < width else 0
-        return rows * s.n_heads * width + widest(
-            rows * padded + 4 * seq_len * s.n_heads, rows * cut
-        )
+        The kernel wants one width for keys and values: `_same_width` pads the narrower ones, and
+        the queries with the keys. The kernel writes outputs of that width and a log-sum-exp in
+        float32. Padding is cut off the outputs when padded inputs and log-sum-exp are gone."""
+        s = self.spec
+        width = max(s.head_dim, s.v_head_dim)
+        padded_heads = 0
+        if s.head_dim < width:
+            padded_heads += s.n_heads
+        if s.head_dim != s.v_head_dim:
+            padded_heads += s.n_kv_heads
+        log_sum_exp = 4 * seq_len * s.n_heads
+        trimmed = s.n_heads * s.v_head_dim if s.v_head_dim < width else 0
+        outputs = channel * s.n_heads * width
+        return outputs + widest(channel * width * padded_heads + log_sum_exp, channel * trimmed)
 
 
 @dataclass(frozen=True)
 class AttentionCosts(AttentionHeadsCosts):
-    """The heads plus the output projection: Table 1's 2 d_model^2 + 2 d_model head_dim n_kv at
-    n_heads * head_dim = d_model."""
+    """The heads and the output projection. With n_heads * head_dim = d_model its parameters are
+    those of Table 1: 2 d_model^2 + 2 d_model head_dim n_kv_heads."""
 
     def params(self) -> dict[str, int]:
         bias = {"out_bias": self.d_model} if self.spec.out_bias else {}
         return super().params() | {"out": self.d_out * self.d_model} | bias
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return [*super().forward_flops(seq_len), product("out", seq_len, self.d_out, self.d_model)]
+        return [*super().forward_flops(seq_len), self._out(seq_len)]
 
     def decode_flops(self, context_len: Num) -> Terms:
-        return [*super().decode_flops(context_len), product("out", 1, self.d_out, self.d_model)]
+        return [*super().decode_flops(context_len), self._out(1)]
+
+    def _out(self, tokens: Num) -> Term:
+        return product("out", tokens, self.d_out, self.d_model)

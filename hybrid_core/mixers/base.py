@@ -1,8 +1,8 @@
-"""What every kind of mixer is: a frozen spec that YAML can name by its `kind`, and an entry that
+"""The base class of every mixer: a frozen spec that YAML names by its `kind`, and an entry that
 says how the rest of the explorer shows and builds it.
 
-Symbols are those of Mamba-2 (arXiv 2405.21060) and Llama. A field made with `quiet` is written to
-YAML only where it differs from its default, so a new option changes no saved design."""
+Symbols are those of Mamba-2 (arXiv 2405.21060) and Llama. A `quiet` field is written to YAML only
+where it differs from its default, so a new option changes no saved design."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,12 +20,12 @@ Sections = Mapping[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """How a kind of layer is called, drawn, built and written elsewhere. There is one per kind.
+    """The names, colour and module of a kind of layer. There is one entry per kind.
 
-    `name`: its `kind` in YAML. `meaning`: one line for the glossary. `label`: what pages call it.
-    `letter`: one ASCII character, unique
-    among kinds. `colour`: in figures. `module`: "package.module:Class", loaded on first use, so
-    that nothing here imports torch; None for a kind that is costed and not built."""
+    `name`: its `kind` in YAML. `meaning`: one line for the glossary. `label`: its name on pages.
+    `letter`: one ASCII character, unique among kinds. `colour`: in figures. `module`:
+    "package.module:Class". It is loaded on first use, so nothing here imports torch; None for a
+    kind that is costed and not built."""
 
     name: str
     meaning: str
@@ -38,12 +38,12 @@ class Entry:
     # The YAML sections that a layer of this kind is made from. None: the kind has no sections; a
     # design spells it out under `mixers`.
     sections: tuple[str, ...] | None = None
-    # `quiet` options that the module computes too, beyond their defaults; and those of a mixer
-    # inside this one that it computes there only.
+    # `quiet` options that the module computes with other values than their defaults; and options
+    # of a mixer inside this one that are computed in that place only.
     built: frozenset[str] = frozenset()
     built_inside: frozenset[str] = frozenset()
-    # Names of its matrices, as its costs call their products; and of those among them that no
-    # quantiser takes for a linear layer.
+    # Names of its matrices, as in the products of its costs; and those that quantisers do not treat
+    # as linear layers.
     matrices: tuple[str, ...] = ()
     not_linear: tuple[str, ...] = ()
     # Framework -> its symbol for such a layer, e.g. in Megatron-LM's hybrid pattern.
@@ -51,11 +51,13 @@ class Entry:
 
     @property
     def light(self) -> bool:
-        """Whether black words have more contrast on the colour than white ones (WCAG 2.2, relative
-        luminance)."""
-        red, green, blue = (_linear(int(self.colour[i : i + 2], 16) / 255) for i in (1, 3, 5))
+        """Whether black text has more contrast on the colour than white text (WCAG 2.2)."""
+        channels = bytes.fromhex(self.colour.removeprefix("#"))
+        red, green, blue = (_linear(channel / 255) for channel in channels)
         luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-        return (luminance + 0.05) ** 2 > 1.05 * 0.05
+        with_black = (luminance + 0.05) / 0.05
+        with_white = 1.05 / (luminance + 0.05)
+        return with_black > with_white
 
 
 def _linear(share: float) -> float:
@@ -85,23 +87,24 @@ class Mixer(Frozen):
         raise TypeError(f"{type(self).__name__} cannot shrink")
 
     def unbuilt(self) -> Iterator[str]:
-        """What the module does not compute, beside options that the entry does not call built."""
+        """Further reasons why the module does not compute this mixer. Options outside
+        `entry.built` are found without it."""
         return iter(())
 
     @classmethod
     def usual(cls, d_model: int) -> "Mixer | None":
-        """Such a layer of the usual proportions, which Compose offers for a model of width
-        `d_model`; None where there are none."""
+        """Such a layer with the usual proportions in a model of width `d_model`, which Compose
+        offers. None if Compose does not offer the kind."""
         return None
 
     @classmethod
     def from_sections(cls, sections: Sections) -> "Mixer":
-        """The mixer that a design's sections describe. They have passed `check_sections`."""
+        """The mixer that a design's sections describe. `check_sections` has accepted them."""
         raise TypeError(f"{cls.__name__} has no sections")
 
     @classmethod
     def check_sections(cls, sections: Sections) -> None:
-        """Raise ValueError unless the sections make such a layer."""
+        """Raise ValueError unless the sections describe such a layer."""
         for name in cls.entry.sections or ():
             if sections[name] is None:
                 raise ValueError(
@@ -123,14 +126,15 @@ def needs_mamba2(sections: Sections, letter: str) -> None:
 
 
 def _read_mixer(value: Any) -> Any:
-    """A mixer from a mapping with its `kind`."""
+    """The mixer that a mapping with a `kind` describes. Other values are returned as they are."""
     if not isinstance(value, dict):
         return value
-    kinds = mixer_kinds()
+    kinds = _mixer_kinds()
     kind = value.get("kind")
     if kind not in kinds:
         raise ValueError(f"kind: {short(kind)} - must be {nearest(kind, kinds)}")
-    fields = {str(key): item for key, item in value.items() if key != "kind"}
+    fields = {str(key): item for key, item in value.items()}
+    del fields["kind"]
     return kinds[kind].make(**fields)
 
 
@@ -138,7 +142,7 @@ def _write_mixer(mixer: Mixer) -> dict[str, Any]:
     return {"kind": mixer.kind} | mixer.model_dump(exclude_none=True)
 
 
-def mixer_kinds() -> dict[str, type[Mixer]]:
+def _mixer_kinds() -> dict[str, type[Mixer]]:
     """Every kind of mixer by its name in YAML."""
     return {cls.kind: cls for cls in _descendants(Mixer) if "entry" in vars(cls)}
 

@@ -11,12 +11,12 @@ from hybrid_core.validation import Count, Dim, Size
 
 
 class DeclaredMixer(Mixer):
-    """A mixer known by its sizes alone, for what has no formula here yet.
+    """A mixer described by its sizes alone, for kinds that have no formula here yet.
 
-    Parameters: `matrix_params` in products with every token, `other_params` in none, and a
-    depthwise convolution of `conv_channels` over `d_conv` inputs. Cache in elements of one
-    sequence: `state`, the convolution's inputs, `kv_per_token`. FLOPs beside the products:
-    `flops_per_token`, and `flops_per_pair` of positions."""
+    Parameters: `matrix_params` of matrices that every token is multiplied with, `other_params`, and
+    a depthwise convolution of `conv_channels` over `d_conv` inputs. Cache, in elements of one
+    sequence: `state`, the convolution's inputs, and `kv_per_token`. FLOPs beside those of the
+    matrices: `flops_per_token`, and `flops_per_pair` of positions."""
 
     entry: ClassVar[Entry] = Entry(
         name="declared",
@@ -37,8 +37,7 @@ class DeclaredMixer(Mixer):
     flops_per_pair: Size = 0
 
     def shrunk(self, factors: Factors) -> Self:
-        """Only sizes are known, so each shrinks as such a size usually does: a matrix by both of
-        its widths."""
+        """Each size shrinks as such a size usually does. A matrix shrinks by both of its widths."""
         by_factor = (
             (factors.width**2, ("matrix_params",)),
             (factors.width, ("other_params", "conv_channels", "kv_per_token", "flops_per_pair")),
@@ -52,18 +51,17 @@ class DeclaredMixer(Mixer):
         return self.changed(**changes)
 
     def costs(self, d_model: int) -> SizedCosts:
-        return SizedCosts(
-            d_model,
-            Sizes(
-                matrices=(("matrices", Matrix(1, self.matrix_params)),)
-                if self.matrix_params
-                else (),
-                vectors=self.other_params,
-                conv_channels=self.conv_channels,
-                d_conv=self.d_conv,
-                state=self.state,
-                kv=self.kv_per_token,
-                scan_flops=self.flops_per_token,
-                pair_flops=self.flops_per_pair,
-            ),
+        matrices: tuple[tuple[str, Matrix], ...] = ()
+        if self.matrix_params:
+            matrices = (("matrices", Matrix(1, self.matrix_params)),)
+        sizes = Sizes(
+            matrices=matrices,
+            vectors=self.other_params,
+            conv_channels=self.conv_channels,
+            d_conv=self.d_conv,
+            state=self.state,
+            kv=self.kv_per_token,
+            scan_flops=self.flops_per_token,
+            pair_flops=self.flops_per_pair,
         )
+        return SizedCosts(d_model, sizes)

@@ -13,12 +13,12 @@ from hybrid_core.workload import Workload
 
 
 class DiffAttentionMixer(AttentionMixer):
-    """Differential attention (arXiv 2410.05258): head i and head i + n_heads/2 are a pair, each
-    with a softmax map of its own, and read the same value of two heads' width (2 `v_head_dim`).
-    Projections and cache are those of plain attention.
+    """Differential attention (arXiv 2410.05258). Heads i and i + n_heads/2 form a pair. Each has
+    its own softmax map; both read one value, which is two heads wide (2 `v_head_dim`). Projections
+    and cache are those of plain attention.
 
-    `shared_norm`: one weight for all pairs, as in Phi-4-mini-flash, which also windows some layers.
-    """
+    `shared_norm`: all pairs share one norm weight. `window`: a query sees so many tokens. Both are
+    from Phi-4-mini-flash."""
 
     entry: ClassVar[Entry] = Entry(
         name="diff_attention",
@@ -37,6 +37,10 @@ class DiffAttentionMixer(AttentionMixer):
     fusion: DiffFusion
     shared_norm: bool = quiet(False)
     window: Dim | None = quiet(None)
+
+    @property
+    def span(self) -> int | None:
+        return self.window
 
     @property
     def pair_width(self) -> int:
@@ -65,35 +69,46 @@ class DiffAttentionMixer(AttentionMixer):
 
 @dataclass(frozen=True)
 class DiffAttentionCosts(AttentionCosts):
-    """Attention whose heads read values of twice the width: projections and cache are plain, the
-    sum of values costs double."""
+    """Attention whose heads read values of twice the width, so the sum of values costs double."""
 
     spec: DiffAttentionMixer
 
     def params(self) -> dict[str, int]:
         s = self.spec
-        weights = s.pair_width if s.shared_norm else self.d_out
-        own = {
-            "norm": (s.norm == "group") * weights,
-            "scalar": (s.scalar == "diff_t") * 4 * s.head_dim,
-        }
-        return super().params() | own
+        norm = 0
+        if s.norm == "group":
+            norm = s.pair_width if s.shared_norm else self.d_out
+        # Four vectors of head_dim make lambda (arXiv 2410.05258, equation 2).
+        scalar = 4 * s.head_dim if s.scalar == "diff_t" else 0
+        return super().params() | {"norm": norm, "scalar": scalar}
 
     def _pair_flops(self) -> int:
         return 2 * self.spec.n_heads * (self.spec.head_dim + self.spec.pair_width)
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Plain attention's, whose kernel is called for one map and then, beside its output, for
-        the other; then lambda, fusion, norm."""
-        rows = seq_len * workload.element_bytes
-        # The norm of a single pair is one operation; then comes its factor.
-        more = self.spec.n_heads > 2 or self.spec.scalar == "diff_t"
-        outputs = 4 + more if self.spec.norm == "group" else 3
+        """The peak is plain attention's, or comes after both kernel calls of
+        live/modules/diff_attention.py: `first` and `second` with what `look` makes of them."""
+        channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
+        # Alive at once, each d_out wide: first, second and their scaled or subtracted forms.
+        outputs = 3
+        if self.spec.norm == "group":
+            outputs = 4
+            # The norm of a single pair is one operation. Its factor 1 - lambda follows.
+            several_pairs = self.spec.n_heads > 2
+            if several_pairs or self.spec.scalar == "diff_t":
+                outputs = 5
         return widest(
             super().workspace(seq_len, workload),
-            rows * (self._operands(workload) + outputs * self.d_out),
+            channel * (self._operands(workload) + outputs * self.d_out),
         )
 
-    def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
-        padded = rows * (self.spec.n_heads + self.spec.n_kv_heads) // 2 * self.spec.pair_width
-        return 2 * rows * self.d_out + padded + 2 * seq_len * self.spec.n_heads
+    def _kernel(self, seq_len: Num, channel: Num, batch_size: int) -> Num:
+        """The second of two calls, each with half the heads, beside the output of the first.
+
+        Queries and keys are padded to the width of a pair's value. Log-sum-exps are float32."""
+        s = self.spec
+        both_outputs = 2 * channel * self.d_out
+        padded_heads = s.n_heads + s.n_kv_heads
+        padded = channel * padded_heads // 2 * s.pair_width
+        log_sum_exp = 2 * seq_len * s.n_heads
+        return both_outputs + padded + log_sum_exp

@@ -6,15 +6,17 @@ from typing import ClassVar
 from hybrid_core.mixers.base import Entry, Mixer, Sections, needs_mamba2
 from hybrid_core.mixers.fusion import DiffFusion, DiffScalar, Norm
 from hybrid_core.mixers.mamba2 import Mamba2HeadsCosts, Mamba2Mixer
-from hybrid_core.terms import MixerCosts, Num, Terms, product, widest
+from hybrid_core.terms import MixerCosts, Num, Term, Terms, product, widest
 from hybrid_core.validation import divides
 from hybrid_core.workload import Workload
 
 
 class DiffMamba2Mixer(Mamba2Mixer):
     """Differential Mamba-2: two branches of half the inner width, each with its own z, x, B, C and
-    dt. Heads share B and C by group, so two branches are the two halves of the groups of one
-    Mamba-2; `n_groups` counts those of both."""
+    dt.
+
+    Heads of one group share B and C. So the two branches are the two halves of the groups of one
+    Mamba-2, and `n_groups` counts the groups of both."""
 
     entry: ClassVar[Entry] = Entry(
         name="diff_mamba2",
@@ -56,40 +58,42 @@ class DiffMamba2Mixer(Mamba2Mixer):
 
 @dataclass(frozen=True)
 class DiffMamba2Costs(Mamba2HeadsCosts):
-    """The heads of both branches, whose groups `spec.n_groups` counts, norm, lambda, and a
-    projection per branch."""
+    """The heads of both branches, a norm, lambda, and an output projection per branch."""
 
     spec: DiffMamba2Mixer
 
     def params(self) -> dict[str, int]:
         s = self.spec
-        own = {
-            "norm": (s.norm == "group") * s.d_ssm,
-            "scalar": (s.scalar == "diff_t") * 4 * s.d_state,
-        }
-        return super().params() | own | {"out": s.d_ssm * self.d_model}
+        norm = s.d_ssm if s.norm == "group" else 0
+        # Four vectors make lambda. B and C stand for key and query, so d_state is their width.
+        scalar = 4 * s.d_state if s.scalar == "diff_t" else 0
+        own = {"norm": norm, "scalar": scalar, "out": s.d_ssm * self.d_model}
+        return super().params() | own
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return [
-            *super().forward_flops(seq_len),
-            product("out", seq_len, self.spec.d_ssm, self.d_model),
-        ]
+        return [*super().forward_flops(seq_len), self._out(seq_len)]
 
     def decode_flops(self, context_len: Num) -> Terms:
-        return [
-            *super().decode_flops(context_len),
-            product("out", 1, self.spec.d_ssm, self.d_model),
-        ]
+        return [*super().decode_flops(context_len), self._out(1)]
+
+    def _out(self, tokens: Num) -> Term:
+        return product("out", tokens, self.spec.d_ssm, self.d_model)
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """The gated scan; norm; the second branch scaled, its sign, and the join of both; the
+        """The peak is at one of four moments of `DiffMamba2.forward`
+        (live/modules/diff_mamba2.py): the gated scan, the norm, the join of both branches, or the
         output projection."""
-        s, rows = self.spec, seq_len * workload.element_bytes
-        joined = s.d_ssm * (2.5 + (0.5 if s.scalar == "diff_t" else 0))
-        return widest(
-            self.gated_workspace(seq_len, workload),
-            rows
-            * widest(
-                3 * s.d_ssm if s.norm == "group" else 0, joined, joined - s.d_ssm / 2 + self.d_model
-            ),
+        s = self.spec
+        channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
+        branch = s.d_ssm / 2
+        held = 2 * branch  # both branches as they leave the norm
+        if s.scalar == "diff_t":
+            held += branch  # the second branch times lambda
+        signed = branch  # the second branch times its sign, gone before the projection
+        joined = s.d_ssm
+        channels = widest(
+            3 * s.d_ssm if s.norm == "group" else 0,
+            held + signed + joined,
+            held + joined + self.d_model,
         )
+        return widest(self.gated_workspace(seq_len, workload), channel * channels)

@@ -11,8 +11,8 @@ from hybrid_core.validation import Dim, divides
 
 
 class GatedDeltaNetMixer(Mixer):
-    """Gated DeltaNet (arXiv 2412.06464) as in Qwen3-Next: a delta-rule state of key by value
-    channels for each value head."""
+    """Gated DeltaNet (arXiv 2412.06464) as in Qwen3-Next. Each value head has a state of key by
+    value channels, updated by the delta rule."""
 
     entry: ClassVar[Entry] = Entry(
         name="gated_deltanet",
@@ -35,8 +35,8 @@ class GatedDeltaNetMixer(Mixer):
         return self
 
     def shrunk(self, factors: Factors) -> Self:
-        """The key's channels are the state's vectors. Heads are as many as keep the width of all
-        keys, values in proportion."""
+        """Key channels shrink as a state does. The number of heads follows from the width of all
+        keys, and values keep their width relative to the model."""
         k_head_dim = scaled(self.k_head_dim, factors.state, 4, 8)
         n_k_heads = scaled(self.n_k_heads * self.k_head_dim, factors.width / k_head_dim)
         n_v_heads = n_k_heads * max(1, round(self.n_v_heads / self.n_k_heads))
@@ -49,10 +49,13 @@ class GatedDeltaNetMixer(Mixer):
         )
 
     def costs(self, d_model: int) -> SizedCosts:
-        """q, k, v and the gate z; two numbers a head for decay and step; a norm of the value head's
-        width. Per state element and token: decay (1), what the key recalls (2), the correction
-        written (2), what the query reads (2)."""
-        d_k, d_v = self.n_k_heads * self.k_head_dim, self.n_v_heads * self.v_head_dim
+        """`in_proj` makes q, k, v and the gate z. Per head there are a decay and a step, each with
+        a matrix and a bias, and there is one norm of a value head's width.
+
+        The scan takes 7 FLOPs per token and state element: decay (1), what the key recalls (2), the
+        correction written (2), what the query reads (2)."""
+        d_k = self.n_k_heads * self.k_head_dim
+        d_v = self.n_v_heads * self.v_head_dim
         state = self.n_v_heads * self.k_head_dim * self.v_head_dim
         return SizedCosts(
             d_model,

@@ -9,8 +9,8 @@ from hybrid_core.validation import Dim, quiet
 
 
 class GatedMemoryMixer(Mixer):
-    """Gated memory unit (arXiv 2507.06607): gates what an earlier scan put out, `d_memory` wide; it
-    has no cache of its own."""
+    """Gated memory unit (arXiv 2507.06607): it gates the output of an earlier scan, which is
+    `d_memory` wide. It has no cache of its own."""
 
     entry: ClassVar[Entry] = Entry(
         name="gated_memory",
@@ -32,4 +32,5 @@ class GatedMemoryMixer(Mixer):
             ("in_proj", Matrix(d_model, self.d_memory)),
             ("out", Matrix(self.d_memory, d_model)),
         )
-        return SizedCosts(d_model, Sizes(matrices, vectors=self.bias * (self.d_memory + d_model)))
+        biases = self.d_memory + d_model if self.bias else 0
+        return SizedCosts(d_model, Sizes(matrices, vectors=biases))

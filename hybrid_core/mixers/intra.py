@@ -1,4 +1,5 @@
-"""The intra-hybrid block: both head groups, then the five axes. Twin of live/modules/intra.py."""
+"""The intra-hybrid block: attention heads and Mamba heads, fused along five axes. Twin of
+live/modules/intra.py."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ from hybrid_core.workload import Workload
 
 
 class IntraSection(Frozen):
-    """The section `intra`. Position encoding comes from `attention`, state and convolution from
-    `ssm`, and so does the width of the SSM's heads unless given here."""
+    """The section `intra`. The position encoding comes from the section `attention`, state and
+    convolution from `ssm`. So does the width of the Mamba heads, unless `ssm_head_dim` gives it."""
 
     n_heads: Dim
     n_kv_heads: Dim
@@ -59,8 +60,8 @@ class IntraSection(Frozen):
         attention: AttentionSection | None,
         ssm: Mamba2Section | Mamba1Section | None,
     ) -> None:
-        """Raise ValueError unless the sections that both branches borrow from fit the sizes
-        here."""
+        """Raise ValueError unless the sizes here fit the sections `attention` and `ssm`, which the
+        branches borrow from."""
         if isinstance(ssm, Mamba2Section):
             head_dim = self.ssm_head_dim or ssm.head_dim
             divides("intra.d_ssm", self.d_ssm, "the SSM's head_dim", head_dim)
@@ -70,7 +71,7 @@ class IntraSection(Frozen):
             rotates_pairs("intra.qk_head_dim", self.qk_head_dim, attention.rope_fraction)
 
     def attention_fields(self) -> dict[str, Any]:
-        """What differs from the section `attention` in the attention branch."""
+        """Fields of the attention branch that are not those of the section `attention`."""
         return {
             "n_heads": self.n_heads,
             "n_kv_heads": self.n_kv_heads,
@@ -131,7 +132,7 @@ class IntraMixer(Mixer):
 
     @property
     def rope(self) -> tuple[int, float, RopeScaling | None] | None:
-        """The attention branch's."""
+        """What the attention branch's RoPE tables depend on."""
         return self.attention.rope
 
     @property
@@ -169,7 +170,8 @@ class IntraMixer(Mixer):
         )
 
     def shrunk(self, factors: Factors) -> Self:
-        """Both branches, small. An SSM as wide as the values of all heads stays so."""
+        """Both branches, small. Where the Mamba branch is as wide as the attention branch, it is so
+        in the proxy too."""
         attention = self.attention.shrunk(factors)
         d_ssm = None
         if self.ssm.d_ssm == self.d_attention:
@@ -179,81 +181,94 @@ class IntraMixer(Mixer):
 
 @dataclass(frozen=True)
 class IntraCosts:
-    """Attention heads and Mamba-2 heads in one block (Appendix D)."""
+    """Attention heads and Mamba heads in one block (Appendix D)."""
 
     spec: IntraMixer
     d_model: int
 
     @cached_property
     def branches(self) -> tuple[AttentionHeadsCosts, Mamba2HeadsCosts | Mamba1HeadsCosts]:
-        s, attention = self.spec, AttentionHeadsCosts(self.spec.attention, self.d_model)
+        """The closed forms of both branches, attention first."""
+        s = self.spec
+        attention = AttentionHeadsCosts(s.attention, self.d_model)
         if isinstance(s.ssm, Mamba1Mixer):
             return attention, Mamba1HeadsCosts(s.ssm, self.d_model)
-        return attention, Mamba2HeadsCosts(s.ssm, self.d_model, own_x=s.value == "separate")
+        own_x = s.value == "separate"
+        return attention, Mamba2HeadsCosts(s.ssm, self.d_model, own_x=own_x)
 
-    @property
+    @cached_property
     def _d_both(self) -> int:
+        """Width of both branches together."""
         return self.spec.d_attention + self.spec.ssm.d_ssm
 
-    @property
+    @cached_property
     def _n_gates(self) -> int:
         """One sigmoid gate per head of either branch."""
-        return (
-            self.spec.attention.n_heads + self.spec.ssm.n_heads if self.spec.scalar == "gate" else 0
-        )
+        if self.spec.scalar != "gate":
+            return 0
+        return self.spec.attention.n_heads + self.spec.ssm.n_heads
 
-    @property
+    @cached_property
     def _d_out(self) -> int:
-        """Rows of the output projection(s): both widths, or one after a sum."""
-        joint_sum = self.spec.out == "joint" and self.spec.fusion != "concat"
-        return self.spec.d_attention if joint_sum else self._d_both
+        """What the output projections read: both widths, or one width after a sum."""
+        summed_before = self.spec.out == "joint" and self.spec.fusion != "concat"
+        return self.spec.d_attention if summed_before else self._d_both
 
     def params(self) -> dict[str, int]:
         attention, ssm = self.branches
-        scalar = {
-            "none": 0,
-            "scale": self._d_both,
-            "gate": self.d_model * self._n_gates,
-            "diff_t": 4 * self.spec.attention.head_dim,
-        }
         own = {
             "norm": self._d_both if self.spec.norm == "group" else 0,
-            "scalar": scalar[self.spec.scalar],
+            "scalar": self._scalar_params(),
         }
         if self.spec.ssm_norm and getattr(self.spec.ssm, "gated_norm", True):
             own["ssm_norm"] = self.spec.ssm.d_ssm
-        return (
-            attention.params()
-            | ssm.params()
-            | own
-            | {"out": self._d_out * self.d_model, "out_bias": self._out_biases * self.d_model}
-        )
+        own["out"] = self._d_out * self.d_model
+        own["out_bias"] = self._out_biases * self.d_model
+        return attention.params() | ssm.params() | own
+
+    def _scalar_params(self) -> int:
+        scalar = self.spec.scalar
+        if scalar == "scale":
+            return self._d_both
+        if scalar == "gate":
+            return self.d_model * self._n_gates
+        if scalar == "diff_t":
+            # Four vectors of head_dim make lambda (arXiv 2410.05258, equation 2).
+            return 4 * self.spec.attention.head_dim
+        return 0
 
     @property
     def _out_biases(self) -> int:
-        """Of the two output projections, or of the one."""
+        """How many of the output projections have a bias. A joint one has at most one."""
+        attention_bias = self.spec.attention.out_bias
         ssm = self.spec.ssm
-        biases = (
-            self.spec.attention.out_bias,
-            ssm.proj_bias if isinstance(ssm, Mamba1Mixer) else ssm.out_bias,
-        )
-        return sum(biases) if self.spec.out == "separate" else any(biases)
+        ssm_bias = ssm.proj_bias if isinstance(ssm, Mamba1Mixer) else ssm.out_bias
+        if self.spec.out == "separate":
+            return attention_bias + ssm_bias
+        return int(attention_bias or ssm_bias)
 
     def forward_flops(self, seq_len: Num) -> Terms:
         attention, ssm = self.branches
-        return (
-            attention.forward_flops(seq_len) + ssm.forward_flops(seq_len) + self._own_flops(seq_len)
-        )
+        return [
+            *attention.forward_flops(seq_len),
+            *ssm.forward_flops(seq_len),
+            *self._own_flops(seq_len),
+        ]
 
     def decode_flops(self, context_len: Num) -> Terms:
         attention, ssm = self.branches
-        return (
-            attention.decode_flops(context_len) + ssm.decode_flops(context_len) + self._own_flops(1)
-        )
+        return [
+            *attention.decode_flops(context_len),
+            *ssm.decode_flops(context_len),
+            *self._own_flops(1),
+        ]
 
     def _own_flops(self, tokens: Num) -> Terms:
-        gate = [product("gate", tokens, self.d_model, self._n_gates)] if self._n_gates else []
-        return [*gate, product("out", tokens, self._d_out, self.d_model)]
+        """Products that belong to neither branch."""
+        out = product("out", tokens, self._d_out, self.d_model)
+        if not self._n_gates:
+            return [out]
+        return [product("gate", tokens, self.d_model, self._n_gates), out]
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
         attention, ssm = self.branches
@@ -264,29 +279,51 @@ class IntraCosts:
         return attention.reads(context_len) + ssm.reads(context_len)
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """The attention branch; the Mamba-2 branch beside its output (and the shared values);
-        norms; the scalar; projections and fusion."""
-        (attention, ssm), s = self.branches, self.spec
-        rows = seq_len * workload.element_bytes
-        d_a, d_s = s.d_attention, s.ssm.d_ssm
-        values = d_a if s.value == "shared" else 0
-        # The scan's output and the projection that its gate is part of stay until both norms are
-        # there.
-        norm = ssm.d_in_proj + d_s + widest(3 * d_a, 2 * d_a + 3 * d_s) if s.norm == "group" else 0
-        scaled = {
-            "none": 0,
-            "scale": 2 * self._d_both,
-            "gate": 2 * self._d_both,
-            "diff_t": self._d_both + d_s,
-        }[s.scalar]
-        fused = 3 * self.d_model if s.out == "separate" else self._d_out + self.d_model
+        """The peak is at one of five moments of `IntraHybrid.forward` (live/modules/intra.py): the
+        attention branch, the Mamba branch, the norms, the scalar, or projection and fusion."""
+        s = self.spec
+        attention, ssm = self.branches
+        channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
+        # `values`, repeated for every query head, live as long as `forward` runs.
+        shared = s.d_attention if s.value == "shared" else 0
+        attention_output = channel * s.d_attention
         return widest(
-            rows * values + attention.workspace(seq_len, workload),
-            rows * d_a + ssm.gated_workspace(seq_len, workload),
-            rows * (values + norm),
-            rows * (values + scaled),
-            rows * (values + self._d_both + fused),
+            channel * shared + attention.workspace(seq_len, workload),
+            # The Mamba branch counts shared values itself.
+            attention_output + ssm.gated_workspace(seq_len, workload),
+            channel * (shared + self._norm_channels()),
+            channel * (shared + self._scalar_channels()),
+            channel * (shared + self._d_both + self._fusion_channels()),
         )
+
+    def _norm_channels(self) -> Num:
+        """Channels alive in `branch_fusion`: y, the projection that z is a view of, and what the
+        norm of one branch or the other holds (kernels/branch_fusion/eager.py)."""
+        s = self.spec
+        if s.norm != "group":
+            return 0
+        d_attention = s.d_attention
+        d_ssm = s.ssm.d_ssm
+        _, ssm = self.branches
+        attention_norm = 3 * d_attention
+        ssm_norm = 2 * d_attention + 3 * d_ssm  # beside the attention's input and output
+        return ssm.d_in_proj + d_ssm + widest(attention_norm, ssm_norm)
+
+    def _scalar_channels(self) -> int:
+        """Channels alive in `self.scalar`: both branches, and those that it makes anew."""
+        scalar = self.spec.scalar
+        if scalar == "none":
+            return 0
+        if scalar == "diff_t":  # scales the Mamba branch alone
+            return self._d_both + self.spec.ssm.d_ssm
+        return 2 * self._d_both
+
+    def _fusion_channels(self) -> int:
+        """Channels beside both branches: two outputs and their sum, or the sum of the branches and
+        the output."""
+        if self.spec.out == "separate":
+            return 3 * self.d_model
+        return self._d_out + self.d_model
 
     def paper_train_flops(self, context_len: Num) -> Num:
         return sum(branch.paper_train_flops(context_len) for branch in self.branches)

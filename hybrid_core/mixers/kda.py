@@ -9,8 +9,8 @@ from hybrid_core.validation import Dim
 
 
 class KimiDeltaMixer(Mixer):
-    """Kimi Delta Attention: the delta rule with a decay per channel; forget and output gates
-    through a bottleneck of `head_dim`."""
+    """Kimi Delta Attention: the delta rule with a decay per channel. The forget gate and the output
+    gate go through a bottleneck of `head_dim`."""
 
     entry: ClassVar[Entry] = Entry(
         name="kda",
@@ -34,9 +34,11 @@ class KimiDeltaMixer(Mixer):
         )
 
     def costs(self, d_model: int) -> SizedCosts:
-        """q, k, v; forget and output gates through `head_dim`; a step per head; dt bias
-        per channel, decay per head, norm per head width."""
-        width, state = self.n_heads * self.head_dim, self.n_heads * self.head_dim**2
+        """`in_proj` makes q, k and v; `gates` are the two gates' bottlenecks; `step` gives one
+        number per head. Vectors: dt's bias per channel, a decay per head, a norm of a head's
+        width. The scan costs what Gated DeltaNet's does."""
+        width = self.n_heads * self.head_dim
+        state = width * self.head_dim
         return SizedCosts(
             d_model,
             Sizes(

@@ -1,10 +1,10 @@
 """Mamba-1 (arXiv 2312.00752). Twin of live/modules/mamba1.py."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil, gcd
 from typing import ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import model_validator
 
 from hybrid_core.factors import Factors, scaled
@@ -15,12 +15,12 @@ from hybrid_core.workload import Workload
 
 
 class Mamba1Fields(Frozen):
-    """What a Mamba-1 layer and the section `ssm` have in common. `dt_rank` is d_model / 16 in the
+    """Fields of a Mamba-1 layer, which the section `ssm` has too. `dt_rank` is d_model / 16 in the
     published models.
 
-    `dt_bc_norm`: RMSNorm of dt (at its rank), B and C, as in Jamba; `dt_bc_weight` False: without
-    weights, and with an epsilon of its own, as in Falcon-Mamba. `n_heads`: channels in that many
-    heads, each with its own dt, B and C, as in Zamba."""
+    `dt_bc_norm`: RMSNorm of dt (at its rank), B and C, as in Jamba. `dt_bc_weight` False: these
+    norms have no weights and use `dt_bc_eps`, as in Falcon-Mamba. `n_heads`: the channels form that
+    many heads, each with its own dt, B and C, as in Zamba."""
 
     d_ssm: Dim
     d_state: Dim = 16
@@ -43,8 +43,8 @@ MAMBA1_MATRICES = ("in_proj", "x_proj", "dt_proj", "out")
 
 
 class Mamba1Mixer(Mamba1Fields, Mixer):
-    """Mamba-1 (arXiv 2312.00752): a decay for every channel and state, dt through a bottleneck of
-    `dt_rank`."""
+    """Mamba-1 (arXiv 2312.00752): a decay for every channel and state. dt goes through a bottleneck
+    of `dt_rank`."""
 
     entry: ClassVar[Entry] = Entry(
         name="mamba1",
@@ -66,7 +66,7 @@ class Mamba1Mixer(Mamba1Fields, Mixer):
         return cls(d_ssm=2 * d_model, dt_rank=ceil(d_model / 16))
 
     def shrunk(self, factors: Factors, d_ssm: int | None = None) -> Self:
-        """`d_ssm`: the width that a mixer around this one decides."""
+        """`d_ssm`: a width that the mixer around this one decides."""
         width = d_ssm or scaled(self.d_ssm, factors.width, 16)
         return self.changed(
             d_ssm=width,
@@ -77,13 +77,13 @@ class Mamba1Mixer(Mamba1Fields, Mixer):
 
 
 class _Kind(Frozen):
-    """The field `kind`, which a base class of its own puts first in YAML."""
+    """The field `kind`. It has its own base class so that it comes first in YAML."""
 
     kind: Literal["mamba1"] = "mamba1"
 
 
 class Mamba1Section(Mamba1Fields, _Kind):
-    """The section `ssm` as Mamba-1, in place of Mamba-2."""
+    """The section `ssm` as Mamba-1."""
 
     def mixer(self) -> Mamba1Mixer:
         """A layer of kind M."""
@@ -96,18 +96,18 @@ PIECE, LANES, CACHED = 256, 16, 2**18
 
 @dataclass(frozen=True)
 class Mamba1HeadsCosts:
-    """Projection to x and z, convolution, projections to dt, B, C, selective scan and gate, without
-    the output projection."""
+    """Projection to x and z, convolution, projections to dt, B and C, selective scan and gate. The
+    output projection is not part of it."""
 
     spec: Mamba1Mixer
     d_model: int
 
-    @property
+    @cached_property
     def d_in_proj(self) -> int:
         """x and z."""
         return 2 * self.spec.d_ssm
 
-    @property
+    @cached_property
     def d_x_proj(self) -> int:
         """dt at its rank, B, C."""
         return self.spec.dt_rank + 2 * self.spec.d_state
@@ -115,21 +115,21 @@ class Mamba1HeadsCosts:
     def params(self) -> dict[str, int]:
         s = self.spec
         return {
-            "in_proj": self.d_model * 2 * s.d_ssm,
+            "in_proj": self.d_model * self.d_in_proj,
             "conv": s.d_ssm * s.d_conv + s.d_ssm * s.conv_bias,
             "x_proj": s.d_ssm * self.d_x_proj,
             "dt_proj": s.dt_rank * s.d_ssm + s.d_ssm,
             "A, D": s.d_ssm * s.d_state + s.d_ssm,
             "dt_bc_norm": self.d_x_proj if s.dt_bc_norm and s.dt_bc_weight else 0,
-            "in_bias": 2 * s.d_ssm * s.proj_bias,
+            "in_bias": self.d_in_proj * s.proj_bias,
         }
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        """The scan per token and state element: dt x B (1), decay and add (2), product with C and
-        sum (2)."""
+        """The scan takes 5 FLOPs per token and state element: dt x B (1), decay and add (2),
+        product with C and sum (2)."""
         s = self.spec
         return [
-            product("in_proj", seq_len, self.d_model, 2 * s.d_ssm),
+            product("in_proj", seq_len, self.d_model, self.d_in_proj),
             Term("conv", 2 * seq_len * s.d_conv * s.d_ssm, "conv"),
             product("x_proj", seq_len, s.d_ssm, self.d_x_proj),
             product("dt_proj", seq_len, s.dt_rank, s.d_ssm),
@@ -151,53 +151,66 @@ class Mamba1HeadsCosts:
         return self.cache(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """3 (9 d_ssm d_state + 2 d_ssm), the parallel scan of Appendix C, which does not depend on
+        """Appendix C, parallel scan: 3 (9 d_ssm d_state + 2 d_ssm) per token. It does not depend on
         how A is shared."""
         return 3 * (9 * self.spec.d_ssm * self.spec.d_state + 2 * self.spec.d_ssm)
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
-        """2 (d_ssm d_state + d_conv d_ssm): Appendix C, where only x is convolved."""
+        """Appendix C: 2 (d_ssm d_state + d_conv d_ssm) bytes. Only x is convolved."""
         s = self.spec
         return 2 * (s.d_ssm * s.d_state + s.d_conv * s.d_ssm)
 
+    # ------------------------------------------------------------ workspace
+
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Beside the projection to x and z: the convolution (padded input, two partial sums); dt, B
-        and C, also normed; dt in float32; the scan's pieces, then y in float32, by pieces, joined
-        and rounded; the gate. B and C without a norm are parts of one tensor with dt, which stays;
-        normed, they are tensors of their own."""
-        s, width = self.spec, workload.element_bytes
-        rows, exact = seq_len * width, 4 * seq_len
-        narrow = rows * self.d_x_proj
-        kept = rows * 2 * s.d_state if s.dt_bc_norm else narrow
-        return rows * 2 * s.d_ssm + widest(
-            3 * rows * s.d_ssm,
-            rows * s.d_ssm + narrow * (2 if s.dt_bc_norm else 1),
-            rows * s.d_ssm + narrow + 2 * exact * s.d_ssm,
-            rows * s.d_ssm
-            + kept
-            + exact * s.d_ssm
-            + widest(
-                self._pieces_workspace(seq_len, workload.batch_size), (2 * exact + rows) * s.d_ssm
-            ),
+        """Bytes at the peak of `Mamba1Heads.scan` and the gate (live/modules/mamba1.py).
+
+        `self.in_proj(hidden)` stays alive until the end, because z is a view of it. Beside it the
+        peak is at one of four moments: the convolution, the norms of dt, B and C, dt's projection,
+        or the scan."""
+        s = self.spec
+        channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
+        exact_channel = 4 * seq_len  # of one channel in float32
+        x = channel * s.d_ssm
+        dt_bc = channel * self.d_x_proj  # dt at its rank, B and C: views of one tensor
+        kept_bc = dt_bc
+        normed = dt_bc
+        if s.dt_bc_norm:
+            normed = 2 * dt_bc
+            # Norms make new tensors. Then those of B and C stay, and dt_bc does not.
+            kept_bc = channel * 2 * s.d_state
+        conv = 3 * x  # the padded input, and two partial sums
+        dt = exact_channel * s.d_ssm
+        # Outputs of the pieces, their join, and the join rounded.
+        joined = (2 * exact_channel + channel) * s.d_ssm
+        pieces = self._pieces_workspace(seq_len, workload.batch_size)
+        return channel * self.d_in_proj + widest(
+            conv,
+            x + normed,
+            x + dt_bc + 2 * dt,  # dt plus its bias, and its softplus
+            x + kept_bc + dt + widest(pieces, joined),
         )
 
     def _pieces_workspace(self, seq_len: Num, batch_size: int) -> Num:
-        """Bytes inside the last piece of the scan (float32), beside the outputs of those before."""
+        """Bytes at the peak of the scan's loop over pieces (kernels/selective_scan/eager.py), all
+        float32. Outputs of earlier pieces are alive beside the last piece."""
         s = self.spec
-        fits = LANES * batch_size * s.d_ssm * s.d_state <= CACHED
-        lanes = LANES if fits else 1
-        pieces = last_pieces(seq_len, PIECE)
-        return 4 * widest(
-            *(
-                s.d_ssm * (before + self._piece_workspace(length, lanes)) + 2 * s.d_state * length
-                for before, length in pieces
-            )
-        )
+        states = batch_size * s.d_ssm * s.d_state
+        lanes = LANES if LANES * states <= CACHED else 1
+        moments = []
+        for before, length in last_pieces(seq_len, PIECE):
+            bc = 2 * s.d_state * length
+            channels = before + self._piece_workspace(length, lanes)
+            moments.append(s.d_ssm * channels + bc)
+        return 4 * widest(*moments)
 
     def _piece_workspace(self, length: Num, lanes: int) -> Num:
-        """Elements per channel, beside B and C: dt, dt x, y token by token and stacked, states.
-        Lanes add elapsed dt, what entered them, its sum with y, and the join."""
-        per_lane = np.maximum(-(-length // lanes), 1)
+        """Elements per channel inside a piece of `length` tokens (`_piece`), without B and C.
+
+        First moment, the loop over tokens: dt, dt * x and the outputs `ys`, beside four tensors of
+        states. Second moment: `ys` stacked. With several lanes there are also `elapsed`, the padded
+        outputs, what entered each lane (`late`), its sum with y, and their join."""
+        per_lane = widest(-(-length // lanes), 1)
         states = -(-length // per_lane) * self.spec.d_state
         if lanes == 1:
             return widest(3 * length + 4 * states, 4 * length + states)
@@ -215,14 +228,12 @@ class Mamba1Costs(Mamba1HeadsCosts):
         }
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return [
-            *super().forward_flops(seq_len),
-            product("out", seq_len, self.spec.d_ssm, self.d_model),
-        ]
+        out = product("out", seq_len, self.spec.d_ssm, self.d_model)
+        return [*super().forward_flops(seq_len), out]
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """The gated scan; the output projection beside the projection to x and z."""
-        rows = seq_len * workload.element_bytes
-        return widest(
-            self.gated_workspace(seq_len, workload), rows * (3 * self.spec.d_ssm + self.d_model)
-        )
+        """The peak is in the gated scan or in the output projection, where x and z, the gated
+        output and the layer's output are alive."""
+        channel = seq_len * workload.element_bytes
+        out = channel * (self.d_in_proj + self.spec.d_ssm + self.d_model)
+        return widest(self.gated_workspace(seq_len, workload), out)

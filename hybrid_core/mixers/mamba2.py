@@ -1,11 +1,11 @@
-"""Mamba-2, and the head group that the intra-hybrid block shares. Twin of
-live/modules/mamba2.py."""
+"""Mamba-2 (arXiv 2405.21060), and the heads that an intra-hybrid block uses as one of its branches.
+Twin of live/modules/mamba2.py."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import gcd
 from typing import Annotated, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from hybrid_core.factors import Factors, scaled
@@ -25,11 +25,11 @@ from hybrid_core.workload import Workload
 
 
 class Mamba2Fields(Frozen):
-    """What a Mamba-2 layer and the section `ssm` have in common.
+    """Fields of a Mamba-2 layer, which the section `ssm` has too.
 
-    `gated_norm`: the RMSNorm after the gate. `norm_first`: it stands before the gate. `in_bias`,
-    `out_bias`, `conv_bias`: of the projections and the convolution. `dt_min`: dt is no smaller (the
-    low end of a config's `time_step_limit`)."""
+    `gated_norm`: an RMSNorm after the gate. `norm_first`: the norm comes before the gate.
+    `in_bias`, `out_bias`, `conv_bias`: biases of the projections and the convolution. `dt_min`: dt
+    is clamped to at least this (the low end of a config's `time_step_limit`)."""
 
     d_ssm: Dim
     head_dim: Dim = 128
@@ -56,8 +56,8 @@ SMALL_CHUNK = 64
 
 
 class Mamba2Mixer(Mamba2Fields, Mixer):
-    """Mamba-2: scalar decay per head, inner width `d_ssm`, state `d_state` per channel.
-    `chunk_size` is how the scan is computed."""
+    """Mamba-2: one decay per head, inner width `d_ssm`, `d_state` states per channel. `chunk_size`
+    changes how the scan is computed, not its result."""
 
     entry: ClassVar[Entry] = Entry(
         name="mamba2",
@@ -93,8 +93,8 @@ class Mamba2Mixer(Mamba2Fields, Mixer):
         return mixer
 
     def shrunk(self, factors: Factors, d_ssm: int | None = None) -> Self:
-        """Heads of SMALL_HEAD_DIM, or of the most below it that divides the width. `d_ssm`: the
-        width that a mixer around this one decides."""
+        """Heads of SMALL_HEAD_DIM, or of the largest width below it that divides d_ssm. `d_ssm`: a
+        width that the mixer around this one decides."""
         width = d_ssm or scaled(self.d_ssm, factors.width, SMALL_HEAD_DIM * self.n_branches)
         head_dim = gcd(width, SMALL_HEAD_DIM)
         groups_fit = width // head_dim % self.n_groups == 0
@@ -108,62 +108,68 @@ class Mamba2Mixer(Mamba2Fields, Mixer):
 
 
 class _Kind(Frozen):
-    """The field `kind`, which a base class of its own puts first in YAML."""
+    """The field `kind`. It has its own base class so that it comes first in YAML."""
 
     kind: Literal["mamba2"] = "mamba2"
 
 
 class Mamba2Section(Mamba2Fields, _Kind):
-    """The section `ssm` as Mamba-2. State, convolution and (unless it says otherwise) head width
-    also serve the Mamba branch of an intra-hybrid block."""
+    """The section `ssm` as Mamba-2. The Mamba branch of an intra-hybrid block takes its state and
+    convolution from here, and its head width unless the section `intra` gives one."""
 
     def mixer(self) -> Mamba2Mixer:
         """A layer of kind M."""
         return Mamba2Mixer(**self.model_dump(exclude={"kind"}))
 
 
-CACHED = 2**17  # how many pairs of positions the eager scan works on at once (kernels/ssd/eager.py)
+# Pairs of positions that the eager scan works on at once (kernels/ssd/eager.py).
+CACHED = 2**17
 
 
 @dataclass(frozen=True)
 class Mamba2HeadsCosts:
-    """Input projection, convolution and scan, without gated norm and output projection. `own_x`: x
-    has its own projection."""
+    """Input projection, convolution and scan, without gated norm and output projection.
+
+    `own_x`: x comes from the input projection, not from outside."""
 
     spec: Mamba2Mixer
     d_model: int
     own_x: bool = True
 
-    @property
+    @cached_property
     def d_in_proj(self) -> int:
-        """z, x (unless shared), B, C, dt."""
+        """Width of the input projection: z, x (unless it comes from outside), B, C and dt."""
         s = self.spec
-        return (2 if self.own_x else 1) * s.d_ssm + 2 * s.n_groups * s.d_state + s.n_heads
+        d_zx = 2 * s.d_ssm if self.own_x else s.d_ssm
+        return d_zx + 2 * s.n_groups * s.d_state + s.n_heads
 
     def params(self) -> dict[str, int]:
         s = self.spec
-        return {
+        parts = {
             "in_proj": self.d_model * self.d_in_proj,
             "conv": s.d_xbc * s.d_conv + s.d_xbc * s.conv_bias,
             "A, D, dt_bias": 3 * s.n_heads,
-        } | ({"in_bias": self.d_in_proj} if s.in_bias else {})
+        }
+        if s.in_bias:
+            parts["in_bias"] = self.d_in_proj
+        return parts
 
     def _chunk_flops(self, length: Num) -> Num:
-        """One chunk of the SSD scan: C B^T per group, then per head the masked product with x, the
-        chunk's state, the part that the incoming state adds, and the state's multiply-add (arXiv
-        2405.21060, Section 6)."""
+        """The SSD scan of one chunk (arXiv 2405.21060, Section 6)."""
         s = self.spec
-        per_head = (
-            2 * length**2 * s.head_dim
-            + 4 * length * s.d_state * s.head_dim
-            + 2 * s.d_state * s.head_dim
-        )
-        return s.n_groups * 2 * length**2 * s.d_state + s.n_heads * per_head
+        scores = 2 * length**2 * s.d_state  # C B^T, once per group
+        within = 2 * length**2 * s.head_dim  # masked scores times x, per head
+        # The chunk's own state, and what the state before it adds to the outputs.
+        in_and_out = 4 * length * s.d_state * s.head_dim
+        carry = 2 * s.d_state * s.head_dim  # old state decayed and added to the new one
+        return s.n_groups * scores + s.n_heads * (within + in_and_out + carry)
 
     def forward_flops(self, seq_len: Num) -> Terms:
         s = self.spec
-        whole, rest = seq_len // s.chunk_size, seq_len % s.chunk_size
-        scan = whole * self._chunk_flops(s.chunk_size) + (rest > 0) * self._chunk_flops(rest)
+        whole_chunks = seq_len // s.chunk_size
+        rest = seq_len % s.chunk_size
+        scan = whole_chunks * self._chunk_flops(s.chunk_size)
+        scan = scan + (rest > 0) * self._chunk_flops(rest)
         return self._terms(seq_len, scan)
 
     def decode_flops(self, context_len: Num) -> Terms:
@@ -188,45 +194,54 @@ class Mamba2HeadsCosts:
         return self.cache(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """3 (9 d_ssm d_state + 2 d_ssm), whatever the length (Appendix C)."""
+        """Appendix C: 3 (9 d_ssm d_state + 2 d_ssm) per token, whatever the length."""
         return 3 * (9 * self.spec.d_ssm * self.spec.d_state + 2 * self.spec.d_ssm)
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
-        """2 (d_ssm d_state + d_conv (2 d_state + d_ssm)) (Appendix C)."""
+        """Appendix C: 2 (d_ssm d_state + d_conv (2 d_state + d_ssm)) bytes."""
         s = self.spec
         return 2 * (s.d_ssm * s.d_state + s.d_conv * s.d_xbc)
 
+    # ------------------------------------------------------------ workspace
+
     def scan_workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Bytes until y is there: the projection, which z keeps alive, and beside it the
-        convolution (padded input, two partial sums) or its output, dt (float32) and the scan. A
-        shared x is joined to B and C first."""
-        s, width = self.spec, workload.element_bytes
-        rows = seq_len * width
-        held = rows * (self.d_in_proj + (0 if self.own_x else s.d_ssm))
-        joined = 0 if self.own_x else rows * s.d_xbc
-        dt = 4 * seq_len * s.n_heads
-        return held + widest(
-            joined + 3 * rows * s.d_xbc,
-            rows * s.d_xbc + 2 * dt,
-            rows * s.d_xbc
-            + dt
-            + widest(self._chunks_workspace(seq_len, workload), 2 * rows * s.d_ssm),
-        )
+        """Bytes at the peak of `Mamba2Heads.scan` (live/modules/mamba2.py).
+
+        `projected` stays alive until the end, because z is a view of it. So does a shared x. Beside
+        them the peak is at one of three moments: the convolution, the softplus of dt, or the SSD
+        scan."""
+        s = self.spec
+        channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
+        dt = 4 * seq_len * s.n_heads  # float32
+        xbc = channel * s.d_xbc  # the convolution's output
+        projected = channel * self.d_in_proj
+        conv = 3 * xbc  # the padded input, and two partial sums
+        if not self.own_x:
+            projected = projected + channel * s.d_ssm  # the shared x
+            conv = conv + xbc  # `torch.cat([shared_x, xbc])`
+        softplus = xbc + 2 * dt  # dt plus its bias, and the result
+        joined = 2 * channel * s.d_ssm  # the chunks' outputs, and their join
+        scan = xbc + dt + widest(self._chunks_workspace(seq_len, workload), joined)
+        return projected + widest(conv, softplus, scan)
 
     def _chunks_workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Bytes inside the last whole chunk, or the shorter one after it, beside the outputs of
-        those before."""
-        s, width = self.spec, workload.element_bytes
-        # The cache's state in float32.
-        read = 4 * s.d_ssm * s.d_state if workload.scan_dtype != "fp32" else 0
-        chunks = last_pieces(seq_len, s.chunk_size)
-        # What the first chunk starts from is the cache itself.
-        held = [
-            4 * s.d_ssm * s.d_state * (before > 0) + width * before * s.d_ssm
-            for before, _ in chunks
-        ]
-        inside = [self._chunk_workspace(length, width, workload.batch_size) for _, length in chunks]
-        return read + widest(*(a + b for a, b in zip(held, inside, strict=True)))
+        """Bytes at the peak of the scan's loop over chunks (kernels/ssd/eager.py, `_walk`).
+
+        It is in the last whole chunk, or in the shorter one after it. Outputs of all earlier chunks
+        are alive, and so is the state in float32 that the chunk starts from."""
+        s = self.spec
+        width = workload.element_bytes
+        state = 4 * s.d_ssm * s.d_state
+        peaks = []
+        for before, length in last_pieces(seq_len, s.chunk_size):
+            outputs = width * before * s.d_ssm
+            # The first chunk starts from the cache's own state.
+            started = state * (before > 0)
+            inside = self._chunk_workspace(length, width, workload.batch_size)
+            peaks.append(started + outputs + inside)
+        # A cache in another dtype is read as float32.
+        converted = 0 if workload.scan_dtype == "fp32" else state
+        return converted + widest(*peaks)
 
     def _chunk_workspace(
         self,
@@ -234,26 +249,35 @@ class Mamba2HeadsCosts:
         width: int,
         batch_size: int,
     ) -> Num:
-        """Bytes inside one chunk: decays between all pairs of positions and their product with the
-        scores, for a few heads at a time beside the outputs of those before; then what the states
-        add, and the state after it."""
+        """Bytes inside one chunk of `length` tokens (kernels/ssd/eager.py, `_chunk`).
+
+        `scores` and `inflow` are alive throughout. The peak is either in `_within`, which works on
+        a few heads at a time, or at the end, where the state adds to the outputs."""
         s = self.spec
         pairs = length**2
-        per_head = width * length * s.n_groups * s.head_dim  # of one head of each group
-        slab = width * length * s.d_ssm
-        states = 4 * s.d_ssm * s.d_state
-        at_once = np.maximum(1, CACHED // np.maximum(1, batch_size * s.n_groups * pairs))
-        pieces = last_pieces(s.n_heads // s.n_groups, at_once)
-        within = [before * per_head + 8 * pairs * s.n_groups * heads for before, heads in pieces]
-        rounded = states / 2 if width < 4 else 0
-        return width * pairs * s.n_groups + slab + widest(*within, 4 * slab + 2 * states + rounded)
+        scores = width * pairs * s.n_groups
+        slab = width * length * s.d_ssm  # the size of inflow, y and from_state
+        heads_at_once = widest(1, CACHED // widest(1, batch_size * s.n_groups * pairs))
+        one_head = width * length * s.n_groups * s.head_dim  # of each group
+        moments = []
+        for before, heads in last_pieces(s.n_heads // s.n_groups, heads_at_once):
+            # Decays between all pairs and their product with the scores, both float32.
+            decayed = 8 * pairs * s.n_groups * heads
+            moments.append(before * one_head + decayed)
+        state = 4 * s.d_ssm * s.d_state
+        # Four slabs at the end: two of y, from_state and its weighted inflow. Two states: the one
+        # after the chunk, and what the chunk adds to it, which is rounded first in half precision.
+        at_end = 4 * slab + 2 * state
+        if width < 4:
+            at_end = at_end + state / 2
+        return scores + slab + widest(*moments, at_end)
 
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """The scan, then y, silu(z) and their product beside the projection."""
-        rows = seq_len * workload.element_bytes
-        return widest(
-            self.scan_workspace(seq_len, workload), rows * (self.d_in_proj + 3 * self.spec.d_ssm)
-        )
+        """Bytes at the peak of the scan and of `y * F.silu(z)` after it."""
+        channel = seq_len * workload.element_bytes
+        # y, silu(z) and their product, beside the projection that z is a view of.
+        gate = channel * (self.d_in_proj + 3 * self.spec.d_ssm)
+        return widest(self.scan_workspace(seq_len, workload), gate)
 
 
 @dataclass(frozen=True)
@@ -262,29 +286,32 @@ class Mamba2Costs(Mamba2HeadsCosts):
 
     def params(self) -> dict[str, int]:
         s = self.spec
-        own = {
-            "norm": s.d_ssm * s.gated_norm,
-            "out": s.d_ssm * self.d_model,
-            "out_bias": self.d_model * s.out_bias,
-        }
-        return super().params() | {part: n for part, n in own.items() if n}
+        parts = super().params()
+        if s.gated_norm:
+            parts["norm"] = s.d_ssm
+        parts["out"] = s.d_ssm * self.d_model
+        if s.out_bias:
+            parts["out_bias"] = self.d_model
+        return parts
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return [
-            *super().forward_flops(seq_len),
-            product("out", seq_len, self.spec.d_ssm, self.d_model),
-        ]
+        return [*super().forward_flops(seq_len), self._out(seq_len)]
 
     def decode_flops(self, context_len: Num) -> Terms:
-        return [
-            *super().decode_flops(context_len),
-            product("out", 1, self.spec.d_ssm, self.d_model),
-        ]
+        return [*super().decode_flops(context_len), self._out(1)]
+
+    def _out(self, tokens: Num) -> Term:
+        return product("out", tokens, self.spec.d_ssm, self.d_model)
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """The gated scan, whose operands the norm keeps alive; the output projection."""
-        s, rows = self.spec, seq_len * workload.element_bytes
-        norm = rows * (self.d_in_proj + (3 if s.n_groups == 1 else 4) * s.d_ssm)
+        """The peak is in the gated scan, in the norm, or in the output projection
+        (live/modules/mamba2.py, `Mamba2.forward`)."""
+        s = self.spec
+        channel = seq_len * workload.element_bytes
+        # The norm reads y and z, so the projection is alive. Several groups need one more copy.
+        norm_tensors = 3 if s.n_groups == 1 else 4
         return widest(
-            self.gated_workspace(seq_len, workload), norm, rows * (s.d_ssm + self.d_model)
+            self.gated_workspace(seq_len, workload),
+            channel * (self.d_in_proj + norm_tensors * s.d_ssm),
+            channel * (s.d_ssm + self.d_model),
         )

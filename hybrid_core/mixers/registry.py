@@ -1,4 +1,4 @@
-"""Every kind of layer, one line each. A new kind is its own file and one line here."""
+"""Every kind of mixer, one line each. A new kind is a file of its own and one line here."""
 
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.base import Mixer
@@ -19,8 +19,8 @@ from hybrid_core.mixers.short_conv import ShortConvMixer
 from hybrid_core.mixers.side_by_side import SideBySideMixer
 from hybrid_core.mixers.swa import SwaMixer
 
-# In the order of legends and figures. Colours start with Okabe and Ito's, which people with every
-# common colour blindness can tell apart.
+# In the order of legends and figures. The first colours are Okabe and Ito's, which colour-blind
+# readers can tell apart.
 MIXERS: tuple[type[Mixer], ...] = (
     AttentionMixer,
     SwaMixer,
@@ -48,8 +48,8 @@ WRITTEN: dict[str, type[Mixer]] = {
 
 
 def composable(d_model: int) -> dict[str, Mixer]:
-    """Kinds beside WRITTEN that Compose offers for a model of width `d_model`. By their letter:
-    such a layer of the usual proportions."""
+    """The layers beside WRITTEN kinds that Compose offers for a model of width `d_model`, by the
+    letter of their kind."""
     found = {}
     for kind in MIXERS:
         usual = kind.usual(d_model) if kind.entry.module else None

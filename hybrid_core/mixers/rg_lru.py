@@ -12,8 +12,8 @@ from hybrid_core.validation import Dim, divides
 
 
 class RgLruMixer(Mixer):
-    """RG-LRU (arXiv 2402.19427): a gated linear recurrence of `width` channels, gates
-    block-diagonal over `n_blocks`."""
+    """RG-LRU (arXiv 2402.19427): a gated linear recurrence of `width` channels. Its gates are
+    block-diagonal matrices of `n_blocks` blocks."""
 
     entry: ClassVar[Entry] = Entry(
         name="rg_lru",
@@ -38,8 +38,11 @@ class RgLruMixer(Mixer):
         return self.changed(width=width, n_blocks=gcd(self.n_blocks, width))
 
     def costs(self, d_model: int) -> SizedCosts:
-        """Two projections in, one out, all with biases; two gates of n_blocks square blocks; a
-        decay per channel."""
+        """Two projections in and one out, all with biases; two gates of `n_blocks` square blocks,
+        with biases; a decay per channel. The recurrence is one multiply-add per channel."""
+        in_biases = 2 * self.width
+        gate_biases = 2 * self.width
+        decay = self.width
         block = self.width // self.n_blocks
         return SizedCosts(
             d_model,
@@ -49,7 +52,7 @@ class RgLruMixer(Mixer):
                     ("gates", Matrix(block, block, copies=2 * self.n_blocks)),
                     ("out", Matrix(self.width, d_model)),
                 ),
-                vectors=2 * self.width + d_model + 2 * self.width + self.width,
+                vectors=in_biases + d_model + gate_biases + decay,
                 conv_channels=self.width,
                 d_conv=self.d_conv,
                 conv_bias=True,

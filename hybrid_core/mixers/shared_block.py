@@ -1,4 +1,5 @@
-"""Zamba's layer: a shared Transformer block before an SSM. Twin of live/modules/shared_block.py."""
+"""Zamba's layer: a Transformer block that layers share, then an SSM. Twin of
+live/modules/shared_block.py."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from hybrid_core.terms import CacheTensor, MixerCosts, Num, Terms, product, rena
 from hybrid_core.validation import Count, quiet
 from hybrid_core.workload import Workload
 
-# Products of the block are called `block ...`, those of the layer's own SSM `ssm ...`.
+# Matrices of the block are called `block ...`, those of the layer's own SSM `ssm ...`.
 _MATRICES = (
     "block q",
     "block k",
@@ -33,13 +34,13 @@ _MATRICES = (
 
 
 class SharedBlockMixer(Mixer):
-    """Zamba's layer: a Transformer block whose weights layers share, then an SSM of the layer's own
-    that reads its input and the block's output, projected. The block reads the layer's input beside
-    the embeddings: twice d_model (`attention.d_input`).
+    """Zamba's layer: a Transformer block whose weights layers share, then the layer's own SSM. The
+    block reads the layer's input side by side with the embeddings, so its input is 2 d_model wide
+    (`attention.d_input`). The SSM reads the layer's input plus the block's output, projected.
 
-    Layers with the same `block` share its weights. `adapter_rank`: low-rank adapters of this
-    layer's own on the block's feed-forward, and on its queries, keys and values too where
-    `attention_adapters`."""
+    Layers with the same `block` share its weights. `adapter_rank`: each layer has its own low-rank
+    adapters on the block's feed-forward. `attention_adapters`: on its queries, keys and values
+    too."""
 
     entry: ClassVar[Entry] = Entry(
         name="shared_block",
@@ -61,7 +62,7 @@ class SharedBlockMixer(Mixer):
 
     @property
     def rope(self) -> tuple[int, float, RopeScaling | None] | None:
-        """The shared block's."""
+        """What the RoPE tables of the block's attention depend on."""
         return self.attention.rope
 
     def costs(self, d_model: int) -> "SharedBlockCosts":
@@ -75,8 +76,10 @@ class SharedBlockMixer(Mixer):
 
     def shrunk(self, factors: Factors) -> Self:
         rank = self.adapter_rank
+        if rank:
+            rank = scaled(rank, factors.width)
         return self.changed(
-            adapter_rank=scaled(rank, factors.width) if rank else 0,
+            adapter_rank=rank,
             attention=self.attention.shrunk(factors),
             ffn=self.ffn.shrunk(factors),
             ssm=self.ssm.shrunk(factors),
@@ -85,7 +88,7 @@ class SharedBlockMixer(Mixer):
 
 @dataclass(frozen=True)
 class SharedBlockCosts:
-    """A shared Transformer block, its adapters and projection, and the SSM that reads the sum."""
+    """A shared Transformer block, this layer's adapters and projection, and its SSM."""
 
     spec: SharedBlockMixer
     d_model: int
@@ -103,16 +106,11 @@ class SharedBlockCosts:
         return self.spec.ssm.costs(self.d_model)
 
     def shared_params(self) -> dict[Any, int]:
-        """What layers with the same block have in common: the block with its norms, of the doubled
-        input and before the feed-forward."""
-        s = self.spec
-        block = (
-            sum(self.attention.params().values())
-            + self.ffn.params()
-            + self.attention.d_in
-            + self.d_model
-        )
-        return {("shared_block", s.block): block}
+        """Parameters of the block, which layers with the same `block` share. Its norms are over the
+        doubled input and before the feed-forward."""
+        norms = self.attention.d_in + self.d_model
+        attention = sum(self.attention.params().values())
+        return {("shared_block", self.spec.block): attention + self.ffn.params() + norms}
 
     def params(self) -> dict[str, int]:
         own = {
@@ -122,35 +120,34 @@ class SharedBlockCosts:
         }
         return own | {f"ssm {part}": n for part, n in self.ssm.params().items()}
 
-    @property
+    @cached_property
     def _adapter_ends(self) -> int:
-        """Channels that the low-rank pairs join: beside the feed-forward's way in, and beside
-        queries, keys and values."""
-        s, a = self.spec, self.attention
+        """Input and output channels of all adapters together: one beside the feed-forward's first
+        matrix, and one each beside queries, keys and values."""
+        s = self.spec
         if not s.adapter_rank:
             return 0
-        widened = (2 if isinstance(s.ffn, SwiGLU) else 1) * getattr(s.ffn, "d_ff", 0)
-        ends = self.d_model + widened
+        ways_in = 2 if isinstance(s.ffn, SwiGLU) else 1  # gate and up
+        ends = self.d_model + ways_in * getattr(s.ffn, "d_ff", 0)
         if s.attention_adapters:
-            ends += 3 * a.d_in + a.d_qkv
+            ends += 3 * self.attention.d_in + self.attention.d_qkv
         return ends
 
     def forward_flops(self, seq_len: Num) -> Terms:
-        return self._flops(
-            seq_len, self.attention.forward_flops(seq_len), self.ssm.forward_flops(seq_len)
-        )
+        attention = self.attention.forward_flops(seq_len)
+        return self._flops(seq_len, attention, self.ssm.forward_flops(seq_len))
 
     def decode_flops(self, context_len: Num) -> Terms:
-        return self._flops(
-            1, self.attention.decode_flops(context_len), self.ssm.decode_flops(context_len)
-        )
+        attention = self.attention.decode_flops(context_len)
+        return self._flops(1, attention, self.ssm.decode_flops(context_len))
 
     def _flops(self, tokens: Num, attention: Terms, ssm: Terms) -> Terms:
-        block = attention + self.ffn.forward_flops(tokens)
+        terms = renamed(attention + self.ffn.forward_flops(tokens), "block")
         ends = self._adapter_ends
-        adapters = [product("adapters", tokens, self.spec.adapter_rank, ends)] if ends else []
-        joined = product("linear", tokens, self.d_model, self.d_model)
-        return [*renamed(block, "block"), *adapters, joined, *renamed(ssm, "ssm")]
+        if ends:
+            terms.append(product("adapters", tokens, self.spec.adapter_rank, ends))
+        terms.append(product("linear", tokens, self.d_model, self.d_model))
+        return terms + renamed(ssm, "ssm")
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
         return self.attention.cache(context_len) + self.ssm.cache(context_len)
@@ -159,22 +156,22 @@ class SharedBlockCosts:
         return self.attention.reads(context_len) + self.ssm.reads(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        return self.attention.paper_train_flops(context_len) + self.ssm.paper_train_flops(
-            context_len
-        )
+        attention = self.attention.paper_train_flops(context_len)
+        return attention + self.ssm.paper_train_flops(context_len)
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
-        return self.attention.paper_cache_bytes(context_len) + self.ssm.paper_cache_bytes(
-            context_len
-        )
+        attention = self.attention.paper_cache_bytes(context_len)
+        return attention + self.ssm.paper_cache_bytes(context_len)
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """Beside the layer's input: the doubled input and its norm with the attention, the
-        feed-forward, or the SSM with its input."""
+        """The peak is in the attention, the feed-forward or the SSM
+        (live/modules/shared_block.py)."""
         width = workload.element_bytes
-        rows = seq_len * width
-        return rows * self.attention.d_in + widest(
-            rows * self.attention.d_in + self.attention.workspace(seq_len, workload),
-            rows * 2 * self.d_model + self.ffn.workspace(seq_len, width),
-            rows * 2 * self.d_model + self.ssm.workspace(seq_len, workload),
+        channel = seq_len * width  # bytes of one channel of all tokens
+        doubled = channel * self.attention.d_in  # input and embeddings, side by side
+        two_streams = channel * 2 * self.d_model  # what a part reads, and its norm
+        return doubled + widest(
+            doubled + self.attention.workspace(seq_len, workload),  # beside the norm of `doubled`
+            two_streams + self.ffn.workspace(seq_len, width),
+            two_streams + self.ssm.workspace(seq_len, workload),
         )

@@ -9,7 +9,7 @@ from hybrid_core.validation import Dim, quiet
 
 
 class ShortConvMixer(Mixer):
-    """LFM2's gated short convolution: its window of inputs is all the state that it has."""
+    """LFM2's gated short convolution. Its cache holds the last inputs of the convolution alone."""
 
     entry: ClassVar[Entry] = Entry(
         name="short_conv",

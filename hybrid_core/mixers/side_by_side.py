@@ -31,22 +31,24 @@ class SideBySideMixer(Mixer):
         return SideBySideCosts(self, d_model)
 
     def shrunk(self, factors: Factors) -> Self:
-        return self.changed(branches=tuple(branch.shrunk(factors) for branch in self.branches))
+        small = [branch.shrunk(factors) for branch in self.branches]
+        return self.changed(branches=tuple(small))
 
 
 @dataclass(frozen=True)
 class SideBySideCosts:
-    """The sum of complete mixers."""
+    """Sums over the branches."""
 
     spec: SideBySideMixer
     d_model: int
 
     @cached_property
     def branches(self) -> list[MixerCosts]:
+        """The closed forms of each branch."""
         return [branch.costs(self.d_model) for branch in self.spec.branches]
 
     def params(self) -> dict[str, int]:
-        """Parts of the branches: those of the same name are added."""
+        """Parameters by part. Parts of the same name are added."""
         added: dict[str, int] = {}
         for branch in self.branches:
             for part, n in branch.params().items():

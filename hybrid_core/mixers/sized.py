@@ -1,9 +1,9 @@
-"""Costs of mixers that are known by their sizes: a kind says what it is made of, and one class
-turns that into answers.
+"""Closed forms of mixers that are described by their sizes. A kind lists its sizes, and one class
+turns them into costs.
 
-Their parameters, cache and matrix products are exact. Elementwise work is not counted, as
-everywhere; `workspace` is an estimate (inputs and outputs of the projections), since no module of
-ours holds those tensors."""
+Parameters, cache and matrix products are exact. Elementwise work is not counted, as everywhere.
+`workspace` is an estimate, inputs and outputs of the projections, since these mixers have no module
+here."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from hybrid_core.workload import Workload
 
 
 class Matrix(NamedTuple):
-    """The shape of a weight, of which there are `copies`; every token goes through all of them."""
+    """The shape of a weight. There are `copies` of it, and every token goes through all of them."""
 
     d_in: int
     d_out: int
@@ -26,10 +26,12 @@ class Matrix(NamedTuple):
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a mixer is made of. `matrices`: all in products with every token; `vectors`: other
-    parameters; the convolution is depthwise, over `conv_channels`; `state` and `kv`: elements a
-    sequence and a token; FLOPs of the scan a token, and of a pair of positions in a prefill and,
-    where that is another way of computing it, in a decode step."""
+    """The sizes of a mixer.
+
+    `matrices`: those that every token is multiplied with; `vectors`: number of other parameters.
+    `conv_channels`: of a depthwise convolution over `d_conv` inputs. `state`: cached elements per
+    sequence; `kv`: per token. `scan_flops`: per token. `pair_flops`: per visible pair of positions;
+    `decode_pair_flops`: where a decode step computes a pair in another way."""
 
     matrices: tuple[tuple[str, Matrix], ...] = ()
     vectors: int = 0
@@ -45,14 +47,15 @@ class Sizes:
 
 @dataclass(frozen=True)
 class SizedCosts:
-    """The answers that `sizes` implies."""
+    """The closed forms that follow from `sizes`."""
 
     d_model: int
     sizes: Sizes
 
     def params(self) -> dict[str, int]:
         s = self.sizes
-        parts = {"conv": s.conv_channels * (s.d_conv + s.conv_bias), "vectors": s.vectors}
+        conv = s.conv_channels * (s.d_conv + s.conv_bias)
+        parts = {"conv": conv, "vectors": s.vectors}
         for name, matrix in s.matrices:
             parts[name] = parts.get(name, 0) + matrix.elements
         return {part: n for part, n in parts.items() if n}
@@ -61,50 +64,53 @@ class SizedCosts:
         return self._flops(seq_len, visible_pairs(seq_len) * self.sizes.pair_flops)
 
     def decode_flops(self, context_len: Num) -> Terms:
-        s = self.sizes
-        return self._flops(
-            1, context_len * (s.pair_flops if s.decode_pair_flops is None else s.decode_pair_flops)
-        )
+        per_pair = self.sizes.decode_pair_flops
+        if per_pair is None:
+            per_pair = self.sizes.pair_flops
+        return self._flops(1, context_len * per_pair)
 
     def _flops(self, tokens: Num, attention: Num) -> Terms:
         s = self.sizes
-        terms = [
-            product(name, tokens, m.d_in, m.d_out, m.copies, m.copies) for name, m in s.matrices
-        ]
+        terms = []
+        for name, (d_in, d_out, copies) in s.matrices:
+            terms.append(product(name, tokens, d_in, d_out, copies, used=copies))
         if s.conv_channels:
-            terms += [Term("conv", 2 * tokens * s.d_conv * s.conv_channels, "conv")]
+            conv_flops = 2 * tokens * s.d_conv * s.conv_channels
+            terms.append(Term("conv", conv_flops, "conv"))
         if s.scan_flops:
-            terms += [Term("scan", tokens * s.scan_flops, "scan")]
+            terms.append(Term("scan", tokens * s.scan_flops, "scan"))
         if s.pair_flops:
-            terms += [Term("attention", attention, "attention")]
+            terms.append(Term("attention", attention, "attention"))
         return terms
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
         s = self.sizes
-        tensors = [
-            CacheTensor("kv", context_len * s.kv, "kv"),
-            CacheTensor("state", s.state, "state"),
-            CacheTensor("conv", (s.d_conv - 1) * s.conv_channels, "conv"),
-        ]
-        return [
-            tensor
-            for tensor, size in zip(tensors, (s.kv, s.state, s.conv_channels), strict=True)
-            if size
-        ]
+        tensors = []
+        if s.kv:
+            tensors.append(CacheTensor("kv", context_len * s.kv, "kv"))
+        if s.state:
+            tensors.append(CacheTensor("state", s.state, "state"))
+        if s.conv_channels:
+            inputs = (s.d_conv - 1) * s.conv_channels
+            tensors.append(CacheTensor("conv", inputs, "conv"))
+        return tensors
 
     def reads(self, context_len: Num) -> list[CacheTensor]:
         return self.cache(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """The paper has no term for these: three times the exact forward, beside 6 * parameters."""
+        """The paper has no term for these mixers. This is three times the exact forward pass."""
         s = self.sizes
-        return 3 * (s.scan_flops + s.pair_flops * visible_pairs(context_len) / context_len)
+        attention_flops = s.pair_flops * visible_pairs(context_len) / context_len
+        return 3 * (s.scan_flops + attention_flops)
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
-        """As the paper counts Mamba: two bytes an element, d_conv columns of the convolution."""
+        """Counted as the paper counts Mamba: two bytes per element, d_conv inputs of the
+        convolution."""
         s = self.sizes
         return 2 * (s.kv * context_len + s.state + s.d_conv * s.conv_channels)
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        widths = sum(matrix.elements // self.d_model for _, matrix in self.sizes.matrices)
-        return seq_len * workload.element_bytes * (widths + self.sizes.conv_channels)
+        s = self.sizes
+        widths = sum(matrix.elements // self.d_model for _, matrix in s.matrices)
+        return seq_len * workload.element_bytes * (widths + s.conv_channels)

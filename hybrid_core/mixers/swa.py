@@ -18,8 +18,8 @@ from hybrid_core.validation import Count, Dim, Frozen, Theta
 
 
 class SwaSection(Frozen):
-    """The section `swa`: a sliding window with sinks; heads come from `attention`. Defaults are the
-    paper's (Appendix E)."""
+    """The section `swa`: a sliding window with sinks. Heads come from the section `attention`. The
+    defaults are the paper's (Appendix E)."""
 
     window: Dim = 512
     sink: Count = 64
@@ -46,13 +46,17 @@ class SwaMixer(AttentionMixer):
     window: Dim
     sink: Count = 0
 
+    @property
+    def span(self) -> int:
+        return self.window + self.sink
+
     def costs(self, d_model: int) -> "SwaCosts":
         return SwaCosts(self, d_model)
 
     @classmethod
     def from_sections(cls, sections: Sections) -> Mixer:
         heads = sections["attention"].mixer_fields()
-        # The window has a theta of its own, which is not scaled (Appendix E).
+        # Windowed layers have their own theta and no RoPE scaling (Appendix E).
         own = sections["swa"].model_dump() | {"rope_scaling": None}
         return cls(**(heads | own))
 
@@ -66,29 +70,35 @@ class SwaMixer(AttentionMixer):
 
 @dataclass(frozen=True)
 class SwaCosts(AttentionCosts):
-    """Attention in which token t sees min(t, window + sink) tokens, and whose cache holds as
-    many."""
+    """Attention in which token t sees min(t, window + sink) tokens. The cache holds as many."""
 
     spec: SwaMixer
 
     @property
     def reads_back(self) -> bool:
-        return False  # what falls out of the window is in the prompt alone
+        # The cache has dropped tokens that early queries of the prompt still see.
+        return False
 
-    def _kernel(self, seq_len: Num, rows: Num, batch_size: int) -> Num:
-        """Beyond the window: the blocks' outputs and their join, or all but one block and that
-        block's keys, values and mask."""
+    def _kernel(self, seq_len: Num, channel: Num, batch_size: int) -> Num:
+        """Bytes that one kernel call adds (kernels/attention/eager.py).
+
+        A prompt within the window takes the plain kernel. A longer one goes through `_windowed`,
+        block by block of queries. The peak is either the join of the blocks' outputs, or the last
+        block: outputs so far, a copy of the keys and values that it can reach, and its mask."""
         s = self.spec
         width = max(s.head_dim, s.v_head_dim)
-        element = rows / seq_len
         block = least(seq_len, max(64, s.window // 4))
-        reach = least(seq_len, s.sink + s.window + block)
-        # Booleans and indices, one mask for all sequences.
+        reach = least(seq_len, s.sink + s.window + block)  # keys that a block can see
+        # One mask of booleans serves all sequences. So do two arrays of key positions (int64).
         mask = (block * reach + 16 * reach) / batch_size
-        heads = rows * s.n_heads * width
-        # Sinks and window are joined.
-        copied = element * reach * 2 * s.n_kv_heads * width if s.sink else 0
-        whole = super()._kernel(seq_len, rows, batch_size)
-        padding = (whole - heads) * (s.head_dim != s.v_head_dim)
-        blocked = heads + widest(heads, copied + mask) + padding
-        return np.where(seq_len > s.window, blocked, whole)
+        outputs = channel * s.n_heads * width
+        copied_kv: Num = 0
+        if s.sink:  # sinks and window are not adjacent, so they are joined in a copy
+            element = channel / seq_len
+            copied_kv = element * reach * 2 * s.n_kv_heads * width
+        plain = super()._kernel(seq_len, channel, batch_size)
+        padding: Num = 0
+        if s.head_dim != s.v_head_dim:
+            padding = plain - outputs
+        windowed = outputs + widest(outputs, copied_kv + mask) + padding
+        return np.where(seq_len > s.window, windowed, plain)

@@ -1,7 +1,7 @@
 """How long a design should take on a device whose rates were measured (`calibrate`): the sum of its
 parts, each at its own rate.
 
-Where the roofline says what a device's ceilings allow, this says what it does through the
+The roofline is what a device's ceilings allow. This is what the device reaches through the
 operations that the modules use."""
 
 import numpy as np
@@ -38,9 +38,9 @@ def decode_step_s(
         state = layer.state_bytes(workload)
         kept = layer.read_bytes(context, workload) - state
         moved_s = batch * (kept / rates.kv_bytes_per_s + 2 * state / rates.state_bytes_per_s)
-        total = total + n * (
-            _weights_s(layer, batch, rates) + moved_s + rates.calls_s(layer.kind.name)
-        )
+        weights_s = _weights_s(layer, batch, rates)
+        calls_s = rates.calls_s(layer.kind.name)
+        total = total + n * (weights_s + moved_s + calls_s)
     return total
 
 
@@ -59,12 +59,12 @@ def _layer_prefill_s(
         of_kind(flops, "attention") / attention_rate
         + of_kind(flops, "scan") / rates.scan_flops_per_s
     )
-    # Each byte of the workspace is written and read; so are, twice a block, the residual stream,
-    # its norm and the branch's output.
+    # Each byte of the workspaces is written and read. So are the residual stream, its norm and the
+    # branch's output, for the mixer and for the feed-forward.
     stream = width * prompt * layer.d_model
-    moved = (
-        layer.mixer.workspace(prompt, workload) + layer.ffn.workspace(prompt, width) + 6 * stream
-    )
+    mixer = layer.mixer.workspace(prompt, workload)
+    feed_forward = layer.ffn.workspace(prompt, width)
+    moved = mixer + feed_forward + 6 * stream
     elementwise_s = batch * 2 * moved / rates.elementwise_bytes_per_s
     return (
         _weights_s(layer, batch * prompt, rates)
@@ -75,8 +75,8 @@ def _layer_prefill_s(
 
 
 def _weights_s(layer: LayerCosts, rows: Num, rates: Rates) -> Num:
-    """All products with weights. A mixture's experts share the rows: each weight that is read
-    serves fewer of them."""
+    """Seconds of all products with weights. The experts of a mixture share the rows, so each weight
+    that is read is used for fewer rows."""
     mixer = of_kind(layer.mixer.decode_flops(1), "product") / 2
     read = layer.ffn.params_read(rows)
     used = rows * layer.ffn.active_params()

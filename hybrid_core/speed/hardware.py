@@ -64,8 +64,9 @@ class Rates(Frozen):
     def _more_and_more_rows(
         cls, linear: tuple[tuple[int, float], ...]
     ) -> tuple[tuple[int, float], ...]:
-        if any(after[0] <= before[0] for before, after in pairwise(linear)):
-            raise ValueError("must have more rows from point to point")
+        for (rows, _), (next_rows, _) in pairwise(linear):
+            if next_rows <= rows:
+                raise ValueError("must have more rows from point to point")
         return linear
 
     def weight_s(self, rows: Num) -> Num:
@@ -127,15 +128,18 @@ class Hardware(Frozen):
 def catalogue() -> dict[str, Hardware]:
     """Every known device by its key, GPUs first: datasheets in profiles/hardware, and what was
     measured, in profiles/measured."""
-    sheets, records = (
-        sorted((PROFILES / "hardware").glob("*.yaml")),
-        sorted((PROFILES / "measured").glob("*.json")),
-    )
-    devices = [Hardware.model_validate(yaml.safe_load(path.read_text("utf-8"))) for path in sheets]
-    devices += [read_device(path) for path in records]
-    return {
-        device.key: device for device in sorted(devices, key=lambda d: (d.kind == "cpu", d.key))
-    }
+    found = []
+    for sheet in sorted((PROFILES / "hardware").glob("*.yaml")):
+        fields = yaml.safe_load(sheet.read_text("utf-8"))
+        found.append(Hardware.model_validate(fields))
+    for record in sorted((PROFILES / "measured").glob("*.json")):
+        found.append(read_device(record))
+    found.sort(key=_gpus_first)
+    return {device.key: device for device in found}
+
+
+def _gpus_first(device: Hardware) -> tuple[bool, str]:
+    return device.kind == "cpu", device.key
 
 
 def calibrated() -> dict[str, Hardware]:
@@ -154,13 +158,13 @@ def _calibrations() -> tuple[dict[str, Hardware], dict[str, str]]:
     for path in sorted(data_path().glob(_file_name("*"))):
         key = path.stem.removeprefix("calibration-")
         try:
-            found[key] = read_calibration(path)
+            found[key] = _read_calibration(path)
         except SpecError as error:
             wrong[key] = str(error)
     return found, wrong
 
 
-def read_calibration(path: Path) -> Hardware:
+def _read_calibration(path: Path) -> Hardware:
     """A device as `calibrate` kept it. Raises SpecError as `read_device` does, and for another
     device than the file's name has."""
     device = read_device(path)
@@ -191,8 +195,10 @@ def read_device(path: Path) -> Hardware:
     return device
 
 
-# What no device is outside of: a figure beyond these was written in another unit.
-_PEAK, _FLOPS, _BYTES = (1e8, 1e18, "FLOP/s"), (1e6, 1e18, "FLOP/s"), (1e6, 1e15, "bytes/s")
+# Limits that no device exceeds. A figure beyond them was written in another unit.
+_PEAK = (1e8, 1e18, "FLOP/s")
+_FLOPS = (1e6, 1e18, "FLOP/s")
+_BYTES = (1e6, 1e15, "bytes/s")
 _UNITS: dict[str, tuple[float, float, str]] = {
     "memory_bytes": (2**28, 2**50, "bytes"),
     "bandwidth_bytes_per_s": (1e8, 1e15, "bytes/s"),

@@ -1,27 +1,25 @@
-"""What a device's ceilings allow: each layer takes the longer of its arithmetic and its memory
-traffic.
+"""The speed that a device's ceilings allow. Each layer takes as long as its arithmetic or its
+memory traffic, whichever is longer.
 
-A ceiling, not a forecast: no launch overhead, no loss inside a kernel, weights and cache read once
-per step."""
+This is a ceiling, not a forecast: launches cost nothing, kernels lose nothing, and weights and
+cache are read once per step."""
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from hybrid_core.costs.memory import Serving
-from hybrid_core.costs.model import LayerCosts
-from hybrid_core.costs.weights import LayerBytes, storage
+from hybrid_core.costs.weights import storage
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.speed import forecast
 from hybrid_core.speed.hardware import Hardware
-from hybrid_core.terms import Num, lengths, total
+from hybrid_core.terms import Num, lengths
 from hybrid_core.workload import Workload
 
 
 class Prediction(NamedTuple):
-    """Seconds and tokens/s at the ceiling. `decode_memory_share` is the share of the step's time in
-    layers that wait for memory."""
+    """Seconds and tokens/s at the ceiling. `decode_memory_share`: the share of a decode step's time
+    that is spent in layers which wait for memory."""
 
     prefill_s: Num
     prefill_tokens_per_s: Num
@@ -33,15 +31,15 @@ class Prediction(NamedTuple):
 def predict(
     spec: ArchSpec, workload: Workload, hardware: Hardware, context_len: Num | None = None
 ) -> Prediction:
-    """Prefill of the workload's prompt, and one decode step at `context_len` tokens (int or array;
-    the workload's unless given)."""
+    """The prefill of the workload's prompt, and one decode step. `context_len`, an int or an array,
+    replaces the workload's context and prompt."""
     return served_prediction(Serving(spec, workload), hardware, context_len)
 
 
 def served_prediction(
     serving: Serving, hardware: Hardware, context_len: Num | None = None
 ) -> Prediction:
-    """`predict` of a design whose serving is known."""
+    """`predict` for a Serving that exists already."""
     costs, workload = serving.costs, serving.workload
     context: Num = workload.context_len
     prompt: Num = workload.prefill_len
@@ -68,8 +66,8 @@ def served_prediction(
 def generation_tokens_per_s(
     spec: ArchSpec, workload: Workload, hardware: Hardware, prompt_len: int, total_len: int
 ) -> float:
-    """The paper's protocol at the ceiling: batch * generated tokens / time, the step's time
-    integrated over the context."""
+    """Throughput in the paper's protocol at the ceiling: batch * generated tokens / time, where the
+    time of a step is integrated over the context."""
     points = np.linspace(prompt_len, total_len, 65)
     steps_s = predict(spec, workload, hardware, points.astype(int)).decode_step_s
     curve = np.broadcast_to(steps_s, points.shape)
@@ -77,9 +75,9 @@ def generation_tokens_per_s(
     return workload.batch_size / mean_s
 
 
-def product_peak(spec: ArchSpec, workload: Workload, hardware: Hardware) -> float:
-    """Dense FLOP/s of the design's products: in fp8 where all that is stored in fewer bits is fp8
-    and the device has such units, else in the dtype that weights are unpacked to."""
+def _product_peak(spec: ArchSpec, workload: Workload, hardware: Hardware) -> float:
+    """Dense FLOP/s of the design's products. They run in fp8 if fp8 is the only narrow format and
+    the device has fp8 units, else in the dtype that weights are unpacked to."""
     formats = {rule.format for rule in storage(spec, workload)}
     fp8 = hardware.peak_flops_per_s.fp8
     if formats == {"fp8"} and fp8:
@@ -92,11 +90,11 @@ class _Ceilings:
 
     def __init__(self, serving: Serving, hardware: Hardware) -> None:
         self.serving = serving
-        self.flops_per_s = product_peak(serving.spec, serving.workload, hardware)
+        self.flops_per_s = _product_peak(serving.spec, serving.workload, hardware)
         self.bytes_per_s = hardware.bandwidth_bytes_per_s
 
     def _seconds(self, flops: Num, n_bytes: Num) -> tuple[Num, Num]:
-        """Time of one part, and that time again if memory is what it waits for (else 0)."""
+        """The time of one part, and that time again if it waits for memory, else 0."""
         compute = flops / self.flops_per_s
         memory = n_bytes / self.bytes_per_s
         if isinstance(compute, np.ndarray) or isinstance(memory, np.ndarray):
@@ -106,41 +104,34 @@ class _Ceilings:
         return compute, 0.0
 
     def _head_s(self) -> tuple[Num, Num]:
-        """One row of logits per sequence; the embedding's own rows are not worth counting."""
+        """One row of logits per sequence. The few rows that the embedding reads are left out."""
         flops = self.serving.workload.batch_size * int(self.serving.costs.head_flops(1))
         return self._seconds(flops, self.serving.stored.head)
 
-    def _layers(self) -> Iterator[tuple[LayerCosts, LayerBytes, int]]:
-        """Each different layer with the bytes of its weights and how often it stands in the
-        stack."""
-        counted = self.serving.costs.distinct()
-        for (layer, n), stored in zip(counted, self.serving.stored.layers, strict=True):
-            yield layer, stored, n
-
     def prefill_s(self, prompt: Num) -> Num:
-        """Weights read once, cache written once."""
+        """Weights are read once, and the cache is written once."""
         workload = self.serving.workload
         batch = workload.batch_size
         seconds, _ = self._head_s()
         all_flops = self.serving.forward_flops(prompt)
-        for (layer, stored, n), flops in zip(self._layers(), all_flops, strict=True):
-            weights = stored.read(layer, batch * prompt)
-            cache = batch * layer.cache_bytes(prompt, workload)
+        for layer, flops in zip(self.serving.layers, all_flops, strict=True):
+            weights = layer.weights.read(layer.costs, batch * prompt)
+            cache = batch * layer.costs.cache_bytes(prompt, workload)
             layer_s, _ = self._seconds(batch * flops, weights + cache)
-            seconds = seconds + n * layer_s
+            seconds = seconds + layer.n * layer_s
         return seconds
 
     def decode_step_s(self, context: Num) -> tuple[Num, Num]:
-        """Weights and cache read once, a cache that several layers use by each of them; a scan's
+        """Weights and cache are read once; each layer that reuses a cache reads it too. A scan's
         state is also written back."""
         workload = self.serving.workload
         batch = workload.batch_size
         seconds, waiting = self._head_s()
-        for layer, stored, n in self._layers():
-            flops = batch * total(layer.decode_flops(context))
-            cache = layer.read_bytes(context, workload) + layer.state_bytes(workload)
-            weights = stored.read(layer, batch)
-            layer_s, memory_s = self._seconds(flops, weights + batch * cache)
-            seconds = seconds + n * layer_s
-            waiting = waiting + n * memory_s
+        all_flops = self.serving.decode_flops(context)
+        for layer, flops in zip(self.serving.layers, all_flops, strict=True):
+            cache = layer.costs.read_bytes(context, workload) + layer.state_bytes
+            weights = layer.weights.read(layer.costs, batch)
+            layer_s, memory_s = self._seconds(batch * flops, weights + batch * cache)
+            seconds = seconds + layer.n * layer_s
+            waiting = waiting + layer.n * memory_s
         return seconds, waiting

@@ -6,7 +6,7 @@ import pytest
 
 from hybrid_core.cli.main import main
 from hybrid_core.costs.fit import fit
-from hybrid_core.costs.memory import Serving, largest, memory
+from hybrid_core.costs.memory import Refusal, Serving, largest, memory, size_words
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence.guide import Need, candidates
@@ -150,3 +150,18 @@ def test_the_largest_that_fits_is_the_one_that_counting_finds(available: int) ->
 
     counted = max((n for n in range(1, 201) if needed(n) <= available), default=0)
     assert largest(200, needed, available) == counted
+
+
+def test_sizes_below_a_gibibyte_are_said_in_mebibytes() -> None:
+    assert size_words(2**30 + 2**29) == "1.5 GiB"
+    assert size_words(5_000 * 2**30) == "5,000.0 GiB"
+    assert size_words(2**30 - 2**20) == "1,023.0 MiB"
+
+
+def test_a_refusal_is_none_or_says_what_would_fit() -> None:
+    numbers = {"needed_bytes": 3 * 2**30, "available_bytes": 2**30}
+    some = Refusal(**numbers, batch_size=2, context_len=None, weight_dtype="int4")
+    none = Refusal(**numbers, batch_size=None, context_len=None, weight_dtype=None)
+    needs = "needs 3.0 GiB, 1.0 GiB are available"
+    assert str(some) == f"{needs}; batch 2 or weights in int4 would fit"
+    assert str(none) == f"{needs}; a smaller model is needed"

@@ -18,6 +18,7 @@ from tests import designs
 from tests.designs import (
     ALL_AXES,
     INTRA_COMBINATIONS,
+    SECTIONS,
     axes_id,
     complaint,
     design,
@@ -844,3 +845,11 @@ def test_of_many_known_names_a_refusal_shows_the_nearest(word: object) -> None:
     assert sum(f"{name}," in str(error.value) for name in FAMILIES) < 9
     assert len(str(error.value)) < 300
     assert ("did you mean llama?" in str(error.value)) == (word in ("lama", "llama4"))
+
+
+def test_equal_layers_of_a_stack_are_one_object_and_counted_once() -> None:
+    same_as_a = {"kind": "attention", **SECTIONS["attention"]}
+    spec = design("AMxAM", mixers={"x": same_as_a})
+    attention, mamba = spec.stack[:2]
+    assert [layer is attention for layer in spec.stack] == [True, False, True, True, False]
+    assert list(spec.distinct.items()) == [(attention, 3), (mamba, 2)]

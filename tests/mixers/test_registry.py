@@ -7,6 +7,7 @@ from hybrid_core.design.quantization import MATRICES, NOT_LINEAR
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.factors import Factors, scaled
 from hybrid_core.loading import load
+from hybrid_core.mixers.attention import AttentionMixer, n_small_heads
 from hybrid_core.mixers.mamba1 import Mamba1Mixer
 from hybrid_core.mixers.registry import MIXERS, WRITTEN, composable
 from tests.designs import MAMBA1, TINY, design, tiny
@@ -84,3 +85,17 @@ def test_a_size_shrinks_to_the_nearest_multiple() -> None:
 
 def test_a_name_is_loaded_where_it_is_used() -> None:
     assert load("hybrid_core.mixers.mamba1:Mamba1Mixer") is Mamba1Mixer
+
+
+@pytest.mark.parametrize(
+    ("pattern", "span"),
+    [("A", None), ("S", 6), ("D", None)],  # the window's 4 positions and 2 sinks
+)
+def test_the_span_is_how_many_tokens_a_query_may_see(pattern: str, span: int | None) -> None:
+    mixer = design(pattern).stack[0].mixer
+    assert isinstance(mixer, AttentionMixer)
+    assert mixer.span == span
+
+
+def test_small_heads_are_16_channels_wide_and_even_in_number() -> None:
+    assert [n_small_heads(width) for width in (8, 47, 64, 100)] == [2, 2, 4, 6]

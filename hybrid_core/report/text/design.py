@@ -1,119 +1,128 @@
 """What a design costs, as text: `cost`, `import`, `models`, `calibrate`."""
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from hybrid_core.costs.model import Params
 from hybrid_core.interop.published import Model
 from hybrid_core.report import units
 from hybrid_core.report.numbers import fits_words
 from hybrid_core.report.text.tables import table
+from hybrid_core.speed.cost import Cost, EnginePages, ParamCounts, PredictedSpeed
 from hybrid_core.speed.hardware import Hardware
 
 Line = tuple[str, str, str]  # name, value, convention
 
 
-def cost_table(record: dict[str, Any]) -> str:
-    """What `cost` prints: the summary record as lines of name, value and convention."""
-    work = record["workload"]
-    kinds = Counter(layer["kind"] for layer in record["layers"])
+def cost_table(
+    found: Cost,
+    kernel_shapes: Sequence[str] = (),
+    tokens: float | None = None,
+) -> str:
+    """What `cost` prints: every cost as a line of name, value and convention.
+
+    `kernel_shapes`: what kernels refuse about the design; `tokens`: of the training, for its total
+    FLOPs."""
+    work = found.workload
+    kinds = Counter(layer.kind for layer in found.layers)
     made_of = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
-    lines = [f"{record['name']}: {made_of}", record["pattern"]]
-    if record["not_built"]:
-        lines.append(f"costed, not built: {record['not_built']}")
-    lines += [f"kernel shape: {line}" for line in record.get("kernel_shapes", [])]
+    lines = [f"{found.name}: {made_of}", found.pattern]
+    if found.not_built:
+        lines.append(f"costed, not built: {found.not_built}")
+    lines += [f"kernel shape: {line}" for line in kernel_shapes]
     lines.append(
-        f"batch {work['batch_size']}, context {work['context_len']:,}, "
-        f"prompt {work['prompt_len']:,}, weights {work['weight_dtype']}"
+        f"batch {work.batch_size}, context {work.context_len:,}, "
+        f"prompt {work.prompt_len:,}, weights {work.weight_dtype}"
     )
     rows = [
-        *_parameters(record["params"]),
-        *_flops(record),
-        *_cache(record),
-        *_engine(record),
-        *_memory(record),
-        *_speed(record["predicted"]),
+        *_parameters(found.params),
+        *_flops(found, tokens),
+        *_cache(found),
+        *_engine(found),
+        *_memory(found),
+        *_speed(found.predicted),
     ]
     return "\n".join(lines) + "\n\n" + table(rows)
 
 
-def _parameters(params: dict[str, int]) -> Iterator[Line]:
-    yield "parameters", units.count(params["total"]), "exact"
-    yield "  without embedding", units.count(params["non_embedding"]), "exact"
-    yield "  active per token", units.count(params["active"]), "exact"
+def _parameters(params: ParamCounts) -> Iterator[Line]:
+    yield "parameters", units.count(params.total), "exact"
+    yield "  without embedding", units.count(params.non_embedding), "exact"
+    yield "  active per token", units.count(params.active), "exact"
 
 
-def _flops(record: dict[str, Any]) -> Iterator[Line]:
-    train = record["train_flops"]
-    for convention, found in train.items():
+def _flops(found: Cost, tokens: float | None) -> Iterator[Line]:
+    train = found.train_flops
+    by_convention = {"paper": train.paper, "exact": train.exact}
+    for convention, flops in by_convention.items():
         name = f"training, per token ({convention})"
-        yield name, units.flops(found["per_token"]), convention
-    for convention, found in train.items():
-        if "total" in found:
-            yield f"training, total ({convention})", units.flops(found["total"]), convention
-    yield "prefill, per sequence", units.flops(record["prefill_flops"]), "exact"
-    name = f"decode, per token{_absorbed(record)}"
-    yield name, units.flops(record["decode_flops_per_token"]), "exact"
+        yield name, units.flops(flops.per_token), convention
+    if tokens is not None:
+        for convention, flops in by_convention.items():
+            name = f"training, total ({convention})"
+            yield name, units.flops(flops.per_token * tokens), convention
+    yield "prefill, per sequence", units.flops(found.prefill_flops), "exact"
+    name = f"decode, per token{_absorbed(found)}"
+    yield name, units.flops(found.decode_flops_per_token), "exact"
 
 
-def _absorbed(record: dict[str, Any]) -> str:
+def _absorbed(found: Cost) -> str:
     """How latent attention is computed, where there is any."""
-    if record["latent_attention"] is None:
+    if found.latent_attention is None:
         return ""
     return " (latent attention: absorbed; prefill: expanded)"
 
 
-def _cache(record: dict[str, Any]) -> Iterator[Line]:
-    cache = record["cache_bytes"]
-    work = record["workload"]
-    name = f"cache per sequence, {work['kv_cache_dtype']}, state {work['state_dtype']}"
-    paged = f"paged: {_pages(record['engine'])}"
-    yield "cache per sequence, bf16", units.n_bytes(cache["paper"]), "paper"
-    yield name, units.n_bytes(cache["exact"]), "exact"
-    yield "cache per sequence in vLLM's pages", units.n_bytes(cache["paged"]), paged
+def _cache(found: Cost) -> Iterator[Line]:
+    cache = found.cache_bytes
+    work = found.workload
+    name = f"cache per sequence, {work.kv_cache_dtype}, state {work.state_dtype}"
+    paged = f"paged: {_pages(found.engine)}"
+    yield "cache per sequence, bf16", units.n_bytes(cache.paper), "paper"
+    yield name, units.n_bytes(cache.exact), "exact"
+    yield "cache per sequence in vLLM's pages", units.n_bytes(cache.paged), paged
 
 
-def _pages(engine: dict[str, Any]) -> str:
+def _pages(engine: EnginePages) -> str:
     """What a page holds."""
-    pages = f"pages of {units.n_bytes(engine['page_bytes'])}"
-    if not engine["block_tokens"]:
+    pages = f"pages of {units.n_bytes(engine.page_bytes)}"
+    if not engine.block_tokens:
         return pages
-    return f"{pages}, {engine['block_tokens']:,} tokens of attention"
+    return f"{pages}, {engine.block_tokens:,} tokens of attention"
 
 
-def _engine(record: dict[str, Any]) -> Iterator[Line]:
+def _engine(found: Cost) -> Iterator[Line]:
     """What fits beside the weights, with an ideal cache and in pages."""
-    engine = record["engine"]
-    work = record["workload"]
-    for view in ("ideal", "paged"):
-        name = f"most sequences of {work['context_len']:,} tokens"
-        yield name, f"{engine[view]['batch_size']:,}", view
-    for view in ("ideal", "paged"):
-        name = f"longest context at batch {work['batch_size']}"
-        yield name, f"{engine[view]['context_len']:,}", view
+    work = found.workload
+    views = {"ideal": found.engine.ideal, "paged": found.engine.paged}
+    for view, room in views.items():
+        name = f"most sequences of {work.context_len:,} tokens"
+        yield name, f"{room.batch_size:,}", view
+    for view, room in views.items():
+        name = f"longest context at batch {work.batch_size}"
+        yield name, f"{room.context_len:,}", view
 
 
-def _memory(record: dict[str, Any]) -> Iterator[Line]:
-    memory = record["memory_bytes"]
-    work = record["workload"]
-    weights = f"memory: weights in {work['weight_dtype']}"
-    activations = f"memory: activations, {work['max_batched_tokens']:,} tokens at a time"
+def _memory(found: Cost) -> Iterator[Line]:
+    memory = found.memory_bytes
+    work = found.workload
+    weights = f"memory: weights in {work.weight_dtype}"
+    activations = f"memory: activations, {work.max_batched_tokens:,} tokens at a time"
     at_once = "a prefill of the batch at once: activations"
-    fit = record["fit"]
-    used = f"exact: {units.n_bytes(fit['usable'])} of its memory are used"
-    yield weights, units.n_bytes(memory["weights"]), "exact"
-    yield "memory: cache, whole batch", units.n_bytes(memory["cache"]), "exact"
-    yield activations, units.n_bytes(memory["activations"]), "exact"
-    yield "memory: total", units.n_bytes(memory["total"]), "exact"
-    yield f"fits {record['hardware']}", fits_words(fit["fits"], fit["fits_engine"]), used
-    yield at_once, units.n_bytes(memory["one_shot_activations"]), "exact"
+    fit = found.fit
+    used = f"exact: {units.n_bytes(fit.usable)} of its memory are used"
+    yield weights, units.n_bytes(memory.weights), "exact"
+    yield "memory: cache, whole batch", units.n_bytes(memory.cache), "exact"
+    yield activations, units.n_bytes(memory.activations), "exact"
+    yield "memory: total", units.n_bytes(memory.total), "exact"
+    yield f"fits {found.hardware}", fits_words(fit.fits, fit.fits_engine), used
+    yield at_once, units.n_bytes(memory.one_shot_activations), "exact"
 
 
-def _speed(speed: dict[str, Any]) -> Iterator[Line]:
-    basis = speed["basis"]
-    yield f"prefill, {basis}", units.rate(speed["prefill_tokens_per_s"]), "predicted"
-    yield f"decode, {basis}", units.rate(speed["decode_tokens_per_s"]), "predicted"
+def _speed(speed: PredictedSpeed) -> Iterator[Line]:
+    basis = speed.basis
+    yield f"prefill, {basis}", units.rate(speed.prefill_tokens_per_s), "predicted"
+    yield f"decode, {basis}", units.rate(speed.decode_tokens_per_s), "predicted"
 
 
 def models_table(models: dict[str, Model]) -> str:
