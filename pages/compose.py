@@ -178,6 +178,9 @@ def findings(spec: ArchSpec, context_len: int) -> None:
     }
     layout.table(pd.DataFrame(shown).T)
     st.caption(f"quoted: {baselines.CITATION}, Tables 9 and 10, 60B tokens")
+    unlike = baselines.unlike_the_papers(spec)
+    if unlike:
+        st.caption(unlike)
 
 
 view = design.view()

@@ -48,6 +48,7 @@ def record(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> dict[str, Any]:
     return {
         "quoted": printed._asdict() if printed else None,
         "nearest": _records(baselines.nearest(spec, 3)[_NEAREST]),
+        "unlike_the_papers": baselines.unlike_the_papers(spec),
         "estimate": estimated,
         "outside_the_papers_range": outside,
     }

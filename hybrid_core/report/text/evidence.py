@@ -25,7 +25,10 @@ def quality_lines(found: dict[str, Any]) -> str:
     else:
         outside = found["outside_the_papers_range"]
         lines.append(f"no estimate of NLL, outside the paper's range: {outside}")
-    return "\n".join(lines) + "\n\n" + table(list(_nearest(found["nearest"])))
+    paragraphs = ["\n".join(lines), table(list(_nearest(found["nearest"])))]
+    if found["unlike_the_papers"]:
+        paragraphs.append(found["unlike_the_papers"])
+    return "\n\n".join(paragraphs)
 
 
 def _estimate(found: dict[str, Any]) -> str:
