@@ -16,7 +16,9 @@ from hybrid_core.live.retrieval.options import (
     ProbeOptions,
     least_text_bytes,
 )
-from hybrid_core.report import figures, units
+from hybrid_core.report import units
+from hybrid_core.report.figures import style
+from hybrid_core.report.figures.retrieval import retrieval_charts, retrieval_map, training_curve
 from hybrid_core.report.retrieval import (
     ScoreRow,
     latest_of_each,
@@ -119,12 +121,12 @@ def needle_result(run: Run) -> None:
     if has_map:
         curve = right
         with left:
-            chart.show(figures.retrieval_map(run), f"map-{run.id}")
+            chart.show(retrieval_map(run), f"map-{run.id}")
     elif run.active:
         left.info("The map fills in here once the proxy is trained.")
     if run.part(Training):
         with curve:
-            chart.show(figures.training_curve(run), f"training-{run.id}")
+            chart.show(training_curve(run), f"training-{run.id}")
 
 
 def what_is_missing(run: Run) -> None:
@@ -215,7 +217,7 @@ def side_by_side() -> None:
     score_table(compared)
     for place, run in zip(layout.cells(len(compared), layout.MAP), compared, strict=True):
         with place:
-            chart.show(figures.retrieval_map(run, small=True), f"compared-{run.id}")
+            chart.show(retrieval_map(run, small=True), f"compared-{run.id}")
 
 
 def has_cells(run: Run) -> bool:
@@ -234,7 +236,7 @@ def score_table(runs: list[Run]) -> None:
         has_learnt = "no"
         if row.learnt:
             has_learnt = "yes"
-        told[figures.label(run)] = {
+        told[style.label(run)] = {
             "layers of the proxy": row.proxy or "unknown",
             "learnt": has_learnt,
             "lengths with all trials": row.whole_lengths,
@@ -306,7 +308,7 @@ def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
 
 def charts(run: Run) -> None:
     """A chart for each probe that has begun."""
-    drawn = figures.retrieval_charts([run])
+    drawn = retrieval_charts([run])
     for index, (place, figure) in enumerate(
         zip(layout.cells(len(drawn), layout.WIDE), drawn, strict=True)
     ):
@@ -361,7 +363,7 @@ def checkpoint_result(run: Run) -> None:
     if found and found.dropped:
         st.caption(design.plain(found.dropped))
     if run.part(Map):
-        chart.show(figures.retrieval_map(run), f"map-{run.id}")
+        chart.show(retrieval_map(run), f"map-{run.id}")
 
 
 def checkpoint_job(**asked: Any) -> tuple[ArchSpec, CheckpointOptions]:

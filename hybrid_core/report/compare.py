@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.report.figures import Named, label
+from hybrid_core.report.figures.style import Named, label
 from hybrid_core.report.numbers import WHOLE_STRETCH, numbers, of_design
 from hybrid_core.results.environment import Environment
 from hybrid_core.results.profile import Decode, Prefill

@@ -20,8 +20,18 @@ from hybrid_core.evidence.quality.quoted import quoted
 from hybrid_core.evidence.throughput import generated
 from hybrid_core.interop import link
 from hybrid_core.options import command_line
-from hybrid_core.report import figures, units
+from hybrid_core.report import units
 from hybrid_core.report.compare import design_facts, differences, named, parted
+from hybrid_core.report.figures import style, words
+from hybrid_core.report.figures.designs import (
+    beside_each_other,
+    cache_by_context,
+    longest_context,
+    memory_by_part,
+)
+from hybrid_core.report.figures.measured import generation_chart, live_cache_chart
+from hybrid_core.report.figures.retrieval import retrieval_charts
+from hybrid_core.report.figures.stack import stack_chart
 from hybrid_core.report.numbers import Number, how_measured, in_chunks, numbers, of_name
 from hybrid_core.report.retrieval import not_whole, reading
 from hybrid_core.report.text.runs import kept_in, slow_dtype
@@ -126,7 +136,7 @@ def _shown(
         reading=reading(run),
         proxy=run.part(Proxy),
         not_whole=not_whole(run),
-        stack=_chart(figures.stack(run.spec, workload), f"stack-{run.id}"),
+        stack=_chart(stack_chart(run.spec, workload), f"stack-{run.id}"),
         generation=run.part(Generation),
         ceilings=run.part(Ceilings),
         nearest=_nearest(run.spec),
@@ -142,18 +152,18 @@ def _nearest(spec: ArchSpec) -> list[dict[Any, Any]]:
 
 def _charts(
     runs: Sequence[Run], workload: Workload, reference: hardware.Hardware
-) -> list[figures.Figure]:
+) -> list[style.Figure]:
     """What was measured, then the closed forms of all designs."""
-    designs = [figures.Named(figures.label(run), run.spec) for run in runs]
+    designs = [style.Named(style.label(run), run.spec) for run in runs]
     measured = [run for run in runs if Generation.part in run.parts]
     charts = []
     if measured:
-        charts += [figures.generation(measured), figures.live_cache(measured)]
+        charts += [generation_chart(measured), live_cache_chart(measured)]
     return [
         *charts,
-        *figures.retrieval_charts(runs),
-        figures.cache_by_context(designs, workload),
-        figures.memory_by_part(designs, workload, reference),
+        *retrieval_charts(runs),
+        cache_by_context(designs, workload),
+        memory_by_part(designs, workload, reference),
     ]
 
 
@@ -261,8 +271,8 @@ def design_report(view: link.View, home: str = HOME) -> str:
     columns = [design_facts(design.spec, workload, device) for design in beside]
     differ, alike = parted(names, columns)
     charts = [
-        *figures.beside_each_other(beside, workload, device).values(),
-        figures.longest_context(beside, workload),
+        *beside_each_other(beside, workload, device).values(),
+        longest_context(beside, workload),
     ]
     return _TEMPLATES.get_template("design.html.jinja").render(
         title=title,
@@ -277,7 +287,7 @@ def design_report(view: link.View, home: str = HOME) -> str:
 
 
 def _design(
-    design: figures.Named, index: int, workload: Workload, device: hardware.Hardware
+    design: style.Named, index: int, workload: Workload, device: hardware.Hardware
 ) -> dict[str, Any]:
     """What the template says of one design."""
     spec = design.spec
@@ -285,7 +295,7 @@ def _design(
         "name": design.label,
         "yaml": spec.to_yaml(),
         "short": _in_short(spec, workload, device),
-        "stack": _chart(figures.stack(spec, workload), f"stack-{index}"),
+        "stack": _chart(stack_chart(spec, workload), f"stack-{index}"),
         "advice": advise(spec, workload.context_len),
         "nearest": _nearest(spec),
     }
@@ -404,21 +414,21 @@ class Chart(NamedTuple):
     source: str
 
 
-def _drawn(charts: Sequence[figures.Figure]) -> list[Chart]:
+def _drawn(charts: Sequence[style.Figure]) -> list[Chart]:
     return [_chart(figure, f"chart-{index}") for index, figure in enumerate(charts)]
 
 
-def _chart(figure: figures.Figure, name: str) -> Chart:
+def _chart(figure: style.Figure, name: str) -> Chart:
     """The plot as HTML; plotly writes its data as JSON in which no tag can end the script."""
     plot = {"data": figure["data"], "layout": figure["layout"] | WHITE | _legend(figure)}
     html = to_html(
         plot, full_html=False, include_plotlyjs=False, div_id=name, config=CONFIG, validate=False
     )
     return Chart(
-        figures.title(figure),
-        figures.told(figure),
+        style.title(figure),
+        words.told(figure),
         str(html),
-        figures.source(figure),
+        style.source(figure),
     )
 
 
@@ -428,7 +438,7 @@ CONFIG = {"displayModeBar": False, "responsive": True}
 PHONE = 280  # pixels that a legend has there
 
 
-def _legend(figure: figures.Figure) -> dict[str, Any]:
+def _legend(figure: style.Figure) -> dict[str, Any]:
     """Whether a legend is needed, and room above the plot for as many rows as its names need on a
     phone."""
     layout = figure["layout"]

@@ -15,8 +15,14 @@ from hybrid_core.live.retrieval import texts
 from hybrid_core.live.retrieval.finding import finding
 from hybrid_core.live.retrieval.options import NiahOptions, ProbeOptions
 from hybrid_core.live.retrieval.scores import cell
-from hybrid_core.report import figures
 from hybrid_core.report.compare import facts
+from hybrid_core.report.figures import style, words
+from hybrid_core.report.figures.retrieval import (
+    recall_by_pairs,
+    retrieval_charts,
+    retrieval_map,
+    training_curve,
+)
 from hybrid_core.report.html import report
 from hybrid_core.report.retrieval import (
     latest_of_each,
@@ -106,22 +112,22 @@ def niah(*parts: dict[str, Any], pattern: str = "AM", status: Any = "done", **op
     return store.get(run_id)
 
 
-def hues(figure: figures.Figure) -> set[str]:
+def hues(figure: style.Figure) -> set[str]:
     """The colours of a map that are not a grey."""
     scale = [colour for _, colour in go.Figure(figure).data[0].colorscale]
     return {colour for colour in scale if len(set(re.findall("..", colour.lstrip("#")))) > 1}
 
 
 def test_a_map_is_coloured_only_for_a_design_that_has_learnt() -> None:
-    assert hues(figures.retrieval_map(niah(LEARNT)))
+    assert hues(retrieval_map(niah(LEARNT)))
     for short in (NOT_LEARNT, UNFINISHED, {}):  # the last: stopped before its verdict
-        chart = figures.retrieval_map(niah(short))
-        assert not hues(chart) and "not learnt" in figures.title(chart)
+        chart = retrieval_map(niah(short))
+        assert not hues(chart) and "not learnt" in style.title(chart)
     ready = niah(
         {"training": training(tokens_to_learn=40_000, accuracy=0.95, length=128)},
         status="cancelled",
     )
-    assert hues(figures.retrieval_map(ready)) and learnt(ready)
+    assert hues(retrieval_map(ready)) and learnt(ready)
 
 
 def luminance(colour: tuple[float, ...]) -> float:
@@ -136,7 +142,7 @@ def luminance(colour: tuple[float, ...]) -> float:
 
 @pytest.mark.parametrize("short", [LEARNT, NOT_LEARNT])
 def test_figures_can_be_read_on_every_colour_of_a_map(short: dict[str, Any]) -> None:
-    chart = go.Figure(figures.retrieval_map(niah(short))).data[0]
+    chart = go.Figure(retrieval_map(niah(short))).data[0]
     assert chart.textfont.color == "#000000"
     stops = [
         [int(pair, 16) / 255 for pair in re.findall("..", colour.lstrip("#"))]
@@ -151,7 +157,7 @@ def test_figures_can_be_read_on_every_colour_of_a_map(short: dict[str, Any]) -> 
 def test_who_sees_no_red_or_no_green_tells_recalled_from_lost() -> None:
     # Dichromats keep the difference of blue to yellow (Vienot, Brettel, Mollon 1999): blue against
     # the mean of red and green.
-    scale = go.Figure(figures.retrieval_map(niah(LEARNT))).data[0].colorscale
+    scale = go.Figure(retrieval_map(niah(LEARNT))).data[0].colorscale
     (red, green, blue), middle, (r, g, b) = (
         [int(pair, 16) for pair in re.findall("..", scale[i][1].lstrip("#"))] for i in (0, 2, 4)
     )
@@ -161,7 +167,7 @@ def test_who_sees_no_red_or_no_green_tells_recalled_from_lost() -> None:
 
 
 def test_a_map_shows_every_cell_where_it_belongs_and_leaves_the_rest_empty() -> None:
-    chart = go.Figure(figures.retrieval_map(niah(LEARNT))).data[0]
+    chart = go.Figure(retrieval_map(niah(LEARNT))).data[0]
     assert list(chart.x) == ["128", "192", "256"] and list(chart.y) == ["0%", "100%"]
     assert [list(row) for row in chart.z] == [[1.0, 0.4, None], [0.9, 0.2, None]]
     assert [list(row) for row in chart.text] == [["100", "40", ""], ["90", "20", ""]]
@@ -169,7 +175,7 @@ def test_a_map_shows_every_cell_where_it_belongs_and_leaves_the_rest_empty() -> 
 
 
 def test_the_csv_of_a_map_has_a_row_per_cell() -> None:
-    frame = pd.read_csv(io.StringIO(figures.table(figures.retrieval_map(niah(LEARNT)))))
+    frame = pd.read_csv(io.StringIO(words.table(retrieval_map(niah(LEARNT)))))
     assert list(frame.columns) == ["context (tokens)", "depth of the needle", "share"]
     assert (
         frame.loc[(frame.iloc[:, 0] == 192) & (frame.iloc[:, 1] == "100%"), "share"].item() == 0.2
@@ -180,9 +186,9 @@ def test_the_csv_of_a_map_has_a_row_per_cell() -> None:
 def test_plotly_knows_every_word_of_the_charts_of_a_run() -> None:
     run = niah(LEARNT)
     for chart in (
-        figures.training_curve(run),
-        figures.retrieval_map(run, small=True),
-        *figures.retrieval_charts([run]),
+        training_curve(run),
+        retrieval_map(run, small=True),
+        *retrieval_charts([run]),
     ):
         go.Figure(chart)
 
@@ -198,7 +204,7 @@ def test_a_checkpoint_has_no_training_and_its_map_stands() -> None:
     store = open_store()
     run_id = store.create("checkpoint", design("A"), {}, "cpu")
     store.put_part(run_id, "map", found)
-    assert hues(figures.retrieval_map(store.get(run_id)))
+    assert hues(retrieval_map(store.get(run_id)))
 
 
 def test_a_row_of_scores_is_the_same_from_finished_cells_as_by_hand() -> None:
@@ -336,7 +342,7 @@ def test_what_was_not_measured_is_said_wherever_a_map_is_shown() -> None:
     ]
     assert not_whole(run) == lines
     assert all(line in run_table(run) and line in report([run]) for line in lines)
-    assert "not whole" in str(figures.retrieval_map(run)["layout"])
+    assert "not whole" in str(retrieval_map(run)["layout"])
     assert score_row(run).whole_lengths == "1 of 4"
     whole = niah(LEARNT, {"proxy": proxy})
     assert not_whole(whole) == [] and "not whole" not in run_table(whole) + report([whole])
@@ -371,7 +377,7 @@ def test_what_probes_did_not_measure_is_said() -> None:
     assert not_whole(run) == lines and all(
         line in run_table(run) and line in report([run]) for line in lines
     )
-    assert "(not whole)" in go.Figure(figures.recall_by_pairs([run])).data[0].name
+    assert "(not whole)" in go.Figure(recall_by_pairs([run])).data[0].name
 
 
 def test_runs_that_were_not_asked_alike_are_named() -> None:
@@ -416,7 +422,7 @@ def test_probes_draw_a_line_per_run_dotted_where_it_was_not_learnt() -> None:
             {"trained_pairs": 4, "rows": rows, "training": training(tokens_to_learn=learnt_at)},
         )
         runs.append(store.get(run_id))
-    (chart,) = figures.retrieval_charts(runs)
+    (chart,) = retrieval_charts(runs)
     assert [(list(line.x), list(line.y), line.line.dash) for line in go.Figure(chart).data] == [
         ([2, 4], [0.9, 0.5], "dot"),
         ([2, 4], [0.9, 0.5], "solid"),

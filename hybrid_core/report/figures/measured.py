@@ -9,7 +9,7 @@ from hybrid_core.results.profile import CacheRow, Ceilings, Generation, Generati
 from hybrid_core.runs.store import Run
 
 
-def generation(runs: Sequence[Run]) -> style.Figure:
+def generation_chart(runs: Sequence[Run]) -> style.Figure:
     """Tokens/s of the paper's protocol against total length: measured, predicted, and in the
     paper."""
     figure = style.blank(
@@ -68,7 +68,7 @@ def _add_speeds(
         )
 
 
-def live_cache(runs: Sequence[Run]) -> style.Figure:
+def live_cache_chart(runs: Sequence[Run]) -> style.Figure:
     """Bytes of the live cache against context: measured, exact and the paper's formula."""
     figure = style.blank(
         "Live cache of one sequence against context",

@@ -35,7 +35,7 @@ class Layer(NamedTuple):
         return f"{self.kind.label}, {params}, {flops}"
 
 
-def layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
+def stack_layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
     """The stack's layers, first to last; FLOPs are of a forward pass over the workload's
     context."""
     costs = model_costs(spec)
@@ -62,11 +62,11 @@ def stack_source(workload: Workload) -> str:
     return f"exact: parameters, and {forward}; both without embedding and head"
 
 
-def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
+def stack_chart(spec: ArchSpec, workload: Workload) -> style.Figure:
     """The layers, first on top, coloured by kind; beside each its share of the stack's parameters
     and FLOPs. A point's y is its layer."""
     figure = style.blank(STACK_TITLE, stack_source(workload), "", "")
-    rows = layers(spec, workload)
+    rows = stack_layers(spec, workload)
     written = spec.n_layers <= MOST_WRITTEN
     high = 1.0
     if written:
