@@ -2,13 +2,13 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.report.figures.style import Named, label
-from hybrid_core.report.numbers import WHOLE_STRETCH, numbers, of_design
+from hybrid_core.report.numbers import WHOLE_STRETCH, Number, numbers, of_design
 from hybrid_core.results.environment import Environment
 from hybrid_core.results.profile import Decode, Prefill
 from hybrid_core.runs.store import Run
@@ -32,6 +32,12 @@ def facts(run: Run) -> dict[str, str]:
         if number.name != WHOLE_STRETCH:
             found[number.compared_as] = number.said
     return found
+
+
+def sources_of_rows(found: Iterable[Number]) -> dict[str, str]:
+    """Name of a row of `facts` or `design_facts` -> its entry in profiles/numbers.yaml; rows that
+    are no numbers are not in it."""
+    return {number.compared_as: number.source for number in found}
 
 
 def _options(run: Run) -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ def cache_by_context(
         f"exact: tensor shapes and dtypes ({dtypes})",
         "context length (tokens)",
         "cache (MiB)",
+        shows=["cache"],
     )
     sizes = []
     for design in designs:
@@ -52,6 +53,7 @@ def decode_by_context(
         f"predicted: {hardware.basis}; a line ends where its memory is full",
         "context length (tokens)",
         "tokens/s",
+        shows=["decode_ceiling"],
     )
     speeds = []
     for design in designs:
@@ -166,6 +168,7 @@ def memory_by_part(
         f"{SERVING}; {_usable(hardware)}",
         "",
         "",
+        shows=["memory"],
     )
     used = [memory(design.spec, workload) for design in designs]
     columns = {}
@@ -255,6 +258,7 @@ def flops_by_part(
         source,
         "",
         "",
+        shows=[f"{what}_flops" for what in of],
     )
     counted = {design.label: _parts(design.spec, context) for design in designs}
     shown = [part for part in PARTS if _is_in_any(part, of, counted.values())]
@@ -303,6 +307,7 @@ def memory_by_context(
         f"{SERVING}; dashed: {_usable(hardware)}",
         "context length (tokens)",
         "memory (GiB)",
+        shows=["memory"],
     )
     used = [_memory(design, workload) / 2**30 for design in designs]
     style.add(
@@ -357,6 +362,7 @@ def longest_context(
         f"{SERVING}; up to 16M tokens, in what an engine uses of the memory",
         "longest context (tokens)",
         "",
+        shows=["memory"],
         height=58 + (20 + 12 * len(designs)) * len(sizes),
     )
     for design, colour in zip(designs, style.cycle(len(designs)), strict=True):

@@ -19,6 +19,7 @@ def generation_chart(runs: Sequence[Run]) -> style.Figure:
         "total length (tokens)",
         "tokens/s",
         height=365,
+        shows=["generation"],
     )
     for run, colour in zip(runs, style.cycle(len(runs)), strict=True):
         found = run.part(Generation)
@@ -75,6 +76,7 @@ def live_cache_chart(runs: Sequence[Run]) -> style.Figure:
         "measured: bytes of the cache's tensors; paper: formula of Appendix C, bf16",
         "context length (tokens)",
         "cache (MiB)",
+        shows=["live_cache"],
     )
     for run, colour in zip(runs, style.cycle(len(runs)), strict=True):
         found = run.part(LiveCache)

@@ -50,6 +50,7 @@ def retrieval_map(run: Run, small: bool = False) -> style.Figure:
         "context (tokens)",
         "depth of the needle",
         height=height,
+        shows=["needles_recalled"],
     )
     style.add(
         figure,
@@ -144,6 +145,7 @@ def training_curve(run: Run) -> style.Figure:
         "longer contexts or more needles",
         "training tokens (M)",
         "recalled",
+        shows=["tokens_to_learn"],
     )
     tokens = [point.tokens / 1e6 for point in curve]
     stages = [point.stage for point in curve]
@@ -204,6 +206,7 @@ def recall_by_pairs(runs: Sequence[Run]) -> style.Figure:
         "dashed: trained to here",
         "pairs of key and value",
         "values recalled",
+        shows=["associative_recall"],
     )
     figure["layout"]["yaxis"] |= SHARES
     for run, found, colour in _of_part(runs, Recall):
@@ -228,6 +231,7 @@ def copying_by_length(runs: Sequence[Run]) -> style.Figure:
         "bars: 95 % interval; dashed: trained to here",
         "context (tokens)",
         "copied whole",
+        shows=["selective_copying"],
     )
     figure["layout"]["yaxis"] |= SHARES
     for run, found, colour in _of_part(runs, Copying):
@@ -253,6 +257,7 @@ def loss_by_position(runs: Sequence[Run]) -> style.Figure:
         "dashed: trained to here",
         "position in the context (bytes)",
         "loss (nats per byte)",
+        shows=["loss_by_position"],
     )
     for run, found, colour in _of_part(runs, LossByPosition):
         positions = [row.to for row in found.rows]

@@ -65,7 +65,13 @@ def stack_source(workload: Workload) -> str:
 def stack_chart(spec: ArchSpec, workload: Workload) -> style.Figure:
     """The layers, first on top, coloured by kind; beside each its share of the stack's parameters
     and FLOPs. A point's y is its layer."""
-    figure = style.blank(STACK_TITLE, stack_source(workload), "", "")
+    figure = style.blank(
+        STACK_TITLE,
+        stack_source(workload),
+        "",
+        "",
+        shows=["layer_parameters", "layer_flops"],
+    )
     rows = stack_layers(spec, workload)
     written = spec.n_layers <= MOST_WRITTEN
     high = 1.0

@@ -55,9 +55,10 @@ def blank(
     x: str,
     y: str,
     height: int = 285,
+    shows: Sequence[str] = (),
 ) -> Figure:
-    """An empty plot. Whoever shows it writes title and source beside it as text, which wraps; the
-    plot has no words but its own."""
+    """An empty plot. Title and source are not drawn: the page writes them beside the plot, as text
+    that wraps. `shows`: the entries of profiles/numbers.yaml whose numbers are drawn."""
     return {
         "data": [],
         "layout": {
@@ -69,7 +70,7 @@ def blank(
             "hovermode": "closest",
             "annotations": [],
             "shapes": [],
-            "meta": {"title": title, "source": source},
+            "meta": {"title": title, "source": source, "shows": list(shows)},
         },
     }
 
@@ -87,6 +88,11 @@ def title(figure: Figure) -> str:
 def source(figure: Figure) -> str:
     """Where its data are from."""
     return str(figure["layout"]["meta"]["source"])
+
+
+def shows(figure: Figure) -> tuple[str, ...]:
+    """The entries of profiles/numbers.yaml whose numbers are drawn."""
+    return tuple(figure["layout"]["meta"]["shows"])
 
 
 def vertical(
