@@ -113,7 +113,8 @@ class _Reader:
         if text == "\\bar":
             return f'<mover accent="true">{self._argument()}<mo>¯</mo></mover>'
         if text in ("\\text", "\\mathrm"):
-            return f"<mtext>{escape(self._plain_group())}</mtext>"
+            text = self._plain_group().replace(" ", "\N{NO-BREAK SPACE}")  # others are dropped
+            return f"<mtext>{escape(text)}</mtext>"
         if text in ("\\left", "\\right"):
             fence = self._next()
             return f'<mo stretchy="true">{_SIGNS.get(fence, fence)}</mo>'

@@ -1,7 +1,7 @@
 """The numbers of a run and of a design, each with its unit, its convention and its source: one list
 that the terminal, the comparison, the report and the pages show."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from hybrid_core.design.spec import ArchSpec
@@ -263,28 +263,63 @@ def _whole_stretch(joules: float | None, note: str) -> Number:
 PROXY = "measured, proxy"
 
 
-def _scores(run: Run) -> Iterator[Number]:
-    """Of a run whose trained length was asked."""
-    if run.part(Scores) is None:
-        return
+class ScoreNumbers(NamedTuple):
+    """The numbers that compare retrieval runs."""
+
+    at_trained_len: Number
+    at_1_5x: Number
+    effective_context: Number
+    tokens_to_learn: Number
+
+
+def score_numbers(run: Run) -> ScoreNumbers:
+    """The numbers of a run that has a map. Those of a run that was stopped are of the cells that it
+    finished."""
     found = scores_of(run)
-    if found.at_trained_len is None:
-        return
-    yield Number(
-        f"needles recalled at {found.trained_len:,} tokens",
-        found.at_trained_len,
-        "share",
-        PROXY,
-        "needles_recalled",
-    )
-    beyond: float | str = ""
-    if found.at_1_5x is not None:
-        beyond = found.at_1_5x
-    yield Number("at 1.5 times that", beyond, "share", PROXY, "needles_recalled")
-    name = "effective context, tokens"
-    yield Number(name, reach(found), "tokens", PROXY, "effective_context")
+    not_asked = "not asked"
     tokens: float | str = found.tokens_to_learn or "not reached"
-    yield Number("training tokens to 90 %", tokens, "count", PROXY, "tokens_to_learn")
+    return ScoreNumbers(
+        Number(
+            f"needles recalled at {found.trained_len:,} tokens",
+            found.at_trained_len,
+            "share",
+            PROXY,
+            "needles_recalled",
+            why=not_asked,
+        ),
+        Number(
+            "at 1.5 times that",
+            found.at_1_5x,
+            "share",
+            PROXY,
+            "needles_recalled",
+            why=not_asked,
+        ),
+        Number(
+            "effective context, tokens",
+            reach(found),
+            "tokens",
+            PROXY,
+            "effective_context",
+        ),
+        Number(
+            "training tokens to 90 %",
+            tokens,
+            "count",
+            PROXY,
+            "tokens_to_learn",
+        ),
+    )
+
+
+def _scores(run: Run) -> Iterable[Number]:
+    """The scores of a finished run. There are none where its trained length was not asked."""
+    if run.part(Scores) is None:
+        return ()
+    found = score_numbers(run)
+    if found.at_trained_len.value is None:
+        return ()
+    return found
 
 
 def _probes(run: Run) -> Iterator[Number]:

@@ -1,5 +1,5 @@
-"""How retrieval runs may be read, and the one row of scores that compares designs. Words and
-tables; charts are in figures/."""
+"""What a retrieval run may be taken for, and its scores. Numbers are in numbers.py, charts in
+figures/."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -117,39 +117,28 @@ def _reached(training: TrainingRecord) -> str:
     return f"{recalled} after {tokens} training tokens"
 
 
-class ScoreRow(NamedTuple):
-    """One design: shares of needles recalled (over all depths), effective context in tokens and in
-    words (`reach`), and training tokens; None where it is not known. `proxy`: its layers."""
+class MapFacts(NamedTuple):
+    """What decides how the numbers of a map compare with another's. `proxy`: its layers, None where
+    they are not known; `whole_lengths`: how many lengths have all their trials."""
 
     proxy: str | None
     learnt: bool
     whole_lengths: str
-    at_trained_len: float | None
-    at_1_5x: float | None
-    effective_context: int
-    reach: str
-    tokens_to_learn: int | None
     trained_len: int
     seed: int
 
 
-def score_row(run: Run) -> ScoreRow:
-    """The row of a run that has a map."""
-    found = scores_of(run)
+def map_facts(run: Run) -> MapFacts:
+    """The facts of a run that has a map."""
     proxy = run.part(Proxy)
     pattern = None
     if proxy:
         pattern = proxy.pattern
-    return ScoreRow(
+    return MapFacts(
         proxy=pattern,
         learnt=learnt(run),
         whole_lengths=_whole_lengths(_map(run)),
-        at_trained_len=found.at_trained_len,
-        at_1_5x=found.at_1_5x,
-        effective_context=found.effective_context,
-        reach=reach(found),
-        tokens_to_learn=found.tokens_to_learn,
-        trained_len=found.trained_len,
+        trained_len=scores_of(run).trained_len,
         seed=run.options["seed"],
     )
 

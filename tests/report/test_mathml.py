@@ -19,7 +19,7 @@ WRITTEN = [
     ),
     (r"\int_P^T", "<msubsup><mo>∫</mo><mi>P</mi><mi>T</mi></msubsup>"),
     (r"\bar{a}", '<mover accent="true"><mrow><mi>a</mi></mrow><mo>¯</mo></mover>'),
-    (r"1 \text{ if tied}", "<mn>1</mn><mtext> if tied</mtext>"),
+    (r"1 \text{ if tied}", "<mn>1</mn><mtext>\N{NO-BREAK SPACE}if\N{NO-BREAK SPACE}tied</mtext>"),
     (
         r"\left\lceil T \right\rceil",
         '<mo stretchy="true">⌈</mo><mi>T</mi><mo stretchy="true">⌉</mo>',

@@ -24,13 +24,15 @@ from hybrid_core.report.figures.retrieval import (
     training_curve,
 )
 from hybrid_core.report.html import report
+from hybrid_core.report.numbers import score_numbers
 from hybrid_core.report.retrieval import (
     latest_of_each,
     learnt,
+    map_facts,
     not_whole,
     reach,
     reading,
-    score_row,
+    scores_of,
     unlike,
 )
 from hybrid_core.report.text.runs import run_table
@@ -208,14 +210,22 @@ def test_a_checkpoint_has_no_training_and_its_map_stands() -> None:
 
 
 def test_a_row_of_scores_is_the_same_from_finished_cells_as_by_hand() -> None:
-    row = score_row(niah(status="cancelled", seed=3))
-    assert row.at_trained_len == pytest.approx(0.95) and row.at_1_5x == pytest.approx(0.3)
-    assert (row.effective_context, row.tokens_to_learn, row.learnt, row.seed) == (
-        128,
-        None,
-        False,
-        3,
-    )
+    run = niah(status="cancelled", seed=3)
+    found = score_numbers(run)
+    assert found.at_trained_len.value == pytest.approx(0.95)
+    assert found.at_1_5x.value == pytest.approx(0.3)
+    # 19 of 20 are not shown to be 90 %: 0.9^20 + 20 * 0.1 * 0.9^19 = 0.39
+    assert found.effective_context.said == "0 to 128"
+    assert scores_of(run).effective_context == 128
+    assert found.tokens_to_learn.said == "not reached"
+    row = map_facts(run)
+    assert (row.learnt, row.whole_lengths, row.trained_len, row.seed) == (False, "2 of 3", 128, 3)
+
+
+def test_a_score_that_was_not_asked_says_so() -> None:
+    run = niah(LEARNT, {"map": {"cells": [], "lengths": [128], "trained_len": 128}})
+    found = score_numbers(run)
+    assert (found.at_trained_len.said, found.at_1_5x.said) == ("not asked", "not asked")
 
 
 @pytest.mark.parametrize(
@@ -285,12 +295,14 @@ def test_a_run_of_an_earlier_version_is_shown_with_the_interval_of_its_cells() -
     proxy = {"pattern": "AM", "params": 1000, "trained_len": 128, "note": "A probe."}
     run = niah(LEARNT, {"scores": old, "proxy": proxy})
     assert (
-        score_row(run).reach == "0 to 128"
+        score_numbers(run).effective_context.said == "0 to 128"
     )  # 19 of 20 are not shown to be 90 %: 0.9^20 + 20 * 0.1 * 0.9^19 = 0.39
     assert facts(run)["effective context, tokens (measured, proxy)"] == "0 to 128"
     assert "effective context, tokens: 0 to 128 (" in run_table(run)
     assert (
-        score_row(niah(LEARNT, {"scores": old, "map": {"cells": [], "lengths": [128]}})).reach
+        score_numbers(
+            niah(LEARNT, {"scores": old, "map": {"cells": [], "lengths": [128]}})
+        ).effective_context.said
         == "128"
     )
 
@@ -343,7 +355,7 @@ def test_what_was_not_measured_is_said_wherever_a_map_is_shown() -> None:
     assert not_whole(run) == lines
     assert all(line in run_table(run) and line in report([run]) for line in lines)
     assert "not whole" in str(retrieval_map(run)["layout"])
-    assert score_row(run).whole_lengths == "1 of 4"
+    assert map_facts(run).whole_lengths == "1 of 4"
     whole = niah(LEARNT, {"proxy": proxy})
     assert not_whole(whole) == [] and "not whole" not in run_table(whole) + report([whole])
 
