@@ -72,13 +72,13 @@ _HEADINGS = {
     "triviaqa": "TriviaQA",
 }
 # Column of a table -> the kind of layer that it counts. The paper's Mamba layers are Mamba-2.
-_COUNTED: dict[str, type[Mixer]] = {
+COUNTED: dict[str, type[Mixer]] = {
     "n_attn": AttentionMixer,
     "n_swa": SwaMixer,
     "n_ssm": Mamba2Mixer,
     "n_hyb": IntraMixer,
 }
-COUNTS = list(_COUNTED)
+COUNTS = list(COUNTED)
 # The paper's name for a scale, by d_model (Table 8).
 SCALES = {
     1024: "100M",
@@ -124,7 +124,7 @@ def counts(spec: ArchSpec) -> tuple[int, ...]:
     """How many layers of each kind the design has, in the order of COUNTS. Kinds that the paper's
     tables do not count, such as differential attention and Mamba-1, are left out."""
     kinds = [type(layer.mixer) for layer in spec.stack]
-    return tuple(kinds.count(counted) for counted in _COUNTED.values())
+    return tuple(kinds.count(counted) for counted in COUNTED.values())
 
 
 def scale(spec: ArchSpec) -> str | None:
@@ -197,7 +197,7 @@ def _shares_of_resembling(spec: ArchSpec) -> list[float]:
     """Share of the design's layers that are of each counted kind, or resemble it; in the order of
     COUNTS."""
     kinds = [_resembled(layer.mixer) for layer in spec.stack]
-    return [kinds.count(counted) / spec.n_layers for counted in _COUNTED.values()]
+    return [kinds.count(counted) / spec.n_layers for counted in COUNTED.values()]
 
 
 def _resembled(mixer: Mixer) -> type[Mixer]:
