@@ -10,8 +10,16 @@ from hybrid_core.report.figures import style, words
 
 # The part of plotly that the charts need, a third of the whole; pages load the same file.
 PLOTLY = WEB / "static" / "plotly-cartesian-4.1.1.min.js"
-_AXIS = {"gridcolor": "#E4E4E4", "zerolinecolor": "#E4E4E4", "automargin": True}
-_WHITE = {"template": {"layout": {"xaxis": _AXIS, "yaxis": _AXIS, "font": {"color": "#1A1A1A"}}}}
+_AXIS = {
+    "gridcolor": "#E4E4E4",
+    "zerolinecolor": "#E4E4E4",
+    "automargin": True,
+}
+_ON_WHITE = {
+    "xaxis": _AXIS,
+    "yaxis": _AXIS,
+    "font": {"color": "#1A1A1A"},
+}
 _CONFIG = {"displayModeBar": False, "responsive": True}
 _PHONE = 280  # pixels: width of a legend on a phone
 _LETTER = 7  # pixels: width of a letter in a legend
@@ -38,7 +46,9 @@ def charts(figures: Sequence[style.Figure]) -> list[Chart]:
 def chart(figure: style.Figure, name: str) -> Chart:
     """One chart. `name`: its id in the page. Plotly writes its data as JSON in which no tag can end
     the script."""
-    plot = {"data": figure["data"], "layout": figure["layout"] | _WHITE | _legend(figure)}
+    template = {"template": {"layout": _ON_WHITE}}
+    layout = figure["layout"] | template | _legend(figure)
+    plot = {"data": figure["data"], "layout": layout}
     html = to_html(
         plot,
         full_html=False,
@@ -60,8 +70,11 @@ def _legend(figure: style.Figure) -> dict[str, Any]:
     """Whether the chart needs a legend, and room above the plot for as many rows as its names need
     on a phone."""
     layout = figure["layout"]
-    named = [trace for trace in figure["data"] if trace.get("name")]
-    names = [trace["name"] for trace in named if trace.get("showlegend") is not False]
+    names = []
+    for trace in figure["data"]:
+        in_legend = trace.get("showlegend") is not False
+        if in_legend and trace.get("name"):
+            names.append(trace["name"])
     if layout.get("showlegend") is False or len(names) < 2:
         return {"showlegend": False}
     longest = max(map(len, names))

@@ -46,7 +46,8 @@ class References:
         rows = []
         for key in self._keys:
             origin = origins()[key]
-            rows.append(Cited(_anchor(key), origin, Markup(mathml(origin.formula))))
+            formula = Markup(mathml(origin.formula))
+            rows.append(Cited(_anchor(key), origin, formula))
         return rows
 
 

@@ -70,8 +70,12 @@ def _cache_beside_llama(spec: ArchSpec, costs: Cost) -> str:
     """The cache of a sequence, and how it compares with a Llama's."""
     work = costs.workload
     context = work.context_len
-    kept = Workload.make(kv_cache_dtype=work.kv_cache_dtype, state_dtype=work.state_dtype)
-    llama = int(model_costs(same_size_llama(spec)).cache_bytes(context, "exact", kept))
+    dtypes = Workload.make(
+        kv_cache_dtype=work.kv_cache_dtype,
+        state_dtype=work.state_dtype,
+    )
+    llama_costs = model_costs(same_size_llama(spec))
+    llama = int(llama_costs.cache_bytes(context, "exact", dtypes))
     own = costs.cache_bytes.exact
     keeps = f"At {units.length(context)} a sequence keeps {units.n_bytes(own)} of cache"
     return f"{keeps}, {100 * (own / llama - 1):+.0f} % beside a Llama of the same size (exact)."

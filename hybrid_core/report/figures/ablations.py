@@ -21,7 +21,8 @@ PRINTED = {"sep": "separate", "conc": "concat"}  # the paper's short words
 
 
 def ratio(scale: str) -> style.Figure:
-    """Loss against the share of expensive layers: Tables 9 and 10, 60B tokens."""
+    """Loss against the share of attention layers or intra-hybrid blocks: Tables 9 and 10, 60B
+    tokens."""
     name = {"1B": "table09_1b", "350M": "table10_350m"}[scale]
     figure = style.blank(
         f"Loss against the share of attention or intra-hybrid layers, {scale}, 60B tokens",
@@ -31,8 +32,11 @@ def ratio(scale: str) -> style.Figure:
         height=345,
     )
     rows = baselines.table(name).query("budget == 'data'")
-    share = 100 * (rows["n_attn"] + rows["n_hyb"]) / rows[baselines.COUNTS].sum(axis=1)
-    for model, group in rows.assign(share=share).sort_values("share").groupby("model", sort=False):
+    with_attention = rows["n_attn"] + rows["n_hyb"]
+    n_layers = rows[baselines.COUNTS].sum(axis=1)
+    rows = rows.assign(share=100 * with_attention / n_layers)
+    rows = rows.sort_values("share")
+    for model, group in rows.groupby("model", sort=False):
         _line(
             figure,
             str(model),
@@ -62,7 +66,8 @@ def position(scale: str) -> style.Figure:
         "intra": "table21_intra_position",
         "swa": "table11_swa_position",
     }
-    cited = baselines.cite("table11_swa_position").replace("Table 11", "Tables 11, 17 and 21")
+    cited = baselines.cite("table11_swa_position")
+    cited = cited.replace("Table 11", "Tables 11, 17 and 21")
     figure = style.blank(
         f"Loss by where the attention layers stand, {scale}, 60B tokens",
         f"quoted: {cited}; in brackets the layers",
@@ -108,11 +113,9 @@ def intra_variants(scale: str) -> style.Figure:
         .dropna(subset=["module"])
         .sort_values("nll_dclm")
     )
-    axes = rows[["norm", "scalar", "fusion", "value", "out"]].fillna("none").replace(PRINTED)
-    modules = zip(rows["module"], axes.to_numpy().tolist(), strict=True)
-    labels = pd.Series(
-        [f"{module}: {', '.join(row)}" for module, row in modules], index=rows.index, dtype=str
-    )
+    axes = rows[["norm", "scalar", "fusion", "value", "out"]]
+    axes = axes.fillna("none").replace(PRINTED)
+    labels = rows["module"] + ": " + axes.agg(", ".join, axis=1)
     for module, colour in MODULES.items():
         own = rows["module"] == module
         _dots(
@@ -134,15 +137,12 @@ def long_context(scale: str) -> style.Figure:
         NLL,
         height=345,
     )
-    for model, group in (
-        baselines.table("table12_long_context")
-        .query("scale == @scale")
-        .groupby("model", sort=False)
-    ):
+    rows = baselines.table("table12_long_context").query("scale == @scale")
+    for model, group in rows.groupby("model", sort=False):
         _line(
             figure,
             str(model),
-            [units.length(n) for n in group["context_len"]],
+            map(units.length, group["context_len"]),
             group["nll_dclm"],
             "%{x}: NLL %{y:.3f}",
         )
@@ -159,16 +159,19 @@ def mixture_of_experts(scale: str) -> style.Figure:
         "",
     )
     rows = baselines.table("table04_moe").query("scale == @scale")
-    for name, colour, of in (
-        ("one feed-forward", "#808080", rows["experts"].isna()),
-        ("experts", "#009E73", rows["experts"].notna()),
+    dense = rows[rows["experts"].isna()]
+    experts = rows[rows["experts"].notna()]
+    for name, colour, own in (
+        ("one feed-forward", "#808080", dense),
+        ("experts", "#009E73", experts),
     ):
+        labels = [style.MODEL_LABEL[model] for model in own["model"]]
         _dots(
             figure,
             name,
             colour,
-            [style.MODEL_LABEL[model] for model in rows["model"][of]],
-            rows["nll_dclm"][of],
+            labels,
+            own["nll_dclm"],
         )
     return _rows(figure)
 
@@ -183,9 +186,8 @@ def scaling() -> style.Figure:
         height=345,
     )
     rows = baselines.table("table14_15_scaling")
-    best = rows.loc[
-        rows.groupby(["model", "train_flops"], sort=False)["nll_dclm"].idxmin()
-    ].sort_values("train_flops")
+    of_budget = rows.groupby(["model", "train_flops"], sort=False)
+    best = rows.loc[of_budget["nll_dclm"].idxmin()].sort_values("train_flops")
     for model in style.MODEL_LABEL:
         group = best[best["model"] == model]
         if not group.empty:
@@ -247,7 +249,11 @@ def _line(
 
 
 def _dots(
-    figure: style.Figure, name: str, colour: str, labels: list[str], losses: pd.Series
+    figure: style.Figure,
+    name: str,
+    colour: str,
+    labels: list[str],
+    losses: pd.Series,
 ) -> None:
     if labels:
         marker = {"color": colour, "size": 10}
@@ -265,8 +271,13 @@ def _dots(
 
 
 def _rows(figure: style.Figure, order: list[str] | None = None) -> style.Figure:
-    """A row a label, the first on top."""
-    labels = order or list(dict.fromkeys(label for trace in figure["data"] for label in trace["y"]))
+    """One row per label, the first on top."""
+    labels = order
+    if labels is None:
+        seen: dict[str, None] = {}
+        for trace in figure["data"]:
+            seen |= dict.fromkeys(trace["y"])
+        labels = list(seen)
     figure["layout"] |= {"height": 70 + ROW * len(labels)}
     figure["layout"]["yaxis"] = {
         "type": "category",
