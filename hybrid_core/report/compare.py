@@ -91,7 +91,11 @@ def design_facts(
 def _dimensions(spec: ArchSpec) -> Iterator[tuple[str, str]]:
     """The fields of a design, as its YAML has them."""
     excluded = {"schema_", "name", "layers"}
-    fields = spec.model_dump(mode="json", exclude_none=True, exclude=excluded)
+    fields = spec.model_dump(
+        mode="json",
+        exclude_none=True,
+        exclude=excluded,
+    )
     for key, value in fields.items():
         if not isinstance(value, dict):
             yield key, str(value)
@@ -101,7 +105,7 @@ def _dimensions(spec: ArchSpec) -> Iterator[tuple[str, str]]:
 
 
 def named(specs: Sequence[ArchSpec]) -> list[Named]:
-    """The designs, those of equal name told apart by a number."""
+    """The designs with their names. Designs of the same name get a number."""
     seen: Counter[str] = Counter()
     designs = []
     for spec in specs:
@@ -114,8 +118,8 @@ def named(specs: Sequence[ArchSpec]) -> list[Named]:
 
 
 def yaml_diff(first: ArchSpec, second: ArchSpec) -> str:
-    """What to change in the first design's YAML to have the second's, as a unified diff; the rest
-    of the file is left out."""
+    """How the second design's YAML differs from the first's, as a unified diff without the lines
+    that are the same."""
     before = first.to_yaml().splitlines()
     after = second.to_yaml().splitlines()
     lines = difflib.unified_diff(
@@ -135,7 +139,10 @@ def differences(runs: Sequence[Run]) -> pd.DataFrame:
     return side_by_side(names, [facts(run) for run in runs])
 
 
-def side_by_side(names: Sequence[str], columns: Sequence[dict[str, str]]) -> pd.DataFrame:
+def side_by_side(
+    names: Sequence[str],
+    columns: Sequence[dict[str, str]],
+) -> pd.DataFrame:
     """Figures as rows, one column each; rows in which the columns differ come first."""
     return pd.concat(parted(names, columns))
 
@@ -143,11 +150,12 @@ def side_by_side(names: Sequence[str], columns: Sequence[dict[str, str]]) -> pd.
 def parted(
     names: Sequence[str], columns: Sequence[dict[str, str]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Figures as rows, one column each: those in which the columns differ, and the others."""
-    order = list(dict.fromkeys(key for column in columns for key in column))
+    """Figures as rows, one column each: the rows in which the columns differ, and the others."""
+    rows: dict[str, None] = {}
     series = {}
     for name, column in zip(names, columns, strict=True):
+        rows |= dict.fromkeys(column)
         series[name] = pd.Series(column, dtype=object)
-    frame = pd.DataFrame(series).reindex(order).fillna("")
+    frame = pd.DataFrame(series).reindex(list(rows)).fillna("")
     differs = frame.nunique(axis=1) > 1
     return frame[differs], frame[~differs]

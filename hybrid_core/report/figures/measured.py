@@ -21,7 +21,8 @@ def generation_chart(runs: Sequence[Run]) -> style.Figure:
         height=365,
         shows=["generation"],
     )
-    for run, colour in zip(runs, style.cycle(len(runs)), strict=True):
+    colours = style.cycle(len(runs))
+    for run, colour in zip(runs, colours, strict=True):
         found = run.part(Generation)
         rows: tuple[GenerationRow, ...] = ()
         if found:
@@ -33,7 +34,10 @@ def generation_chart(runs: Sequence[Run]) -> style.Figure:
 
 
 def _add_speeds(
-    figure: style.Figure, rows: Sequence[GenerationRow], name: str, colour: str
+    figure: style.Figure,
+    rows: Sequence[GenerationRow],
+    name: str,
+    colour: str,
 ) -> None:
     """The lines of one run."""
     lengths = [row.total_len for row in rows]
@@ -78,7 +82,8 @@ def live_cache_chart(runs: Sequence[Run]) -> style.Figure:
         "cache (MiB)",
         shows=["live_cache"],
     )
-    for run, colour in zip(runs, style.cycle(len(runs)), strict=True):
+    colours = style.cycle(len(runs))
+    for run, colour in zip(runs, colours, strict=True):
         found = run.part(LiveCache)
         rows: tuple[CacheRow, ...] = ()
         if found:

@@ -14,7 +14,7 @@ from hybrid_core.workload import Workload
 
 ROW = 24  # pixels of a layer
 MAX_STACK = 1_300  # pixels of all layers of a deep stack
-MOST_WRITTEN = 40  # words of more layers are too small to read, and slow to draw
+MOST_WRITTEN = 40  # in deeper stacks text on the bars is too small to read, and slow to draw
 STACK_TITLE = "The stack: what each layer is, and its share"
 
 
@@ -90,7 +90,11 @@ Numbered = Sequence[tuple[int, Layer]]  # layers with their numbers, counted fro
 
 
 def _add_kind(
-    figure: style.Figure, kind: Entry, of_kind: Numbered, high: float, written: bool
+    figure: style.Figure,
+    kind: Entry,
+    of_kind: Numbered,
+    high: float,
+    written: bool,
 ) -> None:
     """All layers of a kind: a bar each, and their shares."""
     text = None
@@ -138,8 +142,8 @@ def _add_kind(
 def _outline(
     of_kind: Numbered, what: str, high: float
 ) -> tuple[list[float | None], list[float | None]]:
-    """The corners of a kind's bars, all in one outline, parted by None: bars one by one are slow to
-    draw."""
+    """The corners of a kind's bars as one outline, separated by None. Plotly is slow to draw bars
+    one by one."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     for i, row in of_kind:

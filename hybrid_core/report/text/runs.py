@@ -21,8 +21,15 @@ def runs_table(runs: Sequence[Run]) -> str:
         return "no runs yet; `python -m hybrid_core profile SPEC` makes one"
     rows = [("run", "status", "device", "created (UTC)", "design", "")]
     for run in runs:
-        when = f"{run.created_at}"
-        rows.append((str(run.id), run.status, run.device, when, run.name, remark(run)))
+        row = (
+            str(run.id),
+            run.status,
+            run.device,
+            str(run.created_at),
+            run.name,
+            remark(run),
+        )
+        rows.append(row)
     return table(rows)
 
 
