@@ -20,7 +20,7 @@ MODULES = {
 PRINTED = {"sep": "separate", "conc": "concat"}  # the paper's short words
 
 
-def ratio(scale: str) -> style.Figure:
+def _ratio(scale: str) -> style.Figure:
     """Loss against the share of attention layers or intra-hybrid blocks: Tables 9 and 10, 60B
     tokens."""
     name = {"1B": "table09_1b", "350M": "table10_350m"}[scale]
@@ -59,7 +59,7 @@ def _of_scale(rows: pd.DataFrame, scale: str) -> pd.DataFrame:
     return rows[:0]
 
 
-def position(scale: str) -> style.Figure:
+def _position(scale: str) -> style.Figure:
     """Loss by where the attention layers stand: Tables 11, 17 and 21."""
     sources = {
         "inter": "table17_inter_position",
@@ -98,7 +98,7 @@ def position(scale: str) -> style.Figure:
     return _rows(figure)
 
 
-def intra_variants(scale: str) -> style.Figure:
+def _intra_variants(scale: str) -> style.Figure:
     """Loss of every block that the paper tried, the best on top: Tables 18 and 19."""
     figure = style.blank(
         f"Loss of every variant of the block, {scale}, 60B tokens",
@@ -128,7 +128,7 @@ def intra_variants(scale: str) -> style.Figure:
     return _rows(figure, order=labels.tolist())
 
 
-def long_context(scale: str) -> style.Figure:
+def _long_context(scale: str) -> style.Figure:
     """Loss of models trained at 16K and 32K: Table 12."""
     figure = style.blank(
         f"Loss of models trained at long contexts, {scale}",
@@ -150,7 +150,7 @@ def long_context(scale: str) -> style.Figure:
     return figure
 
 
-def mixture_of_experts(scale: str) -> style.Figure:
+def _mixture_of_experts(scale: str) -> style.Figure:
     """Loss with one feed-forward and with one of eight experts: Table 4."""
     figure = style.blank(
         f"Loss without and with a mixture of experts, {scale}, 60B tokens",
@@ -176,7 +176,7 @@ def mixture_of_experts(scale: str) -> style.Figure:
     return _rows(figure)
 
 
-def scaling() -> style.Figure:
+def _scaling() -> style.Figure:
     """Loss of the best of four sizes at each budget of training FLOPs: Table 14."""
     figure = style.blank(
         "Loss against training FLOPs, the best of 100M to 3B at each budget",
@@ -217,12 +217,12 @@ class Question(NamedTuple):
 
 
 QUESTIONS = (
-    Question("Ratio", ratio, ("1B", "350M")),
-    Question("Position", position, ("1B", "350M")),
-    Question("Intra block", intra_variants, ("1B", "350M")),
-    Question("Long context", long_context, ("1B",)),
-    Question("Experts", mixture_of_experts, ("1B",)),
-    Question("Scaling", scaling),
+    Question("Ratio", _ratio, ("1B", "350M")),
+    Question("Position", _position, ("1B", "350M")),
+    Question("Intra block", _intra_variants, ("1B", "350M")),
+    Question("Long context", _long_context, ("1B",)),
+    Question("Experts", _mixture_of_experts, ("1B",)),
+    Question("Scaling", _scaling),
 )
 
 

@@ -253,10 +253,8 @@ def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
             forward[_shown(term.name)] += int(n_layers * term.flops)
         for term in layer.decode_flops(context):
             step[_shown(term.name)] += int(n_layers * term.flops)
-    training: Counter[str] = Counter()
-    for part, flops in forward.items():
-        training[part] = 3 * flops / context
-    return {"training": training, "decode": step}
+    of_training = {part: 3 * flops / context for part, flops in forward.items()}
+    return {"training": Counter(of_training), "decode": step}
 
 
 def flops_by_part(

@@ -222,7 +222,7 @@ def recall_by_pairs(runs: Sequence[Run]) -> style.Figure:
     return figure
 
 
-def copying_by_length(runs: Sequence[Run]) -> style.Figure:
+def _copying_by_length(runs: Sequence[Run]) -> style.Figure:
     """Selective copying: share of contexts whose scattered symbols were all copied in order,
     against length."""
     figure = style.blank(
@@ -320,9 +320,9 @@ def _add(
         style.vertical(figure, line.trained)
 
 
-PROBE_CHARTS: dict[str, Callable[[Sequence[Run]], style.Figure]] = {
+_PROBE_CHARTS: dict[str, Callable[[Sequence[Run]], style.Figure]] = {
     Recall.part: recall_by_pairs,
-    Copying.part: copying_by_length,
+    Copying.part: _copying_by_length,
     LossByPosition.part: loss_by_position,
 }
 
@@ -334,7 +334,7 @@ def retrieval_charts(runs: Sequence[Run]) -> list[style.Figure]:
         found = run.part(Map)
         if found and found.cells:
             charts.append(retrieval_map(run))
-    for part, draw in PROBE_CHARTS.items():
+    for part, draw in _PROBE_CHARTS.items():
         if any(part in run.parts for run in runs):
             charts.append(draw(runs))
     return charts

@@ -93,7 +93,7 @@ def _with_numbers(lines: Sequence[str], found: Sequence[Number]) -> str:
     return f"{text}\n\n{table(list(_number_rows(found)))}"
 
 
-def profile_table(run: Run) -> str:
+def _profile_table(run: Run) -> str:
     """The parts of a profile that are there, each number with its convention."""
     lines = [_headline(run)]
     found = run.part(Environment)
@@ -109,7 +109,7 @@ def profile_table(run: Run) -> str:
     return _with_numbers(lines, numbers(run))
 
 
-def niah_table(run: Run) -> str:
+def _niah_table(run: Run) -> str:
     """What a retrieval run found: first whether it may be read as a finding, then proxy, training
     and map."""
     lines = [_headline(run)]
@@ -168,7 +168,7 @@ def _map_table(run: Run) -> str:
     return f"\n\n{table(rows)}"
 
 
-def checkpoint_table(run: Run) -> str:
+def _checkpoint_table(run: Run) -> str:
     """The protocol's map on a checkpoint, and the lengths that were refused."""
     lines = [_headline(run)]
     found = run.part(Checkpoint)
@@ -181,19 +181,19 @@ def checkpoint_table(run: Run) -> str:
     return "\n".join(lines) + _map_table(run)
 
 
-def probes_table(run: Run) -> str:
+def _probes_table(run: Run) -> str:
     """Recall by pairs, copying by length, loss by position."""
     return _with_numbers([_headline(run), *not_whole(run)], numbers(run))
 
 
-TABLES_OF_KINDS = {
-    "profile": profile_table,
-    "niah": niah_table,
-    "checkpoint": checkpoint_table,
-    "probes": probes_table,
+_TABLES_OF_KINDS = {
+    "profile": _profile_table,
+    "niah": _niah_table,
+    "checkpoint": _checkpoint_table,
+    "probes": _probes_table,
 }
 
 
 def run_table(run: Run) -> str:
     """What a run found, by its kind."""
-    return TABLES_OF_KINDS[run.kind](run)
+    return _TABLES_OF_KINDS[run.kind](run)
