@@ -11,8 +11,8 @@ from hybrid_core.speed.cost import Cost
 
 
 class Card(NamedTuple):
-    """What a number is, its value, and its convention with what stands beside it. `sources`:
-    entries of profiles/numbers.yaml."""
+    """A number: its name, its value, and a line with its convention and the figures to compare it
+    with. `sources`: entries of profiles/numbers.yaml."""
 
     name: str
     value: str
@@ -84,7 +84,7 @@ def _speed_card(name: str, speeds: dict[str, Number], beside: str) -> Card:
 
 
 def _memory_beside(found: PeakMemory) -> str:
-    """Which memory was watched, and the closed forms beside it."""
+    """Which memory was measured, and what the closed forms give."""
     predicted = found.predicted_bytes
     said = f"measured, {found.what}; {units.n_bytes(predicted.total)} by the closed forms"
     at_once = found.one_shot_activations

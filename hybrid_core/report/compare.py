@@ -18,8 +18,8 @@ from hybrid_core.workload import Workload
 
 
 def facts(run: Run) -> dict[str, str]:
-    """Every comparable figure of a run: how it was made, then its numbers, each name ending in its
-    convention. Raises Unreadable."""
+    """Every figure of a run that may be compared: how the run was made, then its numbers. Their
+    names end in their convention. Raises Unreadable."""
     found = {
         "layers": run.spec.pattern,
         "d_model": str(run.spec.d_model),
@@ -35,13 +35,13 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def sources_of_rows(found: Iterable[Number]) -> dict[str, str]:
-    """Name of a row of `facts` or `design_facts` -> its entry in profiles/numbers.yaml; rows that
-    are no numbers are not in it."""
+    """Name of a row of `facts` or `design_facts` -> its entry in profiles/numbers.yaml. Only rows
+    with numbers have one."""
     return {number.compared_as: number.source for number in found}
 
 
 def _options(run: Run) -> Iterator[tuple[str, str]]:
-    """What the run was asked, but for lists and the device, which has a row of its own."""
+    """The run's options, except lists and the device, which has a row of its own."""
     for key, value in run.options.items():
         if key == "device" or value is None or isinstance(value, list):
             continue
@@ -79,8 +79,8 @@ def design_facts(
     workload: Workload,
     hardware: Hardware,
 ) -> dict[str, str]:
-    """Every comparable figure of a design: what it costs in a workload, each name ending in its
-    convention, then its dimensions."""
+    """Every figure of a design that may be compared: what it costs in a workload, then its
+    dimensions. The names of the costs end in their convention."""
     costs = cost(spec, workload, hardware)
     found = {"layers": spec.pattern}
     for number in of_design(spec, costs, hardware):

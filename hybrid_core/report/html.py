@@ -1,4 +1,4 @@
-"""Reports: one HTML file that opens offline, of runs or of designs that were not measured."""
+"""Reports on runs, or on designs that were not measured: one HTML file that opens offline."""
 
 import datetime as dt
 from collections.abc import Sequence
@@ -70,8 +70,8 @@ HOME = "http://localhost:8501"  # where `make app` serves the explorer
 
 
 def report(runs: Sequence[Run], home: str = HOME) -> str:
-    """A page on one run, or on several side by side. Everything that came from a user is escaped;
-    plotly's script stands inside the file; links lead to `home`."""
+    """A page on one run, or on several side by side. Everything that came from a user is escaped.
+    The file contains plotly's script. Its links lead to `home`."""
     workload = Workload()
     reference = hardware.get(REFERENCE)
     title = f"{len(runs)} designs compared"
@@ -99,8 +99,7 @@ class Nearest(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What the report says of one run. `cards`: its most important numbers; `nearest`: the paper's
-    rows; the other parts are worded by the template."""
+    """What the report says of one run. The template words the parts that are not text here."""
 
     run: Run
     short: list[sentences.Sentence]
@@ -152,7 +151,7 @@ def _shown(
 
 
 def _reading(run: Run) -> sentences.Sentence | None:
-    """What a retrieval run may be taken for."""
+    """How to read a retrieval run."""
     text = reading(run)
     if text is None:
         return None

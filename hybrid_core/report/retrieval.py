@@ -1,4 +1,4 @@
-"""What a retrieval run may be taken for, and its scores. Numbers are in numbers.py, charts in
+"""How to read a retrieval run, and its scores. Its numbers are in numbers.py, its charts in
 figures/."""
 
 from collections.abc import Sequence
@@ -89,7 +89,7 @@ def _lacks(name: str, found: Map | Recall | Copying | LossByPosition | None) -> 
 
 
 def _missing(row: Missing) -> str:
-    """One row that was not measured, or not with all that was asked for."""
+    """One row that was not measured, or only with some of its trials."""
     measured = f"{row.measured:,} of {row.of:,}"
     if isinstance(row, MissingLength):
         what, unit = f"{row.context_len:,} tokens", "trials"
@@ -120,8 +120,8 @@ def _reached(training: TrainingRecord) -> str:
 
 
 class MapFacts(NamedTuple):
-    """What decides how the numbers of a map compare with another's. `proxy`: its layers, None where
-    they are not known; `whole_lengths`: how many lengths have all their trials."""
+    """What to know of a map before comparing its numbers with another's. `proxy`: the proxy's
+    layers, None if not known; `whole_lengths`: how many lengths have all their trials."""
 
     proxy: str | None
     learnt: bool

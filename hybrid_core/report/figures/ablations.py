@@ -51,7 +51,7 @@ PATTERNS = ["front", "middle", "end", "single", "cluster", "scatter", "sandwich"
 
 
 def _of_scale(rows: pd.DataFrame, scale: str) -> pd.DataFrame:
-    """The rows of one scale; tables that name none are of 1B."""
+    """The rows of one scale. Tables without scales are of 1B models."""
     if "scale" in rows:
         return rows[rows["scale"] == scale]
     if scale == "1B":
@@ -209,7 +209,7 @@ def _scaling() -> style.Figure:
 
 
 class Question(NamedTuple):
-    """A chart, and the scales that the paper has it for."""
+    """A chart, and the scales for which the paper has the data."""
 
     title: str
     draw: Any

@@ -80,7 +80,7 @@ def _memory(design: style.Named, workload: Workload) -> Num:
 
 
 def _usable(hardware: Hardware) -> str:
-    """What an engine uses of a device, in words."""
+    """How much of a device's memory an engine uses, in words."""
     return f"{units.n_bytes(hardware.usable_bytes)} that an engine uses of {hardware.name}"
 
 
@@ -180,7 +180,7 @@ MEMORY_COLOURS = {
 def memory_by_part(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware
 ) -> style.Figure:
-    """Weights, cache and activations beside what the device has."""
+    """Weights, cache and activations beside the memory of the device."""
     figure = style.blank(
         f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size} (GiB)",
         f"{SERVING}; {_usable(hardware)}",
@@ -318,7 +318,7 @@ def _column_name(
     n_designs: int,
     n_kinds: int,
 ) -> str:
-    """What tells a column from the others: its kind, its design, or both."""
+    """The name of a column: its kind, its design, or both, as far as columns differ in it."""
     if n_designs == 1:
         return what
     if n_kinds == 1:
@@ -329,7 +329,7 @@ def _column_name(
 def memory_by_context(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware
 ) -> style.Figure:
-    """Memory of the whole workload against context, beside what the device has."""
+    """Memory of the whole workload against context, beside the memory of the device."""
     figure = style.blank(
         f"Memory of serving, batch {workload.batch_size}",
         f"{SERVING}; dashed: {_usable(hardware)}",
@@ -432,7 +432,7 @@ def longest_context(
 def beside_each_other(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware
 ) -> dict[str, style.Figure]:
-    """What a comparison of designs shows, by a short name."""
+    """The charts of a comparison of designs, by a short name."""
     return {
         "cache": cache_by_context(designs, workload),
         "decode": decode_by_context(designs, workload, hardware),

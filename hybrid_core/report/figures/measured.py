@@ -122,14 +122,14 @@ def _add_caches(
 
 
 def _protocols(runs: Sequence[Run]) -> str:
-    """What was done in these runs."""
+    """How these runs were measured."""
     found = [run.part(Generation) for run in runs]
     protocols = {part.protocol for part in found if part}
     return "; ".join(sorted(protocols)) or "no run yet"
 
 
 def _basis(runs: Sequence[Run]) -> str:
-    """What the predictions of these runs rest on."""
+    """What the predictions of these runs are based on."""
     found = [run.part(Ceilings) for run in runs]
     bases = {part.basis for part in found if part}
     return ", ".join(sorted(bases)) or "no run yet"

@@ -247,7 +247,7 @@ def _name_points(figure: style.Figure) -> None:
 
 
 def _colour_of(run: Run) -> str:
-    """The paper's colour of the family that a run's design belongs to."""
+    """The colour that the paper's figures give the family of a run's design."""
     letters = set(run.spec.pattern)
     if "H" in letters:
         return style.MODEL_COLOUR["intra"]

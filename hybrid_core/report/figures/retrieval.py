@@ -30,11 +30,10 @@ SHARES = {"tickformat": ".0%", "range": [-0.03, 1.03]}
 
 
 def retrieval_map(run: Run, small: bool = False) -> style.Figure:
-    """Needles recalled by depth and context, one colour scale for all designs, greys for a proxy
-    that has not learnt.
+    """Needles recalled by depth and context. All designs share one colour scale; the map of a proxy
+    that has not learnt is grey.
 
-    Cells that were not asked (yet) stay empty. A small one has no scale of colours beside it.
-    """
+    Cells without trials stay empty. `small`: without a colour bar."""
     found = run.part(Map) or Map()
     title = "needles recalled, not learnt"
     colours = NOT_LEARNT
@@ -74,7 +73,7 @@ def retrieval_map(run: Run, small: bool = False) -> style.Figure:
 
 
 def _map_source(found: Map) -> str:
-    """What stands in the foot of a map."""
+    """The note below a map."""
     source = f"measured: % of {found.trials} trials, whole values; empty: not asked"
     if found.trained_len in found.lengths:
         source += "; dashed: trained length"
@@ -198,8 +197,8 @@ class _Line(NamedTuple):
 
 
 def recall_by_pairs(runs: Sequence[Run]) -> style.Figure:
-    """Multi-query associative recall: share of keys whose value was named, against how many pairs
-    there were."""
+    """Multi-query associative recall: share of keys whose value was recalled, against the number of
+    pairs."""
     figure = style.blank(
         "Associative recall against number of pairs",
         "measured: n pairs of key and value, then every key again in another order; "
@@ -276,7 +275,7 @@ Probe = TypeVar("Probe", Recall, Copying, LossByPosition)
 
 
 def _of_part(runs: Sequence[Run], kind: type[Probe]) -> list[tuple[Run, Probe, str]]:
-    """The runs that have a part, with it and a colour."""
+    """The runs that have a part, each with that part and a colour."""
     found = []
     for run in runs:
         part = run.part(kind)
@@ -293,8 +292,8 @@ def _add(
     line: _Line,
     colour: str,
 ) -> None:
-    """A line per run, dotted where the task was not learnt, and a dashed one where training
-    ended."""
+    """Add the line of a run, dotted if it has not learnt the task, and a dashed line at the length
+    that it was trained at."""
     name = escape(style.label(run))
     dash = "solid"
     if not probe_learnt(found):
@@ -328,7 +327,8 @@ _PROBE_CHARTS: dict[str, Callable[[Sequence[Run]], style.Figure]] = {
 
 
 def retrieval_charts(runs: Sequence[Run]) -> list[style.Figure]:
-    """Every chart of what runs recalled: a map each, and the probes with all runs on one chart."""
+    """Every chart of what runs recalled: a map of each run, and each probe with all runs on one
+    chart."""
     charts = []
     for run in runs:
         found = run.part(Map)

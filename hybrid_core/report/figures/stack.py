@@ -1,4 +1,4 @@
-"""The picture of a stack: its layers, first on top, and what each has of the whole."""
+"""The picture of a stack: its layers, first on top, and the share of each in the whole."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -57,14 +57,14 @@ def stack_layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
 
 
 def stack_source(workload: Workload) -> str:
-    """What the shares of the picture are."""
+    """What the picture shows shares of."""
     forward = f"FLOPs of a forward pass over {units.length(workload.context_len)} tokens"
     return f"exact: parameters, and {forward}; both without embedding and head"
 
 
 def stack_chart(spec: ArchSpec, workload: Workload) -> style.Figure:
-    """The layers, first on top, coloured by kind; beside each its share of the stack's parameters
-    and FLOPs. A point's y is its layer."""
+    """The layers, first on top, coloured by kind. Beside each are its shares of the stack's
+    parameters and FLOPs. A point's y is the number of its layer."""
     figure = style.blank(
         STACK_TITLE,
         stack_source(workload),

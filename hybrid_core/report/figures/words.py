@@ -1,4 +1,4 @@
-"""A chart without looking at it: its data and its words."""
+"""A chart as data and in words."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from hybrid_core.report.figures import style
 
 
 def data(figure: style.Figure) -> list[tuple[Any, ...]]:
-    """What a chart shows: the names of its columns, then one row a point or cell."""
+    """The data of a chart: the names of the columns, then one row per point or cell."""
     layout = figure["layout"]
     x = _axis_title(layout["xaxis"]) or "x"
     y = _axis_title(layout["yaxis"]) or "y"

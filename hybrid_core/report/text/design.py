@@ -58,7 +58,7 @@ def _flops(record: dict[str, Any]) -> Iterator[Line]:
 
 
 def _absorbed(record: dict[str, Any]) -> str:
-    """How latent attention is computed, where there is any."""
+    """How latent attention is computed. Empty for designs without it."""
     if record["latent_attention"] is None:
         return ""
     return " (latent attention: absorbed; prefill: expanded)"
@@ -152,7 +152,7 @@ def imported_line(
     cache: int,
     not_built: str | None,
 ) -> str:
-    """What `import` says beside the YAML."""
+    """The line that `import` prints beside the YAML."""
     level = "built"
     if not_built:
         level = f"costed, not built ({not_built})"

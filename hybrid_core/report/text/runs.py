@@ -34,7 +34,7 @@ def runs_table(runs: Sequence[Run]) -> str:
 
 
 def remark(run: Run) -> str:
-    """What a list says of a run beside its status."""
+    """What the list of runs says about a run, apart from its status."""
     if run.foreign:
         return f"cannot be shown: {run.foreign}"
     if run.error:
@@ -45,7 +45,7 @@ def remark(run: Run) -> str:
 
 
 def slow_dtype(run: Run) -> str | None:
-    """That the device multiplies much faster in fp32 than in the weights' dtype, if it does."""
+    """A warning if the device multiplies much faster in fp32 than in the weights' dtype."""
     found = run.part(Ceilings)
     if found is None or found.fp32_times <= SLOW:
         return None
@@ -94,7 +94,7 @@ def _with_numbers(lines: Sequence[str], found: Sequence[Number]) -> str:
 
 
 def _profile_table(run: Run) -> str:
-    """The parts of a profile that are there, each number with its convention."""
+    """The parts of a profile that were measured, each number with its convention."""
     lines = [_headline(run)]
     found = run.part(Environment)
     if found:
@@ -110,8 +110,8 @@ def _profile_table(run: Run) -> str:
 
 
 def _niah_table(run: Run) -> str:
-    """What a retrieval run found: first whether it may be read as a finding, then proxy, training
-    and map."""
+    """What a retrieval run found: first whether it is a finding at all, then proxy, training and
+    map."""
     lines = [_headline(run)]
     verdict = run.part(Verdict)
     proxy = run.part(Proxy)
