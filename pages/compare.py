@@ -6,12 +6,14 @@ from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
 from hybrid_core.interop.link import MAX_COMPARED
-from hybrid_core.report import compare, figures
+from hybrid_core.report import compare
+from hybrid_core.report.figures import style
+from hybrid_core.report.figures.designs import beside_each_other
 from hybrid_core.speed import hardware
 from pages.parts import chart, design, jobs, layout, pictures, share
 
 
-def cards(designs: list[figures.Named]) -> None:
+def cards(designs: list[style.Named]) -> None:
     """One card a design, the first being the one on Compose."""
     cells = layout.cells(len(designs), layout.CARD + 40)
     for index, (cell, (label, spec)) in enumerate(zip(cells, designs, strict=True)):
@@ -92,7 +94,7 @@ with st.expander(f"{len(alike)} figures in which they are alike"):
 workload = f"Batch {view.workload.batch_size}, {view.workload.context_len:,} tokens: set on Compose"
 st.caption(f"Costs first, then dimensions. {workload}.")
 st.markdown("[Where each number comes from](glossary#where-numbers-come-from)")
-drawn = figures.beside_each_other(designs, view.workload, device)
+drawn = beside_each_other(designs, view.workload, device)
 for cell, (key, figure) in zip(layout.cells(len(drawn), layout.WIDE), drawn.items(), strict=True):
     with cell:
         chart.show(figure, f"compare-{key}")

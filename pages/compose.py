@@ -18,7 +18,15 @@ from hybrid_core.interop.link import MAX_COMPARED, View
 from hybrid_core.live.profiling.options import ProfileOptions
 from hybrid_core.live.retrieval.options import NiahOptions
 from hybrid_core.mixers.intra import IntraMixer
-from hybrid_core.report import figures
+from hybrid_core.report.figures import style
+from hybrid_core.report.figures.designs import (
+    cache_by_context,
+    decode_by_context,
+    flops_by_part,
+    longest_context,
+    memory_by_context,
+    memory_by_part,
+)
 from hybrid_core.speed import hardware
 from hybrid_core.speed.cost import cost
 from hybrid_core.validation import SpecError
@@ -100,13 +108,13 @@ def charts(
     device: hardware.Hardware,
 ) -> None:
     """The stack with its FLOPs and memory, and one further view."""
-    pair = [figures.Named(spec.name, spec), figures.Named(other.name, other)]
+    pair = [style.Named(spec.name, spec), style.Named(other.name, other)]
     left, right = layout.cells(2, layout.CHART)
     with left:
         stack.draw(spec, workload)
     with right:
-        chart.show(figures.flops_by_part(pair[:1], workload), "flops")
-        chart.show(figures.memory_by_part(pair, workload, device), "memory")
+        chart.show(flops_by_part(pair[:1], workload), "flops")
+        chart.show(memory_by_part(pair, workload, device), "memory")
     with (
         right if spec.n_layers > pictures.FEW else st.container()
     ):  # beside a stack that is high enough
@@ -114,7 +122,7 @@ def charts(
 
 
 def by_context(
-    pair: list[figures.Named],
+    pair: list[style.Named],
     workload: Workload,
     device: hardware.Hardware,
 ) -> None:
@@ -131,8 +139,8 @@ def by_context(
         findings(pair[0].spec, workload.context_len)
         return
     drawn = {
-        AGAINST: {"cache": figures.cache_by_context, "decode": figures.decode_by_context},
-        LIMITS: {"memory-context": figures.memory_by_context, "longest": figures.longest_context},
+        AGAINST: {"cache": cache_by_context, "decode": decode_by_context},
+        LIMITS: {"memory-context": memory_by_context, "longest": longest_context},
     }[shown]
     for cell, (key, draw) in zip(layout.cells(2, layout.CHART), drawn.items(), strict=True):
         with cell:
@@ -178,6 +186,9 @@ def findings(spec: ArchSpec, context_len: int) -> None:
     }
     layout.table(pd.DataFrame(shown).T)
     st.caption(f"quoted: {baselines.CITATION}, Tables 9 and 10, 60B tokens")
+    unlike = baselines.unlike_the_papers(spec)
+    if unlike:
+        st.caption(unlike)
 
 
 view = design.view()

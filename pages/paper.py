@@ -6,7 +6,10 @@ import streamlit as st
 
 from hybrid_core.design import presets
 from hybrid_core.evidence import baselines, throughput
-from hybrid_core.report import figures, units
+from hybrid_core.report import units
+from hybrid_core.report.figures import style
+from hybrid_core.report.figures.ablations import QUESTIONS
+from hybrid_core.report.figures.paper import paper_cache, paper_throughput, quality_throughput
 from hybrid_core.runs.store import Run
 from pages.parts import chart, design, jobs, layout
 
@@ -37,7 +40,7 @@ def five_designs() -> None:
         row = baselines.matching(spec, "table09_1b").query("budget == 'data'").iloc[0]
         speed = throughput.throughput(spec)
         assert speed
-        rows[figures.MODEL_LABEL[row["model"]]] = {
+        rows[style.MODEL_LABEL[row["model"]]] = {
             "parameters": f"{row['n_emb_b']:.2f}B",
             "training FLOPs": f"{row['train_flops']:.1e}",
             "cache at 8K (MiB)": f"{row['cache_mib']:.0f}",
@@ -58,16 +61,16 @@ def speed_and_cache(runs: list[Run]) -> None:
         default=8192,
         format_func=units.length,
     )
-    chart.show(figures.quality_throughput(total or 8192, runs), "figure1b")
-    chart.show(figures.paper_throughput(runs), "figure3a")
-    chart.show(figures.paper_cache(runs), "figure3b")
+    chart.show(quality_throughput(total or 8192, runs), "figure1b")
+    chart.show(paper_throughput(runs), "figure3a")
+    chart.show(paper_cache(runs), "figure3b")
 
 
 def what_changes_the_loss() -> None:
     """The chart of one question, at the size of models that is chosen."""
     st.subheader("What changes the loss")
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        asked = {question.title: question for question in figures.QUESTIONS}
+        asked = {question.title: question for question in QUESTIONS}
         title = st.segmented_control(
             "Question",
             list(asked),

@@ -6,7 +6,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from hybrid_core.live.profiling.options import DECODE_PATHS, ProfileOptions
-from hybrid_core.report import figures, units
+from hybrid_core.report import units
+from hybrid_core.report.figures.measured import generation_chart, live_cache_chart
 from hybrid_core.report.numbers import (
     WHOLE_STRETCH,
     Number,
@@ -85,13 +86,13 @@ def result(run: Run) -> None:
     headline_numbers(run)
     generation = run.part(Generation)
     if generation:
-        chart.show(figures.generation([run]), f"generation-{run.id}")
+        chart.show(generation_chart([run]), f"generation-{run.id}")
         for row in generation.not_measured:
             st.warning(f"{row.total_len:,} tokens not measured: {row.why}")
     left, right = layout.cells(2, layout.CHART + 80)
     if run.part(LiveCache):
         with left:
-            chart.show(figures.live_cache([run]), f"cache-{run.id}")
+            chart.show(live_cache_chart([run]), f"cache-{run.id}")
     with right:
         traced(run)
         layer_table(run)

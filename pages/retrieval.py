@@ -16,14 +16,16 @@ from hybrid_core.live.retrieval.options import (
     ProbeOptions,
     least_text_bytes,
 )
-from hybrid_core.report import figures, units
+from hybrid_core.report import units
+from hybrid_core.report.figures import style
+from hybrid_core.report.figures.retrieval import retrieval_charts, retrieval_map, training_curve
+from hybrid_core.report.numbers import score_numbers
 from hybrid_core.report.retrieval import (
-    ScoreRow,
     latest_of_each,
     learnt,
+    map_facts,
     not_whole,
     reading,
-    score_row,
     unlike,
 )
 from hybrid_core.report.sources import explained
@@ -111,7 +113,7 @@ def needle_result(run: Run) -> None:
     what_is_missing(run)
     has_map = run.part(Map) is not None
     if has_map:
-        scores(score_row(run))
+        scores(run)
     left, right = layout.cells(2, layout.WIDE)
     curve = left
     with right:
@@ -119,12 +121,12 @@ def needle_result(run: Run) -> None:
     if has_map:
         curve = right
         with left:
-            chart.show(figures.retrieval_map(run), f"map-{run.id}")
+            chart.show(retrieval_map(run), f"map-{run.id}")
     elif run.active:
         left.info("The map fills in here once the proxy is trained.")
     if run.part(Training):
         with curve:
-            chart.show(figures.training_curve(run), f"training-{run.id}")
+            chart.show(training_curve(run), f"training-{run.id}")
 
 
 def what_is_missing(run: Run) -> None:
@@ -133,27 +135,28 @@ def what_is_missing(run: Run) -> None:
         st.warning(design.plain(f"{line}."))
 
 
-def scores(row: ScoreRow) -> None:
+def scores(run: Run) -> None:
     """The numbers that compare designs."""
-    trained = row.trained_len
+    found = score_numbers(run)
+    trained = map_facts(run).trained_len
     beyond = trained * 3 // 2
     columns = list(layout.cells(4, layout.CARD + 30))
     recalled = explained("needles_recalled")
     columns[0].metric(
         f"Recalled at {trained:,} tokens",
-        _share(row.at_trained_len),
+        found.at_trained_len.said,
         help=recalled,
     )
     columns[0].caption("measured, proxy; the trained length, mean over all depths")
     columns[1].metric(
         f"Recalled at {beyond:,} tokens",
-        _share(row.at_1_5x),
+        found.at_1_5x.said,
         help=recalled,
     )
     columns[1].caption("measured, proxy; 1.5 times the trained length")
     columns[2].metric(
         "Effective context (tokens)",
-        row.reach,
+        found.effective_context.said,
         help=explained("effective_context"),
     )
     columns[2].caption(
@@ -162,22 +165,10 @@ def scores(row: ScoreRow) -> None:
     )
     columns[3].metric(
         "Training tokens to 90 %",
-        _tokens(row),
+        found.tokens_to_learn.said,
         help=explained("tokens_to_learn"),
     )
     columns[3].caption("measured, proxy; fewer: learns sooner")
-
-
-def _share(value: float | None) -> str:
-    if value is None:
-        return "not asked"
-    return f"{value:.0%}"
-
-
-def _tokens(row: ScoreRow) -> str:
-    if not row.tokens_to_learn:
-        return "not reached"
-    return units.count(row.tokens_to_learn)
 
 
 def beside_the_map(run: Run) -> None:
@@ -215,7 +206,7 @@ def side_by_side() -> None:
     score_table(compared)
     for place, run in zip(layout.cells(len(compared), layout.MAP), compared, strict=True):
         with place:
-            chart.show(figures.retrieval_map(run, small=True), f"compared-{run.id}")
+            chart.show(retrieval_map(run, small=True), f"compared-{run.id}")
 
 
 def has_cells(run: Run) -> bool:
@@ -230,19 +221,20 @@ def score_table(runs: list[Run]) -> None:
     """One row a run; shares are means over all depths, measured on the proxy."""
     told = {}
     for run in runs:
-        row = score_row(run)
+        row = map_facts(run)
+        found = score_numbers(run)
         has_learnt = "no"
         if row.learnt:
             has_learnt = "yes"
-        told[figures.label(run)] = {
+        told[style.label(run)] = {
             "layers of the proxy": row.proxy or "unknown",
             "learnt": has_learnt,
             "lengths with all trials": row.whole_lengths,
             "trained length (tokens)": f"{row.trained_len:,}",
-            "recalled there": _share(row.at_trained_len),
-            "at 1.5 times": _share(row.at_1_5x),
-            "effective context (tokens, 95 % interval)": row.reach,
-            "training tokens to 90 %": _tokens(row),
+            "recalled there": found.at_trained_len.said,
+            "at 1.5 times": found.at_1_5x.said,
+            "effective context (tokens, 95 % interval)": found.effective_context.said,
+            "training tokens to 90 %": found.tokens_to_learn.said,
             "seed": str(row.seed),
         }
     if told:
@@ -306,7 +298,7 @@ def probe_options(text: bytes, asked: dict[str, Any]) -> ProbeOptions:
 
 def charts(run: Run) -> None:
     """A chart for each probe that has begun."""
-    drawn = figures.retrieval_charts([run])
+    drawn = retrieval_charts([run])
     for index, (place, figure) in enumerate(
         zip(layout.cells(len(drawn), layout.WIDE), drawn, strict=True)
     ):
@@ -361,7 +353,7 @@ def checkpoint_result(run: Run) -> None:
     if found and found.dropped:
         st.caption(design.plain(found.dropped))
     if run.part(Map):
-        chart.show(figures.retrieval_map(run), f"map-{run.id}")
+        chart.show(retrieval_map(run), f"map-{run.id}")
 
 
 def checkpoint_job(**asked: Any) -> tuple[ArchSpec, CheckpointOptions]:

@@ -3,8 +3,9 @@
 import pandas as pd
 import streamlit as st
 
-from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
+from hybrid_core.report.figures.measured import generation_chart, live_cache_chart
+from hybrid_core.report.figures.retrieval import retrieval_charts
 from hybrid_core.report.html import TITLES
 from hybrid_core.report.text.runs import remark
 from hybrid_core.results.profile import Generation
@@ -106,9 +107,9 @@ def compare(runs: list[Run]) -> None:
     layout.table(differences(runs))
     measured = [run for run in runs if run.part(Generation)]
     if measured:
-        chart.show(figures.generation(measured), "runs-generation")
-        chart.show(figures.live_cache(measured), "runs-cache")
-    maps = figures.retrieval_charts(runs)
+        chart.show(generation_chart(measured), "runs-generation")
+        chart.show(live_cache_chart(measured), "runs-cache")
+    maps = retrieval_charts(runs)
     for index, (place, figure) in enumerate(
         zip(layout.cells(len(maps), layout.WIDE), maps, strict=True)
     ):

@@ -9,6 +9,13 @@ from hybrid_core.data import PROFILES
 from hybrid_core.design import presets
 from hybrid_core.design.sections import SECTIONS
 from hybrid_core.design.spec import ArchSpec
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.base import Mixer
+from hybrid_core.mixers.intra import IntraMixer
+from hybrid_core.mixers.mamba1 import Mamba1Mixer
+from hybrid_core.mixers.mamba2 import Mamba2Mixer
+from hybrid_core.mixers.side_by_side import SideBySideMixer
+from hybrid_core.mixers.swa import SwaMixer
 
 CITATION = "Bae et al., Hybrid Architectures for Language Models, arXiv 2510.04800v3, CC BY 4.0"
 
@@ -64,7 +71,14 @@ _HEADINGS = {
     "squad": "SQuAD",
     "triviaqa": "TriviaQA",
 }
-COUNTS = ["n_attn", "n_swa", "n_ssm", "n_hyb"]
+# Column of a table -> the kind of layer that it counts. The paper's Mamba layers are Mamba-2.
+COUNTED: dict[str, type[Mixer]] = {
+    "n_attn": AttentionMixer,
+    "n_swa": SwaMixer,
+    "n_ssm": Mamba2Mixer,
+    "n_hyb": IntraMixer,
+}
+COUNTS = list(COUNTED)
 # The paper's name for a scale, by d_model (Table 8).
 SCALES = {
     1024: "100M",
@@ -107,8 +121,10 @@ def cite(name: str) -> str:
 
 
 def counts(spec: ArchSpec) -> tuple[int, ...]:
-    """How many layers of each kind, in the order of COUNTS. Differential layers are not counted."""
-    return tuple(spec.pattern.count(letter) for letter in "ASMH")
+    """How many layers of each kind the design has, in the order of COUNTS. Kinds that the paper's
+    tables do not count, such as differential attention and Mamba-1, are left out."""
+    kinds = [type(layer.mixer) for layer in spec.stack]
+    return tuple(kinds.count(counted) for counted in COUNTED.values())
 
 
 def scale(spec: ArchSpec) -> str | None:
@@ -158,21 +174,52 @@ def matching(spec: ArchSpec, name: str) -> pd.DataFrame:
 
 
 def nearest(spec: ArchSpec, n: int = 5) -> pd.DataFrame:
-    """The rows of Tables 9 and 10 (60B tokens each) closest to the design: first by the shares of
-    its kinds of layer, then by size.
+    """The rows of Tables 9 and 10 (60B tokens each) closest to the design: first by the share of
+    each kind of layer, then by size.
 
-    `distance` is the share of layers (0 to 1) that would have to change kind. Another scale than
-    the design's counts as one more."""
+    `distance` is the share of layers (0 to 1) that would have to change kind. A row of another
+    scale than the design's ranks as if its distance were larger by 1. Kinds that the paper did not
+    train count as the kind that they resemble (`unlike_the_papers` says so)."""
     large = table("table09_1b").assign(table="9")
     small = table("table10_350m").assign(table="10")
     rows = pd.concat([large, small], ignore_index=True)
     rows = rows[rows["budget"] == "data"].copy()
     shares = rows[COUNTS].div(rows[COUNTS].sum(axis=1), axis=0)
-    # Mamba-1 layers (m) resemble the paper's Mamba-2 layers more than any other kind.
-    like_the_papers = spec.pattern.replace("m", "M")
-    own = [like_the_papers.count(letter) / spec.n_layers for letter in "ASMH"]
-    rows["distance"] = 1 - np.minimum(shares, own).sum(axis=1)
+    own_shares = _shares_of_resembling(spec)
+    rows["distance"] = 1 - np.minimum(shares, own_shares).sum(axis=1)
     other_scale = rows["scale"] != (scale(spec) or "1B")
     rows["_rank"] = rows["distance"] + other_scale.astype(float)
     ranked = rows.sort_values(["_rank", "table"])
     return ranked.drop(columns="_rank").head(n)
+
+
+def _shares_of_resembling(spec: ArchSpec) -> list[float]:
+    """Share of the design's layers that are of each counted kind, or resemble it; in the order of
+    COUNTS."""
+    kinds = [_resembled(layer.mixer) for layer in spec.stack]
+    return [kinds.count(counted) / spec.n_layers for counted in COUNTED.values()]
+
+
+def _resembled(mixer: Mixer) -> type[Mixer]:
+    """The kind of layer in the paper's tables that comes closest to a layer, else its own kind."""
+    if isinstance(mixer, Mamba1Mixer):
+        return Mamba2Mixer
+    if isinstance(mixer, SideBySideMixer):
+        return IntraMixer
+    return type(mixer)
+
+
+def unlike_the_papers(spec: ArchSpec) -> str:
+    """What to keep in mind beside the nearest rows: how the design's layers differ from those that
+    they count as. Empty where they do not differ."""
+    mixers = [layer.mixer for layer in spec.stack]
+    inside_blocks = [mixer.ssm for mixer in mixers if isinstance(mixer, IntraMixer)]
+    kinds = {type(mixer) for mixer in [*mixers, *inside_blocks]}
+    notes = []
+    if Mamba1Mixer in kinds:
+        notes.append("The paper measured Mamba-2; this design's Mamba layers are Mamba-1.")
+    if SideBySideMixer in kinds:
+        notes.append(
+            "The paper measured intra-hybrid blocks; this design adds complete mixers side by side."
+        )
+    return " ".join(notes)

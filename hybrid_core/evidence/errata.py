@@ -1,9 +1,9 @@
 """Where the paper does not agree with itself: cells that its own formulas do not give, and
 misprints.
 
-Both are data with a line per cell: what is printed, what is right, the reason, and its source
+Both are data: one line per cell with what is printed, what is right, the reason, and its source
 (profiles/paper/contradictions.csv and misprints.csv). A contradiction explains a difference and
-corrects nothing. A misprint says how a row is to be read.
+corrects nothing. A misprint says how to read a row.
 """
 
 import csv
@@ -38,8 +38,8 @@ class Contradiction(NamedTuple):
 
 
 class Misprint(NamedTuple):
-    """A cell that is to be read otherwise. `printed` is empty where nothing is printed, `right`
-    where nothing is known. Layers are written as `0+0+10+2`."""
+    """A cell to read as `right` instead of as printed. `printed` is empty if the table prints
+    nothing, `right` if the right value is not known. Layers are written as `0+0+10+2`."""
 
     table: str
     scale: str
@@ -60,7 +60,8 @@ def contradictions() -> tuple[Contradiction, ...]:
     """Every listed contradiction, in the order of the tables."""
     found = []
     for line in _lines("contradictions"):
-        layers = tuple(int(line.pop(kind)) for kind in ("n_attn", "n_swa", "n_ssm", "n_hyb"))
+        kinds = ("n_attn", "n_swa", "n_ssm", "n_hyb")
+        layers = tuple(int(line.pop(kind)) for kind in kinds)
         found.append(Contradiction(layers=layers, **line))
     return tuple(found)
 
@@ -82,8 +83,8 @@ def _meant_layers() -> dict[tuple[str, Layers], Layers]:
     found = {}
     for known in misprints():
         if known.column == "layers":
-            printed, right = _layers(known.printed), _layers(known.right)
-            found[known.table, printed] = right
+            key = (known.table, _layers(known.printed))
+            found[key] = _layers(known.right)
     return found
 
 
@@ -98,17 +99,20 @@ def meant_layers(table: str, printed: Layers) -> Layers:
 
 @cache
 def has_no_loss(table: str, scale: str, column: str, printed: str) -> bool:
-    """Whether a row, told by one of its cells, prints the losses of another design, so that its own
-    are not known."""
-    void = [known for known in misprints() if known.printed and not known.right]
-    return (table, scale, column, printed) in [known[:4] for known in void]
+    """Whether a row prints the losses of another design, so that its own are not known. The row is
+    given by one of its cells."""
+    for known in misprints():
+        cell = (known.table, known.scale, known.column, known.printed)
+        if not known.right and cell == (table, scale, column, printed):
+            return bool(printed)
+    return False
 
 
 @cache
 def not_printed(table: str) -> dict[str, str]:
-    """Columns that a table does not print and what they hold in all of its rows."""
-    return {
-        known.column: known.right
-        for known in misprints()
-        if known.table == table and not known.printed
-    }
+    """Columns that a table does not print -> what they hold in all of its rows."""
+    found = {}
+    for known in misprints():
+        if known.table == table and not known.printed:
+            found[known.column] = known.right
+    return found

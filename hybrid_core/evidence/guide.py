@@ -1,5 +1,5 @@
-"""Guided start: from a context, a device and a wish to three of the paper's designs, each with what
-it gains and what it costs."""
+"""Guided start: a context, a device and a wish lead to three of the paper's designs, each with its
+gains and its costs."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -30,7 +30,7 @@ ROLES: dict[Wish, str] = {
     "balance": "Balanced",
     "speed": "Fastest",
 }
-# The part of the best design that the paper itself measured at the speed that is asked for.
+# The role of the best design that the paper itself measured at the speed asked for.
 PROVEN = "Measured fast enough on an H200"
 MOST = 3
 NO_HYBRID = {
@@ -58,13 +58,13 @@ class Need(Frozen):
 
 
 class Candidate(NamedTuple):
-    """A trained design in the use that is asked for. NLL and accuracy are quoted, the rest exact or
-    predicted.
+    """A trained design in the use that a user asks for. NLL and accuracy are quoted, the rest exact
+    or predicted.
 
-    `tokens_per_s`: the ceiling of a sequence to three digits. What is chosen by it is chosen by
-    what is shown. `measured`: tokens/s a sequence that the paper's own code reached in such a use;
-    `problem`: why the design does not do; `doubt`: why it may not; `proof`: where the paper
-    measured the speed that is asked for."""
+    `tokens_per_s`: the ceiling of a sequence, rounded to three digits, so that designs are ranked
+    by the figures that the page shows. `measured`: tokens/s a sequence that the paper's own code
+    reached in such a use. `problem`: why the design does not meet the need; `doubt`: why it may not
+    meet it; `proof`: where the paper measured the speed asked for."""
 
     spec: ArchSpec
     nll: float
@@ -95,8 +95,11 @@ class LeftOut(NamedTuple):
 def candidates(need: Need) -> list[Candidate]:
     """Every hybrid of a size that the paper trained: attention or intra-hybrid blocks among Mamba
     layers, or intra-hybrid blocks alone."""
-    hybrids = [known for known in trained(need.size) if _no_hybrid(known[0]) is None]
-    return [_candidate(spec, row, need) for spec, row in hybrids]
+    found = []
+    for spec, row in trained(need.size):
+        if _no_hybrid(spec) is None:
+            found.append(_candidate(spec, row, need))
+    return found
 
 
 def left_out(size: Size) -> list[LeftOut]:
@@ -108,37 +111,46 @@ def left_out(size: Size) -> list[LeftOut]:
             found.append(LeftOut(spec.name, why))
     _, _, training = TRAINED[size]
     for spec in trained_otherwise(size):
-        found.append(LeftOut(spec.name, _no_hybrid(spec) or f"not printed at {training}"))
+        why = _no_hybrid(spec) or f"not printed at {training}"
+        found.append(LeftOut(spec.name, why))
     return found
 
 
 def _no_hybrid(spec: ArchSpec) -> str | None:
-    """What a stack is made of, where the paper does not call it a hybrid."""
+    """What a stack is made of, if the paper does not call it a hybrid."""
     mixed = mixture(spec.pattern)
-    return NO_HYBRID.get(mixed.family) if mixed else None
+    if mixed is None:
+        return None
+    return NO_HYBRID.get(mixed.family)
 
 
 # ---------------------------------------------------------------- the choice
 
 
 def propose(need: Need) -> list[Proposal]:
-    """Up to three designs that fit and are fast enough, the wished one first. Where none is, the
-    fastest, which says what it misses.
+    """Up to three designs that fit and are fast enough, the wished one first. If there are none:
+    the fastest design, with what it misses.
 
-    Best quality has the lowest NLL that is shown, Fastest the highest ceiling that is shown.
-    Balanced lies strictly between in both. Speeds are ceilings, so where one is asked for, the best
-    of those that the paper measured at it comes second."""
+    Best quality has the lowest NLL shown, Fastest the highest ceiling shown. Balanced lies strictly
+    between them in both. Speeds are ceilings. So if a speed is asked for, the second proposal is
+    the best design that the paper measured at that speed."""
     found = candidates(need)
     good = [candidate for candidate in found if candidate.problem is None]
     if not good:
-        return [_proposal("Nearest miss", max(found, key=_speed), need)]
+        fastest = max(found, key=_speed)
+        return [_proposal("Nearest miss", fastest, need)]
     parts = _parts(good)
-    wished_first = sorted(parts, key=lambda wish: (wish != need.wish, list(ROLES).index(wish)))
-    order = [(ROLES[wish], parts[wish]) for wish in wished_first]
+    in_order = [wish for wish in ROLES if wish in parts]
+    if need.wish in parts:
+        in_order.remove(need.wish)
+        in_order.insert(0, need.wish)
+    order = [(ROLES[wish], parts[wish]) for wish in in_order]
     proven = [candidate for candidate in good if candidate.proof]
     if proven:
-        order.insert(1, (PROVEN, min(proven, key=_loss)))
-    proposals, seen = [], set()
+        best_proven = min(proven, key=_loss)
+        order.insert(1, (PROVEN, best_proven))
+    proposals = []
+    seen = set()
     for role, candidate in order:
         if candidate.spec.name not in seen:
             seen.add(candidate.spec.name)
@@ -148,13 +160,21 @@ def propose(need: Need) -> list[Proposal]:
 
 def _parts(good: list[Candidate]) -> dict[Wish, Candidate]:
     """The design for each wish; Balanced only where one lies between the other two."""
-    best = min(good, key=lambda candidate: (candidate.nll, -candidate.tokens_per_s))
-    fastest = max(good, key=lambda candidate: (candidate.tokens_per_s, -candidate.nll))
+    best = min(good, key=_loss_then_speed)
+    fastest = max(good, key=_speed_then_loss)
     parts: dict[Wish, Candidate] = {"quality": best, "speed": fastest}
     middle = _between(good, best, fastest)
     if middle:
         parts["balance"] = middle
     return parts
+
+
+def _loss_then_speed(candidate: Candidate) -> tuple[float, float]:
+    return candidate.nll, -candidate.tokens_per_s
+
+
+def _speed_then_loss(candidate: Candidate) -> tuple[float, float]:
+    return candidate.tokens_per_s, -candidate.nll
 
 
 def _loss(candidate: Candidate) -> float:
@@ -170,8 +190,8 @@ def _between(
     best: Candidate,
     fastest: Candidate,
 ) -> Candidate | None:
-    """Of those strictly between best and fastest, in NLL and speed, the one that gives away least,
-    each as a share of the way."""
+    """Of the designs strictly between best and fastest in both NLL and speed, the one that gives
+    away least. What it gives away is a share of the way from best to fastest, added over both."""
     nll_way = (fastest.nll - best.nll) or 1
     speed_way = (fastest.tokens_per_s - best.tokens_per_s) or 1
 
@@ -194,9 +214,14 @@ def _between(
 def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
     work = need.workload
     device = hardware.get(need.hardware)
-    speed = float(predict(spec, work, device).decode_tokens_per_s) / need.batch_size
-    problem = _problem(fit(spec, work, device).problem, speed, need)
+    predicted = predict(spec, work, device)
+    speed = float(predicted.decode_tokens_per_s) / need.batch_size
+    too_big = fit(spec, work, device).problem
+    problem = _problem(too_big, speed, need)
     own = nearest_length(spec, need.context_len)
+    measured = None
+    if own:
+        measured = own["paper_a_sequence"]
     doubt = None
     proof = None
     if not problem:
@@ -208,7 +233,7 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
         accuracy=printed_accuracy(row),
         cache_bytes=_cache_bytes(spec, need),
         tokens_per_s=float(f"{speed:.3g}"),
-        measured=own["paper_a_sequence"] if own else None,
+        measured=measured,
         problem=problem,
         doubt=doubt,
         proof=proof,
@@ -217,11 +242,12 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
 
 def _cache_bytes(spec: ArchSpec, need: Need) -> int:
     """Exact cache of a sequence."""
-    return int(model_costs(spec).cache_bytes(need.context_len, "exact", need.workload))
+    costs = model_costs(spec)
+    return int(costs.cache_bytes(need.context_len, "exact", need.workload))
 
 
 def _problem(too_big: str | None, speed: float, need: Need) -> str | None:
-    """Why a design does not do: it does not fit, or is too slow even at its ceiling."""
+    """Why a design does not meet the need: it does not fit, or is too slow even at its ceiling."""
     problems = []
     if too_big:
         problems.append(too_big)
@@ -237,8 +263,8 @@ _PROFILE = "Profile it before you rely on it"
 
 
 def _doubt(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
-    """Why the speed that is asked for is doubtful though the ceiling reaches it: the paper's own
-    measurement does not, or hardly any code could."""
+    """Why the speed asked for is doubtful although the ceiling reaches it. Either the paper's own
+    measurement is below it, or it takes a larger share of the ceiling than any code reached."""
     asked = need.min_tokens_per_s
     row = nearest_length(spec, need.context_len)
     if row:
@@ -249,7 +275,8 @@ def _doubt(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
             f"The ceiling reaches {asked:.0f} tokens/s; the paper's own code reached {each:.0f} "
             f"a sequence on an H200, {row['ratio']:.0%} of its ceiling (Table 13). {_PROFILE}"
         )
-    share, most = asked / ceiling, _largest_ratio()
+    share = asked / ceiling
+    most = _largest_ratio()
     if share <= most:
         return None
     return (
@@ -268,12 +295,13 @@ def _largest_ratio() -> float:
 
 
 def _proof(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
-    """Where the paper measured the speed that is asked for, at no shorter context and no smaller
-    batch."""
+    """Where the paper measured the speed asked for, with a context and a batch at least as
+    large."""
     asked = need.min_tokens_per_s
     if asked <= 0 or need.batch_size > PAPER_BATCH:
         return None
-    rows = [row for row in beside_ceiling(spec) if row["total_len"] >= need.context_len]
+    printed = beside_ceiling(spec)
+    rows = [row for row in printed if row["total_len"] >= need.context_len]
     best = max(rows, key=_speed_of_a_sequence, default=None)
     if best is None or asked > best["paper_a_sequence"]:
         return None
@@ -292,30 +320,37 @@ def _speed_of_a_sequence(row: dict[str, Any]) -> float:
 
 
 def _proposal(role: str, candidate: Candidate, need: Need) -> Proposal:
-    return Proposal(role, candidate, tuple(_trade_offs(candidate, need)))
+    trade_offs = _trade_offs(candidate, need)
+    return Proposal(role, candidate, tuple(trade_offs))
 
 
 def _trade_offs(candidate: Candidate, need: Need) -> list[str]:
     """What the paper prints of the design beside the Llama of its size."""
-    llamas = [known for known in trained(need.size) if set(known[0].pattern) == {"A"}]
-    llama, row = llamas[0]
+    llama, row = _llama(need.size)
+    own_mib = candidate.cache_bytes / 2**20
+    llama_mib = _cache_bytes(llama, need) / 2**20
+    keeps = f"Keeps {own_mib:,.0f} MiB of cache a sequence at {need.context_len:,} tokens"
     lines = [
         _quality_line(candidate, row, need),
-        f"Keeps {candidate.cache_bytes / 2**20:,.0f} MiB of cache a sequence at "
-        f"{need.context_len:,} tokens against Llama's {_cache_bytes(llama, need) / 2**20:,.0f} MiB "
-        "(exact).",
+        f"{keeps} against Llama's {llama_mib:,.0f} MiB (exact).",
     ]
     own = nearest_length(candidate.spec, need.context_len)
     base = nearest_length(llama, need.context_len)
     if own and base:
         lines.append(_speed_line(own, base))
     rows = baselines.matching(candidate.spec, "table12_long_context")
-    for _, at in rows.query("context_len <= @need.context_len").tail(1).iterrows():
-        lines.append(
-            f"Trained at {at['context_len']:,} tokens: NLL {at['nll_dclm']:.3f}, "
-            f"accuracy {at['avg']:.1f} % (Table 12)."
-        )
+    not_longer = rows.query("context_len <= @need.context_len").to_dict("records")
+    if not_longer:
+        longest = not_longer[-1]
+        scores = f"NLL {longest['nll_dclm']:.3f}, accuracy {longest['avg']:.1f} %"
+        lines.append(f"Trained at {longest['context_len']:,} tokens: {scores} (Table 12).")
     return lines
+
+
+def _llama(size: Size) -> tuple[ArchSpec, pd.Series]:
+    """The paper's Llama of a size, with its printed row."""
+    llamas = [known for known in trained(size) if set(known[0].pattern) == {"A"}]
+    return llamas[0]
 
 
 def _quality_line(candidate: Candidate, llama: pd.Series, need: Need) -> str:

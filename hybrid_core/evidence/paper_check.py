@@ -24,8 +24,8 @@ Row = dict[str, str]
 
 
 class Cell(NamedTuple):
-    """One printed figure and what the closed forms give. `contradiction` is the key under which a
-    difference is explained."""
+    """One printed figure and what the closed forms give. `contradiction`: the key of a known
+    difference among `errata.reasons`."""
 
     table: str
     row: str
@@ -38,7 +38,9 @@ class Cell(NamedTuple):
     @property
     def reason(self) -> str | None:
         """Why print and formula differ, where that is known."""
-        return errata.reasons()[self.contradiction] if self.contradiction else None
+        if self.contradiction is None:
+            return None
+        return errata.reasons()[self.contradiction]
 
 
 def check(name: str) -> list[Cell]:
@@ -71,6 +73,7 @@ def _row_cells(name: str, row: Row) -> Iterator[Cell]:
     label = _label(name, row)
     counts = baselines.counts(spec)
     layers = "+".join(str(count) for count in counts if count)
+    reasons = errata.reasons()
     for column, compute in COLUMNS.items():
         printed = row.get(column)
         if not printed:
@@ -80,8 +83,18 @@ def _row_cells(name: str, row: Row) -> Iterator[Cell]:
             continue
         agrees = any(rounds_to(value, printed) for value in candidates)
         key = (name, label, counts, column)
-        known = None if agrees or key not in errata.reasons() else key
-        yield Cell(name, f"{label} {layers}", column, printed, candidates[0], agrees, known)
+        contradiction = None
+        if not agrees and key in reasons:
+            contradiction = key
+        yield Cell(
+            name,
+            f"{label} {layers}",
+            column,
+            printed,
+            candidates[0],
+            agrees,
+            contradiction,
+        )
 
 
 # ---------------------------------------------------------------- a row's design
@@ -92,9 +105,11 @@ def _counts(row: Row) -> tuple[int, ...]:
 
 
 def _stack(scale: str, counts: tuple[int, ...]) -> ArchSpec:
-    """Layers of the paper's dimensions at a scale; their order does not change any cost."""
+    """Layers of the paper's dimensions at a scale. Their order does not change any cost."""
     base = presets.get(f"llama-{scale.lower()}").spec
-    pattern = "".join(letter * count for letter, count in zip("ASMH", counts, strict=True))
+    pattern = ""
+    for kind, count in zip(baselines.COUNTED.values(), counts, strict=True):
+        pattern += kind.entry.letter * count
     return base.replace(n_layers=len(pattern), layers={"pattern": pattern})
 
 
@@ -127,13 +142,14 @@ def _dim_ratio(row: Row) -> ArchSpec:
         return _stack(row["scale"], counts)
     base = presets.get(f"intra-1to0-{row['scale'].lower()}").spec
     assert base.intra
+    intra = base.intra.model_dump(exclude_none=True)
     widths = {
         "qk_head_dim": int(row["dim_transformer"]) // base.intra.n_heads,
         "d_ssm": 2 * int(row["dim_mamba"]),
         "fusion": "concat",
         "out": "joint",
     }
-    return base.replace(intra=base.intra.model_dump(exclude_none=True) | widths)
+    return base.replace(intra=intra | widths)
 
 
 def _variant(row: Row) -> ArchSpec:
@@ -143,11 +159,21 @@ def _variant(row: Row) -> ArchSpec:
     if not row["module"]:
         return presets.get(f"{row['model']}-{scale}").spec
     if row["module"] != "T/M":
-        added = "-add" if row["fusion"] == "add" else ""
-        return presets.get(f"diff-{row['module'][0].lower()}{added}-{scale}").spec
+        kind = row["module"][0].lower()
+        added = ""
+        if row["fusion"] == "add":
+            added = "-add"
+        return presets.get(f"diff-{kind}{added}-{scale}").spec
     fusion = row["fusion"].replace("conc", "concat")
     value = row["value"].replace("joint", "shared")
-    axes = "-".join((row["norm"], row["scalar"], fusion, value, row["out"]))
+    words = (
+        row["norm"],
+        row["scalar"],
+        fusion,
+        value,
+        row["out"],
+    )
+    axes = "-".join(words)
     if axes == "group-none-diff-sep-sep":
         axes = "1to0"
     return presets.get(f"intra-{axes}-{scale}").spec
@@ -215,16 +241,20 @@ def _train_flops(costs: ModelCosts, row: Row, context: int) -> list[float]:
     per_token = float(costs.train_flops_per_token(context, "paper"))
     offsets = [0.0]
     if tokens != 60:  # the data budget is exact
-        offsets += [tenths * sign / 10 for tenths in range(1, 6) for sign in (-1, 1)]
+        for tenths in range(1, 6):
+            offsets += [-tenths / 10, tenths / 10]
     return [(tokens + offset) * 1e9 * per_token for offset in offsets]
 
 
 def _cache_mib(costs: ModelCosts, row: Row, context: int) -> list[float]:
-    return [float(costs.cache_bytes(context, "paper", Workload())) / 2**20]
+    n_bytes = costs.cache_bytes(context, "paper", Workload())
+    return [float(n_bytes) / 2**20]
 
 
+# From the costs of a row's design, the row and its context.
+Figures = Callable[[ModelCosts, Row, int], list[float]]
 # column -> the figures that its print may stand for, the likeliest first
-COLUMNS: dict[str, Callable[[ModelCosts, Row, int], list[float]]] = {
+COLUMNS: dict[str, Figures] = {
     "n_layers": _depth,
     "n_emb_b": _non_embedding,
     "emb_b": _embedding,

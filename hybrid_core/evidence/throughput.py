@@ -39,8 +39,9 @@ def throughput_of(layer_counts: tuple[int, ...]) -> Throughput | None:
     for row in baselines.table(name).to_dict("records"):
         printed = tuple(row[column] for column in baselines.COUNTS)
         if errata.meant_layers(name, printed) == layer_counts:
+            totals = list(TOTALS.values())
             speeds = [float(row[f"tput_{key}"]) for key in TOTALS]
-            return Throughput(list(TOTALS.values()), speeds, baselines.cite(name))
+            return Throughput(totals, speeds, baselines.cite(name))
     return None
 
 
@@ -61,8 +62,20 @@ def beside_ceiling(spec: ArchSpec) -> tuple[dict[str, Any], ...]:
     device = hardware.get("h200_sxm")
     rows = []
     for total, tokens_per_s in zip(printed.totals, printed.tokens_per_s, strict=True):
-        work = Workload(batch_size=PAPER_BATCH, context_len=total, prompt_len=PAPER_PROMPT)
-        ceiling = float(generation_tokens_per_s(spec, work, device, PAPER_PROMPT, total))
+        work = Workload(
+            batch_size=PAPER_BATCH,
+            context_len=total,
+            prompt_len=PAPER_PROMPT,
+        )
+        ceiling = float(
+            generation_tokens_per_s(
+                spec,
+                work,
+                device,
+                PAPER_PROMPT,
+                total,
+            )
+        )
         row = {
             "name": spec.name,
             "total_len": total,
@@ -85,8 +98,8 @@ def nearest_length(spec: ArchSpec, context_len: int) -> dict[str, Any] | None:
 
 
 def generated(spec: ArchSpec, context_len: int) -> str | None:
-    """The speed that Table 13 prints for a design near a context, per sequence and with its source,
-    in words. None where it has no such row."""
+    """What Table 13 prints for a design near a context, in words: tokens/s of one sequence, and the
+    source. None if the table has no such row."""
     row = nearest_length(spec, context_len)
     if row is None:
         return None
@@ -98,8 +111,8 @@ def throughput_ratios() -> tuple[dict[str, Any], ...]:
     """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per
     preset and total length.
 
-    Another code base was measured, so nothing is fitted: the ratio says how far that code was from
-    the ceiling."""
+    The paper measured its own code, so nothing is fitted here. The ratio says how far that code was
+    from the ceiling."""
     return tuple(_all_ratios())
 
 
@@ -112,7 +125,8 @@ def quality_and_speed(total_len: int) -> pd.DataFrame:
     """Table 9's rows at 60B tokens with Table 13's `tokens_per_s` at one total length: the data of
     Figure 1b."""
     rows = baselines.table("table09_1b").query("budget == 'data'").copy()
-    speeds, labels = [], []
+    speeds = []
+    labels = []
     for printed in rows[baselines.COUNTS].to_numpy():
         layers = tuple(int(count) for count in printed)
         speeds.append(_speed_at(layers, total_len))
@@ -123,4 +137,7 @@ def quality_and_speed(total_len: int) -> pd.DataFrame:
 def _speed_at(layers: tuple[int, ...], total_len: int) -> float:
     """tokens/s as printed, or NaN."""
     row = throughput_of(layers)
-    return row.tokens_per_s[row.totals.index(total_len)] if row else float("nan")
+    if row is None:
+        return float("nan")
+    column = row.totals.index(total_len)
+    return row.tokens_per_s[column]

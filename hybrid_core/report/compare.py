@@ -2,13 +2,13 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pandas as pd
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.report.figures import Named, label
-from hybrid_core.report.numbers import WHOLE_STRETCH, numbers, of_design
+from hybrid_core.report.figures.style import Named, label
+from hybrid_core.report.numbers import WHOLE_STRETCH, Number, numbers, of_design
 from hybrid_core.results.environment import Environment
 from hybrid_core.results.profile import Decode, Prefill
 from hybrid_core.runs.store import Run
@@ -18,8 +18,8 @@ from hybrid_core.workload import Workload
 
 
 def facts(run: Run) -> dict[str, str]:
-    """Every comparable figure of a run: how it was made, then its numbers, each name ending in its
-    convention. Raises Unreadable."""
+    """Every figure of a run that may be compared: how the run was made, then its numbers. Their
+    names end in their convention. Raises Unreadable."""
     found = {
         "layers": run.spec.pattern,
         "d_model": str(run.spec.d_model),
@@ -34,8 +34,14 @@ def facts(run: Run) -> dict[str, str]:
     return found
 
 
+def sources_of_rows(found: Iterable[Number]) -> dict[str, str]:
+    """Name of a row of `facts` or `design_facts` -> its entry in profiles/numbers.yaml. Only rows
+    with numbers have one."""
+    return {number.compared_as: number.source for number in found}
+
+
 def _options(run: Run) -> Iterator[tuple[str, str]]:
-    """What the run was asked, but for lists and the device, which has a row of its own."""
+    """The run's options, except lists and the device, which has a row of its own."""
     for key, value in run.options.items():
         if key == "device" or value is None or isinstance(value, list):
             continue
@@ -73,8 +79,8 @@ def design_facts(
     workload: Workload,
     hardware: Hardware,
 ) -> dict[str, str]:
-    """Every comparable figure of a design: what it costs in a workload, each name ending in its
-    convention, then its dimensions."""
+    """Every figure of a design that may be compared: what it costs in a workload, then its
+    dimensions. The names of the costs end in their convention."""
     costs = cost(spec, workload, hardware)
     found = {"layers": spec.pattern}
     for number in of_design(spec, costs, hardware):
@@ -85,7 +91,11 @@ def design_facts(
 def _dimensions(spec: ArchSpec) -> Iterator[tuple[str, str]]:
     """The fields of a design, as its YAML has them."""
     excluded = {"schema_", "name", "layers"}
-    fields = spec.model_dump(mode="json", exclude_none=True, exclude=excluded)
+    fields = spec.model_dump(
+        mode="json",
+        exclude_none=True,
+        exclude=excluded,
+    )
     for key, value in fields.items():
         if not isinstance(value, dict):
             yield key, str(value)
@@ -95,7 +105,7 @@ def _dimensions(spec: ArchSpec) -> Iterator[tuple[str, str]]:
 
 
 def named(specs: Sequence[ArchSpec]) -> list[Named]:
-    """The designs, those of equal name told apart by a number."""
+    """The designs with their names. Designs of the same name get a number."""
     seen: Counter[str] = Counter()
     designs = []
     for spec in specs:
@@ -108,8 +118,8 @@ def named(specs: Sequence[ArchSpec]) -> list[Named]:
 
 
 def yaml_diff(first: ArchSpec, second: ArchSpec) -> str:
-    """What to change in the first design's YAML to have the second's, as a unified diff; the rest
-    of the file is left out."""
+    """How the second design's YAML differs from the first's, as a unified diff without the lines
+    that are the same."""
     before = first.to_yaml().splitlines()
     after = second.to_yaml().splitlines()
     lines = difflib.unified_diff(
@@ -129,7 +139,10 @@ def differences(runs: Sequence[Run]) -> pd.DataFrame:
     return side_by_side(names, [facts(run) for run in runs])
 
 
-def side_by_side(names: Sequence[str], columns: Sequence[dict[str, str]]) -> pd.DataFrame:
+def side_by_side(
+    names: Sequence[str],
+    columns: Sequence[dict[str, str]],
+) -> pd.DataFrame:
     """Figures as rows, one column each; rows in which the columns differ come first."""
     return pd.concat(parted(names, columns))
 
@@ -137,11 +150,12 @@ def side_by_side(names: Sequence[str], columns: Sequence[dict[str, str]]) -> pd.
 def parted(
     names: Sequence[str], columns: Sequence[dict[str, str]]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Figures as rows, one column each: those in which the columns differ, and the others."""
-    order = list(dict.fromkeys(key for column in columns for key in column))
+    """Figures as rows, one column each: the rows in which the columns differ, and the others."""
+    rows: dict[str, None] = {}
     series = {}
     for name, column in zip(names, columns, strict=True):
+        rows |= dict.fromkeys(column)
         series[name] = pd.Series(column, dtype=object)
-    frame = pd.DataFrame(series).reindex(order).fillna("")
+    frame = pd.DataFrame(series).reindex(list(rows)).fillna("")
     differs = frame.nunique(axis=1) > 1
     return frame[differs], frame[~differs]

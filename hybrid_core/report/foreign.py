@@ -1,17 +1,17 @@
-"""Runs that this program cannot show: rows of another version, or edited by hand."""
+"""Runs that this program cannot show: another version stored them, or someone edited them."""
 
 from hybrid_core.report.compare import facts
 from hybrid_core.report.text.runs import run_table
 from hybrid_core.results.part import Unreadable
 from hybrid_core.runs.store import Run
 
-# What reading a result ends in where something else stands in it than what its kind has.
+# What reading a result raises if it does not hold what its kind of run has.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError)
 
 
 def unreadable(run: Run) -> str | None:
-    """Why a run cannot be shown, in one line; None where it can. To find out, the text and the
-    comparison are worked out."""
+    """Why a run cannot be shown, in one line; None if it can. To find out, this works out the run's
+    text and its comparison."""
     if run.foreign:
         return run.foreign
     try:

@@ -1,7 +1,7 @@
-"""The numbers of a run and of a design, each with its unit, its convention and its source: one list
-that the terminal, the comparison, the report and the pages show."""
+"""The numbers of a run and of a design, each with its unit, its convention and its source. The
+terminal, the comparison, the report and the pages all show these."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from hybrid_core.design.spec import ArchSpec
@@ -21,11 +21,12 @@ from hybrid_core.speed.hardware import Hardware
 class Number(NamedTuple):
     """One number.
 
-    `name`: what it is, the same in all runs where it may be compared. `value`: in `unit`; words
-    where it is no quantity, and None where there is none. `convention`: exact, paper, traced,
-    measured, predicted, quoted, or empty where there is no value. `source`: its entry in
-    profiles/numbers.yaml. `at`: the settings of this run that it holds for. `why`: why there is no
-    value."""
+    - `name`: what it is. Runs whose numbers may be compared have the same name.
+    - `value`: in `unit`. A number that is not a quantity has words, an unknown one has None.
+    - `convention`: exact, paper, traced, measured, predicted or quoted. Empty without a value.
+    - `source`: its entry in profiles/numbers.yaml.
+    - `at`: the settings of this run that it holds for.
+    - `why`: why there is no value."""
 
     name: str
     value: float | str | None
@@ -53,7 +54,7 @@ class Number(NamedTuple):
 
     @property
     def compared_as(self) -> str:
-        """Name and convention: equal ones may stand in one row."""
+        """Name and convention. Numbers for which these are equal share a row."""
         if not self.convention:
             return self.name
         return f"{self.name} ({self.convention})"
@@ -117,7 +118,7 @@ def _cache(found: results.LiveCache | None) -> Iterator[Number]:
 
 
 def in_chunks(found: results.Prefill) -> str:
-    """How a prefill was cut, if it was. Earlier versions did it at once."""
+    """The chunk size of a prefill. Empty for runs of earlier versions, which prefilled at once."""
     if not found.chunk_tokens:
         return ""
     return f", {found.chunk_tokens:,} tokens at a time"
@@ -160,8 +161,8 @@ def _generation(found: results.Generation | None) -> Iterator[Number]:
 
 
 def _memory(found: results.PeakMemory | None) -> Iterator[Number]:
-    """The peak beside the closed forms. Earlier versions stored neither the activations of a
-    prefill at once nor those that were alive."""
+    """The measured peak, then the closed forms. Earlier versions did not store the activations of a
+    one-shot prefill, nor those that were alive."""
     if found is None:
         return
     predicted = found.predicted_bytes
@@ -190,13 +191,13 @@ def _memory(found: results.PeakMemory | None) -> Iterator[Number]:
 
 # ---------------------------------------------------------------- energy
 
-# What an earlier version stored: caches were filled in it, and as many steps were made as the time
-# allowed.
+# An earlier version metered all of decoding: it included filling the caches, and took as many steps
+# as the time allowed.
 WHOLE_STRETCH = "energy of the whole decode stretch, cache filling included: not comparable"
 
 
 def how_measured(found: results.Energy) -> str:
-    """What the figures of a metered run are, in a sentence."""
+    """How the energy of a run was measured, in a sentence."""
     within = f"within {found.error:.0%} by the meter's steps"
     return f"{found.meter}, idle power included, over counted steps alone; {within}"
 
@@ -251,7 +252,7 @@ def _idle(idle: results.Idle | None) -> Iterator[Number]:
 
 
 def _whole_stretch(joules: float | None, note: str) -> Number:
-    """An earlier version's figure, which is compared with nothing."""
+    """The figure that an earlier version stored. It is not compared with others."""
     name = "energy"
     if joules is not None:
         name = WHOLE_STRETCH
@@ -263,28 +264,63 @@ def _whole_stretch(joules: float | None, note: str) -> Number:
 PROXY = "measured, proxy"
 
 
-def _scores(run: Run) -> Iterator[Number]:
-    """Of a run whose trained length was asked."""
-    if run.part(Scores) is None:
-        return
+class ScoreNumbers(NamedTuple):
+    """The numbers that compare retrieval runs."""
+
+    at_trained_len: Number
+    at_1_5x: Number
+    effective_context: Number
+    tokens_to_learn: Number
+
+
+def score_numbers(run: Run) -> ScoreNumbers:
+    """The numbers of a run that has a map. Those of a run that was stopped are of the cells that it
+    finished."""
     found = scores_of(run)
-    if found.at_trained_len is None:
-        return
-    yield Number(
-        f"needles recalled at {found.trained_len:,} tokens",
-        found.at_trained_len,
-        "share",
-        PROXY,
-        "needles_recalled",
-    )
-    beyond: float | str = ""
-    if found.at_1_5x is not None:
-        beyond = found.at_1_5x
-    yield Number("at 1.5 times that", beyond, "share", PROXY, "needles_recalled")
-    name = "effective context, tokens"
-    yield Number(name, reach(found), "tokens", PROXY, "effective_context")
+    not_asked = "not asked"
     tokens: float | str = found.tokens_to_learn or "not reached"
-    yield Number("training tokens to 90 %", tokens, "count", PROXY, "tokens_to_learn")
+    return ScoreNumbers(
+        Number(
+            f"needles recalled at {found.trained_len:,} tokens",
+            found.at_trained_len,
+            "share",
+            PROXY,
+            "needles_recalled",
+            why=not_asked,
+        ),
+        Number(
+            "at 1.5 times that",
+            found.at_1_5x,
+            "share",
+            PROXY,
+            "needles_recalled",
+            why=not_asked,
+        ),
+        Number(
+            "effective context, tokens",
+            reach(found),
+            "tokens",
+            PROXY,
+            "effective_context",
+        ),
+        Number(
+            "training tokens to 90 %",
+            tokens,
+            "count",
+            PROXY,
+            "tokens_to_learn",
+        ),
+    )
+
+
+def _scores(run: Run) -> Iterable[Number]:
+    """The scores of a finished run. There are none where its trained length was not asked."""
+    if run.part(Scores) is None:
+        return ()
+    found = score_numbers(run)
+    if found.at_trained_len.value is None:
+        return ()
+    return found
 
 
 def _probes(run: Run) -> Iterator[Number]:

@@ -1,8 +1,8 @@
-"""How retrieval runs may be read, and the one row of scores that compares designs. Words and
-tables; charts are in figures/."""
+"""How to read a retrieval run, and its scores. Its numbers are in numbers.py, its charts in
+figures/."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hybrid_core.live.retrieval.options import NiahOptions
 from hybrid_core.live.retrieval.scores import effective_context, scores
@@ -22,8 +22,8 @@ from hybrid_core.runs.store import Run
 
 
 def learnt(run: Run) -> bool:
-    """Whether a map shows what a design recalls, or only that its proxy has not learnt. A
-    checkpoint's map always does: nothing is trained."""
+    """Whether a map shows what a design recalls. If not, it only shows that the proxy has not
+    learnt. A checkpoint is not trained, so its map always does."""
     verdict = run.part(Verdict)
     if verdict:
         return verdict.learnt
@@ -32,13 +32,14 @@ def learnt(run: Run) -> bool:
 
 
 def probe_learnt(found: Recall | Copying | LossByPosition) -> bool:
-    """Whether a probe's proxy learnt its task. Of a text that cannot be said: its loss falls."""
+    """Whether a probe's proxy learnt its task. The loss on a text has no such threshold, so it
+    counts as learnt."""
     return isinstance(found, LossByPosition) or found.training.tokens_to_learn is not None
 
 
 def reading(run: Run) -> str | None:
-    """What a result may be taken for: the verdict, or how far a run came that was stopped before
-    it. None where nothing is to be said."""
+    """How to read a result: its verdict, or how far the run came if it was stopped before that.
+    None if there is nothing to say."""
     verdict = run.part(Verdict)
     if verdict:
         return verdict.text
@@ -64,7 +65,7 @@ def _probes_not_learnt(run: Run) -> str | None:
 
 
 def not_whole(run: Run) -> list[str]:
-    """What results lack, and why: a line for each part and reason; none where everything that was
+    """What results lack, and why: one line for each part and reason. Empty if everything that was
     asked for was measured.
 
     `Map not whole: 640 tokens (12 of 50 trials), 768 tokens; the budget of 5 s was used up`."""
@@ -82,12 +83,13 @@ def _lacks(name: str, found: Map | Recall | Copying | LossByPosition | None) -> 
         return []
     by_reason: dict[str, list[str]] = {}
     for row in found.not_measured:
-        by_reason.setdefault(row.why, []).append(_missing(row))
+        missing = by_reason.setdefault(row.why, [])
+        missing.append(_missing(row))
     return [f"{name} not whole: {', '.join(rows)}; {why}" for why, rows in by_reason.items()]
 
 
 def _missing(row: Missing) -> str:
-    """One row that was not measured, or not with all that was asked for."""
+    """One row that was not measured, or only with some of its trials."""
     measured = f"{row.measured:,} of {row.of:,}"
     if isinstance(row, MissingLength):
         what, unit = f"{row.context_len:,} tokens", "trials"
@@ -117,39 +119,28 @@ def _reached(training: TrainingRecord) -> str:
     return f"{recalled} after {tokens} training tokens"
 
 
-class ScoreRow(NamedTuple):
-    """One design: shares of needles recalled (over all depths), effective context in tokens and in
-    words (`reach`), and training tokens; None where it is not known. `proxy`: its layers."""
+class MapFacts(NamedTuple):
+    """What to know of a map before comparing its numbers with another's. `proxy`: the proxy's
+    layers, None if not known; `whole_lengths`: how many lengths have all their trials."""
 
     proxy: str | None
     learnt: bool
     whole_lengths: str
-    at_trained_len: float | None
-    at_1_5x: float | None
-    effective_context: int
-    reach: str
-    tokens_to_learn: int | None
     trained_len: int
     seed: int
 
 
-def score_row(run: Run) -> ScoreRow:
-    """The row of a run that has a map."""
-    found = scores_of(run)
+def map_facts(run: Run) -> MapFacts:
+    """The facts of a run that has a map."""
     proxy = run.part(Proxy)
     pattern = None
     if proxy:
         pattern = proxy.pattern
-    return ScoreRow(
+    return MapFacts(
         proxy=pattern,
         learnt=learnt(run),
         whole_lengths=_whole_lengths(_map(run)),
-        at_trained_len=found.at_trained_len,
-        at_1_5x=found.at_1_5x,
-        effective_context=found.effective_context,
-        reach=reach(found),
-        tokens_to_learn=found.tokens_to_learn,
-        trained_len=found.trained_len,
+        trained_len=scores_of(run).trained_len,
         seed=run.options["seed"],
     )
 
@@ -160,13 +151,14 @@ def _map(run: Run) -> Map:
 
 def _whole_lengths(found: Map) -> str:
     """How many of the lengths of a map have all their trials: `5 of 8`."""
-    whole = {cell.context_len for cell in found.cells if cell.trials == found.trials}
+    all_trials = [cell for cell in found.cells if cell.trials == found.trials]
+    whole = {cell.context_len for cell in all_trials}
     return f"{len(whole)} of {len(found.lengths)}"
 
 
 def scores_of(run: Run) -> Scores:
-    """The scores as stored, or those of the cells so far. Where an earlier version stored no
-    interval of the effective context, the cells give it."""
+    """The scores as stored, or those of the cells so far. Earlier versions stored no interval of
+    the effective context; then it is worked out from the cells."""
     found = run.part(Scores)
     if found is None:
         return _scores_so_far(run)
@@ -211,28 +203,31 @@ def _scores_so_far(run: Run) -> Scores:
 
 
 def unlike(runs: Sequence[Run]) -> list[str]:
-    """In what the runs differ, though rows are comparable only where they agree: `trained length
+    """The options in which runs differ although they must agree for a comparison: `trained length
     256, 512 tokens`."""
     asked = [_asked(run) for run in runs]
+    if not asked:
+        return []
     lines = []
-    for values in zip(*asked, strict=True):
-        words = {what for what, _ in values}
-        distinct = sorted({value for _, value in values})
+    for what in asked[0]:
+        distinct = sorted({options[what] for options in asked})
         if len(distinct) > 1:
-            lines.append(words.pop().format(", ".join(map(str, distinct))))
+            listed = ", ".join(map(str, distinct))
+            lines.append(what.format(listed))
     return lines
 
 
-def _asked(run: Run) -> list[tuple[str, int | str]]:
-    """What decides how much a run may learn, with defaults filled in."""
+def _asked(run: Run) -> dict[str, Any]:
+    """The options that decide how much a run may learn, with defaults filled in."""
     options = NiahOptions.make(**run.options)
-    scale = options.scale(run.device.split(":")[0])
-    return [
-        ("budget {} s", round(options.budget_s)),
-        ("d_model {}", scale.d_model),
-        ("trained length {} tokens", scale.trained_len),
-        ("device {}", run.device),
-    ]
+    device_type, _, _ = run.device.partition(":")
+    scale = options.scale(device_type)
+    return {
+        "budget {} s": round(options.budget_s),
+        "d_model {}": scale.d_model,
+        "trained length {} tokens": scale.trained_len,
+        "device {}": run.device,
+    }
 
 
 def latest_of_each(runs: Sequence[Run]) -> list[Run]:

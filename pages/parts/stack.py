@@ -8,8 +8,7 @@ import streamlit as st
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.glossary import explain
 from hybrid_core.mixers.base import Entry
-from hybrid_core.report import figures
-from hybrid_core.report.figures.stack import Layer
+from hybrid_core.report.figures.stack import STACK_TITLE, Layer, stack_layers, stack_source
 from hybrid_core.workload import Workload
 from pages.parts import browser, draft
 
@@ -49,7 +48,7 @@ def _picture(spec: ArchSpec, workload: Workload) -> dict[str, Any]:
     """What web/static/stack.js draws. Rows that look the same are sent once."""
     offered = draft.offered()
     legend = ", ".join(f"{letter} {name}" for letter, name in offered.items())
-    layers = figures.layers(spec, workload)
+    layers = stack_layers(spec, workload)
     looks = {layer: i for i, layer in enumerate(dict.fromkeys(layers))}
     kinds = Counter(layer.kind for layer in layers)
     longest = [max(layer.of_params, layer.of_flops) for layer in looks]
@@ -57,8 +56,8 @@ def _picture(spec: ArchSpec, workload: Workload) -> dict[str, Any]:
     legend_rows = [_legend_row(kind, n) for kind, n in kinds.items()]
     rows = [looks[layer] for layer in layers]
     return {
-        "title": figures.STACK_TITLE,
-        "source": figures.stack_source(workload),
+        "title": STACK_TITLE,
+        "source": stack_source(workload),
         "told": "Layers, first on top. Arrow keys walk, Enter changes a layer's kind, "
         f"a letter picks it: {legend}",
         "letters": list(offered),

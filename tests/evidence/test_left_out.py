@@ -93,3 +93,70 @@ def test_a_design_is_the_papers_only_at_its_dimensions() -> None:
     assert not baselines.is_papers(spec.replace(vocab_size=32000))
     assert not baselines.is_papers(presets.get("diff-t-1b").spec)
     assert baselines.cite("table09_1b") == "Table 9, Bae et al., arXiv 2510.04800v3"
+
+
+def test_coefficients_leave_residuals_that_no_term_explains() -> None:
+    """What least squares means: the residuals are orthogonal to each column of the terms."""
+    found = np.array(list(additive.coefficients().values()))
+    terms = additive.design_matrix()
+    residuals = additive.design_rows()["nll"].to_numpy() - terms @ found
+    assert np.abs(terms.T @ residuals).max() < 1e-9
+    assert np.abs(residuals).max() < 0.03  # nats
+
+
+def test_a_margin_holds_nine_tenths_of_the_errors_with_every_group_alike() -> None:
+    everything = designs_left_out.all_designs()
+    margin = designs_left_out.cached_design_margins(everything.tobytes())[
+        designs_left_out.OTHER_DESIGNS
+    ]
+    misses = list(designs_left_out.design_misses(everything, designs_left_out.labels().design))
+    errors: dict[str, list[float]] = {}
+    for miss in misses:
+        if miss.distance == designs_left_out.OTHER_DESIGNS:
+            errors.setdefault(miss.group, []).append(abs(miss.error))
+
+    def held(width: float) -> float:
+        shares = [sum(error <= width for error in group) / len(group) for group in errors.values()]
+        return sum(shares) / len(shares)
+
+    assert held(margin) >= 0.9 > held(margin - 1e-9)
+
+
+def test_the_error_of_a_run_is_its_print_less_the_moved_model() -> None:
+    """Without coefficients the model predicts 0, and only the law's step to the run is left."""
+    nothing = np.zeros(len(additive.TERMS))
+    all_runs = runs_left_out.runs()
+    i = [(run.family, run.scale) for run in all_runs].index(("mamba", "3B"))
+    run = all_runs[i]
+    law = runs_left_out.law_without("mamba", frozenset())
+    tokens = additive.design_rows().query("scale == '1B'")["tokens"]
+    near_tokens = min(max(run.tokens, tokens.min()), tokens.max())
+
+    def loss(params: float, tokens: float) -> float:
+        of_params = law.a[0] * (params / 1e9) ** -law.alpha[0]
+        return float(of_params + law.b[0] * (tokens / 1e9) ** -law.beta[0])
+
+    of_1b = [spec for spec in paper_designs() if baselines.scale(spec) == "1B"]
+    largest_1b = max(map(scaling.active_params, of_1b))
+    assert largest_1b < run.params
+    step = loss(run.params, run.tokens) - loss(largest_1b, near_tokens)
+    assert runs_left_out.run_error(i, frozenset(), nothing) == pytest.approx(run.nll - step)
+
+
+@pytest.mark.parametrize(
+    ("scale", "left_out", "distance"),
+    [
+        ("3B", "none", designs_left_out.OTHER_DESIGNS),  # the 1B rows are nearest
+        ("100M", "none", designs_left_out.OTHER_DESIGNS),  # the 350M rows are
+        ("3B", "1B", designs_left_out.OTHER_SCALE),
+        ("100M", "350M", designs_left_out.OTHER_SCALE),
+    ],
+)
+def test_a_run_is_as_far_as_the_nearer_of_the_two_scales(
+    scale: str, left_out: str, distance: str
+) -> None:
+    sizes = [(run.family, run.scale) for run in runs_left_out.runs()]
+    i = sizes.index(("llama", scale))
+    rows = additive.design_rows()
+    kept = (rows["scale"] != left_out).to_numpy()
+    assert runs_left_out.run_distance(i, kept) == distance

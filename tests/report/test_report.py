@@ -20,49 +20,62 @@ from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import link, published
 from hybrid_core.interop.snippet import snippet
-from hybrid_core.report import compare, figures
-from hybrid_core.report.figures import style
-from hybrid_core.report.html import PLOTLY, design_report
+from hybrid_core.report import compare
+from hybrid_core.report.charts import PLOTLY
+from hybrid_core.report.figures import style, words
+from hybrid_core.report.figures.ablations import QUESTIONS
+from hybrid_core.report.figures.designs import (
+    cache_by_context,
+    decode_by_context,
+    flops_by_part,
+    longest_context,
+    memory_by_context,
+    memory_by_part,
+)
+from hybrid_core.report.figures.paper import paper_cache, paper_throughput, quality_throughput
+from hybrid_core.report.figures.stack import stack_chart
+from hybrid_core.report.html import design_report
 from hybrid_core.speed import hardware
 from hybrid_core.workload import Workload
 from tests.designs import mapping
 
-PAIR = [figures.Named(name, presets.get(name).spec) for name in ("inter-1to5-1b", "llama-1b")]
+PAIR = [style.Named(name, presets.get(name).spec) for name in ("inter-1to5-1b", "llama-1b")]
 WORK, DEVICE = Workload(), hardware.get("rtx_4090")
 DRAWN = {
-    "cache": figures.cache_by_context(PAIR, WORK),
-    "decode": figures.decode_by_context(PAIR, WORK, DEVICE),
-    "memory": figures.memory_by_context(PAIR, WORK, DEVICE),
-    "parts": figures.memory_by_part(PAIR, WORK, DEVICE),
-    "longest": figures.longest_context(PAIR, WORK),
-    "flops": figures.flops_by_part(PAIR, WORK),
-    "stack": figures.stack(PAIR[0].spec, WORK),
-    "figure 1b": figures.quality_throughput(),
-    "figure 3a": figures.paper_throughput(),
-    "figure 3b": figures.paper_cache(),
+    "cache": cache_by_context(PAIR, WORK),
+    "decode": decode_by_context(PAIR, WORK, DEVICE),
+    "memory": memory_by_context(PAIR, WORK, DEVICE),
+    "parts": memory_by_part(PAIR, WORK, DEVICE),
+    "longest": longest_context(PAIR, WORK),
+    "flops": flops_by_part(PAIR, WORK),
+    "stack": stack_chart(PAIR[0].spec, WORK),
+    "figure 1b": quality_throughput(),
+    "figure 3a": paper_throughput(),
+    "figure 3b": paper_cache(),
 } | {
     f"{question.title} {scale}": question.draw(scale)
-    for question in figures.QUESTIONS
+    for question in QUESTIONS
     for scale in question.scales
 }
 
 
-DRAWN["Scaling"] = next(question.draw() for question in figures.QUESTIONS if not question.scales)
+DRAWN["Scaling"] = next(question.draw() for question in QUESTIONS if not question.scales)
 
 
-def frame(figure: figures.Figure) -> pd.DataFrame:
+def frame(figure: style.Figure) -> pd.DataFrame:
     """What a chart shows, as a table."""
-    names, *rows = figures.data(figure)
+    names, *rows = words.data(figure)
     return pd.DataFrame(rows, columns=list(names))
 
 
 @pytest.mark.parametrize("name", DRAWN)
 def test_every_chart_has_data_a_title_and_words(name: str) -> None:
     figure = DRAWN[name]
-    table, words = frame(figure), figures.told(figure)
+    table = frame(figure)
+    told = words.told(figure)
     assert len(table) > 3 and table.iloc[:, 1:].notna().any().all()
-    assert words.startswith(figures.title(figure)) and figures.source(figure)
-    assert "<" not in words
+    assert told.startswith(style.title(figure)) and style.source(figure)
+    assert "<" not in told
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -77,7 +90,7 @@ def test_pages_and_reports_load_the_plotly_that_is_installed() -> None:
 WIDE, HIGH = 380, 210  # pixels that a browser gives the lines of a narrow chart
 
 
-def height_of(figure: figures.Figure) -> Callable[[float], float]:
+def height_of(figure: style.Figure) -> Callable[[float], float]:
     """Where a browser draws a value, in pixels from the bottom; what an annotation of a logarithmic
     axis has is its logarithm already."""
     log = figure["layout"]["yaxis"].get("type") == "log"
@@ -86,7 +99,7 @@ def height_of(figure: figures.Figure) -> Callable[[float], float]:
     return lambda value: (value - low) / (high - low) * HIGH
 
 
-def points_of(figure: figures.Figure) -> list[tuple[float, float]]:
+def points_of(figure: style.Figure) -> list[tuple[float, float]]:
     """Where a browser draws the points of lines over 2K to 1M tokens, in pixels from the lower
     left."""
     log, height = figure["layout"]["yaxis"].get("type") == "log", height_of(figure)
@@ -98,7 +111,7 @@ def points_of(figure: figures.Figure) -> list[tuple[float, float]]:
     ]
 
 
-def words_on(figure: figures.Figure) -> list[tuple[float, float, float, float]]:
+def words_on(figure: style.Figure) -> list[tuple[float, float, float, float]]:
     """Where it writes their names: left, bottom, right, top."""
     height, boxes = height_of(figure), []
     for note in figure["layout"]["annotations"]:
@@ -112,9 +125,9 @@ def words_on(figure: figures.Figure) -> list[tuple[float, float, float, float]]:
 
 def test_no_name_lies_on_another() -> None:
     twins = [
-        figures.Named(name, PAIR[0].spec) for name in ("one", "two", "three")
+        style.Named(name, PAIR[0].spec) for name in ("one", "two", "three")
     ]  # three lines through the same points
-    figure = figures.cache_by_context([*twins, PAIR[1]], WORK)
+    figure = cache_by_context([*twins, PAIR[1]], WORK)
     names = [note["text"].split("</span> ")[1] for note in figure["layout"]["annotations"]]
     assert names == ["one", "two", "three", "llama-1b"]
     for one, other in combinations(words_on(figure), 2):
@@ -122,12 +135,10 @@ def test_no_name_lies_on_another() -> None:
     assert not figure["layout"]["showlegend"]
 
 
-@pytest.mark.parametrize(
-    "draw", [figures.cache_by_context, figures.decode_by_context, figures.memory_by_context]
-)
-def test_no_name_hides_a_point_of_a_line(draw: Callable[..., figures.Figure]) -> None:
+@pytest.mark.parametrize("draw", [cache_by_context, decode_by_context, memory_by_context])
+def test_no_name_hides_a_point_of_a_line(draw: Callable[..., style.Figure]) -> None:
     designs = [
-        figures.Named(name, presets.get(name).spec)
+        style.Named(name, presets.get(name).spec)
         for name in ("inter-1to5-1b", "intra-1to5-1b", "llama-1b")
     ]
     figure = draw(designs, WORK, DEVICE)
@@ -140,22 +151,20 @@ def test_no_name_hides_a_point_of_a_line(draw: Callable[..., figures.Figure]) ->
 def test_points_of_the_paper_that_lie_close_are_named_apart() -> None:
     # At 8K, SWA 4+12 has 219 tokens/s and 2.740, 3+13 has 241 and 2.741: both names above would
     # touch.
-    swa = next(
-        trace for trace in figures.quality_throughput(8192)["data"] if trace["name"] == "SWA"
-    )
+    swa = next(trace for trace in quality_throughput(8192)["data"] if trace["name"] == "SWA")
     sides = dict(zip(swa["text"], swa["textposition"], strict=True))
     assert sides["4+12"] != sides["3+13"]
 
 
 def test_the_csv_has_the_caches_of_the_closed_form() -> None:
-    table = pd.read_csv(io.StringIO(figures.table(DRAWN["cache"])))
+    table = pd.read_csv(io.StringIO(words.table(DRAWN["cache"])))
     row = table[(table["series"] == "llama-1b") & (table["context length (tokens)"] == 8192)]
     assert row["cache (MiB)"].item() == 256.0
 
 
 def test_a_name_stands_at_its_line_also_where_the_axis_is_linear() -> None:
-    mamba = [figures.Named("mamba", presets.get("mamba-1b").spec)]
-    layout = figures.cache_by_context(mamba, WORK)["layout"]
+    mamba = [style.Named("mamba", presets.get("mamba-1b").spec)]
+    layout = cache_by_context(mamba, WORK)["layout"]
     assert layout["yaxis"].get("type") is None  # a state does not grow
     assert layout["annotations"][0]["y"] == pytest.approx(
         model_costs(mamba[0].spec).cache_bytes(2**20, "exact", WORK) / 2**20
@@ -174,11 +183,11 @@ def test_an_axis_is_logarithmic_only_where_it_has_ticks_among_the_data() -> None
 
 
 def test_the_csv_of_columns_beside_each_other_names_their_unit() -> None:
-    assert figures.data(DRAWN["parts"])[:2] == [
+    assert words.data(DRAWN["parts"])[:2] == [
         ("series", "GiB", "design"),
         ("weights", pytest.approx(2.28, abs=0.01), "inter-1to5-1b"),
     ]
-    assert figures.data(DRAWN["flops"])[0] == ("series", "GFLOPs per token", "part")
+    assert words.data(DRAWN["flops"])[0] == ("series", "GFLOPs per token", "part")
 
 
 def test_flops_by_part_add_up_to_training_and_decoding() -> None:
@@ -187,7 +196,7 @@ def test_flops_by_part_add_up_to_training_and_decoding() -> None:
         "training": costs.train_flops_per_token(8192, "exact"),
         "decode": costs.decode_flops(8192),
     }
-    for bars in figures.flops_by_part(PAIR[:1], WORK)["data"]:
+    for bars in flops_by_part(PAIR[:1], WORK)["data"]:
         *parts, total = bars["x"]
         assert bars["y"][-1] == "total" and sum(parts) == pytest.approx(total)
         assert total * 1e9 == pytest.approx(of_all[bars["name"]])
@@ -197,20 +206,20 @@ def test_a_device_that_is_nearly_full_stands_on_the_chart_of_memory() -> None:
     def drawn(device: str) -> list[float]:
         return [
             line["x0"]
-            for line in figures.memory_by_part(PAIR, WORK, hardware.get(device))["layout"]["shapes"]
+            for line in memory_by_part(PAIR, WORK, hardware.get(device))["layout"]["shapes"]
         ]
 
     assert drawn("h100_sxm") == []  # 80 GiB are far off the chart of a design of 3 GiB
-    big = [figures.Named("7b", presets.get("inter-1to5-1b").spec.replace(n_layers=100))]
+    big = [style.Named("7b", presets.get("inter-1to5-1b").spec.replace(n_layers=100))]
     assert (
-        figures.memory_by_part(big, WORK, DEVICE)["layout"]["shapes"][0]["x0"]
+        memory_by_part(big, WORK, DEVICE)["layout"]["shapes"][0]["x0"]
         == DEVICE.usable_bytes / 2**30
     )
 
 
 def test_a_point_of_the_stack_is_its_layer() -> None:
     spec = presets.get("intra-1to5-1b").spec
-    bars = [bar for bar in figures.stack(spec, WORK)["data"] if bar.get("showlegend") is not False]
+    bars = [bar for bar in stack_chart(spec, WORK)["data"] if bar.get("showlegend") is not False]
     assert {y: bar["name"].split(" (")[0] for bar in bars for y in bar["y"]} == {
         i: "Intra-hybrid" if letter == "H" else "Mamba-2"
         for i, letter in enumerate(spec.pattern, start=1)
@@ -242,7 +251,7 @@ def test_designs_side_by_side_put_what_differs_first() -> None:
 @pytest.mark.parametrize("name", ["inter-1to5-1b", *published.models()])
 def test_the_parts_of_the_flops_are_all_of_them(name: str) -> None:
     spec = published.resolve(name)
-    figure = figures.flops_by_part([figures.Named(name, spec)], WORK)
+    figure = flops_by_part([style.Named(name, spec)], WORK)
     for bars, flops in zip(
         figure["data"],
         (3 * model_costs(spec).forward_flops(8192) / 8192, model_costs(spec).decode_flops(8192)),
@@ -277,7 +286,7 @@ def test_the_report_of_a_design_says_what_it_costs_and_leads_back_to_the_view() 
     )
     page = design_report(view, "http://localhost:8501")
     assert len(page) < 6e6 and "<script>alert(1)" not in page and "&lt;script&gt;alert(1)" in page
-    words = unescape(page)
+    words = unescape(re.sub(r'<sup class="ref">.*?</sup>', "", page))  # without source numbers
     # Table 2's design: 2 of 13 layers keep 8 x 64 x 2 values of two bytes a token (64 MiB each at
     # 32K), 11 a state of 1.02 MiB.
     assert "2 Attention" in words and "at 32K (exact)</td><td>139 MiB</td>" in words
@@ -310,12 +319,12 @@ def test_the_report_of_designs_compared_has_each_and_opens_the_compare_page() ->
 def test_charts_of_what_changes_the_loss_have_the_printed_cells(
     name: str, series: str, at: object, nll: float
 ) -> None:
-    assert (series, at, nll) in figures.data(DRAWN[name])
+    assert (series, at, nll) in words.data(DRAWN[name])
 
 
 def test_rows_of_dots_are_the_printed_ones_the_best_variant_on_top() -> None:
     position, variants, experts = (
-        figures.data(DRAWN[name]) for name in ("Position 1B", "Intra block 1B", "Experts 1B")
+        words.data(DRAWN[name]) for name in ("Position 1B", "Intra block 1B", "Experts 1B")
     )
     assert ("Inter-hybrid", 2.771, "inter 1:12, single (1)") in position and (
         "SWA",
@@ -333,20 +342,20 @@ def test_rows_of_dots_are_the_printed_ones_the_best_variant_on_top() -> None:
 
 
 def test_a_long_name_is_cut_in_the_middle_and_two_that_begin_alike_still_differ() -> None:
-    pair = [figures.Named(f"{'W' * 90}-{end}&", PAIR[0].spec) for end in ("first", "second")]
-    layout = figures.flops_by_part(pair, WORK, ["decode"])["layout"]
+    pair = [style.Named(f"{'W' * 90}-{end}&", PAIR[0].spec) for end in ("first", "second")]
+    layout = flops_by_part(pair, WORK, ["decode"])["layout"]
     titles = [unescape(layout[axis]["title"]["text"]) for axis in ("xaxis", "xaxis2")]
     assert (
         all(len(title) <= 28 and "…" in title for title in titles)
         and titles[0].endswith("first&")
         and titles[1].endswith("second&")
     )
-    names = [note["text"] for note in figures.cache_by_context(pair, WORK)["layout"]["annotations"]]
+    names = [note["text"] for note in cache_by_context(pair, WORK)["layout"]["annotations"]]
     assert all("WWW…WWW" in name for name in names) and names[0] != names[1]
 
 
 def test_the_longest_context_that_was_looked_at_is_not_taken_for_a_limit() -> None:
-    figure = figures.longest_context(
-        [figures.Named("mamba", presets.get("mamba-1b").spec)], WORK
+    figure = longest_context(
+        [style.Named("mamba", presets.get("mamba-1b").spec)], WORK
     )  # its cache does not grow
     assert set(figure["data"][0]["text"]) == {"16M or more"}

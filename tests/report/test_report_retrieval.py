@@ -15,16 +15,24 @@ from hybrid_core.live.retrieval import texts
 from hybrid_core.live.retrieval.finding import finding
 from hybrid_core.live.retrieval.options import NiahOptions, ProbeOptions
 from hybrid_core.live.retrieval.scores import cell
-from hybrid_core.report import figures
 from hybrid_core.report.compare import facts
+from hybrid_core.report.figures import style, words
+from hybrid_core.report.figures.retrieval import (
+    recall_by_pairs,
+    retrieval_charts,
+    retrieval_map,
+    training_curve,
+)
 from hybrid_core.report.html import report
+from hybrid_core.report.numbers import score_numbers
 from hybrid_core.report.retrieval import (
     latest_of_each,
     learnt,
+    map_facts,
     not_whole,
     reach,
     reading,
-    score_row,
+    scores_of,
     unlike,
 )
 from hybrid_core.report.text.runs import run_table
@@ -106,22 +114,22 @@ def niah(*parts: dict[str, Any], pattern: str = "AM", status: Any = "done", **op
     return store.get(run_id)
 
 
-def hues(figure: figures.Figure) -> set[str]:
+def hues(figure: style.Figure) -> set[str]:
     """The colours of a map that are not a grey."""
     scale = [colour for _, colour in go.Figure(figure).data[0].colorscale]
     return {colour for colour in scale if len(set(re.findall("..", colour.lstrip("#")))) > 1}
 
 
 def test_a_map_is_coloured_only_for_a_design_that_has_learnt() -> None:
-    assert hues(figures.retrieval_map(niah(LEARNT)))
+    assert hues(retrieval_map(niah(LEARNT)))
     for short in (NOT_LEARNT, UNFINISHED, {}):  # the last: stopped before its verdict
-        chart = figures.retrieval_map(niah(short))
-        assert not hues(chart) and "not learnt" in figures.title(chart)
+        chart = retrieval_map(niah(short))
+        assert not hues(chart) and "not learnt" in style.title(chart)
     ready = niah(
         {"training": training(tokens_to_learn=40_000, accuracy=0.95, length=128)},
         status="cancelled",
     )
-    assert hues(figures.retrieval_map(ready)) and learnt(ready)
+    assert hues(retrieval_map(ready)) and learnt(ready)
 
 
 def luminance(colour: tuple[float, ...]) -> float:
@@ -136,7 +144,7 @@ def luminance(colour: tuple[float, ...]) -> float:
 
 @pytest.mark.parametrize("short", [LEARNT, NOT_LEARNT])
 def test_figures_can_be_read_on_every_colour_of_a_map(short: dict[str, Any]) -> None:
-    chart = go.Figure(figures.retrieval_map(niah(short))).data[0]
+    chart = go.Figure(retrieval_map(niah(short))).data[0]
     assert chart.textfont.color == "#000000"
     stops = [
         [int(pair, 16) / 255 for pair in re.findall("..", colour.lstrip("#"))]
@@ -151,7 +159,7 @@ def test_figures_can_be_read_on_every_colour_of_a_map(short: dict[str, Any]) -> 
 def test_who_sees_no_red_or_no_green_tells_recalled_from_lost() -> None:
     # Dichromats keep the difference of blue to yellow (Vienot, Brettel, Mollon 1999): blue against
     # the mean of red and green.
-    scale = go.Figure(figures.retrieval_map(niah(LEARNT))).data[0].colorscale
+    scale = go.Figure(retrieval_map(niah(LEARNT))).data[0].colorscale
     (red, green, blue), middle, (r, g, b) = (
         [int(pair, 16) for pair in re.findall("..", scale[i][1].lstrip("#"))] for i in (0, 2, 4)
     )
@@ -161,7 +169,7 @@ def test_who_sees_no_red_or_no_green_tells_recalled_from_lost() -> None:
 
 
 def test_a_map_shows_every_cell_where_it_belongs_and_leaves_the_rest_empty() -> None:
-    chart = go.Figure(figures.retrieval_map(niah(LEARNT))).data[0]
+    chart = go.Figure(retrieval_map(niah(LEARNT))).data[0]
     assert list(chart.x) == ["128", "192", "256"] and list(chart.y) == ["0%", "100%"]
     assert [list(row) for row in chart.z] == [[1.0, 0.4, None], [0.9, 0.2, None]]
     assert [list(row) for row in chart.text] == [["100", "40", ""], ["90", "20", ""]]
@@ -169,7 +177,7 @@ def test_a_map_shows_every_cell_where_it_belongs_and_leaves_the_rest_empty() -> 
 
 
 def test_the_csv_of_a_map_has_a_row_per_cell() -> None:
-    frame = pd.read_csv(io.StringIO(figures.table(figures.retrieval_map(niah(LEARNT)))))
+    frame = pd.read_csv(io.StringIO(words.table(retrieval_map(niah(LEARNT)))))
     assert list(frame.columns) == ["context (tokens)", "depth of the needle", "share"]
     assert (
         frame.loc[(frame.iloc[:, 0] == 192) & (frame.iloc[:, 1] == "100%"), "share"].item() == 0.2
@@ -180,9 +188,9 @@ def test_the_csv_of_a_map_has_a_row_per_cell() -> None:
 def test_plotly_knows_every_word_of_the_charts_of_a_run() -> None:
     run = niah(LEARNT)
     for chart in (
-        figures.training_curve(run),
-        figures.retrieval_map(run, small=True),
-        *figures.retrieval_charts([run]),
+        training_curve(run),
+        retrieval_map(run, small=True),
+        *retrieval_charts([run]),
     ):
         go.Figure(chart)
 
@@ -198,18 +206,26 @@ def test_a_checkpoint_has_no_training_and_its_map_stands() -> None:
     store = open_store()
     run_id = store.create("checkpoint", design("A"), {}, "cpu")
     store.put_part(run_id, "map", found)
-    assert hues(figures.retrieval_map(store.get(run_id)))
+    assert hues(retrieval_map(store.get(run_id)))
 
 
 def test_a_row_of_scores_is_the_same_from_finished_cells_as_by_hand() -> None:
-    row = score_row(niah(status="cancelled", seed=3))
-    assert row.at_trained_len == pytest.approx(0.95) and row.at_1_5x == pytest.approx(0.3)
-    assert (row.effective_context, row.tokens_to_learn, row.learnt, row.seed) == (
-        128,
-        None,
-        False,
-        3,
-    )
+    run = niah(status="cancelled", seed=3)
+    found = score_numbers(run)
+    assert found.at_trained_len.value == pytest.approx(0.95)
+    assert found.at_1_5x.value == pytest.approx(0.3)
+    # 19 of 20 are not shown to be 90 %: 0.9^20 + 20 * 0.1 * 0.9^19 = 0.39
+    assert found.effective_context.said == "0 to 128"
+    assert scores_of(run).effective_context == 128
+    assert found.tokens_to_learn.said == "not reached"
+    row = map_facts(run)
+    assert (row.learnt, row.whole_lengths, row.trained_len, row.seed) == (False, "2 of 3", 128, 3)
+
+
+def test_a_score_that_was_not_asked_says_so() -> None:
+    run = niah(LEARNT, {"map": {"cells": [], "lengths": [128], "trained_len": 128}})
+    found = score_numbers(run)
+    assert (found.at_trained_len.said, found.at_1_5x.said) == ("not asked", "not asked")
 
 
 @pytest.mark.parametrize(
@@ -279,12 +295,14 @@ def test_a_run_of_an_earlier_version_is_shown_with_the_interval_of_its_cells() -
     proxy = {"pattern": "AM", "params": 1000, "trained_len": 128, "note": "A probe."}
     run = niah(LEARNT, {"scores": old, "proxy": proxy})
     assert (
-        score_row(run).reach == "0 to 128"
+        score_numbers(run).effective_context.said == "0 to 128"
     )  # 19 of 20 are not shown to be 90 %: 0.9^20 + 20 * 0.1 * 0.9^19 = 0.39
     assert facts(run)["effective context, tokens (measured, proxy)"] == "0 to 128"
     assert "effective context, tokens: 0 to 128 (" in run_table(run)
     assert (
-        score_row(niah(LEARNT, {"scores": old, "map": {"cells": [], "lengths": [128]}})).reach
+        score_numbers(
+            niah(LEARNT, {"scores": old, "map": {"cells": [], "lengths": [128]}})
+        ).effective_context.said
         == "128"
     )
 
@@ -336,8 +354,8 @@ def test_what_was_not_measured_is_said_wherever_a_map_is_shown() -> None:
     ]
     assert not_whole(run) == lines
     assert all(line in run_table(run) and line in report([run]) for line in lines)
-    assert "not whole" in str(figures.retrieval_map(run)["layout"])
-    assert score_row(run).whole_lengths == "1 of 4"
+    assert "not whole" in str(retrieval_map(run)["layout"])
+    assert map_facts(run).whole_lengths == "1 of 4"
     whole = niah(LEARNT, {"proxy": proxy})
     assert not_whole(whole) == [] and "not whole" not in run_table(whole) + report([whole])
 
@@ -371,7 +389,7 @@ def test_what_probes_did_not_measure_is_said() -> None:
     assert not_whole(run) == lines and all(
         line in run_table(run) and line in report([run]) for line in lines
     )
-    assert "(not whole)" in go.Figure(figures.recall_by_pairs([run])).data[0].name
+    assert "(not whole)" in go.Figure(recall_by_pairs([run])).data[0].name
 
 
 def test_runs_that_were_not_asked_alike_are_named() -> None:
@@ -416,7 +434,7 @@ def test_probes_draw_a_line_per_run_dotted_where_it_was_not_learnt() -> None:
             {"trained_pairs": 4, "rows": rows, "training": training(tokens_to_learn=learnt_at)},
         )
         runs.append(store.get(run_id))
-    (chart,) = figures.retrieval_charts(runs)
+    (chart,) = retrieval_charts(runs)
     assert [(list(line.x), list(line.y), line.line.dash) for line in go.Figure(chart).data] == [
         ([2, 4], [0.9, 0.5], "dot"),
         ([2, 4], [0.9, 0.5], "solid"),

@@ -12,8 +12,9 @@ import pytest
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.live.profiling.options import ProfileOptions
-from hybrid_core.report import figures
 from hybrid_core.report.compare import differences
+from hybrid_core.report.figures.measured import generation_chart, live_cache_chart
+from hybrid_core.report.figures.paper import paper_cache, paper_throughput
 from hybrid_core.report.html import report
 from hybrid_core.report.text.runs import run_table, slow_dtype
 from hybrid_core.runs.jobs import Dispatcher, cancel, submit
@@ -124,10 +125,10 @@ def test_a_profile_runs_in_its_own_process_and_stores_every_part(measured: list[
     assert run.parts["energy"]["note"]
     assert run.parts["ceilings"]["fp32_times"] > 0 and slow_dtype(run) is None  # it ran in fp32
     for chart in (
-        figures.generation([run]),
-        figures.live_cache([run]),
-        figures.paper_throughput([run]),
-        figures.paper_cache([run]),
+        generation_chart([run]),
+        live_cache_chart([run]),
+        paper_throughput([run]),
+        paper_cache([run]),
     ):
         go.Figure(chart)  # raises on a word that plotly does not have
 

@@ -27,7 +27,8 @@ class Advice(NamedTuple):
 
     def record(self) -> dict[str, Any]:
         """JSON-ready."""
-        kept = self.rule.model_dump(mode="json", exclude={"when", "weight", "scales"})
+        excluded = {"when", "weight", "scales"}
+        kept = self.rule.model_dump(mode="json", exclude=excluded)
         return kept | {
             "scenario": self.scenario,
             "weight": self.weight,
@@ -44,19 +45,21 @@ def advise(
     needle_distance: int | None = None,
     use: Scenario | None = None,
 ) -> list[Advice]:
-    """What the paper's rows say about a design used at `context_len` tokens, weightiest first,
-    warnings before options of equal weight.
+    """What the paper's rows say about a design used at `context_len` tokens. The advice of most
+    weight comes first, and warnings before options of equal weight.
 
-    `use` is what the weights are for; by default it follows from the context. It makes no rule
-    speak where its rows do not."""
+    `use`: the scenario whose weights count; by default that of the context. It does not widen the
+    contexts at which a rule speaks."""
     known = facts(spec, context_len, needle_distance)
     own_use = scenario(context_len)
     weighed = use or own_use
     given = []
     for rule in rules():
         weight: int = getattr(rule.weight, weighed)
-        if weight and rule.holds(known) and domains()[rule.id].covers(known, own_use):
-            given.append(Advice(rule, weighed, weight, known.scale))
+        domain = domains()[rule.id]
+        if weight and rule.holds(known) and domain.covers(known, own_use):
+            advice = Advice(rule, weighed, weight, known.scale)
+            given.append(advice)
     return sorted(given, key=_rank)
 
 

@@ -19,8 +19,8 @@ class Shape(NamedTuple):
     a table of blocks."""
 
     family: str
-    share: float  # of attention or intra-hybrid layers
-    several: bool  # of them
+    share: float  # of layers that are attention or intra-hybrid
+    several: bool  # whether there is more than one of them
     axes: Axes | None = None
 
     def is_like(self, known: Facts) -> bool:
@@ -28,9 +28,10 @@ class Shape(NamedTuple):
         share = known.share_of_expensive
         if share is None:
             return False
-        if (self.family, self.several) != (known.family, known.several_expensive):
+        if self.family != known.family or self.several != known.several_expensive:
             return False
-        if self.axes is not None and self.axes != known.intra_axes:
+        names_axes = self.axes is not None
+        if names_axes and self.axes != known.intra_axes:
             return False
         if self.share == 1:  # a stack of nothing else; with a single Mamba layer it is another
             return share == 1
@@ -57,9 +58,20 @@ _WORDS = {
 def _axes(table: str, row: pd.Series) -> Axes:
     """The axes of a row of a table of blocks, in a design's words."""
     printed = errata.not_printed(table) | row.to_dict()
-    words = {axis: _WORDS.get(str(value), str(value)) for axis, value in printed.items()}
-    value = "shared" if printed["value"] == "joint" else "separate"
-    return words["norm"], words["scalar"], words["fusion"], value, words["out"]
+    words = {}
+    for axis, printed_word in printed.items():
+        word = str(printed_word)
+        words[axis] = _WORDS.get(word, word)
+    value = "separate"
+    if printed["value"] == "joint":
+        value = "shared"
+    return (
+        words["norm"],
+        words["scalar"],
+        words["fusion"],
+        value,
+        words["out"],
+    )
 
 
 def _shape(table: str, row: pd.Series) -> Shape | None:
@@ -68,12 +80,15 @@ def _shape(table: str, row: pd.Series) -> Shape | None:
         return Shape("intra", 1.0, True, _axes(table, row))
     if not set(baselines.COUNTS) & set(row.index):
         return None
-    printed = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
-    attn, swa, ssm, hyb = errata.meant_layers(table, printed)
+    printed = [int(row.get(column, 0)) for column in baselines.COUNTS]
+    layers = errata.meant_layers(table, tuple(printed))
+    attn, _, _, hyb = layers
     family = _FAMILY.get(table) or str(row["model"])
     if family == "swa" and not attn:
         family = "window"
-    return Shape(family, (attn + hyb) / (attn + swa + ssm + hyb), attn + hyb > 1)
+    n_with_attention = attn + hyb
+    share = n_with_attention / sum(layers)
+    return Shape(family, share, several=n_with_attention > 1)
 
 
 Picked = dict[str, str | float | None]  # column -> what it holds; null: nothing printed
@@ -95,23 +110,31 @@ class Evidence(Frozen):
         frame = baselines.table(self.table)
         mask = pd.Series(True, index=frame.index)
         for column, value in picked.items():
-            mask &= frame[column].isna() if value is None else frame[column] == value
+            if value is None:
+                mask &= frame[column].isna()
+            else:
+                mask &= frame[column] == value
         return frame[mask]
 
     def shape(self, side: int) -> Shape | None:
         """The shape of the first (0) or second (1) row."""
-        return _shape(self.table, self.found()[side].iloc[0])
+        rows = self.found()[side]
+        return _shape(self.table, rows.iloc[0])
 
     @property
     def source(self) -> str:
         """`Table 17` or `Tables 18 and 19`."""
         number, _ = baselines.TABLES[self.table]
-        return f"Tables {number}" if " and " in number else f"Table {number}"
+        if " and " in number:
+            return f"Tables {number}"
+        return f"Table {number}"
 
     @property
     def sort(self) -> str:
         """`speed` where the cells are of Table 13, else `quality`."""
-        return "speed" if self.table == "table13_throughput" else "quality"
+        if self.table == "table13_throughput":
+            return "speed"
+        return "quality"
 
     @property
     def scale(self) -> Scale:
@@ -123,9 +146,8 @@ class Evidence(Frozen):
     def scenarios(self) -> set[Scenario]:
         """The uses that the rows stand for."""
         if self.sort == "speed":
-            return {
-                scenario(length) for key, length in TOTALS.items() if f"tput_{key}" in self.cells
-            }
+            lengths = [n for key, n in TOTALS.items() if f"tput_{key}" in self.cells]
+            return set(map(scenario, lengths))
         trained = int(self._first().get("context_len", baselines.PAPER_CONTEXT))
         if trained == baselines.PAPER_CONTEXT:
             return {"short", "medium"}

@@ -31,38 +31,50 @@ def scenario(context_len: int) -> Scenario:
     """long: over 16K tokens of context, medium: 8K to 16K, short: under 8K."""
     if context_len > 16_384:
         return "long"
-    return "medium" if context_len >= 8_192 else "short"
+    if context_len >= 8_192:
+        return "medium"
+    return "short"
 
 
 @cache
 def _sizes() -> dict[Scale, int]:
     """Non-embedding parameters of the paper's Llama at each scale."""
-    return {scale: active_params(presets.get(f"llama-{scale.lower()}").spec) for scale in SCALES}
+    sizes = {}
+    for scale in SCALES:
+        llama = presets.get(f"llama-{scale.lower()}")
+        sizes[scale] = active_params(llama.spec)
+    return sizes
 
 
 def nearest_scale(spec: ArchSpec) -> Scale | None:
     """The paper's scale nearest in active non-embedding parameters, or None where it is more than
     SAME_SIZE times away."""
     params = active_params(spec)
-    distance = {scale: abs(math.log(params / size)) for scale, size in _sizes().items()}
-    nearest = min(SCALES, key=distance.__getitem__)
-    return nearest if distance[nearest] <= math.log(SAME_SIZE) else None
+    distances: dict[Scale, float] = {}
+    for scale, size in _sizes().items():
+        distances[scale] = abs(math.log(params / size))
+    nearest = min(SCALES, key=distances.__getitem__)
+    if distances[nearest] > math.log(SAME_SIZE):
+        return None
+    return nearest
 
 
 def _of_the_papers_kind(mixer: Mixer) -> bool:
     """Whether a mixer is of a kind that the paper trained. A subclass, such as differential
     attention, is another kind."""
     if isinstance(mixer, IntraMixer):
-        plain = not (mixer.whole_norm or mixer.ssm_norm)
-        return plain and type(mixer.attention) is AttentionMixer and type(mixer.ssm) is Mamba2Mixer
+        inner = (type(mixer.attention), type(mixer.ssm))
+        papers_kinds = inner == (AttentionMixer, Mamba2Mixer)
+        return papers_kinds and not (mixer.whole_norm or mixer.ssm_norm)
     if isinstance(mixer, AttentionMixer) and mixer.reuse_kv:
         return False
     return type(mixer) in (AttentionMixer, SwaMixer, Mamba2Mixer)
 
 
 class Facts(NamedTuple):
-    """What rules may ask of a design and its use. None where the design has no such part; such a
-    fact meets no condition. Expensive layers are attention layers and intra-hybrid blocks."""
+    """What rules may ask of a design and its use. A fact is None if the design has no such part;
+    then it meets no condition. "Expensive" layers are attention layers and intra-hybrid blocks, as
+    opposed to Mamba layers."""
 
     scale: Scale | None  # the paper's scale of this size
     family: str | None  # llama, mamba, inter, intra, swa, or window (no global attention)
@@ -94,9 +106,12 @@ def facts(
     """The facts of a design in use at `context_len` tokens, recalling something `needle_distance`
     tokens back."""
     mixers = [layer.mixer for layer in spec.stack]
-    known = all(map(_of_the_papers_kind, mixers))
-    mixed = mixture(spec.pattern) if known else None
-    blocks = _block_facts(mixers if known else [], spec.d_model)
+    mixed = None
+    blocks = _block_facts([], spec.d_model)
+    if all(map(_of_the_papers_kind, mixers)):
+        mixed = mixture(spec.pattern)
+        blocks = _block_facts(mixers, spec.d_model)
+    ffns = [layer.ffn for layer in spec.stack]
     return Facts(
         scale=nearest_scale(spec),
         family=mixed and mixed.family,
@@ -107,7 +122,7 @@ def facts(
         sandwich=bool(mixed and mixed.first and mixed.last),
         cluster=bool(mixed and mixed.cluster),
         centre=mixed and mixed.centre,
-        experts=any(isinstance(layer.ffn, MoE) for layer in spec.stack),
+        experts=any(isinstance(ffn, MoE) for ffn in ffns),
         **blocks,
         context_len=context_len,
         needle_distance=needle_distance,
@@ -120,17 +135,25 @@ _BLOCK_FACTS = [name for name in Facts._fields if name.startswith("intra_")]
 
 def _block_facts(mixers: list[Mixer], d_model: int) -> dict[str, Any]:
     """The facts of the first intra-hybrid block; all None where there is none."""
-    block = next((mixer for mixer in mixers if isinstance(mixer, IntraMixer)), None)
-    if block is None:
+    blocks = [mixer for mixer in mixers if isinstance(mixer, IntraMixer)]
+    if not blocks:
         return dict.fromkeys(_BLOCK_FACTS)
+    block = blocks[0]
     query_width = block.attention.n_heads * block.attention.head_dim
+    axes = (
+        block.norm,
+        block.scalar,
+        block.fusion,
+        block.value,
+        block.out,
+    )
     return {
         "intra_norm": block.norm,
         "intra_scalar": block.scalar,
         "intra_fusion": block.fusion,
         "intra_value": block.value,
         "intra_out": block.out,
-        "intra_axes": (block.norm, block.scalar, block.fusion, block.value, block.out),
+        "intra_axes": axes,
         "intra_query_share": query_width / d_model,
     }
 
@@ -144,8 +167,9 @@ def _beyond_window(
     windows = [mixer for mixer in mixers if isinstance(mixer, SwaMixer)]
     if not windows or not needle_distance:
         return False
+    widest_window = max(mixer.window for mixer in windows)
     behind_sinks = context_len - max(mixer.sink for mixer in windows)
-    return max(mixer.window for mixer in windows) < needle_distance <= behind_sinks
+    return widest_window < needle_distance <= behind_sinks
 
 
 class Span(Frozen):

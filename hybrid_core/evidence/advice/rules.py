@@ -2,6 +2,7 @@
 
 import json
 from functools import cache
+from itertools import product
 from typing import Literal, NamedTuple
 
 from pydantic import model_validator
@@ -22,7 +23,7 @@ from hybrid_core.yaml_io import safe_mapping
 
 
 class Weight(Frozen):
-    """How much a rule matters per scenario; 0: it is not given there."""
+    """How much a rule matters in each scenario. At 0 it is not given."""
 
     long: int
     medium: int
@@ -30,8 +31,8 @@ class Weight(Frozen):
 
 
 class Domain(NamedTuple):
-    """Where a rule speaks: of designs like its rows' (any, where it has no rows), at pairs of a
-    scale and a scenario, and in some scenarios also at sizes that have no rows of its own."""
+    """Where a rule speaks. `shapes`: of designs like these rows, or of any if it is empty; `pairs`:
+    at these scales and scenarios; `beyond`: in these scenarios also at sizes without rows."""
 
     pairs: frozenset[tuple[Scale, Scenario]]
     beyond: frozenset[Scenario]
@@ -60,10 +61,10 @@ class Rule(Frozen):
     """One rule. `control` is the setting it speaks of. It rests on tables (`evidence`) or on a
     finding in a section of the paper.
 
-    Of two rows, a warning's first and an option's second are of designs such as the one that it is
-    given to. What a rule claims is the first evidence's sort, quality or speed; evidence of the
-    other sort says what that costs or gains besides. `against`: rows whose order is the opposite;
-    the text quotes those of scales at which the rule speaks. A section's models are `scales`."""
+    A warning is given to designs like the first of its two rows, an option to designs like the
+    second. The first evidence says what the rule claims, quality or speed. Evidence of the other
+    sort says what that costs or gains besides. `against`: rows with the opposite order; the text
+    quotes those of scales at which the rule speaks. `scales`: of the models in `section`."""
 
     id: str
     control: str
@@ -80,8 +81,9 @@ class Rule(Frozen):
     def _rules(self) -> "Rule":
         unknown = set(self.when) - set(Facts._fields)
         if unknown:
-            facts = ", ".join(Facts._fields)
-            raise ValueError(f"when: {', '.join(sorted(unknown))} - must be among {facts}")
+            known = ", ".join(Facts._fields)
+            given = ", ".join(sorted(unknown))
+            raise ValueError(f"when: {given} - must be among {known}")
         if bool(self.evidence) == bool(self.section):
             raise ValueError("evidence: needs rows of a table, or else a section")
         if bool(self.section) != bool(self.scales):
@@ -94,14 +96,16 @@ class Rule(Frozen):
     def subject(self) -> int:
         """Which of two rows is of the design that the rule is given to: a warning's first (0), an
         option's second (1)."""
-        return 0 if self.kind == "warning" else 1
+        if self.kind == "warning":
+            return 0
+        return 1
 
     def domain(self) -> Domain:
         """Where the rule speaks, from the rows that it cites. A finding of a section speaks in
         every use, at its own scales."""
         if self.section:
-            everywhere = frozenset((scale, use) for scale in self.scales for use in SCENARIOS)
-            return Domain(everywhere, frozenset())
+            everywhere = product(self.scales, SCENARIOS)
+            return Domain(frozenset(everywhere), frozenset())
         pairs = set()
         for item in self._claims():
             pairs |= {(item.scale, use) for use in item.scenarios}
@@ -110,35 +114,48 @@ class Rule(Frozen):
             shape = item.shape(self.subject)
             if shape:
                 shapes.add(shape)
-        beyond = self._uses_at_several_scales(pairs) if self._is_settled() else frozenset()
+        beyond = frozenset[Scenario]()
+        if self._is_settled():
+            beyond = self._uses_at_several_scales(pairs)
         return Domain(frozenset(pairs), beyond, frozenset(shapes))
 
     def _claims(self) -> list[Evidence]:
         """The evidence of the sort that the rule claims."""
-        return [item for item in self.evidence if item.sort == self.evidence[0].sort]
+        claimed = self.evidence[0].sort
+        return [item for item in self.evidence if item.sort == claimed]
 
     def _is_settled(self) -> bool:
         """Whether every claim has each column in the same order, and no row speaks against it."""
         claims = self._claims()
         for column in claims[0].cells:
-            orders = {item.cells[column][1] for item in claims if column in item.cells}
+            with_column = [item for item in claims if column in item.cells]
+            orders = {item.cells[column][1] for item in with_column}
             if len(orders) > 1:
                 return False
         return not self.against
 
     @staticmethod
-    def _uses_at_several_scales(pairs: set[tuple[Scale, Scenario]]) -> frozenset[Scenario]:
+    def _uses_at_several_scales(
+        pairs: set[tuple[Scale, Scenario]],
+    ) -> frozenset[Scenario]:
         uses = [use for _, use in pairs]
         return frozenset(use for use in uses if uses.count(use) > 1)
 
     def holds(self, known: Facts) -> bool:
         """Whether every condition is met."""
-        return all(meets(getattr(known, key), wanted) for key, wanted in self.when.items())
+        for key, wanted in self.when.items():
+            fact = getattr(known, key)
+            if not meets(fact, wanted):
+                return False
+        return True
 
     @property
     def sources(self) -> str:
         """`Table 17`, `Table 9, Table 13` or `Section 4.3`."""
-        return self.section or ", ".join(dict.fromkeys(item.source for item in self.evidence))
+        if self.section:
+            return self.section
+        sources = dict.fromkeys(item.source for item in self.evidence)
+        return ", ".join(sources)
 
 
 class _Rules(Frozen):
@@ -150,7 +167,8 @@ def rules() -> tuple[Rule, ...]:
     """Every rule, in the order of the file. Read as JSON, in which a list passes for a tuple and
     nothing else is converted."""
     text = (PROFILES / "advice" / "rules.yaml").read_text("utf-8")
-    return _Rules.model_validate_json(json.dumps(safe_mapping(text))).rules
+    as_json = json.dumps(safe_mapping(text))
+    return _Rules.model_validate_json(as_json).rules
 
 
 @cache

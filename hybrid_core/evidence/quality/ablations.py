@@ -27,23 +27,26 @@ AXES = {
 
 
 def _against(
-    name: str, axis: str, base: str | float, same: list[str], rows: pd.DataFrame | None = None
+    name: str,
+    axis: str,
+    base: str,
+    same: list[str],
+    rows: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Rows of a table whose `axis` is `changed` from `base` and which agree in `same`: NLL and
-    accuracy of both, and the differences."""
-    frame = baselines.table(name) if rows is None else rows
-    frame = frame[[*same, axis, "nll_dclm", "avg"]]
-    frame = frame.rename(columns={axis: "changed"})
-    other = frame[frame["changed"] == base].rename(columns={"changed": "base"})
-    pairs = frame[frame["changed"] != base].merge(
-        other,
-        on=same,
-        suffixes=("", "_base"),
-    )
+    """Pairs of a table's rows that agree in the columns `same`. In one of them the column `axis`
+    has the value `base`, in the other it is `changed`. NLL and accuracy of both, and their
+    differences."""
+    columns = [*same, axis, "nll_dclm", "avg"]
+    frame = rows[columns].rename(columns={axis: "changed"})
+    is_base = frame["changed"] == base
+    base_rows = frame[is_base].rename(columns={"changed": "base"})
+    pairs = frame[~is_base].merge(base_rows, on=same, suffixes=("", "_base"))
+    nll_change = pairs["nll_dclm"] - pairs["nll_dclm_base"]
+    avg_change = pairs["avg"] - pairs["avg_base"]
     number, _ = baselines.TABLES[name]
     return pairs.assign(
-        nll_change=(pairs["nll_dclm"] - pairs["nll_dclm_base"]).round(3),
-        avg_change=(pairs["avg"] - pairs["avg_base"]).round(1),
+        nll_change=nll_change.round(3),
+        avg_change=avg_change.round(1),
         axis=axis,
         table=number,
     )
@@ -54,7 +57,8 @@ def ratio_effects() -> pd.DataFrame:
     same = ["model", "scale", "budget"]
     parts = []
     for name in ("table09_1b", "table10_350m"):
-        parts.append(_against(name, "ratio", "1:5", same, _with_ratio(name)))
+        rows = _with_ratio(name)
+        parts.append(_against(name, "ratio", "1:5", same, rows))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -62,43 +66,73 @@ def _with_ratio(name: str) -> pd.DataFrame:
     frame = baselines.table(name)
     ratios = []
     for printed in frame[baselines.COUNTS].to_numpy():
-        attn, swa, ssm, hyb = errata.meant_layers(name, tuple(printed))
-        ratios.append(_nearest_ratio((attn + hyb) / (attn + swa + ssm + hyb)))
+        layers = errata.meant_layers(name, tuple(printed))
+        attn, _, _, hyb = layers
+        ratios.append(_nearest_ratio((attn + hyb) / sum(layers)))
     return frame.assign(ratio=ratios)
 
 
 def _nearest_ratio(share: float) -> str:
-    """The paper's ratio whose share of expensive layers is nearest in absolute terms."""
-    return min(RATIOS, key=lambda ratio: abs(RATIOS[ratio] - share))
+    """The paper's ratio whose share of attention layers or intra-hybrid blocks is nearest, by the
+    difference."""
+
+    def distance(ratio: str) -> float:
+        return abs(RATIOS[ratio] - share)
+
+    return min(RATIOS, key=distance)
 
 
 def placement_effects() -> pd.DataFrame:
-    """Placements against the middle (Tables 11, 17 and 21); at 1:1 against the end, and for a
-    single attention layer against the middle one.
+    """Placements against the middle (Tables 11, 17 and 21). At 1:1 they are compared with the end
+    instead, and a single attention layer with the middle layer.
 
     At 350M the row of layer 6 prints the losses of another design (errata), so layer 8 stands for
     the middle."""
-    windows, inter = "table11_swa_position", "table17_inter_position"
-    halves = {name: baselines.table(name).query("ratio == '1:1'") for name in (windows, inter)}
-    by_scale = ["scale", "ratio"]
+    parts = [_window_placements(), _inter_placements(), _intra_placements()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _window_placements() -> pd.DataFrame:
+    name = "table11_swa_position"
+    rows = baselines.table(name)
+    half = rows.query("ratio == '1:1'")
     parts = [
-        _against(windows, "pattern", "middle", ["ratio"]),
-        _against(windows, "pattern", "end", ["ratio"], halves[windows]),
-        _against(inter, "pattern", "middle", by_scale),
-        _against(inter, "pattern", "end", by_scale, halves[inter]),
-        _against(inter, "attn_indices", "7", by_scale, _single_layers("1B")),
-        _against(inter, "attn_indices", "8", by_scale, _single_layers("350M")),
-        _against("table21_intra_position", "pattern", "scatter", by_scale),
+        _against(name, "pattern", "middle", ["ratio"], rows),
+        _against(name, "pattern", "end", ["ratio"], half),
     ]
     return pd.concat(parts, ignore_index=True)
 
 
+def _inter_placements() -> pd.DataFrame:
+    name = "table17_inter_position"
+    rows = baselines.table(name)
+    half = rows.query("ratio == '1:1'")
+    same = ["scale", "ratio"]
+    parts = [
+        _against(name, "pattern", "middle", same, rows),
+        _against(name, "pattern", "end", same, half),
+        _against(name, "attn_indices", "7", same, _single_layers("1B")),
+        _against(name, "attn_indices", "8", same, _single_layers("350M")),
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _intra_placements() -> pd.DataFrame:
+    name = "table21_intra_position"
+    rows = baselines.table(name)
+    return _against(name, "pattern", "scatter", ["scale", "ratio"], rows)
+
+
 def _single_layers(scale: str) -> pd.DataFrame:
     """Table 17's rows with one attention layer that print a loss of their own."""
-    name, column = "table17_inter_position", "attn_indices"
+    name = "table17_inter_position"
+    column = "attn_indices"
     single = baselines.table(name).query("ratio == '1:12' and scale == @scale")
-    void = [errata.has_no_loss(name, scale, column, index) for index in single[column]]
-    return single[~pd.Series(void, index=single.index)]
+
+    def has_loss(index: str) -> bool:
+        return not errata.has_no_loss(name, scale, column, index)
+
+    return single[single[column].map(has_loss)]
 
 
 def intra_effects() -> pd.DataFrame:
@@ -109,7 +143,8 @@ def intra_effects() -> pd.DataFrame:
     parts = []
     for axis, base in AXES.items():
         others = [other for other in AXES if other != axis]
-        parts.append(_against(name, axis, base, ["scale", *others], blocks))
+        same = ["scale", *others]
+        parts.append(_against(name, axis, base, same, blocks))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -117,27 +152,32 @@ def dimension_effects() -> pd.DataFrame:
     """Widths of the two branches against equal ones (Table 20)."""
     name = "table20_dim_ratio"
     rows = baselines.table(name).query("n_hyb > 0")
-    attention, mamba = rows["dim_transformer"].astype(str), rows["dim_mamba"].astype(str)
+    attention = rows["dim_transformer"].astype(str)
+    mamba = rows["dim_mamba"].astype(str)
     rows = rows.assign(widths=attention + "/" + mamba)
-    parts = [
-        _against(name, "widths", "1152/1152", ["scale"], rows.query("scale == '1B'")),
-        _against(name, "widths", "896/896", ["scale"], rows.query("scale == '350M'")),
-    ]
+    parts = []
+    for scale, equal in (("1B", "1152/1152"), ("350M", "896/896")):
+        of_scale = rows[rows["scale"] == scale]
+        parts.append(_against(name, "widths", equal, ["scale"], of_scale))
     return pd.concat(parts, ignore_index=True)
 
 
 def moe_effects() -> pd.DataFrame:
     """One shared and eight routed experts against the dense model of the same active parameters
     (Table 4)."""
-    rows = baselines.table("table04_moe")
-    rows = rows.assign(experts=rows["experts"].fillna("dense"))
-    return _against("table04_moe", "experts", "dense", ["model", "scale"], rows)
+    name = "table04_moe"
+    rows = baselines.table(name)
+    experts = rows["experts"].fillna("dense")
+    rows = rows.assign(experts=experts)
+    return _against(name, "experts", "dense", ["model", "scale"], rows)
 
 
 def long_context_effects() -> pd.DataFrame:
     """Each family against Llama, trained at 16K and at 32K (Table 12). Llama's rows cost more than
     the printed budget (errata)."""
-    return _against("table12_long_context", "model", "llama", ["scale", "context_len"])
+    name = "table12_long_context"
+    rows = baselines.table(name)
+    return _against(name, "model", "llama", ["scale", "context_len"], rows)
 
 
 def effects() -> dict[str, pd.DataFrame]:

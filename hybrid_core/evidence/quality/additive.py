@@ -42,12 +42,14 @@ class DesignRow(NamedTuple):
 
 
 def indices(printed: str, n_layers: int) -> tuple[int, ...]:
-    """Layers from `4,7,11`, or from an open list such as `1,3..15`. What a list names beyond the
-    last layer is no layer (Table 17, 1:1)."""
+    """Layers from `4,7,11`, or from an open list such as `1,3..15`. Numbers beyond the last layer,
+    which Table 17 has at 1:1, are left out."""
     head, _, last = printed.partition("..")
     found = [int(number) for number in head.split(",")]
     if last:
-        step = found[1] - found[0] if len(found) > 1 else 1
+        step = 1
+        if len(found) > 1:
+            step = found[1] - found[0]
         found = list(range(found[0], int(last) + 1, step))
     return tuple(i for i in found if i <= n_layers)
 
@@ -61,13 +63,15 @@ def design_rows() -> pd.DataFrame:
     Table 4 is at 60B tokens, as its dense rows show."""
     rows = pd.DataFrame([*_printed_by_counts(), *_printed_by_position()])
     rows = rows.drop_duplicates(["scale", "pattern", "experts", "tokens"])
-    return rows[rows["family"] != "window"].reset_index(drop=True)
+    windows_alone = rows["family"] == "window"
+    return rows[~windows_alone].reset_index(drop=True)
 
 
 @cache
 def trained() -> tuple[Mixture, ...]:
     """The mixtures of `design_rows`, each once."""
-    return tuple(_mixture(pattern) for pattern in design_rows()["pattern"].unique())
+    patterns = design_rows()["pattern"].unique()
+    return tuple(map(_mixture, patterns))
 
 
 def _mixture(pattern: str) -> Mixture:
@@ -78,21 +82,27 @@ def _mixture(pattern: str) -> Mixture:
 
 
 def _printed_by_counts() -> Iterator[DesignRow]:
-    """Rows that print how many layers of each kind; the pattern is that of the preset made from the
-    row."""
+    """Rows that print how many layers of each kind a design has. Their pattern is that of the
+    preset made from the row."""
     patterns = {}
     for spec in paper_designs():
-        patterns[baselines.scale(spec), baselines.counts(spec)] = spec.pattern
+        key = (baselines.scale(spec), baselines.counts(spec))
+        patterns[key] = spec.pattern
     for name in ("table09_1b", "table10_350m", "table04_moe"):
-        for row in baselines.table(name).to_dict("records"):
-            counts = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
-            pattern = patterns[row["scale"], errata.meant_layers(name, counts)]
+        rows = baselines.table(name).to_dict("records")
+        for row in rows:
+            printed = [int(row.get(column, 0)) for column in baselines.COUNTS]
+            counts = errata.meant_layers(name, tuple(printed))
+            pattern = patterns[row["scale"], counts]
+            tokens = PAPER_TOKENS
+            if "tokens_b" in row:
+                tokens = row["tokens_b"] * 1e9
             yield DesignRow(
                 family=_mixture(pattern).family,
                 scale=row["scale"],
                 pattern=pattern,
                 experts=isinstance(row.get("experts"), str),
-                tokens=row.get("tokens_b", PAPER_TOKENS / 1e9) * 1e9,
+                tokens=tokens,
                 nll=row["nll_dclm"],
                 table=baselines.TABLES[name][0],
             )
@@ -101,10 +111,12 @@ def _printed_by_counts() -> Iterator[DesignRow]:
 def _printed_by_position() -> Iterator[DesignRow]:
     """Rows that print the indices of their attention layers or intra-hybrid blocks."""
     for name, (column, chosen, other) in _POSITIONS.items():
-        for row in baselines.table(name).to_dict("records"):
+        rows = baselines.table(name).to_dict("records")
+        for row in rows:
             scale = row.get("scale", "1B")
             void = errata.has_no_loss(name, scale, column, row[column])
-            if void or row.get("ratio") in ("1:0", "0:1"):
+            one_kind = row.get("ratio") in ("1:0", "0:1")
+            if void or one_kind:
                 continue
             pattern = _placed_pattern(row, column, chosen, other)
             yield DesignRow(
@@ -124,10 +136,10 @@ def _placed_pattern(
     chosen: str,
     other: str,
 ) -> str:
-    n_layers = sum(int(row.get(count, 0)) for count in baselines.COUNTS)
-    placed = indices(row[column], n_layers)
+    counts = [int(row.get(count, 0)) for count in baselines.COUNTS]
+    n_layers = sum(counts)
     letters = [other] * n_layers
-    for number in placed:
+    for number in indices(row[column], n_layers):
         letters[number - 1] = chosen
     return "".join(letters)
 
@@ -156,15 +168,21 @@ def _terms(
 ) -> Array:
     """What the additive model of NLL multiplies its coefficients with, in the order of TERMS.
 
-    Family and scale are 0 or 1; tokens: ln(tokens / 60B). For blocks among Mamba layers, share
-    doubled: log2 of their share; first layer: the share of Mamba layers if layer 1 is not one of
-    them; early: (1/2 - mean depth)^2 in the first half. Windows showed no such effects (Tables 9
-    and 11). These forms were chosen among a few by the leave-one-out errors themselves, which are a
-    little kind for that."""
+    - Family and scale: 0 or 1.
+    - tokens: ln(tokens / 60B).
+    - share doubled: log2 of the share of attention layers or intra-hybrid blocks.
+    - first layer: the share of Mamba layers if layer 1 is not a Mamba layer, else 0.
+    - early: (1/2 - mean depth)^2 if the blocks lie in the first half on average, else 0.
+
+    The last three are for blocks among Mamba layers. Windows showed no such effects (Tables 9 and
+    11). These forms were chosen among a few by their leave-one-out errors, so those errors flatter
+    the model a little."""
     mixed = _mixture(pattern)
     families = [float(mixed.family == name) for name in FAMILIES]
     more = np.log(tokens / PAPER_TOKENS)
-    share, first, early = 0.0, 0.0, 0.0
+    share = 0.0
+    first = 0.0
+    early = 0.0
     if mixed.family in ("inter", "intra"):
         share = np.log2(mixed.share)
         first = mixed.first * (1 - mixed.share)
@@ -186,7 +204,8 @@ def _terms(
 def design_matrix() -> Array:
     """The terms of `design_rows`, rows x terms."""
     columns = design_rows()[["pattern", "scale", "tokens", "experts"]]
-    return np.array([_terms(*row) for row in columns.itertuples(index=False, name=None)])
+    rows = columns.itertuples(index=False, name=None)
+    return np.array([_terms(*row) for row in rows])
 
 
 @cache
@@ -197,15 +216,19 @@ def _printed_nll() -> Array:
 def fit(kept: np.ndarray, nll: Array | None = None) -> Array:
     """Coefficients in the order of TERMS, nats per token: least squares over the rows of
     `design_rows` that `kept` marks."""
-    losses = _printed_nll() if nll is None else nll
-    return np.asarray(np.linalg.lstsq(design_matrix()[kept], losses[kept], rcond=None)[0])
+    if nll is None:
+        nll = _printed_nll()
+    terms = design_matrix()[kept]
+    found, *_ = np.linalg.lstsq(terms, nll[kept], rcond=None)
+    return np.asarray(found)
 
 
 @cache
 def coefficients() -> dict[str, float]:
     """The additive model fitted to all of `design_rows`: nats per token by term (see `_terms`)."""
-    found = fit(np.ones(len(design_rows()), dtype=bool))
-    return dict(zip(TERMS, map(float, found), strict=True))
+    all_rows = np.ones(len(design_rows()), dtype=bool)
+    found = fit(all_rows).tolist()
+    return dict(zip(TERMS, found, strict=True))
 
 
 # ---------------------------------------------------------------- other sizes and tokens
@@ -221,22 +244,31 @@ class Moved(NamedTuple):
 
 
 def moved(
-    pattern: str, experts: bool, params: float, tokens: float, found: Array, law: ScalingLaw
+    pattern: str,
+    experts: bool,
+    params: float,
+    tokens: float,
+    found: Array,
+    law: ScalingLaw,
 ) -> Moved:
-    """NLL of a stack by the coefficients `found`, moved by the law from the nearest size and tokens
-    of its rows to the wanted ones.
+    """NLL of a stack by the coefficients `found`. The law moves it from the nearest size and tokens
+    of the rows to the wanted ones.
 
-    A placement costs at least what the best printed one of its family, ratio and scale costs: one
-    that only lies between rows is not known to be better than all of them. Between 350M and 1B the
-    NLL is a mean of both, weighed by the logarithm of the size. Only differences of the law are
-    used: its runs had smaller batches, and the same model lies up to 0.05 beside Tables 9 and
-    10."""
-    small, large = _extent("350M"), _extent("1B")
-    between = np.log(params / small.params[1])
-    apart = np.log(large.params[0] / small.params[1])
+    - A placement costs at least as much as the best printed one of its family, ratio and scale. One
+      that lies between rows is not known to be better than all of them.
+    - Between 350M and 1B the NLL is a mean of both, weighted by the logarithm of the size.
+    - Only differences of the law are used. Its runs had smaller batches, and its NLL of the same
+      model is up to 0.05 off Tables 9 and 10."""
+    largest_small = _extent("350M").params[1]
+    smallest_large = _extent("1B").params[0]
+    between = np.log(params / largest_small)
+    apart = np.log(smallest_large / largest_small)
     weight = float(np.clip(between / apart, 0, 1))
-    nll, by_law, scales = 0.0, False, []
-    for scale, share in (("350M", 1 - weight), ("1B", weight)):
+    weights = {"350M": 1 - weight, "1B": weight}
+    nll = 0.0
+    by_law = False
+    scales = []
+    for scale, share in weights.items():
         if share == 0:
             continue
         own, had_to = _moved_from(
@@ -263,34 +295,38 @@ def _moved_from(
     found: Array,
     law: ScalingLaw,
 ) -> tuple[float, bool]:
-    """The additive model at one scale, moved to the wanted size and tokens; and whether it had to
-    be."""
+    """NLL by the rows of one scale, moved to the wanted size and tokens; and whether it had to be
+    moved."""
     extent = _extent(scale)
-    near_params = np.clip(params, *extent.params)
-    near_tokens = np.clip(tokens, *extent.tokens)
-    nll = float(_terms(pattern, scale, float(near_tokens), experts) @ found)
-    nll += _short_of_best(pattern, scale, found)
+    near_params = float(np.clip(params, *extent.params))
+    near_tokens = float(np.clip(tokens, *extent.tokens))
+    near_nll = _terms(pattern, scale, near_tokens, experts) @ found
     step = law.loss(params, tokens) - law.loss(near_params, near_tokens)
-    had_to = bool(near_params != params or near_tokens != tokens)
-    return nll + float(step[0, 0]), had_to
+    nll = float(near_nll)
+    nll += _short_of_best(pattern, scale, found)
+    nll += float(step[0, 0])
+    had_to = (near_params, near_tokens) != (params, tokens)
+    return nll, had_to
 
 
 def _placed_cost(pattern: str, found: Array) -> float:
     """What the additive model charges for a placement, nats per token."""
     terms = _terms(pattern, "1B", PAPER_TOKENS, experts=False)
-    return float(sum(terms[i] * found[i] for i in map(TERMS.index, PLACED)))
+    placed = [TERMS.index(name) for name in PLACED]
+    return float(terms[placed] @ found[placed])
 
 
 def _short_of_best(pattern: str, scale: str, found: Array) -> float:
     """How much less a placement is charged than the best printed one of its family, ratio and
     scale; 0 if it is not charged less, or none is printed."""
     mixed = mixture(pattern)
-    if mixed is None or not 0 < mixed.share < 1:
+    if mixed is None or not mixed.is_mixed:
         return 0.0
     best = _best_printed(mixed.family, nearest_ratio(mixed.share), scale)
     if best is None:
         return 0.0
-    return max(0.0, _placed_cost(best, found) - _placed_cost(pattern, found))
+    short = _placed_cost(best, found) - _placed_cost(pattern, found)
+    return max(0.0, short)
 
 
 @cache
@@ -303,9 +339,11 @@ def _best_printed(family: str, ratio: str, scale: str) -> str | None:
     best: str | None = None
     lowest = float("inf")
     for pattern, nll in zip(rows["pattern"], rows["nll"], strict=True):
-        share = _mixture(pattern).share
-        if 0 < share < 1 and nearest_ratio(share) == ratio and nll < lowest:
-            best, lowest = pattern, nll
+        mixed = _mixture(pattern)
+        of_ratio = mixed.is_mixed and nearest_ratio(mixed.share) == ratio
+        if of_ratio and nll < lowest:
+            best = pattern
+            lowest = nll
     return best
 
 
@@ -318,6 +356,10 @@ class Extent(NamedTuple):
 
 @cache
 def _extent(scale: str) -> Extent:
-    sizes = [active_params(spec) for spec in paper_designs() if baselines.scale(spec) == scale]
+    specs = [spec for spec in paper_designs() if baselines.scale(spec) == scale]
+    sizes = list(map(active_params, specs))
     tokens = design_rows().query("scale == @scale")["tokens"]
-    return Extent((min(sizes), max(sizes)), (tokens.min(), tokens.max()))
+    return Extent(
+        params=(min(sizes), max(sizes)),
+        tokens=(tokens.min(), tokens.max()),
+    )

@@ -1,8 +1,8 @@
 """How wide the interval of an estimate is.
 
-An estimate can be more or less far from the rows that it rests on (`DISTANCES`). Each distance has
-a width, from errors on rows that were left out as far away (`designs_left_out`, `runs_left_out`).
-Whether such intervals hold is checked in `held_out`."""
+`DISTANCES` lists how far an estimate can be from the rows that it rests on. Each distance has its
+own width. It comes from the errors on rows that were left out and predicted from that far away
+(`designs_left_out`, `runs_left_out`). `held_out` checks whether such intervals hold."""
 
 from functools import cache
 from typing import NamedTuple
@@ -45,7 +45,11 @@ class Interval(NamedTuple):
 
 
 def interval(
-    family: str, experts: bool, scales: tuple[str, ...], params: float, by_law: bool
+    family: str,
+    experts: bool,
+    scales: tuple[str, ...],
+    params: float,
+    by_law: bool,
 ) -> Interval:
     """The interval of an estimate from the rows of `scales`: the widest of theirs, and wider where
     a law moved it."""
@@ -53,9 +57,11 @@ def interval(
     margins = cached_design_margins(everything.tobytes())
     distances = []
     for scale in scales:
-        distances.append(design_distance(family, scale, experts, everything) or OTHER_SCALE)
+        distance = design_distance(family, scale, experts, everything)
+        distances.append(distance or OTHER_SCALE)
     widest = max(distances, key=margins.__getitem__)
-    half, rests_on = margins[widest], DISTANCES[widest]
+    half = margins[widest]
+    rests_on = DISTANCES[widest]
     if by_law:
         move = _move_distance(family, params)
         half += _full_run_margin(move)
@@ -66,7 +72,9 @@ def interval(
 def _move_distance(family: str, params: float) -> str:
     if family not in SCALED:
         return LLAMAS_LAW
-    return OTHER_BUDGETS if has_run_of_size(family, params) else OTHER_SIZES
+    if has_run_of_size(family, params):
+        return OTHER_BUDGETS
+    return OTHER_SIZES
 
 
 @cache
@@ -75,12 +83,17 @@ def _full_run_margin(distance: str) -> float:
 
 
 def widths() -> pd.DataFrame:
-    """The half width at each distance. What a law adds is listed by itself; it comes on top of the
-    design's own."""
+    """The half width at each distance. What a law adds has rows of its own; it comes on top of the
+    design's."""
     margins = dict(cached_design_margins(all_designs().tobytes()))
     for distance in MOVES:
         margins[distance] = _full_run_margin(distance)
     rows = []
     for distance, rests_on in DISTANCES.items():
-        rows.append({"distance": distance, "rests_on": rests_on, "half": margins[distance]})
+        row = {
+            "distance": distance,
+            "rests_on": rests_on,
+            "half": margins[distance],
+        }
+        rows.append(row)
     return pd.DataFrame(rows)

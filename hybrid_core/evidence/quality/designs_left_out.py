@@ -1,9 +1,9 @@
 """Errors of the additive model on designs that were left out, by what was missing when they were
 predicted.
 
-For each distance between designs, rows are left out so that they are predicted from as far. The
-interval is as wide as COVERAGE of those errors. Groups that are left out together count alike,
-however many rows they have: a new family at a scale is one such group (pooled distribution
+For each distance between designs, rows are left out and predicted from that distance. The interval
+is wide enough for COVERAGE of those errors. Rows that are left out together are a group, such as a
+family at a scale. All groups weigh the same, however many rows they have (pooled distribution
 functions of Dunn, Wasserman and Ramdas, arXiv 1809.07441)."""
 
 import math
@@ -20,7 +20,9 @@ from hybrid_core.evidence.quality.scaling import COVERAGE, Array
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Margins = dict[str, float]  # distance -> half width of an interval, nats
 
-OTHER_DESIGNS, NO_EXPERTS, OTHER_SCALE = "other designs", "without experts", "another scale"
+OTHER_DESIGNS = "other designs"
+NO_EXPERTS = "without experts"
+OTHER_SCALE = "another scale"
 
 
 class Miss(NamedTuple):
@@ -34,21 +36,21 @@ class Miss(NamedTuple):
 
 
 def group_quantile(misses: list[tuple[str, float]]) -> float:
-    """The error that COVERAGE of (group, error) stay below, every group weighing the same. NaN if
-    there are none."""
+    """The error that a share of COVERAGE of the misses, pairs of group and error, do not exceed.
+    All groups weigh the same. NaN if there are no misses."""
     if not misses:
         return math.nan
-    groups = pd.Series([group for group, _ in misses])
-    sizes = groups.map(groups.value_counts())
-    weights = 1 / sizes.to_numpy(dtype=float)
-    errors = np.array([error for _, error in misses])
-    order = np.argsort(errors)
-    reached = np.cumsum(weights[order]) / weights.sum()
-    return float(errors[order][np.searchsorted(reached, COVERAGE - 1e-9)])
+    frame = pd.DataFrame(misses, columns=["group", "error"]).sort_values("error", kind="stable")
+    group_sizes = frame.groupby("group")["error"].transform("size")
+    weights = 1 / group_sizes.to_numpy(dtype=float)
+    reached = np.cumsum(weights) / weights.sum()
+    first_enough = np.searchsorted(reached, COVERAGE - 1e-9)
+    return float(frame["error"].iloc[first_enough])
 
 
 class Labels(NamedTuple):
-    """Of each row of `design_rows`: its design (with both budgets), and its family and scale."""
+    """Two labels of each row of `design_rows`. `design`: the design, in both budgets; `cell`: its
+    family and scale."""
 
     design: Array
     cell: Array
@@ -56,10 +58,11 @@ class Labels(NamedTuple):
 
 @cache
 def labels() -> Labels:
-    """What rows are left out together."""
+    """Rows of one label are left out together."""
     rows = additive.design_rows()
     experts = rows["experts"].map({True: " with experts", False: ""})
-    design = rows["scale"] + " " + rows["pattern"] + experts
+    stack = rows["scale"] + " " + rows["pattern"]
+    design = stack + experts
     cell = rows["family"] + " " + rows["scale"]
     return Labels(design.to_numpy(), cell.to_numpy())
 
@@ -70,7 +73,8 @@ def _columns() -> tuple[Array, Array, Array]:
     rows = additive.design_rows()
     family = rows["family"].to_numpy(dtype=str)
     scale = rows["scale"].to_numpy(dtype=str)
-    return family, scale, rows["experts"].to_numpy(dtype=bool)
+    experts = rows["experts"].to_numpy(dtype=bool)
+    return family, scale, experts
 
 
 def all_designs() -> Mask:
@@ -89,9 +93,12 @@ def design_distance(
     same_family = train & (families == family)
     if not same_family.any():
         return None
-    if not (same_family & (scales == scale)).any():
+    same_scale = scales == scale
+    if not (same_family & same_scale).any():
         return OTHER_SCALE
-    return NO_EXPERTS if experts else OTHER_DESIGNS
+    if experts:
+        return NO_EXPERTS
+    return OTHER_DESIGNS
 
 
 def design_misses(train: Mask, groups: Array) -> Iterator[Miss]:
@@ -112,7 +119,8 @@ def design_misses(train: Mask, groups: Array) -> Iterator[Miss]:
                 rest,
             )
             if distance:
-                yield Miss(int(i), distance, str(group), float(nll[i] - terms[i] @ found))
+                error = nll[i] - terms[i] @ found
+                yield Miss(int(i), distance, str(group), float(error))
 
 
 def design_margins(train: Mask) -> Margins:
@@ -128,8 +136,8 @@ def design_margins(train: Mask) -> Margins:
 
 
 def _width(misses: list[Miss], distance: str) -> float:
-    errors = [(miss.group, abs(miss.error)) for miss in misses if miss.distance == distance]
-    return group_quantile(errors)
+    as_far = [miss for miss in misses if miss.distance == distance]
+    return group_quantile([(miss.group, abs(miss.error)) for miss in as_far])
 
 
 @cache

@@ -55,20 +55,32 @@ class OutOfRange(NamedTuple):
 def estimate(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> Estimate | OutOfRange:
     """NLL of a design trained at 8K on `tokens` of DCLM, from the paper's rows.
 
-    Inside 350M and 1B and 60B to 82B tokens: the additive model of `coefficients`. Elsewhere the
-    law of the family (Llama's for windows) moves it there. The interval is wider the further the
-    design is from the rows (`calibration.DISTANCES`)."""
+    From 350M to 1B parameters and 60B to 82B tokens it is the additive model of `coefficients`.
+    Elsewhere the scaling law of the family moves it there; windows take Llama's law. The further
+    the design is from the rows, the wider the interval (`calibration.DISTANCES`)."""
     mixed = mixture(spec.pattern)
     if mixed is None or mixed.family == "window":
         return OutOfRange(f"layers: {spec.pattern} - {_NO_FAMILY}")
-    reason = uncovered(spec, mixed.family, tokens) or untrained_placement(mixed, trained())
+    reason = uncovered(spec, mixed.family, tokens)
+    if reason is None:
+        reason = untrained_placement(mixed, trained())
     if reason:
         return OutOfRange(reason)
     params = float(active_params(spec))
     experts = isinstance(spec.stack[0].ffn, MoE)
-    curve, _ = law("llama" if mixed.family == "swa" else mixed.family)
+    law_of = mixed.family
+    if mixed.family == "swa":
+        law_of = "llama"
+    curve, _ = law(law_of)
     terms = np.array(list(coefficients().values()))
-    found = moved(spec.pattern, experts, params, tokens, terms, curve)
+    found = moved(
+        spec.pattern,
+        experts,
+        params,
+        tokens,
+        terms,
+        curve,
+    )
     half, rests_on = interval(
         mixed.family,
         experts,
@@ -100,12 +112,14 @@ _NO_FAMILY = (
 
 @cache
 def leave_one_out() -> pd.DataFrame:
-    """Every row used, predicted without it, beside a baseline: the mean of the other rows of its
+    """Every row, predicted without it. Beside it a baseline: the mean of the other rows of its
     family, scale and kind of budget.
 
-    `designs`: the additive model without all rows of that design (its other budget would tell).
-    `runs`: the scaling laws without that row."""
-    parts = [_without_design(design_rows()), _without_run(scaling_rows())]
+    Kind `designs`: the additive model, fitted without all rows of that design, since the other
+    budget would give it away. Kind `runs`: the scaling laws, fitted without that row."""
+    designs = _without_design(design_rows())
+    runs = _without_run(scaling_rows())
+    parts = [designs, runs]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -116,8 +130,10 @@ def _without_design(rows: pd.DataFrame) -> pd.DataFrame:
     predicted = np.full(len(rows), np.nan)
     for name in design.unique():
         out = (design == name).to_numpy()
-        predicted[out] = design_matrix()[out] @ fit(~out, nll)
-    budget = (rows["tokens"] > PAPER_TOKENS).astype(str) + experts
+        found = fit(~out, nll)
+        predicted[out] = design_matrix()[out] @ found
+    more_tokens = rows["tokens"] > PAPER_TOKENS
+    budget = more_tokens.astype(str) + experts
     return _errors(
         rows.assign(kind="designs"),
         predicted,
@@ -127,13 +143,15 @@ def _without_design(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _without_run(rows: pd.DataFrame) -> pd.DataFrame:
     number, _ = baselines.TABLES["table14_15_scaling"]
-    rows = rows.rename(columns={"model": "family", "nll_dclm": "nll"})
+    as_designs = {"model": "family", "nll_dclm": "nll"}
+    rows = rows.rename(columns=as_designs)
     rows = rows.assign(kind="runs", table=number)
     predicted = np.full(len(rows), np.nan)
     for family in rows["family"].unique():
         own = (rows["family"] == family).to_numpy()
         runs = rows[own]
-        params, tokens = runs["params"].to_numpy(), runs["tokens"].to_numpy()
+        params = runs["params"].to_numpy()
+        tokens = runs["tokens"].to_numpy()
         each_left_out = 1 - np.eye(len(runs))
         without, _ = fit_law(
             params,
@@ -153,9 +171,10 @@ def _errors(
     """Prediction and baseline of each row with their errors, printed minus predicted. A row alone
     in its group has no baseline."""
     of_group = rows.groupby(group)["nll"]
-    others = of_group.transform("size") - 1
-    baseline = (of_group.transform("sum") - rows["nll"]) / others.replace(0, np.nan)
-    columns = ["kind", "table", "family", "scale", "pattern", "experts", "tokens", "nll"]
+    n_others = of_group.transform("size") - 1
+    sum_of_others = of_group.transform("sum") - rows["nll"]
+    baseline = sum_of_others / n_others.replace(0, np.nan)
+    columns = "kind table family scale pattern experts tokens nll".split()
     return rows.reindex(columns=columns).assign(
         predicted=predicted,
         error=rows["nll"] - predicted,
@@ -172,14 +191,16 @@ def accuracy() -> pd.DataFrame:
     for kind, rows in leave_one_out().groupby("kind"):
         error = rows["error"].abs()
         beside = rows.dropna(subset="baseline")
+        error_beside = beside["error"].abs()
+        baseline_error = beside["baseline_error"].abs()
         record = {
             "kind": kind,
             "rows": len(rows),
             "mean_error": error.mean(),
             "largest": error.max(),
             "rows_with_baseline": len(beside),
-            "mean_error_there": beside["error"].abs().mean(),
-            "baseline_mean_error": beside["baseline_error"].abs().mean(),
+            "mean_error_there": error_beside.mean(),
+            "baseline_mean_error": baseline_error.mean(),
         }
         found.append(record)
     return pd.DataFrame(found)

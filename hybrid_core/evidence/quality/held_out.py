@@ -1,5 +1,5 @@
-"""How often intervals hold rows that did not make them. Each fold sets its widths by leaving out
-again within its own training rows."""
+"""How often intervals hold rows that had no part in setting them. Each fold sets its widths by
+leaving out rows again, within its own training rows."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -49,7 +49,8 @@ def held_out() -> pd.DataFrame:
 def _designs(left_out: str, groups: Array) -> Iterator[dict[str, Any]]:
     rows = additive.design_rows()
     for miss in design_misses(all_designs(), groups):
-        margins = cached_design_margins((groups != miss.group).tobytes())
+        rest = groups != miss.group
+        margins = cached_design_margins(rest.tobytes())
         row = rows.iloc[miss.row]
         where = {
             "kind": "designs",
@@ -68,12 +69,9 @@ def _runs(left_out: str, distance: str) -> Iterator[dict[str, Any]]:
         margins = cached_design_margins(fold.designs.tobytes())
         more = run_margin(distance, fold)
         for i in sorted(fold.runs):
-            miss = Miss(
-                i,
-                distance,
-                fold.name,
-                run_error(i, fold.runs, found, law_of),
-            )
+            error = run_error(i, fold.runs, found, law_of)
+            miss = Miss(i, distance, fold.name, error)
+            half = margins[run_distance(i, fold.designs)] + more
             where = {
                 "kind": "runs",
                 "left_out": left_out,
@@ -81,7 +79,7 @@ def _runs(left_out: str, distance: str) -> Iterator[dict[str, Any]]:
                 "family": runs()[i].family,
                 "scale": runs()[i].scale,
             }
-            yield where | _outcome(miss, margins[run_distance(i, fold.designs)] + more)
+            yield where | _outcome(miss, half)
 
 
 def _outcome(miss: Miss, half: float) -> dict[str, Any]:
@@ -95,11 +93,11 @@ def _outcome(miss: Miss, half: float) -> dict[str, Any]:
 
 @cache
 def coverage() -> pd.DataFrame:
-    """How many held-out rows their intervals hold: pooled, by what was left out, and there by
-    family, and by family and scale.
+    """How many held-out rows lie within their intervals: of all rows, by what was left out, and
+    within that by family, and by family and scale.
 
-    With the exact 95 % interval of the share (Clopper and Pearson). It takes rows for independent,
-    which rows of a family hardly are."""
+    Each share has its exact 95 % interval (Clopper and Pearson). That interval assumes independent
+    rows, which rows of one family hardly are."""
     rows = held_out()
     found = [_counted(rows, "all", "pooled")]
     for (kind, left_out), own in rows.groupby(["kind", "left_out"], sort=False):
@@ -112,7 +110,11 @@ def coverage() -> pd.DataFrame:
 
 
 def _counted(
-    rows: pd.DataFrame, kind: Any, left_out: Any, family: Any = "all", scale: Any = "all"
+    rows: pd.DataFrame,
+    kind: Any,
+    left_out: Any,
+    family: Any = "all",
+    scale: Any = "all",
 ) -> dict[str, Any]:
     n = len(rows)
     covered = int(rows["covered"].sum())

@@ -19,6 +19,11 @@ class Mixture(NamedTuple):
         return len(self.expensive) / self.n_layers
 
     @property
+    def is_mixed(self) -> bool:
+        """Whether some layers are expensive and some are not."""
+        return 0 < self.share < 1
+
+    @property
     def first(self) -> bool:
         """Whether layer 1 is expensive and others are not."""
         return self.share < 1 and 1 in self.expensive

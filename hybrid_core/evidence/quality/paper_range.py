@@ -1,5 +1,5 @@
-"""What the paper covers: a design is inside if designs of the same family in the paper share every
-trait that bears on the loss."""
+"""What the paper covers. A design is covered if each of its traits that bear on the loss is one of
+the paper's designs of the same family."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -38,7 +38,8 @@ def paper_designs() -> tuple[ArchSpec, ...]:
     found = []
     for name in presets.names():
         preset = presets.get(name)
-        if "2510.04800" in preset.source and _axes_of(preset.spec) <= choice:
+        from_paper = "2510.04800" in preset.source
+        if from_paper and _axes_of(preset.spec) <= choice:
             found.append(preset.spec)
     return tuple(found)
 
@@ -53,7 +54,8 @@ def _known(family: str, ffn: str) -> dict[str, set[Any]]:
     known: dict[str, set[Any]] = {}
     for spec in paper_designs():
         mixed = mixture(spec.pattern)
-        if mixed and mixed.family == family and _ffn(spec) == ffn:
+        same_family = mixed is not None and mixed.family == family
+        if same_family and _ffn(spec) == ffn:
             for key, value in _traits(spec):
                 known.setdefault(key, set()).add(value)
     return known
@@ -66,7 +68,8 @@ def uncovered(spec: ArchSpec, family: str, tokens: float) -> str | None:
     if not known:
         return f"ffn: {_ffn(spec)} - the paper has no {family} designs with it"
     for key, value in sorted(_traits(spec), key=str):
-        unlike = _unlike(key, value, known.get(key, set()), family)
+        seen = known.get(key, set())
+        unlike = _unlike(key, value, seen, family)
         if unlike:
             return unlike
     return _untrained(spec, tokens)
@@ -78,14 +81,14 @@ def _unlike(
     seen: set[Any],
     family: str,
 ) -> str | None:
-    """Why a trait is none of those seen, in one line, or None where it is."""
+    """Why a trait is not covered by the values seen in the paper, in one line; None if it is."""
     if isinstance(value, float) and seen:
-        least, most = min(seen), max(seen)
+        least = min(seen)
+        most = max(seen)
         if least / SLACK <= value <= most * SLACK:
             return None
-        return (
-            f"{key}: {value:,.3g} - the paper's {family} designs have {least:,.3g} to {most:,.3g}"
-        )
+        span = f"{least:,.3g} to {most:,.3g}"
+        return f"{key}: {value:,.3g} - the paper's {family} designs have {span}"
     if value in seen:
         return None
     have = " or ".join(sorted(map(str, seen))) or "none"
@@ -96,23 +99,32 @@ def _unlike(
 
 
 def _ffn(spec: ArchSpec) -> str:
-    ffn = spec.stack[0].ffn
-    return ffn.kind if ffn else "none"
+    return _kind(spec.stack[0].ffn)
+
+
+def _kind(ffn: AnyFfn | None) -> str:
+    if ffn is None:
+        return "none"
+    return ffn.kind
 
 
 def _untrained(spec: ArchSpec, tokens: float) -> str | None:
-    """Why so much training lies outside Tables 9 to 15, in one line, or None."""
-    per_token = float(model_costs(spec).train_flops_per_token(baselines.PAPER_CONTEXT, "paper"))
+    """Why that much training is outside the runs of Tables 9 to 15, in one line, or None."""
+    costs = model_costs(spec)
+    flops_per_token = costs.train_flops_per_token(baselines.PAPER_CONTEXT, "paper")
+    flops = tokens * float(flops_per_token)
     rows = scaling_rows()
+    least_flops = rows["train_flops"].min()
     most_flops = baselines.table("table09_1b")["train_flops"].max()
     limits = {
         "tokens": (tokens, rows["tokens"].min(), rows["tokens"].max()),
-        "training FLOPs": (tokens * per_token, rows["train_flops"].min(), most_flops),
+        "training FLOPs": (flops, least_flops, most_flops),
     }
+    size = f"{active_params(spec):.2g} parameters and {tokens:.2g} tokens"
     for what, (value, least, most) in limits.items():
         if not least / SLACK <= value <= most * SLACK:
-            asked = f"{value:.2g} for {active_params(spec):.2g} parameters and {tokens:.2g} tokens"
-            return f"{what}: {asked} - the paper's runs have {least:.2g} to {most:.2g}"
+            span = f"{least:.2g} to {most:.2g}"
+            return f"{what}: {value:.2g} for {size} - the paper's runs have {span}"
     return None
 
 
@@ -147,7 +159,8 @@ def _mixer_traits(mixer: Mixer, d_model: int) -> Iterator[Trait]:
         yield "swa.sink", mixer.sink
     if isinstance(mixer, AttentionMixer):
         yield "attention.position", mixer.position
-        yield "attention width / d_model", mixer.n_heads * mixer.v_head_dim / d_model
+        width = mixer.n_heads * mixer.v_head_dim
+        yield "attention width / d_model", width / d_model
     elif isinstance(mixer, Mamba2Mixer):
         yield "ssm.d_ssm / d_model", mixer.d_ssm / d_model
         yield "ssm.d_state", float(mixer.d_state)
@@ -157,7 +170,8 @@ def _mixer_traits(mixer: Mixer, d_model: int) -> Iterator[Trait]:
         heads = mixer.attention
         yield "attention.position", heads.position
         yield "intra.d_ssm / d_model", mixer.ssm.d_ssm / d_model
-        yield "intra query width / d_model", heads.n_heads * heads.head_dim / d_model
+        query_width = heads.n_heads * heads.head_dim
+        yield "intra query width / d_model", query_width / d_model
     else:
         yield "mixer", type(mixer).__name__
 
@@ -169,4 +183,4 @@ def _ffn_traits(ffn: AnyFfn | None, d_model: int) -> Iterator[Trait]:
         yield "experts", f"{ffn.n_shared} shared, {ffn.top_k} of {ffn.n_routed}"
         yield "ffn.d_expert / d_model", ffn.d_expert / d_model
     else:
-        yield "ffn", ffn.kind if ffn else "none"
+        yield "ffn", _kind(ffn)

@@ -1,15 +1,16 @@
-"""Whether the paper trained a placement like a design's: the additive model knows no more than its
-rows.
+"""Whether the paper trained a placement like a design's.
 
-Its terms say what attention in the first layer or early in the stack costs. They say nothing of
-attention crowded at the end or spread to both ends, and would call that as good as the best. So a
-placement is inside only if one row of its family and nearest ratio is like it, block by block. Each
-block lies within a layer of the row's, and a block in the first or last layer is there in both.
-Depths are compared as shares of the stack. Deeper stacks may have more blocks than any row. Then a
-placement may instead follow a row's rule: evenly spread, with the first layer, the last or both
-where a row has them.
+The additive model has terms for attention in the first layer and early in the stack. It has none
+for attention crowded at the end or spread to both ends, so it would rate such placements as high as
+the best. Therefore a placement counts as covered only if a row of its family and nearest ratio is
+like it:
+- Each block (attention layer or intra-hybrid block) lies within one layer of the row's block.
+  Depths are compared as shares of the stack.
+- A block in the first or last layer is there in both.
+- A deep stack may have more blocks than any row. Then it may follow a row's rule instead: evenly
+  spread, and in the first layer, the last, or both if the row has blocks there.
 
-Nor is a placement that is inside estimated below the best printed one of its ratio: see
+A covered placement is never estimated below the best printed one of its ratio, see
 `additive.moved`."""
 
 import math
@@ -24,22 +25,30 @@ _EXACT = 1e-9  # rounding of depths
 
 
 def nearest_ratio(share: float) -> str:
-    """The paper's ratio whose share of expensive layers is nearest, by its logarithm."""
-    return min(_MIXED, key=lambda ratio: abs(math.log(share / _MIXED[ratio])))
+    """The paper's ratio whose share of attention layers or intra-hybrid blocks is nearest, by its
+    logarithm."""
+
+    def distance(ratio: str) -> float:
+        return abs(math.log(share / _MIXED[ratio]))
+
+    return min(_MIXED, key=distance)
 
 
 def untrained_placement(mixed: Mixture, rows: tuple[Mixture, ...]) -> str | None:
-    """Why no row (mixtures of trained designs) resembles a placement, in one line, or None."""
-    if not 0 < mixed.share < 1:
+    """Why a placement resembles none of the rows (mixtures of trained designs), in one line; None
+    if it resembles one, or if its stack is not mixed."""
+    if not mixed.is_mixed:
         return None
     ratio = nearest_ratio(mixed.share)
     alike = []
     for row in rows:
-        if row.family == mixed.family and 0 < row.share < 1 and nearest_ratio(row.share) == ratio:
+        same_family = row.family == mixed.family and row.is_mixed
+        if same_family and nearest_ratio(row.share) == ratio:
             alike.append(row)
     if any(_resembles(mixed, known) for known in _known(mixed, alike)):
         return None
-    seen = " or ".join(dict.fromkeys(map(_told, alike))) or "none"
+    placements = dict.fromkeys(map(_told, alike))
+    seen = " or ".join(placements) or "none"
     rule = f"not like the paper's {mixed.family} designs near {ratio}: {seen}"
     return f"placement: {_told(mixed)} - {rule}"
 
@@ -49,7 +58,8 @@ def _told(mixed: Mixture) -> str:
 
 
 def _known(mixed: Mixture, alike: list[Mixture]) -> list[Mixture]:
-    """The rows with as many blocks; without any, what the rows' rules make of this depth."""
+    """The rows with as many blocks as the design. If there are none: the rows' rules, applied to
+    the design's depth and number of blocks."""
     n_blocks = len(mixed.expensive)
     same = [row for row in alike if len(row.expensive) == n_blocks]
     if same:
@@ -70,13 +80,14 @@ def _rule(row: Mixture) -> Placement:
 
 
 def _resembles(mixed: Mixture, known: Mixture) -> bool:
-    """Whether every block lies within one layer of the known stack's, and both use the same
-    ends."""
+    """Whether every block lies within one layer of the known stack's block, and both stacks have
+    blocks at the same ends."""
     if (mixed.first, mixed.last) != (known.first, known.last):
         return False
     a_layer = 1 / (known.n_layers + 1)
     pairs = zip(_depths(mixed), _depths(known), strict=True)
-    return all(abs(own - other) <= a_layer + _EXACT for own, other in pairs)
+    distances = [abs(own - other) for own, other in pairs]
+    return max(distances) <= a_layer + _EXACT
 
 
 @cache

@@ -59,7 +59,9 @@ def _of_size(size: Size) -> Iterator[ArchSpec]:
     Tables 18 and 19, whose names are longer."""
     for name in presets.names():
         spec = presets.get(name).spec
-        if name.endswith(f"-{size.lower()}") and name.count("-") < 3 and baselines.is_papers(spec):
+        of_size = name.endswith(f"-{size.lower()}")
+        variant = name.count("-") >= 3
+        if of_size and not variant and baselines.is_papers(spec):
             yield spec
 
 
@@ -84,4 +86,6 @@ def quoted(spec: ArchSpec) -> Quoted | None:
 
 def printed_accuracy(row: pd.Series) -> float | None:
     """Mean accuracy of a row in percent, or None where its table has none."""
-    return float(row["avg"]) if "avg" in row else None
+    if "avg" not in row:
+        return None
+    return float(row["avg"])

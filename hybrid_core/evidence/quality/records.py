@@ -40,14 +40,21 @@ def record(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> dict[str, Any]:
     the estimate or the reason why there is none."""
     printed = quoted(spec)
     found = estimate(spec, tokens)
-    estimated, outside = None, None
+    estimated = None
+    outside = None
     if isinstance(found, Estimate):
-        estimated = found._asdict() | {"coverage": COVERAGE, "convention": CONVENTION}
+        estimated = found._asdict()
+        estimated |= {"coverage": COVERAGE, "convention": CONVENTION}
     elif isinstance(found, OutOfRange):
         outside = found.reason
+    as_printed = None
+    if printed:
+        as_printed = printed._asdict()
+    nearest = baselines.nearest(spec, 3)[_NEAREST]
     return {
-        "quoted": printed._asdict() if printed else None,
-        "nearest": _records(baselines.nearest(spec, 3)[_NEAREST]),
+        "quoted": as_printed,
+        "nearest": _records(nearest),
+        "unlike_the_papers": baselines.unlike_the_papers(spec),
         "estimate": estimated,
         "outside_the_papers_range": outside,
     }

@@ -1,8 +1,8 @@
-"""Errors of the additive model moved by a scaling law, on runs of Tables 14 and 15 that were left
-out: what a move adds to the width of an interval.
+"""How much a move by a scaling law adds to the width of an interval, from errors on runs of Tables
+14 and 15 that were left out.
 
-Each kind of move has folds that test it: other budgets, other sizes, or the law of another
-family."""
+A move may rest on runs of other budgets, on runs of other sizes, or on the law of another family.
+Each of the three has its own folds."""
 
 from collections.abc import Callable
 from functools import cache
@@ -30,7 +30,9 @@ from hybrid_core.evidence.quality.scaling import (
     trained_preset,
 )
 
-OTHER_BUDGETS, OTHER_SIZES, LLAMAS_LAW = "other budgets", "other sizes", "Llama's law"
+OTHER_BUDGETS = "other budgets"
+OTHER_SIZES = "other sizes"
+LLAMAS_LAW = "Llama's law"
 
 
 class Run(NamedTuple):
@@ -58,8 +60,11 @@ def runs() -> tuple[Run, ...]:
 
 def law_without(family: str, out: frozenset[int]) -> ScalingLaw:
     """The law of a family fitted to its runs without those at some positions of `scaling_rows`."""
-    own = [i for i, run in enumerate(runs()) if run.family == family]
-    return _law_of_runs(family, tuple(i not in out for i in own))
+    kept = []
+    for i, run in enumerate(runs()):
+        if run.family == family:
+            kept.append(i not in out)
+    return _law_of_runs(family, tuple(kept))
 
 
 @cache
@@ -106,7 +111,8 @@ def budget_folds() -> list[Fold]:
     budgets = scaling_rows()["train_flops"].to_numpy()
     folds = []
     for budget in np.unique(budgets):
-        folds.append(Fold(f"{budget:.0e}", _positions(budgets == budget), all_designs()))
+        of_budget = _positions(budgets == budget)
+        folds.append(Fold(f"{budget:.0e}", of_budget, all_designs()))
     return folds
 
 
@@ -116,8 +122,9 @@ def size_folds() -> list[Fold]:
     cells = (rows["model"] + " " + rows["scale"]).to_numpy()
     folds = []
     for cell in np.unique(cells):
-        others = labels().cell != cell
-        folds.append(Fold(str(cell), _positions(cells == cell), others))
+        of_cell = _positions(cells == cell)
+        other_designs = labels().cell != cell
+        folds.append(Fold(str(cell), of_cell, other_designs))
     return folds
 
 
@@ -127,7 +134,8 @@ def family_folds() -> list[Fold]:
     folds = []
     for name in SCALED:
         if name != "llama":
-            folds.append(Fold(name, _positions(families == name), all_designs()))
+            of_family = _positions(families == name)
+            folds.append(Fold(name, of_family, all_designs()))
     return folds
 
 
@@ -144,13 +152,17 @@ MOVES: dict[str, tuple[Callable[[], list[Fold]], str | None]] = {
 
 
 def run_margin(distance: str, without: Fold | None = None) -> float:
-    """What a move adds to the half width of its design, from the runs outside the fold `without`.
+    """What a move adds to the half width of its design's interval, from the runs outside the fold
+    `without`.
 
-    Inner folds leave out their own runs and the outer fold's. The design's margin plus this covers
-    COVERAGE of their errors."""
+    Inner folds leave out their own runs and those of `without`. COVERAGE of their errors are within
+    the design's margin plus what is returned."""
     folds, law_of = MOVES[distance]
-    outer_runs = without.runs if without else frozenset[int]()
-    outer_designs = without.designs if without else all_designs()
+    outer_runs = frozenset[int]()
+    outer_designs = all_designs()
+    if without:
+        outer_runs = without.runs
+        outer_designs = without.designs
     excesses = []
     for fold in folds():
         designs = outer_designs & fold.designs
@@ -158,13 +170,17 @@ def run_margin(distance: str, without: Fold | None = None) -> float:
         margins = cached_design_margins(designs.tobytes())
         for i in sorted(fold.runs - outer_runs):
             error = run_error(i, fold.runs | outer_runs, found, law_of)
-            excesses.append((fold.name, abs(error) - margins[run_distance(i, designs)]))
+            margin = margins[run_distance(i, designs)]
+            excesses.append((fold.name, abs(error) - margin))
     return max(0.0, group_quantile(excesses))
 
 
 def run_distance(i: int, designs: Mask) -> str:
-    """How far the design of run i is from the designs in training. Sizes without designs of their
-    own take the nearer of the two."""
+    """How far the design of run i is from the training designs. They are of 350M and 1B; a run of
+    another size takes the nearer of the two."""
     run = runs()[i]
-    scale = "350M" if run.scale in ("100M", "350M") else "1B"
-    return design_distance(run.family, scale, False, designs) or OTHER_SCALE
+    scale = "1B"
+    if run.scale in ("100M", "350M"):
+        scale = "350M"
+    distance = design_distance(run.family, scale, False, designs)
+    return distance or OTHER_SCALE

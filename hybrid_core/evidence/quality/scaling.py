@@ -32,23 +32,31 @@ DRAWS = 200  # resamples that an interval is made from
 def scaling_rows() -> pd.DataFrame:
     """Tables 14 and 15 with `params` (exact) and `tokens` of every run.
 
-    Tokens are printed to a billion and steps to a thousand, so for the shortest runs they differ by
-    25 %. But FLOPs per token is one number per model, and its longest run gives it to 1.4 % or
-    better. So tokens = budget / that number; all printed steps agree with it."""
+    The tables print tokens to a billion and steps to a thousand, so for the shortest runs the two
+    differ by 25 %. FLOPs per token is one number per model, and the model's longest run gives it to
+    1.4 % or better. So tokens = budget / FLOPs per token of the longest run. All printed steps
+    agree with that."""
     frame = baselines.table("table14_15_scaling")
-    model, scale = frame["model"], frame["scale"]
+    model = frame["model"]
+    scale = frame["scale"]
+    steps = frame["steps_k"]
+    budget = frame["train_flops"]
+
+    flops_per_token = budget / (steps * 1000 * TOKENS_PER_STEP)
     most_steps = frame.groupby([model, scale])["steps_k"].transform("max")
-    printed_tokens = frame["steps_k"] * 1000 * TOKENS_PER_STEP
-    flops_per_token = frame["train_flops"] / printed_tokens
-    of_longest = flops_per_token.where(frame["steps_k"] == most_steps)
-    tokens = frame["train_flops"] / of_longest.groupby([model, scale]).transform("max")
+    of_longest = flops_per_token.where(steps == most_steps)
+    tokens = budget / of_longest.groupby([model, scale]).transform("max")
+
     specs = map(trained_preset, model, scale)
-    return frame.assign(tokens=tokens, params=list(map(active_params, specs)))
+    params = list(map(active_params, specs))
+    return frame.assign(tokens=tokens, params=params)
 
 
 def trained_preset(model: str, scale: str) -> ArchSpec:
     """The preset of a row of Tables 14 and 15; its hybrids are 1:5."""
-    ratio = "-1to5" if model in ("inter", "intra") else ""
+    ratio = ""
+    if model in ("inter", "intra"):
+        ratio = "-1to5"
     return presets.get(f"{model}{ratio}-{scale.lower()}").spec
 
 
@@ -71,23 +79,31 @@ class ScalingLaw(NamedTuple):
     def loss(self, params: Array | float, tokens: Array | float) -> Array:
         """NLL, fits x points."""
         irreducible, a, b, alpha, beta = (np.atleast_1d(part)[:, None] for part in self)
-        of_params = a * (np.atleast_1d(params) / 1e9) ** -alpha
-        of_tokens = b * (np.atleast_1d(tokens) / 1e9) ** -beta
+        billions_of_params = np.atleast_1d(params) / 1e9
+        billions_of_tokens = np.atleast_1d(tokens) / 1e9
+        of_params = a * billions_of_params**-alpha
+        of_tokens = b * billions_of_tokens**-beta
         return np.asarray(irreducible + of_params + of_tokens)
 
     def optimal_params(self, flops: Array, flops_per_pair: Array) -> Array:
         """Parameters with the lowest NLL, fits x budgets.
 
         `flops_per_pair`: training FLOPs / (params * tokens), which is 6 plus the mixers' share.
-        From d loss / d params = 0 at params * tokens = flops / flops_per_pair."""
+        The optimum follows from d loss / d params = 0 at a fixed params * tokens = flops /
+        flops_per_pair."""
         _, a, b, alpha, beta = (part[:, None] for part in self)
-        pairs = flops / flops_per_pair / 1e18
-        power = alpha * a / (beta * b) * pairs**beta
-        return np.asarray(1e9 * power ** (1 / (alpha + beta)))
+        params_times_tokens = flops / flops_per_pair / 1e18  # billions of each
+        ratio_of_slopes = alpha * a / (beta * b)
+        billions = (ratio_of_slopes * params_times_tokens**beta) ** (1 / (alpha + beta))
+        return np.asarray(1e9 * billions)
 
 
 def fit_law(
-    params: Array, tokens: Array, loss: Array, weights: Array, rounds: int = 8
+    params: Array,
+    tokens: Array,
+    loss: Array,
+    weights: Array,
+    rounds: int = 8,
 ) -> tuple[ScalingLaw, Array]:
     """Huber regression of the law, one fit per line of `weights` (fits x rows). Also returns the
     weight (0 to 1) that Huber's loss leaves each row.
@@ -115,29 +131,36 @@ def _least_squares(
     w = weights / weights.sum(axis=1, keepdims=True)
     u = (params / 1e9)[:, None] ** -EXPONENTS  # rows x exponents
     v = (tokens / 1e9)[:, None] ** -EXPONENTS
-    mean_u, mean_v = w @ u, w @ v  # fits x exponents
+    mean_u = w @ u  # fits x exponents
+    mean_v = w @ v
     mean_y = w @ loss
+    of_alphas = np.s_[:, :, None]  # to fits x alphas x betas
+    of_betas = np.s_[:, None, :]
 
-    # Weighted variances and covariances, fits x alphas x betas.
-    uu = (w @ u**2 - mean_u**2)[:, :, None]
-    vv = (w @ v**2 - mean_v**2)[:, None, :]
-    uv = (w[:, None, :] * u.T) @ v - mean_u[:, :, None] * mean_v[:, None, :]
-    uy = ((w * loss) @ u - mean_u * mean_y[:, None])[:, :, None]
-    vy = ((w * loss) @ v - mean_v * mean_y[:, None])[:, None, :]
+    # Weighted variances and covariances.
+    uu = (w @ u**2 - mean_u**2)[of_alphas]
+    vv = (w @ v**2 - mean_v**2)[of_betas]
+    uv = (w[:, None, :] * u.T) @ v
+    uv -= mean_u[of_alphas] * mean_v[of_betas]
+    uy = (w * loss) @ u - mean_u * mean_y[:, None]
+    vy = (w * loss) @ v - mean_v * mean_y[:, None]
+    uy = uy[of_alphas]
+    vy = vy[of_betas]
 
     determinant = uu * vv - uv**2
     with np.errstate(divide="ignore", invalid="ignore"):
         a = (uy * vv - vy * uv) / determinant
         b = (vy * uu - uy * uv) / determinant
     # Both slopes must be positive: more parameters or tokens never raise the loss.
-    sound = (determinant > 1e-9 * uu * vv) & (a > 0) & (b > 0)
+    not_singular = determinant > 1e-9 * uu * vv
+    sound = not_singular & (a > 0) & (b > 0)
     explained = np.where(sound, a * uy + b * vy, -np.inf)
 
     fits = np.arange(len(w))
     best = explained.reshape(len(w), -1).argmax(axis=1)
-    i = best // len(EXPONENTS)
-    j = best % len(EXPONENTS)
-    a, b = a[fits, i, j], b[fits, i, j]
+    i, j = np.divmod(best, len(EXPONENTS))
+    a = a[fits, i, j]
+    b = b[fits, i, j]
     irreducible = mean_y - a * mean_u[fits, i] - b * mean_v[fits, j]
     return ScalingLaw(irreducible, a, b, EXPONENTS[i], EXPONENTS[j])
 
@@ -145,8 +168,11 @@ def _least_squares(
 def runs_of(family: str) -> tuple[Array, Array, Array]:
     """Parameters, tokens and NLL of a family's runs."""
     rows = scaling_rows().query("model == @family")
-    params, tokens = rows["params"].to_numpy(), rows["tokens"].to_numpy()
-    return params, tokens, rows["nll_dclm"].to_numpy()
+    return (
+        rows["params"].to_numpy(),
+        rows["tokens"].to_numpy(),
+        rows["nll_dclm"].to_numpy(),
+    )
 
 
 def has_run_of_size(family: str, params: float) -> bool:
@@ -160,12 +186,8 @@ def has_run_of_size(family: str, params: float) -> bool:
 def law(family: str) -> tuple[ScalingLaw, Array]:
     """The law of one of SCALED, and the weight that Huber's loss left each of its rows."""
     params, tokens, loss = runs_of(family)
-    found, weights = fit_law(
-        params,
-        tokens,
-        loss,
-        np.ones((1, len(loss))),
-    )
+    all_alike = np.ones((1, len(loss)))
+    found, weights = fit_law(params, tokens, loss, all_alike)
     return found, weights[0]
 
 
@@ -176,5 +198,7 @@ def resampled_laws(family: str) -> ScalingLaw:
     params, tokens, loss = runs_of(family)
     n_rows = len(loss)
     generator = np.random.default_rng(0)
-    drawn = generator.multinomial(n_rows, np.full(n_rows, 1 / n_rows), DRAWS)
-    return fit_law(params, tokens, loss, drawn.astype(float))[0]
+    chances = np.full(n_rows, 1 / n_rows)
+    times_drawn = generator.multinomial(n_rows, chances, DRAWS).astype(float)
+    laws, _ = fit_law(params, tokens, loss, times_drawn)
+    return laws

@@ -20,8 +20,9 @@ MODULES = {
 PRINTED = {"sep": "separate", "conc": "concat"}  # the paper's short words
 
 
-def ratio(scale: str) -> style.Figure:
-    """Loss against the share of expensive layers: Tables 9 and 10, 60B tokens."""
+def _ratio(scale: str) -> style.Figure:
+    """Loss against the share of attention layers or intra-hybrid blocks: Tables 9 and 10, 60B
+    tokens."""
     name = {"1B": "table09_1b", "350M": "table10_350m"}[scale]
     figure = style.blank(
         f"Loss against the share of attention or intra-hybrid layers, {scale}, 60B tokens",
@@ -31,8 +32,11 @@ def ratio(scale: str) -> style.Figure:
         height=345,
     )
     rows = baselines.table(name).query("budget == 'data'")
-    share = 100 * (rows["n_attn"] + rows["n_hyb"]) / rows[baselines.COUNTS].sum(axis=1)
-    for model, group in rows.assign(share=share).sort_values("share").groupby("model", sort=False):
+    with_attention = rows["n_attn"] + rows["n_hyb"]
+    n_layers = rows[baselines.COUNTS].sum(axis=1)
+    rows = rows.assign(share=100 * with_attention / n_layers)
+    rows = rows.sort_values("share")
+    for model, group in rows.groupby("model", sort=False):
         _line(
             figure,
             str(model),
@@ -47,7 +51,7 @@ PATTERNS = ["front", "middle", "end", "single", "cluster", "scatter", "sandwich"
 
 
 def _of_scale(rows: pd.DataFrame, scale: str) -> pd.DataFrame:
-    """The rows of one scale; tables that name none are of 1B."""
+    """The rows of one scale. Tables without scales are of 1B models."""
     if "scale" in rows:
         return rows[rows["scale"] == scale]
     if scale == "1B":
@@ -55,14 +59,15 @@ def _of_scale(rows: pd.DataFrame, scale: str) -> pd.DataFrame:
     return rows[:0]
 
 
-def position(scale: str) -> style.Figure:
+def _position(scale: str) -> style.Figure:
     """Loss by where the attention layers stand: Tables 11, 17 and 21."""
     sources = {
         "inter": "table17_inter_position",
         "intra": "table21_intra_position",
         "swa": "table11_swa_position",
     }
-    cited = baselines.cite("table11_swa_position").replace("Table 11", "Tables 11, 17 and 21")
+    cited = baselines.cite("table11_swa_position")
+    cited = cited.replace("Table 11", "Tables 11, 17 and 21")
     figure = style.blank(
         f"Loss by where the attention layers stand, {scale}, 60B tokens",
         f"quoted: {cited}; in brackets the layers",
@@ -93,7 +98,7 @@ def position(scale: str) -> style.Figure:
     return _rows(figure)
 
 
-def intra_variants(scale: str) -> style.Figure:
+def _intra_variants(scale: str) -> style.Figure:
     """Loss of every block that the paper tried, the best on top: Tables 18 and 19."""
     figure = style.blank(
         f"Loss of every variant of the block, {scale}, 60B tokens",
@@ -108,11 +113,9 @@ def intra_variants(scale: str) -> style.Figure:
         .dropna(subset=["module"])
         .sort_values("nll_dclm")
     )
-    axes = rows[["norm", "scalar", "fusion", "value", "out"]].fillna("none").replace(PRINTED)
-    modules = zip(rows["module"], axes.to_numpy().tolist(), strict=True)
-    labels = pd.Series(
-        [f"{module}: {', '.join(row)}" for module, row in modules], index=rows.index, dtype=str
-    )
+    axes = rows[["norm", "scalar", "fusion", "value", "out"]]
+    axes = axes.fillna("none").replace(PRINTED)
+    labels = rows["module"] + ": " + axes.agg(", ".join, axis=1)
     for module, colour in MODULES.items():
         own = rows["module"] == module
         _dots(
@@ -125,7 +128,7 @@ def intra_variants(scale: str) -> style.Figure:
     return _rows(figure, order=labels.tolist())
 
 
-def long_context(scale: str) -> style.Figure:
+def _long_context(scale: str) -> style.Figure:
     """Loss of models trained at 16K and 32K: Table 12."""
     figure = style.blank(
         f"Loss of models trained at long contexts, {scale}",
@@ -134,15 +137,12 @@ def long_context(scale: str) -> style.Figure:
         NLL,
         height=345,
     )
-    for model, group in (
-        baselines.table("table12_long_context")
-        .query("scale == @scale")
-        .groupby("model", sort=False)
-    ):
+    rows = baselines.table("table12_long_context").query("scale == @scale")
+    for model, group in rows.groupby("model", sort=False):
         _line(
             figure,
             str(model),
-            [units.length(n) for n in group["context_len"]],
+            map(units.length, group["context_len"]),
             group["nll_dclm"],
             "%{x}: NLL %{y:.3f}",
         )
@@ -150,7 +150,7 @@ def long_context(scale: str) -> style.Figure:
     return figure
 
 
-def mixture_of_experts(scale: str) -> style.Figure:
+def _mixture_of_experts(scale: str) -> style.Figure:
     """Loss with one feed-forward and with one of eight experts: Table 4."""
     figure = style.blank(
         f"Loss without and with a mixture of experts, {scale}, 60B tokens",
@@ -159,21 +159,24 @@ def mixture_of_experts(scale: str) -> style.Figure:
         "",
     )
     rows = baselines.table("table04_moe").query("scale == @scale")
-    for name, colour, of in (
-        ("one feed-forward", "#808080", rows["experts"].isna()),
-        ("experts", "#009E73", rows["experts"].notna()),
+    dense = rows[rows["experts"].isna()]
+    experts = rows[rows["experts"].notna()]
+    for name, colour, own in (
+        ("one feed-forward", "#808080", dense),
+        ("experts", "#009E73", experts),
     ):
+        labels = [style.MODEL_LABEL[model] for model in own["model"]]
         _dots(
             figure,
             name,
             colour,
-            [style.MODEL_LABEL[model] for model in rows["model"][of]],
-            rows["nll_dclm"][of],
+            labels,
+            own["nll_dclm"],
         )
     return _rows(figure)
 
 
-def scaling() -> style.Figure:
+def _scaling() -> style.Figure:
     """Loss of the best of four sizes at each budget of training FLOPs: Table 14."""
     figure = style.blank(
         "Loss against training FLOPs, the best of 100M to 3B at each budget",
@@ -183,9 +186,8 @@ def scaling() -> style.Figure:
         height=345,
     )
     rows = baselines.table("table14_15_scaling")
-    best = rows.loc[
-        rows.groupby(["model", "train_flops"], sort=False)["nll_dclm"].idxmin()
-    ].sort_values("train_flops")
+    of_budget = rows.groupby(["model", "train_flops"], sort=False)
+    best = rows.loc[of_budget["nll_dclm"].idxmin()].sort_values("train_flops")
     for model in style.MODEL_LABEL:
         group = best[best["model"] == model]
         if not group.empty:
@@ -207,7 +209,7 @@ def scaling() -> style.Figure:
 
 
 class Question(NamedTuple):
-    """A chart, and the scales that the paper has it for."""
+    """A chart, and the scales for which the paper has the data."""
 
     title: str
     draw: Any
@@ -215,12 +217,12 @@ class Question(NamedTuple):
 
 
 QUESTIONS = (
-    Question("Ratio", ratio, ("1B", "350M")),
-    Question("Position", position, ("1B", "350M")),
-    Question("Intra block", intra_variants, ("1B", "350M")),
-    Question("Long context", long_context, ("1B",)),
-    Question("Experts", mixture_of_experts, ("1B",)),
-    Question("Scaling", scaling),
+    Question("Ratio", _ratio, ("1B", "350M")),
+    Question("Position", _position, ("1B", "350M")),
+    Question("Intra block", _intra_variants, ("1B", "350M")),
+    Question("Long context", _long_context, ("1B",)),
+    Question("Experts", _mixture_of_experts, ("1B",)),
+    Question("Scaling", _scaling),
 )
 
 
@@ -247,7 +249,11 @@ def _line(
 
 
 def _dots(
-    figure: style.Figure, name: str, colour: str, labels: list[str], losses: pd.Series
+    figure: style.Figure,
+    name: str,
+    colour: str,
+    labels: list[str],
+    losses: pd.Series,
 ) -> None:
     if labels:
         marker = {"color": colour, "size": 10}
@@ -265,8 +271,13 @@ def _dots(
 
 
 def _rows(figure: style.Figure, order: list[str] | None = None) -> style.Figure:
-    """A row a label, the first on top."""
-    labels = order or list(dict.fromkeys(label for trace in figure["data"] for label in trace["y"]))
+    """One row per label, the first on top."""
+    labels = order
+    if labels is None:
+        seen: dict[str, None] = {}
+        for trace in figure["data"]:
+            seen |= dict.fromkeys(trace["y"])
+        labels = list(seen)
     figure["layout"] |= {"height": 70 + ROW * len(labels)}
     figure["layout"]["yaxis"] = {
         "type": "category",

@@ -4,7 +4,7 @@ import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape, unescape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ def cache_by_context(
         f"exact: tensor shapes and dtypes ({dtypes})",
         "context length (tokens)",
         "cache (MiB)",
+        shows=["cache"],
     )
     sizes = []
     for design in designs:
@@ -46,24 +47,26 @@ def cache_by_context(
 def decode_by_context(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware
 ) -> style.Figure:
-    """Predicted decode speed against context; a line ends where the device is full."""
+    """Predicted decode speed against context. A line ends where the device is full."""
     figure = style.blank(
         f"Predicted decode speed, batch {workload.batch_size}",
         f"predicted: {hardware.basis}; a line ends where its memory is full",
         "context length (tokens)",
         "tokens/s",
+        shows=["decode_ceiling"],
     )
     speeds = []
+    absent = []
     for design in designs:
         predicted = predict(design.spec, workload, hardware, style.CONTEXTS)
         fits = _memory(design, workload) <= hardware.usable_bytes
-        speeds.append(np.where(fits, predicted.decode_tokens_per_s, np.nan))
-    style.lines(figure, designs, speeds, "%{x:,} tokens: %{y:,.0f} tokens/s", log=False)
-    figure["layout"]["yaxis"]["rangemode"] = "tozero"
-    absent = []
-    for design, speed in zip(designs, speeds, strict=True):
+        speed = np.where(fits, predicted.decode_tokens_per_s, np.nan)
+        speeds.append(speed)
         if np.isnan(speed).all():
             absent.append(design.label)
+    hover = "%{x:,} tokens: %{y:,.0f} tokens/s"
+    style.lines(figure, designs, speeds, hover, log=False)
+    figure["layout"]["yaxis"]["rangemode"] = "tozero"
     if absent:
         named = ", ".join(absent)
         figure["layout"]["meta"]["source"] += f". No line, since its weights do not fit: {named}"
@@ -77,51 +80,66 @@ def _memory(design: style.Named, workload: Workload) -> Num:
 
 
 def _usable(hardware: Hardware) -> str:
-    """What an engine uses of a device, in words."""
+    """How much of a device's memory an engine uses, in words."""
     return f"{units.n_bytes(hardware.usable_bytes)} that an engine uses of {hardware.name}"
 
 
 SERVING = "exact: weights as stored, cache, activations of one chunk of the prefill"
 ROW = 24  # pixels of a row of bars
-# Name of a column -> its values, and the colours of its rows.
-Columns = Mapping[str, tuple[Sequence[float], Sequence[str]]]
+ROOM_FOR_TEXT = 0.17  # behind the longest bar, of its length, for each column
+
+
+class Column(NamedTuple):
+    """A column of bars: the values of its rows, and their colours."""
+
+    values: Sequence[float]
+    colours: Sequence[str]
 
 
 def _beside(
-    figure: style.Figure, rows: Sequence[str], columns: Columns, unit: str, of: str
+    figure: style.Figure,
+    rows: Sequence[str],
+    columns: Mapping[str, Column],
+    unit: str,
+    of: str,
 ) -> None:
-    """Bars in columns beside each other, all on one scale, each with its value; `of`: what a row
-    is."""
-    largest = max(max(values) for values, _ in columns.values())
-    end = largest * (1 + 0.17 * len(columns))  # with room for the last value's words
+    """Bars in columns beside each other, all on one scale, each with its value. `columns`: by their
+    name; `of`: what a row is."""
+    largest = max(max(column.values) for column in columns.values())
+    end = largest * (1 + ROOM_FOR_TEXT * len(columns))
     layout = figure["layout"]
-    for i, (name, (values, colours)) in enumerate(columns.items()):
+    for i, (name, column) in enumerate(columns.items()):
         number = ""
         if i:
             number = str(i + 1)
         style.add(
             figure,
             "bar",
-            x=list(values),
+            x=list(column.values),
             y=list(rows),
             xaxis=f"x{number}",
             orientation="h",
             name=name,
-            marker={"color": colours},
-            text=[units.count(value) for value in values],
+            marker={"color": column.colours},
+            text=list(map(units.count, column.values)),
             textposition="outside",
             cliponaxis=False,
             hovertemplate=f"%{{y}}, {name}: %{{x:,.4g}} {unit}<extra></extra>",
         )
         layout[f"xaxis{number}"] = _column_axis(name, i, len(columns), end)
     most_lines = max(row.count("<br>") for row in rows)
+    row_height = ROW + 10 * most_lines
     layout |= {
-        "height": 34 + (ROW + 10 * most_lines) * len(rows),
+        "height": 34 + row_height * len(rows),
         "showlegend": False,
-        "margin": layout["margin"] | {"t": 28, "b": 6},
     }
+    layout["margin"] |= {"t": 28, "b": 6}
     layout["meta"] |= {"unit": unit, "rows": of}
-    layout["yaxis"] = {"autorange": "reversed", "fixedrange": True, "showgrid": False}
+    layout["yaxis"] = {
+        "autorange": "reversed",
+        "fixedrange": True,
+        "showgrid": False,
+    }
 
 
 GAP = 0.03  # between columns, as a share of the chart's width
@@ -134,10 +152,12 @@ def _column_axis(
     end: float,
 ) -> dict[str, Any]:
     """The axis of column `i`: its place, and its name on top."""
-    wide = 1 / n_columns
-    text = escape(style.clipped(unescape(name), 56 // n_columns))
+    width = 1 / n_columns
+    left = i * width
+    most_letters = 56 // n_columns
+    text = escape(style.clipped(unescape(name), most_letters))
     return {
-        "domain": [i * wide, (i + 1) * wide - GAP],
+        "domain": [left, left + width - GAP],
         "range": [0, end],
         "side": "top",
         "anchor": "y",
@@ -160,18 +180,19 @@ MEMORY_COLOURS = {
 def memory_by_part(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware
 ) -> style.Figure:
-    """Weights, cache and activations beside what the device has."""
+    """Weights, cache and activations beside the memory of the device."""
     figure = style.blank(
         f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size} (GiB)",
         f"{SERVING}; {_usable(hardware)}",
         "",
         "",
+        shows=["memory"],
     )
     used = [memory(design.spec, workload) for design in designs]
     columns = {}
     for part, colour in MEMORY_COLOURS.items():
         gib = [float(getattr(one, part)) / 2**30 for one in used]
-        columns[part] = (gib, [colour] * len(used))
+        columns[part] = Column(gib, [colour] * len(used))
     _beside(
         figure,
         [_wrapped(design.label) for design in designs],
@@ -213,9 +234,10 @@ _SHOWN_AS = {
 
 
 def _shown(part: str) -> str:
-    """Where a part is shown. A composite mixer names its own before those that it holds, e.g.
-    `block qkv`."""
-    last = part.rpartition(" ")[2].partition(".")[0]
+    """The row in which a part is shown. A mixer that holds others puts its name before their
+    parts, e.g. `block qkv`."""
+    _, _, own = part.rpartition(" ")
+    last, _, _ = own.partition(".")
     if last in PARTS:
         return last
     return _SHOWN_AS.get(last, "other")
@@ -226,19 +248,21 @@ def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
     costs = model_costs(spec)
     forward = Counter({"head": int(costs.head_flops(context))})
     step = Counter({"head": int(costs.head_flops(1))})
-    for layer, n in costs.distinct():
+    for layer, n_layers in costs.distinct():
         for term in layer.forward_flops(context):
-            forward[_shown(term.name)] += int(n * term.flops)
+            forward[_shown(term.name)] += int(n_layers * term.flops)
         for term in layer.decode_flops(context):
-            step[_shown(term.name)] += int(n * term.flops)
-    training = Counter({part: 3 * flops / context for part, flops in forward.items()})
-    return {"training": training, "decode": step}
+            step[_shown(term.name)] += int(n_layers * term.flops)
+    of_training = {part: 3 * flops / context for part, flops in forward.items()}
+    return {"training": Counter(of_training), "decode": step}
 
 
 def flops_by_part(
-    designs: Sequence[style.Named], workload: Workload, of: Sequence[str] = ("training", "decode")
+    designs: Sequence[style.Named],
+    workload: Workload,
+    of: Sequence[str] = ("training", "decode"),
 ) -> style.Figure:
-    """FLOPs per token of training, of decoding, or of both, part by part; a column per design and
+    """FLOPs per token by part, of training, of decoding, or of both: one column per design and
     kind."""
     context = workload.context_len
     what_for = ""
@@ -255,19 +279,27 @@ def flops_by_part(
         source,
         "",
         "",
+        shows=[f"{what}_flops" for what in of],
     )
     counted = {design.label: _parts(design.spec, context) for design in designs}
     shown = [part for part in PARTS if _is_in_any(part, of, counted.values())]
-    rows = [PARTS[part][0] for part in shown]
-    colours = [PARTS[part][1] for part in shown]
+    rows = []
+    colours = []
+    for part in shown:
+        row, colour = PARTS[part]
+        rows.append(row)
+        colours.append(colour)
+    rows.append("total")
+    colours.append("#666666")
     columns = {}
-    for label, parts in counted.items():
+    for label, kinds in counted.items():
         for what in of:
-            gflops = [parts[what][part] / 1e9 for part in shown]
-            gflops.append(parts[what].total() / 1e9)
+            parts = kinds[what]
+            flops = [*(parts[part] for part in shown), parts.total()]
+            gflops = [n / 1e9 for n in flops]
             name = _column_name(label, what, len(designs), len(of))
-            columns[name] = (gflops, [*colours, "#666666"])
-    _beside(figure, [*rows, "total"], columns, "GFLOPs per token", "part")
+            columns[name] = Column(gflops, colours)
+    _beside(figure, rows, columns, "GFLOPs per token", "part")
     return figure
 
 
@@ -277,7 +309,7 @@ def _is_in_any(
     designs: Iterable[dict[str, Counter[str]]],
 ) -> bool:
     """Whether a part costs anything in one of the designs."""
-    return any(parts[what][part] for parts in designs for what in of)
+    return any(kinds[what][part] for kinds in designs for what in of)
 
 
 def _column_name(
@@ -286,7 +318,7 @@ def _column_name(
     n_designs: int,
     n_kinds: int,
 ) -> str:
-    """What tells a column from the others: its kind, its design, or both."""
+    """The name of a column: its kind, its design, or both, as far as columns differ in it."""
     if n_designs == 1:
         return what
     if n_kinds == 1:
@@ -297,12 +329,13 @@ def _column_name(
 def memory_by_context(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware
 ) -> style.Figure:
-    """Memory of the whole workload against context, beside what the device has."""
+    """Memory of the whole workload against context, beside the memory of the device."""
     figure = style.blank(
         f"Memory of serving, batch {workload.batch_size}",
         f"{SERVING}; dashed: {_usable(hardware)}",
         "context length (tokens)",
         "memory (GiB)",
+        shows=["memory"],
     )
     used = [_memory(design, workload) / 2**30 for design in designs]
     style.add(
@@ -320,12 +353,13 @@ def memory_by_context(
 
 
 def _sizes() -> dict[int, str]:
-    """What an engine uses of the known GPUs, in bytes, with their memory and names. GPUs of as many
-    GiB stand together, by the least."""
+    """Bytes that an engine uses of the known GPUs -> their memory and names. GPUs of as many GiB
+    share a row; it has the least that an engine uses of them."""
     alike: dict[int, list[Hardware]] = {}
     for device in catalogue().values():
         if device.kind == "gpu":
-            alike.setdefault(round(device.memory_bytes / 2**30), []).append(device)
+            gib = round(device.memory_bytes / 2**30)
+            alike.setdefault(gib, []).append(device)
     sizes = {}
     for gib, devices in sorted(alike.items()):
         least = min(device.usable_bytes for device in devices)
@@ -334,8 +368,10 @@ def _sizes() -> dict[int, str]:
 
 
 def _size_label(gib: int, devices: Sequence[Hardware]) -> str:
-    names = ", ".join(device.key.replace("_", " ").upper() for device in devices)
-    return f"{gib} GiB: " + "<br>".join(textwrap.wrap(names, 24))
+    keys = [device.key.replace("_", " ") for device in devices]
+    names = ", ".join(keys).upper()
+    lines = textwrap.wrap(names, 24)
+    return f"{gib} GiB: " + "<br>".join(lines)
 
 
 def _said_to_fit(context_len: int) -> str:
@@ -347,19 +383,24 @@ def _said_to_fit(context_len: int) -> str:
 
 
 def longest_context(
-    designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None
+    designs: Sequence[style.Named],
+    workload: Workload,
+    hardware: Hardware | None = None,
 ) -> style.Figure:
-    """The longest context that each size of device memory has room for: weights and cache, as in
-    decoding."""
+    """The longest context for which each size of device memory has room for weights and cache, as
+    in decoding."""
     sizes = _sizes()
+    row_height = 20 + 12 * len(designs)
     figure = style.blank(
         f"The longest context that fits each accelerator, batch {workload.batch_size}",
         f"{SERVING}; up to 16M tokens, in what an engine uses of the memory",
         "longest context (tokens)",
         "",
-        height=58 + (20 + 12 * len(designs)) * len(sizes),
+        shows=["memory"],
+        height=58 + row_height * len(sizes),
     )
-    for design, colour in zip(designs, style.cycle(len(designs)), strict=True):
+    colours = style.cycle(len(designs))
+    for design, colour in zip(designs, colours, strict=True):
         longest = room_for(design.spec, workload, list(sizes))
         drawn = [context_len or None for context_len in longest]
         style.add(
@@ -381,14 +422,17 @@ def longest_context(
         "ticktext": [units.length(n) for n in ticks],
         "range": [3, 7.8],
     }
-    figure["layout"]["yaxis"] |= {"autorange": "reversed", "tickfont": {"size": 10}}
+    figure["layout"]["yaxis"] |= {
+        "autorange": "reversed",
+        "tickfont": {"size": 10},
+    }
     return figure
 
 
 def beside_each_other(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware
 ) -> dict[str, style.Figure]:
-    """What a comparison of designs shows, by a short name."""
+    """The charts of a comparison of designs, by a short name."""
     return {
         "cache": cache_by_context(designs, workload),
         "decode": decode_by_context(designs, workload, hardware),

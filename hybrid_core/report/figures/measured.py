@@ -9,7 +9,7 @@ from hybrid_core.results.profile import CacheRow, Ceilings, Generation, Generati
 from hybrid_core.runs.store import Run
 
 
-def generation(runs: Sequence[Run]) -> style.Figure:
+def generation_chart(runs: Sequence[Run]) -> style.Figure:
     """Tokens/s of the paper's protocol against total length: measured, predicted, and in the
     paper."""
     figure = style.blank(
@@ -19,8 +19,10 @@ def generation(runs: Sequence[Run]) -> style.Figure:
         "total length (tokens)",
         "tokens/s",
         height=365,
+        shows=["generation"],
     )
-    for run, colour in zip(runs, style.cycle(len(runs)), strict=True):
+    colours = style.cycle(len(runs))
+    for run, colour in zip(runs, colours, strict=True):
         found = run.part(Generation)
         rows: tuple[GenerationRow, ...] = ()
         if found:
@@ -32,7 +34,10 @@ def generation(runs: Sequence[Run]) -> style.Figure:
 
 
 def _add_speeds(
-    figure: style.Figure, rows: Sequence[GenerationRow], name: str, colour: str
+    figure: style.Figure,
+    rows: Sequence[GenerationRow],
+    name: str,
+    colour: str,
 ) -> None:
     """The lines of one run."""
     lengths = [row.total_len for row in rows]
@@ -68,15 +73,17 @@ def _add_speeds(
         )
 
 
-def live_cache(runs: Sequence[Run]) -> style.Figure:
+def live_cache_chart(runs: Sequence[Run]) -> style.Figure:
     """Bytes of the live cache against context: measured, exact and the paper's formula."""
     figure = style.blank(
         "Live cache of one sequence against context",
         "measured: bytes of the cache's tensors; paper: formula of Appendix C, bf16",
         "context length (tokens)",
         "cache (MiB)",
+        shows=["live_cache"],
     )
-    for run, colour in zip(runs, style.cycle(len(runs)), strict=True):
+    colours = style.cycle(len(runs))
+    for run, colour in zip(runs, colours, strict=True):
         found = run.part(LiveCache)
         rows: tuple[CacheRow, ...] = ()
         if found:
@@ -115,14 +122,14 @@ def _add_caches(
 
 
 def _protocols(runs: Sequence[Run]) -> str:
-    """What was done in these runs."""
+    """How these runs were measured."""
     found = [run.part(Generation) for run in runs]
     protocols = {part.protocol for part in found if part}
     return "; ".join(sorted(protocols)) or "no run yet"
 
 
 def _basis(runs: Sequence[Run]) -> str:
-    """What the predictions of these runs rest on."""
+    """What the predictions of these runs are based on."""
     found = [run.part(Ceilings) for run in runs]
     bases = {part.basis for part in found if part}
     return ", ".join(sorted(bases)) or "no run yet"

@@ -1,4 +1,4 @@
-"""Charts of the paper's tables, stored runs among them."""
+"""Charts of the paper's tables, with stored runs beside them."""
 
 from collections.abc import Sequence
 from html import escape
@@ -7,6 +7,7 @@ import numpy as np
 
 from hybrid_core.costs.model import model_costs
 from hybrid_core.design import presets
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines, throughput
 from hybrid_core.report import units
 from hybrid_core.report.figures import names, style
@@ -29,39 +30,60 @@ def paper_throughput(runs: Sequence[Run] = ()) -> style.Figure:
     for name in presets.TABLE2:
         row = throughput.throughput(presets.get(name).spec)
         if row:
-            model = name.split("-")[0]
-            style.add(
-                figure,
-                "scatter",
-                x=list(row.totals),
-                y=list(row.tokens_per_s),
-                name=f"{style.MODEL_LABEL[model]} (paper)",
-                line={"color": style.MODEL_COLOUR[model]},
-                mode="lines+markers",
-            )
+            _add_printed_speed(figure, _model(name), row)
     for run in runs:
-        found = run.part(Generation)
-        if not found or not found.rows:
-            continue
-        lengths = [row.total_len for row in found.rows]
-        style.add(
-            figure,
-            "scatter",
-            x=lengths,
-            y=[row.tokens_per_s for row in found.rows],
-            name=escape(f"{style.label(run)} on {run.device}"),
-            line={"color": _colour_of(run), "dash": "dot"},
-            mode="lines+markers",
-            marker={"symbol": "diamond-open"},
-        )
+        _add_measured_speed(figure, run)
     style.log_axis(figure, "y")
     style.length_axis(figure)
     return figure
 
 
+def _model(preset: str) -> str:
+    """The paper's model of a preset: `inter` of `inter-1to5-1b`."""
+    return preset.split("-", maxsplit=1)[0]
+
+
+def _add_printed_speed(
+    figure: style.Figure,
+    model: str,
+    row: throughput.Throughput,
+) -> None:
+    style.add(
+        figure,
+        "scatter",
+        x=list(row.totals),
+        y=list(row.tokens_per_s),
+        name=f"{style.MODEL_LABEL[model]} (paper)",
+        line={"color": style.MODEL_COLOUR[model]},
+        mode="lines+markers",
+    )
+
+
+def _add_measured_speed(figure: style.Figure, run: Run) -> None:
+    found = run.part(Generation)
+    if not found or not found.rows:
+        return
+    lengths = [row.total_len for row in found.rows]
+    speeds = [row.tokens_per_s for row in found.rows]
+    style.add(
+        figure,
+        "scatter",
+        x=lengths,
+        y=speeds,
+        name=_name_of(run),
+        line={"color": _colour_of(run), "dash": "dot"},
+        mode="lines+markers",
+        marker={"symbol": "diamond-open"},
+    )
+
+
+def _name_of(run: Run) -> str:
+    return escape(f"{style.label(run)} on {run.device}")
+
+
 def paper_cache(runs: Sequence[Run] = ()) -> style.Figure:
-    """Figure 3b: cache of Table 2's designs against length: printed cells, the paper's formula, the
-    user's runs."""
+    """Figure 3b: cache of Table 2's designs against length, as printed, by the paper's formula, and
+    in the user's runs."""
     printed_in = f"{baselines.cite('table09_1b')} and Table 12"
     source = f"lines: the paper's formula (Appendix C); circles: printed, {printed_in}"
     if runs:
@@ -73,52 +95,78 @@ def paper_cache(runs: Sequence[Run] = ()) -> style.Figure:
         "cache (MiB)",
         height=345,
     )
-    lengths = np.array(list(throughput.TOTALS.values()))
     for name in presets.TABLE2:
         spec = presets.get(name).spec
-        model = name.split("-")[0]
-        mib = model_costs(spec).cache_bytes(lengths, "paper") / 2**20
-        ys = np.broadcast_to(mib, lengths.shape)
-        style.add(
-            figure,
-            "scatter",
-            x=lengths.tolist(),
-            y=ys.tolist(),
-            mode="lines",
-            name=style.MODEL_LABEL[model],
-            line={"color": style.MODEL_COLOUR[model]},
-            legendgroup=model,
-        )
-        short = baselines.matching(spec, "table09_1b")
-        long = baselines.matching(spec, "table12_long_context")
-        style.add(
-            figure,
-            "scatter",
-            x=[8192, *map(int, long["context_len"])],
-            y=[float(short.iloc[0]["cache_mib"]), *map(float, long["cache_mib"])],
-            mode="markers",
-            marker={"color": style.MODEL_COLOUR[model], "size": 9},
-            legendgroup=model,
-            showlegend=False,
-            name=f"{style.MODEL_LABEL[model]}, printed",
-        )
+        model = _model(name)
+        _add_cache_formula(figure, model, spec)
+        _add_printed_cache(figure, model, spec)
     for run in runs:
-        found = run.part(LiveCache)
-        if not found or not found.rows:
-            continue
-        contexts = [row.context_len for row in found.rows]
-        style.add(
-            figure,
-            "scatter",
-            x=contexts,
-            y=[row.live_bytes / 2**20 for row in found.rows],
-            name=f"{escape(style.label(run))}, measured",
-            mode="markers",
-            marker={"color": _colour_of(run), "symbol": "diamond-open", "size": 10},
-        )
+        _add_measured_cache(figure, run)
     style.log_axis(figure, "y")
     style.length_axis(figure)
     return figure
+
+
+def _add_cache_formula(
+    figure: style.Figure,
+    model: str,
+    spec: ArchSpec,
+) -> None:
+    lengths = np.array(list(throughput.TOTALS.values()))
+    mib = model_costs(spec).cache_bytes(lengths, "paper") / 2**20
+    ys = np.broadcast_to(mib, lengths.shape)
+    style.add(
+        figure,
+        "scatter",
+        x=lengths.tolist(),
+        y=ys.tolist(),
+        mode="lines",
+        name=style.MODEL_LABEL[model],
+        line={"color": style.MODEL_COLOUR[model]},
+        legendgroup=model,
+    )
+
+
+def _add_printed_cache(
+    figure: style.Figure,
+    model: str,
+    spec: ArchSpec,
+) -> None:
+    """The cells of Table 9, at 8K, and of Table 12."""
+    at_8k = baselines.matching(spec, "table09_1b").iloc[0]
+    longer = baselines.matching(spec, "table12_long_context")
+    style.add(
+        figure,
+        "scatter",
+        x=[8192, *map(int, longer["context_len"])],
+        y=[float(at_8k["cache_mib"]), *map(float, longer["cache_mib"])],
+        mode="markers",
+        marker={"color": style.MODEL_COLOUR[model], "size": 9},
+        legendgroup=model,
+        showlegend=False,
+        name=f"{style.MODEL_LABEL[model]}, printed",
+    )
+
+
+def _add_measured_cache(figure: style.Figure, run: Run) -> None:
+    found = run.part(LiveCache)
+    if not found or not found.rows:
+        return
+    contexts = [row.context_len for row in found.rows]
+    mib = [row.live_bytes / 2**20 for row in found.rows]
+    style.add(
+        figure,
+        "scatter",
+        x=contexts,
+        y=mib,
+        name=f"{escape(style.label(run))}, measured",
+        mode="markers",
+        marker={
+            "color": _colour_of(run),
+            "symbol": "diamond-open",
+            "size": 10,
+        },
+    )
 
 
 def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style.Figure:
@@ -157,7 +205,7 @@ def quality_throughput(total_len: int = 8192, runs: Sequence[Run] = ()) -> style
 
 
 def _add_run(figure: style.Figure, run: Run, total_len: int) -> None:
-    """The speed of a run that got so far, if the paper printed the loss of its design."""
+    """The speed that a run measured at a total length, if the paper printed its design's loss."""
     found = run.part(Generation)
     if not found or not baselines.is_papers(run.spec):
         return
@@ -171,7 +219,7 @@ def _add_run(figure: style.Figure, run: Run, total_len: int) -> None:
         x=speeds,
         y=[float(printed.iloc[0]["nll_dclm"])],
         mode="markers",
-        name=escape(f"{style.label(run)} on {run.device}"),
+        name=_name_of(run),
         marker={
             "color": _colour_of(run),
             "symbol": "diamond-open",
@@ -182,21 +230,24 @@ def _add_run(figure: style.Figure, run: Run, total_len: int) -> None:
 
 
 def _name_points(figure: style.Figure) -> None:
-    """Each text on that side of its point where it covers no other; the paper's points lie close
-    together."""
-    traces = [trace for trace in figure["data"] if "text" in trace]
-    others = [trace for trace in figure["data"] if "text" not in trace]
+    """Put each text on the side of its point where it covers no other text. The paper's points lie
+    close together."""
+    with_text = [trace for trace in figure["data"] if "text" in trace]
+    without = [trace for trace in figure["data"] if "text" not in trace]
     log_x = figure["layout"]["xaxis"].get("type") == "log"
-    points = np.concatenate(style.in_pixels([*traces, *others], log_x=log_x, log_y=False))
+    lines = style.in_pixels([*with_text, *without], log_x=log_x, log_y=False)
+    points = np.concatenate(lines)
     points[:, 1] = style.ROOM[1] - points[:, 1]  # the axis points down
-    widths = [names.width(text, sign=0) for trace in traces for text in trace["text"]]
+    widths: list[float] = []
+    for trace in with_text:
+        widths += [names.width(text, sign=0) for text in trace["text"]]
     spots = iter(names.place(list(points[:, None]), widths, style.ROOM))
-    for trace in traces:
+    for trace in with_text:
         trace["textposition"] = [next(spots).textposition for _ in trace["text"]]
 
 
 def _colour_of(run: Run) -> str:
-    """The paper's colour of the family that a run's design belongs to."""
+    """The colour that the paper's figures give the family of a run's design."""
     letters = set(run.spec.pattern)
     if "H" in letters:
         return style.MODEL_COLOUR["intra"]

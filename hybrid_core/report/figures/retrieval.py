@@ -30,11 +30,10 @@ SHARES = {"tickformat": ".0%", "range": [-0.03, 1.03]}
 
 
 def retrieval_map(run: Run, small: bool = False) -> style.Figure:
-    """Needles recalled by depth and context, one colour scale for all designs, greys for a proxy
-    that has not learnt.
+    """Needles recalled by depth and context. All designs share one colour scale; the map of a proxy
+    that has not learnt is grey.
 
-    Cells that were not asked (yet) stay empty. A small one has no scale of colours beside it.
-    """
+    Cells without trials stay empty. `small`: without a colour bar."""
     found = run.part(Map) or Map()
     title = "needles recalled, not learnt"
     colours = NOT_LEARNT
@@ -50,6 +49,7 @@ def retrieval_map(run: Run, small: bool = False) -> style.Figure:
         "context (tokens)",
         "depth of the needle",
         height=height,
+        shows=["needles_recalled"],
     )
     style.add(
         figure,
@@ -73,7 +73,7 @@ def retrieval_map(run: Run, small: bool = False) -> style.Figure:
 
 
 def _map_source(found: Map) -> str:
-    """What stands in the foot of a map."""
+    """The note below a map."""
     source = f"measured: % of {found.trials} trials, whole values; empty: not asked"
     if found.trained_len in found.lengths:
         source += "; dashed: trained length"
@@ -144,6 +144,7 @@ def training_curve(run: Run) -> style.Figure:
         "longer contexts or more needles",
         "training tokens (M)",
         "recalled",
+        shows=["tokens_to_learn"],
     )
     tokens = [point.tokens / 1e6 for point in curve]
     stages = [point.stage for point in curve]
@@ -196,14 +197,15 @@ class _Line(NamedTuple):
 
 
 def recall_by_pairs(runs: Sequence[Run]) -> style.Figure:
-    """Multi-query associative recall: share of keys whose value was named, against how many pairs
-    there were."""
+    """Multi-query associative recall: share of keys whose value was recalled, against the number of
+    pairs."""
     figure = style.blank(
         "Associative recall against number of pairs",
         "measured: n pairs of key and value, then every key again in another order; "
         "dashed: trained to here",
         "pairs of key and value",
         "values recalled",
+        shows=["associative_recall"],
     )
     figure["layout"]["yaxis"] |= SHARES
     for run, found, colour in _of_part(runs, Recall):
@@ -219,7 +221,7 @@ def recall_by_pairs(runs: Sequence[Run]) -> style.Figure:
     return figure
 
 
-def copying_by_length(runs: Sequence[Run]) -> style.Figure:
+def _copying_by_length(runs: Sequence[Run]) -> style.Figure:
     """Selective copying: share of contexts whose scattered symbols were all copied in order,
     against length."""
     figure = style.blank(
@@ -228,6 +230,7 @@ def copying_by_length(runs: Sequence[Run]) -> style.Figure:
         "bars: 95 % interval; dashed: trained to here",
         "context (tokens)",
         "copied whole",
+        shows=["selective_copying"],
     )
     figure["layout"]["yaxis"] |= SHARES
     for run, found, colour in _of_part(runs, Copying):
@@ -253,6 +256,7 @@ def loss_by_position(runs: Sequence[Run]) -> style.Figure:
         "dashed: trained to here",
         "position in the context (bytes)",
         "loss (nats per byte)",
+        shows=["loss_by_position"],
     )
     for run, found, colour in _of_part(runs, LossByPosition):
         positions = [row.to for row in found.rows]
@@ -271,7 +275,7 @@ Probe = TypeVar("Probe", Recall, Copying, LossByPosition)
 
 
 def _of_part(runs: Sequence[Run], kind: type[Probe]) -> list[tuple[Run, Probe, str]]:
-    """The runs that have a part, with it and a colour."""
+    """The runs that have a part, each with that part and a colour."""
     found = []
     for run in runs:
         part = run.part(kind)
@@ -288,8 +292,8 @@ def _add(
     line: _Line,
     colour: str,
 ) -> None:
-    """A line per run, dotted where the task was not learnt, and a dashed one where training
-    ended."""
+    """Add the line of a run, dotted if it has not learnt the task, and a dashed line at the length
+    that it was trained at."""
     name = escape(style.label(run))
     dash = "solid"
     if not probe_learnt(found):
@@ -315,21 +319,22 @@ def _add(
         style.vertical(figure, line.trained)
 
 
-PROBE_CHARTS: dict[str, Callable[[Sequence[Run]], style.Figure]] = {
+_PROBE_CHARTS: dict[str, Callable[[Sequence[Run]], style.Figure]] = {
     Recall.part: recall_by_pairs,
-    Copying.part: copying_by_length,
+    Copying.part: _copying_by_length,
     LossByPosition.part: loss_by_position,
 }
 
 
 def retrieval_charts(runs: Sequence[Run]) -> list[style.Figure]:
-    """Every chart of what runs recalled: a map each, and the probes with all runs on one chart."""
+    """Every chart of what runs recalled: a map of each run, and each probe with all runs on one
+    chart."""
     charts = []
     for run in runs:
         found = run.part(Map)
         if found and found.cells:
             charts.append(retrieval_map(run))
-    for part, draw in PROBE_CHARTS.items():
+    for part, draw in _PROBE_CHARTS.items():
         if any(part in run.parts for run in runs):
             charts.append(draw(runs))
     return charts

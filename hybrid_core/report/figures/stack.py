@@ -1,4 +1,4 @@
-"""The picture of a stack: its layers, first on top, and what each has of the whole."""
+"""The picture of a stack: its layers, first on top, and the share of each in the whole."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from hybrid_core.workload import Workload
 
 ROW = 24  # pixels of a layer
 MAX_STACK = 1_300  # pixels of all layers of a deep stack
-MOST_WRITTEN = 40  # words of more layers are too small to read, and slow to draw
+MOST_WRITTEN = 40  # in deeper stacks text on the bars is too small to read, and slow to draw
 STACK_TITLE = "The stack: what each layer is, and its share"
 
 
@@ -35,7 +35,7 @@ class Layer(NamedTuple):
         return f"{self.kind.label}, {params}, {flops}"
 
 
-def layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
+def stack_layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
     """The stack's layers, first to last; FLOPs are of a forward pass over the workload's
     context."""
     costs = model_costs(spec)
@@ -57,16 +57,22 @@ def layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
 
 
 def stack_source(workload: Workload) -> str:
-    """What the shares of the picture are."""
+    """What the picture shows shares of."""
     forward = f"FLOPs of a forward pass over {units.length(workload.context_len)} tokens"
     return f"exact: parameters, and {forward}; both without embedding and head"
 
 
-def stack(spec: ArchSpec, workload: Workload) -> style.Figure:
-    """The layers, first on top, coloured by kind; beside each its share of the stack's parameters
-    and FLOPs. A point's y is its layer."""
-    figure = style.blank(STACK_TITLE, stack_source(workload), "", "")
-    rows = layers(spec, workload)
+def stack_chart(spec: ArchSpec, workload: Workload) -> style.Figure:
+    """The layers, first on top, coloured by kind. Beside each are its shares of the stack's
+    parameters and FLOPs. A point's y is the number of its layer."""
+    figure = style.blank(
+        STACK_TITLE,
+        stack_source(workload),
+        "",
+        "",
+        shows=["layer_parameters", "layer_flops"],
+    )
+    rows = stack_layers(spec, workload)
     written = spec.n_layers <= MOST_WRITTEN
     high = 1.0
     if written:
@@ -84,7 +90,11 @@ Numbered = Sequence[tuple[int, Layer]]  # layers with their numbers, counted fro
 
 
 def _add_kind(
-    figure: style.Figure, kind: Entry, of_kind: Numbered, high: float, written: bool
+    figure: style.Figure,
+    kind: Entry,
+    of_kind: Numbered,
+    high: float,
+    written: bool,
 ) -> None:
     """All layers of a kind: a bar each, and their shares."""
     text = None
@@ -132,8 +142,8 @@ def _add_kind(
 def _outline(
     of_kind: Numbered, what: str, high: float
 ) -> tuple[list[float | None], list[float | None]]:
-    """The corners of a kind's bars, all in one outline, parted by None: bars one by one are slow to
-    draw."""
+    """The corners of a kind's bars as one outline, separated by None. Plotly is slow to draw bars
+    one by one."""
     xs: list[float | None] = []
     ys: list[float | None] = []
     for i, row in of_kind:

@@ -1,5 +1,5 @@
-"""The house style: a title and a source, colours that the colour-blind tell apart, names where what
-they name is."""
+"""What all charts have in common: a title and a source, colours that colour-blind people can tell
+apart, and names beside what they name."""
 
 from collections.abc import Sequence
 from html import escape
@@ -40,7 +40,7 @@ class Named(NamedTuple):
 
 
 def label(run: Run) -> str:
-    """How a run is called on charts and in tables; escaped where plotly would read markup."""
+    """The name of a run on charts and in tables. Charts escape it, since plotly reads markup."""
     return f"#{run.id} {run.name}"
 
 
@@ -55,9 +55,10 @@ def blank(
     x: str,
     y: str,
     height: int = 285,
+    shows: Sequence[str] = (),
 ) -> Figure:
-    """An empty plot. Whoever shows it writes title and source beside it as text, which wraps; the
-    plot has no words but its own."""
+    """An empty plot. Title and source are not drawn: the page writes them beside the plot, as text
+    that wraps. `shows`: the entries of profiles/numbers.yaml whose numbers are drawn."""
     return {
         "data": [],
         "layout": {
@@ -69,7 +70,7 @@ def blank(
             "hovermode": "closest",
             "annotations": [],
             "shapes": [],
-            "meta": {"title": title, "source": source},
+            "meta": {"title": title, "source": source, "shows": list(shows)},
         },
     }
 
@@ -87,6 +88,11 @@ def title(figure: Figure) -> str:
 def source(figure: Figure) -> str:
     """Where its data are from."""
     return str(figure["layout"]["meta"]["source"])
+
+
+def shows(figure: Figure) -> tuple[str, ...]:
+    """The entries of profiles/numbers.yaml whose numbers are drawn."""
+    return tuple(figure["layout"]["meta"]["shows"])
 
 
 def vertical(
@@ -112,12 +118,17 @@ def vertical(
 
 
 def log_axis(figure: Figure, axis: str) -> None:
-    """A logarithmic axis with ticks at 1, 2 and 5, written out; data that lie closer together than
-    that stay on a linear one."""
-    shown = [value for trace in figure["data"] for value in trace[axis] if value]
+    """Make an axis logarithmic, with ticks at 1, 2 and 5 written out. Data within a factor of 5
+    might have no tick among them, so their axis stays linear."""
+    shown: list[float] = []
+    for trace in figure["data"]:
+        shown += filter(None, trace[axis])
     if shown and max(shown) < 5 * min(shown):
         return
-    values = [mantissa * 10.0**power for power in range(-3, 13) for mantissa in (1, 2, 5)]
+    values: list[float] = []
+    for power in range(-3, 13):
+        decade = 10.0**power
+        values += [decade, 2 * decade, 5 * decade]
     figure["layout"][f"{axis}axis"] |= {
         "type": "log",
         "tickvals": values,
@@ -145,7 +156,8 @@ def lines(
     """A line per design, named beside it, over a logarithmic or a linear y axis."""
     curves = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
     xs = CONTEXTS.tolist()
-    for design, ys, colour in zip(designs, curves, cycle(len(designs)), strict=True):
+    colours = cycle(len(designs))
+    for design, ys, colour in zip(designs, curves, colours, strict=True):
         shown = ys.astype(object)
         shown[~np.isfinite(ys)] = None  # JSON has no NaN
         add(
@@ -164,12 +176,13 @@ def lines(
     length_axis(figure, 2)  # ten words do not fit a phone
 
 
-ROOM = (360, 205)  # pixels: width and height that lines have in the narrowest chart but a phone's
+# Pixels: width and height of the plot in the narrowest chart, phones aside.
+ROOM = (360, 205)
 
 
 def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
-    """Write each line's name beside it, so that no legend is needed; the designs' lines are the
-    last of the chart."""
+    """Write each line's name beside it, so that the chart needs no legend. The designs' lines are
+    the last of the chart."""
     layout = figure["layout"]
     layout["showlegend"] = False
     log = layout["yaxis"].get("type") == "log"
@@ -179,9 +192,9 @@ def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
     curves = []
     named = []
     free = placed[:others]
-    for design, curve, points in zip(
-        designs, figure["data"][others:], placed[others:], strict=True
-    ):
+    own_curves = figure["data"][others:]
+    own_points = placed[others:]
+    for design, curve, points in zip(designs, own_curves, own_points, strict=True):
         if np.isfinite(points).all(axis=1).any():
             labels.append(clipped(design.label, 44))
             curves.append(curve)
@@ -190,11 +203,8 @@ def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
             free.append(points)
     if not named:
         return
-    spots = names.place(
-        [*named, *free],
-        [names.width(label) for label in labels],
-        ROOM,
-    )
+    widths = [names.width(label) for label in labels]
+    spots = names.place([*named, *free], widths, ROOM)
     for curve, label, spot in zip(curves, labels, spots, strict=True):
         layout["annotations"].append(_beside_line(curve, label, spot, log))
 
@@ -205,33 +215,38 @@ def _beside_line(
     spot: names.Spot,
     log: bool,
 ) -> dict[str, Any]:
-    """A line's name as plotly has it, which wants the logarithm of a place on a logarithmic
-    axis."""
+    """A line's name as an annotation of plotly. On a logarithmic axis plotly takes the logarithm of
+    its place."""
+    x = float(np.log10(curve["x"][spot.point]))
     y = curve["y"][spot.point]
     if log:
         y = float(np.log10(y))
+    colour = curve["line"]["color"]
     return {
-        "x": float(np.log10(curve["x"][spot.point])),
+        "x": x,
         "y": y,
         "xshift": spot.xshift,
         "yshift": spot.yshift,
-        "text": f'<span style="color:{curve["line"]["color"]}">■</span> {escape(label)}',
+        "text": f'<span style="color:{colour}">■</span> {escape(label)}',
         "xanchor": spot.xanchor,
         "showarrow": False,
-        "font": {"size": 12},  # words in a line's own colour would be too pale to read
+        "font": {"size": 12},  # text in the colour of the line would be too pale to read
     }
 
 
 def in_pixels(
-    curves: Sequence[dict[str, Any]], log_x: bool, log_y: bool, from_zero: bool = False
+    curves: Sequence[dict[str, Any]],
+    log_x: bool,
+    log_y: bool,
+    from_zero: bool = False,
 ) -> list[np.ndarray]:
     """Where the points of curves lie in ROOM: (points, 2) each, NaN where unknown. `from_zero`: the
-    y axis begins there."""
-    points = [np.array([curve["x"], curve["y"]], float).T for curve in curves]
-    for line in points:
-        for axis, log in enumerate((log_x, log_y)):
-            if log:
-                line[:, axis] = np.log10(np.where(line[:, axis] > 0, line[:, axis], np.nan))
+    y axis starts at 0."""
+    points = []
+    for curve in curves:
+        x = _scaled(curve["x"], log_x)
+        y = _scaled(curve["y"], log_y)
+        points.append(np.stack([x, y], axis=1))
     known = np.concatenate(points)
     known = known[np.isfinite(known).all(axis=1)]
     low = known.min(axis=0, initial=np.inf)
@@ -239,11 +254,20 @@ def in_pixels(
     if from_zero:
         low[1] = 0.0
     span = high - low
-    return [(line - low) * ROOM / np.where(span > 0, span, 1.0) for line in points]
+    span[~(span > 0)] = 1.0  # all points alike, or none
+    return [(line - low) * ROOM / span for line in points]
+
+
+def _scaled(values: Sequence[float | None], log: bool) -> np.ndarray:
+    """Values along an axis, NaN where there is none."""
+    found = np.array(values, float)
+    if not log:
+        return found
+    return np.asarray(np.log10(np.where(found > 0, found, np.nan)))
 
 
 def clipped(name: str, letters: int) -> str:
-    """A name that is too long for its place, cut in the middle, where names that begin or end alike
+    """A name, cut in the middle if it has more than so many letters. Names that begin or end alike
     still differ."""
     if len(name) <= letters:
         return name

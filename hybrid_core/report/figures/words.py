@@ -1,4 +1,4 @@
-"""A chart without looking at it: its data and its words."""
+"""A chart as data and in words."""
 
 import csv
 import io
@@ -10,45 +10,62 @@ from hybrid_core.report.figures import style
 
 
 def data(figure: style.Figure) -> list[tuple[Any, ...]]:
-    """What a chart shows: the names of its columns, then one row a point or cell."""
+    """The data of a chart: the names of the columns, then one row per point or cell."""
     layout = figure["layout"]
-    x = _words(layout["xaxis"].get("title", {}).get("text")) or "x"
-    y = _words(layout["yaxis"].get("title", {}).get("text")) or "y"
-    # Of columns beside each other an axis has the series' name.
+    x = _axis_title(layout["xaxis"]) or "x"
+    y = _axis_title(layout["yaxis"]) or "y"
+    # Columns of bars beside each other have the series' name on their axes.
     x = layout["meta"].get("unit", x)
     y = layout["meta"].get("rows", y)
+    kinds = {trace["type"] for trace in figure["data"]}
     rows: list[tuple[Any, ...]] = [("series", x, y)]
-    if any(trace["type"] == "heatmap" for trace in figure["data"]):
+    if "heatmap" in kinds:
         rows = [(x, y, "share")]
     for trace in figure["data"]:
         rows += _points(trace)
     return rows
 
 
+def _axis_title(axis: dict[str, Any]) -> str:
+    title = axis.get("title", {})
+    return _words(title.get("text"))
+
+
 def table(figure: style.Figure) -> str:
     """The same as CSV."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(data(figure))
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows(data(figure))
     return text.getvalue()
 
 
 def _points(trace: dict[str, Any]) -> list[tuple[Any, ...]]:
     if trace["type"] == "heatmap":
-        cells = []
-        for y, row in zip(trace["y"], trace["z"], strict=True):
-            cells += [(x, y, cell) for x, cell in zip(trace["x"], row, strict=True)]
-        return cells
+        return _cells(trace)
     name = unescape(trace.get("name") or "")
-    return [(name, _plain(x), _plain(y)) for x, y in zip(trace["x"], trace["y"], strict=True)]
+    xs = map(_plain, trace["x"])
+    ys = map(_plain, trace["y"])
+    return [(name, x, y) for x, y in zip(xs, ys, strict=True)]
+
+
+def _cells(trace: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The cells of a heat map, row by row."""
+    cells = []
+    for y, row in zip(trace["y"], trace["z"], strict=True):
+        for x, cell in zip(trace["x"], row, strict=True):
+            cells.append((x, y, cell))
+    return cells
 
 
 def told(figure: style.Figure) -> str:
-    """A chart in words, for who cannot see it: its title, and where each series starts and ends."""
+    """A chart in words, for someone who cannot see it: its title, and where each series starts and
+    ends."""
     lines = [style.title(figure)]
     for trace in figure["data"]:
-        if trace.get("showlegend") is not False and len(trace["y"]):
+        named = trace.get("showlegend") is not False
+        if named and len(trace["y"]):
             lines.append(_told_of(trace))
-    return ". ".join(line for line in lines if line)
+    return ". ".join(filter(None, lines))
 
 
 MOST_TOLD = 10  # bars of a series
@@ -62,22 +79,30 @@ def _told_of(trace: dict[str, Any]) -> str:
     xs = list(trace["x"])
     ys = list(trace["y"])
     if trace["type"] == "bar":
-        first = zip(xs[:MOST_TOLD], ys[:MOST_TOLD], strict=True)
-        bars = [f"{_words(str(y))} {_said(x)}" for x, y in first]
+        bars = []
+        for x, y in zip(xs[:MOST_TOLD], ys[:MOST_TOLD], strict=True):
+            bars.append(f"{_words(str(y))} {_said(x)}")
         return f"{name}: {', '.join(bars)}"
-    return f"{name}: {_said(ys[0])} at {_said(xs[0])}, {_said(ys[-1])} at {_said(xs[-1])}"
+    first = f"{_said(ys[0])} at {_said(xs[0])}"
+    last = f"{_said(ys[-1])} at {_said(xs[-1])}"
+    return f"{name}: {first}, {last}"
 
 
 def _told_of_cells(trace: dict[str, Any]) -> str:
-    cells = [cell for row in trace["z"] for cell in row if cell is not None]
+    every = [cell for _, _, cell in _cells(trace)]
+    cells = [cell for cell in every if cell is not None]
     if not cells:
         return "no cell yet"
-    return f"{len(cells)} cells, from {_said(min(cells))} to {_said(max(cells))}"
+    least = _said(min(cells))
+    most = _said(max(cells))
+    return f"{len(cells)} cells, from {least} to {most}"
 
 
 def _words(html: str | None) -> str:
     """Text without markup."""
-    return unescape(re.sub(r"<[^>]+>", "", (html or "").replace("<br>", " "))).strip()
+    on_one_line = (html or "").replace("<br>", " ")
+    without_tags = re.sub(r"<[^>]+>", "", on_one_line)
+    return unescape(without_tags).strip()
 
 
 def _plain(value: Any) -> Any:

@@ -67,7 +67,7 @@ def _flops(found: Cost, tokens: float | None) -> Iterator[Line]:
 
 
 def _absorbed(found: Cost) -> str:
-    """How latent attention is computed, where there is any."""
+    """How latent attention is computed. Empty for designs without it."""
     if found.latent_attention is None:
         return ""
     return " (latent attention: absorbed; prefill: expanded)"
@@ -161,7 +161,7 @@ def imported_line(
     cache: int,
     not_built: str | None,
 ) -> str:
-    """What `import` says beside the YAML."""
+    """The line that `import` prints beside the YAML."""
     level = "built"
     if not_built:
         level = f"costed, not built ({not_built})"

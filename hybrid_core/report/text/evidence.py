@@ -25,7 +25,11 @@ def quality_lines(found: dict[str, Any]) -> str:
     else:
         outside = found["outside_the_papers_range"]
         lines.append(f"no estimate of NLL, outside the paper's range: {outside}")
-    return "\n".join(lines) + "\n\n" + table(list(_nearest(found["nearest"])))
+    nearest = table(list(_nearest(found["nearest"])))
+    paragraphs = ["\n".join(lines), nearest]
+    if found["unlike_the_papers"]:
+        paragraphs.append(found["unlike_the_papers"])
+    return "\n\n".join(paragraphs)
 
 
 def _estimate(found: dict[str, Any]) -> str:
@@ -39,9 +43,10 @@ def _nearest(nearest: Sequence[dict[str, Any]]) -> Rows:
     head = ("attn", "window", "Mamba", "intra", "NLL", "accuracy", "table")
     yield ("nearest rows (60B tokens)", *head)
     for row in nearest:
+        counts = [str(row[key]) for key in COUNTS]
         yield (
             f"  {row['model']} {row['scale']}",
-            *(str(row[key]) for key in COUNTS),
+            *counts,
             f"{row['nll_dclm']:.3f}",
             f"{row['avg']:.1f} %",
             f"{row['table']}, quoted",
@@ -49,7 +54,7 @@ def _nearest(nearest: Sequence[dict[str, Any]]) -> Rows:
 
 
 def advice_lines(name: str, given: Sequence[Advice]) -> str:
-    """What `advice` prints: one paragraph a rule, with the control that it speaks of and its
+    """What `advice` prints: one paragraph a rule, with the setting that it is about and its
     source."""
     if not given:
         none = "the paper's tables suggest no change"
@@ -58,8 +63,8 @@ def advice_lines(name: str, given: Sequence[Advice]) -> str:
     for advice in given:
         rule = advice.rule
         paragraphs.append(f"{rule.kind}, {rule.control}: {rule.text} [{advice.sources}]")
-    wrapped = [textwrap.fill(text, 110, subsequent_indent="  ") for text in paragraphs]
-    return "\n".join(wrapped)
+    wrapper = textwrap.TextWrapper(110, subsequent_indent="  ")
+    return "\n".join(map(wrapper.fill, paragraphs))
 
 
 def throughput_ratio_table(rows: Sequence[dict[str, Any]]) -> str:
@@ -101,7 +106,7 @@ COVERAGE = (
 
 def quality_table(found: dict[str, Any]) -> str:
     """What `quality` prints: fits and optima with 90 % intervals, leave-one-out errors beside their
-    baseline, and whether estimates' own intervals hold."""
+    baseline, and how many rows lie within the intervals of their estimates."""
     parts = {
         LAWS: _laws(found["laws"]),
         SLOPES: _slopes(found["slopes"]),
@@ -109,8 +114,11 @@ def quality_table(found: dict[str, Any]) -> str:
         WIDTHS: _widths(found["widths"]),
         COVERAGE: _coverage(found["coverage"]),
     }
-    paragraphs = [f"{title}\n{table(list(rows))}" for title, rows in parts.items()]
-    paragraphs.append(table(list(_each_error(found["leave_one_out"]))))
+    paragraphs = []
+    for title, rows in parts.items():
+        paragraphs.append(f"{title}\n{table(list(rows))}")
+    each_error = table(list(_each_error(found["leave_one_out"])))
+    paragraphs.append(each_error)
     return "\n\n".join(paragraphs)
 
 
@@ -118,10 +126,13 @@ def _interval(row: dict[str, Any], key: str) -> str:
     return f"{row[key]:.2f} ({row[f'{key}_low']:.2f} to {row[f'{key}_high']:.2f})"
 
 
+CONSTANTS = ("irreducible", "a", "b", "alpha", "beta")
+
+
 def _laws(laws: Sequence[dict[str, Any]]) -> Rows:
     yield "family", "E", "A", "B", "alpha", "beta", "mean error"
     for row in laws:
-        constants = [_interval(row, key) for key in ("irreducible", "a", "b", "alpha", "beta")]
+        constants = [_interval(row, key) for key in CONSTANTS]
         yield row["family"], *constants, f"{row['mean_error']:.3f}"
 
 
@@ -211,21 +222,38 @@ def _each_error(errors: Sequence[dict[str, Any]]) -> Rows:
 
 def paper_check_table(tables: dict[str, list[Cell]]) -> str:
     """Per table: cells, matches, and each mismatch with its reason."""
-    totals = [0, 0, 0, 0]
-    rows: list[tuple[str, ...]] = [("table", "cells", "match", "explained", "unexplained")]
+    rows = [("table", "cells", "match", "explained", "unexplained")]
     mismatches = [("table", "row", "column", "printed", "computed", "why")]
+    every: list[Cell] = []
     for name, cells in tables.items():
-        number = TABLES[name][0]
-        wrong = [cell for cell in cells if not cell.agrees]
-        known = sum(bool(cell.reason) for cell in wrong)
-        counts = [len(cells), len(cells) - len(wrong), known, len(wrong) - known]
-        totals = [total + count for total, count in zip(totals, counts, strict=True)]
-        rows.append((number, *map(str, counts)))
-        mismatches += [_mismatch(number, cell) for cell in wrong]
-    rows.append(("all", *map(str, totals)))
+        every += cells
+        number, _ = TABLES[name]
+        rows.append(_counted(number, cells))
+        for cell in cells:
+            if not cell.agrees:
+                mismatches.append(_mismatch(number, cell))
+    rows.append(_counted("all", every))
     return table(rows) + "\n\n" + table(mismatches)
 
 
+def _counted(name: str, cells: Sequence[Cell]) -> tuple[str, str, str, str, str]:
+    wrong = [cell for cell in cells if not cell.agrees]
+    explained = [cell for cell in wrong if cell.reason]
+    return (
+        name,
+        str(len(cells)),
+        str(len(cells) - len(wrong)),
+        str(len(explained)),
+        str(len(wrong) - len(explained)),
+    )
+
+
 def _mismatch(number: str, cell: Cell) -> tuple[str, str, str, str, str, str]:
-    why = cell.reason or "UNEXPLAINED"
-    return number, cell.row, cell.column, cell.printed, f"{cell.computed:.4g}", why
+    return (
+        number,
+        cell.row,
+        cell.column,
+        cell.printed,
+        f"{cell.computed:.4g}",
+        cell.reason or "UNEXPLAINED",
+    )

@@ -21,13 +21,20 @@ def runs_table(runs: Sequence[Run]) -> str:
         return "no runs yet; `python -m hybrid_core profile SPEC` makes one"
     rows = [("run", "status", "device", "created (UTC)", "design", "")]
     for run in runs:
-        when = f"{run.created_at}"
-        rows.append((str(run.id), run.status, run.device, when, run.name, remark(run)))
+        row = (
+            str(run.id),
+            run.status,
+            run.device,
+            str(run.created_at),
+            run.name,
+            remark(run),
+        )
+        rows.append(row)
     return table(rows)
 
 
 def remark(run: Run) -> str:
-    """What a list says of a run beside its status."""
+    """What the list of runs says about a run, apart from its status."""
     if run.foreign:
         return f"cannot be shown: {run.foreign}"
     if run.error:
@@ -38,7 +45,7 @@ def remark(run: Run) -> str:
 
 
 def slow_dtype(run: Run) -> str | None:
-    """That the device multiplies much faster in fp32 than in the weights' dtype, if it does."""
+    """A warning if the device multiplies much faster in fp32 than in the weights' dtype."""
     found = run.part(Ceilings)
     if found is None or found.fp32_times <= SLOW:
         return None
@@ -86,8 +93,8 @@ def _with_numbers(lines: Sequence[str], found: Sequence[Number]) -> str:
     return f"{text}\n\n{table(list(_number_rows(found)))}"
 
 
-def profile_table(run: Run) -> str:
-    """The parts of a profile that are there, each number with its convention."""
+def _profile_table(run: Run) -> str:
+    """The parts of a profile that were measured, each number with its convention."""
     lines = [_headline(run)]
     found = run.part(Environment)
     if found:
@@ -102,9 +109,9 @@ def profile_table(run: Run) -> str:
     return _with_numbers(lines, numbers(run))
 
 
-def niah_table(run: Run) -> str:
-    """What a retrieval run found: first whether it may be read as a finding, then proxy, training
-    and map."""
+def _niah_table(run: Run) -> str:
+    """What a retrieval run found: first whether it is a finding at all, then proxy, training and
+    map."""
     lines = [_headline(run)]
     verdict = run.part(Verdict)
     proxy = run.part(Proxy)
@@ -161,7 +168,7 @@ def _map_table(run: Run) -> str:
     return f"\n\n{table(rows)}"
 
 
-def checkpoint_table(run: Run) -> str:
+def _checkpoint_table(run: Run) -> str:
     """The protocol's map on a checkpoint, and the lengths that were refused."""
     lines = [_headline(run)]
     found = run.part(Checkpoint)
@@ -174,19 +181,19 @@ def checkpoint_table(run: Run) -> str:
     return "\n".join(lines) + _map_table(run)
 
 
-def probes_table(run: Run) -> str:
+def _probes_table(run: Run) -> str:
     """Recall by pairs, copying by length, loss by position."""
     return _with_numbers([_headline(run), *not_whole(run)], numbers(run))
 
 
-TABLES_OF_KINDS = {
-    "profile": profile_table,
-    "niah": niah_table,
-    "checkpoint": checkpoint_table,
-    "probes": probes_table,
+_TABLES_OF_KINDS = {
+    "profile": _profile_table,
+    "niah": _niah_table,
+    "checkpoint": _checkpoint_table,
+    "probes": _probes_table,
 }
 
 
 def run_table(run: Run) -> str:
     """What a run found, by its kind."""
-    return TABLES_OF_KINDS[run.kind](run)
+    return _TABLES_OF_KINDS[run.kind](run)

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Columns padded to their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    columns = zip(*rows, strict=True)
+    widths = [max(map(len, column)) for column in columns]
     lines = []
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        lines.append("  ".join(cells).rstrip())
+        padded = map(str.ljust, row, widths)
+        lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
