@@ -228,7 +228,7 @@ with st.container():
             ":material/info: A library's kernel refuses a shape that the kernels "
             f"here take: {design.plain(line)}."
         )
-said = notes.by_control(advise(spec, workload.context_len, use=work.advised_use()))
+said = notes.by_control(advise(spec, workload.context_len, use=work.advised_context()))
 with st.container():
     if intra := next(
         (layer.mixer for layer in spec.stack if isinstance(layer.mixer, IntraMixer)), None

@@ -70,7 +70,7 @@ def start() -> None:
             "decode": decode,
         }
         jobs.start(lambda: (spec, ProfileOptions.make(**asked)))
-    work.calibrations_left_out()
+    work.warn_of_calibrations()
 
 
 def result(run: Run) -> None:

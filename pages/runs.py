@@ -131,7 +131,7 @@ def history() -> None:
         return
     actions(chosen)
     for run in chosen:
-        jobs.say_if_foreign(run)
+        jobs.warn_if_foreign(run)
     readable = [run for run in chosen if not run.foreign]
     if readable:
         with jobs.results(*readable):

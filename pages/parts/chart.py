@@ -1,5 +1,5 @@
-"""A chart on a page: drawn by web/static/chart.js, told to a screen reader, and given away as SVG
-and CSV."""
+"""A chart on a page. web/static/chart.js draws it, describes it to screen readers, and saves it as
+SVG or CSV."""
 
 from hybrid_core.report import figures
 from pages.parts import browser
@@ -8,10 +8,13 @@ _chart = browser.component("chart")
 
 
 def show(figure: figures.Figure, key: str) -> None:
-    """Draw it under its title, with its legend, its source and the buttons that save it."""
-    said = {
+    """Draw a figure with its title, legend and source, and the buttons that save it."""
+    data = {
         "title": figures.title(figure),
         "source": figures.source(figure),
         "told": figures.told(figure),
+        "figure": figure,
+        "csv": figures.table(figure),
+        "name": key,
     }
-    _chart(key=key, data=said | {"figure": figure, "csv": figures.table(figure), "name": key})
+    _chart(key=key, data=data)

@@ -26,13 +26,19 @@ const HINT = `
   background: var(--st-secondary-background-color); border: 1px solid var(--st-border-color); border-radius: 0.5rem; box-shadow: 0 4px 14px rgb(0 0 0 / 20%) }
 .why:hover + .says, .why:focus + .says { display: block }`
 
-// A question mark and the words that it shows on hover and focus, as wide as the nearest positioned element.
-export function hint() {
+// A question mark in a circle.
+export function questionMark() {
   style("hint", HINT)
-  return { why: element("button", { type: "button", className: "why", textContent: "?" }), says: element("span", { className: "says" }) }
+  return element("button", { type: "button", className: "why", textContent: "?" })
 }
 
+// A question mark and the words that it shows on hover and focus, as wide as the nearest positioned element.
+export function hint() {
+  return { why: questionMark(), says: element("span", { className: "says" }) }
+}
+
+// Gives a question mark its words; `says`, where there is one, shows them.
 export function explain({ why, says }, label, words) {
-  set(says, "textContent", words)
+  if (says) set(says, "textContent", words)
   set(why, "ariaLabel", `${label}: ${words}`)
 }
