@@ -14,6 +14,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.report import units
 from hybrid_core.report.foreign import MALFORMED, malformed, unreadable
 from hybrid_core.report.html import report
+from hybrid_core.report.retrieval import not_whole
 from hybrid_core.results.environment import Environment
 from hybrid_core.runs import Run, StoreError, cancel, open_store, submit
 from hybrid_core.runs.devices import devices, why_no_gpu
@@ -333,3 +334,9 @@ def _log(run: Run) -> None:
     if tail:
         with st.expander("Last lines of its log"):
             st.code(tail, language=None)
+
+
+def warn_of_gaps(run: Run) -> None:
+    """What was not measured, so that nobody takes a part of a result for the whole."""
+    for line in not_whole(run):
+        st.warning(design.plain(f"{line}."))

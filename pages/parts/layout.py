@@ -41,9 +41,14 @@ TOP = "[data-testid='stMainBlockContainer'] { padding-top: 4.5rem }"  # just bel
 STEADY = "[data-stale], summary { transition: none !important; opacity: 1 !important }"
 
 
+# A formula breaks after its operators only. A part that is wider than a phone scrolls.
+FORMULA = "p:has(.katex), .stLatex { overflow-x: auto; overflow-y: hidden }"
+
+
 def theme() -> None:
-    """Give faint text contrast, start pages at the top, and let nothing fade at a change."""
-    st.html(f"<style>{TOP} {STEADY} {FAINT[_theme()]}</style>")
+    """Give faint text contrast, start pages at the top, let nothing fade at a change, and keep
+    formulas within a narrow window."""
+    st.html(f"<style>{TOP} {STEADY} {FORMULA} {FAINT[_theme()]}</style>")
 
 
 def go(page: str) -> None:

@@ -145,7 +145,7 @@ def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(
     page: Page, server: str
 ) -> None:
     visit(page, server)
-    page.get_by_role("slider", name="Ratio, expensive to cheap").press(
+    page.get_by_role("slider", name="Ratio, attention to Mamba").press(
         "ArrowRight"
     )  # from 1:5 to 1:3
     expect(page.get_by_text("10 Mamba + 3 attention = 13 layers")).to_be_visible()
@@ -469,7 +469,7 @@ def test_of_a_link_with_one_bad_part_the_design_is_kept(page: Page, server: str)
         ),
         ("Layers", "0", "n_layers: 0 - must be greater than or equal to 1"),
         ("d_model", "", "d_model: '' - must be a whole number"),
-        ("cheap", "99999", "'1:99999' - must be two whole numbers"),
+        ("Mamba", "99999", "'1:99999' - must be two whole numbers"),
         ("Batch size", "70000", "batch_size: 70000 - must be less than or equal to 65536"),
     ],
 )
@@ -536,3 +536,45 @@ def test_a_published_model_is_started_from_and_compared(page: Page, server: str)
     go(page, "Compare")
     page.get_by_role("button", name="Change in Compose", exact=True).click()
     expect(letters(page)).to_be_visible()
+
+
+def test_a_number_says_where_it_comes_from_on_compose_and_on_compare(
+    page: Page, server: str
+) -> None:
+    """Within a phone's window, too, whose width the longest formulas have to fit."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, server)
+    page.get_by_role("button", name="Prefill speed, at most: predicted").click()
+    dialog = page.get_by_role("dialog", name="Prefill speed, at most")
+    expect(dialog.get_by_text("hybrid_core/speed/roofline.py:predict")).to_be_visible()
+    expect(dialog.get_by_text("Williams, Waterman, Patterson, 2009")).to_be_visible()
+    formula = dialog.locator("p").filter(has=page.locator(".katex"))
+    assert formula.evaluate("formula => formula.scrollWidth - formula.clientWidth") <= 0
+
+    visit(page, f"{server}/compare?with=llama-1b")
+    row = page.get_by_role("row").filter(has_text="cache of a sequence at 8K (exact)")
+    expect(row.get_by_role("cell")).to_have_text(["43.3 MiB", "256 MiB"])
+    row.get_by_role("button", name="each cache tensor with its real shape and dtype").click()
+    dialog = page.get_by_role("dialog", name="Cache of a sequence")
+    expect(dialog.get_by_text("hybrid_core/costs/model.py:ModelCosts.cache_bytes")).to_be_visible()
+    expect(dialog.get_by_text("Table 1 and Appendix C")).to_be_visible()
+
+
+def test_a_layer_is_made_mamba_1_by_picking_it(page: Page, server: str) -> None:
+    """At a width of 2048: 26.44M parameters of a Mamba-1 layer (inner width 4096, 16 states, dt of
+    rank 128), 50.33M of the feed-forward, and two norms."""
+    visit(page, server)
+    page.get_by_role("radio", name="Mamba-1", exact=True).click()
+    layer(page, 1).click()
+    stack = letters(page)
+    expect(stack).to_have_value("mMMAMMMAMMMMM")
+    expect(layer(page, 1)).to_have_accessible_name(
+        re.compile("^layer 1: Mamba-1, 76.8M parameters")
+    )
+    # The field takes letters of either case, and m stands for the design's own Mamba-1 now.
+    stack.fill("mmMAMMMAMMMMM")
+    stack.press("Enter")
+    expect(layer(page, 2)).to_have_accessible_name(re.compile("^layer 2: Mamba-1"))
+    expect(page.locator(".stack .kinds")).to_contain_text("Mamba-1 (2)")
+    page.get_by_role("button", name="Back to inter").click()
+    expect(stack).to_have_value("MMMAMMMAMMMMM")

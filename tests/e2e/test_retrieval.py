@@ -98,7 +98,7 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(
         "Time budget (s)": 20,
         "d_model of the proxy": 32,
         "Trained length (tokens)": 256,
-        "Trials a cell": 2500,
+        "Trials per cell": 2500,
     }.items():
         fill(page, label, value)
     whole(page)
