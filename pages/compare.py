@@ -1,7 +1,6 @@
 """Compare: up to four designs side by side, the figures that differ first."""
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
@@ -113,10 +112,7 @@ def _sources(view: View, device: hardware.Hardware) -> dict[str, str]:
 
 def _charts(designs: list[figures.Named], view: View, device: hardware.Hardware) -> None:
     drawn = figures.beside_each_other(designs, view.workload, device)
-    cells = layout.cells(len(drawn), layout.WIDE)
-    for cell, (key, figure) in zip(cells, drawn.items(), strict=True):
-        with cell:
-            chart.show(figure, f"compare-{key}")
+    chart.row({f"compare-{key}": figure for key, figure in drawn.items()}, layout.WIDE)
 
 
 def _changes(designs: list[figures.Named]) -> None:
@@ -125,11 +121,8 @@ def _changes(designs: list[figures.Named]) -> None:
     st.subheader(f"What to change in the YAML of {design.plain(first.label)}")
     tabs = st.tabs([f"to get {item.label}" for item in others])
     for tab, (label, spec) in zip(tabs, others, strict=True):
-        _change(tab, compare.yaml_diff(first.spec, spec), label)
-
-
-def _change(tab: DeltaGenerator, diff: str, label: str) -> None:
-    tab.code(diff or f"Nothing: {label} is the same design.", language="diff")
+        diff = compare.yaml_diff(first.spec, spec)
+        tab.code(diff or f"Nothing: {label} is the same design.", language="diff")
 
 
 view = design.view()

@@ -228,9 +228,7 @@ def _further_view(
             "cache": figures.cache_by_context(pair, workload, device),
             "decode": figures.decode_by_context(pair, workload, device),
         }
-    for cell, (key, figure) in zip(layout.cells(2, layout.CHART), drawn.items(), strict=True):
-        with cell:
-            chart.show(figure, key)
+    chart.row(drawn, layout.CHART)
 
 
 def _findings(spec: ArchSpec, context_len: int) -> None:
@@ -245,7 +243,8 @@ def _findings(spec: ArchSpec, context_len: int) -> None:
     st.markdown(_estimated_loss(spec))
     st.markdown("**Nearest rows**")
     shown = {}
-    for number, (_, row) in enumerate(baselines.nearest(spec).iterrows(), start=1):
+    nearest = baselines.nearest(spec).iterrows()
+    for number, (_, row) in enumerate(nearest, start=1):
         shown[f"{row['model']} {row['scale']}, Table {row['table']}, {number}"] = _near_row(row)
     layout.table(pd.DataFrame(shown).T)
     st.caption(f"quoted: {baselines.CITATION}, Tables 9 and 10, 60B tokens")

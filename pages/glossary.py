@@ -33,7 +33,10 @@ def _matching_rows(lines: dict[str, str], wanted: str) -> list[dict[str, str]]:
 def _show_numbers(wanted: str) -> bool:
     """The numbers whose entry contains `wanted`, each with an anchor. Returns whether there are
     any."""
-    found = {key: origin for key, origin in origins().items() if wanted in _searched(origin)}
+    found = {}
+    for key, origin in origins().items():
+        if wanted in _searched(origin):
+            found[key] = origin
     if not found:
         return False
     st.header("Where numbers come from", anchor="where-numbers-come-from")
@@ -70,7 +73,8 @@ st.markdown(
     "[Where numbers come from](#where-numbers-come-from) has the formula and the source of every "
     "number."
 )
-wanted = st.text_input("Find", placeholder="a term or a word of its explanation").strip().casefold()
+typed = st.text_input("Find", placeholder="a term or a word of its explanation")
+wanted = typed.strip().casefold()
 has_terms = _show_terms(wanted)
 has_numbers = _show_numbers(wanted)
 if not has_terms and not has_numbers:

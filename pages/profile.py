@@ -214,7 +214,8 @@ def _layers(run: Run) -> None:
     """Parameters, FLOPs and cache of each layer."""
     st.markdown(f"**Per layer** (exact, {LAYER_CONTEXT:,} tokens)")
     workload = ProfileOptions.make(**run.options).workload(LAYER_CONTEXT)
-    frame = pd.DataFrame([layer.model_dump() for layer in layers(run.spec, workload.of(run.spec))])
+    rows = [layer.model_dump() for layer in layers(run.spec, workload.of(run.spec))]
+    frame = pd.DataFrame(rows)
     frame["cache_bytes"] /= 2**20
     frame["flops"] /= 1e9
     frame["params"] /= 1e6

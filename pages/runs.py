@@ -152,11 +152,8 @@ def _compare(runs: list[Run]) -> None:
     if measured:
         chart.show(figures.generation(measured), "runs-generation")
         chart.show(figures.live_cache(measured), "runs-cache")
-    drawn = figures.retrieval_charts(runs)
-    cells = layout.cells(len(drawn), layout.WIDE)
-    for index, (place, figure) in enumerate(zip(cells, drawn, strict=True)):
-        with place:
-            chart.show(figure, f"runs-retrieval-{index}")
+    drawn = enumerate(figures.retrieval_charts(runs))
+    chart.row({f"runs-retrieval-{index}": figure for index, figure in drawn}, layout.WIDE)
 
 
 st.title("Runs")

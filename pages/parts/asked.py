@@ -25,7 +25,13 @@ def number(
     if usual is None:
         usual = int(field.default)
     with place:
-        return st.number_input(label, value=usual, step=step, key=key, help=says(field))
+        return st.number_input(
+            label,
+            value=usual,
+            step=step,
+            key=key,
+            help=says(field),
+        )
 
 
 def choice(

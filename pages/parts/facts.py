@@ -15,7 +15,9 @@ _facts = browser.component("facts")
 def draw(key: str, frame: pd.DataFrame, sources: Mapping[str, str]) -> None:
     """One row per figure. `sources`: the entry of profiles/numbers.yaml of each row that has
     one."""
-    rows = [_row(str(name), list(values), sources) for name, values in frame.iterrows()]
+    rows = []
+    for name, values in frame.iterrows():
+        rows.append(_row(str(name), list(values), sources.get(str(name))))
     said = _facts(
         key=key,
         data={"columns": list(frame.columns), "rows": rows},
@@ -24,8 +26,7 @@ def draw(key: str, frame: pd.DataFrame, sources: Mapping[str, str]) -> None:
     origin.open_if_asked(said.asked)
 
 
-def _row(name: str, values: list[str], sources: Mapping[str, str]) -> dict[str, Any]:
-    source = sources.get(name)
+def _row(name: str, values: list[str], source: str | None) -> dict[str, Any]:
     counts = ""
     if source:
         counts = "; ".join(origins()[source].counts)

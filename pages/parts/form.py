@@ -341,7 +341,10 @@ def _draw_ssm() -> None:
 def _new_ssm_kind() -> None:
     """Fill in the usual dimensions of the new kind. The inner width stays."""
     fields = draft.SSM_KINDS[draft.value("ssm.kind")].model_fields
-    usual = {key: field.default for key, field in fields.items() if not field.is_required()}
+    usual = {}
+    for key, field in fields.items():
+        if not field.is_required():
+            usual[key] = field.default
     d_model = draft.value("d_model") or 16
     usual["dt_rank"] = ceil(d_model / 16)  # as in the published Mamba-1 models
     for key, item in usual.items():

@@ -155,9 +155,8 @@ def _side_by_side() -> None:
         listed = design.plain("; ".join(differing))
         st.warning(f"These runs had different options: {listed}.")
     _score_table(compared)
-    for place, run in zip(layout.cells(len(compared), layout.MAP), compared, strict=True):
-        with place:
-            chart.show(figures.retrieval_map(run, small=True), f"compared-{run.id}")
+    maps = {f"compared-{run.id}": figures.retrieval_map(run, small=True) for run in compared}
+    chart.row(maps, layout.MAP)
 
 
 def _choose_runs(runs: list[Run]) -> list[Run]:

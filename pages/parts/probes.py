@@ -69,8 +69,5 @@ def _result(run: Run) -> None:
 
 def _charts(run: Run) -> None:
     """A chart for each probe that has begun."""
-    drawn = figures.retrieval_charts([run])
-    cells = layout.cells(len(drawn), layout.WIDE)
-    for index, (place, figure) in enumerate(zip(cells, drawn, strict=True)):
-        with place:
-            chart.show(figure, f"probe-{run.id}-{index}")
+    drawn = enumerate(figures.retrieval_charts([run]))
+    chart.row({f"probe-{run.id}-{index}": figure for index, figure in drawn}, layout.WIDE)
