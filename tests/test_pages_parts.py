@@ -109,7 +109,7 @@ def test_what_a_user_wrote_is_no_markup(written: str, escaped: str) -> None:
 
 
 def test_advice_stands_under_the_control_that_it_is_about() -> None:
-    """Table 10 has intra-hybrids of the ratios 1:5, 1:1 and 1:0, and mixtures of experts."""
+    """Table 9 has intra-hybrids of the ratios 1:5, 1:1 and 1:0, Table 4 mixtures of experts."""
     said = notes.by_control(advise(presets.get("intra-1to5-1b").spec, 8192))
     assert set(said) == {"ratio", "ffn"}
     (ratio,), (experts,) = said["ratio"], said["ffn"]

@@ -1,14 +1,20 @@
-// A table of figures, a row each: its name, a "?" where its source is known, and a value per design. Hover on the "?" says how the figure is
-// counted; a click opens where it comes from.
+// A table of figures, a row each: its name, a "?" if its source is known, and a value per design.
+// Hover on the "?" says how the figure is counted; a click opens where it comes from.
 
 import { element, explain, questionMark, style } from "./dom.js"
 
-// The table scrolls inside its frame on a narrow screen, and the names of the rows stay in sight.
+// On a narrow screen the table scrolls inside its frame, and the names of the rows stay in sight.
 const STYLE = `
-.facts { overflow-x: auto; border: 1px solid var(--st-border-color); border-radius: 0.5rem; font-family: var(--st-font); color: var(--st-text-color) }
+.facts {
+  overflow-x: auto; border: 1px solid var(--st-border-color); border-radius: 0.5rem;
+  font-family: var(--st-font); color: var(--st-text-color);
+}
 .facts table { border-collapse: collapse; width: 100%; margin: 0; font-size: 0.875rem; line-height: 1.4 }
-.facts th, .facts td { padding: 0.35rem 0.6rem; text-align: left; vertical-align: top; min-width: 7.5rem; overflow-wrap: anywhere; border: 0 }
-.facts tr + tr > *, .facts tbody tr > * { border-top: 1px solid var(--st-border-color-light, var(--st-border-color)) }
+.facts th, .facts td {
+  padding: 0.35rem 0.6rem; text-align: left; vertical-align: top; border: 0;
+  min-width: 7.5rem; overflow-wrap: anywhere;
+}
+.facts tbody tr > * { border-top: 1px solid var(--st-border-color-light, var(--st-border-color)) }
 .facts th { font-weight: 400; color: var(--st-text-color) }
 .facts thead th { font-weight: 600 }
 .facts th:first-child { position: sticky; left: 0; background: var(--st-background-color) }
@@ -17,40 +23,41 @@ const STYLE = `
 export default function ({ parentElement, data, setTriggerValue }) {
   style("facts", STYLE)
   const table = element("table")
-  table.append(head(data.columns), body(data.rows, setTriggerValue))
+  table.append(tableHead(data.columns), tableBody(data.rows, setTriggerValue))
   const frame = element("div", { className: "facts" })
   frame.append(table)
   parentElement.replaceChildren(frame)
 }
 
-function head(columns) {
+function tableHead(designs) {
   const row = element("tr")
   row.append(element("th"))
-  for (const textContent of columns) row.append(element("th", { scope: "col", textContent }))
-  const rows = element("thead")
-  rows.append(row)
-  return rows
+  for (const design of designs) row.append(element("th", { scope: "col", textContent: design }))
+  const head = element("thead")
+  head.append(row)
+  return head
 }
 
-function body(rows, setTriggerValue) {
-  const found = element("tbody")
+function tableBody(rows, setTriggerValue) {
+  const body = element("tbody")
   for (const { name, source, counts, values } of rows) {
     const row = element("tr")
     row.append(rowName(name, counts, () => setTriggerValue("asked", source)))
-    for (const textContent of values) row.append(element("td", { textContent }))
-    found.append(row)
+    for (const value of values) row.append(element("td", { textContent: value }))
+    body.append(row)
   }
-  return found
+  return body
 }
 
 function rowName(name, counts, onclick) {
-  const [head, line] = [element("th", { scope: "row" }), element("div", { className: "name" })]
+  const line = element("div", { className: "name" })
   line.append(element("span", { textContent: name }))
   if (counts) {
-    const why = questionMark()
+    const why = Object.assign(questionMark(), { title: counts, onclick })
     explain({ why }, name, counts)
-    line.append(Object.assign(why, { title: counts, onclick }))
+    line.append(why)
   }
+  const head = element("th", { scope: "row" })
   head.append(line)
   return head
 }
