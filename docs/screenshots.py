@@ -23,6 +23,10 @@ WIDTHS = (1440, 800)
 TALLEST = 2600  # pixels
 COLOURS = 96  # of a picture, which keeps its file small
 COMPARED = ("intra-1to5-1b", "llama-1b")
+PATIENCE_MS = 300_000
+# The page's script has run, and every chart is drawn.
+WHOLE = """document.querySelector('[data-test-script-state=notRunning]') &&
+  !document.querySelector('.chart[aria-busy=true], [data-stale=true]')"""
 
 
 def address(name: str) -> str:
@@ -42,10 +46,11 @@ def take(page: Page, path: Path, width: int) -> None:
     """Take a picture as high as the page is."""
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_timeout(1500)
+    page.wait_for_function(WHOLE)
     high = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
     page.set_viewport_size({"width": width, "height": min(TALLEST, high)})
     page.wait_for_timeout(2500)
-    page.wait_for_function("!document.querySelector('.chart[aria-busy=true]')")
+    page.wait_for_function(WHOLE)
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
@@ -56,6 +61,7 @@ def main(data: str, names: Sequence[str]) -> None:
         browser = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         for theme in ("light", "dark"):
             page = browser.new_context(color_scheme=theme).new_page()
+            page.set_default_timeout(PATIENCE_MS)
             for name in names:
                 page.goto(address(name))
                 page.locator("h1").first.wait_for()
