@@ -24,6 +24,7 @@ TALLEST = 2600  # pixels
 COLOURS = 96  # of a picture, which keeps its file small
 COMPARED = ("intra-1to5-1b", "llama-1b")
 PATIENCE_MS = 300_000
+SETTLE_MS = 2500  # a page that is as high after that long has settled
 # The page's script has run, and every chart is drawn.
 WHOLE = """document.querySelector('[data-test-script-state=notRunning]') &&
   !document.querySelector('.chart[aria-busy=true], [data-stale=true]')"""
@@ -42,15 +43,24 @@ def address(name: str) -> str:
     return f"http://localhost:{PORT}/{name}?{query}"
 
 
+def height(page: Page) -> int:
+    """The height of a page, once it is whole and no longer grows."""
+    main = page.get_by_test_id("stMain")
+    before = -1
+    while True:
+        page.wait_for_timeout(SETTLE_MS)
+        page.wait_for_function(WHOLE)
+        now: int = main.evaluate("element => element.scrollHeight")
+        if now == before:
+            return now
+        before = now
+
+
 def take(page: Page, path: Path, width: int) -> None:
     """Take a picture as high as the page is."""
     page.set_viewport_size({"width": width, "height": 900})
-    page.wait_for_timeout(1500)
-    page.wait_for_function(WHOLE)
-    high = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
-    page.set_viewport_size({"width": width, "height": min(TALLEST, high)})
-    page.wait_for_timeout(2500)
-    page.wait_for_function(WHOLE)
+    page.set_viewport_size({"width": width, "height": min(TALLEST, height(page))})
+    height(page)
     picture = Image.open(io.BytesIO(page.screenshot()))
     picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
 
