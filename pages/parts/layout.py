@@ -15,7 +15,7 @@ CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 
 INK = {"dark": "#FAFAFA", "light": "#141414"}
 FAINT = {  # text that Streamlit writes with too little contrast
-    "dark": "[data-testid='stBaseButton-primary'] { color: #000 }",
+    "dark": "[data-testid='stBaseButton-primary'], [data-tag] * { color: #000 }",
     "light": (
         ".token.deleted { color: #B3261E !important } .token.inserted { color: #1B6E3A !important }"
     ),
