@@ -22,8 +22,8 @@ from pages.parts import browser
 
 @asynccontextmanager
 async def loaded(_: st.App) -> AsyncIterator[None]:
-    """Load what pages need before the server says that it is ready; otherwise the first visitor
-    would wait for it. From then on a thread serves the queue of jobs, whether or not a page is
+    """Load what the pages need before the server says that it is ready, so that the first visitor
+    does not wait for it. From then on a thread runs the queue of jobs, whether or not a page is
     open."""
     for module in pkgutil.iter_modules(parts.__path__, f"{parts.__name__}."):
         import_module(module.name)
@@ -35,8 +35,8 @@ async def loaded(_: st.App) -> AsyncIterator[None]:
     yield
 
 
-# The script is in a folder of its own, because Streamlit would take a folder `pages` beside it for
-# its own navigation.
+# The script has a folder of its own: Streamlit would take a folder `pages` beside it for its own
+# navigation.
 app = st.App(
     Path(__file__).parent / "web" / "navigation.py",
     lifespan=loaded,

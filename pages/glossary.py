@@ -7,47 +7,59 @@ from hybrid_core.report.sources import Origin, origins
 from pages.parts import design, jobs, layout
 
 
-def terms(wanted: str) -> bool:
-    """The terms in whose line a word is; says whether there are any."""
+def _show_terms(wanted: str) -> bool:
+    """The terms whose line contains `wanted`. Returns whether there are any."""
     found = {}
     for group, lines in glossary.groups().items():
-        rows = []
-        for term, line in lines.items():
-            if wanted in f"{term} {line}".casefold():
-                rows.append({"term": f"`{term}`", "meaning": design.plain(line)})
+        rows = _matching_rows(lines, wanted)
         if rows:
             found[group] = rows
-    for cell, (group, rows) in zip(
-        layout.cells(len(found), layout.WIDE), found.items(), strict=True
-    ):
+    cells = layout.cells(len(found), layout.WIDE)
+    for cell, (group, rows) in zip(cells, found.items(), strict=True):
         with cell:
             st.subheader(group)
             st.table(rows, hide_index=True, width="content")
     return bool(found)
 
 
-def numbers(wanted: str) -> bool:
-    """The numbers in whose entry a word is, each with an anchor; says whether there are any."""
+def _matching_rows(lines: dict[str, str], wanted: str) -> list[dict[str, str]]:
+    rows = []
+    for term, line in lines.items():
+        if wanted in f"{term} {line}".casefold():
+            rows.append({"term": f"`{term}`", "meaning": design.plain(line)})
+    return rows
+
+
+def _show_numbers(wanted: str) -> bool:
+    """The numbers whose entry contains `wanted`, each with an anchor. Returns whether there are
+    any."""
     found = {}
     for key, origin in origins().items():
-        if wanted in f"{origin.label} {' '.join(origin.counts)} {origin.source}".casefold():
+        if wanted in _searched(origin):
             found[key] = origin
     if not found:
         return False
     st.header("Where numbers come from", anchor="where-numbers-come-from")
-    for cell, (key, origin) in zip(
-        layout.cells(len(found), layout.CHART), found.items(), strict=True
-    ):
+    cells = layout.cells(len(found), layout.CHART)
+    for cell, (key, origin) in zip(cells, found.items(), strict=True):
         with cell:
-            number(key, origin)
+            _show_number(key, origin)
     return True
 
 
-def number(key: str, origin: Origin) -> None:
+def _searched(origin: Origin) -> str:
+    """The text of an entry that a search goes through."""
+    conventions = " ".join(origin.counts)
+    return f"{origin.label} {conventions} {origin.source}".casefold()
+
+
+def _show_number(key: str, origin: Origin) -> None:
     """One entry: unit, conventions, formula, function and source."""
-    st.subheader(origin.label, anchor=f"number-{key.replace('_', '-')}")
+    anchor = key.replace("_", "-")
+    st.subheader(origin.label, anchor=f"number-{anchor}")
     st.caption(f"in {origin.unit}")
-    st.markdown("\n".join(f"- **{name}**: {what}" for name, what in origin.conventions.items()))
+    conventions = [f"- **{name}**: {what}" for name, what in origin.conventions.items()]
+    st.markdown("\n".join(conventions))
     st.latex(origin.formula)
     st.markdown(f"`{origin.where}`")
     st.caption(f"Source: {design.plain(origin.source)}")
@@ -57,11 +69,13 @@ design.view()
 st.title("Glossary")
 jobs.strip()
 st.markdown(
-    "These lines are also behind the question marks beside the controls. "
-    "[Where numbers come from](#where-numbers-come-from) has every number's formula and source."
+    "The question marks beside controls show these lines. "
+    "[Where numbers come from](#where-numbers-come-from) has the formula and the source of every "
+    "number."
 )
-wanted = st.text_input("Find", placeholder="a term or a word of its explanation").strip().casefold()
-has_terms = terms(wanted)
-has_numbers = numbers(wanted)
+typed = st.text_input("Find", placeholder="a term or a word of its explanation")
+wanted = typed.strip().casefold()
+has_terms = _show_terms(wanted)
+has_numbers = _show_numbers(wanted)
 if not has_terms and not has_numbers:
     st.info(f"No term has “{design.plain(wanted)}” in it.")

@@ -1,4 +1,4 @@
-"""Models: published models with quoted and computed figures side by side, each one click from
+"""Models: published models with quoted and computed figures side by side. A click opens one in
 Compose."""
 
 from collections import Counter
@@ -24,22 +24,22 @@ EXACT = {
 }
 
 
-def all_models(models: dict[str, published.Model]) -> None:
-    """Every model with its main figures, and by how much they differ."""
+def _all_models(models: dict[str, published.Model]) -> None:
+    """One row per model: its main figures, and by how much they differ."""
     rows = {}
     for name, model in models.items():
         row = {}
         for key, (label, write) in FIGURES.items():
             row[f"{label}, quoted"] = write(model.quoted[key])
             row[f"{label}, computed"] = write(model.computed[key])
-        row["difference"] = difference(model)
-        row["level"] = f"costed: {model.not_built}" if model.not_built else "built"
+        row["difference"] = _difference(model)
+        row["level"] = _level(model)
         rows[name] = row
     layout.table(pd.DataFrame(rows).T)
 
 
-def difference(model: published.Model) -> str:
-    """What computed figures have more or less than the quoted ones, in words."""
+def _difference(model: published.Model) -> str:
+    """By how much computed figures differ from the quoted ones."""
     found = []
     for key, computed in model.computed.items():
         more = computed - model.quoted[key]
@@ -48,21 +48,30 @@ def difference(model: published.Model) -> str:
     return ", ".join(found) or "none"
 
 
-def choose(models: dict[str, published.Model]) -> published.Model:
-    """The model that is chosen; a button opens it in Compose."""
+def _level(model: published.Model) -> str:
+    """Whether the model can be built here, and if not, which part of it cannot."""
+    if model.not_built:
+        return f"costs only: {model.not_built}"
+    return "built"
+
+
+def _choose(models: dict[str, published.Model]) -> published.Model:
+    """The model that the user picks. A button opens it in Compose."""
     row = st.container(horizontal=True, vertical_alignment="bottom")
     chosen = row.selectbox("Model", list(models), width=340)
+    model = models[chosen]
     if row.button(f"Start from {chosen}", type="primary", icon=":material/stacks:"):
-        design.open_in_compose(models[chosen].spec)
+        design.open_in_compose(model.spec)
         layout.go("compose")
-    return models[chosen]
+    return model
 
 
-def in_full(model: published.Model) -> None:
-    """Exact figures of one model, its layers and its sources."""
+def _in_full(model: published.Model) -> None:
+    """The exact figures of one model, its layers and its sources."""
     rows = {}
     for key, label in EXACT.items():
-        quoted, computed = model.quoted[key], model.computed[key]
+        quoted = model.quoted[key]
+        computed = model.computed[key]
         rows[label] = {"quoted": f"{quoted:,}", "computed": f"{computed:,}"}
     layout.table(pd.DataFrame(rows).T)
     pattern = model.spec.pattern
@@ -80,10 +89,10 @@ jobs.strip()
 st.markdown(
     "Each design is read from the model's own config.json. **Quoted** figures are counted with "
     "transformers, or by hand from the published code where transformers has no class. "
-    "**Computed** ones are this explorer's closed forms. Cache: one sequence of 8,192 tokens, two "
-    "bytes an element. *Built* models can be profiled and tested here. Of others only the costs "
-    "are known."
+    "**Computed** figures are this explorer's closed forms. The cache is that of one sequence of "
+    "8,192 tokens, at two bytes per element. Models that are *built* can be profiled and tested "
+    "here. For the others, only the costs are known."
 )
-published_models = published.models()
-all_models(published_models)
-in_full(choose(published_models))
+models = published.models()
+_all_models(models)
+_in_full(_choose(models))

@@ -1,5 +1,5 @@
-"""Paper: the stored tables of Bae et al., the figures made from them, and the user's runs laid
-over."""
+"""Paper: the stored tables of Bae et al., the figures made from them, and the user's own runs drawn
+over them."""
 
 import pandas as pd
 import streamlit as st
@@ -14,25 +14,21 @@ from hybrid_core.runs.store import Run
 from pages.parts import chart, design, jobs, layout
 
 
-def runs_to_lay_over() -> list[Run]:
+def _runs_to_draw() -> list[Run]:
     """The user's profiles that are drawn into the paper's charts; at first the five newest."""
     done = {run.id: run for run in jobs.finished("profile")}
-
-    def label(run_id: int) -> str:
-        run = done[run_id]
-        return f"#{run.id} {run.name} on {run.device}"
-
+    labels = {run.id: f"#{run.id} {run.name} on {run.device}" for run in done.values()}
     chosen = st.multiselect(
-        "Your runs to lay over",
+        "Your runs to draw over the charts",
         list(done),
         default=list(done)[:5],
-        format_func=label,
+        format_func=labels.__getitem__,
     )
     return [run for run in done.values() if run.id in chosen]
 
 
-def five_designs() -> None:
-    """Table 2, a design a row, with the speed of Table 13."""
+def _five_designs() -> None:
+    """Table 2, one design per row, with the speed of Table 13."""
     st.subheader("Table 2: five designs at 1B, 60B tokens")
     rows = {}
     for name in presets.TABLE2:
@@ -53,7 +49,7 @@ def five_designs() -> None:
     st.caption(f"quoted: {baselines.CITATION}, Tables 2, 9 and 13; parameters without embedding")
 
 
-def speed_and_cache(runs: list[Run]) -> None:
+def _speed_and_cache(runs: list[Run]) -> None:
     """Figures 1b, 3a and 3b."""
     total = st.segmented_control(
         "Total length of Figure 1b",
@@ -66,19 +62,19 @@ def speed_and_cache(runs: list[Run]) -> None:
     chart.show(paper_cache(runs), "figure3b")
 
 
-def what_changes_the_loss() -> None:
-    """The chart of one question, at the size of models that is chosen."""
+def _what_changes_the_loss() -> None:
+    """A chart for the question that is picked, at the size of models that is picked."""
     st.subheader("What changes the loss")
+    questions = {question.title: question for question in QUESTIONS}
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        asked = {question.title: question for question in QUESTIONS}
         title = st.segmented_control(
             "Question",
-            list(asked),
+            list(questions),
             default="Ratio",
             required=True,
             key="paper.question",
         )
-        question = asked[title]
+        question = questions[title]
         scales = list(question.scales)
         if len(scales) > 1:
             scale = st.segmented_control(
@@ -92,34 +88,35 @@ def what_changes_the_loss() -> None:
     chart.show(question.draw(*scales), f"loss-{question.title}")
 
 
-def speed_beside_ceiling() -> None:
+def _speed_beside_ceiling() -> None:
     """Table 13, each cell as a share of what the device could do."""
     st.subheader("Table 13 beside the ceiling of its device")
-    beside: dict[str, dict[str, str]] = {}
+    designs: dict[str, dict[str, str]] = {}
     for row in throughput.throughput_ratios():
-        reached, ceiling = row["paper_tokens_per_s"], row["predicted_tokens_per_s"]
+        reached = row["paper_tokens_per_s"]
+        ceiling = row["predicted_tokens_per_s"]
+        cells = designs.setdefault(row["name"], {})
         length = f"to {units.length(row['total_len'])}"
-        cells = beside.setdefault(row["name"], {})
         cells[length] = f"{reached:,.0f} of {ceiling:,.0f} ({row['ratio']:.0%})"
-    layout.table(pd.DataFrame(beside).T)
+    layout.table(pd.DataFrame(designs).T)
     st.caption(
-        "tokens/s of all four sequences. quoted: Table 13, one H200, batch 4, prompt 512; "
-        "predicted: the roofline of an H200 SXM, each step reading weights and cache once. "
-        "Another code base was measured, so nothing is fitted to it. The share says how far that "
-        "code was from the ceiling."
+        "tokens/s of all four sequences. quoted: Table 13, one H200, batch 4, prompt 512. "
+        "predicted: the roofline of an H200 SXM, where each step reads weights and cache once. "
+        "The paper measured its own code, not ours, so nothing is fitted to it. The share says how "
+        "far that code was from the ceiling."
     )
 
 
-def title_of(name: str) -> str:
-    """`Table 4: Mixture of experts`."""
+def _title(name: str) -> str:
+    """The title of a table: "Table 4: Mixture of experts"."""
     number, title = baselines.TABLES[name]
     return f"Table {number}: {title}"
 
 
-def stored_tables() -> None:
+def _stored_tables() -> None:
     """Any table as printed, to read and to download."""
     st.subheader("Every stored table")
-    name = st.selectbox("Table", list(baselines.TABLES), format_func=title_of)
+    name = st.selectbox("Table", list(baselines.TABLES), format_func=_title)
     frame = baselines.table(name)
     flops = st.column_config.NumberColumn(format="scientific")
     st.dataframe(
@@ -133,7 +130,8 @@ def stored_tables() -> None:
         f"{name}.csv",
         "text/csv",
     )
-    st.caption(f"quoted: {baselines.CITATION}, Table {baselines.TABLES[name][0]}")
+    number, _ = baselines.TABLES[name]
+    st.caption(f"quoted: {baselines.CITATION}, Table {number}")
 
 
 design.view()
@@ -142,13 +140,13 @@ jobs.strip()
 st.markdown(
     "The tables and their charts are **quoted** from "
     "[Bae et al., arXiv 2510.04800v3](https://arxiv.org/abs/2510.04800v3) (CC BY 4.0), as printed. "
-    "Beside Table 13 stand our **predicted** ceilings. Points such as 3+10 count layers, in the "
-    "order attention, window, Mamba, intra-hybrid. You can lay your own runs over the charts. Each "
-    "ran on its own device by its own protocol, so compare shapes, not heights."
+    "Table 13 stands beside our **predicted** ceilings. Labels such as 3+10 count layers, in the "
+    "order attention, window, Mamba, intra-hybrid. You can draw your own runs over the charts. "
+    "Each ran on its own device by its own protocol, so compare shapes, not heights."
 )
-own_runs = runs_to_lay_over()
-five_designs()
-speed_and_cache(own_runs)
-what_changes_the_loss()
-speed_beside_ceiling()
-stored_tables()
+own_runs = _runs_to_draw()
+_five_designs()
+_speed_and_cache(own_runs)
+_what_changes_the_loss()
+_speed_beside_ceiling()
+_stored_tables()

@@ -1,7 +1,10 @@
-"""Runs: what was measured so far; compare, report, delete."""
+"""Runs: everything that was measured so far, to compare, to report, and to delete."""
+
+from typing import Any
 
 import pandas as pd
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from hybrid_core.report.compare import differences
 from hybrid_core.report.figures.measured import generation_chart, live_cache_chart
@@ -15,8 +18,57 @@ from pages.parts import chart, design, jobs, layout
 CHOSEN = "runs.chosen"
 
 
-def row(run: Run) -> dict[str, object]:
-    """A run in the history."""
+def _history() -> None:
+    """All runs, and what can be done with the chosen ones."""
+    runs = open_store().list(with_parts=False)
+    if not runs:
+        st.info(
+            "No runs yet. Compose a design and click “Profile this design” or “Test retrieval”."
+        )
+        return
+    st.caption("Select rows to compare them, to save a report, or to delete them.")
+    chosen = [open_store().get(run_id) for run_id in _pick(runs)]
+    if not chosen:
+        return
+    _actions(chosen)
+    for run in chosen:
+        jobs.warn_if_foreign(run)
+    readable = [run for run in chosen if not run.foreign]
+    if readable:
+        with jobs.results(*readable):
+            _compare(readable)
+
+
+# ---------------------------------------------------------------- choose
+
+
+def _pick(runs: list[Run]) -> list[int]:
+    """The history as a table; returns the numbers of the chosen runs."""
+    ids = [run.id for run in runs]
+    # Rows come and go, so what is chosen is kept by the runs' numbers.
+    chosen = [run_id for run_id in st.session_state.get(CHOSEN, []) if run_id in ids]
+    rows = [ids.index(run_id) for run_id in chosen]
+    # The browser keeps its ticks by row. With other rows it has to be another table, or the ticks
+    # would be those of other runs.
+    key = f"runs.table.{hash(tuple(ids))}"
+    st.dataframe(
+        pd.DataFrame([_row(run) for run in runs]),
+        hide_index=True,
+        on_select=lambda: _choose(ids, key),
+        selection_mode="multi-row",
+        selection_default={"selection": {"rows": rows}},
+        key=key,
+    )
+    return chosen
+
+
+def _choose(ids: list[int], key: str) -> None:
+    """Keep the numbers of the ticked runs."""
+    ticked = st.session_state[key].selection.rows
+    st.session_state[CHOSEN] = [ids[row] for row in ticked]
+
+
+def _row(run: Run) -> dict[str, Any]:
     layers = ""
     created = None
     if not run.foreign:
@@ -35,52 +87,40 @@ def row(run: Run) -> dict[str, object]:
     }
 
 
-def pick(runs: list[Run]) -> list[int]:
-    """The history as a table; returns the numbers of the chosen runs. Rows come and go: what is
-    chosen is kept by number."""
-    frame = pd.DataFrame([row(run) for run in runs])
-    ids = [run.id for run in runs]
-    chosen = [run_id for run_id in st.session_state.get(CHOSEN, []) if run_id in ids]
-    # Another set of rows is another table, or the browser's ticks, which are places, would be of
-    # other runs.
-    key = f"runs.table.{hash(tuple(ids))}"
-
-    def choose() -> None:
-        st.session_state[CHOSEN] = [ids[row] for row in st.session_state[key].selection.rows]
-
-    st.dataframe(
-        frame,
-        hide_index=True,
-        on_select=choose,
-        selection_mode="multi-row",
-        selection_default={"selection": {"rows": [ids.index(run_id) for run_id in chosen]}},
-        key=key,
-    )
-    return chosen
+# ---------------------------------------------------------------- act
 
 
-def actions(runs: list[Run]) -> None:
-    """What can be done with the chosen runs."""
-    buttons = st.container(horizontal=True)
+def _actions(runs: list[Run]) -> None:
+    """The buttons for the chosen runs."""
+    row = st.container(horizontal=True)
     finished = [run for run in runs if run.parts and not run.foreign]
     if finished:
-        jobs.save_report(finished, buttons, "primary")
-    one = len(runs) == 1 and not runs[0].foreign
-    if one and buttons.button("Open in Compose", icon=":material/stacks:"):
-        design.open_in_compose(runs[0].spec)
+        jobs.save_report(finished, row, "primary")
+    first, *others = runs
+    if not others and not first.foreign:
+        _open_button(first, row)
+    _delete_button(runs, row)
+
+
+def _open_button(run: Run, row: DeltaGenerator) -> None:
+    if row.button("Open in Compose", icon=":material/stacks:"):
+        design.open_in_compose(run.spec)
         layout.go("compose")
-    with buttons.popover(
-        "Delete", icon=":material/delete:", disabled=any(run.active for run in runs)
-    ):
+
+
+def _delete_button(runs: list[Run], row: DeltaGenerator) -> None:
+    """Delete, after a confirmation that names the runs."""
+    active = any(run.active for run in runs)
+    with row.popover("Delete", icon=":material/delete:", disabled=active):
         st.write("Delete for good?")
-        st.markdown("\n".join(f"- run {run.id}, {design.plain(run.name)}" for run in runs))
-        st.button(
-            "Yes, delete", key="runs.delete", on_click=delete, args=([run.id for run in runs],)
-        )
+        names = [f"- run {run.id}, {design.plain(run.name)}" for run in runs]
+        st.markdown("\n".join(names))
+        ids = [run.id for run in runs]
+        st.button("Yes, delete", key="runs.delete", on_click=_delete, args=(ids,))
 
 
-def delete(ids: list[int]) -> None:
-    """Delete the runs that a confirmation named, and no other; say which of them were gone or have
+def _delete(ids: list[int]) -> None:
+    """Delete the runs that a confirmation named, and no other. Say which of them were gone, or have
     begun again."""
     refused = []
     for run_id in ids:
@@ -95,8 +135,11 @@ def delete(ids: list[int]) -> None:
         st.session_state["runs.refused"] = " ".join(refused)
 
 
-def compare(runs: list[Run]) -> None:
-    """Differences first, then curves and maps."""
+# ---------------------------------------------------------------- show
+
+
+def _compare(runs: list[Run]) -> None:
+    """The figures in which runs differ, then curves and maps."""
     title = "Comparison"
     if len(runs) == 1:
         title = f"Run {runs[0].id}"
@@ -109,33 +152,8 @@ def compare(runs: list[Run]) -> None:
     if measured:
         chart.show(generation_chart(measured), "runs-generation")
         chart.show(live_cache_chart(measured), "runs-cache")
-    maps = retrieval_charts(runs)
-    for index, (place, figure) in enumerate(
-        zip(layout.cells(len(maps), layout.WIDE), maps, strict=True)
-    ):
-        with place:
-            chart.show(figure, f"runs-retrieval-{index}")
-
-
-def history() -> None:
-    """All runs, and what can be done with the chosen ones."""
-    runs = open_store().list(with_parts=False)
-    if not runs:
-        st.info(
-            "No runs yet. Compose a design and press “Profile this design” or “Test retrieval”."
-        )
-        return
-    st.caption("Select rows to compare them, to save a report, or to delete them.")
-    chosen = [open_store().get(run_id) for run_id in pick(runs)]
-    if not chosen:
-        return
-    actions(chosen)
-    for run in chosen:
-        jobs.say_if_foreign(run)
-    readable = [run for run in chosen if not run.foreign]
-    if readable:
-        with jobs.results(*readable):
-            compare(readable)
+    drawn = enumerate(retrieval_charts(runs))
+    chart.row({f"runs-retrieval-{index}": figure for index, figure in drawn}, layout.WIDE)
 
 
 st.title("Runs")
@@ -145,4 +163,4 @@ if refused:
     st.warning(design.plain(refused))
 jobs.strip(say=False)
 with jobs.needs_runs():
-    history()
+    _history()

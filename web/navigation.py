@@ -1,4 +1,4 @@
-"""The frame of every page; app.py serves it."""
+"""The frame around every page. app.py serves it."""
 
 import streamlit as st
 

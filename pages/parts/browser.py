@@ -1,4 +1,4 @@
-"""Parts of a page that run in the browser: each is one module of web/static."""
+"""The parts of a page that run in the browser. Each is one module of web/static."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -7,15 +7,15 @@ import streamlit as st
 from streamlit.components.v2.types import ComponentRenderer
 
 STATIC = Path(__file__).parents[2] / "web" / "static"
-# Where app.py serves them: another place whenever one of them has changed, so that no browser keeps
-# an old one.
 _CONTENT = b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))
-PLACE = f"/browser/{sha256(_CONTENT).hexdigest()[:12]}"
+_VERSION = sha256(_CONTENT).hexdigest()[:12]
+# Where app.py serves them. The place changes with their content, so no browser keeps an old one.
+PLACE = f"/browser/{_VERSION}"
 
 
 def component(name: str) -> ComponentRenderer:
-    """What draws web/static/{name}.js. Its address is where Streamlit's own scripts come from, so
-    that it also works behind a proxy."""
+    """A Streamlit component that web/static/{name}.js draws. The browser loads it from where
+    Streamlit's own scripts come from, so it also works behind a proxy."""
     module = f"""
 const sources = [...document.scripts].map(script => script.src)
 const ours = sources.find(source => source.includes("/static/js/"))

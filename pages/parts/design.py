@@ -1,5 +1,5 @@
-"""The view on screen: the design with its history, its workload, what it is compared with. Kept in
-the session, carried in the link."""
+"""The view on screen: a design and its history, its workload, and what it is compared with. The
+session keeps it, and the link carries it."""
 
 import re
 from typing import Any
@@ -14,62 +14,82 @@ from hybrid_core.report.html import HOME
 from hybrid_core.speed import hardware
 from hybrid_core.validation import SpecError
 
-VIEW, HISTORY, AT = "view", "view.history", "view.at"
+VIEW = "view"
+HISTORY = "view.history"  # the designs that Undo and Redo walk
+AT = "view.at"  # where in the history the design on screen is
 MAX_HISTORY = 200
 
 
 def view() -> link.View:
-    """The session's view, else the link's, else the worked example; the address follows. Of a bad
-    link a good design is kept."""
+    """The session's view. A new session takes it from the link, or else from the worked example.
+    The address bar follows."""
     if VIEW not in st.session_state:
-        query = {key: st.query_params.get_all(key) for key in st.query_params}
-        try:
-            shown = link.from_query(query)
-        except SpecError as error:
-            found = link.design_of(query)
-            shown = link.View(design=found or presets.get(presets.FIRST).spec)
-            instead = (
-                "its design is shown with the usual workload"
-                if found
-                else "the worked example is shown instead"
-            )
-            st.error(f"This link cannot be opened; {instead}. {plain(str(error))}")
-        st.session_state.update({VIEW: shown, HISTORY: [shown.design], AT: 0})
+        opened = _from_link()
+        st.session_state[VIEW] = opened
+        st.session_state[HISTORY] = [opened.design]
+        st.session_state[AT] = 0
     _leave_a_device_that_is_gone()
     _write_address()
     current_view: link.View = st.session_state[VIEW]
     return current_view
 
 
+def _query() -> dict[str, list[str]]:
+    """The query of the address bar."""
+    return {key: st.query_params.get_all(key) for key in st.query_params}
+
+
+def _from_link() -> link.View:
+    """The view of the link. If the link cannot be read, its design alone; if that cannot be read
+    either, the worked example."""
+    query = _query()
+    try:
+        return link.from_query(query)
+    except SpecError as error:
+        shown = link.design_of(query)
+        instead = "its design is shown with the usual workload"
+        if shown is None:
+            shown = presets.get(presets.FIRST).spec
+            instead = "the worked example is shown instead"
+        st.error(f"This link cannot be opened; {instead}. {plain(str(error))}")
+        return link.View(design=shown)
+
+
 def _leave_a_device_that_is_gone() -> None:
-    """Where the calibration that the view names was damaged or deleted meanwhile: the usual
-    accelerator, with a word about it."""
+    """Go back to the usual accelerator, and say so, if the calibration that the view names was
+    damaged or deleted."""
     shown: link.View = st.session_state[VIEW]
     try:
         hardware.get(shown.hardware)
     except SpecError as error:
         usual = link.View.model_fields["hardware"].default
-        st.warning(
-            f"{plain(str(error))}  \nCosts are shown for {plain(hardware.get(usual).name)} instead."
-        )
+        instead = plain(hardware.get(usual).name)
+        st.warning(f"{plain(str(error))}  \nCosts are shown for {instead} instead.")
         st.session_state[VIEW] = shown.model_copy(update={"hardware": usual})
         st.session_state.pop("work.hardware", None)  # what the control on Compose holds
 
 
 def current() -> ArchSpec:
-    """The last good design."""
+    """The last valid design."""
     return view().design
 
 
 def change(**fields: Any) -> None:
-    """Other fields of the view; a new design becomes a step of the history."""
+    """Change fields of the view. A new design becomes a step of the history."""
     before = view()
     st.session_state[VIEW] = before.model_copy(update=fields)
-    if fields.get("design", before.design) != before.design:
-        steps = st.session_state[HISTORY][: st.session_state[AT] + 1]
-        st.session_state[HISTORY] = [*steps, fields["design"]][-MAX_HISTORY:]
-        st.session_state[AT] = len(st.session_state[HISTORY]) - 1
+    asked = fields.get("design", before.design)
+    if asked != before.design:
+        _append(asked)
     _write_address()
+
+
+def _append(spec: ArchSpec) -> None:
+    """Add a design to the history. What Redo would have led to is dropped."""
+    until_now = st.session_state[HISTORY][: st.session_state[AT] + 1]
+    steps = [*until_now, spec][-MAX_HISTORY:]
+    st.session_state[HISTORY] = steps
+    st.session_state[AT] = len(steps) - 1
 
 
 def keep(spec: ArchSpec) -> None:
@@ -78,20 +98,21 @@ def keep(spec: ArchSpec) -> None:
 
 
 def open_in_compose(spec: ArchSpec) -> None:
-    """Make `spec` the design on screen and let the controls of Compose take it over."""
+    """Make `spec` the design on screen, and let the controls of Compose be filled from it."""
     keep(spec)
-    for key in [key for key in st.session_state if str(key).startswith("form.")]:
-        del st.session_state[key]
+    for key in list(st.session_state):
+        if str(key).startswith("form."):
+            del st.session_state[key]
 
 
 def can_step(by: int) -> bool:
-    """Whether there is a design `by` steps on in the history."""
+    """Whether the history has a design `by` steps on."""
     at: int = st.session_state[AT] + by
     return 0 <= at < len(st.session_state[HISTORY])
 
 
 def step(by: int) -> ArchSpec:
-    """Move in the history and return the design found there."""
+    """Move `by` steps in the history and return the design found there."""
     st.session_state[AT] += by
     found: ArchSpec = st.session_state[HISTORY][st.session_state[AT]]
     st.session_state[VIEW] = view().model_copy(update={"design": found})
@@ -99,16 +120,17 @@ def step(by: int) -> ArchSpec:
 
 
 def _write_address() -> None:
+    """Let the address bar hold the view, unless it does already."""
     wanted = link.to_query(st.session_state[VIEW])
     lists = {}
     for key, value in wanted.items():
         lists[key] = value if isinstance(value, list) else [value]
-    if {key: st.query_params.get_all(key) for key in st.query_params} != lists:
+    if _query() != lists:
         st.query_params.from_dict(wanted)
 
 
 def home() -> str:
-    """The server's address as the browser sees it."""
+    """The server's address, as the browser sees it."""
     base = urlsplit(st.context.url or HOME)
     return f"{base.scheme}://{base.netloc}"
 
@@ -119,9 +141,9 @@ def address(page: str = "") -> str:
 
 
 def plain(text: str) -> str:
-    """Text of the user's for places that read Markdown: shown as it was written.
+    """Text of a user, escaped so that Markdown shows it as it was written.
 
-    Streamlit turns `:word:` into a picture even where its colons are escaped, so something
-    invisible stands behind the first."""
+    Streamlit turns `:word:` into a picture even where its colons are escaped. An invisible
+    character (U+2060) after the first colon prevents it."""
     text = re.sub(r":(?=[\w/+-]+:)", ":\u2060", text)
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~:$^])", r"\\\1", text)

@@ -1,4 +1,4 @@
-"""What the controls of Compose hold, and the design that it describes."""
+"""The draft: what the controls of Compose hold, and the design that they describe."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from hybrid_core.validation import MAX_LAYERS, Frozen, SpecError, short
 from pages.parts.design import current
 
 PLAIN = ("name", "vocab_size", "tie_embeddings", "norm_eps", "d_model", "n_layers")
-# Of published models: no control, kept as is.
+# Fields that published models fill. They have no control, and are kept as they are.
 KEPT = (
     "mixers",
     "ffns",
@@ -31,7 +31,8 @@ KEPT = (
     "state_dtype",
 )
 SECTIONS = ("attention", "swa", "ssm", "intra", "diff")
-BUTTONS = ("form.fit", "form.upload", "form.back", "form.paste")  # what Streamlit lets nobody set
+# Streamlit does not let the state of these be set.
+BUTTONS = ("form.fit", "form.upload", "form.back", "form.paste")
 FFN_KINDS: dict[str, type[Frozen]] = {
     "swiglu": SwiGLU,
     "mlp": Mlp,
@@ -41,7 +42,7 @@ SSM_KINDS = {"mamba2": Mamba2Section, "mamba1": Mamba1Section}
 
 
 def field(path: str) -> str:
-    """The key of a control in the session."""
+    """The session's key of a control."""
     return f"form.{path}"
 
 
@@ -51,36 +52,49 @@ def value(path: str) -> Any:
 
 
 def n_layers() -> int:
-    """Layers that the control asks for. A number that is too large is cut to the least one that
-    the design refuses."""
-    return max(0, min(value("n_layers") or 0, MAX_LAYERS + 1))
+    """The number of layers that the control asks for. A number that is far too large is cut to
+    the smallest one that a design refuses."""
+    asked = value("n_layers") or 0
+    return max(0, min(asked, MAX_LAYERS + 1))
 
 
 def remember() -> None:
-    """Keep what the controls hold. Streamlit forgets a control that a page does not draw."""
+    """Keep what the controls hold: Streamlit forgets a control that a page does not draw."""
     for key in list(st.session_state):
         if str(key).startswith("form.") and key not in BUTTONS:
             st.session_state[key] = st.session_state[key]
 
 
 def load(spec: ArchSpec) -> None:
-    """Fill every control from a design; sections that it lacks come from the worked example."""
-    scaling = spec.attention.rope_scaling if spec.attention else None
+    """Fill every control from a design. Sections that it lacks come from the worked example."""
     state = {key: getattr(spec, key) for key in PLAIN}
     state |= _sections_state(spec)
-    state["attention.rope_scaling"] = scaling is not None
-    state["attention.rope_factor"] = scaling.factor if scaling else 32.0
+    state |= _scaling_state(spec)
     state |= _ffn_state(spec)
     state |= _layers_state(spec)
     for path, item in state.items():
         st.session_state[field(path)] = item
-    st.session_state.pop("form.strategy_before", None)
-    st.session_state["form.sections"] = {section for section in SECTIONS if getattr(spec, section)}
-    st.session_state["form.scaling"] = scaling.model_dump() if scaling else None
+    _keep_what_has_no_control(spec)
+
+
+def _keep_what_has_no_control(spec: ArchSpec) -> None:
+    scaling = spec.attention.rope_scaling if spec.attention else None
     written = spec.model_dump(mode="json", exclude_none=True)
-    st.session_state["form.kept"] = {key: item for key, item in written.items() if key in KEPT}
-    st.session_state["form.composed"] = {}
-    st.session_state["form.ffns"] = spec.layers.ffns
+    state = st.session_state
+    state.pop("form.strategy_before", None)
+    state["form.sections"] = {section for section in SECTIONS if getattr(spec, section)}
+    state["form.scaling"] = scaling.model_dump() if scaling else None
+    state["form.kept"] = {key: item for key, item in written.items() if key in KEPT}
+    state["form.composed"] = {}
+    state["form.ffns"] = spec.layers.ffns
+
+
+def _scaling_state(spec: ArchSpec) -> dict[str, Any]:
+    scaling = spec.attention.rope_scaling if spec.attention else None
+    factor = 32.0
+    if scaling:
+        factor = scaling.factor
+    return {"attention.rope_scaling": scaling is not None, "attention.rope_factor": factor}
 
 
 def _sections_state(spec: ArchSpec) -> dict[str, Any]:
@@ -109,8 +123,8 @@ def _ffn_state(spec: ArchSpec) -> dict[str, Any]:
 
 
 def _layers_state(spec: ArchSpec) -> dict[str, Any]:
-    """Strategy, ratio and placement controls. Indices as printed show as placement `custom` with
-    the ratio that makes as many."""
+    """The controls of strategy, ratio and placement. Layers that a design lists one by one show as
+    placement `custom`, with the ratio that makes as many."""
     layers = spec.layers
     rule = layers.placement or "middle"
     a, b = PAPER_RATIO
@@ -124,7 +138,7 @@ def _layers_state(spec: ArchSpec) -> dict[str, Any]:
         "layers.a": a,
         "layers.b": b,
         "layers.placement": rule,
-        "layers.indices": _expensive(spec),
+        "layers.indices": _placed(spec),
         "layers.pattern": spec.letters,
     }
 
@@ -132,42 +146,53 @@ def _layers_state(spec: ArchSpec) -> dict[str, Any]:
 PAPER_RATIO = (1, 5)
 
 
-def _ratio_of(n_expensive: int, n_layers: int) -> tuple[int, int]:
-    """The ratio that makes so many attention (or intra-hybrid) layers; the paper's ratios come
-    first."""
+def _ratio_of(n_placed: int, n_layers: int) -> tuple[int, int]:
+    """A ratio that makes `n_placed` attention (or intra-hybrid) layers, one of the paper's if
+    possible."""
     for b in (0, 1, 3, 5, 12, *range(1, 64)):
-        if placement.n_expensive(n_layers, (1, b)) == n_expensive:
+        if placement.n_expensive(n_layers, (1, b)) == n_placed:
             return 1, b
     return PAPER_RATIO
 
 
-def _expensive(spec: ArchSpec) -> str:
+def _placed(spec: ArchSpec) -> str:
     """The indices of the layers that the strategy places, as the control shows them."""
-    letter = placement.MIXTURES.get(spec.layers.strategy, ("A", "M"))[0]
-    return ", ".join(str(i) for i, kind in enumerate(spec.letters, start=1) if kind == letter)
+    letter, _ = placement.MIXTURES.get(spec.layers.strategy, ("A", "M"))
+    layers = enumerate(spec.letters, start=1)
+    return ", ".join(str(index) for index, kind in layers if kind == letter)
 
 
 def design() -> ArchSpec:
     """The design that the controls describe. Raises SpecError with one line."""
     data: dict[str, Any] = {"schema": 1}
     for key in PLAIN:
-        # An empty box is an empty text, which the design refuses with its key and rule.
+        # The design refuses an empty text with its key and rule, but takes None for "not given".
         data[key] = "" if value(key) is None else value(key)
     data["layers"] = _layers()
-    needed = set(st.session_state["form.sections"])
-    for letter in strategy_letters():
-        needed.update(NEEDED.get(letter, ()))
-    keys = [key for key in st.session_state if isinstance(key, str)]
-    for section in SECTIONS:
-        if section in needed:
-            data[section] = _section(section, keys)
+    data |= _sections()
     data["ffn"] = _ffn()
     data |= st.session_state["form.kept"]
     data["mixers"] = _mixers()
-    stored = data.get("quantization")
-    if stored:
-        data["quantization"] = up_to([StoredWeights.make(**rule) for rule in stored], n_layers())
-    return ArchSpec.from_mapping({key: item for key, item in data.items() if item is not None})
+    data["quantization"] = _quantization()
+    given = {key: item for key, item in data.items() if item is not None}
+    return ArchSpec.from_mapping(given)
+
+
+def _sections() -> dict[str, Any]:
+    """The sections that the design had when it was opened, and those that its layers need."""
+    needed = set(st.session_state["form.sections"])
+    for letter in strategy_letters():
+        needed.update(NEEDED.get(letter, ()))
+    return {section: _section(section) for section in SECTIONS if section in needed}
+
+
+def _quantization() -> list[StoredWeights] | None:
+    """The rules of a design opened with quantized weights, as far as its layers still go."""
+    stored = st.session_state["form.kept"].get("quantization")
+    if not stored:
+        return None
+    rules = [StoredWeights.make(**rule) for rule in stored]
+    return up_to(rules, n_layers())
 
 
 def strategy_letters() -> set[str]:
@@ -179,14 +204,15 @@ def strategy_letters() -> set[str]:
 
 
 def own_mixers() -> dict[str, Any]:
-    """The design's own mixers by their letters: those it was opened with, and those composed."""
+    """The mixers that belong to this design alone, by letter: those it was opened with, and those
+    that were composed since."""
     kept: dict[str, Any] = st.session_state["form.kept"].get("mixers", {})
     composed: dict[str, Any] = st.session_state["form.composed"]
     return kept | composed
 
 
 def _mixers() -> dict[str, Any] | None:
-    """As `own_mixers`, without composed ones that no layer has any more."""
+    """As `own_mixers`, without the composed ones that no layer has any more."""
     kept: dict[str, Any] = st.session_state["form.kept"].get("mixers", {})
     found = dict(kept)
     for letter in strategy_letters():
@@ -196,14 +222,15 @@ def _mixers() -> dict[str, Any] | None:
 
 
 def follow(spec: ArchSpec) -> None:
-    """A custom stack, and layers named one by one, start from the stack that was there."""
+    """Let a custom stack, and layers listed one by one, start from the stack on screen."""
     st.session_state[field("layers.pattern")] = spec.letters
     if value("layers.placement") != "custom":
-        st.session_state[field("layers.indices")] = _expensive(spec)
+        st.session_state[field("layers.indices")] = _placed(spec)
 
 
 def _layers() -> dict[str, Any]:
-    strategy, rule = value("layers.strategy"), value("layers.placement")
+    strategy = value("layers.strategy")
+    rule = value("layers.placement")
     layers: dict[str, Any] = {"strategy": strategy}
     if strategy == "custom":
         layers = {"pattern": letters()}
@@ -218,13 +245,13 @@ def _layers() -> dict[str, Any]:
 
 
 def letters() -> str:
-    """Of a custom stack."""
+    """The letters of a custom stack."""
     return as_letters(value("layers.pattern"))
 
 
 def as_letters(typed: str) -> str:
-    """What was typed as letters of kinds. Those of the usual kinds are capitals; a design's own may
-    be of either case."""
+    """The letters that a user meant. The usual kinds have capitals; a design's own mixers may have
+    either case."""
     own = own_mixers()
     found = ""
     for letter in typed.strip():
@@ -233,7 +260,7 @@ def as_letters(typed: str) -> str:
 
 
 def _ffns() -> dict[str, str]:
-    """The feed-forward of each layer, where a published model's differ; as many as there are
+    """The feed-forward of each layer, if a published model's differ: as many as there are
     layers."""
     feeds = st.session_state["form.ffns"]
     if not feeds:
@@ -243,17 +270,18 @@ def _ffns() -> dict[str, str]:
 
 
 def offered() -> dict[str, str]:
-    """The kinds that a layer can be made, by their letters: those with sections, and every other
-    one that has usual proportions."""
+    """The kinds of layer that can be picked, by letter: those with a section in the design, and
+    every other kind that has usual proportions."""
     usual = composable(current().d_model)
-    return placement.LETTERS | {letter: mixer.entry.label for letter, mixer in usual.items()}
+    labels = {letter: mixer.entry.label for letter, mixer in usual.items()}
+    return placement.LETTERS | labels
 
 
 def set_kinds(pattern: str) -> None:
-    """Make the stack these letters and the strategy custom. If that breaks a rule, show the rule
+    """Make these letters the stack, and the strategy custom. If they break a rule, say the rule
     and change nothing."""
     if pattern == current().letters:
-        return  # the browser has sent back what it was told; nobody asked for a change
+        return  # the browser sent back what it was told; nobody asked for a change
     keys = ("layers.strategy", "layers.pattern", "n_layers", "composed")
     before = {field(key): value(key) for key in keys}
     changed = {
@@ -270,16 +298,22 @@ def set_kinds(pattern: str) -> None:
         st.session_state.update(before)
         st.session_state["form.problem"] = str(error)
         return
+    _remember_strategy(before)
+
+
+def _remember_strategy(before: dict[str, Any]) -> None:
+    """Remember the strategy that a custom stack was made from, for `back`."""
     strategy = before[field("layers.strategy")]
     if strategy != "custom":
         st.session_state["form.strategy_before"] = (strategy, before[field("n_layers")])
 
 
 def _composed(pattern: str) -> dict[str, Any]:
-    """Layers of the usual proportions for letters that the design has no mixer for yet."""
-    usual, known = composable(current().d_model), own_mixers()
+    """Mixers of the usual proportions, for letters that the design has no mixer for yet."""
+    usual = composable(current().d_model)
+    missing = set(pattern) - set(own_mixers())
     found = {}
-    for letter in set(pattern) - set(known):
+    for letter in missing:
         if letter in usual:
             mixer = usual[letter]
             found[letter] = {"kind": mixer.kind} | mixer.model_dump(exclude_none=True)
@@ -287,10 +321,11 @@ def _composed(pattern: str) -> dict[str, Any]:
 
 
 def back() -> None:
-    """Leave the custom stack for the strategy that it was made from; ratio and placement are as
+    """Leave the custom stack for the strategy that it was made from. Ratio and placement are as
     they were."""
     strategy, n_layers = st.session_state.pop("form.strategy_before")
-    st.session_state.update({field("layers.strategy"): strategy, field("n_layers"): n_layers})
+    st.session_state[field("layers.strategy")] = strategy
+    st.session_state[field("n_layers")] = n_layers
 
 
 def _indices(text: str) -> list[int]:
@@ -302,23 +337,33 @@ def _indices(text: str) -> list[int]:
         ) from None
 
 
-def _section(name: str, keys: list[str]) -> dict[str, Any]:
+def _section(name: str) -> dict[str, Any]:
     prefix = field(f"{name}.")
     section = {}
-    for key in keys:
-        if key.startswith(prefix):
+    for key in list(st.session_state):
+        if isinstance(key, str) and key.startswith(prefix):
             section[key.removeprefix(prefix)] = st.session_state[key]
     if name == "attention":
-        factor, scales = section.pop("rope_factor"), section.pop("rope_scaling")
-        before = st.session_state["form.scaling"] or {}
-        section["rope_scaling"] = before | {"factor": factor} if scales else None
+        section["rope_scaling"] = _rope_scaling(section)
     if name == "intra":
+        # The control shows "as in the Mamba layers" as 0.
         section["ssm_head_dim"] = section["ssm_head_dim"] or None
     if name == "ssm":
         # Controls of the other kind keep what they held.
         known = SSM_KINDS[section["kind"]].model_fields
         section = {key: item for key, item in section.items() if key in known}
     return section
+
+
+def _rope_scaling(section: dict[str, Any]) -> dict[str, Any] | None:
+    """Take the two controls of the scaling out of the section. The design keeps its other
+    parameters, which have no control."""
+    factor = section.pop("rope_factor")
+    scales = section.pop("rope_scaling")
+    if not scales:
+        return None
+    opened_with: dict[str, Any] = st.session_state["form.scaling"] or {}
+    return opened_with | {"factor": factor}
 
 
 def _ffn() -> dict[str, Any] | None:

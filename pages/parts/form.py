@@ -1,7 +1,7 @@
-"""The controls of Compose, in the order people think. What they hold is the draft."""
+"""The controls of Compose, in the order in which people decide. What they hold is the draft."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import ceil
 from pathlib import Path
 
@@ -28,8 +28,8 @@ def _number(
     term: str = "",
     changed: Callable[[], None] | None = None,
 ) -> None:
-    """A number, whole where its step is whole. An empty box holds None, and the design's own rules
-    refuse it."""
+    """A number, whole if its step is whole. An empty box holds None, which the design's own rules
+    refuse."""
     st.number_input(
         label,
         value=None,
@@ -40,24 +40,37 @@ def _number(
     )
 
 
-def choice(label: str, path: str, options: tuple[str, ...]) -> None:
-    """A select box for one of the form's values."""
+def _choice(
+    label: str,
+    path: str,
+    options: Sequence[str | int],
+    changed: Callable[[], None] | None = None,
+) -> None:
     st.selectbox(
         label,
         options,
+        key=draft.field(path),
+        help=explain(path),
+        on_change=changed,
+    )
+
+
+def _toggle(label: str, path: str) -> None:
+    st.toggle(
+        label,
         key=draft.field(path),
         help=explain(path),
     )
 
 
 def draw(spec: ArchSpec, said: notes.Notes) -> None:
-    """The controls that make a design; `spec` is the last good one, `said` the advice on it."""
+    """The controls that make a design. `spec`: the last valid one; `said`: the advice on it."""
     _draw_start()
     _draw_size()
     _draw_layers(spec, said)
 
 
-def draw_parts(said: notes.Notes) -> None:
+def draw_dimensions(said: notes.Notes) -> None:
     """The dimensions of every kind of layer, folded."""
     letters = draft.strategy_letters()
     st.subheader("Dimensions")
@@ -71,10 +84,12 @@ def draw_parts(said: notes.Notes) -> None:
 
 
 def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> None:
-    """Controls behind their title. They are drawn when it is opened, so hidden ones cost no
-    time."""
+    """Controls behind a title. They are drawn once it is opened, so hidden ones cost no time."""
     folder = st.expander(
-        title, expanded=unfolded, key=f"fold-{title}-{unfolded}", on_change="rerun"
+        title,
+        expanded=unfolded,
+        key=f"fold-{title}-{unfolded}",
+        on_change="rerun",
     )
     if folder.open:
         with folder:
@@ -99,8 +114,14 @@ def _draw_start() -> None:
         help=explain("preset"),
     )
     st.file_uploader(
-        "or open a YAML file, or a published config.json", key="form.upload", on_change=_open_upload
+        "or open a YAML file, or a published config.json",
+        key="form.upload",
+        on_change=_open_upload,
     )
+    _draw_paste()
+
+
+def _draw_paste() -> None:
     with st.popover("Paste a config.json", icon=":material/content_paste:"):
         st.text_area(
             "As Hugging Face publishes it",
@@ -140,7 +161,7 @@ def _open_pasted() -> None:
 
 
 def _open_config(text: str | bytes, name: str, source: str) -> None:
-    """Open a published config as the design, or show in one line what is wrong with it."""
+    """Open a published config as the design. If it cannot be read, one line says why."""
     try:
         draft.load(spec_from_config(parse_config(text), name))
     except SpecError as error:
@@ -161,11 +182,12 @@ def _draw_size() -> None:
     with right:
         _number("Layers", "n_layers", changed=_as_many_kinds)
     _number("Vocabulary (tokens)", "vocab_size", step=1024)
-    st.toggle(
-        "Head shares the embedding",
-        key=draft.field("tie_embeddings"),
-        help=explain("tie_embeddings"),
-    )
+    _toggle("Head shares the embedding", "tie_embeddings")
+    _draw_fit()
+
+
+def _draw_fit() -> None:
+    """Find the depth that gives a number of parameters."""
     with st.popover("Fit depth", icon=":material/straighten:", help=explain("fit_depth")):
         target = st.number_input(
             "Parameters without embedding (millions)", min_value=1.0, value=973.0, step=10.0
@@ -180,13 +202,16 @@ def _draw_size() -> None:
 
 
 def _as_many_kinds() -> None:
-    """A custom stack grows by its last kind, or loses its last layers."""
-    pattern, n_layers = draft.value("layers.pattern"), draft.n_layers()
-    st.session_state[draft.field("layers.pattern")] = (pattern + pattern[-1:] * n_layers)[:n_layers]
+    """Let a custom stack grow by its last kind, or lose its last layers."""
+    pattern: str = draft.value("layers.pattern")
+    n_layers = draft.n_layers()
+    last = pattern[-1:]
+    longest = pattern + last * n_layers
+    st.session_state[draft.field("layers.pattern")] = longest[:n_layers]
 
 
 def _fit(target: float) -> None:
-    _place_by_rule()  # layers that are named one by one belong to one depth
+    _place_by_rule()  # layers that are listed one by one fit one depth only
     try:
         draft.load(fit_depth(draft.design(), target))
     except ValueError as error:
@@ -195,55 +220,66 @@ def _fit(target: float) -> None:
 
 def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
     st.subheader("Layers")
-    choice("Strategy", "layers.strategy", placement.STRATEGIES)
+    _choice("Strategy", "layers.strategy", placement.STRATEGIES)
     strategy = draft.value("layers.strategy")
     notes.show(said, "strategy")
     with st.container():
         if strategy == "custom":
             st.caption("Click layers of the stack, or write its letters.")
-            if "form.strategy_before" in st.session_state:
-                before = st.session_state["form.strategy_before"][0]
-                st.button(
-                    f"Back to {before}",
-                    on_click=draft.back,
-                    icon=":material/undo:",
-                    key="form.back",
-                )
+            _draw_way_back()
         elif strategy not in placement.UNIFORM:
-            _draw_ratio(spec)
+            _draw_ratio(spec, strategy)
             notes.show(said, "ratio")
             places.draw(strategy)
             notes.show(said, "placement")
 
 
-def _draw_ratio(spec: ArchSpec) -> None:
-    made_by = spec.layers.ratio
+def _draw_way_back() -> None:
+    """The button that leads from a custom stack back to the strategy that it was made from."""
+    if "form.strategy_before" not in st.session_state:
+        return
+    before, _ = st.session_state["form.strategy_before"]
+    st.button(
+        f"Back to {before}",
+        on_click=draft.back,
+        icon=":material/undo:",
+        key="form.back",
+    )
+
+
+def _draw_ratio(spec: ArchSpec, strategy: placement.Strategy) -> None:
+    placed, rest = (placement.LETTERS[letter] for letter in placement.MIXTURES[strategy])
     now = f"{draft.value('layers.a')}:{draft.value('layers.b')}"
     if _share(now) is None:  # refused, and the page says so above
-        now = made_by or PAPER_RATIOS[1]
+        now = spec.layers.ratio or PAPER_RATIOS[1]
     st.session_state["form.ratio"] = now
-    options = sorted({*PAPER_RATIOS, now}, key=lambda ratio: _share(ratio) or 0.0)
     st.select_slider(
-        "Ratio, expensive to cheap",
-        options,
+        f"Ratio, {placed} to {rest}",
+        sorted({*PAPER_RATIOS, now}, key=_by_share),
         key="form.ratio",
         on_change=_slide,
         help=explain("ratio"),
     )
     left, right = st.columns(2)
     with left:
-        _number("expensive", "layers.a", term="ratio", changed=_place_by_rule)
+        _number(placed, "layers.a", term="ratio", changed=_place_by_rule)
     with right:
-        _number("cheap", "layers.b", term="ratio", changed=_place_by_rule)
+        _number(rest, "layers.b", term="ratio", changed=_place_by_rule)
+    st.caption(_made(spec, spec.layers.ratio or now))
+
+
+def _made(spec: ArchSpec, ratio: str) -> str:
+    """The layers that a ratio made: "10 Mamba + 3 attention = 13 layers"."""
     counted = Counter(spec.letters)
     made = " + ".join(f"{n} {placement.LETTERS[letter]}" for letter, n in counted.items())
-    known = (made_by or now) in PAPER_RATIOS
-    beside = "" if known else "; the paper has no such ratio"
-    st.caption(f"{made} = {spec.n_layers} layers{beside}")
+    line = f"{made} = {spec.n_layers} layers"
+    if ratio not in PAPER_RATIOS:
+        line += "; the paper has no such ratio"
+    return line
 
 
 def _share(ratio: str) -> float | None:
-    """The share of attention (or intra-hybrid) layers among all; None where it is no ratio."""
+    """The share of the first kind of layer among all; None if the text is no ratio."""
     try:
         a, b = placement.parse_ratio(ratio)
     except ValueError:
@@ -251,16 +287,22 @@ def _share(ratio: str) -> float | None:
     return a / (a + b)
 
 
+def _by_share(ratio: str) -> float:
+    """The order of ratios on the slider."""
+    return _share(ratio) or 0.0
+
+
 def _slide() -> None:
     a, b = placement.parse_ratio(st.session_state["form.ratio"])
     if (a, b) == (draft.value("layers.a"), draft.value("layers.b")):
-        return  # the browser has sent back what it was told; nobody asked for a change
-    st.session_state.update({draft.field("layers.a"): a, draft.field("layers.b"): b})
+        return  # the browser sent back what it was told; nobody asked for a change
+    st.session_state[draft.field("layers.a")] = a
+    st.session_state[draft.field("layers.b")] = b
     _place_by_rule()
 
 
 def _place_by_rule() -> None:
-    """Layers that are named one by one have one ratio. A new ratio is placed by a rule again."""
+    """Place layers by a rule again if they were listed one by one: a list has one ratio only."""
     if draft.value("layers.placement") == "custom":
         st.session_state[draft.field("layers.placement")] = "middle"
 
@@ -269,13 +311,9 @@ def _draw_attention() -> None:
     _number("Query heads", "attention.n_heads")
     _number("Key/value heads", "attention.n_kv_heads")
     _number("head_dim", "attention.head_dim", step=8)
-    choice("Position", "attention.position", ("rope", "nope"))
+    _choice("Position", "attention.position", ("rope", "nope"))
     _number("RoPE theta", "attention.rope_theta", step=1.0)
-    st.toggle(
-        "Llama-3 frequency scaling",
-        key=draft.field("attention.rope_scaling"),
-        help=explain("rope_scaling"),
-    )
+    _toggle("Llama-3 frequency scaling", "attention.rope_scaling")
     st.number_input(
         "Scaling factor",
         value=None,
@@ -287,43 +325,37 @@ def _draw_attention() -> None:
 
 
 def _draw_ssm() -> None:
-    st.selectbox(
-        "Kind ",
-        tuple(draft.SSM_KINDS),
-        key=draft.field("ssm.kind"),
-        on_change=_new_ssm_kind,
-        help=explain("ssm.kind"),
-    )
+    _choice("Kind ", "ssm.kind", tuple(draft.SSM_KINDS), changed=_new_ssm_kind)
     _number("d_ssm (inner width)", "ssm.d_ssm", step=128)
     _number("d_state", "ssm.d_state", step=16)
     _number("d_conv", "ssm.d_conv")
     if draft.value("ssm.kind") == "mamba1":
         _number("dt_rank", "ssm.dt_rank")
-        st.toggle(
-            "Norms of dt, B and C", key=draft.field("ssm.dt_bc_norm"), help=explain("dt_bc_norm")
-        )
+        _toggle("Norms of dt, B and C", "ssm.dt_bc_norm")
     else:
         _number("head_dim", "ssm.head_dim", step=16)
         _number("n_groups", "ssm.n_groups")
-        st.selectbox(
-            "chunk_size", CHUNKS, key=draft.field("ssm.chunk_size"), help=explain("ssm.chunk_size")
-        )
+        _choice("chunk_size", "ssm.chunk_size", CHUNKS)
 
 
 def _new_ssm_kind() -> None:
-    """The other kind's usual dimensions; the inner width stays."""
+    """Fill in the usual dimensions of the new kind. The inner width stays."""
     fields = draft.SSM_KINDS[draft.value("ssm.kind")].model_fields
-    usual = {key: field.default for key, field in fields.items() if not field.is_required()}
-    usual["dt_rank"] = ceil((draft.value("d_model") or 16) / 16)
+    usual = {}
+    for key, field in fields.items():
+        if not field.is_required():
+            usual[key] = field.default
+    d_model = draft.value("d_model") or 16
+    usual["dt_rank"] = ceil(d_model / 16)  # as in the published Mamba-1 models
     for key, item in usual.items():
         st.session_state[draft.field(f"ssm.{key}")] = item
 
 
 def _draw_diff() -> None:
     st.caption(explain("diff"))
-    choice("Norm ", "diff.norm", ("none", "group"))
-    choice("Scalar ", "diff.scalar", ("diff_t", "none"))
-    choice("Fusion ", "diff.fusion", ("diff", "add"))
+    _choice("Norm ", "diff.norm", ("none", "group"))
+    _choice("Scalar ", "diff.scalar", ("diff_t", "none"))
+    _choice("Fusion ", "diff.fusion", ("diff", "add"))
 
 
 def _draw_intra_sizes(said: notes.Notes) -> None:
@@ -346,25 +378,25 @@ INTRA_AXES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
-    """The intra-hybrid block, drawn, with a control per axis and what the paper says about it."""
+    """A drawing of the intra-hybrid block, a control per axis, and the advice on each."""
     st.subheader("Inside an intra-hybrid block")
-    says = ", ".join(f"{axis} {getattr(mixer, axis)}" for axis in INTRA_AXES)
+    axes = ", ".join(f"{axis} {getattr(mixer, axis)}" for axis in INTRA_AXES)
     st.image(
         pictures.intra_block(mixer, layout.ink()),
-        alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {says}",
+        alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {axes}",
     )
     if any(own["kind"] == "intra" for own in draft.own_mixers().values()):
-        st.caption("As the published model has it: no control changes it.")
+        st.caption("This block is the published model's own. No control changes it.")
         return
     with st.container(horizontal=True, gap="medium"):
         for axis, (label, options) in INTRA_AXES.items():
             with st.container(width=172):
-                choice(label, f"intra.{axis}", options)
+                _choice(label, f"intra.{axis}", options)
                 notes.show(said, f"intra.{axis}")
 
 
 def _draw_ffn() -> None:
-    choice("Kind", "ffn.kind", (*draft.FFN_KINDS, "none"))
+    _choice("Kind", "ffn.kind", (*draft.FFN_KINDS, "none"))
     if draft.value("ffn.kind") in ("swiglu", "mlp"):
         _number("d_ff", "ffn.d_ff", step=128)
     elif draft.value("ffn.kind") == "moe":

@@ -1,4 +1,4 @@
-"""Jobs on a page: start one, watch what runs and waits, choose which result is shown."""
+"""Jobs on a page: start one, watch the queue, choose which result is shown."""
 
 import logging
 import socket
@@ -14,6 +14,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.report import units
 from hybrid_core.report.foreign import MALFORMED, malformed, unreadable
 from hybrid_core.report.html import report
+from hybrid_core.report.retrieval import not_whole
 from hybrid_core.results.environment import Environment
 from hybrid_core.runs.devices import devices, why_no_gpu
 from hybrid_core.runs.jobs import cancel, submit
@@ -23,7 +24,7 @@ from hybrid_core.runs.store import ACTIVE, Run, UnknownRun, now, open_store
 from hybrid_core.validation import SpecError
 from pages.parts import design
 
-DRAWN = "jobs.drawn"  # the whole page is being drawn, not the queue alone
+DRAWN = "jobs.drawn"  # set while the whole page is drawn, not the queue alone
 STATUS_ICON = {
     "queued": ":material/hourglass_empty:",
     "running": ":material/play_circle:",
@@ -35,15 +36,15 @@ STATUS_ICON = {
 
 def device_choice(place: DeltaGenerator, key: str) -> str:
     """A select box of this machine's devices, each with its memory."""
+    labels = {}
     with place, st.spinner("Looking for GPUs"):
-        known = {
-            device.key: f"{device.name} ({units.n_bytes(device.memory_bytes)})"
-            for device in devices()
-        }
+        for device in devices():
+            labels[device.key] = f"{device.name} ({units.n_bytes(device.memory_bytes)})"
     why = why_no_gpu()
     if why:
         place.caption(f"No GPU: {design.plain(why)}")
-    return str(place.selectbox("Device", list(known), format_func=known.__getitem__, key=key))
+    chosen = place.selectbox("Device", list(labels), format_func=labels.__getitem__, key=key)
+    return str(chosen)
 
 
 # ---------------------------------------------------------------- what may be wrong with runs
@@ -51,41 +52,42 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
 
 @contextmanager
 def needs_runs(say: bool = True) -> Iterator[None]:
-    """Around code that reads or changes runs. If the store cannot be used, it shows one line
-    instead, or nothing if the page has said so already."""
+    """Wraps code that reads or changes runs. If the store cannot be used, one line says why; with
+    `say` False, nothing does, because the page says it elsewhere."""
     try:
         yield
     except StoreError as error:
-        if not say:
-            return
-        st.error(f"Runs cannot be read or started. {design.plain(str(error))}.")
+        if say:
+            st.error(f"Runs cannot be read or started. {design.plain(str(error))}.")
 
 
 @contextmanager
 def results(*runs: Run) -> Iterator[None]:
-    """Around what draws results: a part that another version stored leaves a line, and the rest of
-    the page as it is."""
+    """Wraps code that draws results. If another version stored a part that cannot be read, one
+    line says so, and the rest of the page is drawn."""
     try:
         yield
     except MALFORMED as error:
         logging.getLogger(__name__).exception("a result cannot be shown")
         which = ""
         if runs:
-            which = " of " + ", ".join(f"run {run.id}" for run in runs)
+            names = [f"run {run.id}" for run in runs]
+            which = f" of {', '.join(names)}"
         st.warning(f"The rest{which} cannot be shown: {design.plain(malformed(error))}.")
 
 
 def finished(kind: str) -> list[Run]:
-    """Runs of a kind that are done and can be shown; none where the store cannot be used, which
-    `strip` says."""
+    """The runs of a kind that are done and can be shown. There are none if the store cannot be
+    used; `strip` says so."""
     try:
-        return [run for run in open_store().list(statuses=("done",), kind=kind) if not run.foreign]
+        done = open_store().list(statuses=("done",), kind=kind)
     except StoreError:
         return []
+    return [run for run in done if not run.foreign]
 
 
-def say_if_foreign(run: Run) -> bool:
-    """Say why a run cannot be shown, if it cannot; says whether."""
+def warn_if_foreign(run: Run) -> bool:
+    """Whether this version cannot show a run. If so, a warning says why."""
     if run.foreign:
         why = design.plain(run.foreign)
         st.warning(
@@ -99,8 +101,8 @@ def say_if_foreign(run: Run) -> bool:
 
 
 def start(make: Callable[[], tuple[ArchSpec, Options]]) -> bool:
-    """Submit what `make` asks for, to be shown by `pick`; where either raises SpecError, say that
-    line. Whether it was submitted."""
+    """Submit the job that `make` describes; `show` then shows it. Returns whether it was submitted.
+    If its options are wrong or the store cannot be used, one line says why."""
     try:
         spec, options = make()
         run_id = submit(spec, options)
@@ -112,8 +114,8 @@ def start(make: Callable[[], tuple[ArchSpec, Options]]) -> bool:
 
 
 def queue() -> None:
-    """Running and waiting jobs, refreshed every second; the page follows when one has something new
-    or ends."""
+    """Running and waiting jobs, refreshed every second. The page is drawn again when one of them
+    has something new or ends."""
     st.session_state[DRAWN] = True
     st.fragment(_queue, run_every=1.0)()
 
@@ -127,8 +129,8 @@ def _queue() -> None:
 
 
 def _follow(state: set[Any]) -> None:
-    """Draw the whole page again when the jobs have changed. Not while it is being drawn: starting
-    over would lose the click that it is drawn for."""
+    """Draw the whole page again if the jobs have changed. Not while the page is being drawn:
+    starting over would lose the click that it is drawn for."""
     before = st.session_state.get("jobs.state", state)
     drawn = st.session_state.pop(DRAWN, False)
     st.session_state["jobs.state"] = state
@@ -136,75 +138,88 @@ def _follow(state: set[Any]) -> None:
         st.rerun()
 
 
+def _active() -> list[Run]:
+    """The jobs that run or wait, newest first."""
+    return open_store().list(with_parts=False, statuses=ACTIVE)
+
+
 def _active_rows() -> list[Run]:
-    """Draw a row with a bar and a button for each job that runs or waits, and return the jobs."""
-    active = open_store().list(with_parts=False, statuses=ACTIVE)
+    """Draw a row for each job that runs or waits, and return the jobs."""
+    active = _active()
     for run in reversed(active):
-        text, stop = st.columns([5, 1], vertical_alignment="center")
-        name = f"{STATUS_ICON[run.status]} Run {run.id}, {design.plain(run.name)} on {run.device}"
-        text.progress(run.fraction, f"{name}: {doing(run, active)}{_time_left(run)}")
-        with stop.popover("Cancel", key=f"cancel-{run.id}", width="stretch"):
-            st.write(
-                f"Cancel run {run.id}, {design.plain(run.name)}? What it has measured is kept."
-            )
-            st.button(
-                "Yes, cancel",
-                key=f"cancel-{run.id}-yes",
-                on_click=_cancel,
-                args=(run.id,),
-            )
+        _active_row(run, active)
     return active
 
 
-def doing(run: Run, active: list[Run]) -> str:
-    """What a job does, or what it waits for."""
+def _active_row(run: Run, active: list[Run]) -> None:
+    """A job's progress, and the button that cancels it."""
+    text, stop = st.columns([5, 1], vertical_alignment="center")
+    name = design.plain(run.name)
+    title = f"{STATUS_ICON[run.status]} Run {run.id}, {name} on {run.device}"
+    text.progress(run.fraction, f"{title}: {_doing(run, active)}{_time_left(run)}")
+    with stop.popover("Cancel", key=f"cancel-{run.id}", width="stretch"):
+        st.write(f"Cancel run {run.id}, {name}? What it has measured is kept.")
+        st.button(
+            "Yes, cancel",
+            key=f"cancel-{run.id}-yes",
+            on_click=_cancel,
+            args=(run.id,),
+        )
+
+
+def _doing(run: Run, active: list[Run]) -> str:
+    """What a job is doing, or what it waits for."""
     if run.status == "running":
         return run.message or "starting"
     if open_store().shared and run.host != socket.gethostname():
         return f"waits for a server on {run.host}"
-    place = (run.device, run.host)
-    ahead = [other.id for other in active if (other.device, other.host) == place]
-    before = [run_id for run_id in ahead if run_id < run.id]
-    if not before:
+    ahead = []
+    for other in active:
+        same_queue = (other.device, other.host) == (run.device, run.host)
+        if same_queue and other.id < run.id:
+            ahead.append(other.id)
+    if not ahead:
         return "about to start"
-    return f"waits for run {max(before)}"
+    return f"waits for run {max(ahead)}"
 
 
 def _cancel(run_id: int) -> None:
     """Cancel the run that a confirmation named, unless it has ended or is gone."""
     try:
-        ended = not cancel(run_id)
+        cancelled = cancel(run_id)
     except (UnknownRun, StoreError) as error:
         st.toast(design.plain(str(error)))
         return
-    if ended:
+    if not cancelled:
         st.toast(f"Run {run_id} had ended already.")
 
 
 def strip(say: bool = True) -> None:
-    """The queue on pages of other things: what runs and waits, nothing when there is nothing.
-    Unless the page says it itself, also why there are none."""
+    """The queue on pages that show no jobs: a row per job, nothing if there is none. With `say`
+    False, the page itself says why jobs cannot be shown."""
     try:
-        active = bool(open_store().list(with_parts=False, statuses=ACTIVE))
-    except StoreError as error:  # this page does without
-        if not say:
-            return
-        st.caption(f":material/info: Jobs and runs cannot be shown. {design.plain(str(error))}.")
+        busy = bool(_active())
+    except StoreError as error:  # this page works without the store
+        if say:
+            why = design.plain(str(error))
+            st.caption(f":material/info: Jobs and runs cannot be shown. {why}.")
         return
     st.session_state[DRAWN] = True
-    st.fragment(_strip, run_every=1.0 if active else 5.0)()
+    st.fragment(_strip, run_every=1.0 if busy else 5.0)()
 
 
 def _strip() -> None:
     with needs_runs():
         state = {run.id for run in _active_rows()}
-        for run_id in st.session_state.get("jobs.strip", state) - state:
+        ended = st.session_state.get("jobs.strip", state) - state
+        for run_id in ended:
             _toast(run_id)
         st.session_state["jobs.strip"] = state
         _follow(state)
 
 
 def _toast(run_id: int) -> None:
+    """Say how a run ended."""
     try:
         run = open_store().get(run_id)
     except UnknownRun:  # ended, and deleted since
@@ -212,40 +227,40 @@ def _toast(run_id: int) -> None:
     st.toast(f"Run {run_id}, {design.plain(run.name)}: {run.status}", icon=STATUS_ICON[run.status])
 
 
-KNOWN_PACE = 0.02  # the fraction done from which on the pace says something
+LEAST_FRACTION = 0.02  # with less done, the pace so far says nothing
 
 
 def _time_left(run: Run) -> str:
-    """Of the budget, or, where a job has none, at the pace so far."""
+    """What is left of a job's budget. If it has none, the time left at the pace so far."""
     if run.status != "running" or run.started_at is None or run.foreign:
         return ""
-    gone = (now() - run.started_at).total_seconds()
+    gone_s = (now() - run.started_at).total_seconds()
     if "budget_s" in run.options:
-        left = run.options["budget_s"] - gone
-        if left <= 0:
+        left_s = run.options["budget_s"] - gone_s
+        if left_s <= 0:
             return ", the budget is used up"
-        return f", about {units.seconds(left)} left of the budget"
-    if run.fraction <= KNOWN_PACE:
+        return f", about {units.seconds(left_s)} left of the budget"
+    if run.fraction <= LEAST_FRACTION:
         return ""
-    left = gone * (1 / run.fraction - 1)
-    return f", about {units.seconds(left)} left"
+    left_s = gone_s * (1 / run.fraction - 1)
+    return f", about {units.seconds(left_s)} left"
 
 
 def show(kind: str, draw: Callable[[Run], None], none_yet: str) -> None:
-    """Let the user choose a run of this kind, the newest at first, and draw it; `none_yet` where
-    there is none. Stands below `queue`."""
+    """Let the user choose a run of this kind, the newest at first, and draw it. If there is none,
+    say `none_yet`. Stands below `queue`."""
     with needs_runs(say=False):
-        run = pick(kind)
+        run = _pick(kind)
         if run is None:
             st.info(none_yet)
-        elif not say_if_foreign(run):
+        elif not warn_if_foreign(run):
             with results(run):
                 draw(run)
 
 
-def pick(kind: str) -> Run | None:
-    """The run to show: the one just started, or what the user chooses; None where there is none of
-    this kind."""
+def _pick(kind: str) -> Run | None:
+    """The run to show: the one just started, or the one that the user chooses. None if there is
+    none of this kind."""
     runs = open_store().list(with_parts=False, kind=kind)
     if not runs:
         return None
@@ -253,9 +268,13 @@ def pick(kind: str) -> Run | None:
     wanted = st.session_state.pop(f"{kind}.run", None)
     if wanted in labels:
         st.session_state[f"{kind}.shown"] = wanted
-    return open_store().get(
-        st.selectbox("Result", list(labels), format_func=labels.__getitem__, key=f"{kind}.shown")
+    chosen = st.selectbox(
+        "Result",
+        list(labels),
+        format_func=labels.__getitem__,
+        key=f"{kind}.shown",
     )
+    return open_store().get(chosen)
 
 
 def _label(run: Run) -> str:
@@ -271,7 +290,8 @@ def save_report(
     place: DeltaGenerator,
     look: Literal["primary", "secondary"] = "secondary",
 ) -> None:
-    """A button that makes a report of these runs and saves it."""
+    """A button that saves a report of these runs. If one of them cannot be read, a line says which
+    and why instead."""
     broken = []
     for run in runs:
         why = unreadable(run)
@@ -280,11 +300,11 @@ def save_report(
     if broken:
         place.caption(f"No report can be made of {design.plain('; '.join(broken))}.")
         return
-    name = f"report-{'-'.join(str(run.id) for run in runs[:6])}.html"
+    numbers = "-".join(str(run.id) for run in runs[:6])
     place.download_button(
         "Save report",
         partial(report, runs, design.home()),
-        name,
+        f"report-{numbers}.html",
         "text/html",
         icon=":material/description:",
         type=look,
@@ -292,16 +312,14 @@ def save_report(
 
 
 def headline(run: Run) -> None:
-    """What a result opens with: its state, why it ended early, the report, the device."""
+    """What a result begins with: its status, why it ended early, its report, its device."""
     st.subheader(f"{STATUS_ICON[run.status]} Run {run.id}: {design.plain(run.name)}, {run.status}")
+    why = design.plain(run.error or run.status)
     if run.status == "cancelled":
-        st.info(f"{design.plain(run.error or run.status)}; what was finished is kept")
+        st.info(f"{why}; what was finished is kept")
     if run.status == "failed":
-        st.error(design.plain(run.error or run.status))
-        tail = run.log_tail()
-        if tail:
-            with st.expander("Last lines of its log"):
-                st.code(tail, language=None)
+        st.error(why)
+        _log(run)
     if run.parts:
         save_report([run], st.container())
     found = run.part(Environment)
@@ -309,3 +327,17 @@ def headline(run: Run) -> None:
         software = f"torch {found.packages['torch']}, {found.threads} threads"
         started = f"started {run.started_at:%Y-%m-%d %H:%M} UTC"
         st.caption(f"{found.name}; {software}; {started}")
+
+
+def _log(run: Run) -> None:
+    """The end of a run's log, folded."""
+    tail = run.log_tail()
+    if tail:
+        with st.expander("Last lines of its log"):
+            st.code(tail, language=None)
+
+
+def warn_of_gaps(run: Run) -> None:
+    """What was not measured, so that nobody takes a part of a result for the whole."""
+    for line in not_whole(run):
+        st.warning(design.plain(f"{line}."))

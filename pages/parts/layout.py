@@ -1,5 +1,4 @@
-"""Rows that wrap, side by side on a wide screen and one below the other on a narrow one; what
-Streamlit's theme has no setting for."""
+"""Rows that wrap on a narrow screen, and colours that Streamlit's theme has no setting for."""
 
 from collections.abc import Iterator
 
@@ -9,14 +8,14 @@ from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import design
 
-# Pixels. Beside the sidebar at 1440 there are four cards or two charts, without it two wide charts
-# or three maps; at 800 half as many.
+# Pixels. A window of 1440 has room for four cards or two charts beside the sidebar, and for two
+# wide charts or three maps without it. One of 800 has room for half as many.
 CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 
 
 INK = {"dark": "#FAFAFA", "light": "#141414"}
-FAINT = {  # what Streamlit writes too faintly
-    "dark": "[data-testid='stBaseButton-primary'] { color: #000 }",
+FAINT = {  # text that Streamlit writes with too little contrast
+    "dark": "[data-testid='stBaseButton-primary'], [data-tag] * { color: #000 }",
     "light": (
         ".token.deleted { color: #B3261E !important } .token.inserted { color: #1B6E3A !important }"
     ),
@@ -24,43 +23,50 @@ FAINT = {  # what Streamlit writes too faintly
 
 
 def _theme() -> str:
-    """What is on screen; light where the browser has not said."""
-    return "dark" if st.context.theme.type == "dark" else "light"
+    """The theme on screen; light if the browser has not said."""
+    if st.context.theme.type == "dark":
+        return "dark"
+    return "light"
 
 
 def ink() -> str:
-    """The colour of words."""
+    """The colour of text."""
     return INK[_theme()]
 
 
 TOP = "[data-testid='stMainBlockContainer'] { padding-top: 4.5rem }"  # just below the navigation
-# Streamlit fades what a run has not reached yet, half a second later; to be ready for it, browsers
-# give each element a layer of its own at every change, a tenth of the time until charts are drawn.
-# The sign at the top says that a page is at work.
+# Half a second into a run, Streamlit fades what the run has not reached yet. To be ready for that,
+# browsers give each element a layer of its own at every change, which takes a tenth of the time
+# until charts are drawn. The icon at the top right already says that a page is at work.
 STEADY = "[data-stale], summary { transition: none !important; opacity: 1 !important }"
 
 
+# A formula breaks after its operators only. A part that is wider than a phone scrolls.
+FORMULA = "p:has(.katex), .stLatex { overflow-x: auto; overflow-y: hidden }"
+
+
 def theme() -> None:
-    """Colours that can be read where the theme's own cannot, a page that begins at its top, and
-    nothing that fades at a change."""
-    st.html(f"<style>{TOP} {STEADY} {FAINT[_theme()]}</style>")
+    """Give faint text contrast, start pages at the top, let nothing fade at a change, and keep
+    formulas within a narrow window."""
+    st.html(f"<style>{TOP} {STEADY} {FORMULA} {FAINT[_theme()]}</style>")
 
 
 def go(page: str) -> None:
-    """To another page; pages are found from where the script of navigation lies."""
+    """Switch to another page. Streamlit finds it from the folder of web/navigation.py."""
     st.switch_page(f"../pages/{page}.py")
 
 
 def cells(n: int, width: int) -> Iterator[DeltaGenerator]:
-    """`n` containers of `width` pixels in a row that wraps."""
+    """`n` containers, each `width` pixels wide, in a row that wraps."""
     row = st.container(horizontal=True)
     return (row.container(width=width) for _ in range(n))
 
 
 def table(frame: pd.DataFrame) -> None:
-    """Text whose words wrap instead of being cut; what a user wrote in it is shown as written."""
-    st.table(
-        frame.rename(index=design.plain, columns=design.plain).map(
-            lambda cell: design.plain(str(cell))
-        )
-    )
+    """A table whose text wraps instead of being cut. What a user wrote is shown as written."""
+    headed = frame.rename(index=design.plain, columns=design.plain)
+    st.table(headed.map(_plain_cell))
+
+
+def _plain_cell(cell: object) -> str:
+    return design.plain(str(cell))

@@ -1,4 +1,4 @@
-"""Advice beside the control that it speaks of."""
+"""Advice beside the control that it is about."""
 
 from collections import defaultdict
 
@@ -11,7 +11,7 @@ Notes = dict[str, list[Advice]]
 
 
 def by_control(advice: list[Advice]) -> Notes:
-    """Advice under the name of its control, weightiest first."""
+    """Advice by the name of its control, the most important first."""
     notes: Notes = defaultdict(list)
     for item in advice:
         notes[item.rule.control].append(item)
@@ -19,21 +19,27 @@ def by_control(advice: list[Advice]) -> Notes:
 
 
 def show(notes: Notes, *controls: str) -> None:
-    """Warnings in full, options behind a button that says how many there are."""
-    found = [item for control in controls for item in notes.get(control, ())]
-    with (
-        st.container()
-    ):  # also where there is no advice, so that the controls below keep their place
+    """Warnings in full; options behind a button that says how many there are."""
+    found: list[Advice] = []
+    for control in controls:
+        found += notes.get(control, [])
+    # The container is there even without advice, so that the controls below keep their place.
+    with st.container():
         for item in found:
             if item.rule.kind == "warning":
                 st.caption(f":orange[:material/warning:] {_text(item)}")
-        if options := [item for item in found if item.rule.kind == "option"]:
-            with st.popover(
-                f"{len(options)} {'finding' if len(options) == 1 else 'findings'} of the paper",
-                icon=":material/lightbulb:",
-            ):
-                for item in options:
-                    st.markdown(_text(item))
+        _show_options([item for item in found if item.rule.kind == "option"])
+
+
+def _show_options(options: list[Advice]) -> None:
+    if not options:
+        return
+    findings = "findings"
+    if len(options) == 1:
+        findings = "finding"
+    with st.popover(f"{len(options)} {findings} of the paper", icon=":material/lightbulb:"):
+        for item in options:
+            st.markdown(_text(item))
 
 
 def _text(item: Advice) -> str:

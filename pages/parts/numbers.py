@@ -1,26 +1,29 @@
 """The key numbers, each with its convention and its difference to the reference."""
 
-from typing import Any, Literal, NamedTuple
-
-import streamlit as st
+from operator import attrgetter
+from typing import Literal, NamedTuple
 
 from hybrid_core.report import units
-from hybrid_core.report.sources import explained, origins
 from hybrid_core.speed.cost import Cost
-from pages.parts import browser
+from pages.parts import browser, origin
 
 KEY = "numbers"
 
 _numbers = browser.component("numbers")
 
+Card = dict[str, str | None]  # what web/static/numbers.js draws
+
 
 class KeyNumber(NamedTuple):
-    """A card. `path`: where a Cost has it; `counts`: what its convention counts, with words
-    of the workload to fill in; `better`: which of two designs has the better one."""
+    """One key number.
+
+    `source`: its entry in profiles/numbers.yaml. `path`: where a Cost has it, as a dotted name.
+    `counts`: what its convention counts, with words of the workload to fill in. `better`: whether
+    more or less of it is better."""
 
     label: str
     source: str
-    path: tuple[str, ...]
+    path: str
     unit: str
     convention: str
     counts: str
@@ -31,7 +34,7 @@ KEY_NUMBERS = (
     KeyNumber(
         "Parameters without embedding",
         "parameters",
-        ("params", "non_embedding"),
+        "params.non_embedding",
         "count",
         "exact",
         "every parameter of the layers and norms",
@@ -39,7 +42,7 @@ KEY_NUMBERS = (
     KeyNumber(
         "Parameters in all",
         "parameters_in_all",
-        ("params", "total"),
+        "params.total",
         "count",
         "exact",
         "embedding included; {active} active for a token",
@@ -47,7 +50,7 @@ KEY_NUMBERS = (
     KeyNumber(
         "Training FLOPs per token",
         "training_flops",
-        ("train_flops", "paper", "per_token"),
+        "train_flops.paper.per_token",
         "FLOPs",
         "paper",
         "6 N + mixer terms (Table 1, Appendix C); without the vocabulary head",
@@ -56,7 +59,7 @@ KEY_NUMBERS = (
     KeyNumber(
         "Decode FLOPs per token",
         "decode_flops",
-        ("decode_flops_per_token",),
+        "decode_flops_per_token",
         "FLOPs",
         "exact",
         "every matrix product and scan, the head included",
@@ -65,7 +68,7 @@ KEY_NUMBERS = (
     KeyNumber(
         "Cache per sequence at {at}",
         "cache",
-        ("cache_bytes", "exact"),
+        "cache_bytes.exact",
         "bytes",
         "exact",
         "real shapes and dtypes. paper: {paper} (bf16)",
@@ -74,17 +77,16 @@ KEY_NUMBERS = (
     KeyNumber(
         "Memory, batch {batch}",
         "memory",
-        ("memory_bytes", "total"),
+        "memory_bytes.total",
         "bytes",
         "exact",
-        "weights in {stored}, cache, and the tensors alive at the widest moment of a prefill of "
-        "{chunk} tokens at a time",
+        "weights in {stored}, cache, and the activations of a prefill in chunks of {chunk} tokens",
         "less",
     ),
     KeyNumber(
         "Prefill speed, at most",
         "prefill_ceiling",
-        ("predicted", "prefill_tokens_per_s"),
+        "predicted.prefill_tokens_per_s",
         "tokens/s",
         "predicted",
         "{basis}",
@@ -93,81 +95,84 @@ KEY_NUMBERS = (
     KeyNumber(
         "Decode speed, at most",
         "decode_ceiling",
-        ("predicted", "decode_tokens_per_s"),
+        "predicted.decode_tokens_per_s",
         "tokens/s",
         "predicted",
         "{basis}",
         "more",
     ),
 )
-SMALL = 0.05  # percent; a difference below that is none
+SMALL_PERCENT = 0.05  # a smaller difference is shown as none
 
 
 def draw(now: Cost, before: Cost, against: str, device: str) -> None:
-    """One card a number; `now` and `before` are the costs of two designs, `against` is the
-    reference's name, `device` the accelerator's. A click on a "?" opens where the number comes
-    from."""
-    words = {
-        "active": units.count(now.params.active),
-        "paper": units.n_bytes(now.cache_bytes.paper),
-        "batch": now.workload.batch_size,
-        "at": units.length(now.workload.context_len),
-        "basis": now.predicted.basis,
-        "stored": now.workload.weight_dtype,
-        "chunk": f"{now.workload.max_batched_tokens:,}",
-    }
-    cards = []
-    for number in KEY_NUMBERS:
-        value = at(now, number.path)
-        base = at(before, number.path)
-        written = units.WRITTEN[number.unit]
-        counts = number.counts.format(**words)
-        card: dict[str, str | None] = {
-            "label": number.label.format(**words),
-            "value": written(value),
-            "convention": number.convention,
-            "says": f"{number.convention}: {counts}. {against}: {written(base)}",
-            "source": number.source,
-        }
-        cards.append(card | _change(value, base, number.better))
+    """One card per key number. `now`: the costs of the design; `before`: those of the reference,
+    whose name is `against`; `device`: the accelerator's name."""
+    words = _words(now)
+    cards = [_card(number, now, before, against, words) for number in KEY_NUMBERS]
     asked = f"At {words['at']} tokens, batch {words['batch']}, on {device}"
     use = f"{asked}: change it under Workload and hardware."
     said = _numbers(
         key=KEY,
         data={"cards": cards, "use": use},
-        on_asked_change=_drawn_anew,
+        on_asked_change=origin.drawn_anew,
     )
-    asked_for = said.asked
-    if asked_for in origins():  # it comes from the browser, so it may be anything
-        st.dialog(origins()[asked_for].label)(_explain)(asked_for)
+    origin.open_if_asked(said.asked)
 
 
-def _change(value: float, base: float, better: str | None) -> dict[str, str | None]:
+def _words(costs: Cost) -> dict[str, str]:
+    """What labels and conventions say of the workload."""
+    workload = costs.workload
+    return {
+        "active": units.count(costs.params.active),
+        "paper": units.n_bytes(costs.cache_bytes.paper),
+        "batch": str(workload.batch_size),
+        "at": units.length(workload.context_len),
+        "basis": costs.predicted.basis,
+        "stored": str(workload.weight_dtype),
+        "chunk": f"{workload.max_batched_tokens:,}",
+    }
+
+
+def _card(
+    number: KeyNumber,
+    now: Cost,
+    before: Cost,
+    against: str,
+    words: dict[str, str],
+) -> Card:
+    value = _number_at(now, number.path)
+    reference = _number_at(before, number.path)
+    written = units.WRITTEN[number.unit]
+    counts = number.counts.format(**words)
+    card: Card = {
+        "label": number.label.format(**words),
+        "value": written(value),
+        "convention": number.convention,
+        "says": f"{number.convention}: {counts}. {against}: {written(reference)}",
+        "source": number.source,
+    }
+    return card | _change(value, reference, number.better)
+
+
+def _change(value: float, reference: float, better: str | None) -> Card:
     """The difference to the reference, and whether it is for the better."""
-    if not base:
+    if not reference:
         return {"change": None, "judged": ""}
-    percent = 100 * (value / base - 1)
-    if abs(percent) < SMALL:
+    percent = 100 * (value / reference - 1)
+    if abs(percent) < SMALL_PERCENT:
         return {"change": "0 %", "judged": ""}
-    judged = ""
-    if better:
-        judged = "worse"
-    if better == ("less" if percent < 0 else "more"):
-        judged = "better"
-    return {"change": f"{percent:+,.1f} %", "judged": judged}
+    return {"change": f"{percent:+,.1f} %", "judged": _judged(percent, better)}
 
 
-def at(costs: Cost, path: tuple[str, ...]) -> float:
-    """A number deep in a design's costs."""
-    found: Any = costs
-    for key in path:
-        found = getattr(found, key)
-    return float(found)
+def _judged(percent: float, better: str | None) -> str:
+    if better is None:
+        return ""
+    direction = "more"
+    if percent < 0:
+        direction = "less"
+    return "better" if direction == better else "worse"
 
 
-def _drawn_anew() -> None:
-    """A click on a "?" draws the page anew, which then opens the dialog."""
-
-
-def _explain(key: str) -> None:
-    st.markdown(explained(key))
+def _number_at(costs: Cost, path: str) -> float:
+    return float(attrgetter(path)(costs))

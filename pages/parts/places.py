@@ -1,5 +1,5 @@
-"""Where a strategy places its attention (or intra-hybrid) layers: by a rule, picked by its picture,
-or layers named one by one."""
+"""Where a strategy places its attention (or intra-hybrid) layers. The user picks a rule by its
+picture, or lists the layers."""
 
 from typing import Any
 
@@ -11,52 +11,55 @@ from pages.parts import browser, draft, pictures
 
 KEY = "places"
 FIELD = draft.field("layers.placement")
+BY_HAND = {"name": "custom", "words": "custom: the layers you name", "lines": {}}
 
 _places = browser.component("places")
 
 
 def draw(strategy: placement.Strategy) -> None:
-    """Every rule as a picture of the stack that it makes. `scatter` is another name of `middle`, so
-    it is shown only where it was chosen."""
+    """A choice of rules, each with a picture of the stack that it makes."""
     chosen = draft.value("layers.placement")
-    shown = [name for name in placement.PLACEMENTS if name != "scatter" or chosen == "scatter"]
-    by_hand = {"name": "custom", "words": "custom: the layers you name", "lines": {}}
+    rules = [_rule(strategy, name) for name in _shown(chosen)]
     data = {
         "title": "Placement, first layer at the left",
         "says": explain("placement"),
-        "rules": [*_pictures(strategy, shown), by_hand],
+        "rules": [*rules, BY_HAND],
         "layers": draft.value("n_layers"),
         "chosen": chosen,
     }
-    _places(key=KEY, data=data, on_chosen_change=_chosen)
+    _places(key=KEY, data=data, on_chosen_change=_choose)
     if chosen == "custom":
-        expensive = placement.LETTERS[placement.MIXTURES[strategy][0]]
+        placed, _ = placement.MIXTURES[strategy]
         st.text_input(
-            f"Layers of kind {expensive}",
+            f"Layers of kind {placement.LETTERS[placed]}",
             key=draft.field("layers.indices"),
             help=explain("indices"),
         )
 
 
-def _pictures(
-    strategy: placement.Strategy, names: list[placement.Placement]
-) -> list[dict[str, Any]]:
+def _shown(chosen: str) -> list[placement.Placement]:
+    """The rules to choose from. `scatter` is the paper's other name for `middle`, so it is there
+    only if the design has it."""
+    names = list(placement.PLACEMENTS)
+    if chosen != "scatter":
+        names.remove("scatter")
+    return names
+
+
+def _rule(strategy: placement.Strategy, name: placement.Placement) -> dict[str, Any]:
+    """A rule with the stack that it makes."""
     n_layers = draft.value("n_layers")
     ratio = (draft.value("layers.a"), draft.value("layers.b"))
-    k = placement.n_expensive(n_layers, ratio) if sum(ratio) else 0
-    drawn = []
-    for name in names:
-        stack = placement.pattern(
-            strategy,
-            n_layers,
-            placement.place(k, n_layers, name),
-        )
-        lines = pictures.lines(stack, pictures.COLOURS)
-        drawn.append({"name": name, "words": name, "lines": lines})
-    return drawn
+    n_placed = 0
+    if sum(ratio):
+        n_placed = placement.n_expensive(n_layers, ratio)
+    indices = placement.place(n_placed, n_layers, name)
+    stack = placement.pattern(strategy, n_layers, indices)
+    lines = pictures.lines(stack, pictures.COLOURS)
+    return {"name": name, "words": name, "lines": lines}
 
 
-def _chosen() -> None:
+def _choose() -> None:
     name = st.session_state[KEY].chosen
     if name in (*placement.PLACEMENTS, "custom"):
         st.session_state[FIELD] = name

@@ -1,5 +1,5 @@
-"""What a visitor takes away: the link to the view, its report, and the design as YAML, as Python or
-as another framework's config."""
+"""The Share menu: the link to the view, its report, and the design as YAML, as Python or as another
+framework's config."""
 
 from functools import partial
 
@@ -21,7 +21,7 @@ FRAMEWORKS = {
 
 
 def draw(spec: ArchSpec, page: str = "") -> None:
-    """One menu; the link opens `page`."""
+    """The menu. Its link opens `page`."""
     menu = st.popover(
         "Share",
         icon=":material/share:",
@@ -33,43 +33,50 @@ def draw(spec: ArchSpec, page: str = "") -> None:
     with menu:
         st.markdown("**Link to this view** (the button at its right copies it)")
         st.code(design.address(page), language=None, wrap_lines=True)
-        st.download_button(
-            "Download YAML",
-            spec.to_yaml(),
-            "design.yaml",
-            "application/yaml",
-            icon=":material/download:",
-            on_click="ignore",
-        )
-        made = partial(design_report, design.view(), design.home())
-        st.download_button(
-            "Save report",
-            made,
-            "design-report.html",
-            "text/html",
-            icon=":material/description:",
-            on_click="ignore",
-        )
+        _files(spec)
         st.markdown("**For another framework**")
-        for to, (label, kind) in FRAMEWORKS.items():
-            _download(spec, to, label, kind)
+        for to, (label, media_type) in FRAMEWORKS.items():
+            _download(spec, to, label, media_type)
 
 
-def _download(spec: ArchSpec, to: str, label: str, kind: str) -> None:
-    """The one file of a format, or the reason why it cannot say this design."""
+def _files(spec: ArchSpec) -> None:
+    """The design as YAML, and the report of the view."""
+    st.download_button(
+        "Download YAML",
+        spec.to_yaml(),
+        "design.yaml",
+        "application/yaml",
+        icon=":material/download:",
+        on_click="ignore",
+    )
+    make_report = partial(design_report, design.view(), design.home())
+    st.download_button(
+        "Save report",
+        make_report,
+        "design-report.html",
+        "text/html",
+        icon=":material/description:",
+        on_click="ignore",
+    )
+
+
+def _download(spec: ArchSpec, to: str, label: str, media_type: str) -> None:
+    """The file of a format, or the reason why the format cannot express this design."""
     try:
         ((name, text),) = export(spec, to).items()
     except SpecError as error:
-        st.caption(f"{label}: not possible. {design.plain(str(error).removeprefix(f'{to}: '))}")
+        why = str(error).removeprefix(f"{to}: ")
+        st.caption(f"{label}: not possible. {design.plain(why)}")
         return
     st.download_button(
         f"Download {label}",
         text,
         name,
-        kind,
+        media_type,
         icon=":material/code:",
         on_click="ignore",
         key=f"share.{to}",
     )
     for line in notes(spec, to):
-        st.caption(f"{design.plain(line[:1].upper() + line[1:])}.")
+        sentence = line[:1].upper() + line[1:]
+        st.caption(f"{design.plain(sentence)}.")

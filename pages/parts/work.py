@@ -22,39 +22,38 @@ FIELDS = (
     "state_dtype",
     "max_batched_tokens",
 )
-OWN = "own"  # the design's; stands for None, which Streamlit takes for a box that holds nothing
+OWN = "own"  # the design's own; Streamlit would take None for an empty box
 
 
 def load(view: View, anew: bool = False) -> None:
-    """Fill the controls that hold nothing, as when Streamlit forgot them while another page was
-    shown; `anew`: all of them."""
-    for key, item in {
-        **{field: getattr(view.workload, field) for field in FIELDS},
-        "hardware": view.hardware,
-    }.items():
-        if anew or f"work.{key}" not in st.session_state:
-            st.session_state[f"work.{key}"] = OWN if item is None else item
+    """Fill the controls that hold nothing, because Streamlit forgot them while another page was
+    shown; with `anew`, all of them."""
+    held = {field: getattr(view.workload, field) for field in FIELDS}
+    held["hardware"] = view.hardware
+    for name, item in held.items():
+        key = f"work.{name}"
+        if anew or key not in st.session_state:
+            st.session_state[key] = OWN if item is None else item
 
 
 def current() -> tuple[Workload, str]:
-    """What the controls hold: the workload and the key of the accelerator. Raises SpecError with
+    """The workload and the key of the accelerator that the controls hold. Raises SpecError with
     one line."""
     held = {field: st.session_state[f"work.{field}"] for field in FIELDS}
     asked = {field: item for field, item in held.items() if item != OWN}
-    workload, key = Workload.make(**asked), st.session_state["work.hardware"]
-    hardware.get(key).peak(
-        workload.product_dtype
-    )  # says so where a device is not known in this dtype
+    workload = Workload.make(**asked)
+    key: str = st.session_state["work.hardware"]
+    # Raises if no peak is known for the accelerator in this dtype.
+    hardware.get(key).peak(workload.product_dtype)
     return workload, key
 
 
 def draw() -> None:
-    """Context, batch, dtypes and device, in the sidebar."""
+    """Context, batch, number formats and accelerator, in the sidebar."""
     st.subheader("Workload and hardware")
-    contexts = sorted({*CONTEXTS, st.session_state["work.context_len"]})
     st.select_slider(
         "Context (tokens)",
-        contexts,
+        sorted({*CONTEXTS, st.session_state["work.context_len"]}),
         format_func=units.length,
         key="work.context_len",
         help=explain("context"),
@@ -67,21 +66,12 @@ def draw() -> None:
         help=explain("batch"),
     )
     left, right = st.columns(2)
-    left.selectbox(
-        "Weights",
-        [OWN, *get_args(WeightFormat)],
-        key="work.weight_dtype",
-        help=explain("weight_dtype"),
-    )
-    right.selectbox(
-        "KV cache", get_args(CacheDtype), key="work.kv_cache_dtype", help=explain("kv_cache_dtype")
-    )
-    left.selectbox(
-        "Scan state",
-        [OWN, *get_args(ComputeDtype)],
-        key="work.state_dtype",
-        help=explain("state_dtype"),
-    )
+    with left:
+        _choice("Weights", "weight_dtype", [OWN, *get_args(WeightFormat)])
+    with right:
+        _choice("KV cache", "kv_cache_dtype", list(get_args(CacheDtype)))
+    with left:
+        _choice("Scan state", "state_dtype", [OWN, *get_args(ComputeDtype)])
     right.number_input(
         "Prefill chunk",
         value=None,
@@ -89,6 +79,20 @@ def draw() -> None:
         key="work.max_batched_tokens",
         help=explain("max_batched_tokens"),
     )
+    _draw_accelerator()
+    _draw_advised_context()
+
+
+def _choice(label: str, field: str, options: list[str]) -> None:
+    st.selectbox(
+        label,
+        options,
+        key=f"work.{field}",
+        help=explain(field),
+    )
+
+
+def _draw_accelerator() -> None:
     known = hardware.devices()
     st.selectbox(
         "Accelerator",
@@ -97,31 +101,31 @@ def draw() -> None:
         key="work.hardware",
         help=explain("accelerator"),
     )
-    calibrations_left_out()
-    _draw_use()
+    warn_of_calibrations()
 
 
-def calibrations_left_out() -> None:
-    """A line for each calibration of this machine that cannot be used: predictions for it rest on
-    its ceilings."""
+def warn_of_calibrations() -> None:
+    """A line for each calibration of this machine that cannot be read. Predictions for it use its
+    ceilings instead."""
     for line in hardware.unreadable().values():
         st.caption(f":orange[:material/warning:] A calibration is left out: {design.plain(line)}")
 
 
-def advised_use() -> Scenario | None:
-    """The scenario that advice is weighed for: the context's own until another is picked."""
-    given = scenario(st.session_state["work.context_len"])
-    picked: Scenario | None = st.session_state.get(f"use-{given}", given)
+def advised_context() -> Scenario | None:
+    """The range of contexts that advice is weighed for. It follows the context until the user picks
+    another."""
+    own = scenario(st.session_state["work.context_len"])
+    picked: Scenario | None = st.session_state.get(f"use-{own}", own)
     return picked
 
 
-def _draw_use() -> None:
-    given = scenario(st.session_state["work.context_len"])
+def _draw_advised_context() -> None:
+    own = scenario(st.session_state["work.context_len"])
     st.segmented_control(
         "Advice for a context",
         list(SCENARIOS),
-        default=given,
+        default=own,
         format_func=SCENARIOS.__getitem__,
-        key=f"use-{given}",
+        key=f"use-{own}",
         help=explain("advice_for"),
     )

@@ -87,9 +87,8 @@ def test_every_text_has_contrast(browser: Browser, server: str, theme: Any) -> N
         for path in PAGES:
             visit(page, f"{server}/{path}")
             if path.startswith("compare"):
-                expect(
-                    page.locator(".token").first
-                ).to_be_visible()  # the YAML's diff is coloured late
+                # The YAML's diff is coloured late.
+                expect(page.locator(".token").first).to_be_visible()
             assert faint(page) == [], path or "compose"
 
 
@@ -106,9 +105,8 @@ def test_a_new_server_may_be_visited_at_any_page(browser: Browser, tmp_path: Pat
     with serve(tmp_path) as address, visitor(browser) as page:
         visit(page, f"{address}/models")
         expect(page.get_by_role("heading", name="Published models")).to_be_visible()
-        expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(
-            8
-        )  # ours, not what Streamlit makes of a folder
+        # Our own pages, not those that Streamlit would make of a folder.
+        expect(page.get_by_role("navigation").get_by_role("link")).to_have_count(8)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from hybrid_core.runs.store import RunStore
 from tests.e2e.conftest import confirm_cancel, expect_toast, visit, visitor, whole
 from tests.jobs import device_taken
 
-MINUTES = 15  # a guard against hanging, for what trains or measures
+MINUTES = 15  # for what trains or measures; guards against hanging
 MODELS = Path(__file__).parents[2] / "profiles" / "models" / "configs"
 
 
@@ -116,9 +116,8 @@ def test_opens_with_numbers_and_a_click_on_a_layer_changes_its_kind(
 def test_back_leads_to_the_page_before_with_the_design_as_it_is(page: Page, server: str) -> None:
     visit(page, f"{server}/glossary")
     go(page, "Compose")
-    layers = page.get_by_role(
-        "spinbutton", name="Layers", exact=True
-    )  # a section has this heading too
+    # Not by its label alone: a section has this heading, too.
+    layers = page.get_by_role("spinbutton", name="Layers", exact=True)
     for n in ("14", "15"):
         layers.fill(n)
         layers.press("Enter")
@@ -145,14 +144,12 @@ def test_keyboard_alone_changes_ratio_and_bad_input_keeps_the_last_good_design(
     page: Page, server: str
 ) -> None:
     visit(page, server)
-    page.get_by_role("slider", name="Ratio, expensive to cheap").press(
-        "ArrowRight"
-    )  # from 1:5 to 1:3
+    ratio = page.get_by_role("slider", name="Ratio, attention to Mamba")
+    ratio.press("ArrowRight")  # from 1:5 to 1:3
     expect(page.get_by_text("10 Mamba + 3 attention = 13 layers")).to_be_visible()
     expect(number(page, "Parameters without embedding")).to_have_text("944M")
-    page.get_by_role("radio", name="front", exact=True).press(
-        "Space"
-    )  # the first of them goes to the first layer
+    # The first of the attention layers goes to the front.
+    page.get_by_role("radio", name="front", exact=True).press("Space")
     expect(letters(page)).to_have_value("AMMMMMAMMMAMM")
     page.get_by_role("radio", name="custom: the layers you name").press("Space")
     layers = page.get_by_role("textbox", name="Layers of kind attention")
@@ -211,9 +208,8 @@ def test_a_chart_is_saved_as_picture_and_table_and_a_name_hides_its_lines(
     assert text.startswith("<svg") and "Cache of one sequence against context" in text
     visit(page, f"{server}/paper")
     chart = page.get_by_role("figure", name="Cache of one sequence against context (Figure 3b)")
-    expect(chart.locator(".scatterlayer .trace")).to_have_count(
-        10
-    )  # lines and printed cells of five designs
+    # Lines and printed cells of five designs.
+    expect(chart.locator(".scatterlayer .trace")).to_have_count(10)
     chart.get_by_role("button", name="Llama", exact=True).click()
     expect(chart.locator(".scatterlayer .trace")).to_have_count(8)
 
@@ -242,9 +238,8 @@ def test_guided_start_then_a_link_shows_the_same_elsewhere(
     expect(dialog.get_by_text("NLL 2.712 against")).to_have_count(0)
     dialog.get_by_role("button", name="Open this design", exact=True).first.click()
     expect(dialog).to_have_count(0)
-    expect(page.get_by_role("heading", level=1)).to_have_text(
-        re.compile("^intra")
-    )  # the worked example, until the proposal is there
+    # Until the proposal is there, the heading is the worked example's.
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("^intra"))
     whole(page)
     name = page.get_by_role("heading", level=1).inner_text()
 
@@ -349,19 +344,19 @@ def test_a_tick_stays_with_its_run_when_rows_come_and_go(
     page: Page, server: str, place: Path
 ) -> None:
     store, spec = the_store(place), presets.get("mamba-100m").spec
-    made = [
-        store.create("profile", spec, ProfileOptions(device="cpu").model_dump(mode="json"), "none")
-        for _ in range(3)
-    ]
+    options = ProfileOptions(device="cpu").model_dump(mode="json")
+    made = [store.create("profile", spec, options, "none") for _ in range(3)]
     for run_id in made:
         store.finish(run_id, "done")
     visit(page, f"{server}/runs")
     table = page.get_by_test_id("stDataFrame").bounding_box()
     assert table
-    page.mouse.click(table["x"] + 18, table["y"] + 35 + 35 + 17)  # the box of the second row
+    header = row = 35
+    second_row = table["y"] + header + row + row / 2
+    page.mouse.click(table["x"] + 18, second_row)  # its box
     shown = page.get_by_role("heading", name=f"Run {made[1]}", exact=True)
     expect(shown).to_be_visible()
-    store.delete(made[2])  # by somebody else: the row above goes
+    store.delete(made[2])  # by somebody else; the row above goes
     with device_taken(store, spec, "elsewhere"):  # and a new one comes, which the page follows
         expect(page.get_by_role("progressbar")).to_be_visible()
         whole(page)
@@ -469,7 +464,7 @@ def test_of_a_link_with_one_bad_part_the_design_is_kept(page: Page, server: str)
         ),
         ("Layers", "0", "n_layers: 0 - must be greater than or equal to 1"),
         ("d_model", "", "d_model: '' - must be a whole number"),
-        ("cheap", "99999", "'1:99999' - must be two whole numbers"),
+        ("Mamba", "99999", "'1:99999' - must be two whole numbers"),
         ("Batch size", "70000", "batch_size: 70000 - must be less than or equal to 65536"),
     ],
 )
@@ -536,3 +531,45 @@ def test_a_published_model_is_started_from_and_compared(page: Page, server: str)
     go(page, "Compare")
     page.get_by_role("button", name="Change in Compose", exact=True).click()
     expect(letters(page)).to_be_visible()
+
+
+def test_a_number_says_where_it_comes_from_on_compose_and_on_compare(
+    page: Page, server: str
+) -> None:
+    """Within a phone's window, too, whose width the longest formulas have to fit."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    visit(page, server)
+    page.get_by_role("button", name="Prefill speed, at most: predicted").click()
+    dialog = page.get_by_role("dialog", name="Prefill speed, at most")
+    expect(dialog.get_by_text("hybrid_core/speed/roofline.py:predict")).to_be_visible()
+    expect(dialog.get_by_text("Williams, Waterman, Patterson, 2009")).to_be_visible()
+    formula = dialog.locator("p").filter(has=page.locator(".katex"))
+    assert formula.evaluate("formula => formula.scrollWidth - formula.clientWidth") <= 0
+
+    visit(page, f"{server}/compare?with=llama-1b")
+    row = page.get_by_role("row").filter(has_text="cache of a sequence at 8K (exact)")
+    expect(row.get_by_role("cell")).to_have_text(["43.3 MiB", "256 MiB"])
+    row.get_by_role("button", name="each cache tensor with its real shape and dtype").click()
+    dialog = page.get_by_role("dialog", name="Cache of a sequence")
+    expect(dialog.get_by_text("hybrid_core/costs/model.py:ModelCosts.cache_bytes")).to_be_visible()
+    expect(dialog.get_by_text("Table 1 and Appendix C")).to_be_visible()
+
+
+def test_a_layer_is_made_mamba_1_by_picking_it(page: Page, server: str) -> None:
+    """At a width of 2048: 26.44M parameters of a Mamba-1 layer (inner width 4096, 16 states, dt of
+    rank 128), 50.33M of the feed-forward, and two norms."""
+    visit(page, server)
+    page.get_by_role("radio", name="Mamba-1", exact=True).click()
+    layer(page, 1).click()
+    stack = letters(page)
+    expect(stack).to_have_value("mMMAMMMAMMMMM")
+    expect(layer(page, 1)).to_have_accessible_name(
+        re.compile("^layer 1: Mamba-1, 76.8M parameters")
+    )
+    # The field takes letters of either case, and m stands for the design's own Mamba-1 now.
+    stack.fill("mmMAMMMAMMMMM")
+    stack.press("Enter")
+    expect(layer(page, 2)).to_have_accessible_name(re.compile("^layer 2: Mamba-1"))
+    expect(page.locator(".stack .kinds")).to_contain_text("Mamba-1 (2)")
+    page.get_by_role("button", name="Back to inter").click()
+    expect(stack).to_have_value("MMMAMMMAMMMMM")

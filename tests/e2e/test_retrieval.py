@@ -16,9 +16,8 @@ from tests.e2e.conftest import confirm_cancel, serve, visit, whole
 from tests.jobs import kept_alive, suspend
 
 ROW = 11  # depths
-CONTEXTS = (
-    3  # 128, 192 and 256 tokens: an unfinished proxy is not asked beyond what it was trained on
-)
+# 128, 192 and 256 tokens. An unfinished proxy is not asked beyond what it was trained on.
+CONTEXTS = 3
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(
         "Time budget (s)": 20,
         "d_model of the proxy": 32,
         "Trained length (tokens)": 256,
-        "Trials a cell": 2500,
+        "Trials per cell": 2500,
     }.items():
         fill(page, label, value)
     whole(page)
@@ -111,9 +110,8 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(
     expect(page.get_by_role("heading", name="Run 2: one layer, done")).to_be_visible()
     expect(page.get_by_text("an unfinished proxy, not a finding")).to_be_visible()
     expect(page.get_by_text("#2 one layer: needles recalled, not learnt").first).to_be_visible()
-    expect(cells(page, 2)).to_have_count(
-        stored(store, 2)
-    )  # the time of the stops counts, too: the last row may be missing
+    # The time of the stops counts, too, so the last row may be missing.
+    expect(cells(page, 2)).to_have_count(stored(store, 2))
 
     start(page, 3)
     with stopped_at(store, 3, 0) as finished:

@@ -16,7 +16,7 @@ from hybrid_core.report.retrieval import probe_learnt
 from hybrid_core.report.sentences import of_run
 from hybrid_core.results.probes import LossByPosition, Recall
 from hybrid_core.results.retrieval import TrainingRecord
-from hybrid_core.runs import Run, open_store
+from hybrid_core.runs.store import Run, open_store
 from hybrid_core.speed import hardware
 from hybrid_core.speed.cost import cost
 from hybrid_core.workload import Workload

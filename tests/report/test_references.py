@@ -18,7 +18,7 @@ from hybrid_core.report.figures.stack import stack_chart
 from hybrid_core.report.html import design_report, report
 from hybrid_core.report.references import References
 from hybrid_core.report.sources import Origin, origins
-from hybrid_core.runs import Run, open_store
+from hybrid_core.runs.store import Run, open_store
 from hybrid_core.workload import Workload
 from tests.designs import design
 

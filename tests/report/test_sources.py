@@ -53,7 +53,7 @@ def test_every_number_of_a_design_and_every_key_number_has_an_entry() -> None:
 
 def test_every_entry_is_shown_somewhere() -> None:
     shown = {key.source for key in KEY_NUMBERS}
-    for file in ("hybrid_core/report/numbers.py", "pages/profile.py", "pages/retrieval.py"):
+    for file in ("hybrid_core/report/numbers.py", "pages/profile.py", "pages/parts/needles.py"):
         shown |= sources_in(file)
     also = {"parameters_active", "forward_flops", "cache_paged"}  # of `cost` and of the JSON alone
     assert set(origins()) == shown | also

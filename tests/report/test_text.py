@@ -23,7 +23,7 @@ from hybrid_core.report.text.evidence import (
 )
 from hybrid_core.report.text.runs import kept_in, remark, run_table, runs_table
 from hybrid_core.results.profile import Energy, Prefill
-from hybrid_core.runs import Run, open_store
+from hybrid_core.runs.store import Run, open_store
 from hybrid_core.speed import hardware
 from hybrid_core.speed.cost import cost
 from hybrid_core.speed.hardware import Rates

@@ -1,10 +1,12 @@
-// The address holds the view and changes with every control, and Streamlit makes each a step of the browser's history: Back would have to be
-// pressed once a change, and would change nothing, since the session's view stands. A change of the view replaces its address instead, so
-// that Back leads to the page before; Undo steps through designs.
+// The address holds the view and changes with every control. Streamlit makes each change a step of
+// the browser's history, so Back would have to be pressed once per change, and would change nothing:
+// the session keeps its view. So a change of the view replaces its address instead. Back leads to
+// the page before; Undo steps through designs.
 
 const push = history.pushState
 
 history.pushState = function (state, unused, url) {
-  const samePage = new URL(url ?? location.href, location.href).pathname === location.pathname
+  const target = new URL(url ?? location.href, location.href)
+  const samePage = target.pathname === location.pathname
   return (samePage ? history.replaceState : push).call(history, state, unused, url)
 }

@@ -1,29 +1,37 @@
-// A chart of the house: title, legend, plot, source, and buttons that save it. Plotly draws only the plot; words are text of the page, so
-// that they wrap on a narrow screen. A change redraws what has changed and keeps the plot (Streamlit's own element builds it anew).
+// A chart of the house: title, legend, plot, source, and buttons that save it. Plotly draws only the
+// plot. Words are text of the page, so that they wrap on a narrow screen. A change redraws what has
+// changed and keeps the plot; Streamlit's own element would build it anew.
 
 import { element, style } from "./dom.js"
 
 const PLOTLY = new URL("plotly-cartesian-4.1.1.min.js", import.meta.url)
+const CLEAR = "rgba(0,0,0,0)"
 const CONFIG = { displaylogo: false, displayModeBar: false, doubleClick: "reset" }
 const STYLE = `
 .chart { font-family: var(--st-font); color: var(--st-text-color); margin: 0; contain: layout style }
 .chart figcaption { font-weight: 600; font-size: 0.95rem; line-height: 1.3; overflow-wrap: anywhere }
 .chart .legend { display: flex; flex-wrap: wrap; gap: 0 0.75rem; margin-top: 0.25rem }
-.chart button { all: unset; cursor: pointer; font-size: 0.8rem; padding: 0.1rem 0; border-radius: 0.25rem; overflow-wrap: anywhere }
+.chart button {
+  all: unset; cursor: pointer; font-size: 0.8rem; padding: 0.1rem 0; border-radius: 0.25rem;
+  overflow-wrap: anywhere;
+}
 .chart button:hover { text-decoration: underline }
 .chart button:focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px }
 .chart button[aria-pressed=false] { text-decoration: line-through }
 .chart button svg { vertical-align: middle; margin-right: 0.35rem }
 .chart .plot { overflow: hidden; contain: content }
-.chart .foot { display: flex; gap: 0.75rem; justify-content: space-between; align-items: baseline; font-size: 0.75rem; line-height: 1.35 }
+.chart .foot {
+  display: flex; gap: 0.75rem; justify-content: space-between; align-items: baseline;
+  font-size: 0.75rem; line-height: 1.35;
+}
 .chart .foot p { margin: 0; overflow-wrap: anywhere; font-size: inherit !important }
 .chart .foot span { display: flex; gap: 0.75rem; white-space: nowrap; color: var(--st-link-color) }
 .chart .foot button { overflow-wrap: normal }
 @media print { .chart .foot span { display: none } }`
 
-let plotly // a promise of the library, which is fetched once, after the page's numbers stand
+let plotly // a promise of the library, which is fetched once, after the page's numbers are shown
 const waiting = new Set() // charts to draw
-let drawing = false // whether somebody is at it
+let drawing = false // whether drawWaiting runs or is about to
 
 export default function ({ parentElement, data }) {
   const chart = (parentElement.chart ??= build(parentElement))
@@ -32,7 +40,7 @@ export default function ({ parentElement, data }) {
   chart.root.setAttribute("aria-label", data.told)
   chart.title.textContent = data.title
   chart.source.textContent = data.source
-  legend(chart)
+  showLegend(chart)
   chart.plot.style.minHeight = `${chart.figure.layout.height}px`
   later(chart)
   return () => {
@@ -44,25 +52,37 @@ export default function ({ parentElement, data }) {
 
 function build(parent) {
   style("chart", STYLE)
-  const chart = { title: element("figcaption"), legend: element("div", { className: "legend" }), source: element("p") }
-  chart.plot = element("div", { className: "plot" })
-  chart.drawn = 0 // pixels of width
-  const svg = element("button", { textContent: "SVG", title: "Save the chart as a picture", onclick: () => saveSvg(chart) })
-  const csv = element("button", { textContent: "CSV", title: "Save the chart's data as a table", onclick: () => saveCsv(chart) })
-  const [buttons, foot] = [element("span"), element("div", { className: "foot" })]
-  buttons.append(svg, csv)
-  foot.append(chart.source, buttons)
-  chart.root = element("figure", { className: "chart" })
+  const chart = {
+    root: element("figure", { className: "chart" }),
+    title: element("figcaption"),
+    legend: element("div", { className: "legend" }),
+    plot: element("div", { className: "plot" }),
+    source: element("p"),
+    drawn: 0, // the width in pixels that the plot was drawn for
+  }
+  const foot = element("div", { className: "foot" })
+  foot.append(chart.source, saveButtons(chart))
   chart.root.setAttribute("role", "figure")
   chart.root.append(chart.title, chart.legend, chart.plot, foot)
   parent.replaceChildren(chart.root)
-  chart.resized = new ResizeObserver(() => chart.plot.clientWidth !== chart.drawn && later(chart))
+  chart.resized = new ResizeObserver(() => {
+    if (chart.plot.clientWidth !== chart.drawn) later(chart)
+  })
   chart.resized.observe(chart.root)
   return chart
 }
 
-// Draw once the browser has shown what arrived with the charts: those in sight together, then the others one at a time, so that it can
-// answer in between.
+function saveButtons(chart) {
+  const buttons = element("span")
+  const asPicture = element("button", { textContent: "SVG", title: "Save the chart as a picture" })
+  const asTable = element("button", { textContent: "CSV", title: "Save the chart's data as a table" })
+  asPicture.onclick = () => saveSvg(chart)
+  asTable.onclick = () => saveCsv(chart)
+  buttons.append(asPicture, asTable)
+  return buttons
+}
+
+// Draw a chart once the browser has shown what arrived with it.
 function later(chart) {
   chart.root.setAttribute("aria-busy", "true")
   waiting.add(chart)
@@ -70,12 +90,20 @@ function later(chart) {
   drawing = true
 }
 
+// Draw the charts in sight together, then the others one at a time, so that the browser can answer
+// in between.
 async function drawWaiting() {
   const library = await (plotly ??= load()).catch(error => error)
   const seen = [...waiting].filter(inSight)
-  for (const chart of seen.length ? seen : [...waiting].slice(0, 1)) {
+  const next = seen.length ? seen : [...waiting].slice(0, 1)
+  for (const chart of next) {
     waiting.delete(chart)
-    if (chart.plot.clientWidth) await draw(library, chart).catch(error => (chart.plot.textContent = `This chart cannot be drawn. ${error.message}`))
+    // A hidden chart has no width. It is drawn when it gets one.
+    if (chart.plot.clientWidth) {
+      await draw(library, chart).catch(error => {
+        chart.plot.textContent = `This chart cannot be drawn. ${error.message}`
+      })
+    }
     chart.root.setAttribute("aria-busy", String(waiting.has(chart)))
   }
   drawing = waiting.size > 0
@@ -92,7 +120,7 @@ function load() {
     const script = element("script", { src: PLOTLY, onload: () => resolve(window.Plotly) })
     script.onerror = () => {
       plotly = undefined // the next chart tries again
-      reject(new Error("The library of charts did not load: is the server still there?"))
+      reject(new Error("The library of charts did not load: is the server still running?"))
     }
     document.head.append(script)
   })
@@ -102,88 +130,130 @@ async function draw(library, chart) {
   if (library instanceof Error) throw library
   const { data, layout } = chart.figure
   const width = chart.plot.clientWidth
-  const hidden = data.map(trace => ({ ...trace, visible: !chart.hidden?.has(group(trace)) }))
-  await library.react(chart.plot, hidden, { ...themed(layout, chart.root), width, showlegend: false }, CONFIG)
+  const traces = data.map(trace => ({ ...trace, visible: !chart.hidden?.has(group(trace)) }))
+  const look = { ...themed(layout, chart.root), width, showlegend: false }
+  await library.react(chart.plot, traces, look, CONFIG)
   chart.drawn = width
 }
 
-// The page's colours and letters; a chart has only the colours that mean something.
+// A layout in the page's colours and font. A chart itself has only colours that mean something.
 function themed(layout, root) {
-  const of = name => getComputedStyle(root).getPropertyValue(name).trim()
-  const [ink, faint] = [of("--st-text-color"), of("--st-border-color-light") || of("--st-border-color")]
+  const ofPage = name => getComputedStyle(root).getPropertyValue(name).trim()
+  const faint = ofPage("--st-border-color-light") || ofPage("--st-border-color")
   const axis = { gridcolor: faint, zerolinecolor: faint, automargin: true, ticklabeloverflow: "allow" }
-  const clear = "rgba(0,0,0,0)"
-  const base = { font: { family: of("--st-font"), color: ink, size: 12 }, paper_bgcolor: clear, plot_bgcolor: clear, dragmode: touch() ? false : "zoom" }
-  const names = (layout.annotations ?? []).map(name => ({ bgcolor: of("--st-background-color"), borderpad: 0, ...name })) // on no line
-  return { ...layout, annotations: names, template: { layout: { ...base, xaxis: axis, yaxis: axis } } }
+  const base = {
+    font: { family: ofPage("--st-font"), color: ofPage("--st-text-color"), size: 12 },
+    paper_bgcolor: CLEAR,
+    plot_bgcolor: CLEAR,
+    dragmode: touch() ? false : "zoom",
+  }
+  // Names beside lines have a background, so that no other line crosses them.
+  const behind = { bgcolor: ofPage("--st-background-color"), borderpad: 0 }
+  const annotations = (layout.annotations ?? []).map(name => ({ ...behind, ...name }))
+  return { ...layout, annotations, template: { layout: { ...base, xaxis: axis, yaxis: axis } } }
 }
 
 const touch = () => matchMedia("(pointer: coarse)").matches
 
 const group = trace => trace.legendgroup ?? trace.name
 
-const named = ({ data, layout }) => data.filter(trace => trace.name && trace.showlegend !== false && layout.showlegend !== false)
+// The traces that the legend names.
+function named({ data, layout }) {
+  if (layout.showlegend === false) return []
+  return data.filter(trace => trace.name && trace.showlegend !== false)
+}
 
-// A button per name that hides and shows what it names; one name needs no legend.
-function legend(chart) {
+// A button per name, which hides and shows what it names. A single name needs no legend.
+function showLegend(chart) {
   const traces = named(chart.figure)
-  const buttons = traces.length < 2 ? [] : traces.map(trace => {
-    const button = element("button", { onclick: () => toggle(chart, group(trace)), title: "Hide or show" })
-    button.setAttribute("aria-pressed", String(!chart.hidden?.has(group(trace))))
-    button.innerHTML = swatch(trace)
-    button.append(plain(trace.name))
-    return button
-  })
+  const buttons = traces.length < 2 ? [] : traces.map(trace => legendButton(chart, trace))
   chart.legend.replaceChildren(...buttons)
+}
+
+function legendButton(chart, trace) {
+  const name = group(trace)
+  const button = element("button", { onclick: () => toggle(chart, name), title: "Hide or show" })
+  button.setAttribute("aria-pressed", String(!chart.hidden?.has(name)))
+  button.innerHTML = swatch(trace)
+  button.append(plain(trace.name))
+  return button
 }
 
 function toggle(chart, name) {
   chart.hidden ??= new Set()
   if (!chart.hidden.delete(name)) chart.hidden.add(name)
-  legend(chart)
+  showLegend(chart)
   later(chart)
 }
 
+// A line and a marker as the trace has them.
 function swatch({ mode = "lines+markers", line = {}, marker = {} }) {
-  const colour = [line.color, marker.color].find(value => /^#[0-9a-f]{6}$/i.test(value)) ?? "currentColor"
-  const dashes = { dot: "2 3", dash: "6 3" }[line.dash] ?? ""
-  const stroke = mode.includes("lines") ? `<path d="M0 5H22" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dashes}"/>` : ""
-  const shape = { x: "M7 1L15 9M15 1L7 9", "diamond-open": "M11 1L15 5L11 9L7 5Z" }[marker.symbol] ?? "M8 5a3 3 0 1 0 6 0a3 3 0 1 0 -6 0"
-  const filled = marker.symbol ? `fill="none" stroke="${colour}" stroke-width="2"` : `fill="${colour}"`
-  const point = mode.includes("markers") ? `<path d="${shape}" ${filled}/>` : ""
-  return `<svg width="22" height="10" aria-hidden="true">${stroke}${point}</svg>`
+  const isColour = value => /^#[0-9a-f]{6}$/i.test(value)
+  const colour = [line.color, marker.color].find(isColour) ?? "currentColor"
+  return `<svg width="22" height="10" aria-hidden="true">
+    ${mode.includes("lines") ? swatchLine(colour, line.dash) : ""}
+    ${mode.includes("markers") ? swatchMarker(colour, marker.symbol) : ""}
+  </svg>`
 }
 
-// Plotly's own markup in names: what the server escaped, as it was written.
+function swatchLine(colour, dash) {
+  const dashes = { dot: "2 3", dash: "6 3" }[dash] ?? ""
+  return `<path d="M0 5H22" stroke="${colour}" stroke-width="2.5" stroke-dasharray="${dashes}"/>`
+}
+
+function swatchMarker(colour, symbol) {
+  const filledCircle = "M8 5a3 3 0 1 0 6 0a3 3 0 1 0 -6 0"
+  const shape = { x: "M7 1L15 9M15 1L7 9", "diamond-open": "M11 1L15 5L11 9L7 5Z" }[symbol] ?? filledCircle
+  const paint = symbol ? `fill="none" stroke="${colour}" stroke-width="2"` : `fill="${colour}"`
+  return `<path d="${shape}" ${paint}/>`
+}
+
+// A trace's name without Plotly's markup, and with what the server escaped as it was written.
 function plain(name) {
   return new DOMParser().parseFromString(name.replace(/<br>/g, " "), "text/html").body.textContent
 }
 
-// The picture has its words inside it, since it leaves the page.
+// The saved picture leaves the page, so it has its title, legend and source inside it.
 async function saveSvg(chart) {
   const { data, layout } = chart.figure
-  const [wide, rows] = [Math.max(480, chart.plot.clientWidth), named(chart.figure).length]
-  const [title, source] = [wrap(chart.data.title, wide / 8.5), wrap(chart.data.source, wide / 6)]
-  const [above, below] = [24 + 18 * title.length + (rows > 1 ? 20 * Math.ceil(rows / 2) : 0), 12 + 14 * source.length]
-  const [m, look] = [layout.margin, themed(layout, chart.root)]
-  const words = [
-    { text: `<b>${title.join("<br>")}</b>`, y: 1, yanchor: "top", yshift: m.t + above - 6, font: { size: 15 } },
-    { text: source.join("<br>"), y: 0, yanchor: "bottom", yshift: -m.b - below + 6, font: { size: 11 } },
-  ].map(word => ({ ...word, x: 0, xanchor: "left", xref: "paper", yref: "paper", xshift: 8 - m.l, align: "left", showarrow: false }))
+  const width = Math.max(480, chart.plot.clientWidth)
+  const title = wrap(chart.data.title, width / 8.5) // 8.5 pixels a letter
+  const source = wrap(chart.data.source, width / 6)
+  const names = named(chart.figure).length
+  const legendHeight = names > 1 ? 20 * Math.ceil(names / 2) : 0
+  const above = 24 + 18 * title.length + legendHeight
+  const below = 12 + 14 * source.length
+  const { margin } = layout
   const height = layout.height + above + below
+  const look = themed(layout, chart.root)
+  const left = {
+    x: 0, xanchor: "left", xshift: 8 - margin.l, align: "left",
+    xref: "paper", yref: "paper", showarrow: false,
+  }
+  const titleText = {
+    ...left, text: `<b>${title.join("<br>")}</b>`, font: { size: 15 },
+    y: 1, yanchor: "top", yshift: margin.t + above - 6,
+  }
+  const sourceText = {
+    ...left, text: source.join("<br>"), font: { size: 11 },
+    y: 0, yanchor: "bottom", yshift: -margin.b - below + 6,
+  }
   const whole = {
     ...look,
     paper_bgcolor: getComputedStyle(chart.root).getPropertyValue("--st-background-color"),
-    annotations: [...look.annotations, ...words],
-    margin: { ...m, t: m.t + above, b: m.b + below },
-    width: wide,
+    annotations: [...look.annotations, titleText, sourceText],
+    margin: { ...margin, t: margin.t + above, b: margin.b + below },
+    width,
     height,
-    showlegend: rows > 1,
+    showlegend: names > 1,
   }
   const library = await (plotly ??= load())
-  save(decodeURIComponent((await library.toImage({ data, layout: whole }, { format: "svg", width: wide, height })).split(",").slice(1).join(",")), `${chart.data.name}.svg`, "image/svg+xml")
+  const address = await library.toImage({ data, layout: whole }, { format: "svg", width, height })
+  const svg = decodeURIComponent(address.slice(address.indexOf(",") + 1))
+  save(svg, `${chart.data.name}.svg`, "image/svg+xml")
 }
 
+// The lines of a text, of `room` letters at most unless a word is longer, escaped for SVG.
 function wrap(text, room) {
   const lines = [""]
   for (const word of text.split(" ")) {

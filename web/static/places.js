@@ -1,15 +1,21 @@
-// Where the expensive layers stand: a choice per rule, each with the picture of the stack that it makes. A group of radio buttons, so arrow
-// keys walk it.
+// Where a strategy places its layers: a choice of rules, each with a picture of the stack that it
+// makes. They are radio buttons, so arrow keys move through them.
 
 import { element, explain, hint, set, style } from "./dom.js"
 
 const STYLE = `
-.places { all: unset; display: grid; position: relative; font-family: var(--st-font); color: var(--st-text-color); font-size: 0.875rem }
+.places {
+  all: unset; display: grid; position: relative;
+  font-family: var(--st-font); color: var(--st-text-color); font-size: 0.875rem;
+}
 .places legend { all: unset; display: flex; gap: 0.4rem; align-items: center; margin-bottom: 0.25rem }
 .places label { display: flex; gap: 0.5rem; align-items: center; line-height: 1.75; cursor: pointer }
 .places input { margin: 0; width: 1rem; height: 1rem; flex: none; accent-color: var(--st-primary-color) }
 .places svg { flex: none }
 .places path { stroke-width: 16 }`
+
+const CELL = 10 // units of a picture that a layer takes
+const WIDEST = 130 // pixels of a picture
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const places = (parentElement.places ??= build(parentElement, data))
@@ -20,33 +26,48 @@ export default function ({ parentElement, data, setTriggerValue }) {
 
 function build(parent, { title, says }) {
   style("places", STYLE)
-  const [root, legend] = [element("fieldset", { className: "places" }), element("legend", { textContent: title })]
   const help = hint()
   explain(help, title, says)
+  const legend = element("legend", { textContent: title })
   legend.append(help.why, help.says)
+  const root = element("fieldset", { className: "places" })
   root.append(legend)
-  root.addEventListener("change", event => places.choose(event.target.value))
   const places = { root, choices: [] }
+  root.addEventListener("change", event => places.choose(event.target.value))
   parent.replaceChildren(root)
   return places
 }
 
 function renew(places, count) {
   for (const { label } of places.choices) label.remove()
-  places.choices = Array.from({ length: count }, () => {
-    const [label, input, picture, name] = [element("label"), element("input", { type: "radio", name: "placement" }), element("span"), element("span")]
-    label.append(input, picture, name)
-    places.root.append(label)
-    return { label, input, picture, name }
-  })
+  places.choices = Array.from({ length: count }, () => newChoice(places.root))
+}
+
+function newChoice(root) {
+  const choice = {
+    label: element("label"),
+    input: element("input", { type: "radio", name: "placement" }),
+    picture: element("span"),
+    name: element("span"),
+  }
+  choice.label.append(choice.input, choice.picture, choice.name)
+  root.append(choice.label)
+  return choice
 }
 
 function fill({ input, picture, name }, rule, { layers, chosen }) {
-  const lines = Object.entries(rule.lines).map(([colour, line]) => `<path stroke="${colour}" d="${line}"/>`)
-  const wide = Math.min(10 * layers, 130)
-  set(picture, "innerHTML", lines.length ? `<svg width="${wide}" height="16" viewBox="0 0 ${10 * layers} 16" preserveAspectRatio="none" aria-hidden="true">${lines.join("")}</svg>` : "")
-  picture.hidden = !lines.length
+  set(picture, "innerHTML", drawn(rule.lines, layers))
+  picture.hidden = !picture.innerHTML
   set(name, "textContent", rule.words)
   input.value = rule.name
   input.checked = rule.name === chosen
+}
+
+// The picture of a stack; empty where a rule has none. `lines`: an SVG path per colour.
+function drawn(lines, layers) {
+  const paths = Object.entries(lines).map(([colour, line]) => `<path stroke="${colour}" d="${line}"/>`)
+  if (!paths.length) return ""
+  const units = CELL * layers
+  const size = `width="${Math.min(units, WIDEST)}" height="16" viewBox="0 0 ${units} 16"`
+  return `<svg ${size} preserveAspectRatio="none" aria-hidden="true">${paths.join("")}</svg>`
 }

@@ -52,16 +52,14 @@ class ProfileOptions(Frozen):
     device: DeviceName = "auto"
     budget_s: Annotated[
         float,
-        Field(ge=5, le=86_400, description="seconds to spend"),
+        Field(
+            ge=5,
+            le=86_400,
+            description="seconds to spend; a smaller budget means fewer repeats",
+        ),
     ] = 60.0
-    dtype: ComputeDtype = Field(
-        default="bf16",
-        description="dtype of the weights",
-    )
-    kv_cache_dtype: LiveCacheDtype = Field(
-        default="bf16",
-        description="dtype of keys and values",
-    )
+    dtype: ComputeDtype = Field(default="bf16", description="dtype of the weights")
+    kv_cache_dtype: LiveCacheDtype = Field(default="bf16", description="dtype of keys and values")
     state_dtype: Annotated[
         ComputeDtype | None,
         Field(description="dtype of the states of scans"),
@@ -83,7 +81,8 @@ class ProfileOptions(Frozen):
     ] = PAPER_TOTALS
     decode: DecodePath = Field(
         default="auto",
-        description="how decode steps run (graph needs CUDA, compiled a C++ compiler)",
+        description="how decode steps run; auto is graph on CUDA and eager on a CPU, "
+        "compiled takes a C++ compiler and a second per layer",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
