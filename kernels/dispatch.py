@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.compiled import constant_in_graph
 from kernels.implementations import (
     MODULES,
     OPERATIONS,
@@ -196,7 +197,7 @@ def _obstacle(
     return reason
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graph
 @cache  # it is asked at every call
 def _reason(
     operation: str,
@@ -237,7 +238,7 @@ def _load(operation: str, implementation: str) -> tuple[Implementation, Limit | 
 
 
 # torch.compile cannot trace an import, so it takes the result as it is.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@constant_in_graph
 def _import(operation: str, implementation: str) -> bool:
     """Put an implementation and its limit in `_loaded`."""
     folder = OPERATIONS[operation].folder

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.compiled import constant_in_graph
+
 # The interpreter multiplies the bits of bfloat16 as if they were integers, so tiles are widened
 # there. Products of bfloat16 are exact in float32, so the result is that of the tensor cores.
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
@@ -82,7 +84,7 @@ def block(n: int, least: int = 16, most: int | None = None) -> int:
     return min(size, most)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graph
 @cache
 def processors(device: torch.device) -> int:
     """Streaming multiprocessors of a device."""

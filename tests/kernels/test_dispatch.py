@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -131,3 +134,14 @@ def test_what_a_device_cannot_run_is_said_before_any_work() -> None:
         pytest.raises(CannotRun, match=r"^HYBRID_KERNELS: ssd=mamba_ssm - cannot run on cpu: "),
     ):
         require_forced("cpu")
+
+
+def test_an_operation_and_its_import_leave_the_compiler_alone() -> None:
+    """torch._dynamo takes as long to import as torch."""
+    code = (
+        "import sys, torch, kernels.ssd, kernels.attention, hybrid_core.live.modules.decode\n"
+        "q = torch.ones(1, 2, 1, 4)\n"
+        "kernels.attention.attention(q, q, q)\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
