@@ -39,6 +39,12 @@ def store(at, value, there):
 
 
 @triton.jit
+def both(rows, columns):
+    """The mask of a tile, true where its row and its column are: [m] and [n] -> [m, n]."""
+    return rows[:, None] & columns[None, :]
+
+
+@triton.jit
 def batch_and_head(bh, H):
     """Sequence and head of the program that owns head number `bh`, counted through all sequences.
 

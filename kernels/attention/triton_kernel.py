@@ -38,7 +38,13 @@ def attention_limit(
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    sink: int,
+    gap: int,
+    scale: float,
 ) -> Tensor:
     """See `kernels.attention`."""
     q = rows(q)
@@ -177,7 +183,12 @@ def _attend(
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: tuple[int, int, int], scale: float
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: tuple[int, int, int],
+        scale: float,
     ) -> Any:
         out, mass_log = _attend(q, k, v, mask, scale, 1)
         ctx.save_for_backward(q, k, v, out, mass_log)

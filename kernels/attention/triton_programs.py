@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from kernels.tiles import LOG2E, dot, store
+from kernels.tiles import LOG2E, both, dot, store
 
 
 @triton.jit
@@ -43,7 +43,7 @@ def _head_rows(
     D: tl.constexpr,
 ):  # fmt: skip
     """Rows r of a group [r, d]: queries, or what has their shape."""
-    there = (r < T * heads)[:, None] & (d < D)[None, :]
+    there = both(r < T * heads, d < D)
     token = (r // heads).to(tl.int64)
     head = (r % heads).to(tl.int64)
     at = start + token[:, None] * x_t + head[:, None] * x_h + d[None, :]
@@ -53,7 +53,7 @@ def _head_rows(
 @triton.jit
 def _keys(x, start, first, j, d, S, x_t, D: tl.constexpr):
     """Keys or values first + j of a group [j, d]."""
-    there = (first + j < S)[:, None] & (d < D)[None, :]
+    there = both(first + j < S, d < D)
     at = start + tl.cast(first, tl.int64) * x_t + j[:, None] * x_t + d[None, :]
     return tl.load(x + at, mask=there, other=0.0)
 
@@ -190,7 +190,7 @@ def forward(
         + (head + r % heads)[:, None] * o_h
         + d_v[None, :]
     )
-    there = (r < T * heads)[:, None] & (d_v < DV)[None, :]
+    there = both(r < T * heads, d_v < DV)
     store(out + at, total / divisor[:, None], there)
     log = tl.where(empty, float("-inf"), most + tl.log2(divisor))
     n_groups = tl.num_programs(0) // tl.cdiv(T * heads, BLOCK_M)  # of all sequences
@@ -223,7 +223,7 @@ def join(
     )
     share = tl.exp2(log - tl.max(log, 0))
     at = parts + s[:, None] * (n_rows * DV) + row * DV + d[None, :]
-    there = (s < n)[:, None] & (d < DV)[None, :]
+    there = both(s < n, d < DV)
     part = tl.load(at, mask=there, other=0.0)
     total = tl.sum(part * share[:, None], 0) / tl.sum(share, 0)
     store(out + row * DV + d, total, d < DV)
@@ -306,7 +306,7 @@ def backward_q(
         + (head + r % heads)[:, None] * dq_h
         + d_k[None, :]
     )
-    there = (r < T * heads)[:, None] & (d_k < DK)[None, :]
+    there = both(r < T * heads, d_k < DK)
     store(dq + at, total * scale, there)
 
 
@@ -370,14 +370,13 @@ def backward_kv(
         d_score = weight * (d_weight - product[:, None])
         d_key += dot(tl.trans(d_score.to(query.dtype)), query)
     row = (left + j).to(tl.int64)[:, None]
-    there = (left + j < S)[:, None]
     store(
         dk + batch * dk_b + row * dk_t + group * dk_h + d_k[None, :],
         d_key * scale,
-        there & (d_k < DK)[None, :],
+        both(left + j < S, d_k < DK),
     )
     store(
         dv + batch * dv_b + row * dv_t + group * dv_h + d_v[None, :],
         d_value,
-        there & (d_v < DV)[None, :],
+        both(left + j < S, d_v < DV),
     )

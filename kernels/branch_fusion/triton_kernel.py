@@ -23,7 +23,7 @@ from kernels.gated_rms_norm.triton_kernel import (
     unit,
     unit_gradient,
 )
-from kernels.tiles import load, silu, silu_slope
+from kernels.tiles import both, load, silu, silu_slope
 
 
 @triton.jit
@@ -38,7 +38,7 @@ def _forward(
     t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     w = tl.arange(0, BLOCK_W)
     c = tl.program_id(1) * W + w
-    there = (t < T)[:, None] & (w < W)[None, :]
+    there = both(t < T, w < W)
     a, _ = unit(tile(attention, t, c, there, a_s), eps, W)
     y_c = tile(y, t, c, there, y_s)
     s, _ = unit(y_c * silu(tile(z, t, c, there, z_s)), eps, W)
@@ -66,7 +66,7 @@ def _backward(
     stride = tl.num_programs(0) * BLOCK_T
     for first in range(tl.program_id(0) * BLOCK_T, T, stride):
         t = first + tl.arange(0, BLOCK_T)
-        there = (t < T)[:, None] & (w < W)[None, :]
+        there = both(t < T, w < W)
         grad = tile(d_out, t, c, there, C)
 
         # The attention branch.

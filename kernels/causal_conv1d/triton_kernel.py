@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, load, rows, silu, silu_slope, store, too_many
+from kernels.tiles import block, both, load, rows, silu, silu_slope, store, too_many
 
 TOKENS = 32  # of a block
 CHANNELS = 128  # of a block
@@ -28,14 +28,13 @@ def _input(
     CONTINUED: tl.constexpr,
 ):  # fmt: skip
     """Inputs [t, c] in float32: of x, of the state before it (zero without one), else zero."""
-    inside = (c < C)[None, :]
     in_x = (t >= 0) & (t < T)
     at = x + batch * x_b + t.to(tl.int64)[:, None] * x_t + c[None, :]
-    value = load(at, inside & in_x[:, None])
+    value = load(at, both(in_x, c < C))
     if CONTINUED:
         in_state = (t < 0) & (t > -W)
         at = state + batch * (W - 1) * C + (t + (W - 1))[:, None] * C + c[None, :]
-        value += load(at, inside & in_state[:, None])
+        value += load(at, both(in_state, c < C))
     return value
 
 
@@ -79,7 +78,7 @@ def _forward(
         W, CONTINUED,
     )  # fmt: skip
     at = y + (batch * T + t[:, None]) * C + c[None, :]
-    store(at, silu(sums), (t < T)[:, None] & (c < C)[None, :])
+    store(at, silu(sums), both(t < T, c < C))
 
 
 @triton.jit
@@ -103,12 +102,11 @@ def _backward(
     t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T) - (W - 1)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     batch = tl.program_id(2).to(tl.int64)
-    inside = (c < C)[None, :]
 
     # As part of the state after x.
     late = t + (W - 1) - T
     at = d_after + batch * (W - 1) * C + late[:, None] * C + c[None, :]
-    grad = load(at, inside & (late >= 0)[:, None] & (t < T)[:, None])
+    grad = load(at, both((late >= 0) & (t < T), c < C))
 
     # As input of the sums at tokens t .. t + W - 1: the one k tokens later has it at tap W - 1 - k.
     part = (batch * tl.num_programs(0) + tl.program_id(0)) * C + c
@@ -119,8 +117,8 @@ def _backward(
             x_b, x_t,
             W, CONTINUED,
         )  # fmt: skip
-        real = inside & ((later >= 0) & (later < T))[:, None]
-        d_later = load(dy + (batch * T + later[:, None]) * C + c[None, :], real)
+        at = dy + (batch * T + later[:, None]) * C + c[None, :]
+        d_later = load(at, both((later >= 0) & (later < T), c < C))
         slope = d_later * silu_slope(sums)
         tap = load(weight + c * W + (W - 1 - k), c < C)
         grad += tap[None, :] * slope
@@ -135,10 +133,10 @@ def _backward(
             tl.store(d_bias + part, tl.sum(slope, 0), mask=c < C)
 
     at = dx + (batch * T + t[:, None]) * C + c[None, :]
-    store(at, grad, inside & ((t >= 0) & (t < T))[:, None])
+    store(at, grad, both((t >= 0) & (t < T), c < C))
     if CONTINUED:
         at = d_state + batch * (W - 1) * C + (t + (W - 1))[:, None] * C + c[None, :]
-        store(at, grad, inside & (t < 0)[:, None])
+        store(at, grad, both(t < 0, c < C))
 
 
 @triton.jit
@@ -188,7 +186,10 @@ def causal_conv1d_limit(x: Tensor, weight: Tensor, *_: Any) -> str | None:
 
 
 def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.causal_conv1d`."""
     out: tuple[Tensor, Tensor] = _CausalConv1d.apply(

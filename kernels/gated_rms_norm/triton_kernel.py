@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, load, rows, silu, silu_slope, store, too_many
+from kernels.tiles import block, both, load, rows, silu, silu_slope, store, too_many
 
 ELEMENTS = 4096  # of a tile
 PROGRAMS = 512  # of the backward pass, per group
@@ -62,7 +62,7 @@ def _forward(
     t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     w = tl.arange(0, BLOCK_W)
     c = tl.program_id(1) * W + w
-    there = (t < T)[:, None] & (w < W)[None, :]
+    there = both(t < T, w < W)
     v = tile(x, t, c, there, x_s)
     if GATED:
         v *= silu(tile(second, t, c, there, second_s))
@@ -98,7 +98,7 @@ def _backward(
     stride = tl.num_programs(0) * BLOCK_T
     for first in range(tl.program_id(0) * BLOCK_T, T, stride):
         t = first + tl.arange(0, BLOCK_T)
-        there = (t < T)[:, None] & (w < W)[None, :]
+        there = both(t < T, w < W)
         y = tile(x, t, c, there, x_s)
         v = y
         if GATED:
@@ -207,7 +207,11 @@ class GroupRms(torch.autograd.Function):
 
 
 def gated_rms_norm_limit(
-    y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int
+    y: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float,
+    group: int,
 ) -> str | None:
     """Why these arguments are too much for the kernels, or None if they are not."""
     if group > WIDEST:

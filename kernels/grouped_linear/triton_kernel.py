@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, dot, rows, store, too_many
+from kernels.tiles import block, both, dot, rows, store, too_many
 
 
 @triton.jit
@@ -65,17 +65,17 @@ def _product(
             inside = begin + k < K
             x_r_k = tl.load(
                 at_x + begin,
-                mask=(r < stop)[:, None] & inside[None, :],
+                mask=both(r < stop, inside),
                 other=0.0,
             )
             weight_k_n = tl.load(
                 at_weight + tl.cast(begin, tl.int64) * w_k,
-                mask=(n < N)[None, :] & inside[:, None],
+                mask=both(inside, n < N),
                 other=0.0,
             )
             total += dot(x_r_k, weight_k_n)
         at = out + r.to(tl.int64)[:, None] * N + n[None, :]
-        store(at, total, (r < stop)[:, None] & (n < N)[None, :])
+        store(at, total, both(r < stop, n < N))
 
 
 @triton.jit
@@ -102,20 +102,19 @@ def _weight_gradient(
     for i in range(0, tl.cdiv(stop - first, BLOCK_M)):
         r = first + i * BLOCK_M + tl.arange(0, BLOCK_M)
         row = r.to(tl.int64)[:, None]
-        in_group = (r < stop)[:, None]
         grad = tl.load(
             d_out + row * N + n[None, :],
-            mask=in_group & (n < N)[None, :],
+            mask=both(r < stop, n < N),
             other=0.0,
         )
         x_r_k = tl.load(
             x + row * x_r + k[None, :],
-            mask=in_group & (k < K)[None, :],
+            mask=both(r < stop, k < K),
             other=0.0,
         )
         total += dot(tl.trans(grad), x_r_k)
     at = d_weight + (tl.cast(group, tl.int64) * N + n[:, None]) * K + k[None, :]
-    store(at, total, (n < N)[:, None] & (k < K)[None, :])
+    store(at, total, both(n < N, k < K))
 
 
 def grouped_linear_limit(x: Tensor, weight: Tensor, counts: Tensor) -> str | None:
@@ -193,7 +192,12 @@ class _GroupedLinear(torch.autograd.Function):
         return dx, d_weight, None
 
 
-def _gradient_of_weight(d_out: Tensor, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+def _gradient_of_weight(
+    d_out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    counts: Tensor,
+) -> Tensor:
     e, n, k = weight.shape
     sizes = _sizes(x.shape[0], weight)
     sizes["BLOCK_K"] = block(k, most=sizes["BLOCK_N"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels.causal_conv1d import triton_kernel as conv
 from kernels.ssd.triton_kernel import advance
-from kernels.tiles import batch_and_head, block, load, rows, silu, softplus, store
+from kernels.tiles import batch_and_head, block, both, load, rows, silu, softplus, store
 
 
 @triton.jit
@@ -50,7 +50,7 @@ def _scan_step(
     step = tl.maximum(softplus(raw_step + bias), dt_min)
     rate = -tl.exp(tl.load(A_log + head).to(tl.float32))
     at = batch * s_b + head * s_h + p[:, None] * s_p + n[None, :]
-    there = (p < P)[:, None] & (n < N)[None, :]
+    there = both(p < P, n < N)
     out = advance(state, at, there, x_p, step, rate, B_n, C_n)
     out += tl.load(D + head).to(tl.float32) * x_p
     if GATED:
@@ -59,7 +59,11 @@ def _scan_step(
 
 
 def mamba2_step_limit(
-    zxbcdt: Tensor, conv_state: Tensor, ssm_state: Tensor, conv_weight: Tensor, *_: object
+    zxbcdt: Tensor,
+    conv_state: Tensor,
+    ssm_state: Tensor,
+    conv_weight: Tensor,
+    *_: object,
 ) -> str | None:
     """Why the kernels cannot take these arguments, or None if they can."""
     for state in (conv_state, ssm_state):

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from kernels.selective_scan.triton_scan import advance, token
-from kernels.tiles import load, store
+from kernels.tiles import both, load, store
 
 
 @triton.jit
@@ -33,7 +33,7 @@ def gradients(
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
     cell = e[:, None] * N + n[None, :]
-    real = (e < E)[:, None] & (n < N)[None, :]
+    real = both(e < E, n < N)
     # This program's part of the buffer: the state [e, n] before each token of a piece.
     tile = tl.arange(0, BLOCK_E)[:, None] * BLOCK_N + n[None, :]
     owner = batch * tl.num_programs(0) + tl.program_id(0)

@@ -34,7 +34,13 @@ def selective_scan_limit(x: Tensor, *_: Any) -> str | None:
 
 
 def selective_scan_step_limit(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> str | None:
     """Why the kernel cannot take these arguments, or None if it can."""
     if state.stride(-1) != 1 and state.shape[-1] != 1:
@@ -43,7 +49,13 @@ def selective_scan_step_limit(
 
 
 def selective_scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.selective_scan`."""
     x = rows(x)
@@ -196,7 +208,13 @@ class _SelectiveScan(torch.autograd.Function):
 
 
 def selective_scan_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> Tensor:
     """See `kernels.selective_scan_step`."""
     x = rows(x)

@@ -7,7 +7,7 @@ with their states [e, n] in registers.
 import triton
 import triton.language as tl
 
-from kernels.tiles import load, store
+from kernels.tiles import both, load, store
 
 
 @triton.jit
@@ -52,7 +52,7 @@ def segment_ends(
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
     cell = e[:, None] * N + n[None, :]
-    real = (e < E)[:, None] & (n < N)[None, :]
+    real = both(e < E, n < N)
     rate = load(A + cell, real)
     state = tl.zeros([BLOCK_E, BLOCK_N], tl.float32)
     total = tl.zeros([BLOCK_E], tl.float32)
@@ -101,7 +101,7 @@ def scan(
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
     cell = e[:, None] * N + n[None, :]
-    real = (e < E)[:, None] & (n < N)[None, :]
+    real = both(e < E, n < N)
     rate = load(A + cell, real)
     skip = load(D + e, e < E)
     state = tl.zeros([BLOCK_E, BLOCK_N], tl.float32)
@@ -155,7 +155,7 @@ def step(
     batch = tl.program_id(1).to(tl.int64)
     e = tl.program_id(0) * BLOCK_E + tl.arange(0, BLOCK_E)
     n = tl.arange(0, BLOCK_N)
-    real = (e < E)[:, None] & (n < N)[None, :]
+    real = both(e < E, n < N)
     x_e, dt_e, B_n = token(
         x, dt, B, 0, e, n, batch, E,
         x_b, x_t,

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from kernels.ssd.triton_tiles import chunk_decays, read_tile, write_tile
-from kernels.tiles import LOG2E, batch_and_head, dot
+from kernels.tiles import LOG2E, batch_and_head, both, dot
 
 
 @triton.jit
@@ -71,7 +71,7 @@ def gradients(  # noqa: PLR0915 - a kernel may be long
         p = left + tl.arange(0, BLOCK_P)
         chunk_start = (bh.to(tl.int64) * n_chunks + chunk) * (N * P)
         cell = chunk_start + n[:, None] * P + p[None, :]
-        real = (n < N)[:, None] & (p < P)[None, :]
+        real = both(n < N, p < P)
         state = tl.load(states + cell, mask=real, other=0.0)
         adjoint = tl.load(adjoints + cell, mask=real, other=0.0)
         x_t_p = read_tile(

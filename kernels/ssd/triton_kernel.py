@@ -27,7 +27,7 @@ from torch import Tensor
 
 from kernels.ssd.triton_gradients import gradients
 from kernels.ssd.triton_scan import scan, walk
-from kernels.tiles import batch_and_head, block, load, processors, rows, store
+from kernels.tiles import batch_and_head, block, both, load, processors, rows, store
 
 TILE = 64  # tokens of a chunk
 WIDEST = 256  # P and N
@@ -72,7 +72,7 @@ def _step(
     B_n = load(B + batch * B_b + group * B_g + n, n < N)
     C_n = load(C + batch * C_b + group * C_g + n, n < N)
     at = batch * s_b + head * s_h + p[:, None] * s_p + n[None, :]
-    there = (p < P)[:, None] & (n < N)[None, :]
+    there = both(p < P, n < N)
     rate = tl.load(A + head).to(tl.float32)
     out = advance(state, at, there, x_p, step, rate, B_n, C_n)
     out += tl.load(D + head).to(tl.float32) * x_p
@@ -94,7 +94,13 @@ def ssd_limit(
 
 
 def ssd_step_limit(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> str | None:
     """Why the kernel cannot take these arguments, or None if it can."""
     if state.stride(-1) != 1 and state.shape[-1] != 1:
@@ -362,7 +368,13 @@ def _gradients(
 
 
 def ssd_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> Tensor:
     """See `kernels.ssd_step`."""
     x = rows(x)

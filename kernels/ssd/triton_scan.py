@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from kernels.ssd.triton_tiles import chunk_decays, chunk_scores, read_tile, write_tile
-from kernels.tiles import LOG2E, dot, load
+from kernels.tiles import LOG2E, both, dot, load
 
 
 @triton.jit
@@ -41,7 +41,7 @@ def walk(
     n = tl.arange(0, BLOCK_N)
     p = tl.program_id(2) * BLOCK_P + tl.arange(0, BLOCK_P)
     cell = n[:, None] * P + p[None, :]
-    real = (n < N)[:, None] & (p < P)[None, :]
+    real = both(n < N, p < P)
     opening = segment * segment_chunks
     count = tl.minimum(segment_chunks, n_chunks - opening)
     state = tl.zeros([BLOCK_N, BLOCK_P], tl.float32)
@@ -119,7 +119,7 @@ def scan(
     p = tl.program_id(2) * BLOCK_P + tl.arange(0, BLOCK_P)
     # States lie in memory as [P, N] in the interface and as [N, P] in `ends`.
     held = bh.to(tl.int64) * (N * P)
-    real = (n < N)[:, None] & (p < P)[None, :]
+    real = both(n < N, p < P)
     state = tl.zeros([BLOCK_N, BLOCK_P], tl.float32)
     if STARTED:
         state += load(start + held + (p[None, :] * N + n[:, None]), real)
