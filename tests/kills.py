@@ -68,9 +68,13 @@ class Killer:
             self.command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True
         )
 
+    def submit(self, jobs: int) -> None:
+        for _ in range(jobs):
+            self.submitted.append(submit(design("A"), OPTIONS, self.store))
+
     def round(self) -> None:
         if len(self.store.list(with_parts=False, statuses=("queued",))) < 2:
-            self.submitted.append(submit(design("A"), OPTIONS, self.store))
+            self.submit(1)
         time.sleep(self.random.uniform(0, self.pause_s))
         victim = self.random.choice(list(self.killed))
         self.killed[victim] += 1
