@@ -7,7 +7,13 @@ import torch
 from kernels import dispatch
 from kernels.causal_conv1d import causal_conv1d
 from kernels.dispatch import explain, forget, ran, require_forced, use
-from kernels.implementations import OPERATIONS, CannotRun, from_environment
+from kernels.implementations import (
+    OPERATIONS,
+    CannotRun,
+    from_environment,
+    require_installed,
+    require_known,
+)
 from tests.kernels.conftest import DEVICE
 
 
@@ -90,6 +96,15 @@ def test_the_environment_names_one_for_all_or_one_each() -> None:
     }
     with pytest.raises(ValueError, match="no operation"):
         from_environment("scan=triton")
+
+
+def test_a_setting_that_names_what_is_unknown_is_refused_in_one_line() -> None:
+    require_installed("")
+    require_installed("ssd=eager")
+    with pytest.raises(CannotRun, match=r"^HYBRID_KERNELS: 'scan=eager' - no operation is called"):
+        require_installed("scan=eager")
+    with pytest.raises(ValueError, match=r"^ssd has no implementation 'fast' - it has eager, "):
+        require_known("ssd", "fast")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
