@@ -150,16 +150,7 @@ def _(
     return torch.empty_like(x)
 
 
-def _ssd_flops(
-    x,
-    dt,
-    A,
-    B,
-    C,
-    D,
-    chunk_size,
-    state,
-):  # type: ignore[no-untyped-def]
+def _ssd_flops(x, dt, A, B, C, D, chunk_size, state):  # type: ignore[no-untyped-def]
     """The matrix products of the chunked form, chunk by chunk.
 
     Carrying the state to the next chunk is one multiply-add per element.
