@@ -96,13 +96,18 @@ def _sizes(q: Tensor, v: Tensor, heads: int) -> dict[str, int]:
     block_v = block(d_v)
     n_rows = q.shape[1] * heads
     row_bytes = max(block_k, block_v) * q.element_size()
+    most_rows = 128
+    n_keys = 64
+    if row_bytes > 256:
+        most_rows = 32
+        n_keys = 32
     return {
         "DK": d_k,
         "DV": d_v,
         "BLOCK_K": block_k,
         "BLOCK_V": block_v,
-        "BLOCK_M": block(n_rows, most=128 if row_bytes <= 256 else 32),
-        "BLOCK_S": 64 if row_bytes <= 256 else 32,
+        "BLOCK_M": block(n_rows, most=most_rows),
+        "BLOCK_S": n_keys,
     }
 
 
