@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from hybrid_core.live.retrieval.checkpoint import CITIES, NEEDLE, NOISE, PROMPT
+from hybrid_core.live.retrieval.prompts import CITIES, NEEDLE, NOISE, PROMPT
 
 
 def save_tiny_llama(path: Path) -> Path:

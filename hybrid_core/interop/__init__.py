@@ -1,2 +1,2 @@
-"""Other libraries' models in and out. Configs are read without torch (huggingface.py); tensors need
-it (weights.py)."""
+"""Other libraries' configs, in and out, without torch. Loading a checkpoint's tensors needs torch
+and is in live/weights.py."""

@@ -1,5 +1,5 @@
-"""Designs out, in every format: YAML, Hugging Face, Megatron, FLA, torchtitan, Python. What a
-format cannot say is an error that names it."""
+"""Exports of a design: YAML, Hugging Face, Megatron, FLA, torchtitan, Python. An error names what a
+format cannot express."""
 
 import json
 from collections.abc import Callable
@@ -20,8 +20,8 @@ Files = dict[str, str]  # the text of each file, by its name
 
 
 def export(spec: ArchSpec, to: str) -> Files:
-    """The files of a design in one of FORMATS, by name. Raises ExportError, in one line, with what
-    the format cannot say."""
+    """The files of a design in one of FORMATS. Raises ExportError, in one line, with what the
+    format cannot express."""
     if to not in FORMATS:
         raise SpecError(f"to: {to!r} - must be {' or '.join(FORMATS)}")
     try:
@@ -31,8 +31,8 @@ def export(spec: ArchSpec, to: str) -> Files:
 
 
 def notes(spec: ArchSpec, to: str) -> list[str]:
-    """What a user of an export should know, a line each: kernels that refuse a shape, and what is
-    no part of the format."""
+    """What a user of the export should know, a line each: shapes that the framework's kernels
+    refuse, and what the format has no field for."""
     if to in ("yaml", "python"):
         return []
     lines = []

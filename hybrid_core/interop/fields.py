@@ -1,4 +1,4 @@
-"""A published config, read field by field. A field that nobody understands is refused by name."""
+"""A published config, read field by field. A field that no reader knows is refused by name."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
@@ -6,9 +6,9 @@ from typing import Any, TypeGuard
 
 from hybrid_core.validation import MAX_LAYERS, SpecError, short
 
-# Fields that change no number: the library's own, those of training and generation, choices among
-# equal implementations, and those that no class here reads. (Mamba-2 has no rank. Its norm follows
-# the gate, whatever the field says.)
+# Fields that change no number here: transformers' own, those of training and generation, choices
+# among implementations with equal results, and those that no class reads. (Mamba-2 has no rank. Its
+# norm is after the gate, whatever `norm_before_gate` says.)
 _NO_EFFECT = """
     architectures attn_implementation auto_map chunk_size_feed_forward dtype id2label
     is_encoder_decoder label2id output_attentions output_hidden_states problem_type return_dict
@@ -26,25 +26,26 @@ MAX_COUNT = 10_000_000
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether a value is a whole number. True and false are none."""
+    """Whether a value is a whole number. True and false are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_real(value: Any) -> TypeGuard[float]:
-    """Whether a value is a number. True and false are none."""
+    """Whether a value is a number. True and false are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def quoted(values: Iterable[Any]) -> str:
-    """The values that are allowed, for a message."""
+    """The allowed values as an error line lists them."""
     return " or ".join(map(repr, values))
 
 
 class Fields:
-    """The fields of a config. A family takes those that it understands; `close` refuses the rest.
+    """The fields of a config. A family's reader takes the fields that its class computes with, and
+    `close` refuses those that nobody took.
 
-    `constants` collects fields that change what is computed but no cost (ArchSpec.constants).
-    `absent` holds what the family's class has for fields that are not there."""
+    `constants`: fields that change what is computed but no cost (ArchSpec.constants).
+    `absent`: the class's own values for fields that the config does not have."""
 
     def __init__(self, fields: Mapping[str, Any], prefix: str = "") -> None:
         self._fields = fields
@@ -60,13 +61,13 @@ class Fields:
         return self._fields.get(key) is not None
 
     def refuse(self, key: str, rule: str) -> SpecError:
-        """The error to raise: key, value, rule."""
+        """The error to raise for a field: its key, its value and the rule."""
         value = short(self._fields[key]) if key in self._fields else "missing"
         return SpecError(f"{self._prefix}{key}: {value} - {rule}")
 
     def take(self, key: str, default: Any = REQUIRED) -> Any:
-        """The field's value, which may be null. Where the field is absent: the class's own default,
-        or else the given one."""
+        """The field's value, which may be null. An absent field has the class's own default, or
+        else the given one."""
         self._taken.add(key)
         if key in self._fields:
             return self._fields[key]
@@ -94,8 +95,8 @@ class Fields:
         return value
 
     def layers(self, key: str = "num_hidden_layers", default: Any = REQUIRED) -> int:
-        """A number of layers. It is bounded here, before a reader makes a list with one entry for
-        each."""
+        """A number of layers. The bound is checked here, because readers make lists with one entry
+        per layer."""
         return self.count(key, default, most=MAX_LAYERS)
 
     def number(self, key: str, default: float) -> float:
@@ -108,7 +109,7 @@ class Fields:
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """True or false; null counts as false, as in the classes' own conditions."""
+        """True or false. Null is false, as it is in the classes' own `if`."""
         value = self.take(key, default)
         if value is None:
             return False
@@ -122,16 +123,16 @@ class Fields:
         names: Mapping[str, str],
         default: str,
     ) -> str:
-        """What one of `names` stands for."""
+        """A name in the config -> what it stands for in `names`."""
         value = self.take(key, default)
         if not isinstance(value, str) or value not in names:
             raise self.refuse(key, f"must be {quoted(names)}")
         return names[value]
 
     def must(self, key: str, *allowed: Any) -> None:
-        """Refuse every value but those allowed; the first of them is also the default.
+        """Refuse all values but those allowed. The first is also the default.
 
-        Null passes unless True is what is wanted: the classes' own conditions take it as false."""
+        Null passes unless the first is True: the classes' own `if` takes null as false."""
         value = self.take(key, allowed[0])
         if value is None and allowed[0] is not True:
             return
@@ -144,7 +145,7 @@ class Fields:
         n_layers: int,
         first: int = 0,
     ) -> list[int]:
-        """Layers by number, each checked to exist; empty where the field is absent or null."""
+        """Numbers of layers that exist. Empty where the field is absent or null."""
         value = self.take(key, None) or []
         if not isinstance(value, list):
             raise self.refuse(key, "must be a list")
@@ -163,8 +164,8 @@ class Fields:
         names: Mapping[str, str],
         of: str = "num_hidden_layers",
     ) -> str | None:
-        """A letter per layer, from a list of names or a string of letters; None where the field is
-        absent."""
+        """A letter per layer, from a list of names or a string of symbols. None where the field is
+        absent or null."""
         value = self.take(key, None)
         if value is None:
             return None
@@ -178,26 +179,27 @@ class Fields:
         return "".join(names[name] for name in value)
 
     def constant(self, key: str, *neutral: Any) -> None:
-        """Keep a field that changes what is computed but no cost, unless it is null or `neutral`
-        (the first is the default)."""
-        value = self.take(key, neutral[0] if neutral else None)
+        """Keep a field that changes what is computed but no cost. Null and the `neutral` values
+        change nothing; the first of these is the default."""
+        default = neutral[0] if neutral else None
+        value = self.take(key, default)
         if value is not None and value not in neutral:
             self.constants[self._prefix + key] = value
 
     def ignore(self, names: str) -> None:
-        """Fields of this family that change nothing."""
+        """Fields that change nothing in this family."""
         self._taken |= set(names.split())
 
     def section(self, key: str) -> "Fields":
-        """The fields of a field that is a mapping; none where it is absent or null."""
+        """The fields of a nested mapping. Empty where the field is absent or null."""
         fields = self.take(key, None)
         if not isinstance(fields, Mapping | None):
             raise self.refuse(key, "must be a mapping")
         return Fields(fields or {}, f"{self._prefix}{key}.")
 
     def close(self) -> None:
-        """Refuse a field that nobody took, unless it is known to change nothing. Names that start
-        with _ are the library's own."""
+        """Refuse a field that nobody took, unless it is known to change nothing. transformers
+        starts the names of its internal fields with _."""
         known = self._taken | NO_EFFECT
         for key in self._fields:
             if key not in known and not key.startswith("_"):
@@ -211,7 +213,7 @@ def every(
     there: str,
     elsewhere: str,
 ) -> str:
-    """A letter per layer: `there` at every `period`-th layer from `offset`."""
+    """A letter per layer: `there` in every `period`-th layer, the first of which is `offset`."""
     chosen = [i for i in range(n_layers) if i % period == offset]
     return at(n_layers, chosen, there, elsewhere)
 
@@ -222,7 +224,7 @@ def at(
     there: str,
     elsewhere: str,
 ) -> str:
-    """A letter per layer: `there` at those chosen."""
+    """A letter per layer: `there` in the chosen layers, numbered from 0."""
     letters = [elsewhere] * n_layers
     for index in chosen:
         if index < n_layers:

@@ -1,7 +1,7 @@
-"""Designs as configs of fla.models, and back.
+"""Designs as configs of fla.models 0.6.0, and back.
 
-Field names as of fla.models 0.6.0. The reader knows FLA's fixed choices (its heads share d_model),
-so what it reads back is what would run."""
+The reader has FLA's fixed choices, such as heads of d_model / num_heads. So the design that it
+reads back is the one that FLA would run."""
 
 from math import ceil
 from typing import Any
@@ -25,11 +25,11 @@ Config = dict[str, Any]
 
 
 def to_fla(spec: ArchSpec) -> Config:
-    """A config of fla.models: transformer, mamba, mamba2, samba or gated_deltanet, by the kinds of
-    layer. Raises SpecError where no class has these layers."""
+    """A config of the class of fla.models that has these kinds of layer: transformer, mamba,
+    mamba2, samba or gated_deltanet. Raises SpecError where there is none."""
     kinds = {type(layer.mixer) for layer in spec.stack}
     if KimiDeltaMixer in kinds:
-        rule = f"the output gate of {VERSION}'s kda has a bias, which this mixer has not"
+        rule = f"the output gate of {VERSION}'s kda has a bias, which this mixer does not have"
         raise SpecError(f"kda - {rule}")
     recurrent = kinds - {AttentionMixer, SwaMixer}
     if not recurrent and len(kinds) == 1:
@@ -92,7 +92,7 @@ def _mamba2(spec: ArchSpec) -> Config:
 
 
 def _mamba1(spec: ArchSpec) -> Config:
-    """mamba where nothing else stands in the stack, else samba."""
+    """The class mamba for a stack of Mamba-1 alone, else samba."""
     ssm = first_of(spec, Mamba1Mixer)
     ffn = first_of(spec, SwiGLU)
     config = {
@@ -113,7 +113,7 @@ def _mamba1(spec: ArchSpec) -> Config:
 
 
 def _gated_deltanet(spec: ArchSpec) -> Config:
-    """The gate's activation is FLA's default, swish, as in Qwen3-Next."""
+    """Gated DeltaNet. FLA's default activation of the gate is swish, as in Qwen3-Next."""
     delta = first_of(spec, GatedDeltaNetMixer)
     config = {
         "model_type": "gated_deltanet",
@@ -128,10 +128,12 @@ def _gated_deltanet(spec: ArchSpec) -> Config:
 
 
 def _attentions(spec: ArchSpec) -> Config | list[Config] | None:
-    """`attn` of FLA's hybrids: one entry for each kind of attention layer, alone where there is
-    one, None where no layer attends."""
-    kinds = {type(layer.mixer) for layer in spec.stack}
-    found = [_attention(spec, kind) for kind in (AttentionMixer, SwaMixer) if kind in kinds]
+    """The field `attn` of FLA's hybrids: a list with one entry for each kind of attention layer, or
+    the one entry by itself. None where the design has no attention layer."""
+    found = []
+    for kind in (AttentionMixer, SwaMixer):
+        if first_of(spec, kind):
+            found.append(_attention(spec, kind))
     if not found:
         return None
     return found[0] if len(found) == 1 else found
@@ -139,8 +141,9 @@ def _attentions(spec: ArchSpec) -> Config | list[Config] | None:
 
 def _attention(spec: ArchSpec, kind: type[Any]) -> Config:
     mixer = first_of(spec, kind)
+    layers = [i for i, layer in enumerate(spec.stack) if type(layer.mixer) is kind]
     return {
-        "layers": [i for i, layer in enumerate(spec.stack) if type(layer.mixer) is kind],
+        "layers": layers,
         "num_heads": mixer.n_heads,
         "num_kv_heads": mixer.n_kv_heads,
         "qkv_bias": mixer.qkv_bias,
@@ -165,22 +168,28 @@ def from_fla(config: Config) -> dict[str, Any]:
     kind = config["model_type"]
     if kind == "transformer":
         mixer = _from_attention(config, config["hidden_size"])
-        layers = {"mixers": {"0": mixer}, "layers": {"pattern": "0" * n}}
-        return design | layers | {"ffn": _from_width(config)}
+        return design | {
+            "mixers": {"0": mixer},
+            "layers": {"pattern": "0" * n},
+            "ffn": _from_width(config),
+        }
     if kind == "gated_deltanet":
         return design | _from_gated_deltanet(config)
     if kind == "samba":
-        width = _default_width(config["hidden_size"], config.get("hidden_ratio", 4))
+        ratio = config.get("hidden_ratio", 4)
+        width = _default_width(config["hidden_size"], ratio)
         design["ffn"] = {"kind": "swiglu", "d_ff": width}
-        return design | {"ssm": _from_mamba1(config)} | _from_layers(config, "M")
+        design["ssm"] = _from_mamba1(config)
+        return design | _from_layers(config, "M")
     ssm = _from_mamba2(config) if kind == "mamba2" else _from_mamba1(config)
     return design | {"ssm": ssm, "layers": {"strategy": "mamba"}}
 
 
 def _from_ssm(config: Config) -> dict[str, Any]:
-    """What both kinds of Mamba have."""
+    """The fields of both kinds of Mamba."""
+    expand = config.get("expand", 2)
     return {
-        "d_ssm": config.get("expand", 2) * config["hidden_size"],
+        "d_ssm": expand * config["hidden_size"],
         "d_state": config.get("state_size"),
         "d_conv": config.get("conv_kernel"),
         "conv_bias": config.get("use_conv_bias"),
@@ -208,17 +217,19 @@ def _from_mamba2(config: Config) -> dict[str, Any]:
 
 
 def _from_layers(config: Config, letter: str) -> dict[str, Any]:
-    """The pattern, `letter` where no entry of `attn` names the layer, and the mixers of those
-    entries."""
+    """The mixers of the entries of `attn`, and the pattern: `letter` in the layers that no entry
+    names."""
     attn = config["attn"] or []
     entries = attn if isinstance(attn, list) else [attn]
+    d_model = config["hidden_size"]
     letters = [letter] * config["num_hidden_layers"]
     mixers = {}
     for number, entry in enumerate(entries):
-        mixers[str(number)] = _from_attention(entry, config["hidden_size"])
+        mixers[str(number)] = _from_attention(entry, d_model)
         for layer in entry["layers"]:
             letters[layer] = str(number)
-    return {"mixers": mixers, "layers": {"pattern": "".join(letters)}}
+    pattern = "".join(letters)
+    return {"mixers": mixers, "layers": {"pattern": pattern}}
 
 
 def _from_gated_deltanet(config: Config) -> dict[str, Any]:
@@ -236,10 +247,11 @@ def _from_gated_deltanet(config: Config) -> dict[str, Any]:
 
 
 def _from_attention(attn: Config, d_model: int) -> dict[str, Any]:
-    """FLA's heads are d_model / num_heads wide and always turned."""
+    """An attention layer. FLA's heads are d_model / num_heads wide and always have RoPE."""
     section: dict[str, Any] = {"kind": "attention"}
-    if attn["window_size"]:
-        section = {"kind": "swa", "window": attn["window_size"], "sink": 0}
+    window = attn["window_size"]
+    if window:
+        section = {"kind": "swa", "window": window, "sink": 0}
     return section | {
         "n_heads": attn["num_heads"],
         "n_kv_heads": attn["num_kv_heads"],
@@ -256,5 +268,7 @@ def _from_width(config: Config) -> dict[str, Any]:
 
 
 def _default_width(d_model: int, ratio: float) -> int:
-    """Width of FLA's gated feed-forward: two thirds of ratio * d_model, up to a multiple of 256."""
-    return ceil(int(d_model * ratio * 2 / 3) / 256) * 256
+    """The width of FLA's gated feed-forward: two thirds of ratio * d_model, rounded up to a
+    multiple of 256 (fla/modules/mlp.py)."""
+    two_thirds = int(d_model * ratio * 2 / 3)
+    return ceil(two_thirds / 256) * 256

@@ -1,15 +1,14 @@
-"""Hugging Face configs, in and out, without torch: a config.json becomes an ArchSpec, and a design
-becomes a config.json. The tensors that belong to it: live/weights.py.
+"""Hugging Face configs, in and out, without torch: a config.json becomes a design (ArchSpec), and a
+design becomes a config.json.
 
-A family's reader (families/) takes every field that changes what transformers (5.23), or the
-published code of a model that transformers has no class for, computes for that family. Whatever is
-left must be known to change nothing. So a field that nobody thought of is refused by name, instead
-of giving a model that is almost right. Fields that change values but no cost are kept as
-`constants`; design/built.py says whether our modules compute such a design or only its costs are
-known.
+In: a family's reader (families/) takes every field that changes what the class computes. The class
+is that of transformers (5.23), or the model's published code where transformers has none. Any other
+field must be known to change nothing, or it is refused by name. Otherwise a field that nobody
+thought of would give a model that is almost right. Fields that change values but no cost are kept
+as `constants`; design/built.py says whether our modules compute such a design.
 
-A design is written as the first family that reads it back as the same model. So nothing is ever
-flattened: what comes back different is what the family cannot say."""
+Out: a design is written as the first family whose config reads back as the same model. So no
+export silently drops a part of the design."""
 
 import json
 from collections.abc import Mapping
@@ -19,8 +18,10 @@ from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.files import MAX_BYTES, decoded, read_file, too_long
+from hybrid_core.interop.config_keys import with_config_keys
 from hybrid_core.interop.families.base import Family
 from hybrid_core.interop.families.registry import FAMILIES, NATIVE, WRITTEN
+from hybrid_core.interop.families.table import Tables
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
 from hybrid_core.interop.quantization import stored
@@ -29,8 +30,7 @@ from hybrid_core.interop.stack_parts import first_of, kinds
 from hybrid_core.validation import SpecError, nearest, short
 from hybrid_core.yaml_io import MAX_DEPTH
 
-# What configs call the dtype that an engine keeps the scans' states in, and the dtypes that they
-# name.
+# The fields for the dtype in which an engine keeps the states of Mamba layers, and their values.
 STATE_DTYPE_KEYS = ("mamba_ssm_cache_dtype", "mamba_ssm_dtype")
 STATE_DTYPES = {
     "float32": "fp32",
@@ -43,12 +43,29 @@ STATE_DTYPES = {
 
 
 def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> ArchSpec:
-    """The design of a config.json, called `name`, or else by its family. Raises SpecError with one
-    line."""
+    """The design of a config.json. `name`: the design's name; None is the family's. Raises
+    SpecError with one line."""
     fields = Fields(config)
     state_dtype = _state_dtype(fields)
     quantised = _quantised(fields)
     family = _family(fields)
+    design = _design(family, fields)
+    design["name"] = name or family.name
+    if state_dtype:
+        design["state_dtype"] = state_dtype
+    try:
+        spec = ArchSpec.from_mapping(design)
+    except SpecError as error:
+        line = with_config_keys(str(error), design, config, family.tables)
+        raise SpecError(line) from None
+    if not quantised:
+        return spec
+    rules = stored.stored_weights(quantised, spec, family.name)
+    return spec.replace(quantization=rules)
+
+
+def _design(family: Family, fields: Fields) -> dict[str, Any]:
+    """The mapping of a design that the family's reader makes of the fields."""
     fields.absent = family.defaults
     try:
         design = family.read(fields)
@@ -57,20 +74,12 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
     fields.close()
     if fields.constants:
         design["constants"] = fields.constants
-    design["schema"] = 1
-    design["name"] = name or family.name
-    if state_dtype:
-        design["state_dtype"] = state_dtype
     kept = {key: value for key, value in design.items() if value is not None}
-    spec = ArchSpec.from_mapping(kept)
-    if not quantised:
-        return spec
-    rules = stored.stored_weights(quantised, spec, family.name)
-    return spec.replace(quantization=rules)
+    return {"schema": 1} | kept
 
 
 def _state_dtype(fields: Fields) -> str | None:
-    """The dtype of the states that the config asks for; None where it leaves it to the model's."""
+    """The dtype of the states. None where the config leaves it to the model's dtype."""
     found = None
     for key in STATE_DTYPE_KEYS:
         value = fields.take(key, None)
@@ -84,9 +93,12 @@ def _state_dtype(fields: Fields) -> str | None:
 
 
 def _quantised(fields: Fields) -> Any:
-    """How the weights are stored, where the config says it."""
-    given = [fields.take(key, None) for key in stored.KEYS]
-    return next((value for value in given if value), None)
+    """The config's quantisation scheme, or None where the weights are not quantised."""
+    found = None
+    for key in stored.KEYS:
+        given = fields.take(key, None)
+        found = found or given
+    return found
 
 
 def _family(fields: Fields) -> Family:
@@ -104,13 +116,13 @@ def _family(fields: Fields) -> Family:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The fields of a config.json. Raises SpecError with one line where it is missing, too large,
-    no JSON or no config."""
+    """The fields of a config.json. Raises SpecError with one line where the file is missing or too
+    large, or is not the JSON of a config."""
     return parse_config(read_file(path, "config"))
 
 
 def parse_config(text: str | bytes) -> dict[str, Any]:
-    """The fields of a config as text. Raises SpecError with one line."""
+    """The fields of a config from its text. Raises SpecError with one line."""
     if len(text) > MAX_BYTES:
         raise SpecError(too_long(len(text), "config"))
     data = _json(decoded(text) if isinstance(text, bytes) else text)
@@ -133,7 +145,7 @@ def _json(text: str) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting, counted without recursion."""
+    """Levels of nesting, counted without recursion: a file may nest deeper than Python's stack."""
     level = [value]
     depth = 0
     while level:
@@ -157,64 +169,62 @@ ACTIVATIONS = {
     "gelu_tanh": "gelu_pytorch_tanh",
     "relu2": "relu2",
 }
-# transformers has more classes than are written here: a refusal speaks of those alone.
+# transformers has more classes than we write, so a refusal must not speak of all of them.
 NONE_WRITTEN = f"none of the {len(WRITTEN)} classes of transformers that are written here"
-# Constants that a reader makes itself, from the family.
+# Constants that do not come from a field: the family's reader sets them.
 IMPLIED = ("norm_offset", "gated_norm_eps")
 
 
 def hf_config(spec: ArchSpec) -> dict[str, Any]:
-    """A config.json that AutoConfig loads and that is this design. Raises ExportError with what no
-    class written here says."""
+    """A config.json of this design, which AutoConfig loads. Raises ExportError with the first
+    thing that the closest class cannot express."""
     used = kinds(spec)
     differences: dict[str, str] = {}
+    refusals: dict[str, str] = {}
     for name, written in WRITTEN.items():
-        if not set(used) <= set(written.fields):
+        tables = FAMILIES[name].tables
+        if not set(used) <= set(tables):
             continue
-        config = _config(spec, name, written)
-        difference = _read_back(spec, config)
+        config = _config(spec, name, written, tables)
+        try:
+            difference = first_difference(spec, spec_from_config(config, spec.name))
+        except SpecError as error:
+            refusals[name] = str(error)
+            continue
         if difference is None:
             return config
         differences[name] = difference
-    if not differences:
+    reasons = differences or refusals
+    if not reasons:
         raise ExportError(f"hf: {', '.join(used.values())} - {NONE_WRITTEN} has these in one stack")
-    closest = _closest(differences)
-    raise ExportError(
-        f"hf: {differences[closest]} - {NONE_WRITTEN} says this; {closest} comes closest"
-    )
+    closest = _closest(reasons)
+    raise ExportError(f"hf: {reasons[closest]} - {NONE_WRITTEN} says this; {closest} comes closest")
 
 
-def _read_back(spec: ArchSpec, config: dict[str, Any]) -> str | None:
-    """What comes back different from a config, or None where it is the same model."""
-    try:
-        return first_difference(spec, spec_from_config(config, spec.name))
-    except SpecError as error:
-        return str(error)
-
-
-def _closest(differences: Mapping[str, str]) -> str:
-    """The first family that does not already differ in layer 1, or else the first."""
-    for name, difference in differences.items():
-        if not difference.startswith("layer 1 "):
+def _closest(reasons: Mapping[str, str]) -> str:
+    """The first family that can express layer 1 of the design, or else the first family."""
+    for name, reason in reasons.items():
+        if not reason.startswith("layer 1:"):
             return name
-    return next(iter(differences))
+    return next(iter(reasons))
 
 
-def _config(spec: ArchSpec, name: str, written: Written) -> dict[str, Any]:
+def _config(
+    spec: ArchSpec,
+    name: str,
+    written: Written,
+    tables: Tables,
+) -> dict[str, Any]:
     config: dict[str, Any] = {
         "architectures": [written.architecture],
         "model_type": name,
-        "vocab_size": spec.vocab_size,
-        "hidden_size": spec.d_model,
-        written.eps: spec.norm_eps,
-        "tie_word_embeddings": spec.tie_embeddings,
     }
-    if written.n_layers:
-        config["num_hidden_layers"] = spec.n_layers
-    for kind, table in written.fields.items():
-        part = first_of(spec, kind)
-        if part is not None:
-            config |= {field: _value(part, path) for field, path in table.items()}
+    for kind, table in tables.items():
+        part = spec if kind is ArchSpec else first_of(spec, kind)
+        if part is None:
+            continue
+        for field in table.fields.values():
+            config[field.key] = _value(part, field.ours)
     for more in written.more:
         config |= more(spec)
     implied = {*IMPLIED, *written.implied}
@@ -225,7 +235,7 @@ def _config(spec: ArchSpec, name: str, written: Written) -> dict[str, Any]:
 
 
 def _value(part: Any, path: str) -> Any:
-    """An attribute by its dotted path; None where this part has no such thing."""
+    """An attribute by its dotted path. None where this part does not have it."""
     try:
         value = attrgetter(path)(part)
     except AttributeError:

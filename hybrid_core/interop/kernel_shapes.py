@@ -1,20 +1,19 @@
-"""Shapes that the libraries' kernels refuse, and ours do not: causal-conv1d, mamba_ssm, fla and
-flash-attn.
+"""Shapes that the kernels of causal-conv1d, mamba_ssm, fla and flash-attn refuse, and ours do not.
 
-A design with such a shape is built and profiled here, but a framework that runs those kernels stops
-at it. Each rule says where it stands in the library's source:
+We build and profile a design with such a shape, but a framework that runs those kernels fails on
+it. The rules, with their place in each library's source:
 
-- causal-conv1d at 0d2252d, csrc/causal_conv1d.cpp: a width of 2 to 4; channels, and in the layout
-  that the models use (channels last) strides, in multiples of 8. mamba_ssm 2.3 copies the input of
-  its fused training path to mend the stride (ssd_combined.py, `ensure_stride`); its prefill and
-  transformers do not (state-spaces/mamba#643, #351, #345).
-- mamba_ssm at e9594ce, csrc/selective_scan/selective_scan.cpp: a state of 256 at most.
-  ops/triton/layernorm_gated.py: 64 KiB a group.
-- fla 0.6.0, fla/ops/common/chunk_delta_h.py and fla/ops/kda/chunk.py: keys of 256 channels at most.
-- flash-attn at 0251105, csrc/flash_attn/flash_api.cpp: heads of 256 channels at most (other widths
+- causal-conv1d at 0d2252d, csrc/causal_conv1d.cpp: the width is 2 to 4. The number of channels is a
+  multiple of 8. So are the strides in the layout that the models use (channels last). mamba_ssm 2.3
+  copies the input of its fused training path to fix the stride (ssd_combined.py, `ensure_stride`);
+  its prefill and transformers do not (state-spaces/mamba#643, #351, #345).
+- mamba_ssm at e9594ce, csrc/selective_scan/selective_scan.cpp: a state of at most 256.
+  ops/triton/layernorm_gated.py: at most 64 KiB a group.
+- fla 0.6.0, fla/ops/common/chunk_delta_h.py and fla/ops/kda/chunk.py: keys of at most 256 channels.
+- flash-attn at 0251105, csrc/flash_attn/flash_api.cpp: heads of at most 256 channels (other widths
   are padded to multiples of 8).
 
-mamba_ssm's Mamba-2 kernels have no limit on head or state width of their own: they take them in
+mamba_ssm's Mamba-2 kernels do not limit the width of heads and states: they go through them in
 blocks (ops/triton/ssd_chunk_scan.py)."""
 
 from collections.abc import Callable, Iterator
@@ -44,8 +43,7 @@ MAX_HEAD_WIDTH = 256  # flash-attn
 
 
 def kernel_refusals(spec: ArchSpec) -> list[str]:
-    """One line for each shape that a library's kernel refuses: `where: value - rule`. Empty where
-    all are fine."""
+    """One line for each shape that a library's kernel refuses: `where: value - rule`."""
     layers: dict[Mixer, list[int]] = {}
     for number, layer in enumerate(spec.stack, start=1):
         layers.setdefault(layer.mixer, []).append(number)
@@ -74,8 +72,8 @@ def _of_mixer(mixer: Mixer, d_model: int) -> Iterator[str]:
 
 
 def _inside(mixer: Mixer) -> tuple[Mixer, ...]:
-    """The mixers that a mixer is made of, where a library runs them as such: of the intra-hybrid
-    blocks that is Falcon-H1's."""
+    """The mixers inside a mixer, where a library runs them with its usual kernels. Of the
+    intra-hybrid blocks only Falcon-H1's are."""
     if isinstance(mixer, SideBySideMixer):
         return mixer.branches
     if isinstance(mixer, SharedBlockMixer):
@@ -86,7 +84,13 @@ def _inside(mixer: Mixer) -> tuple[Mixer, ...]:
 
 
 def _is_falcon_h1(mixer: IntraMixer) -> bool:
-    axes = (mixer.norm, mixer.scalar, mixer.fusion, mixer.value, mixer.out)
+    axes = (
+        mixer.norm,
+        mixer.scalar,
+        mixer.fusion,
+        mixer.value,
+        mixer.out,
+    )
     return axes == ("none", "none", "add", "separate", "separate")
 
 
@@ -116,7 +120,8 @@ def _mamba1(s: Mamba1Mixer) -> Iterator[str]:
 
 def _gated_deltanet(s: GatedDeltaNetMixer) -> Iterator[str]:
     yield from _conv_width(s.d_conv)
-    channels = 2 * s.n_k_heads * s.k_head_dim + s.n_v_heads * s.v_head_dim
+    queries_and_keys = 2 * s.n_k_heads * s.k_head_dim
+    channels = queries_and_keys + s.n_v_heads * s.v_head_dim
     yield from _channels(channels, "queries, keys and values")
     yield from _key_width("k_head_dim", s.k_head_dim)
 

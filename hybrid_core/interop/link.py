@@ -1,8 +1,8 @@
-"""A view as a short text for a URL, and back: the design on screen, its workload, and what it is
-compared with.
+"""Links: a view of the app as the parameters of a URL, and back. A view is the design on screen,
+its workload, and the designs beside it.
 
-A design is the name of a preset or of a published model, or its YAML deflated behind the version of
-this form. Whatever comes in is validated like any other input."""
+A design is the name of a preset or of a published model, or else `VERSION.` and its YAML, deflated.
+A link comes from strangers, so it is validated like any other input."""
 
 import base64
 import binascii
@@ -23,8 +23,8 @@ VERSION = "2"
 MAX_LINK = 8_000
 MAX_YAML = 20_000
 MAX_COMPARED = 3  # beside the design itself
-# What designs mostly say, so that a link holds what is particular to one. Part of the form: a
-# change of it is a new version.
+# The dictionary of the compression: text that most designs contain, so that a link is short. Links
+# of a version need the dictionary of that version: to change it is to make a new one.
 _USUAL = (
     b"schema: 1\nname: intra-1to5-1b\nvocab_size: 128256\ntie_embeddings: true\n"
     b"norm_eps: 1.0e-05\nd_model: 2048\nn_layers: 13\n"
@@ -45,7 +45,8 @@ _DICTIONARY = {"1": b"", VERSION: _USUAL}
 
 
 class View(Frozen):
-    """What a link carries. `reference` None: the Llama of the design's size."""
+    """What a link carries. `reference`: the design that ratios are against; None is the Llama of
+    the design's size."""
 
     design: ArchSpec
     workload: Workload = Workload()
@@ -55,9 +56,9 @@ class View(Frozen):
 
     @property
     def others(self) -> tuple[ArchSpec, ...]:
-        """What stands beside the design: of those compared each once, and not one that was kept and
-        not changed since."""
-        return tuple(dict.fromkeys(spec for spec in self.compared if spec != self.design))
+        """The compared designs, each once, without the design itself."""
+        different = [spec for spec in self.compared if spec != self.design]
+        return tuple(dict.fromkeys(different))
 
 
 _WORKLOAD_KEYS = {
@@ -68,13 +69,11 @@ _WORKLOAD_KEYS = {
     "state": "state_dtype",
     "chunk": "max_batched_tokens",
 }
-
-
 _NUMBERS = ("context_len", "batch_size", "max_batched_tokens")
 
 
 def to_query(view: View) -> dict[str, str | list[str]]:
-    """The view as parameters of a URL; what has its usual value is left out."""
+    """The view as parameters of a URL. Values that are the default are left out."""
     usual = Workload()
     query: dict[str, str | list[str]] = {"design": encode(view.design)}
     for key, field in _WORKLOAD_KEYS.items():
@@ -96,50 +95,55 @@ def address(view: View, home: str, page: str = "") -> str:
 
 
 def from_query(query: Mapping[str, Sequence[str]]) -> View:
-    """The view of a link's parameters, each a list of values; unknown ones are other people's.
-    Raises SpecError with one line."""
+    """The view of a link. `query`: the values of each parameter, the last of which counts. Unknown
+    parameters are ignored: other software adds its own to links. Raises SpecError with one
+    line."""
     given = {key: values[-1] for key, values in query.items() if values}
     fields: dict[str, Any] = {}
     if "design" in given:
         fields["design"] = decode(given["design"])
     else:
         fields["design"] = presets.get(presets.FIRST).spec
-    asked = _asked(given)
+    workload = _workload_fields(given)
     try:
-        fields["workload"] = Workload.make(**asked)
+        fields["workload"] = Workload.make(**workload)
         if "device" in given:
-            fields["hardware"] = hardware.get(given["device"][:100]).key
+            name = given["device"][:100]
+            fields["hardware"] = hardware.get(name).key
     except SpecError as error:
         raise SpecError(_with_link_keys(str(error))) from None
     if "reference" in given:
         fields["reference"] = decode(given["reference"])
     compared = query.get("with", ())
     if len(compared) > MAX_COMPARED:
-        rule = f"at most {MAX_COMPARED} stand beside the first"
+        rule = f"at most {MAX_COMPARED} may be beside the first"
         raise SpecError(f"with: {len(compared)} designs - {rule}")
     return View(**fields, compared=tuple(map(decode, compared)))
 
 
-def _asked(given: Mapping[str, str]) -> dict[str, Any]:
-    """The fields of the workload that a link has."""
-    asked: dict[str, Any] = {}
+def _workload_fields(given: Mapping[str, str]) -> dict[str, Any]:
+    """The fields of the workload that the link sets."""
+    found: dict[str, Any] = {}
     for key, field in _WORKLOAD_KEYS.items():
-        if key in given:
-            text = given[key]
-            asked[field] = _number(key, text) if field in _NUMBERS else text
-    return asked
+        if key not in given:
+            continue
+        text = given[key]
+        found[field] = _number(key, text) if field in _NUMBERS else text
+    return found
 
 
 def _with_link_keys(line: str) -> str:
-    """A refusal that names the key as the link has it."""
-    key, colon, rest = line.partition(":")
-    names = {field: key for key, field in _WORKLOAD_KEYS.items()} | {"hardware": "device"}
-    return f"{names.get(key, key)}{colon}{rest}"
+    """A refusal of the workload or the hardware, with the link's own key."""
+    ours, colon, rest = line.partition(":")
+    names = {"hardware": "device"}
+    for key, field in _WORKLOAD_KEYS.items():
+        names[field] = key
+    return f"{names.get(ours, ours)}{colon}{rest}"
 
 
 def design_of(query: Mapping[str, Sequence[str]]) -> ArchSpec | None:
-    """The design of a link in which something else may be wrong; None where the design cannot be
-    read either."""
+    """The design of a link whose other parameters may be wrong. None where the design itself cannot
+    be read."""
     try:
         return decode(query["design"][-1])
     except (KeyError, IndexError, SpecError):
@@ -161,17 +165,19 @@ def _named(name: str) -> ArchSpec | None:
 
 @lru_cache(maxsize=256)
 def encode(spec: ArchSpec) -> str:
-    """The name of the preset or published model that the design is, else its YAML, deflated, in the
-    URL-safe alphabet, behind the version of this form."""
+    """A design as a parameter: its name where it is a preset or a published model, else `VERSION.`
+    and its YAML, deflated, in the URL-safe alphabet."""
     if _named(spec.name) == spec:
         return spec.name
-    deflate = zlib.compressobj(9, zdict=_DICTIONARY[VERSION])
-    packed = deflate.compress(spec.to_yaml().encode()) + deflate.flush()
-    return f"{VERSION}.{base64.urlsafe_b64encode(packed).decode().rstrip('=')}"
+    deflate = zlib.compressobj(level=9, zdict=_DICTIONARY[VERSION])
+    packed = deflate.compress(spec.to_yaml().encode())
+    packed += deflate.flush()
+    text = base64.urlsafe_b64encode(packed).decode()
+    return f"{VERSION}.{text.rstrip('=')}"
 
 
 def decode(text: str) -> ArchSpec:
-    """The design of a link. Raises SpecError with one line for a link that is cut, forged, too
+    """The design of a parameter. Raises SpecError with one line where the link is cut, forged, too
     large or of a newer version."""
     named = _named(text)
     if named is not None:
@@ -192,13 +198,11 @@ def _is_version(text: str) -> bool:
 
 
 def _unpacked(packed: str, dictionary: bytes) -> bytes:
-    """The YAML of a link. What is cut, forged or too large is refused."""
+    """The YAML of a link, MAX_YAML bytes at most. A link that is cut, forged or larger is
+    refused."""
+    padding = "=" * (-len(packed) % 4)  # which encode() left out
     try:
-        raw = base64.b64decode(
-            packed + "=" * (-len(packed) % 4),
-            altchars=b"-_",
-            validate=True,
-        )
+        raw = base64.b64decode(packed + padding, altchars=b"-_", validate=True)
         unpacker = zlib.decompressobj(zdict=dictionary)
         yaml = unpacker.decompress(raw, MAX_YAML)
     except (binascii.Error, ValueError, zlib.error):

@@ -1,10 +1,10 @@
 """Designs as Megatron's flags, and back.
 
-The symbols are those of Megatron-LM at 089b33b (megatron/core/models/hybrid/layers/utils.py), the
-flags those of its main branch at d98e8a6 (2026-08-22): megatron/training/arguments.py, and a flag
-for each field of TransformerConfig (megatron/core/transformer/transformer_config.py). The reader
-knows Megatron's fixed choices (Mamba's convolution is 4 wide), so what it reads back is what would
-run."""
+Symbols of layers: Megatron-LM at 089b33b (megatron/core/models/hybrid/layers/utils.py). Flags: its
+main branch at d98e8a6 (2026-08-22), which has those of megatron/training/arguments.py and one for
+each field of TransformerConfig (megatron/core/transformer/transformer_config.py). The reader has
+Megatron's fixed choices, such as a convolution of 4 in Mamba. So the design that it reads back is
+the one that Megatron would run."""
 
 from typing import Any
 
@@ -39,15 +39,20 @@ D_CONV = 4  # of MambaMixer (megatron/core/ssm/mamba_mixer.py); no flag changes 
 
 
 def megatron_pattern(spec: ArchSpec) -> str:
-    """One symbol a residual step: a block of mixer and feed-forward is two. Raises SpecError for a
-    layer without a symbol."""
-    return "".join(_symbols(index, layer) for index, layer in enumerate(spec.stack, start=1))
+    """One symbol for each mixer and each feed-forward. Raises SpecError for a layer without a
+    symbol."""
+    return "".join(_symbols_by_layer(spec))
+
+
+def _symbols_by_layer(spec: ArchSpec) -> list[str]:
+    numbered = enumerate(spec.stack, start=1)
+    return [_symbols(number, layer) for number, layer in numbered]
 
 
 def _symbols(index: int, layer: Layer) -> str:
     mixer = type(layer.mixer)
     if mixer is LatentAttentionMixer:
-        rule = "but turns its rope_head_dim channels, which here have no position"
+        rule = "but applies RoPE to its rope_head_dim channels, which have no position here"
         raise SpecError(f"layer {index}: mla - {VERSION} has it (+), {rule}")
     symbol = mixer.entry.symbols.get("megatron")
     if symbol is None:
@@ -58,10 +63,12 @@ def _symbols(index: int, layer: Layer) -> str:
 
 
 def _kinds_with_symbols() -> list[str]:
-    """Kinds of mixers that the pattern has symbols for, in the order of SYMBOLS."""
+    """The kinds of mixer that the pattern has symbols for, in the order of SYMBOLS."""
     found = []
     for symbol in SYMBOLS:
-        found += [kind.kind for kind in MIXERS if kind.entry.symbols.get("megatron") == symbol]
+        for mixer in MIXERS:
+            if mixer.entry.symbols.get("megatron") == symbol:
+                found.append(mixer.kind)
     return found
 
 
@@ -72,15 +79,16 @@ def _feed_symbol(layer: Layer) -> str:
 
 
 def block_sizes(spec: ArchSpec) -> list[int]:
-    """How many symbols each of our layers takes."""
-    return [len(_symbols(index, layer)) for index, layer in enumerate(spec.stack, start=1)]
+    """The number of symbols of each of our layers."""
+    return [len(symbols) for symbols in _symbols_by_layer(spec)]
 
 
 # ---------------------------------------------------------------- flags out
 
 
 def to_megatron(spec: ArchSpec) -> Flags:
-    """Flags by name; True is a flag without a value. Raises SpecError with what no flag says."""
+    """Megatron's flags by name; True is a flag without a value. Raises SpecError with what no flag
+    can express."""
     flags = _model_flags(spec) | _feed_forward_flags(spec)
     attention = first_of(spec, AttentionMixer) or first_of(spec, SwaMixer)
     if attention:
@@ -190,9 +198,9 @@ def _rope_flags(attention: AttentionMixer) -> Flags:
 
 
 def _window_flags(spec: ArchSpec) -> Flags:
-    """The window, and which symbols of the pattern have it where not every attention layer does.
-    --window-size counts the positions on either side of a query, itself left out; ours counts
-    it."""
+    """The window, and which symbols of the pattern have it unless all attention layers do.
+
+    --window-size counts the positions before and after a query. Our window counts the query too."""
     swa = first_of(spec, SwaMixer)
     full = first_of(spec, AttentionMixer)
     if swa is None:
@@ -203,11 +211,12 @@ def _window_flags(spec: ArchSpec) -> Flags:
     if full.rope_scaling:
         rule = f"{VERSION} scales RoPE in windowed layers too"
         raise SpecError(f"attention.rope_scaling: factor {full.rope_scaling.factor} - {rule}")
-    marks = []
-    for index, layer in enumerate(spec.stack, start=1):
-        windowed = type(layer.mixer) is SwaMixer
-        marks += [int(windowed and symbol == "*") for symbol in _symbols(index, layer)]
-    return flags | {"window-attn-skip-freq": f"[{','.join(map(str, marks))}]"}
+    marks = []  # one per symbol
+    for number, layer in enumerate(spec.stack, start=1):
+        has_window = type(layer.mixer) is SwaMixer
+        for symbol in _symbols(number, layer):
+            marks.append("1" if has_window and symbol == "*" else "0")
+    return flags | {"window-attn-skip-freq": f"[{','.join(marks)}]"}
 
 
 def _expert_flags(moe: MoE) -> Flags:
@@ -235,8 +244,8 @@ def _expert_flags(moe: MoE) -> Flags:
 
 
 def from_megatron(flags: Flags, blocks: list[int], chunk_size: int) -> dict[str, Any]:
-    """The design of Megatron's flags; `blocks` says how many symbols each of our layers takes. The
-    scan's chunk changes no result and has no flag."""
+    """The design of Megatron's flags. `blocks`: the number of symbols of each of our layers.
+    `chunk_size`: of the scan, which changes no result and has no flag."""
     pattern, feeds = _from_pattern(flags, blocks)
     design: dict[str, Any] = {
         "vocab_size": flags.get("vocab-size"),
@@ -252,22 +261,28 @@ def from_megatron(flags: Flags, blocks: list[int], chunk_size: int) -> dict[str,
     if "kv-channels" in flags:
         design["attention"] = _from_attention(flags)
     if "S" in pattern:
-        window = int(flags["window-size"].split(",")[0]) + 1
-        design["swa"] = {"window": window, "sink": 0} | _theta(flags)
+        before, _ = flags["window-size"].split(",")
+        swa = {"window": int(before) + 1, "sink": 0}
+        design["swa"] = swa | _theta(flags)
     if "mamba-num-heads" in flags:
         design["ssm"] = _from_mamba(flags) | {"chunk_size": chunk_size}
     if "R" in pattern:
         design["mixers"] = {"R": _from_deltanet(flags)}
     if "F" in feeds:
-        kind = "swiglu" if "swiglu" in flags else "mlp"
-        design["ffn"] = {"kind": kind, "d_ff": flags.get("ffn-hidden-size")}
+        design["ffn"] = {
+            "kind": "swiglu" if "swiglu" in flags else "mlp",
+            "d_ff": flags.get("ffn-hidden-size"),
+        }
     if "E" in feeds:
         design["ffns"] = {"E": _from_experts(flags)}
     return design
 
 
+_FEEDS = {"-": "F", "E": "E"}
+
+
 def _from_pattern(flags: Flags, blocks: list[int]) -> tuple[str, str]:
-    """Our letters of the mixers and of the feed-forwards."""
+    """Our letters of the mixers and of the feed-forwards, one of each per layer."""
     symbols = flags["hybrid-layer-pattern"]
     windowed = _windowed(flags, len(symbols))
     pattern = ""
@@ -275,15 +290,19 @@ def _from_pattern(flags: Flags, blocks: list[int]) -> tuple[str, str]:
     start = 0
     for size in blocks:
         taken = symbols[start : start + size]
-        attention = "S" if windowed[start] else "A"
-        pattern += {"M": "M", "G": "R", "*": attention}.get(taken[0], "-")
-        feeds += {"-": "F", "E": "E"}.get(taken[-1], "-")
+        mixers = {
+            "M": "M",
+            "G": "R",
+            "*": "S" if windowed[start] else "A",
+        }
+        pattern += mixers.get(taken[0], "-")
+        feeds += _FEEDS.get(taken[-1], "-")
         start += size
     return pattern, feeds
 
 
 def _windowed(flags: Flags, n_symbols: int) -> list[bool]:
-    """Whether each symbol has a window: those that are marked, or all where nothing is."""
+    """Whether each symbol has a window: the marked ones, or all where the flags mark none."""
     marks = flags.get("window-attn-skip-freq")
     if marks:
         return [mark == "1" for mark in marks.strip("[]").split(",")]
@@ -333,7 +352,9 @@ def _from_attention(flags: Flags) -> dict[str, Any]:
 
 
 def _theta(flags: Flags) -> dict[str, Any]:
-    return {"rope_theta": float(flags["rotary-base"])} if "rotary-base" in flags else {}
+    if "rotary-base" not in flags:
+        return {}
+    return {"rope_theta": float(flags["rotary-base"])}
 
 
 def _from_experts(flags: Flags) -> dict[str, Any]:
@@ -360,8 +381,8 @@ def _from_experts(flags: Flags) -> dict[str, Any]:
 
 
 def _normalises(flags: Flags) -> bool:
-    """Whether the weights of the chosen experts sum to 1: with softmax unless it comes first, with
-    sigmoid if there are several."""
+    """Whether the weights of the chosen experts are divided by their sum. Megatron does so with
+    softmax, unless it is before the choice, and with sigmoid for several experts."""
     if flags["moe-router-score-function"] == "softmax":
         return "moe-router-pre-softmax" not in flags
     return bool(flags["moe-router-topk"] > 1)
@@ -371,14 +392,14 @@ def _normalises(flags: Flags) -> bool:
 
 
 def megatron_text(spec: ArchSpec, flags: Flags) -> str:
-    """The flags, one a line, under a legend with both counts."""
+    """The flags, one a line, under comments that explain the pattern."""
     pattern = flags["hybrid-layer-pattern"]
-    used = ", ".join(f"{symbol} {name}" for symbol, name in SYMBOLS.items() if symbol in pattern)
+    legend = [f"{symbol} {name}" for symbol, name in SYMBOLS.items() if symbol in pattern]
     lines = [
         f"# {spec.name}, for {VERSION}:",
         f"# {spec.n_layers} blocks are {len(pattern)} symbols of Megatron's hybrid pattern, "
         "which counts each as a layer.",
-        f"# {used}. Megatron-Core 0.16 and older: --hybrid-override-pattern, and",
+        f"# {', '.join(legend)}. Megatron-Core 0.16 and older: --hybrid-override-pattern, and",
         "# --spec megatron.core.models.mamba.mamba_layer_specs mamba_stack_spec",
         "--spec megatron.core.models.hybrid.hybrid_layer_specs hybrid_stack_spec",
     ]

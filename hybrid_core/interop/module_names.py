@@ -1,4 +1,4 @@
-"""What published checkpoints call the modules behind a design's matrices."""
+"""The names of modules in published checkpoints, by the matrix of a design that they hold."""
 
 from hybrid_core.design.stack import Layer
 from hybrid_core.ffns.moe import MoE
@@ -10,8 +10,8 @@ Places = dict[str, tuple[str, ...]]  # a matrix -> the modules that may hold it
 
 
 def _heads(module: str, fused: str = "qkv_proj") -> Places:
-    """Queries, keys and values of a module, alone or in one matrix. The output gate comes out of
-    the queries'."""
+    """The projections of attention. Queries, keys and values are three matrices or one. The output
+    gate is part of the queries' matrix."""
     places: Places = {}
     for part in "qkv":
         places[part] = (f"{module}.{part}_proj", f"{module}.{fused}")
@@ -21,12 +21,15 @@ def _heads(module: str, fused: str = "qkv_proj") -> Places:
 
 
 def _both(one: Places, other: Places) -> Places:
-    """The places of either."""
-    return {part: (*one.get(part, ()), *other.get(part, ())) for part in one | other}
+    """The places of both tables."""
+    found: Places = {}
+    for part in one | other:
+        found[part] = one.get(part, ()) + other.get(part, ())
+    return found
 
 
 def _inside(name: str, places: Places) -> Places:
-    """The matrices of a part of a mixer, under that part's name."""
+    """The matrices of a part of a mixer, with that part's name in front."""
     return {f"{name}{part}": modules for part, modules in places.items()}
 
 
@@ -39,13 +42,14 @@ def _scan(*modules: str) -> Places:
 
 
 def _ways(places: str, **named: str) -> Places:
-    """Gate, up and down of a feed-forward in each of the places; `named`: what a place calls them
-    otherwise."""
+    """Gate, up and down of a feed-forward under each of the usual paths. `named`: full names that
+    some checkpoints have instead."""
     found: Places = {}
     for way in ("gate", "up", "down"):
         names = ["down_proj"] if way == "down" else [f"{way}_proj", "gate_up_proj"]
         below = [f"{place}.{name}" for place in places.split() for name in names]
-        found[way] = (*below, *named.get(way, "").split())
+        below += named.get(way, "").split()
+        found[way] = tuple(below)
     return found
 
 
@@ -58,10 +62,10 @@ del _BLOCK["output_gate"]
 _BLOCK_FFN = _ways(" ".join(f"{block}.feed_forward" for block in _BLOCKS))
 _MIXTRAL = "block_sparse_moe.experts.0"
 _GRANITE = "block_sparse_moe"
-_IN = "input_linear"  # Granite's way in, with its gate
-_OUT = "output_linear"  # and its way out
+_IN = "input_linear"  # Granite's gate and up
+_OUT = "output_linear"  # and its down
 
-# kind of mixer -> its matrices -> where published models keep them, behind the layer's own name
+# kind of mixer -> its matrices -> the modules that hold them, below the layer's own name
 MIXERS: dict[str, Places] = {
     "attention": _ATTENTION,
     "swa": _ATTENTION,
@@ -160,7 +164,7 @@ OUTSIDE: Places = {
 
 
 def parts_of(layer: Layer) -> Places:
-    """The matrices of a layer by the names of their parts, with the modules behind each."""
+    """The matrices of a layer by name (`attention.q`), with the modules that may hold each."""
     kind = layer.mixer.kind
     found = _inside(f"{kind}.", MIXERS.get(kind, {}))
     for option, part in (("output_gate", "output_gate"), ("adapter_rank", "adapters")):

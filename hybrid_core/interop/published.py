@@ -1,5 +1,5 @@
-"""Published models: profiles/models/configs/*.json as they were published, with what they add up to
-in reference.csv."""
+"""Published models: their configs as published (profiles/models/configs/*.json), and counts of
+their parameters and caches from other sources (reference.csv)."""
 
 import csv
 import os
@@ -17,12 +17,12 @@ from hybrid_core.validation import SpecError, short
 
 
 class Model(NamedTuple):
-    """A published model: its design, and figures quoted (`how` says how they were counted) beside
-    those computed here.
+    """A published model: its design, and its figures as quoted and as computed here.
 
-    Figures: `total`, `embedding`, `non_embedding`, `active` parameters, and `cache_8k`, the bytes
-    of one sequence's cache at 8,192 tokens with two bytes an element. `not_built`: why our modules
-    do not compute it, or None where they do."""
+    Figures: `total`, `embedding`, `non_embedding` and `active` parameters, and `cache_8k`, the
+    bytes of one sequence's cache at 8,192 tokens, at two bytes an element. `how`: how the quoted
+    figures were counted. `not_built`: why our modules do not compute the model, or None where they
+    do."""
 
     spec: ArchSpec
     family: str
@@ -44,7 +44,7 @@ _QUOTED = {
 
 @cache
 def models() -> dict[str, Model]:
-    """Every published model by its name, in the order of their names."""
+    """All published models by name, in alphabetical order."""
     table = (PROFILES / "models" / "reference.csv").read_text("utf-8")
     rows = {row["name"]: row for row in csv.DictReader(table.splitlines())}
     return {name: _model(rows[name]) for name in sorted(rows, key=str.lower)}
@@ -68,8 +68,8 @@ def _model(row: dict[str, str]) -> Model:
 
 
 def resolve(name_or_path: str) -> ArchSpec:
-    """A design from a preset's or a published model's name, a YAML file, or a published
-    config.json. Raises SpecError with one line."""
+    """The design that a user names: a preset, a published model, a YAML file or a config.json.
+    Raises SpecError with one line."""
     if name_or_path in presets.names():
         return presets.get(name_or_path).spec
     if name_or_path in models():
@@ -84,8 +84,8 @@ def resolve(name_or_path: str) -> ArchSpec:
 
 
 def config_name(path: Path) -> str:
-    """What to call the design of a config: the name of its file, or of the folder that a
-    config.json stands in."""
+    """A name for the design of a config: that of its file, or of its folder where the file is
+    called config.json."""
     name = path.stem
     if name == "config":
         name = path.resolve().parent.name

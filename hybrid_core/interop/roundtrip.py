@@ -1,7 +1,6 @@
-"""Whether a format says a design: what was written is read back and compared.
+"""Whether a format can express a design: the export is read back and compared with it.
 
-A difference is named by its path and the design's own value, so that a refusal says what the format
-cannot say."""
+A difference is the path and the value in the design, so a refusal names what the format lacks."""
 
 from typing import Any
 
@@ -14,7 +13,7 @@ from hybrid_core.validation import SpecError, short
 
 
 class ExportError(SpecError):
-    """What a format cannot say: one line."""
+    """A design that a format cannot express, in one line."""
 
 
 _MODEL_KEYS = (
@@ -31,7 +30,7 @@ _MODEL_KEYS = (
 
 
 def require_same(spec: ArchSpec, design: dict[str, Any], format_name: str) -> None:
-    """Raise SpecError unless the design that was read back is the one that was written."""
+    """Raise SpecError unless `design`, which was read back, is the same model as `spec`."""
     kept = {key: value for key, value in design.items() if value is not None}
     other = ArchSpec.from_mapping({"schema": 1, "name": spec.name} | kept)
     difference = first_difference(spec, other)
@@ -40,15 +39,15 @@ def require_same(spec: ArchSpec, design: dict[str, Any], format_name: str) -> No
 
 
 def first_difference(spec: ArchSpec, other: ArchSpec) -> str | None:
-    """The first thing that differs, with its value in `spec`; None where both are the same
-    model."""
+    """The first difference, with the value of `spec`. None where both are the same model."""
     if spec.n_layers != other.n_layers:
         return f"n_layers: {spec.n_layers}"
-    for index, (layer, other_layer) in enumerate(zip(spec.stack, other.stack, strict=True), 1):
+    pairs = zip(spec.stack, other.stack, strict=True)
+    for number, (layer, other_layer) in enumerate(pairs, start=1):
         mine = _with_one_shared_expert(layer)
         theirs = _with_one_shared_expert(other_layer)
         if mine != theirs:
-            return f"layer {index}: {_of_layer(mine, theirs)}"
+            return f"layer {number}: {_of_layer(mine, theirs)}"
     for key in _MODEL_KEYS:
         value = getattr(spec, key)
         if value != getattr(other, key):
@@ -57,7 +56,8 @@ def first_difference(spec: ArchSpec, other: ArchSpec) -> str | None:
 
 
 def _with_one_shared_expert(layer: Layer) -> Layer:
-    """Several shared experts are one of their width together: each of them sees every token."""
+    """The layer with its shared experts as one. They are the same model, because every token goes
+    through all of them."""
     ffn = layer.ffn
     if not isinstance(ffn, MoE) or not ffn.n_shared:
         return layer
@@ -74,8 +74,8 @@ def _of_layer(mine: Layer, theirs: Layer) -> str:
 
 
 def _of_part(mine: Mixer | AnyFfn, theirs: Mixer | AnyFfn | None) -> str:
-    """The path to what differs inside a part, and its value; nothing where the other part is of
-    another kind."""
+    """The path to the first difference inside a part, and the value there. Empty where the other
+    part is of another kind."""
     if type(mine) is not type(theirs):
         return ""
     for key in type(mine).model_fields:

@@ -1,4 +1,4 @@
-"""What stands in a design's stack: the parts that a format writes once for all layers."""
+"""The parts of a design's stack. Most formats write a kind of part once for all layers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +19,7 @@ def first_of(spec: ArchSpec, kind: type[Any]) -> Any:
 
 
 def first_attention(spec: ArchSpec) -> AttentionMixer | None:
-    """The first attention of a design, in a layer of its own or inside another mixer."""
+    """The first attention of a design, be it a layer's mixer or inside one."""
     for layer in spec.stack:
         for mixer in (layer.mixer, getattr(layer.mixer, "attention", None)):
             if isinstance(mixer, AttentionMixer):
@@ -28,7 +28,7 @@ def first_attention(spec: ArchSpec) -> AttentionMixer | None:
 
 
 def ssm_parts(spec: ArchSpec) -> Iterator[Mixer | None]:
-    """Every mixer that may be a state-space one: those of the layers, then those inside them."""
+    """The mixers of all layers, then the `ssm` inside each (None where there is none)."""
     for layer in spec.stack:
         yield layer.mixer
     for layer in spec.stack:
@@ -36,7 +36,8 @@ def ssm_parts(spec: ArchSpec) -> Iterator[Mixer | None]:
 
 
 def kinds(spec: ArchSpec) -> dict[type[Any], str]:
-    """The types that a design is made of, those inside its mixers included, with their names."""
+    """The types of the design's mixers and feed-forwards, with their names. The `ssm` inside a
+    mixer counts too."""
     found: dict[type[Any], str] = {}
     for layer in spec.stack:
         for part in (layer.mixer, getattr(layer.mixer, "ssm", None), layer.ffn):

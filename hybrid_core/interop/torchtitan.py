@@ -1,8 +1,7 @@
-"""Designs as a Llama 3 of torchtitan, and back.
+"""Designs as a Llama 3 of torchtitan 0.3.0, and back.
 
-Field names as of the Llama 3 of torchtitan 0.3.0; what else torchtitan has: its main branch at
-b5bcd76 (2026-08-21). The reader knows torchtitan's fixed choices, so what it reads back is what
-would run."""
+The reader has torchtitan's fixed choices, so the design that it reads back is the one that would
+run. Remarks on torchtitan's other models are about its main branch at b5bcd76 (2026-08-21)."""
 
 from typing import Any
 
@@ -12,7 +11,7 @@ from hybrid_core.interop.stack_parts import first_of
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.validation import SpecError
 
-# torchtitan's names of Llama 3's way to scale RoPE -> ours
+# Llama 3's scaling of RoPE: torchtitan's names -> ours
 _SCALING = {
     "scaling_factor": "factor",
     "original_max_position_embeddings": "original_context_len",
@@ -22,9 +21,9 @@ _SCALING = {
 
 
 def to_torchtitan(spec: ArchSpec) -> dict[str, Any]:
-    """What a Llama 3 of torchtitan is told. Raises SpecError where it is none.
+    """The sizes that torchtitan's Llama 3 is configured with. Raises SpecError for other designs.
 
-    torchtitan's gpt_oss (windows) and Qwen3.5 (Gated DeltaNet) have no writer here."""
+    torchtitan also has gpt_oss (windows) and Qwen3.5 (Gated DeltaNet); this does not write them."""
     for layer in spec.stack:
         if type(layer.mixer) is not AttentionMixer:
             rule = "this writes a Llama 3 of torchtitan 0.3, whose layers all have full attention"
@@ -60,7 +59,7 @@ def _rope(attention: AttentionMixer) -> dict[str, Any]:
 
 
 def from_torchtitan(told: dict[str, Any]) -> dict[str, Any]:
-    """The design of such a Llama 3."""
+    """The design of a Llama 3 with these sizes."""
     rope = told["rope"]
     attention = {
         "n_heads": told["n_heads"],
@@ -70,7 +69,8 @@ def from_torchtitan(told: dict[str, Any]) -> dict[str, Any]:
         "rope_theta": rope["theta"],
     }
     if "scaling" in rope:
-        attention["rope_scaling"] = {ours: rope[theirs] for theirs, ours in _SCALING.items()}
+        scaling = {ours: rope[theirs] for theirs, ours in _SCALING.items()}
+        attention["rope_scaling"] = scaling
     return {
         "vocab_size": told["vocab_size"],
         "tie_embeddings": told["tied"],
@@ -153,7 +153,7 @@ def model_config(attn_backend: str = "flex", max_seq_len: int = 8192) -> Llama3M
 
 
 def torchtitan_text(spec: ArchSpec, told: dict[str, Any]) -> str:
-    """Python that makes the config, for torchtitan's registry of models."""
+    """Python source of a function that makes the config, for torchtitan's registry of models."""
     values = "\n".join(f"{key} = {value!r}" for key, value in told.items())
     code = TORCHTITAN.replace("\n\n\ndef model_config", f"\n\n{values}\n\n\ndef model_config")
     return f"# {spec.name}: a Llama 3 of torchtitan 0.3.\n{code}"

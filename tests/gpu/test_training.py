@@ -72,11 +72,11 @@ def test_training_goes_as_on_the_cpu(device: torch.device) -> None:
     """The same data and weights: the first losses agree; later ones drift apart, since Muon rounds
     to bfloat16."""
     here, there = trained(device).curve, trained(torch.device("cpu")).curve
-    assert [(point["tokens"], point["stage"]) for point in here[:3]] == [
-        (point["tokens"], point["stage"]) for point in there[:3]
+    assert [(point.tokens, point.stage) for point in here[:3]] == [
+        (point.tokens, point.stage) for point in there[:3]
     ]
-    assert here[0]["loss"] == pytest.approx(there[0]["loss"], rel=1e-4)
-    assert here[1]["loss"] == pytest.approx(there[1]["loss"], rel=0.05)
+    assert here[0].loss == pytest.approx(there[0].loss, rel=1e-4)
+    assert here[1].loss == pytest.approx(there[1].loss, rel=0.05)
 
 
 @pytest.mark.timeout(150)

@@ -15,17 +15,26 @@ import torch
 
 from hybrid_core.cli.main import main
 from hybrid_core.costs.model import model_costs
+from hybrid_core.data import PROFILES
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop import published
 from hybrid_core.interop.export import export, notes
 from hybrid_core.interop.families.registry import FAMILIES
+from hybrid_core.interop.fla import from_fla, to_fla
 from hybrid_core.interop.huggingface import hf_config, spec_from_config
-from hybrid_core.interop.megatron import megatron_pattern
+from hybrid_core.interop.megatron import (
+    block_sizes,
+    from_megatron,
+    megatron_pattern,
+    megatron_text,
+    to_megatron,
+)
 from hybrid_core.interop.roundtrip import ExportError
+from hybrid_core.interop.torchtitan import from_torchtitan, to_torchtitan, torchtitan_text
 from hybrid_core.validation import SpecError
 from tests.designs import MOE, design
-from tests.interop.test_models import UNSEEN
+from tests.interop.unseen import UNSEEN, config_of
 
 LIBRARY: dict[str, ArchSpec] = {name: model.spec for name, model in published.models().items()}
 LIBRARY |= {name: presets.get(name).spec for name in presets.names()}
@@ -73,7 +82,7 @@ def test_transformers_builds_an_exported_config_with_the_same_count(
 
 @pytest.mark.parametrize("name", UNSEEN)
 def test_a_config_of_every_family_comes_back_as_the_same_model(name: str) -> None:
-    spec = spec_from_config({"model_type": name.split("-", maxsplit=1)[0]} | UNSEEN[name])
+    spec = spec_from_config(config_of(name))
     config = hf_config(spec)
     assert config["model_type"] in FAMILIES
     assert spec_from_config(config).same_model(spec)
@@ -88,10 +97,9 @@ def test_yaml_comes_back_as_the_same_design(name: str) -> None:
 
 
 def test_the_pattern_of_nemotron_h_is_its_own() -> None:
-    own = json.loads(
-        (Path(presets.PROFILES) / "models" / "configs" / "Nemotron-H-8B.json").read_text()
-    )["hybrid_override_pattern"]
-    assert megatron_pattern(LIBRARY["Nemotron-H-8B"]) == own
+    path = PROFILES / "models" / "configs" / "Nemotron-H-8B.json"
+    own = json.loads(path.read_text())
+    assert megatron_pattern(LIBRARY["Nemotron-H-8B"]) == own["hybrid_override_pattern"]
 
 
 def test_megatron_counts_blocks_and_symbols() -> None:
@@ -435,6 +443,33 @@ def test_the_python_snippet_builds_the_model(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.startswith(f"{model_costs(spec).params().total:,} parameters")
 
 
+def test_megatrons_flags_come_back_as_the_layers_that_they_were() -> None:
+    """By hand: two symbols a layer, the mixer's and the feed-forward's."""
+    spec = design("AM")
+    assert block_sizes(spec) == [2, 2]
+    flags = to_megatron(spec)
+    assert (flags["hybrid-layer-pattern"], flags["num-layers"]) == ("*-M-", 4)
+    back = from_megatron(flags, [2, 2], chunk_size=64)
+    assert back["layers"] == {"pattern": "AM", "ffns": "FF"}
+    assert back["ssm"]["chunk_size"] == 64
+    text = megatron_text(spec, {"hybrid-layer-pattern": "*-M-", "swiglu": True})
+    assert text.endswith("--hybrid-layer-pattern *-M-\n--swiglu\n")
+
+
+def test_fla_gives_a_feed_forward_two_thirds_of_four_times_the_width() -> None:
+    """2048 * 4 * 2 / 3 = 5461.3, which FLA rounds up to 22 * 256."""
+    config = to_fla(PLAIN_LLAMA) | {"hidden_size": 2048, "intermediate_size": None}
+    assert from_fla(config)["ffn"] == {"kind": "swiglu", "d_ff": 5632}
+
+
+def test_a_llama_of_torchtitan_comes_back_with_its_scaling() -> None:
+    spec = LIBRARY["Llama-3.2-1B"]
+    told = to_torchtitan(spec)
+    assert (told["dim"], told["hidden_dim"]) == (2048, 8192)  # its config.json
+    assert from_torchtitan(told)["attention"]["rope_scaling"]["original_context_len"] == 8192
+    assert "\ndim = 2048\n" in torchtitan_text(spec, told)
+
+
 def test_an_unknown_format_and_an_unwritable_folder_are_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -454,6 +489,17 @@ def test_moving_an_attention_layer_of_jamba_goes_to_transformers(tmp_path: Path)
     odd = jamba.replace(layers=layers | {"pattern": "AMMMMAMM" + "MMMMMAMM" * 3})
     with pytest.raises(ExportError, match="hf: layer "):
         hf_config(odd)
+
+
+def test_a_refusal_names_the_class_that_says_the_most_layers() -> None:
+    """Bamba has RoPE and fails in layer 1. Granite says attention without a position, and fails at
+    the norm before the gate in layer 2."""
+    spec = design("AM", attention={"position": "nope"}, ssm={"norm_first": True})
+    with pytest.raises(ExportError) as error:
+        hf_config(spec)
+    line = str(error.value)
+    assert line.startswith("hf: layer 2: mamba2.norm_first: True - none of the ")
+    assert line.endswith("; granitemoehybrid comes closest")
 
 
 def test_an_export_says_what_is_no_part_of_its_format() -> None:

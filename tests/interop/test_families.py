@@ -5,17 +5,26 @@ from typing import Any
 
 import pytest
 
-from hybrid_core.design import presets
+from hybrid_core.data import PROFILES
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.swiglu import SwiGLU
 from hybrid_core.interop import published
-from hybrid_core.interop.families import shared
+from hybrid_core.interop.config_keys import with_config_keys
+from hybrid_core.interop.families import shared, tensors, writing, zamba
 from hybrid_core.interop.families.registry import FAMILIES, NATIVE, TENSORS, WRITTEN
-from hybrid_core.interop.fields import Fields, at, every
+from hybrid_core.interop.families.table import (
+    Table,
+    activation,
+    count,
+    derived,
+    flag,
+    optional_count,
+)
+from hybrid_core.interop.fields import Fields, at, every, is_real, is_whole
 from hybrid_core.interop.huggingface import spec_from_config
-from hybrid_core.interop.roundtrip import first_difference
-from hybrid_core.interop.stack_parts import first_attention, first_of, kinds
+from hybrid_core.interop.roundtrip import first_difference, require_same
+from hybrid_core.interop.stack_parts import first_attention, first_of, kinds, ssm_parts
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.intra import IntraMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
@@ -38,12 +47,82 @@ def test_every_family_is_listed_under_its_own_name() -> None:
     assert set(TENSORS) <= set(WRITTEN)
 
 
+SIZES = Table(
+    count("n_heads", "num_heads", 8, older=("n_head", "heads")),
+    derived("d_ff", "ffn_dim"),
+    flag("bias", "use_bias", True),
+    activation("act"),
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "section"),
+    [
+        ({}, {"n_heads": 8, "bias": True, "activation": "silu"}),
+        ({"heads": 3, "use_bias": None}, {"n_heads": 3, "bias": False, "activation": "silu"}),
+        ({"n_head": 4, "heads": 3}, {"n_heads": 4, "bias": True, "activation": "silu"}),
+        (
+            {"num_heads": 5, "n_head": 4, "act": "gelu_new"},
+            {"n_heads": 5, "bias": True, "activation": "gelu_tanh"},
+        ),
+    ],
+)
+def test_a_table_reads_newer_names_before_older_ones_and_then_the_default(
+    config: dict[str, Any], section: dict[str, Any]
+) -> None:
+    assert SIZES.read(Fields(config)) == section
+
+
+def test_a_count_that_may_be_missing_is_none_then() -> None:
+    rank = Table(optional_count("q_rank", "q_lora_rank"))
+    assert rank.read(Fields({})) == rank.read(Fields({"q_lora_rank": None})) == {"q_rank": None}
+    assert rank.read(Fields({"q_lora_rank": 1536})) == {"q_rank": 1536}
+
+
+@pytest.mark.parametrize(
+    ("value", "whole", "real"),
+    [
+        (3, True, True),
+        (3.0, False, True),
+        (True, False, False),
+        ("3", False, False),
+        (None, False, False),
+    ],
+)
+def test_true_is_no_number_in_a_config(value: object, whole: bool, real: bool) -> None:
+    assert (is_whole(value), is_real(value)) == (whole, real)
+
+
+def test_of_two_tables_the_second_wins_and_a_part_inside_another_has_a_path() -> None:
+    joined = SIZES | Table(count("n_heads", "attention_heads"))
+    assert joined.read(Fields({"attention_heads": 2}))["n_heads"] == 2
+    assert list(joined.inside("attention").fields)[:2] == ["attention.n_heads", "attention.d_ff"]
+
+
+def test_a_value_that_the_config_does_not_hold_keeps_our_name_in_a_refusal() -> None:
+    """A sixth of ffn_dim is not ffn_dim, and a default is no field of the config."""
+    tables = {SwiGLU: Table(count("d_ff", "ffn_dim"))}
+    line = "ffn.d_ff: 4 - must be divisible by 3"
+    design = {"ffn": {"d_ff": 4}}
+    assert with_config_keys(line, design, {"ffn_dim": 24}, tables) == line
+    assert with_config_keys(line, design, {}, tables) == line
+    named = with_config_keys(line, design, {"ffn_dim": 4}, tables)
+    assert named == "ffn_dim: 4 - must be divisible by 3"
+
+
 def test_parts_of_a_stack() -> None:
     intra = design("MH")
     attention = first_attention(intra)
     assert attention is not None
     assert attention == first_of(intra, IntraMixer).attention
     assert first_attention(design("M")) is None
+    # the mixers of both layers, then what is inside them
+    assert [type(part) for part in ssm_parts(intra)] == [
+        Mamba2Mixer,
+        IntraMixer,
+        type(None),
+        Mamba2Mixer,
+    ]
     assert first_of(design("SA"), AttentionMixer) == design("SA").stack[1].mixer
     assert kinds(design("MS")) == {Mamba2Mixer: "mamba2", SwiGLU: "swiglu", SwaMixer: "swa"}
 
@@ -65,9 +144,18 @@ def test_the_first_difference_is_named_with_the_designs_own_value(
     assert first_difference(design(one), design(one)) is None
 
 
+def test_what_was_read_back_must_be_the_same_model() -> None:
+    spec = design("AM")
+    same = spec.model_dump(by_alias=True)
+    require_same(spec, same, "a format")
+    with pytest.raises(SpecError, match=r"^norm_eps: 1e-05 - a format cannot say it$"):
+        require_same(spec, same | {"norm_eps": 1e-3}, "a format")
+
+
 def names_of(name: str, ours: str) -> list[str]:
     model = published.models()[name]
-    config = json.loads((presets.PROFILES / "models" / "configs" / f"{name}.json").read_text())
+    path = PROFILES / "models" / "configs" / f"{name}.json"
+    config = json.loads(path.read_text())
     return TENSORS[config["model_type"]].of(ours, model.spec)
 
 
@@ -92,6 +180,58 @@ def test_names_are_those_of_the_published_checkpoints() -> None:
     ]
     with pytest.raises(KeyError):
         names_of("Llama-3.2-1B", "layers.3.mixer.A_log")
+
+
+def test_a_shared_block_is_kept_under_its_first_layer() -> None:
+    """Zamba2-2.7B: layer 18 is the third hybrid one, and two blocks alternate."""
+    zamba2 = published.models()["Zamba2-2.7B"].spec
+    assert [tensors.first_layer(zamba2, layer) for layer in (6, 12, 18, 24)] == [6, 12, 6, 12]
+
+
+def test_hybrid_layers_of_zamba_take_the_shared_blocks_in_turn() -> None:
+    found = zamba.hybrid_layers("MZMZZ", 2, {"ssm": {"d_ssm": 8}})
+    assert found["layers"] == {"pattern": "M0M10"}
+    assert {letter: mixer["block"] for letter, mixer in found["mixers"].items()} == {"0": 0, "1": 1}
+    named = Fields({"layers_block_type": ["mamba", "hybrid"]})
+    assert zamba.named_layers(named, 2) == "MZ"
+    assert zamba.named_layers(Fields({}), 2) is None
+
+
+def test_zambas_attention_is_twice_as_wide_as_the_model() -> None:
+    """Zamba2-2.7B: 32 heads of 160 over 2 * 2560; scores times (160 / 2) ** -0.5."""
+    section = zamba.block_attention(Fields({"num_attention_heads": 32}), 2560)
+    assert (section["n_kv_heads"], section["head_dim"], section["d_input"]) == (32, 160, 5120)
+    assert section["softmax_scale"] == pytest.approx(0.1118034)
+    with pytest.raises(SpecError, match=r"^num_attention_heads: 3 - must make heads that add up"):
+        zamba.block_attention(Fields({"num_attention_heads": 3}), 2560)
+
+
+def test_the_mamba_layer_of_a_hybrid_layer_is_one_level_deeper() -> None:
+    """From the index file of Zyphra/Zamba2-2.7B."""
+    names = zamba.block_names("shared_transformer", {"mixer.D": ["mamba_decoder.mamba.D"]}, {})
+    assert names["mixer.ssm.D"] == ["mamba_decoder.mamba.D"]
+    assert names["mixer.block.attention.out.weight"] == [
+        "shared_transformer.self_attn.o_proj.weight"
+    ]
+
+
+def test_bambas_mamba_has_the_heads_of_its_config() -> None:
+    """ibm-ai-platform/Bamba-9B: 128 heads of 64 over 2 * 4096."""
+    section = shared.bamba_ssm(Fields({"mamba_n_heads": 128, "mamba_d_state": 128}), 4096)
+    assert (section["d_ssm"], section["head_dim"], section["d_state"]) == (8192, 64, 128)
+
+
+def test_fields_that_follow_from_the_whole_design() -> None:
+    """64-wide heads that divide d_model, for a class that needs some: 7 heads fit into 448."""
+    mamba = design("MM", d_model=448)
+    assert writing.spare_heads(mamba)["num_attention_heads"] == 7
+    assert writing.spare_heads(design("AM")) == {}
+    names = writing.layer_names("layer_types", A="attention", M="mamba")
+    assert names(design("AM")) == {"layer_types": ["attention", "mamba"]}
+    rope = {"rope_theta": 1e4, "rope_fraction": 0.5}
+    parameters = writing.partial_rope(design("A", attention=rope, intra=None))["rope_parameters"]
+    assert parameters["partial_rotary_factor"] == 0.5
+    assert writing.partial_rope(design("A", attention={"position": "nope"})) == {}
 
 
 def test_the_rank_of_dt_is_a_sixteenth_of_the_width_unless_it_is_given() -> None:

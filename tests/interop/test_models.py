@@ -1,12 +1,8 @@
-"""Published models in: every figure against the reference table, every family against transformers,
-bad configs in one line."""
+"""Published models in: every figure against the reference table, and bad configs in one line. The
+families against transformers: test_transformers.py."""
 
-import dataclasses
 import json
-import random
 import tracemalloc
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +14,13 @@ from hybrid_core.costs.model import model_costs
 from hybrid_core.data import PROFILES
 from hybrid_core.design.built import not_built
 from hybrid_core.design.spec import ArchSpec
+from hybrid_core.files import MAX_BYTES
 from hybrid_core.interop import published
 from hybrid_core.interop.families.registry import FAMILIES
 from hybrid_core.interop.huggingface import parse_config, read_config, spec_from_config
 from hybrid_core.validation import SpecError
 from hybrid_core.workload import Workload
-from hybrid_core.yaml_io import MAX_BYTES
+from tests.interop.unseen import UNSEEN, config_of
 
 # ---------------------------------------------------------------- the reference table
 
@@ -37,17 +34,17 @@ def test_a_published_model_adds_up_to_what_the_reference_table_says(name: str) -
     the paper's convention; the exact cache keeps one column fewer."""
     model = published.models()[name]
     assert model.computed == model.quoted
-    costs, work = model_costs(model.spec), Workload(state_dtype="bf16")
-    conv = sum(
-        tensor.elements
-        for layer in costs.layers
-        for tensor in layer.mixer.cache(1)
-        if tensor.kind == "conv"
-    )
-    assert conv % (D_CONV - 1) == 0
-    assert costs.cache_bytes(8192, "exact", work) == model.quoted["cache_8k"] - 2 * conv // (
-        D_CONV - 1
-    )
+    costs = model_costs(model.spec)
+    work = Workload(state_dtype="bf16")
+    conv = 0
+    for layer in costs.layers:
+        for tensor in layer.mixer.cache(1):
+            if tensor.kind == "conv":
+                conv += tensor.elements
+    column, rest = divmod(conv, D_CONV - 1)
+    assert rest == 0
+    exact = costs.cache_bytes(8192, "exact", work)
+    assert exact == model.quoted["cache_8k"] - 2 * column
 
 
 BUILT = [name for name, model in published.models().items() if model.not_built is None]
@@ -59,9 +56,11 @@ def test_a_built_model_lives_with_the_parameters_and_the_cache_that_are_costed(n
 
     spec = published.models()[name].spec
     model = build(spec, "meta", torch.bfloat16)
-    costs, work = model_costs(spec), Workload(context_len=8192)
+    costs = model_costs(spec)
+    work = Workload(context_len=8192)
     assert sum(parameter.numel() for parameter in model.parameters()) == costs.params().total
-    assert model.new_cache(1, 8192).nbytes == costs.cache_bytes(8192, "exact", work)
+    cache = model.new_cache(1, 8192)
+    assert cache.nbytes == costs.cache_bytes(8192, "exact", work)
 
 
 def test_what_is_costed_only_is_none_of_the_systems_that_are_promised() -> None:
@@ -81,259 +80,25 @@ def test_a_published_model_survives_yaml(name: str) -> None:
 
 
 def test_weights_that_layers_share_count_once_and_work_each_time() -> None:
-    """Zamba2-2.7B: nine hybrid layers over two blocks of 2 * 5120 * 5120 * 2 (q, k), v, 5120 * 2560
-    out, 3 * 2560 * 10240 and two norms."""
+    """Zamba2-2.7B: nine hybrid layers share two blocks, so seven of them add no block."""
     costs = model_costs(published.models()["Zamba2-2.7B"].spec)
-    block = 3 * 5120 * 5120 + 5120 * 2560 + 3 * 2560 * 10240 + 5120 + 2560
-    layers = sum(layer.params() for layer in costs.layers)
-    assert layers + 2560 - costs.params().non_embedding == 7 * block
-    hybrid = next(layer for layer in costs.layers if layer.kind.name == "shared_block")
-    assert (
-        sum(term.flops for term in hybrid.forward_flops(1) if term.name.startswith("block ffn."))
-        == 2 * 3 * 2560 * 10240
+    ffn = 3 * 2560 * 10240
+    block = (
+        3 * 5120 * 5120  # q, k and v
+        + 5120 * 2560  # out
+        + ffn
+        + 5120  # the norms
+        + 2560
     )
-
-
-# ---------------------------------------------------------------- other configs, in transformers
-
-UNSEEN: dict[str, dict[str, Any]] = json.loads(
-    (Path(__file__).parent / "unseen_configs.json").read_text("utf-8")
-)
-
-
-@pytest.mark.parametrize("name", UNSEEN)
-def test_parameters_are_those_of_transformers_on_the_meta_device(name: str) -> None:
-    """From the config as it is written by hand, and as transformers saves it."""
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    family = name.split("-", maxsplit=1)[0]
-    with warnings.catch_warnings(), torch.device("meta"):
-        warnings.simplefilter("ignore")
-        model = AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**UNSEEN[name]))
-    expected = sum(parameter.numel() for parameter in model.parameters())
-    for config in (
-        {"model_type": family} | UNSEEN[name],
-        json.loads(model.config.to_json_string()),
-    ):
-        assert model_costs(spec_from_config(config)).params().total == expected
-
-
-# Fields that any of those families may have, and values that fit all of them: sizes, biases and
-# ties as nobody wrote them by hand.
-_VARIED: list[tuple[str, tuple[Any, ...]]] = [
-    ("hidden_size", (64, 96, 128)),
-    ("vocab_size", (64, 101)),
-    ("intermediate_size moe_intermediate_size shared_intermediate_size", (32, 52, 88)),
-    ("state_size mamba_d_state ssm_state_size", (4, 12, 16)),
-    ("conv_kernel mamba_d_conv conv1d_width linear_conv_kernel_dim conv_L_cache", (2, 3, 4)),
-    ("num_experts num_local_experts n_routed_experts", (4, 6)),
-    ("num_experts_per_tok num_key_value_heads", (1, 2, 4)),
-    (
-        "attention_bias mlp_bias use_bias use_conv_bias mamba_conv_bias mamba_proj_bias conv_bias",
-        (True, False),
-    ),
-    ("tie_word_embeddings use_shared_attention_adapter mamba_rms_norm", (True, False)),
-]
-VARIED = {key: values for keys, values in _VARIED for key in keys.split()}
-
-
-@pytest.mark.parametrize("name", UNSEEN)
-def test_so_are_those_of_configs_drawn_at_random(name: str) -> None:
-    """Every field of the config that is listed above, and others that transformers has for the
-    family, varied at once. A config that either side refuses is drawn again; one that both take has
-    the same parameters."""
-    from transformers import AutoModelForCausalLM
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    family, rng, agreed = name.split("-", maxsplit=1)[0], random.Random(name), 0
-    for _ in range(12):
-        known = {*UNSEEN[name], *json.loads(CONFIG_MAPPING[family]().to_json_string())}
-        changed = {
-            key: rng.choice(values)
-            for key, values in VARIED.items()
-            if key in known and rng.random() < 0.5
-        }
-        with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")
-            try:
-                spec = spec_from_config({"model_type": family} | UNSEEN[name] | changed)
-            except SpecError:
-                continue
-            try:
-                model = AutoModelForCausalLM.from_config(
-                    CONFIG_MAPPING[family](**UNSEEN[name] | changed)
-                )
-            except Exception:  # theirs are of many types
-                continue
-        assert model_costs(spec).params().total == sum(
-            parameter.numel() for parameter in model.parameters()
-        ), changed
-        agreed += 1
-        if agreed == 3:
-            return
-    assert agreed, "no config that both sides take"
-
-
-def test_every_family_that_transformers_has_is_among_them() -> None:
-    by_hand = {
-        "hymba",
-        "phi4flash",
-        "qwen2_vl",
-    }  # no class in transformers: the reference table, and below
-    assert {name.split("-")[0] for name in UNSEEN} == set(FAMILIES) - by_hand
-
-
-# ---------------------------------------------------------------- fields that are absent or null
-
-
-def class_of(family: str) -> Any:
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    return CONFIG_MAPPING[family]
-
-
-CLASS_DEFAULTS = {name: family.defaults for name, family in FAMILIES.items() if family.defaults}
-
-
-@pytest.mark.parametrize("family", CLASS_DEFAULTS)
-def test_the_defaults_written_down_are_those_of_the_class(family: str) -> None:
-    theirs = {field.name: field.default for field in dataclasses.fields(class_of(family))}
-    for key, value in CLASS_DEFAULTS[family].items():
-        assert theirs[key] == value, key
-
-
-# Rules between fields that our reader checks and a class on the meta device does not: such a model
-# fails when it runs, or is another one than its num_hidden_layers says.
-ACROSS = (
-    "must be divisible by",
-    "must be even",
-    "must be num_attention_heads",
-    "without it the class has",
-    "must be False where layers hold experts",
-)
-
-
-def changed_configs(
-    config: dict[str, Any], known: dict[str, Any]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The config without each of its fields, and with each field that it or its class has set to
-    null."""
-    for key in config:
-        if key != "model_type":
-            yield f"{key} absent", {other: value for other, value in config.items() if other != key}
-    for key in {**config, **known}:
-        if key != "model_type":
-            yield f"{key} null", config | {key: None}
-
-
-def ours(config: dict[str, Any]) -> ArchSpec | None:
-    """Our design, or None for what breaks a rule between fields. Any other refusal is a fault here:
-    transformers takes the config."""
-    try:
-        return spec_from_config(config, "x")
-    except SpecError as error:
-        assert any(rule in str(error) for rule in ACROSS), str(error)
-        return None
-
-
-def comparable(spec: ArchSpec) -> tuple[ArchSpec, dict[str, Any]]:
-    """All of a design but how RoPE is scaled and weights are stored, which transformers completes
-    with fields of its own."""
-    kept = {
-        key: value
-        for key, value in spec.constants.items()
-        if key not in ("rope_scaling", "quantization_config")
-    }
-    return spec.replace(constants={}), kept
-
-
-def compare_with_transformers(config: dict[str, Any]) -> int:
-    """Compare every changed config: parameters with the model on the meta device, all else with the
-    config that the class completes. Returns how many were compared; what transformers itself cannot
-    build is none of them."""
-    from transformers import AutoModelForCausalLM
-
-    cls, compared = class_of(config["model_type"]), 0
-    outside = ("model_type", "auto_map", "quantization_config")
-    known = json.loads(cls().to_json_string())
-    for change, changed in changed_configs(
-        {key: value for key, value in config.items() if key not in outside[1:]}, known
-    ):
-        fields = {key: value for key, value in changed.items() if key not in outside}
-        with warnings.catch_warnings(), torch.device("meta"):
-            warnings.simplefilter("ignore")
-            try:
-                model = AutoModelForCausalLM.from_config(cls(**fields))
-            except Exception:  # theirs are of many types
-                continue
-        spec = ours(changed)
-        if spec is None:
-            continue
-        assert model_costs(spec).params().total == sum(
-            parameter.numel() for parameter in model.parameters()
-        ), change
-        completed = spec_from_config(json.loads(model.config.to_json_string()), "x")
-        (mine, constants), (theirs, their_constants) = comparable(spec), comparable(completed)
-        assert mine.same_model(theirs), change
-        assert constants == their_constants, change
-        compared += 1
-    return compared
-
-
-@pytest.mark.parametrize("name", UNSEEN)
-def test_a_field_that_is_absent_or_null_means_what_it_does_in_transformers(name: str) -> None:
-    config = {"model_type": name.split("-", maxsplit=1)[0]} | UNSEEN[name]
-    assert compare_with_transformers(config) > 8
-
-
-PUBLISHED = {
-    path.stem: read_config(path)
-    for path in sorted((PROFILES / "models" / "configs").glob("*.json"))
-}
-IN_TRANSFORMERS = [
-    name for name, config in PUBLISHED.items() if config.get("model_type") in CLASS_DEFAULTS
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", IN_TRANSFORMERS)
-def test_so_it_does_in_every_published_config(name: str) -> None:
-    assert compare_with_transformers(PUBLISHED[name]) > 8
-
-
-# family, fields, absent -> an attribute of the design by its path, and the value of transformers
-# 5.23's class.
-ABSENT: list[tuple[str, dict[str, Any], str, Any]] = [
-    ("gpt_oss", {"num_attention_heads": 64}, "attention.head_dim", 64),
-    ("gpt_oss", {"num_attention_heads": 64}, "attention.n_kv_heads", 8),
-    ("gpt_oss", {"num_attention_heads": 64}, "attention.rope_theta", 150_000.0),
-    ("qwen3_next", {}, "attention.head_dim", 256),
-    (
-        "zamba",
-        {"hidden_size": 256, "num_attention_heads": 16},
-        "stack.2.mixer.attention.n_kv_heads",
-        16,
-    ),
-    ("recurrent_gemma", {}, "ffn.d_ff", 7680 // 2),
-    ("bamba", {"mamba_conv_bias": None}, "ssm.conv_bias", False),
-    ("falcon_h1", {"mamba_conv_bias": None}, "ssm.conv_bias", False),
-    ("granitemoehybrid", {"mamba_conv_bias": None}, "ssm.conv_bias", False),
-]
-
-
-@pytest.mark.parametrize(
-    ("family", "fields", "path", "value"),
-    ABSENT,
-    ids=[f"{family}-{path}" for family, _, path, _ in ABSENT],
-)
-def test_what_an_absent_field_means_by_family(
-    family: str, fields: dict[str, Any], path: str, value: Any
-) -> None:
-    found: Any = spec_from_config({"model_type": family} | fields)
-    for part in path.split("."):
-        found = found[int(part)] if part.isdigit() else getattr(found, part)
-    assert found == value
+    layers = sum(layer.params() for layer in costs.layers)
+    last_norm = 2560
+    assert layers + last_norm - costs.params().non_embedding == 7 * block
+    hybrid = next(layer for layer in costs.layers if layer.kind.name == "shared_block")
+    flops = 0
+    for term in hybrid.forward_flops(1):
+        if term.name.startswith("block ffn."):
+            flops += term.flops
+    assert flops == 2 * ffn
 
 
 HUGE = 10_000_000
@@ -346,11 +111,9 @@ OTHERS = {  # families whose configs are not in the files above
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ten_million_layers_are_refused_before_a_list_of_them_is_made(family: str) -> None:
-    fields = next(
-        (config for name, config in UNSEEN.items() if name.split("-")[0] == family),
-        OTHERS.get(family),
-    )
-    config = {"model_type": family, "vocab_size": 99} | (fields or {}) | {"num_hidden_layers": HUGE}
+    fields = OTHERS.get(family) or UNSEEN[family]
+    config = {"model_type": family, "vocab_size": 99} | fields
+    config["num_hidden_layers"] = HUGE
     tracemalloc.start()
     with pytest.raises(
         SpecError,
@@ -421,25 +184,34 @@ def test_phi_4_mini_flash_by_hand() -> None:
         "mb_per_layer": 2,
     }
     spec = spec_from_config(config)
-    d, d_ssm, rank, kv = 2560, 5120, 160, 20 * 64
+    d = 2560
+    d_ssm = 5120
+    rank = 160
+    kv = 20 * 64
     mamba = (
-        d * 2 * d_ssm
-        + d_ssm * (4 + 1)
-        + d_ssm * (rank + 32)
-        + (rank + 1) * d_ssm
-        + d_ssm * (16 + 1)
-        + d_ssm * d
+        d * 2 * d_ssm  # in_proj
+        + d_ssm * (4 + 1)  # the convolution and its bias
+        + d_ssm * (rank + 32)  # x_proj: dt, B and C
+        + (rank + 1) * d_ssm  # dt_proj
+        + d_ssm * (16 + 1)  # A and D
+        + d_ssm * d  # out_proj
     )
-    diff = 4 * 64 + 128
-    attention = (d + 1) * (d + 2 * kv) + (d + 1) * d + diff
-    cross, gate = 2 * (d + 1) * d + diff, 2 * d * d_ssm
+    diff = 4 * 64 + 128  # lambda's four vectors and the norm of a pair of heads
+    queries = (d + 1) * d
+    out = (d + 1) * d
+    keys_and_values = (d + 1) * 2 * kv
+    attention = queries + keys_and_values + out + diff
+    cross = queries + out + diff
+    gate = 2 * d * d_ssm
+    feed_forward = 3 * d * 10240
+    norms = 2 * 2 * d  # two LayerNorms, each with a weight and a bias
     expected = (
         9 * mamba
         + 9 * attention
         + 7 * cross
         + 7 * gate
-        + 32 * (3 * d * 10240 + 4 * d)
-        + 2 * d
+        + 32 * (feed_forward + norms)
+        + 2 * d  # the last norm
         + 200064 * d
     )
     assert model_costs(spec).params().total == expected
@@ -469,6 +241,7 @@ MODELS = PROFILES / "models" / "configs"
 JAMBA = read_config(MODELS / "Jamba-v0.1.json")
 NEMOTRON_H = read_config(MODELS / "Nemotron-H-8B.json")
 GRANITE = read_config(MODELS / "Granite-4.0-H-tiny.json")
+BAMBA = read_config(MODELS / "Bamba-9B.json")
 HYMBA = read_config(MODELS / "Hymba-1.5B-Base.json")
 BAD: list[tuple[dict[str, Any], str]] = [
     (
@@ -485,7 +258,21 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         JAMBA | {"num_attention_heads": 30},
-        "attention.n_heads: 30 - must be divisible by n_kv_heads (8)",
+        "num_attention_heads: 30 - must be divisible by num_key_value_heads (8)",
+    ),
+    (JAMBA | {"rms_norm_eps": 5}, "rms_norm_eps: 5.0 - must be less than or equal to 0.1"),
+    (
+        JAMBA | {"num_experts_per_tok": 17},
+        "num_experts_per_tok: 17 - must not exceed num_experts (16)",
+    ),
+    (
+        HYMBA | {"num_key_value_heads": 3},
+        "num_attention_heads: 25 - must be divisible by num_key_value_heads (3)",
+    ),
+    (
+        # d_ssm / head_dim is worked out from several fields, so it keeps our name
+        BAMBA | {"mamba_n_groups": 3},
+        "ssm.d_ssm / head_dim: 128 - must be divisible by n_groups (3)",
     ),
     (JAMBA | {"mlp_bias": True}, "mlp_bias: True - must be False"),
     (JAMBA | {"sliding_window": 512}, "sliding_window: 512 - must be None"),
@@ -515,7 +302,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(
-    ("config", "line"), BAD, ids=[line.split(" - ")[0][:40] for _, line in BAD]
+    ("config", "line"),
+    BAD,
+    ids=[line.split(" - ")[0][:40] for _, line in BAD],
 )
 def test_a_config_that_is_not_understood_is_refused_in_one_line(
     config: dict[str, Any], line: str
@@ -524,6 +313,11 @@ def test_a_config_that_is_not_understood_is_refused_in_one_line(
         spec_from_config(config)
     assert str(error.value).startswith(line)
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_config_json_is_named_after_its_folder() -> None:
+    assert published.config_name(Path("models/zamba/config.json")) == "zamba"
+    assert published.config_name(Path("models/Bamba-9B.json")) == "Bamba-9B"
 
 
 def test_layers_that_contradict_their_number_are_counted() -> None:
@@ -626,9 +420,7 @@ ODD_VALUES: list[Any] = [
 
 def test_any_value_of_any_field_is_taken_or_refused_in_one_line() -> None:
     configs = [read_config(path) for path in sorted(MODELS.glob("*.json"))]
-    configs += [
-        {"model_type": name.split("-", maxsplit=1)[0]} | fields for name, fields in UNSEEN.items()
-    ]
+    configs += map(config_of, UNSEEN)
     for config in configs:
         for key in config:
             for value in ODD_VALUES:

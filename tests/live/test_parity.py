@@ -455,7 +455,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "llama",
         {"num_key_value_heads": 3},
-        "attention.n_heads: 4 - must be divisible by n_kv_heads (3)",
+        "num_attention_heads: 4 - must be divisible by num_key_value_heads (3)",
     ),
     ("llama", {"model_type": "gpt2"}, "model_type: 'gpt2' - must be one of "),
     (

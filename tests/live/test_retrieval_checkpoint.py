@@ -15,16 +15,10 @@ from hybrid_core.data import data_path
 from hybrid_core.live.profiling import device
 from hybrid_core.live.profiling.job import DoesNotFit
 from hybrid_core.live.retrieval import checkpoint as protocol
-from hybrid_core.live.retrieval.checkpoint import (
-    CITIES,
-    NOISE,
-    Haystack,
-    Protocol,
-    batches,
-    checkpoint,
-    n_right,
-)
+from hybrid_core.live.retrieval.checkpoint import batches, checkpoint, n_right
+from hybrid_core.live.retrieval.kept import Kept
 from hybrid_core.live.retrieval.options import PAPER_LENGTHS, CheckpointOptions
+from hybrid_core.live.retrieval.prompts import CITIES, NOISE, Haystack, Needle, Prompt, Protocol
 from hybrid_core.runs import open_store
 from hybrid_core.validation import SpecError
 from tests.checkpoints import save_tiny_llama
@@ -67,17 +61,12 @@ def tokenizer_of(folder: Path) -> Any:
 
 def test_the_papers_lengths_depths_and_trials_are_the_defaults() -> None:
     asked = CheckpointOptions.make(path="x")
-    assert (asked.lengths[0], asked.lengths[1], asked.lengths[-1], len(asked.lengths)) == (
-        960,
-        1984,
-        16320,
-        16,
-    )
-    assert (
-        asked.lengths == PAPER_LENGTHS
-        and asked.depths == tuple(i / 10 for i in range(11))
-        and asked.trials == 100
-    )
+    assert asked.lengths[:2] == (960, 1984)
+    assert asked.lengths[-1] == 16320
+    assert len(asked.lengths) == 16
+    assert asked.lengths == PAPER_LENGTHS
+    assert asked.depths == (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+    assert asked.trials == 100
 
 
 def test_the_prompt_is_the_papers_word_for_word(folder: Path) -> None:
@@ -93,7 +82,9 @@ def test_the_prompt_is_the_papers_word_for_word(folder: Path) -> None:
         )
         assert found
         context, city, again = found.groups()
-        assert city == again and city in CITIES and 10**6 <= int(prompt.number) < 10**7
+        assert city == again
+        assert city in CITIES
+        assert 10**6 <= int(prompt.number) < 10**7
         needle = f"The special magic {city} number is: {prompt.number}"
         assert context.count(needle) == 1
         assert len(tokenizer.encode(context, add_special_tokens=False)) == 100
@@ -106,10 +97,10 @@ def test_the_prompt_is_the_papers_word_for_word(folder: Path) -> None:
 
 
 def test_more_keys_are_more_needles_of_other_cities(folder: Path) -> None:
-    (prompt, *_) = Protocol(
-        tokenizer_of(folder), options(folder, task="niah_multikey"), NOISE
-    ).prompts(192, 0.5)
-    text = "".join(tokenizer_of(folder).convert_ids_to_tokens(list(prompt.ids)))
+    tokenizer = tokenizer_of(folder)
+    asked = options(folder, task="niah_multikey")
+    (prompt, *_) = Protocol(tokenizer, asked, NOISE).prompts(192, 0.5)
+    text = "".join(tokenizer.convert_ids_to_tokens(list(prompt.ids)))
     cities = re.findall(r"special magic (\w+) number is: \d{7}", text)
     assert len(cities) == len(set(cities)) == 4
 
@@ -126,21 +117,28 @@ def test_a_seed_fixes_the_trials(folder: Path) -> None:
 def test_needles_stand_at_their_depth_at_the_end_of_a_sentence(folder: Path) -> None:
     haystack = Haystack(tokenizer_of(folder), NOISE, 400)
     for depth in (0.0, 0.3, 0.7, 1.0):
-        ids = haystack.with_needles(300, [(depth, [-7, -7, -7])])
+        ids = haystack.with_needles(300, [Needle(depth, [-7, -7, -7])])
         assert len(ids) == 300
         at = ids.index(-7)
         assert ids[:at] + ids[at + 3 :] == haystack.ids[:297]
-        assert 0 <= depth * 297 - at < 15 and (at in haystack.ends or depth == 1)
+        assert 0 <= depth * 297 - at < 15
+        assert at in haystack.ends or depth == 1
     with pytest.raises(ValueError, match="shorter than its needles"):
-        haystack.with_needles(2, [(0.5, [-7, -7, -7])])
+        haystack.with_needles(2, [Needle(0.5, [-7, -7, -7])])
 
 
 def test_batches_hold_prompts_of_one_length_and_lose_none() -> None:
     draw = random.Random(0)
-    prompts = [protocol.Prompt((0,) * draw.randint(5, 8), str(i)) for i in range(50)]
+    prompts = []
+    for i in range(50):
+        ids = (0,) * draw.randint(5, 8)
+        prompts.append(Prompt(ids, str(i)))
     groups = list(batches(prompts, 4))
-    assert sorted(p.number for group in groups for p in group) == sorted(p.number for p in prompts)
-    assert all(len(group) <= 4 and len({len(p.ids) for p in group}) == 1 for group in groups)
+    assert sorted(prompt for group in groups for prompt in group) == sorted(prompts)
+    for group in groups:
+        lengths = {len(prompt.ids) for prompt in group}
+        assert len(group) <= 4
+        assert len(lengths) == 1
 
 
 def test_an_oracle_is_right_and_an_echo_of_the_city_is_not(folder: Path) -> None:
@@ -152,13 +150,11 @@ def test_an_oracle_is_right_and_an_echo_of_the_city_is_not(folder: Path) -> None
             assert how["max_new_tokens"] == 20 and not how["do_sample"]
             rows = []
             for row in input_ids.tolist():
-                number = re.findall(r"\d{7}", "".join(tokenizer.convert_ids_to_tokens(row)))[0]
-                rows.append(
-                    row
-                    + tokenizer.encode(
-                        number if reads else " special magic", add_special_tokens=False
-                    )
-                )
+                said = " special magic"
+                if reads:
+                    text = "".join(tokenizer.convert_ids_to_tokens(row))
+                    said = re.findall(r"\d{7}", text)[0]
+                rows.append(row + tokenizer.encode(said, add_special_tokens=False))
             return torch.tensor(rows)
 
         return SimpleNamespace(generate=generate)
@@ -184,13 +180,19 @@ def test_a_run_goes_on_where_it_stopped(folder: Path, monkeypatch: pytest.Monkey
     parts = run(asked)
     assert parts["checkpoint"]["resumed_cells"] == 4
     cells = parts["map"]["cells"]
-    assert [(c["context_len"], c["depth"]) for c in cells] == [
-        (n, d) for n in (128, 192) for d in (0.0, 0.5, 1.0)
-    ]
-    assert all(
-        c["trials"] == 3 and c["correct"] == 0 for c in cells
-    )  # untrained: it cannot know a number
+    places = [(cell["context_len"], cell["depth"]) for cell in cells]
+    assert places == [(128, 0.0), (128, 0.5), (128, 1.0), (192, 0.0), (192, 0.5), (192, 1.0)]
+    for cell in cells:
+        assert (cell["trials"], cell["correct"]) == (3, 0)  # untrained: it cannot know a number
     assert run(options(folder, seed=1))["checkpoint"]["resumed_cells"] == 0
+
+
+def test_cells_of_other_lengths_are_kept_but_not_in_this_map(folder: Path) -> None:
+    run(options(folder))
+    parts = run(options(folder, lengths=(192,)))
+    assert parts["checkpoint"]["resumed_cells"] == 3
+    assert [cell["context_len"] for cell in parts["map"]["cells"]] == [192, 192, 192]
+    assert len(Kept(options(folder)).cells) == 6
 
 
 def test_a_cell_that_was_cut_is_asked_again_and_said(
@@ -200,14 +202,12 @@ def test_a_cell_that_was_cut_is_asked_again_and_said(
     whole = run(asked)["map"]["cells"]
     (kept,) = (data_path() / "niah").iterdir()
     lines = kept.read_text().splitlines()
-    kept.write_text(
-        "\n".join([*lines[:4], "[]", lines[4][:30]])
-    )  # the last without its end, as a full disk leaves it
+    cut = lines[4][:30]  # without its end, as a full disk leaves it
+    kept.write_text("\n".join([*lines[:4], "[]", cut]))
     parts = run(asked)
     assert parts["map"]["cells"] == whole
-    assert parts["checkpoint"]["resumed_cells"] == 4 and parts["checkpoint"]["dropped"].startswith(
-        "2 of 6 kept cells were cut"
-    )
+    assert parts["checkpoint"]["resumed_cells"] == 4
+    assert parts["checkpoint"]["dropped"].startswith("2 of 6 kept cells were cut")
     again = run(asked)["checkpoint"]
     assert (again["resumed_cells"], again["dropped"]) == (6, None)
     store = open_store()
@@ -248,24 +248,15 @@ def test_lengths_over_the_memory_are_refused_before_they_run(
         run(asked)
 
 
+@pytest.mark.usefixtures("jobs_in_this_process")
 def test_the_command_runs_the_protocol_as_a_job(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = [
-        "--lengths",
-        "128",
-        "--trials",
-        "2",
-        "--dtype",
-        "fp32",
-        "--device",
-        "cpu",
-        "--task",
-        "niah_multikey",
-    ]
-    assert main(["niah", "--checkpoint", str(folder), *asked, "--json"]) == 0
+    asked = "--lengths 128 --trials 2 --dtype fp32 --device cpu --task niah_multikey --json"
+    assert main(["niah", "--checkpoint", str(folder), *asked.split()]) == 0
     record = json.loads(capsys.readouterr().out)
-    assert (record["kind"], record["status"], record["name"]) == ("checkpoint", "done", folder.name)
+    assert (record["kind"], record["status"]) == ("checkpoint", "done")
+    assert record["name"] == folder.name
     assert len(record["parts"]["map"]["cells"]) == 11
     assert main(["runs", "show", str(record["id"])]) == 0
     assert "niah_multikey after the paper's Appendix K" in capsys.readouterr().out

@@ -35,24 +35,26 @@ class Oracle(nn.Module):
 
     def __init__(self, reach: int = 10**9) -> None:
         super().__init__()
-        self.reach, self.tokens_read = reach, 0
+        self.reach = reach
+        self.tokens_read = 0
 
     def new_cache(self, batch_size: int, capacity: int) -> Tokens:
         return Tokens(torch.full((batch_size, capacity), -1))
 
     def forward(self, tokens: Tensor, cache: Tokens, last_only: bool = False) -> Tensor:
         self.tokens_read += tokens.numel()
-        start, cache.length = cache.length, cache.length + tokens.shape[1]
+        start = cache.length
+        cache.length += tokens.shape[1]
         cache.tokens[:, start : cache.length] = tokens
         logits = torch.zeros(*tokens.shape, task.VOCAB_SIZE)
         for row, seen in enumerate(cache.tokens.tolist()):
             for t in range(tokens.shape[1]):
                 here = start + t
-                earlier = [
-                    i for i in range(max(0, here - self.reach), here) if seen[i] == seen[here]
-                ]
+                within_reach = range(max(0, here - self.reach), here)
+                earlier = [place for place in within_reach if seen[place] == seen[here]]
                 if earlier:
-                    logits[row, t, seen[earlier[-1] + 1]] = 1
+                    following = seen[earlier[-1] + 1]
+                    logits[row, t, following] = 1
         return logits[:, -1:] if last_only else logits
 
 
@@ -81,29 +83,45 @@ def test_a_row_costs_one_haystack_and_eleven_queries_not_eleven_haystacks() -> N
 
 @pytest.mark.parametrize("pattern", ["A", "S", "M", "H", "D", "N", "AMSH"])
 def test_reading_on_from_the_kept_cache_is_the_whole_forward_pass(pattern: str) -> None:
-    model = build(design(pattern, vocab_size=task.VOCAB_SIZE), dtype=torch.float64, seed=3)
+    spec = design(pattern, vocab_size=task.VOCAB_SIZE)
+    model = build(spec, dtype=torch.float64, seed=3)
     made = task.contexts(
-        2, 100, len(DEPTHS), torch.Generator().manual_seed(1), task.grid(100, DEPTHS)
+        2,
+        100,
+        len(DEPTHS),
+        torch.Generator().manual_seed(1),
+        task.grid(100, DEPTHS),
     )
-    said = recalled(model, made, CPU)
+    answers = recalled(model, made, CPU)
+    queries = task.queries(made.needles)
     for n in range(len(DEPTHS)):
-        whole = torch.cat([made.haystack, task.queries(made.needles)[:, n]], 1)
-        assert torch.equal(said[:, n], model(whole)[:, -task.VALUE_LEN - 1 : -1].argmax(-1))
+        whole = torch.cat([made.haystack, queries[:, n]], 1)
+        expected = model(whole).argmax(-1)[:, -task.VALUE_LEN - 1 : -1]
+        assert torch.equal(answers[:, n], expected)
 
 
 def test_trials_do_not_depend_on_how_they_are_batched() -> None:
     oracle = Oracle(reach=70)
-    one, two = (list(evaluate(oracle, (128, 160), DEPTHS, 4, 5, CPU, n)) for n in (128, 100_000))
-    assert [[c.context_len for c in row] for row in one] == [[128] * 11, [160] * 11]
-    assert one == two
+    one_by_one = list(evaluate(oracle, (128, 160), DEPTHS, 4, 5, CPU, max_tokens=128))
+    together = list(evaluate(oracle, (128, 160), DEPTHS, 4, 5, CPU, max_tokens=100_000))
+    lengths = [[cell.context_len for cell in row] for row in one_by_one]
+    assert lengths == [[128] * 11, [160] * 11]
+    assert one_by_one == together
 
 
 def test_a_row_says_how_much_haystacks_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    def every_other(model: nn.Module, made: task.Contexts, device: torch.device) -> Tensor:
-        return made.needles[..., 1:] * (torch.arange(4) % 2)[:, None, None]
+    def every_other(
+        model: nn.Module,
+        contexts: task.Contexts,
+        device: torch.device,
+    ) -> Tensor:
+        """Right for every other haystack, and token 0, which is no symbol, for the others."""
+        right = torch.arange(4) % 2
+        return contexts.needles[..., 1:] * right[:, None, None]
 
     monkeypatch.setattr(sys.modules[evaluate.__module__], "recalled", every_other)
     (row,) = evaluate(Oracle(), (128,), DEPTHS, 4, 0, CPU, 10_000)
-    assert [c.correct for c in row] == [2] * 11
+    assert [cell.correct for cell in row] == [2] * 11
     # 0, 11, 0 and 11 of eleven needles: 4 * 5.5^2 / 3.
-    assert [c.haystack_variance for c in row] == [pytest.approx(40.333, abs=1e-3)] * 11
+    for cell in row:
+        assert cell.haystack_variance == pytest.approx(40.333, abs=1e-3)

@@ -25,8 +25,9 @@ from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import spec_from_config
 from hybrid_core.live.modules.model import build
 from hybrid_core.live.retrieval import task
+from hybrid_core.live.retrieval.depth import fewer_layers, thin
 from hybrid_core.live.retrieval.evaluate import recalled
-from hybrid_core.live.retrieval.proxy import proxy, thin
+from hybrid_core.live.retrieval.proxy import proxy
 from hybrid_core.live.retrieval.trainer import Trainer
 from hybrid_core.mixers.attention import AttentionMixer, RopeScaling
 from hybrid_core.mixers.base import Mixer
@@ -88,8 +89,10 @@ INTRA = IntraMixer(
     out="separate",
 )
 LAYERS = {
-    letter: Layer(mixer, FFN)
-    for letter, mixer in {"A": ATTENTION, "S": WINDOW, "M": MAMBA, "H": INTRA}.items()
+    "A": Layer(ATTENTION, FFN),
+    "S": Layer(WINDOW, FFN),
+    "M": Layer(MAMBA, FFN),
+    "H": Layer(INTRA, FFN),
 }
 
 
@@ -134,9 +137,16 @@ def test_every_built_model_has_a_proxy_that_trains_and_recalls(name: str) -> Non
     before = [parameter.detach().clone() for parameter in model.parameters()]
     last = task.curriculum(128, 11)[-1]
     training = Trainer(
-        model, [last], lambda length: 2 * length, 1, 0, math.inf, lambda _: None
+        model,
+        [last],
+        lambda length: 2 * length,
+        1,
+        0,
+        math.inf,
+        lambda training: None,
     ).run()
-    assert training.steps == 1 and math.isfinite(training.curve[-1]["loss"])
+    assert training.steps == 1
+    assert math.isfinite(training.curve[-1].loss)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
     assert not all(
         torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True)
@@ -189,12 +199,9 @@ def test_a_proxy_is_as_small_as_its_width_says(name: str) -> None:
     """Every matrix shrinks by the width's factor in both directions. Half as much again for sizes
     that are rounded up to whole heads, and for shared blocks, which fewer layers share."""
     spec, made = published.models()[name].spec, of_published(name)
-    expected = (
-        model_costs(spec).params().non_embedding
-        * (64 / spec.d_model) ** 2
-        * made.n_layers
-        / spec.n_layers
-    )
+    per_layer = model_costs(spec).params().non_embedding / spec.n_layers
+    narrower = (64 / spec.d_model) ** 2
+    expected = per_layer * narrower * made.n_layers
     assert model_costs(made).params().non_embedding < 1.5 * expected
 
 
@@ -216,14 +223,10 @@ def test_a_model_that_is_costed_alone_has_a_proxy_that_is_too(name: str) -> None
 def test_constants_that_weights_absorb_stand_in_no_proxys_way() -> None:
     absorbed = design("AM", constants={"embedding_multiplier": 12.0})
     assert not_built(proxy(absorbed, 64, 256, 145)) is None
-    capped = design(
-        "AM", constants={"final_logit_softcapping": 30.0}
-    )  # not built, and its proxy says why
-    assert (
-        not_built(proxy(capped, 64, 256, 145))
-        == not_built(capped)
-        == "constants.final_logit_softcapping: 30.0"
-    )
+    capped = design("AM", constants={"final_logit_softcapping": 30.0})
+    why = "constants.final_logit_softcapping: 30.0"  # not built, and neither is its proxy
+    assert not_built(capped) == why
+    assert not_built(proxy(capped, 64, 256, 145)) == why
 
 
 def test_every_kind_shrinks() -> None:
@@ -276,30 +279,20 @@ def test_granites_experts_and_attention_shrink() -> None:
     (attention,) = kinds(made, AttentionMixer)
     ffn = made.stack[0].ffn
     assert isinstance(ffn, MoE)
-    assert (ffn.d_expert, ffn.d_shared) == (
-        24,
-        40,
-    )  # 512 / 24 = 21.3 and 1,024 / 24 = 42.7, in eights
+    # 512 / 24 = 21.3 and 1,024 / 24 = 42.7, in eights
+    assert (ffn.d_expert, ffn.d_shared) == (24, 40)
     assert (ffn.n_routed, ffn.top_k) == (64, 6)
     assert attention.softmax_scale == pytest.approx(8**0.5)  # 1 at heads of 128 wide, now 16
 
 
 def test_zambas_shared_block_shrinks() -> None:
     (block,) = kinds(of_published("Zamba-7B-v1"), SharedBlockMixer)  # 64 of 3,712: widths / 58
-    assert (block.attention.d_input, block.attention.n_heads, block.attention.head_dim) == (
-        128,
-        8,
-        16,
-    )  # twice d_model, as it was
-    assert block.attention.softmax_scale == pytest.approx(
-        (16 / 2) ** -0.5
-    )  # Zamba's (head_dim / 2)^-0.5
-    assert (block.ffn.d_ff, block.ssm.d_ssm, block.ssm.n_heads, block.ssm.d_state) == (
-        256,
-        128,
-        2,
-        4,
-    )
+    attention, ssm = block.attention, block.ssm
+    assert attention.d_input == 128  # twice d_model, as it was
+    assert (attention.n_heads, attention.head_dim) == (8, 16)
+    assert attention.softmax_scale == pytest.approx((16 / 2) ** -0.5)  # Zamba's (head_dim / 2)^-0.5
+    assert block.ffn.d_ff == 256
+    assert (ssm.d_ssm, ssm.n_heads, ssm.d_state) == (128, 2, 4)
 
 
 def test_zambas_blocks_are_still_shared_and_adapted() -> None:
@@ -308,9 +301,8 @@ def test_zambas_blocks_are_still_shared_and_adapted() -> None:
         layer.mixer.block for layer in made.stack if isinstance(layer.mixer, SharedBlockMixer)
     )
     assert users == {0: 2, 1: 2}
-    assert (
-        made.n_layers == 21
-    )  # 2 of n is within 3 % of 4 of 54 from 20 on, 4 of n within 3 % of 9 of 54 from 21 on
+    # 2 of n is within 3 % of 4 of 54 from 20 on, 4 of n within 3 % of 9 of 54 from 21 on
+    assert made.n_layers == 21
     assert {block.adapter_rank for block in kinds(made, SharedBlockMixer)} == {3}  # 128 / 40 = 3.2
 
 
@@ -335,29 +327,23 @@ def test_a_layer_that_reuses_keys_has_a_maker_before_it() -> None:
         "global_attn_idx": [0, 20, 39],
         "kv_reuse_group": [[i, i + 1] for i in range(1, 19, 2)],
     }
-    made = proxy(
-        spec_from_config(TINY_HYMBA | layers, "deep"), 64, 256, task.VOCAB_SIZE
-    )  # refused where one had none
-    assert made.n_layers < 40 and any(
-        heads.reuse_kv for layer in made.stack if (heads := key_value_heads(layer))
-    )
+    spec = spec_from_config(TINY_HYMBA | layers, "deep")
+    made = proxy(spec, 64, 256, task.VOCAB_SIZE)  # refused where one had none
+    assert made.n_layers < 40
+    heads = [key_value_heads(layer) for layer in made.stack]
+    assert any(one.reuse_kv for one in heads if one is not None)
 
 
 def test_a_delta_rules_key_is_its_state() -> None:
-    (mixer,) = kinds(
-        of_published("Qwen3-Next-80B-A3B"), GatedDeltaNetMixer
-    )  # 16 key heads and 32 value heads of 128, d_model 2,048
+    made = of_published("Qwen3-Next-80B-A3B")
+    (mixer,) = kinds(made, GatedDeltaNetMixer)  # 16 key, 32 value heads of 128; d_model 2,048
     assert (mixer.k_head_dim, mixer.n_k_heads) == (32, 2)  # 128 / 4; 2,048 / 32 = 64 wide together
     assert (mixer.v_head_dim, mixer.n_v_heads) == (32, 4)  # 4,096 / 32 = 128 wide together
 
 
 def test_rope_turns_whole_pairs_of_a_narrower_head() -> None:
-    phi = {
-        "head_dim": 80,
-        "rope_fraction": 0.4,
-        "n_heads": 32,
-        "n_kv_heads": 32,
-    }  # 32 of 80 channels, as in Phi-2
+    # 32 of 80 channels, as in Phi-2
+    phi = {"head_dim": 80, "rope_fraction": 0.4, "n_heads": 32, "n_kv_heads": 32}
     made = proxy(design("A", d_model=2560, attention=phi, intra=None), 64, 512, 145)
     (attention,) = kinds(made, AttentionMixer)
     assert (attention.head_dim, attention.rope_dim) == (16, 6)  # 6.4 of 16, in pairs
@@ -394,6 +380,20 @@ def test_axes_of_fusion_and_experts_stay() -> None:
 )
 def test_patterns_are_thinned_in_order(pattern: str, n_layers: int, expected: str) -> None:
     assert "".join(thin(pattern, n_layers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("MMMMMA" * 4, "MMMMMA"),  # one of six has the same share
+        # 1/13 = 0.077: one of nine (0.111) is more than 3 % above it, one of ten (0.100) is not.
+        ("MMMMMMAMMMMMM" * 2, "MMMMAMMMMM"),
+        ("AMAMSMH", "AMAMSMH"),  # 2/7 = 0.286 of six is 1 (0.167) or 2 (0.333): neither will do
+    ],
+)
+def test_a_stack_gets_as_small_as_its_shares_allow(pattern: str, expected: str) -> None:
+    kept = fewer_layers([LAYERS[letter] for letter in pattern])
+    assert kept == tuple(LAYERS[letter] for letter in expected)
 
 
 def test_every_other_layers_experts_stay_every_other_layers() -> None:

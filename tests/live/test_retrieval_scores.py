@@ -44,11 +44,11 @@ def test_no_trials_no_interval() -> None:
 
 
 def grid(rows: dict[int, list[int]], trials: int = 10) -> list[Cell]:
-    return [
-        cell(length, depth / 2, n, trials)
-        for length, row in rows.items()
-        for depth, n in enumerate(row)
-    ]
+    cells = []
+    for length, row in rows.items():
+        for halves, correct in enumerate(row):
+            cells.append(cell(length, halves / 2, correct, trials))
+    return cells
 
 
 def test_means_are_over_all_depths() -> None:
@@ -66,12 +66,8 @@ def test_means_are_over_all_depths() -> None:
         (10, 10, 0.9, 0.34868),  # 0.9^10
         (3, 3, 0.5, 0.125),
         (2, 4, 0.25, 0.26172),  # 1 - 0.75^4 - 4 * 0.25 * 0.75^3
-        (
-            80,
-            550,
-            0.1,
-            0.00049,
-        ),  # (80 - 55) / 7.04 standard deviations: near the normal tail, 0.0003, skewed right
+        # (80 - 55) / 7.04 standard deviations: near the normal tail, 0.0003, skewed right
+        (80, 550, 0.1, 0.00049),
         (0, 5, 0.5, 1.0),
     ],
 )
@@ -96,14 +92,15 @@ def test_a_length_is_shown_to_be_bad_by_its_part_of_the_error() -> None:
     assert effective_context([cell(64, 0.0, 0, 3)]) == EffectiveContext(0, 0, 0, False)
     # Lost of 2: both 0.01. Bad where it is one length, or one of two, not where it is one of three
     # (0.83 %).
-    assert [
-        effective_context([cell(64 * i, 0.0, 0, 2) for i in range(1, n + 1)]).high
-        for n in (1, 2, 3)
-    ] == [0, 0, 192]
+    for n_lengths, high in ((1, 0), (2, 0), (3, 192)):
+        cells = [cell(64 * i, 0.0, 0, 2) for i in range(1, n_lengths + 1)]
+        assert effective_context(cells).high == high
 
 
 def test_the_first_length_that_fails_ends_it() -> None:
-    cells = grid({64: [20, 20, 20], 128: [20, 20, 20], 192: [20, 6, 20], 256: [20, 20, 20]}, 20)
+    all_recalled = [20, 20, 20]
+    rows = {64: all_recalled, 128: all_recalled, 192: [20, 6, 20], 256: all_recalled}
+    cells = grid(rows, 20)
     assert effective_context(cells) == EffectiveContext(128, 128, 128, censored=False)
 
 
@@ -113,14 +110,17 @@ def test_needles_that_are_lost_together_count_as_fewer() -> None:
     cells = [cell(64, depth / 10, 47, 50) for depth in range(11)]
     assert effective_context(cells).low == 64
     together = 11**2 * 0.94 * 0.06 * 50 / 49  # the variance of eleven times a coin
-    assert (
-        effective_context([c.model_copy(update={"haystack_variance": together}) for c in cells]).low
-        == 0
-    )
+    together_lost = [one.model_copy(update={"haystack_variance": together}) for one in cells]
+    assert effective_context(together_lost).low == 0
+
+
+def test_an_empty_map_has_no_effective_context() -> None:
+    assert effective_context([]) == EffectiveContext(0, 0, 0, censored=False)
 
 
 def test_scores_are_read_at_the_trained_length_and_beyond() -> None:
-    found = scores(grid({128: [20, 20, 20], 192: [10, 10, 10]}, 20), 128, 1_000_000)
+    cells = grid({128: [20, 20, 20], 192: [10, 10, 10]}, 20)
+    found = scores(cells, 128, 1_000_000)
     assert found.record() == {
         "at_trained_len": 1.0,
         "at_1_5x": 0.5,
@@ -158,10 +158,12 @@ def in_haystacks(shares: Sequence[float], chance: random.Random) -> list[Cell]:
         ]
         counts = [sum(row) for row in right]
         mean = sum(counts) / TRIALS
-        varies = sum((count - mean) ** 2 for count in counts) / (TRIALS - 1)
+        squares = sum((count - mean) ** 2 for count in counts)
+        variance = squares / (TRIALS - 1)
         for depth in range(DEPTHS):
-            found = cell(length, depth / 10, sum(row[depth] for row in right), TRIALS)
-            cells.append(found.model_copy(update={"haystack_variance": varies}))
+            correct = sum(row[depth] for row in right)
+            found = cell(length, depth / 10, correct, TRIALS)
+            cells.append(found.model_copy(update={"haystack_variance": variance}))
     return cells
 
 
@@ -197,10 +199,8 @@ def test_the_interval_holds_the_truth_in_95_of_100_maps(
 @pytest.mark.parametrize(
     ("name", "interval"),
     [
-        (
-            "90 % everywhere",
-            (0, 1024, True),
-        ),  # on the line itself: 550 answers a length show neither
+        # On the line itself: 550 answers a length show neither.
+        ("90 % everywhere", (0, 1024, True)),
         ("97 % everywhere", (1024, 1024, True)),
         ("80 % everywhere", (0, 0, False)),
         ("a step at 512", (512, 512, False)),

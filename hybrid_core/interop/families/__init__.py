@@ -1,1 +1,2 @@
-"""Each family of published configs as one function: its fields become the sections of a design."""
+"""The families of published models, one file each: how a config of the family is read and written,
+and what its checkpoint calls the tensors."""

@@ -4,7 +4,7 @@ from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families import shared, table, tensors, writing
 from hybrid_core.interop.families.base import Family
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
@@ -12,17 +12,21 @@ from hybrid_core.interop.fields import Fields, at
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 
+_MODEL = table.model("rms_norm_eps")
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    design = shared.model(c, "rms_norm_eps")
+    design = _MODEL.read(c)
     n = design["n_layers"]
     attention = shared.attention(c, rope_fraction=0.5)
     ffn = shared.gated(c)
     ssm = shared.bamba_ssm(c, design["d_model"])
-    c.must("attn_rotary_emb", round(attention["head_dim"] * attention["rope_fraction"]))
+    rotated = round(attention["head_dim"] * attention["rope_fraction"])
+    c.must("attn_rotary_emb", rotated)
     named = c.kinds("layer_types", n, shared.HYBRID)
-    numbered = at(n, c.indices("attn_layer_indices", n), "A", "M")
+    attention_layers = c.indices("attn_layer_indices", n)
+    numbered = at(n, attention_layers, "A", "M")
     if named and "attn_layer_indices" in c and named != numbered:
         raise c.refuse("layer_types", "contradicts attn_layer_indices")
     return design | {
@@ -33,14 +37,21 @@ def read(c: Fields) -> dict[str, Any]:
     }
 
 
-def attention_indices(spec: ArchSpec) -> dict[str, Any]:
+def _attention_indices(spec: ArchSpec) -> dict[str, Any]:
     """The numbers of the attention layers, from 0."""
-    return {"attn_layer_indices": [i for i, letter in enumerate(spec.pattern) if letter == "A"]}
+    indices = [i for i, letter in enumerate(spec.pattern) if letter == "A"]
+    return {"attn_layer_indices": indices}
 
 
 FAMILY = Family(
     name="bamba",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: table.HEADS | table.BIASES,
+        Mamba2Mixer: table.MAMBA2,
+        SwiGLU: table.GATED_BIASED,
+    },
     defaults={
         "vocab_size": 128_000,
         "hidden_size": 4096,
@@ -51,18 +62,12 @@ FAMILY = Family(
     },
     written=Written(
         "BambaForCausalLM",
-        writing.RMS_EPS,
-        {
-            AttentionMixer: writing.BIASED,
-            Mamba2Mixer: writing.MAMBA2,
-            SwiGLU: writing.GATED_BIASED,
-        },
         (
             writing.spare_heads,
             writing.partial_rope,
             writing.expand(),
             writing.dt_limit,
-            attention_indices,
+            _attention_indices,
         ),
     ),
     tensors=Tensors(

@@ -1,9 +1,10 @@
-"""What a family of published configs is: how it is read, written, and what its tensors are
-called."""
+"""What a family of published configs is: how its configs are read and written, and what its tensors
+are called."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from hybrid_core.interop.families.table import Tables
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
@@ -12,19 +13,24 @@ from hybrid_core.interop.fields import Fields
 class Family(NamedTuple):
     """One family of published models.
 
-    `name`: the config's model_type. `read`: the fields of a config -> the mapping of our design; it
-    takes every field that the family's class computes with. `defaults`: what the class has for a
-    field that the config does not hold (transformers 5.23, configuration_*.py). transformers saves
-    only what differs from these, so a config may lack any of them; a field that is there and null
-    is another matter, which `read` decides. Families without a class in transformers have none.
-    `written`: how a design becomes a config of the family, or None where that is not written here.
+    `name`: the config's model_type.
+    `read`: the fields of a config -> the mapping of our design. It takes every field that the
+    family's class computes with.
+    `tables`: the config's keys for the attributes of each part. They read the config, write it, and
+    name its keys in refusals.
+    `defaults`: the class's values for fields that a config does not have (transformers 5.23,
+    configuration_*.py). transformers saves only what differs from these, so any of them may be
+    absent. A field that is there and null is another matter, which `read` decides.
+    `written`: what else a config of the family needs, or None where none is written here.
     `tensors`: where a checkpoint keeps each tensor, or None where weights do not convert.
-    `marks`: for configs of other code than transformers', which have no model_type: fields that
-    only they have. `fused_experts`: whether the class keeps all experts of a layer in one
-    parameter, which is no linear layer (transformers 4 and 5)."""
+    `marks`: fields that only this config has, where there is no model_type (code other than
+    transformers).
+    `fused_experts`: whether the class keeps all experts of a layer in one parameter, which is not a
+    linear layer (transformers 4 and 5)."""
 
     name: str
     read: Callable[[Fields], dict[str, Any]]
+    tables: Tables
     defaults: Mapping[str, Any] = {}
     written: Written | None = None
     tensors: Tensors | None = None

@@ -1,12 +1,13 @@
-"""Falcon-H1: attention and Mamba-2 side by side in every layer, their outputs added. That is the
+"""Falcon-H1: every layer has attention and Mamba-2 side by side and adds their outputs. That is the
 paper's intra-hybrid block without norms."""
 
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families import shared, table, tensors, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, derived, flag
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
@@ -19,11 +20,22 @@ MULTIPLIERS = """
     attention_in_multiplier ssm_in_multiplier ssm_out_multiplier
 """
 
+_MODEL = table.model("rms_norm_eps")
+_SSM = table.MAMBA2 | Table(
+    derived("d_ssm", "mamba_d_ssm"),
+    flag("out_bias", "projectors_bias"),
+)
+_BLOCK = (
+    table.ATTENTION.inside("attention")
+    | _SSM.inside("ssm")
+    | Table(flag("ssm_norm", "mamba_rms_norm"))
+)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
     shared.silu(c)
-    design = shared.model(c, "rms_norm_eps")
+    design = _MODEL.read(c)
     attention = shared.attention(c)
     ffn = shared.gated(c)
     normed = c.flag("mamba_rms_norm")
@@ -56,7 +68,8 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _ssm(c: Fields, d_model: int, normed: bool) -> dict[str, Any]:
-    d_ssm = c.count("mamba_d_ssm", c.count("mamba_expand", 2) * d_model)
+    expanded = c.count("mamba_expand", 2) * d_model
+    d_ssm = c.count("mamba_d_ssm", expanded)
     n_heads = c.count("mamba_n_heads", 128)
     automatic = c.take("mamba_d_head") == "auto"
     head_dim = d_ssm // n_heads if automatic else c.count("mamba_d_head")
@@ -64,22 +77,15 @@ def _ssm(c: Fields, d_model: int, normed: bool) -> dict[str, Any]:
         rule = f"must be mamba_n_heads * mamba_d_head ({head_dim * n_heads})"
         raise c.refuse("mamba_d_ssm", rule)
     norm_first = c.flag("mamba_norm_before_gate", True)
-    section = {
+    section = _SSM.read(c) | {
         "d_ssm": d_ssm,
         "head_dim": head_dim,
-        "d_state": c.count("mamba_d_state", 256),
-        "d_conv": c.count("mamba_d_conv", 4),
-        "n_groups": c.count("mamba_n_groups", 1),
-        "chunk_size": c.count("mamba_chunk_size", 256),
         "norm_first": norm_first and normed,
-        "conv_bias": c.flag("mamba_conv_bias", True),
-        "in_bias": c.flag("mamba_proj_bias"),
-        "out_bias": c.flag("projectors_bias"),
     }
     return section | shared.dt_limit(c)
 
 
-def write_norm(spec: ArchSpec) -> dict[str, Any]:
+def _norm_first(spec: ArchSpec) -> dict[str, Any]:
     """Whether Mamba's norm comes before its gate, where it has one."""
     mixer = first_of(spec, IntraMixer)
     if mixer is None or not mixer.ssm_norm:
@@ -87,12 +93,7 @@ def write_norm(spec: ArchSpec) -> dict[str, Any]:
     return {"mamba_norm_before_gate": mixer.ssm.norm_first}
 
 
-_ATTENTION_FIELDS = writing.inside("attention", writing.BIASED | writing.HEAD_DIM)
-_SSM_FIELDS = writing.inside(
-    "ssm",
-    writing.MAMBA2 | {"mamba_d_ssm": "d_ssm", "projectors_bias": "out_bias"},
-)
-_BLOCK = (
+_NAMES = (
     tensors.qkv("self_attn", "mixer.attention")
     | tensors.ssm("mamba", "dt_bias", ours="mixer.ssm")
     | {
@@ -106,6 +107,12 @@ _BLOCK = (
 FAMILY = Family(
     name="falcon_h1",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        IntraMixer: _BLOCK,
+        Mamba2Mixer: Table(),
+        SwiGLU: table.GATED_BIASED,
+    },
     defaults={
         "vocab_size": 128_000,
         "hidden_size": 4096,
@@ -118,13 +125,7 @@ FAMILY = Family(
     },
     written=Written(
         "FalconH1ForCausalLM",
-        writing.RMS_EPS,
-        {
-            IntraMixer: _ATTENTION_FIELDS | _SSM_FIELDS | {"mamba_rms_norm": "ssm_norm"},
-            Mamba2Mixer: {},
-            SwiGLU: writing.GATED_BIASED,
-        },
-        (writing.rope, writing.dt_limit, write_norm),
+        (writing.rope, writing.dt_limit, _norm_first),
     ),
-    tensors=Tensors(*tensors.FINAL, {"H": _BLOCK}),
+    tensors=Tensors(*tensors.FINAL, {"H": _NAMES}),
 )

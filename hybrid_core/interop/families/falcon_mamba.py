@@ -2,22 +2,25 @@
 
 from typing import Any
 
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.interop.families import mamba, tensors, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, number
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
 from hybrid_core.mixers.mamba1 import Mamba1Mixer
+
+_NORM = Table(number("dt_bc_eps", "mixer_rms_eps", 1e-6))
 
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
     design = mamba.read(c)
     c.ignore("use_falcon_mambapy")
-    design["ssm"] |= {
+    design["ssm"] |= _NORM.read(c) | {
         "dt_bc_norm": True,
         "dt_bc_weight": False,
-        "dt_bc_eps": c.number("mixer_rms_eps", 1e-6),
     }
     return design
 
@@ -25,12 +28,8 @@ def read(c: Fields) -> dict[str, Any]:
 FAMILY = Family(
     name="falcon_mamba",
     read=read,
+    tables={ArchSpec: mamba.MODEL, Mamba1Mixer: mamba.SSM | _NORM},
     defaults=mamba.DEFAULTS,
-    written=Written(
-        "FalconMambaForCausalLM",
-        writing.LAYER_EPS,
-        {Mamba1Mixer: mamba.FIELDS | {"mixer_rms_eps": "dt_bc_eps"}},
-        (writing.expand("expand"),),
-    ),
+    written=Written("FalconMambaForCausalLM", (writing.expand("expand"),)),
     tensors=Tensors(*tensors.BACKBONE, {"m": mamba.BLOCK}),
 )

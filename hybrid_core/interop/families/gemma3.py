@@ -1,29 +1,37 @@
-"""Gemma 3 (text): windows with a RoPE of their own, norms behind mixer and feed-forward too, and
-embeddings multiplied by the square root of their width."""
+"""Gemma 3 (text): windowed layers with their own RoPE base, norms also after the mixer and the
+feed-forward, and embeddings multiplied by the square root of d_model."""
 
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, writing
+from hybrid_core.interop.families import shared, table, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields, every
 from hybrid_core.interop.stack_parts import first_of
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.swa import SwaMixer
 
+_MODEL = table.model("rms_norm_eps", 1e-6, tied=True)
+_FFN = Table(
+    table.count("d_ff", "intermediate_size"),
+    table.activation("hidden_activation", "gelu_pytorch_tanh"),
+)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    design = shared.model(c, "rms_norm_eps", 1e-6, tied=True)
+    design = _MODEL.read(c)
     n = design["n_layers"]
     thetas = _thetas(c)
     attention = _attention(c) | {"rope_theta": thetas["full_attention"]}
     c.constant("final_logit_softcapping")
     c.constant("attn_logit_softcapping")
     c.must("use_bidirectional_attention", False, None)
-    period = c.count("sliding_window_pattern", c.count("_sliding_window_pattern", 6))
+    newer_period = c.count("_sliding_window_pattern", 6)
+    period = c.count("sliding_window_pattern", newer_period)
     default = every(n, period, period - 1, "A", "S")
     pattern = c.kinds("layer_types", n, shared.WINDOWED) or default
     c.constants["norm_offset"] = 1
@@ -33,19 +41,18 @@ def read(c: Fields) -> dict[str, Any]:
         "sink": 0,
         "rope_theta": thetas["sliding_attention"],
     }
-    ffn = shared.gated(c, act="hidden_activation")
-    ffn["activation"] = c.word("hidden_activation", shared.ACTIVATIONS, "gelu_pytorch_tanh")
     return design | {
         "layers": {"pattern": pattern},
         "attention": attention,
         "swa": swa,
-        "ffn": ffn,
+        "ffn": {"kind": "swiglu", "bias": c.flag("mlp_bias")} | _FFN.read(c),
         "post_norm": True,
     }
 
 
 def _thetas(c: Fields) -> dict[str, float]:
-    """Theta of full and of windowed layers. transformers 5 writes both into `rope_parameters`."""
+    """RoPE's theta in full and in windowed layers. transformers 5 writes both into
+    `rope_parameters`."""
     new = c.section("rope_parameters")
     thetas = {
         "full_attention": c.number("rope_theta", 1e6),
@@ -64,23 +71,16 @@ def _thetas(c: Fields) -> dict[str, float]:
 
 
 def _attention(c: Fields) -> dict[str, Any]:
-    biased = c.flag("attention_bias")
-    section: dict[str, Any] = {
-        "n_heads": c.count("num_attention_heads", 8),
-        "n_kv_heads": c.count("num_key_value_heads", 4),
-        "head_dim": c.count("head_dim", 256),
-        "qkv_bias": biased,
-        "out_bias": biased,
-        "qk_norm": True,
-    }
+    section = table.ATTENTION.read(c, n_heads=8, n_kv_heads=4, head_dim=256)
+    section["qk_norm"] = True
     scale = c.number("query_pre_attn_scalar", 256) ** -0.5
     if scale != section["head_dim"] ** -0.5:
         section["softmax_scale"] = scale
     return section
 
 
-def write(spec: ArchSpec) -> dict[str, Any]:
-    """Both thetas, the window, and the scale of the scores."""
+def _write(spec: ArchSpec) -> dict[str, Any]:
+    """Both thetas, the window, and the scale of the attention scores."""
     local = first_of(spec, SwaMixer)
     full = first_of(spec, AttentionMixer)
     config: dict[str, Any] = {}
@@ -98,6 +98,12 @@ def write(spec: ArchSpec) -> dict[str, Any]:
 FAMILY = Family(
     name="gemma3_text",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        SwaMixer: table.ATTENTION,
+        AttentionMixer: table.ATTENTION,
+        SwiGLU: _FFN,
+    },
     defaults={
         "vocab_size": 262_208,
         "hidden_size": 2304,
@@ -109,13 +115,7 @@ FAMILY = Family(
     },
     written=Written(
         "Gemma3ForCausalLM",
-        writing.RMS_EPS,
-        {
-            SwaMixer: writing.BIASED | writing.HEAD_DIM,
-            AttentionMixer: writing.BIASED | writing.HEAD_DIM,
-            SwiGLU: {"intermediate_size": "d_ff", "hidden_activation": writing.ACT},
-        },
-        (write, writing.layer_names("layer_types", S="sliding_attention", A="full_attention")),
+        (_write, writing.layer_names("layer_types", S="sliding_attention", A="full_attention")),
         implied=("embedding_multiplier",),
     ),
 )

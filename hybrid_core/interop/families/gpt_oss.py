@@ -1,18 +1,19 @@
-"""gpt-oss: windows in every second layer, learnt sinks, biases everywhere, and experts with a
-clamped gate."""
+"""gpt-oss: a window in every second layer, learnt attention sinks, biases in all projections, and
+experts with a clamped gate."""
 
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
-from hybrid_core.interop.families import shared, writing
+from hybrid_core.interop.families import shared, table, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, count
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields, every
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.swa import SwaMixer
 
-# How GptOssConfig scales RoPE where a config says nothing of it.
+# GptOssConfig's scaling of RoPE where a config has none.
 DEFAULT_SCALING = {
     "rope_type": "yarn",
     "factor": 32.0,
@@ -22,15 +23,23 @@ DEFAULT_SCALING = {
     "original_max_position_embeddings": 4096,
 }
 
+_MODEL = table.model("rms_norm_eps")
+_EXPERTS = Table(
+    count("top_k", "num_experts_per_tok", 4),
+    count("n_routed", "num_local_experts", 128),
+    count("d_expert", "intermediate_size"),
+)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    design = shared.model(c, "rms_norm_eps")
+    design = _MODEL.read(c)
     n = design["n_layers"]
     attention = shared.attention(c, theta=150_000.0) | {"sink_logits": True}
     biased = c.flag("attention_bias", True)
     attention |= {"qkv_bias": biased, "out_bias": biased}
-    pattern = c.kinds("layer_types", n, shared.WINDOWED) or every(n, 2, 1, "A", "S")
+    alternating = every(n, 2, 1, "A", "S")
+    pattern = c.kinds("layer_types", n, shared.WINDOWED) or alternating
     shared.silu(c)
     if "rope_parameters" not in c and "rope_scaling" not in c:
         c.constants["rope_scaling"] = dict(DEFAULT_SCALING)
@@ -51,15 +60,12 @@ def read(c: Fields) -> dict[str, Any]:
 def _experts(c: Fields) -> dict[str, Any]:
     c.constant("swiglu_limit", 7.0)
     c.constant("swiglu_alpha", 1.702)
-    top_k = c.count("num_experts_per_tok", 4)
-    c.must("experts_per_token", top_k)
+    moe = _EXPERTS.read(c)
+    c.must("experts_per_token", moe["top_k"])
     c.ignore("initial_context_length")
-    return {
+    return moe | {
         "kind": "moe",
-        "n_routed": c.count("num_local_experts", 128),
-        "top_k": top_k,
         "n_shared": 0,
-        "d_expert": c.count("intermediate_size"),
         "bias": True,
         "score": "softmax",
         "norm_top_k": True,
@@ -67,8 +73,8 @@ def _experts(c: Fields) -> dict[str, Any]:
     }
 
 
-def rope(spec: ArchSpec) -> dict[str, Any]:
-    """RoPE. GptOssConfig scales it unless it is told not to."""
+def _rope(spec: ArchSpec) -> dict[str, Any]:
+    """RoPE. GptOssConfig scales it unless the config has `rope_parameters` that do not."""
     found = writing.rope(spec)
     if "rope_scaling" in spec.constants or "rope_scaling" in found:
         return found
@@ -78,6 +84,12 @@ def rope(spec: ArchSpec) -> dict[str, Any]:
 FAMILY = Family(
     name="gpt_oss",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        SwaMixer: table.ATTENTION,
+        AttentionMixer: table.ATTENTION,
+        MoE: _EXPERTS,
+    },
     defaults={
         "vocab_size": 201_088,
         "hidden_size": 2880,
@@ -89,18 +101,8 @@ FAMILY = Family(
     },
     written=Written(
         "GptOssForCausalLM",
-        writing.RMS_EPS,
-        {
-            SwaMixer: writing.BIASED | writing.HEAD_DIM,
-            AttentionMixer: writing.BIASED | writing.HEAD_DIM,
-            MoE: writing.TOP_K
-            | {
-                "num_local_experts": "n_routed",
-                "intermediate_size": "d_expert",
-            },
-        },
         (
-            rope,
+            _rope,
             writing.window,
             writing.layer_names("layer_types", S="sliding_attention", A="full_attention"),
         ),

@@ -1,13 +1,14 @@
-"""Granite 4: attention or Mamba-2, with a shared feed-forward in every layer and experts beside it
-where there are any."""
+"""Granite 4: attention or Mamba-2, and in every layer a shared feed-forward. Larger models have
+routed experts beside it."""
 
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families import shared, table, tensors, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, count, derived
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
@@ -15,12 +16,25 @@ from hybrid_core.interop.stack_parts import first_attention, first_of
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 
+_MODEL = table.model("rms_norm_eps", 1e-6)
+_DENSE = Table(
+    count("d_ff", "shared_intermediate_size", 1024),
+    table.activation("hidden_act"),
+)
+_EXPERTS = table.TOP_K | Table(
+    count("n_routed", "num_local_experts", 8),
+    count("d_expert", "intermediate_size"),
+    count("d_shared", "shared_intermediate_size", 1024),
+    derived("shared_width", "shared_intermediate_size"),
+    table.activation("hidden_act"),
+)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    design = shared.model(c, "rms_norm_eps", 1e-6)
+    design = _MODEL.read(c)
     n = design["n_layers"]
-    experts = c.count("num_local_experts", 8, least=0)
+    n_experts = c.count("num_local_experts", 8, least=0)
     c.must("normalization_function", "rmsnorm")
     c.must("mlp_bias", False)
     attention = _attention(c)
@@ -29,7 +43,7 @@ def read(c: Fields) -> dict[str, Any]:
     by_type = c.kinds("layer_types", n, shared.HYBRID)
     by_block = c.kinds("layers_block_type", n, shared.HYBRID)
     pattern = by_type or by_block or "M" * n
-    ffn = _experts(c, experts) if experts else _dense(c)
+    ffn = _experts(c) if n_experts else {"kind": "swiglu"} | _DENSE.read(c)
     c.ignore("hidden_act intermediate_size num_experts_per_tok init_method")
     return design | {
         "layers": {"pattern": pattern},
@@ -40,10 +54,10 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _attention(c: Fields) -> dict[str, Any]:
-    turned = c.take("position_embedding_type", None) == "rope"
+    has_rope = c.take("position_embedding_type", None) == "rope"
     c.must("position_embedding_type", None, "nope", "rope")
-    section = shared.attention(c, rope_fraction=1.0 if turned else None)
-    if not turned:
+    section = shared.attention(c, rope_fraction=1.0 if has_rope else None)
+    if not has_rope:
         c.ignore("rope_theta rope_scaling rope_parameters")
     scale = c.number("attention_multiplier", 1.0)
     if scale != section["head_dim"] ** -0.5:
@@ -60,32 +74,23 @@ def _ssm(c: Fields, d_model: int, pattern: str) -> dict[str, Any] | None:
     return None
 
 
-def _dense(c: Fields) -> dict[str, Any]:
-    return {
-        "kind": "swiglu",
-        "d_ff": c.count("shared_intermediate_size", 1024),
-        "activation": c.word("hidden_act", shared.ACTIVATIONS, "silu"),
-    }
-
-
-def _experts(c: Fields, experts: int) -> dict[str, Any]:
-    c.word("hidden_act", shared.ACTIVATIONS, "silu")
-    return {
+def _experts(c: Fields) -> dict[str, Any]:
+    return _EXPERTS.read(c) | {
         "kind": "moe",
-        "n_routed": experts,
-        "top_k": c.count("num_experts_per_tok", 2),
         "n_shared": 1,
-        "d_shared": c.count("shared_intermediate_size", 1024),
-        "d_expert": c.count("intermediate_size"),
         "score": "softmax",
         "norm_top_k": True,
     }
 
 
-def write(spec: ArchSpec) -> dict[str, Any]:
-    """The number of experts, the scale of the scores, and whether there is RoPE."""
-    moe = first_of(spec, MoE)
-    config: dict[str, Any] = {"num_local_experts": moe.n_routed if moe else 0}
+def _write(spec: ArchSpec) -> dict[str, Any]:
+    """The fields of experts for a design without any, the scale of the attention scores, and the
+    position encoding."""
+    config: dict[str, Any] = {}
+    dense = first_of(spec, SwiGLU)
+    if dense:
+        config["num_local_experts"] = 0
+        config["intermediate_size"] = dense.d_ff
     mixer = first_attention(spec)
     if mixer:
         config["attention_multiplier"] = mixer.softmax_scale or mixer.head_dim**-0.5
@@ -93,16 +98,6 @@ def write(spec: ArchSpec) -> dict[str, Any]:
     return config
 
 
-_DENSE_FIELDS = {
-    "shared_intermediate_size": "d_ff",
-    "intermediate_size": "d_ff",
-    "hidden_act": writing.ACT,
-}
-_EXPERT_FIELDS = writing.TOP_K | {
-    "intermediate_size": "d_expert",
-    "shared_intermediate_size": "shared_width",
-    "hidden_act": writing.ACT,
-}
 _MOE = "block_sparse_moe"
 _REST = tensors.norms("input_layernorm", "post_attention_layernorm") | {
     "ffn.router.weight": [f"{_MOE}.router.layer.weight"],
@@ -122,6 +117,13 @@ _IN_MEMORY = (
 FAMILY = Family(
     name="granitemoehybrid",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: table.HEADS | table.BIASES,
+        Mamba2Mixer: table.MAMBA2,
+        SwiGLU: _DENSE,
+        MoE: _EXPERTS,
+    },
     defaults={
         "vocab_size": 32_000,
         "hidden_size": 4096,
@@ -131,18 +133,11 @@ FAMILY = Family(
     },
     written=Written(
         "GraniteMoeHybridForCausalLM",
-        writing.RMS_EPS,
-        {
-            AttentionMixer: writing.BIASED,
-            Mamba2Mixer: writing.MAMBA2,
-            SwiGLU: _DENSE_FIELDS,
-            MoE: _EXPERT_FIELDS,
-        },
         (
             writing.spare_heads,
             writing.expand(),
             writing.dt_limit,
-            write,
+            _write,
             writing.rope,
             writing.layer_names("layer_types", **writing.HYBRID_NAMES),
         ),

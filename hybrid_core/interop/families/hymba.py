@@ -1,11 +1,17 @@
-"""Hymba: attention and Mamba-1 heads in every layer. Each branch is normed whole, and their mean is
-projected. Some layers reuse keys and values."""
+"""Hymba: every layer has attention and Mamba-1 side by side. Each branch has one norm, and their
+mean is projected. Some layers reuse the keys and values of an earlier layer."""
 
 from typing import Any
 
-from hybrid_core.interop.families import shared
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, table
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, count
 from hybrid_core.interop.fields import Fields, is_whole
+from hybrid_core.mixers.attention import AttentionMixer
+from hybrid_core.mixers.mamba1 import Mamba1Mixer
+from hybrid_core.mixers.swa import SwaMixer
 
 NEUTRAL = {
     "kv_weight_reuse": False,
@@ -26,10 +32,18 @@ AXES = {
     "whole_norm": True,
 }
 
+_MODEL = table.model("rms_norm_eps", 1e-6, tied=True)
+_WINDOW = Table(count("window", "sliding_window"))
+_FFN = Table(
+    count("d_ff", "intermediate_size"),
+    table.activation("mlp_hidden_act"),
+    table.flag("bias", "mlp_bias"),
+)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    design = shared.model(c, "rms_norm_eps", 1e-6, tied=True)
+    design = _MODEL.read(c)
     n = design["n_layers"]
     shared.silu(c)
     for key, value in NEUTRAL.items():
@@ -38,15 +52,12 @@ def read(c: Fields) -> dict[str, Any]:
     c.kinds("layer_type", n, {"h": "H", "hybrid": "H"})
     c.ignore("attn_implementation_new calc_logits_for_entire_prompt conv_dim num_experts_per_tok")
     c.ignore("seq_length orig_max_position_embeddings")
-    ssm = shared.mamba1(c) | {"dt_bc_norm": c.flag("mamba_inner_layernorms", True)}
+    ssm = shared.mamba1(c)
+    ssm["dt_bc_norm"] = c.flag("mamba_inner_layernorms", True)
     attention = _attention(c, design["d_model"], ssm["d_ssm"])
     meta_tokens = c.count("num_memory_tokens", 0, least=0)
     pattern = _layers(c, n)
-    window = {
-        "kind": "swa",
-        "window": c.count("sliding_window"),
-        "sink": meta_tokens,
-    }
+    window = {"kind": "swa", "sink": meta_tokens} | _WINDOW.read(c)
     kinds: dict[str, dict[str, Any]] = {
         "G": {"kind": "attention"},
         "W": window,
@@ -61,7 +72,7 @@ def read(c: Fields) -> dict[str, Any]:
     return design | {
         "layers": {"pattern": pattern},
         "mixers": mixers,
-        "ffn": shared.gated(c, act="mlp_hidden_act"),
+        "ffn": {"kind": "swiglu"} | _FFN.read(c),
         "meta_tokens": meta_tokens,
     }
 
@@ -70,9 +81,7 @@ def _attention(c: Fields, d_model: int, d_ssm: int) -> dict[str, Any]:
     n_heads = c.count("num_attention_heads")
     v_head_dim = d_ssm // n_heads
     c.must("v_head_dim", v_head_dim)
-    section: dict[str, Any] = {
-        "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", n_heads),
+    section = table.HEADS.read(c, n_kv_heads=n_heads) | {
         "head_dim": d_model // n_heads,
         "v_head_dim": v_head_dim,
     }
@@ -83,20 +92,23 @@ def _attention(c: Fields, d_model: int, d_ssm: int) -> dict[str, Any]:
 
 
 def _theta(c: Fields, head_dim: int) -> float:
-    """RoPE's theta. "ntk" makes it larger, once for all lengths."""
+    """RoPE's theta. The scaling "ntk" makes it larger, once for all lengths."""
     theta = c.number("rope_theta", 1e4)
-    if c.word("rope_type", {"ntk": "ntk", "default": "default"}, "default") != "ntk":
+    scaling = c.word("rope_type", {"ntk": "ntk", "default": "default"}, "default")
+    if scaling != "ntk":
         return theta
     longest = c.count("max_position_embeddings", 8192)
-    longer = 2 * longest / c.count("orig_max_position_embeddings", 2048) - 1
-    if longer <= 0 or head_dim <= 2:
+    trained = c.count("orig_max_position_embeddings", 2048)
+    stretch = 2 * longest / trained - 1
+    if stretch <= 0 or head_dim <= 2:
         rule = "needs max_position_embeddings above half of orig_max_position_embeddings, and"
         raise c.refuse("rope_type", f"{rule} heads wider than 2")
-    return float(theta * longer ** (head_dim / (head_dim - 2)))
+    exponent = head_dim / (head_dim - 2)
+    return float(theta * stretch**exponent)
 
 
 def _layers(c: Fields, n_layers: int) -> str:
-    """Full attention (G) or a window (W); small where the layer reuses keys and values."""
+    """Full attention (G) or a window (W). A small letter is a layer that reuses keys and values."""
     everywhere = c.indices("global_attn_idx", n_layers)
     reusing = _reusing(c, n_layers)
     letters = ""
@@ -107,23 +119,34 @@ def _layers(c: Fields, n_layers: int) -> str:
 
 
 def _reusing(c: Fields, n_layers: int) -> set[int]:
-    """The layers that take keys and values of the first of their group."""
+    """The layers that reuse keys and values: all but the first of each group."""
     key = "kv_reuse_group"
     groups = c.take(key, None) or []
     if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
         raise c.refuse(key, "must be a list of lists of layer numbers")
-    layers = [i for group in groups for i in group]
-    known = all(is_whole(i) and 0 <= i < n_layers for i in layers)
-    if not known or len(set(layers)) < len(layers):
+    layers = [layer for group in groups for layer in group]
+    exist = all(is_whole(layer) and 0 <= layer < n_layers for layer in layers)
+    if not exist or len(set(layers)) < len(layers):
         raise c.refuse(key, f"must name layers from 0 to {n_layers - 1}, each once")
     reusing = set()
     for group in filter(None, groups):
         first = group[0]
-        if group != list(range(first, first + len(group))):
-            rule = "must be groups of consecutive layers: keys and values are those of the last"
-            raise c.refuse(key, f"{rule} layer that made some")
+        consecutive = range(first, first + len(group))
+        if group != list(consecutive):
+            rule = "must be groups of consecutive layers: a layer reuses the keys and values of the"
+            raise c.refuse(key, f"{rule} last layer that computed any")
         reusing.update(group[1:])
     return reusing
 
 
-FAMILY = Family(name="hymba", read=read)
+FAMILY = Family(
+    name="hymba",
+    read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: table.HEADS,
+        SwaMixer: table.HEADS | _WINDOW,
+        Mamba1Mixer: table.MAMBA1,
+        SwiGLU: _FFN,
+    },
+)

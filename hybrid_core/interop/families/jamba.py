@@ -1,13 +1,14 @@
-"""Jamba: Mamba-1 with norms of dt, B and C; attention and experts at their own periods; no position
-encoding."""
+"""Jamba: Mamba-1 with norms of dt, B and C. Attention layers and experts each have a period. There
+is no position encoding."""
 
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families import shared, table, tensors, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, count
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields, every
@@ -15,31 +16,31 @@ from hybrid_core.interop.stack_parts import first_of
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.mamba1 import Mamba1Mixer
 
+_MODEL = table.model("rms_norm_eps", 1e-6)
+_EXPERTS = table.TOP_K | Table(count("n_routed", "num_experts", 16))
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
     c.must("attention_bias", False)
     c.must("mlp_bias", False)
     shared.silu(c)
-    design = shared.model(c, "rms_norm_eps", 1e-6)
+    design = _MODEL.read(c)
     n = design["n_layers"]
     design["attention"] = shared.attention(c, rope_fraction=None)
-    experts = c.count("num_experts", 16)
     c.must("sliding_window", None)
     pattern = _attention_layers(c, n)
     c.ignore("layers_num_experts")
     period = c.count("expert_layer_period", 2)
     offset = c.count("expert_layer_offset", 1, least=0)
-    moe = {
+    moe = _EXPERTS.read(c) | {
         "kind": "moe",
-        "n_routed": experts,
-        "top_k": c.count("num_experts_per_tok", 2),
         "n_shared": 0,
         "score": "softmax",
     }
     layers = {"pattern": pattern}
-    ffns = {}
-    if experts > 1:
+    ffns: dict[str, Any] = {}
+    if moe["n_routed"] > 1:
         layers["ffns"] = every(n, period, offset, "E", "F")
         ffns["E"] = moe | {"d_expert": c.count("intermediate_size")}
     return design | {
@@ -60,8 +61,8 @@ def _attention_layers(c: Fields, n_layers: int) -> str:
     return pattern
 
 
-def write_layers(spec: ArchSpec) -> dict[str, Any]:
-    """Where attention and experts stand."""
+def _write_layers(spec: ArchSpec) -> dict[str, Any]:
+    """Periods and offsets of the attention layers and of the experts."""
     period, offset = _period(spec.pattern, "A")
     config: dict[str, Any] = {
         "attn_layer_period": period,
@@ -82,13 +83,17 @@ def write_layers(spec: ArchSpec) -> dict[str, Any]:
 
 
 def _period(letters: str, letter: str) -> tuple[int, int]:
-    """Period and offset of the layers of one letter, or a period that no layer meets."""
+    """Period and offset of the layers of one letter. Where there are none: an offset behind the
+    last layer. The result may be wrong for an irregular pattern: then the config reads back as
+    another model, and is refused."""
+    n_layers = len(letters)
     where = [i for i, other in enumerate(letters) if other == letter]
     if not where:
-        return len(letters) + 1, len(letters)
+        return n_layers + 1, n_layers
     if len(where) == 1:
-        return len(letters), where[0]
-    return where[1] - where[0], where[0]
+        return n_layers, where[0]
+    first, second = where[:2]
+    return second - first, first
 
 
 _NORMS = {
@@ -96,16 +101,23 @@ _NORMS = {
     "B_norm.weight": "b_layernorm.weight",
     "C_norm.weight": "c_layernorm.weight",
 }
-_EXPERTS = "feed_forward.experts.{e}"
+_EXPERT = "feed_forward.experts.{e}"
 _REST = tensors.FEED_FORWARD | {
     "ffn.router.weight": ["feed_forward.router.weight"],
-    "ffn.gate_up": [f"{_EXPERTS}.gate_proj.weight", f"{_EXPERTS}.up_proj.weight"],
-    "ffn.down": [f"{_EXPERTS}.down_proj.weight"],
+    "ffn.gate_up": [f"{_EXPERT}.gate_proj.weight", f"{_EXPERT}.up_proj.weight"],
+    "ffn.down": [f"{_EXPERT}.down_proj.weight"],
 }
 
 FAMILY = Family(
     name="jamba",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: table.HEADS,
+        Mamba1Mixer: table.MAMBA1,
+        SwiGLU: table.GATED,
+        MoE: _EXPERTS,
+    },
     defaults={
         "vocab_size": 65_536,
         "hidden_size": 4096,
@@ -116,14 +128,7 @@ FAMILY = Family(
     },
     written=Written(
         "JambaForCausalLM",
-        writing.RMS_EPS,
-        {
-            AttentionMixer: writing.HEADS,
-            Mamba1Mixer: writing.MAMBA1,
-            SwiGLU: writing.GATED,
-            MoE: writing.TOP_K | {"num_experts": "n_routed"},
-        },
-        (writing.spare_heads, writing.expand(), write_layers),
+        (writing.spare_heads, writing.expand(), _write_layers),
     ),
     tensors=Tensors(
         *tensors.FINAL,

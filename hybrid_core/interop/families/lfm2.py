@@ -1,23 +1,29 @@
-"""LFM2: short convolutions and attention."""
+"""LFM2: short convolutions and attention layers."""
 
 from math import ceil
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, writing
+from hybrid_core.interop.families import shared, table, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, count, derived, flag
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields, at
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.short_conv import ShortConvMixer
 
+_MODEL = table.model("norm_eps", tied=True)
+_CONV = Table(
+    count("d_conv", "conv_L_cache", 3),
+    flag("bias", "conv_bias"),
+)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    tied = c.flag("tie_word_embeddings", True)
-    design = shared.model(c, "norm_eps", tied=tied)
-    design["tie_embeddings"] = c.flag("tie_embedding", tied)
+    design = _MODEL.read(c)
+    design["tie_embeddings"] = c.flag("tie_embedding", design["tie_embeddings"])
     attention = _attention(c, design["d_model"])
     pattern = _layers(c, design["n_layers"])
     width = _width(c)
@@ -25,11 +31,7 @@ def read(c: Fields) -> dict[str, Any]:
     c.ignore("rope_theta block_dim block_mlp_init_scale block_norm_eps block_out_init_scale")
     c.ignore("block_use_swiglu block_use_xavier_init conv_dim conv_dim_out conv_use_xavier_init")
     c.ignore("num_heads use_pos_enc")
-    conv = {
-        "kind": "short_conv",
-        "d_conv": c.count("conv_L_cache", 3),
-        "bias": c.flag("conv_bias"),
-    }
+    conv = {"kind": "short_conv"} | _CONV.read(c)
     return design | {
         "layers": {"pattern": pattern},
         "attention": attention,
@@ -41,9 +43,7 @@ def read(c: Fields) -> dict[str, Any]:
 def _attention(c: Fields, d_model: int) -> dict[str, Any]:
     c.must("attention_bias", False)
     n_heads = c.count("num_attention_heads")
-    section = {
-        "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", 8),
+    section = table.HEADS.read(c, n_kv_heads=8) | {
         "qk_norm": True,
         "head_dim": c.count("head_dim", d_model // n_heads),
     }
@@ -51,31 +51,42 @@ def _attention(c: Fields, d_model: int) -> dict[str, Any]:
 
 
 def _layers(c: Fields, n_layers: int) -> str:
-    """Attention (A) where it is named, by name or by number; in every layer where nothing is."""
+    """A letter per layer: attention (A) or a convolution (R). A config that names no layers has
+    attention in all."""
     full = list(range(n_layers))
     if "full_attn_idxs" in c:
         full = c.indices("full_attn_idxs", n_layers)
-    return c.kinds("layer_types", n_layers, shared.LINEAR) or at(n_layers, full, "A", "R")
+    numbered = at(n_layers, full, "A", "R")
+    return c.kinds("layer_types", n_layers, shared.LINEAR) or numbered
 
 
 def _width(c: Fields) -> int:
-    """The feed-forward's width: as it is written, or two thirds of it, rounded up to a multiple."""
-    width = c.count("block_ff_dim", c.count("intermediate_size", 12288))
+    """The feed-forward's width. With `block_auto_adjust_ff_dim` it is two thirds of the field,
+    times a factor, rounded up to a multiple."""
+    newer_width = c.count("intermediate_size", 12288)
+    width = c.count("block_ff_dim", newer_width)
     if not c.flag("block_auto_adjust_ff_dim", True):
         return width
     multiple = c.count("block_multiple_of", 256)
-    adjusted = int(c.number("block_ffn_dim_multiplier", 1.0) * (2 * width // 3))
+    factor = c.number("block_ffn_dim_multiplier", 1.0)
+    adjusted = int(factor * (2 * width // 3))
     return ceil(adjusted / multiple) * multiple
 
 
-def keep_width(spec: ArchSpec) -> dict[str, Any]:
-    """The width is written as it is."""
+def _keep_width(spec: ArchSpec) -> dict[str, Any]:
+    """No adjustment: `intermediate_size` is the width itself."""
     return {"block_auto_adjust_ff_dim": False}
 
 
 FAMILY = Family(
     name="lfm2",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: table.HEADS,
+        ShortConvMixer: _CONV,
+        SwiGLU: Table(derived("d_ff", "intermediate_size")),
+    },
     defaults={
         "vocab_size": 65_536,
         "hidden_size": 2560,
@@ -86,15 +97,9 @@ FAMILY = Family(
     },
     written=Written(
         "Lfm2ForCausalLM",
-        "norm_eps",
-        {
-            AttentionMixer: writing.HEADS,
-            ShortConvMixer: {"conv_L_cache": "d_conv", "conv_bias": "bias"},
-            SwiGLU: {"intermediate_size": "d_ff"},
-        },
         (
             writing.rope,
-            keep_width,
+            _keep_width,
             writing.layer_names("layer_types", C="conv", A="full_attention"),
         ),
     ),

@@ -1,9 +1,11 @@
-"""Mamba: Mamba-1 alone in every layer."""
+"""Mamba: every layer is a Mamba-1 layer without a feed-forward."""
 
 from typing import Any
 
-from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.interop.families import shared, table, tensors, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, count, derived, flag
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
@@ -14,14 +16,15 @@ DEFAULTS = {
     "hidden_size": 768,
     "num_hidden_layers": 32,
 }
-FIELDS = {
-    "intermediate_size": "d_ssm",
-    "state_size": "d_state",
-    "conv_kernel": "d_conv",
-    "time_step_rank": "dt_rank",
-    "use_bias": "proj_bias",
-    "use_conv_bias": "conv_bias",
-}
+MODEL = table.model("layer_norm_epsilon", tied=True)
+SSM = Table(
+    count("d_ssm", "intermediate_size"),  # wins over `expand`
+    count("d_state", "state_size", 16),
+    count("d_conv", "conv_kernel", 4),
+    derived("dt_rank", "time_step_rank"),
+    flag("proj_bias", "use_bias"),
+    flag("conv_bias", "use_conv_bias", True),
+)
 BLOCK = tensors.ssm("mixer", *tensors.MAMBA1) | tensors.norms("norm")
 
 
@@ -30,28 +33,18 @@ def read(c: Fields) -> dict[str, Any]:
     shared.silu(c)
     d_model = c.count("hidden_size")
     expanded = d_model * c.count("expand", 2)
-    ssm = {
+    ssm = SSM.read(c, d_ssm=expanded) | {
         "kind": "mamba1",
-        "d_ssm": c.count("intermediate_size", expanded),  # wins over `expand`
-        "d_state": c.count("state_size", 16),
-        "d_conv": c.count("conv_kernel", 4),
         "dt_rank": shared.dt_rank(c, "time_step_rank", d_model),
-        "proj_bias": c.flag("use_bias"),
-        "conv_bias": c.flag("use_conv_bias", True),
     }
-    design = shared.model(c, "layer_norm_epsilon", tied=True)
-    return design | {"layers": {"strategy": "mamba"}, "ssm": ssm}
+    return MODEL.read(c) | {"layers": {"strategy": "mamba"}, "ssm": ssm}
 
 
 FAMILY = Family(
     name="mamba",
     read=read,
+    tables={ArchSpec: MODEL, Mamba1Mixer: SSM},
     defaults=DEFAULTS,
-    written=Written(
-        "MambaForCausalLM",
-        writing.LAYER_EPS,
-        {Mamba1Mixer: FIELDS},
-        (writing.expand("expand"),),
-    ),
+    written=Written("MambaForCausalLM", (writing.expand("expand"),)),
     tensors=Tensors(*tensors.BACKBONE, {"m": BLOCK}),
 )

@@ -1,23 +1,29 @@
-"""Mistral: a Llama, behind a window where the config has one."""
+"""Mistral: a Llama, with a window in every layer where the config has one."""
 
 from typing import Any
 
+from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families import shared, table, tensors, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, derived
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
 from hybrid_core.mixers.swa import SwaMixer
 
-WINDOW = 4096  # where the config does not say; null means none
+WINDOW = 4096  # the default of an absent field; null is no window
+
+_MODEL = table.model("rms_norm_eps", 1e-6)
+_THETA = Table(derived("rope_theta", "rope_theta"))
+_WINDOWED = table.HEADS | table.HEAD_DIM | _THETA
 
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
     c.must("attention_bias", False)
     c.must("mlp_bias", False)
-    design = shared.model(c, "rms_norm_eps", 1e-6)
+    design = _MODEL.read(c)
     attention = shared.attention(c)
     design |= {
         "attention": attention,
@@ -39,6 +45,11 @@ def read(c: Fields) -> dict[str, Any]:
 FAMILY = Family(
     name="mistral",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        SwaMixer: _WINDOWED,
+        SwiGLU: table.GATED,
+    },
     defaults={
         "vocab_size": 32_000,
         "hidden_size": 4096,
@@ -47,14 +58,12 @@ FAMILY = Family(
         "num_attention_heads": 32,
         "num_key_value_heads": 8,
     },
-    written=Written(
-        "MistralForCausalLM",
-        writing.RMS_EPS,
+    written=Written("MistralForCausalLM", (writing.window,)),
+    tensors=Tensors(
+        *tensors.MODEL,
         {
-            SwaMixer: writing.HEADS | writing.HEAD_DIM | {"rope_theta": "rope_theta"},
-            SwiGLU: writing.GATED,
+            "A": tensors.LLAMA_BLOCK,
+            "S": tensors.LLAMA_BLOCK,
         },
-        (writing.window,),
     ),
-    tensors=Tensors(*tensors.MODEL, {"A": tensors.LLAMA_BLOCK, "S": tensors.LLAMA_BLOCK}),
 )

@@ -1,16 +1,25 @@
-"""Nemotron-H: mixers and feed-forwards are layers of their own, each with one norm.
+"""Nemotron-H: a mixer or a feed-forward is a layer by itself, with one norm.
 
 dt follows `time_step_limit`, as in NVIDIA's own code (modeling_nemotron_h.py). transformers 5.23
-clamps dt from below by `time_step_min` instead, an initialisation bound: there a published model
-computes something else (transformers#48989)."""
+clamps dt from below by `time_step_min` instead, which is a bound for initialisation. So a published
+model computes something else there (transformers#48989)."""
 
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.mlp import Mlp
 from hybrid_core.ffns.moe import MoE
-from hybrid_core.interop.families import shared, tensors, writing
+from hybrid_core.interop.families import shared, table, tensors, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import (
+    Table,
+    activation,
+    count,
+    derived,
+    flag,
+    number,
+    optional_count,
+)
 from hybrid_core.interop.families.tensors import Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
@@ -31,18 +40,57 @@ NAMES = {
     "mlp": "F",
     "moe": "E",
 }
-DEFAULT_LAYERS = "MEAF"  # of transformers' class, where a config names none
+DEFAULT_LAYERS = "MEAF"  # of transformers' class, where a config names no layers
 LAYER_FIELDS = ("hybrid_override_pattern", "layers_block_type", "layer_types")
 EXPERT_FIELDS = """
     n_routed_experts n_shared_experts moe_intermediate_size moe_shared_expert_intermediate_size
     moe_latent_size num_experts_per_tok routed_scaling_factor n_group topk_group norm_topk_prob
 """
-# What older files call fields that are read under their newer names, and what changes nothing here.
+# Older names of fields that are read under a newer name, and fields that change nothing here.
 OTHER_FIELDS = """
     expand mamba_expand moe_shared_expert_overlap num_nextn_predict_layers mtp_layers_block_type
     mtp_hybrid_override_pattern hidden_dropout rope_theta partial_rotary_factor mamba_dt_min
-    mamba_dt_max mamba_dt_init_floor time_step_limit attention_head_dim norm_eps rms_norm_eps
+    mamba_dt_max mamba_dt_init_floor time_step_limit
 """
+
+_MODEL = Table(
+    count("vocab_size", "vocab_size"),
+    count("d_model", "hidden_size"),
+    number("norm_eps", "layer_norm_epsilon", 1e-5, older=("rms_norm_eps", "norm_eps")),
+    derived("tie_embeddings", "tie_word_embeddings"),
+)
+_ATTENTION = Table(
+    count("n_heads", "num_attention_heads", 32),
+    count("n_kv_heads", "num_key_value_heads", 8),
+    count("head_dim", "head_dim", 128, older=("attention_head_dim",)),
+)
+_SSM = Table(
+    derived("n_heads", "mamba_num_heads"),
+    count("head_dim", "mamba_head_dim", 64),
+    count("d_state", "ssm_state_size", 128),
+    count("d_conv", "conv_kernel", 4, older=("mamba_d_conv",)),
+    count("n_groups", "n_groups", 8, older=("mamba_n_groups",)),
+    count("chunk_size", "chunk_size", 128, older=("mamba_chunk_size",)),
+    flag("out_bias", "use_bias"),
+    flag("in_bias", "use_bias"),
+    flag("conv_bias", "use_conv_bias", True, older=("mamba_conv_bias",)),
+)
+_MLP = Table(
+    count("d_ff", "intermediate_size", 21504),
+    activation("mlp_hidden_act", "relu2"),
+    flag("bias", "mlp_bias"),
+)
+_EXPERTS = table.TOP_K | Table(
+    count("n_routed", "n_routed_experts", 8),
+    count("n_shared", "n_shared_experts", 1),
+    count("d_expert", "moe_intermediate_size", 7688),
+    count("d_shared", "moe_shared_expert_intermediate_size", 7688),
+    derived("shared_width", "moe_shared_expert_intermediate_size"),
+    optional_count("d_latent", "moe_latent_size"),
+    flag("norm_top_k", "norm_topk_prob", True),
+    number("scale", "routed_scaling_factor", 1.0),
+    activation("mlp_hidden_act", "relu2"),
+)
 
 
 def read(c: Fields) -> dict[str, Any]:
@@ -53,31 +101,28 @@ def read(c: Fields) -> dict[str, Any]:
     c.must("sliding_window", None)
     c.must("mamba_proj_bias", False)
     c.must("tie_word_embeddings", False)  # transformers ties nothing here, whatever the field says
-    design: dict[str, Any] = {
-        "vocab_size": c.count("vocab_size"),
+    design = _MODEL.read(c) | {
         "tie_embeddings": False,
-        "norm_eps": _norm_eps(c),
-        "d_model": c.count("hidden_size"),
         "n_layers": len(parts),
         "layers": {
             "pattern": _only("MA", parts),
             "ffns": _only("FE", parts),
         },
-        "attention": _attention(c),
+        "attention": _ATTENTION.read(c) | shared.NOPE,
         "ssm": _ssm(c),
-        "ffn": _mlp(c),
+        "ffn": {"kind": "mlp"} | _MLP.read(c),
     }
     if "E" in parts:
         if design["ffn"]["bias"]:
             raise c.refuse("mlp_bias", "must be False where layers hold experts")
-        design["ffns"] = {"E": _experts(c, design["ffn"]["activation"])}
+        design["ffns"] = {"E": _experts(c)}
     c.ignore(EXPERT_FIELDS)
     c.ignore(OTHER_FIELDS)
     return design
 
 
 def _parts(c: Fields) -> str:
-    """A letter per layer, from the first of three fields that is there."""
+    """A letter per layer, from the first of LAYER_FIELDS that the config has."""
     for key in LAYER_FIELDS:
         if key in c:
             return _named_parts(c, key)
@@ -103,77 +148,28 @@ def _named_parts(c: Fields, key: str) -> str:
 
 
 def _only(letters: str, parts: str) -> str:
-    """The parts that are of these letters, and - for the others."""
+    """The parts with these letters, and - in place of the others."""
     found = ""
     for part in parts:
         found += part if part in letters else "-"
     return found
 
 
-def _norm_eps(c: Fields) -> float:
-    older = c.number("rms_norm_eps", c.number("norm_eps", 1e-5))
-    return c.number("layer_norm_epsilon", older)
-
-
-def _attention(c: Fields) -> dict[str, Any]:
-    return {
-        "n_heads": c.count("num_attention_heads", 32),
-        "n_kv_heads": c.count("num_key_value_heads", 8),
-        "head_dim": c.count("head_dim", c.count("attention_head_dim", 128)),
-        "position": "nope",
-    }
-
-
 def _ssm(c: Fields) -> dict[str, Any]:
-    """Mamba-2. Each field is read under its own name, or else under the one of older files."""
-    head_dim = c.count("mamba_head_dim", 64)
-    biased = c.flag("use_bias")
-    section = {
-        "d_ssm": c.count("mamba_num_heads", 128) * head_dim,
-        "head_dim": head_dim,
-        "d_state": c.count("ssm_state_size", 128),
-        "d_conv": c.count("conv_kernel", c.count("mamba_d_conv", 4)),
-        "n_groups": c.count("n_groups", c.count("mamba_n_groups", 8)),
-        "chunk_size": c.count("chunk_size", c.count("mamba_chunk_size", 128)),
-        "conv_bias": c.flag("use_conv_bias", c.flag("mamba_conv_bias", True)),
-        "in_bias": biased,
-        "out_bias": biased,
-    }
+    section = _SSM.read(c)
+    section["d_ssm"] = c.count("mamba_num_heads", 128) * section["head_dim"]
     limit = "mamba_dt_limit" if "mamba_dt_limit" in c else "time_step_limit"
     return section | shared.dt_limit(c, limit)
 
 
-def _mlp(c: Fields) -> dict[str, Any]:
-    return {
-        "kind": "mlp",
-        "d_ff": c.count("intermediate_size", 21504),
-        "activation": c.word("mlp_hidden_act", shared.ACTIVATIONS, "relu2"),
-        "bias": c.flag("mlp_bias"),
-    }
-
-
-def _experts(c: Fields, activation: str) -> dict[str, Any]:
+def _experts(c: Fields) -> dict[str, Any]:
     c.constant("n_group", 1)
     c.constant("topk_group", 1)
-    moe = {
-        "kind": "moe",
-        "n_routed": c.count("n_routed_experts", 8),
-        "top_k": c.count("num_experts_per_tok", 2),
-        "n_shared": c.count("n_shared_experts", 1),
-        "d_expert": c.count("moe_intermediate_size", 7688),
-        "d_shared": c.count("moe_shared_expert_intermediate_size", 7688),
-        "gated": False,
-        "activation": activation,
-        "norm_top_k": c.flag("norm_topk_prob", True),
-        "scale": c.number("routed_scaling_factor", 1.0),
-    }
-    if "moe_latent_size" in c:
-        moe["d_latent"] = c.count("moe_latent_size")
-    return moe
+    return {"kind": "moe", "gated": False} | _EXPERTS.read(c)
 
 
-def write_layers(spec: ArchSpec) -> dict[str, Any]:
-    """A name per layer."""
+def _write_layers(spec: ArchSpec) -> dict[str, Any]:
+    """The name of each layer."""
     names = {"M": "mamba", "A": "attention", "-": "mlp"}
     listed = []
     for layer in spec.stack:
@@ -184,31 +180,6 @@ def write_layers(spec: ArchSpec) -> dict[str, Any]:
     return {"layers_block_type": listed}
 
 
-_SSM_FIELDS = {
-    "mamba_num_heads": "n_heads",
-    "mamba_head_dim": "head_dim",
-    "ssm_state_size": "d_state",
-    "conv_kernel": "d_conv",
-    "n_groups": "n_groups",
-    "chunk_size": "chunk_size",
-    "use_bias": "in_bias",
-    "use_conv_bias": "conv_bias",
-}
-_MLP_FIELDS = {
-    "intermediate_size": "d_ff",
-    "mlp_hidden_act": writing.ACT,
-    "mlp_bias": "bias",
-}
-_EXPERT_FIELDS = writing.TOP_K | {
-    "n_routed_experts": "n_routed",
-    "n_shared_experts": "n_shared",
-    "moe_intermediate_size": "d_expert",
-    "moe_shared_expert_intermediate_size": "shared_width",
-    "moe_latent_size": "d_latent",
-    "norm_topk_prob": "norm_top_k",
-    "routed_scaling_factor": "scale",
-    "mlp_hidden_act": writing.ACT,
-}
 _FEED_FORWARD = {
     "ffn_norm.weight": ["norm.weight"],
     "ffn.up.weight": ["mixer.up_proj.weight"],
@@ -226,6 +197,13 @@ _FEED_FORWARD = {
 FAMILY = Family(
     name="nemotron_h",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        AttentionMixer: _ATTENTION,
+        Mamba2Mixer: _SSM,
+        Mlp: _MLP,
+        MoE: _EXPERTS,
+    },
     defaults={
         "vocab_size": 131_072,
         "hidden_size": 4096,
@@ -235,15 +213,7 @@ FAMILY = Family(
     },
     written=Written(
         "NemotronHForCausalLM",
-        writing.LAYER_EPS,
-        {
-            AttentionMixer: writing.HEADS | writing.HEAD_DIM,
-            Mamba2Mixer: _SSM_FIELDS,
-            Mlp: _MLP_FIELDS,
-            MoE: _EXPERT_FIELDS,
-        },
-        (writing.dt_limit, write_layers),
-        n_layers=False,
+        (writing.dt_limit, _write_layers),
     ),
     tensors=Tensors(
         *tensors.BACKBONE,

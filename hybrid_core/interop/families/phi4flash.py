@@ -1,12 +1,17 @@
-"""Phi-4-mini-flash (SambaY, arXiv 2507.06607): Mamba and windowed differential attention, then one
-layer of full attention, then layers that reuse its keys and values or gate the last scan's
-output."""
+"""Phi-4-mini-flash (SambaY, arXiv 2507.06607).
+
+The lower half has Mamba-1 and windowed differential attention in turn. One layer of full attention
+follows. The layers above it reuse its keys and values, or gate the output of the last scan."""
 
 from typing import Any
 
-from hybrid_core.interop.families import shared
+from hybrid_core.design.spec import ArchSpec
+from hybrid_core.ffns.swiglu import SwiGLU
+from hybrid_core.interop.families import shared, table
 from hybrid_core.interop.families.base import Family
 from hybrid_core.interop.fields import Fields, is_whole
+from hybrid_core.mixers.diff_attention import DiffAttentionMixer
+from hybrid_core.mixers.mamba1 import Mamba1Mixer
 
 AXES = {
     "norm": "group",
@@ -15,12 +20,14 @@ AXES = {
     "shared_norm": True,
 }
 
+_MODEL = table.model("layer_norm_eps", tied=True)
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
     shared.silu(c)
     c.must("lm_head_bias", False)
-    design = shared.model(c, "layer_norm_eps", tied=True)
+    design = _MODEL.read(c)
     ssm = shared.mamba1(c)
     period = c.count("mb_per_layer", 2)
     window = _window(c)
@@ -35,7 +42,9 @@ def read(c: Fields) -> dict[str, Any]:
         "g": {"kind": "gated_memory", "d_memory": ssm["d_ssm"], "bias": ssm["proj_bias"]},
     }
     n = design["n_layers"]
-    pattern = "".join(_letter(i, n, period) for i in range(n))
+    pattern = ""
+    for i in range(n):
+        pattern += _letter(i, n, period)
     return design | {
         "layers": {"pattern": pattern},
         "ssm": ssm,
@@ -46,7 +55,7 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _window(c: Fields) -> int:
-    """The window of all windowed layers. Published files give one for each layer."""
+    """The window of the windowed layers. Published configs list one per layer."""
     window = c.take("sliding_window", 2047)
     listed: list[int] = [window]
     if isinstance(window, list):
@@ -59,10 +68,8 @@ def _window(c: Fields) -> int:
 
 def _attention(c: Fields, d_model: int) -> dict[str, Any]:
     n_heads = c.count("num_attention_heads")
-    section = {
+    section = table.HEADS.read(c, n_kv_heads=4) | {
         "kind": "diff_attention",
-        "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", 4),
         "head_dim": d_model // n_heads,
         "position": "nope",
         "qkv_bias": True,
@@ -72,8 +79,8 @@ def _attention(c: Fields, d_model: int) -> dict[str, Any]:
 
 
 def _letter(index: int, n_layers: int, period: int) -> str:
-    """What stands in a layer: Mamba and windows below, the gated memory and reused keys above, and
-    one layer of full attention between."""
+    """The letter of a layer: Mamba (M), a window (W), full attention (G), reused keys and values
+    (x), or the gated memory (g)."""
     late = index >= n_layers // 2 + 2
     if index % period == 0:
         return "g" if late else "M"
@@ -82,4 +89,13 @@ def _letter(index: int, n_layers: int, period: int) -> str:
     return "W" if index < n_layers // 2 else "G"
 
 
-FAMILY = Family(name="phi4flash", read=read)
+FAMILY = Family(
+    name="phi4flash",
+    read=read,
+    tables={
+        ArchSpec: _MODEL,
+        DiffAttentionMixer: table.HEADS,
+        Mamba1Mixer: table.MAMBA1,
+        SwiGLU: table.GATED_BIASED,
+    },
+)

@@ -1,11 +1,13 @@
-"""RecurrentGemma: RG-LRU and windowed attention in turn; gates and feed-forward with biases."""
+"""RecurrentGemma: RG-LRU and windowed attention in turn. The gates and the feed-forward have
+biases."""
 
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.swiglu import SwiGLU
-from hybrid_core.interop.families import shared, writing
+from hybrid_core.interop.families import shared, table, writing
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, count, derived, flag
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
 from hybrid_core.mixers.rg_lru import RgLruMixer
@@ -13,29 +15,39 @@ from hybrid_core.mixers.swa import SwaMixer
 
 LETTERS = {"recurrent": "R", "attention": "W"}
 
+_MODEL = table.model("rms_norm_eps", 1e-6, tied=True)
+_ATTENTION = table.HEADS | Table(
+    flag("qkv_bias", "attention_bias"),
+    count("window", "attention_window_size", 2048),
+)
+_RG_LRU = Table(
+    count("width", "lru_width"),
+    count("d_conv", "conv1d_width", 4),
+    derived("n_blocks", "num_attention_heads"),
+)
+_FFN = Table(table.activation("hidden_activation", "gelu_pytorch_tanh"))
+
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    design = shared.model(c, "rms_norm_eps", 1e-6, tied=True)
+    design = _MODEL.read(c)
     n = design["n_layers"]
     d_model = design["d_model"]
     n_heads = c.count("num_attention_heads")
     c.must("head_dim", d_model // n_heads)
     types = _types(c)
-    pattern = "".join(LETTERS[types[i % len(types)]] for i in range(n))
+    pattern = ""
+    for i in range(n):
+        name = types[i % len(types)]
+        pattern += LETTERS[name]
     mixers = {
         "W": _attention(c, d_model, n_heads),
-        "R": {
-            "kind": "rg_lru",
-            "width": c.count("lru_width", d_model),
-            "n_blocks": n_heads,
-            "d_conv": c.count("conv1d_width", 4),
-        },
+        "R": {"kind": "rg_lru", "n_blocks": n_heads} | _RG_LRU.read(c, width=d_model),
     }
-    ffn = {
+    gate_and_up = c.count("intermediate_size", 3 * d_model)
+    ffn = _FFN.read(c) | {
         "kind": "swiglu",
-        "d_ff": c.count("intermediate_size", 3 * d_model) // 2,  # the field counts gate and up
-        "activation": c.word("hidden_activation", shared.ACTIVATIONS, "gelu_pytorch_tanh"),
+        "d_ff": gate_and_up // 2,
         "bias": True,
     }
     c.constant("logits_soft_cap", None)
@@ -50,7 +62,7 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def _types(c: Fields) -> list[str]:
-    """The names of the layers, which repeat."""
+    """The names of the first layers. The pattern repeats them."""
     types = c.take("block_types", ["recurrent", "recurrent", "attention"])
     rule = "must be a list of 'recurrent' and 'attention'"
     if not isinstance(types, list | tuple) or not types:
@@ -61,27 +73,24 @@ def _types(c: Fields) -> list[str]:
 
 
 def _attention(c: Fields, d_model: int, n_heads: int) -> dict[str, Any]:
-    section = {
+    section = _ATTENTION.read(c, n_kv_heads=n_heads) | {
         "kind": "swa",
-        "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", n_heads),
         "head_dim": d_model // n_heads,
-        "qkv_bias": c.flag("attention_bias"),
         "out_bias": True,
-        "window": c.count("attention_window_size", 2048),
         "sink": 0,
     }
-    return section | shared.rope(c, c.number("partial_rotary_factor", 0.5))
+    rope_fraction = c.number("partial_rotary_factor", 0.5)
+    return section | shared.rope(c, rope_fraction)
 
 
-def block_types(spec: ArchSpec) -> dict[str, Any]:
-    """A name per layer."""
+def _block_types(spec: ArchSpec) -> dict[str, Any]:
+    """The name of each layer."""
     names = {"R": "recurrent", "S": "attention"}
     return {"block_types": [names[letter] for letter in spec.pattern]}
 
 
-def feed_forward(spec: ArchSpec) -> dict[str, Any]:
-    """The width of gate and up together."""
+def _feed_forward(spec: ArchSpec) -> dict[str, Any]:
+    """The width of gate and up together, which `intermediate_size` counts."""
     ffn = spec.stack[0].ffn
     return {"intermediate_size": 2 * ffn.d_ff} if isinstance(ffn, SwiGLU) else {}
 
@@ -89,6 +98,12 @@ def feed_forward(spec: ArchSpec) -> dict[str, Any]:
 FAMILY = Family(
     name="recurrent_gemma",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        SwaMixer: _ATTENTION,
+        RgLruMixer: _RG_LRU,
+        SwiGLU: _FFN,
+    },
     defaults={
         "vocab_size": 256_000,
         "hidden_size": 2560,
@@ -99,17 +114,7 @@ FAMILY = Family(
     },
     written=Written(
         "RecurrentGemmaForCausalLM",
-        writing.RMS_EPS,
-        {
-            SwaMixer: writing.BIASED | {"attention_window_size": "window"},
-            RgLruMixer: {
-                "lru_width": "width",
-                "conv1d_width": "d_conv",
-                "num_attention_heads": "n_blocks",
-            },
-            SwiGLU: {"hidden_activation": writing.ACT},
-        },
-        (writing.partial_rope, feed_forward, block_types),
+        (writing.partial_rope, _feed_forward, _block_types),
         implied=("embedding_multiplier",),
     ),
 )

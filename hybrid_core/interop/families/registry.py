@@ -1,7 +1,7 @@
-"""Every family of published configs: one line each. A family is found by the config's own fields,
-never by the model's name.
+"""The list of all families. A config's own fields say which family it is of, never the model's
+name.
 
-The order is the one in which a design looks for a class that says it (huggingface.py)."""
+A design is exported as the first family of this list that can express it (huggingface.py)."""
 
 from hybrid_core.interop.families import (
     bamba,
@@ -61,7 +61,7 @@ _ALL: tuple[Family, ...] = (
 )
 
 FAMILIES: dict[str, Family] = {family.name: family for family in _ALL if not family.marks}
-# Configs of other code than transformers', which have no model_type.
+# Families without a model_type: their configs are not those of transformers.
 NATIVE: dict[str, Family] = {family.name: family for family in _ALL if family.marks}
 WRITTEN: dict[str, Written] = {}
 TENSORS: dict[str, Tensors] = {}

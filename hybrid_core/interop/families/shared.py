@@ -1,25 +1,16 @@
-"""Reading vocabulary that families share: the model around the layers, attention, feed-forward,
-Mamba. Each function turns fields of a config into a section of our design."""
+"""Readers that families share: attention, RoPE, feed-forward, Mamba. Each turns fields of a config
+into a section of our design."""
 
 from math import ceil, inf
 from typing import Any
 
+from hybrid_core.interop.families import table
+from hybrid_core.interop.families.table import Section
 from hybrid_core.interop.fields import Fields, is_real
-
-Section = dict[str, Any]
-
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "relu2": "relu2",
-}
 
 NOPE: Section = {"position": "nope"}
 
-# A letter for each name of a layer that hybrids of attention and Mamba have.
+# Names of layers in configs -> letters of a pattern: for hybrids of attention and Mamba,
 HYBRID = {
     "mamba": "M",
     "linear_attention": "M",
@@ -27,12 +18,13 @@ HYBRID = {
     "full_attention": "A",
     "hybrid": "Z",
 }
-# The same for windowed and full attention, and for attention beside a kind of its own (R).
+# for windowed and full attention,
 WINDOWED = {
     "sliding_attention": "S",
     "full_attention": "A",
     "attention": "A",
 }
+# and for attention beside a kind of layer that only this family has (R).
 LINEAR = {
     "linear_attention": "R",
     "conv": "R",
@@ -44,28 +36,12 @@ LINEAR = {
 
 
 def used(kinds: dict[str, Section], pattern: str) -> dict[str, Section]:
-    """The kinds of layer whose letters a pattern has."""
+    """Those of the kinds whose letter is in the pattern."""
     return {letter: kind for letter, kind in kinds.items() if letter in pattern}
 
 
-def model(
-    c: Fields,
-    eps_key: str,
-    eps: float = 1e-5,
-    tied: bool = False,
-) -> Section:
-    """What stands outside the layers."""
-    return {
-        "vocab_size": c.count("vocab_size"),
-        "tie_embeddings": c.flag("tie_word_embeddings", tied),
-        "norm_eps": c.number(eps_key, eps),
-        "d_model": c.count("hidden_size"),
-        "n_layers": c.layers(),
-    }
-
-
 def silu(c: Fields, key: str = "hidden_act") -> None:
-    """Refuse any other activation of Mamba's convolution and gate."""
+    """Refuse any activation but SiLU for Mamba's convolution and gate."""
     c.must(key, "silu", "swish")
 
 
@@ -74,40 +50,37 @@ def attention(
     rope_fraction: float | None = 1.0,
     theta: float = 10_000.0,
 ) -> Section:
-    """Attention with RoPE, or without a position encoding where `rope_fraction` is None.
-
-    `theta`: the class's own, where the config has none."""
-    biased = c.flag("attention_bias")
+    """Attention with RoPE, or without a position encoding where `rope_fraction` is None. `theta` is
+    the class's default."""
     n_heads = c.count("num_attention_heads")
-    section = {
-        "n_heads": n_heads,
-        "n_kv_heads": c.count("num_key_value_heads", n_heads),
-        "head_dim": c.count("head_dim", c.count("hidden_size") // n_heads),
-        "qkv_bias": biased,
-        "out_bias": biased,
-    }
+    section = table.ATTENTION.read(
+        c,
+        n_kv_heads=n_heads,
+        head_dim=c.count("hidden_size") // n_heads,
+    )
     if rope_fraction is None:
         return section | NOPE
     return section | rope(c, rope_fraction, theta)
 
 
-# Ways to scale RoPE that change values but no cost. They are kept as constants.
+# Ways to scale RoPE that change values but no cost: a design keeps them as constants.
 KEPT_SCALINGS = ("linear", "dynamic", "yarn", "longrope", "mrope", "ntk")
 
 
 def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> Section:
-    """RoPE. transformers 5 writes all of it into `rope_parameters`; before, theta stood outside and
-    `rope_scaling` held the rest."""
+    """RoPE. transformers 5 writes all of it into `rope_parameters`. Older configs have
+    `rope_theta` by itself and the rest in `rope_scaling`."""
     c.must("partial_rotary_factor", fraction)
     new = c.section("rope_parameters")
     old = c.section("rope_scaling")
     fields = old or new  # as transformers prefers
+    outer_theta = c.number("rope_theta", theta)
     section: Section = {
-        "rope_theta": fields.number("rope_theta", c.number("rope_theta", theta)),
+        "rope_theta": fields.number("rope_theta", outer_theta),
         "rope_fraction": fields.number("partial_rotary_factor", fraction),
     }
-    kind = fields.take("rope_type", None) or fields.take("type", None) or "default"
-    fields.ignore("type rope_type")
+    older_kind = fields.take("type", None)
+    kind = fields.take("rope_type", None) or older_kind or "default"
     if kind in KEPT_SCALINGS:
         kept = c.take("rope_scaling", None) or c.take("rope_parameters")
         c.constants["rope_scaling"] = _without_theta(kept)
@@ -135,30 +108,20 @@ def _without_theta(scaling: Section) -> Section:
     return {key: value for key, value in scaling.items() if key not in elsewhere}
 
 
-def gated(
-    c: Fields,
-    act: str = "hidden_act",
-    width: str = "intermediate_size",
-    bias: str = "mlp_bias",
-) -> Section:
+def gated(c: Fields) -> Section:
     """A gated feed-forward."""
-    return {
-        "kind": "swiglu",
-        "d_ff": c.count(width),
-        "activation": c.word(act, ACTIVATIONS, "silu"),
-        "bias": c.flag(bias),
-    }
+    return {"kind": "swiglu"} | table.GATED_BIASED.read(c)
 
 
-FLOAT32_MAX = 3.4028234663852886e38  # dt is computed in float32: a limit from here on binds nothing
+FLOAT32_MAX = 3.4028234663852886e38  # dt is float32, so a limit of this or more never binds
 
 
 def dt_limit(c: Fields, key: str = "time_step_limit") -> Section:
-    """The smallest dt, where the field sets one: dt is softplus(dt + bias) clamped to [low, high]
+    """The smallest dt, where the field sets one. Mamba-2 clamps softplus(dt + bias) to [low, high]
     (mamba_ssm's `dt_limit`).
 
-    A high end that binds is refused. `time_step_min` and `time_step_max` bound the bias when a
-    model is initialised, and nothing later."""
+    An upper limit that binds is refused. `time_step_min` and `time_step_max` only bound the bias
+    when a model is initialised."""
     limit = c.take(key, None)
     if limit is None:
         return {}
@@ -173,8 +136,8 @@ def dt_limit(c: Fields, key: str = "time_step_limit") -> Section:
 
 
 def _real(value: Any) -> float | None:
-    """A number, or None for what is none. transformers 5 writes infinity as a mapping, since JSON
-    has none."""
+    """The value if it is a number, else None. JSON has no infinity, so transformers 5 writes it as
+    a mapping."""
     if value == {"__float__": "Infinity"}:
         return inf
     return value if is_real(value) else None
@@ -186,7 +149,7 @@ def dt_rank(
     d_model: int,
     null_is_auto: bool = False,
 ) -> int:
-    """Rank of Mamba-1's dt: a number, or "auto" for a sixteenth of the model's width."""
+    """The rank of Mamba-1's dt: a number, or "auto" for d_model / 16, rounded up."""
     value = c.take(key, "auto")
     if value == "auto" or (value is None and null_is_auto):
         return ceil(d_model / 16)
@@ -196,14 +159,10 @@ def dt_rank(
 def mamba1(c: Fields) -> Section:
     """The Mamba-1 of Jamba, Zamba, Hymba and Phi-4-mini-flash."""
     d_model = c.count("hidden_size")
-    return {
+    return table.MAMBA1.read(c) | {
         "kind": "mamba1",
         "d_ssm": c.count("mamba_expand", 2) * d_model,
-        "d_state": c.count("mamba_d_state", 16),
-        "d_conv": c.count("mamba_d_conv", 4),
         "dt_rank": dt_rank(c, "mamba_dt_rank", d_model, null_is_auto=True),
-        "proj_bias": c.flag("mamba_proj_bias"),
-        "conv_bias": c.flag("mamba_conv_bias", True),
     }
 
 
@@ -215,16 +174,8 @@ def bamba_ssm(c: Fields, d_model: int) -> Section:
     if d_ssm % n_heads:
         raise c.refuse("mamba_n_heads", f"must divide mamba_expand * hidden_size ({d_ssm})")
     c.must("mamba_d_head", "auto", d_ssm // n_heads)
-    biased = c.flag("mamba_proj_bias")
-    section = {
+    section = table.MAMBA2.read(c) | {
         "d_ssm": d_ssm,
         "head_dim": d_ssm // n_heads,
-        "d_state": c.count("mamba_d_state", 256),
-        "d_conv": c.count("mamba_d_conv", 4),
-        "n_groups": c.count("mamba_n_groups", 1),
-        "chunk_size": c.count("mamba_chunk_size", 256),
-        "in_bias": biased,
-        "out_bias": biased,
-        "conv_bias": c.flag("mamba_conv_bias", True),
     }
     return section | dt_limit(c)

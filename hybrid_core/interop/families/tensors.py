@@ -1,32 +1,32 @@
-"""Where a checkpoint keeps each tensor of a design, under its published name. No tensor is read
-here: live/weights.py does that, with these tables."""
+"""The names of a checkpoint's tensors, by the tensor of our model that they belong to. Reading them
+is in live/weights.py."""
 
 from typing import NamedTuple
 
 from hybrid_core.design.spec import ArchSpec
+from hybrid_core.design.stack import Layer
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 
-# Our name inside a block -> theirs; several are stacked, top to bottom. {e} stands for every routed
-# expert in turn, {hybrid} for the number of the hybrid layer.
+# Our name inside a layer -> theirs. Several tensors are stacked from top to bottom into ours. {e}
+# is each routed expert in turn, {hybrid} the number of the hybrid layer.
 Names = dict[str, list[str]]
 
 HEAD = "lm_head.weight"
-SHARED = ("shared_transf.", "shared_transformer.")  # of Zamba and Zamba2
+SHARED = ("shared_transf.", "shared_transformer.")  # the shared blocks of Zamba and Zamba2
 
-# The embedding, the last norm and the list of blocks, in the three ways in which checkpoints name
-# them.
+# The embedding, the last norm and the list of layers. Checkpoints have three ways to name them.
 MODEL = ("model.embed_tokens.weight", "model.norm.weight", "model.layers")
 FINAL = ("model.embed_tokens.weight", "model.final_layernorm.weight", "model.layers")
 BACKBONE = ("backbone.embeddings.weight", "backbone.norm_f.weight", "backbone.layers")
 
 
 class Tensors(NamedTuple):
-    """The names of one family: of the embedding, the last norm, the list of blocks, and inside a
-    block by the letter of its layer.
+    """The tensor names of one family.
 
-    `in_memory`: patterns of transformers' names in a live model -> the published names. A name that
-    is not in `inside` but ends in .bias belongs to the weight of the same name."""
+    `embed`, `norm`, `blocks`: the embedding, the last norm, the list of layers. `inside`: the names
+    inside a layer, by its letter; a bias that is not there has its weight's name, with .bias.
+    `in_memory`: patterns of names in transformers' live model -> the published names."""
 
     embed: str
     norm: str
@@ -35,7 +35,8 @@ class Tensors(NamedTuple):
     in_memory: tuple[tuple[str, str], ...] = ()
 
     def of(self, ours: str, spec: ArchSpec) -> list[str]:
-        """Their tensors behind one of ours. Raises KeyError where the family has none."""
+        """Their names for one of our tensors (`layers.3.mixer.qkv.weight`). Raises KeyError where
+        the family has no such tensor."""
         outside = {
             "embed.weight": self.embed,
             "norm.weight": self.norm,
@@ -43,25 +44,34 @@ class Tensors(NamedTuple):
         }
         if ours in outside:
             return [outside[ours]]
-        _, number, name = ours.split(".", 2)
+        _, number, name = ours.split(".", maxsplit=2)
         index = int(number)
         layer = spec.stack[index]
         parts = _with_bias(self.inside[layer.letter], name)
         if "{e}" in parts[0]:
-            n_experts = layer.ffn.n_routed if isinstance(layer.ffn, MoE) else 0
-            parts = [part.replace("{e}", str(e)) for e in range(n_experts) for part in parts]
+            parts = _of_each_expert(parts, layer)
         return [self._full_name(part, spec, index) for part in parts]
 
     def _full_name(self, part: str, spec: ArchSpec, index: int) -> str:
-        """The name with its layer; what layers share stands under the first of them."""
-        hybrid = sum(layer.letter == "Z" for layer in spec.stack[:index])
+        """The name with its layer. A shared block has the number of the first layer with it."""
+        hybrids_before = spec.pattern[:index].count("Z")
+        part = part.replace("{hybrid}", str(hybrids_before))
         if part.startswith(SHARED):
             index = first_layer(spec, index)
-        return f"{self.blocks}.{index}.{part.replace('{hybrid}', str(hybrid))}"
+        return f"{self.blocks}.{index}.{part}"
+
+
+def _of_each_expert(parts: list[str], layer: Layer) -> list[str]:
+    """The names of all experts of a layer, in order."""
+    found: list[str] = []
+    if isinstance(layer.ffn, MoE):
+        for expert in range(layer.ffn.n_routed):
+            found += [part.replace("{e}", str(expert)) for part in parts]
+    return found
 
 
 def _with_bias(table: Names, name: str) -> list[str]:
-    """The entry of a tensor; a bias without one follows its weight."""
+    """The entry of a tensor. A bias without an entry is beside its weight."""
     if name in table or not name.endswith(".bias"):
         return table[name]
     weights = table[name.removesuffix(".bias") + ".weight"]
@@ -69,36 +79,37 @@ def _with_bias(table: Names, name: str) -> list[str]:
 
 
 def first_layer(spec: ArchSpec, index: int) -> int:
-    """The first layer that holds the shared block of layer `index`; a checkpoint may name any of
-    them."""
-    block = spec.stack[index].mixer
-    assert isinstance(block, SharedBlockMixer)
+    """The first layer with the shared block of layer `index`, from 0. A checkpoint may name the
+    block's tensors under any of its layers."""
+    mixer = spec.stack[index].mixer
+    assert isinstance(mixer, SharedBlockMixer)
     for i, layer in enumerate(spec.stack):
-        if isinstance(layer.mixer, SharedBlockMixer) and layer.mixer.block == block.block:
+        other = layer.mixer
+        if isinstance(other, SharedBlockMixer) and other.block == mixer.block:
             return i
     return index
 
 
 # ---------------------------------------------------------------- names that families share
 
-# Tensors that only one kind of Mamba has, with the same name on both sides.
+# Tensors that only one kind of Mamba has. Their names are the same as ours.
 MAMBA1 = ("x_proj.weight", "dt_proj.weight", "dt_proj.bias")
 MAMBA2 = ("dt_bias", "norm.weight")
 
 
 def qkv(module: str, ours: str = "mixer") -> Names:
-    """Queries, keys and values of a module, which are one matrix here."""
+    """Queries, keys and values of a module. They are one matrix in our model."""
     return {f"{ours}.qkv.weight": [f"{module}.{part}_proj.weight" for part in "qkv"]}
 
 
 def attention(module: str) -> Names:
-    """Attention without anything of its own."""
+    """Attention that has queries, keys, values and the output alone."""
     return qkv(module) | {"mixer.out.weight": [f"{module}.o_proj.weight"]}
 
 
 def ssm(module: str, *own: str, ours: str = "mixer", **renamed: str) -> Names:
-    """Mamba of either kind. `own`: tensors that only one of them has, with the same name on both
-    sides; `renamed`: those that this family calls otherwise."""
+    """Mamba of either kind. `own`: tensors of only one kind, whose name is the same as ours.
+    `renamed`: our name -> the family's, where they differ."""
     names = {
         "conv_weight": "conv1d.weight",
         "conv_bias": "conv1d.bias",
@@ -111,7 +122,7 @@ def ssm(module: str, *own: str, ours: str = "mixer", **renamed: str) -> Names:
 
 
 def ffn(module: str) -> Names:
-    """A gated feed-forward, whose gate and up are one matrix here."""
+    """A gated feed-forward. Gate and up are one matrix in our model."""
     return {
         "ffn.gate_up.weight": [f"{module}.gate_proj.weight", f"{module}.up_proj.weight"],
         "ffn.down.weight": [f"{module}.down_proj.weight"],
@@ -119,7 +130,7 @@ def ffn(module: str) -> Names:
 
 
 def norms(mixer: str, feed_forward: str | None = None) -> Names:
-    """The norms before the mixer and, where there is one, before the feed-forward."""
+    """The norm before the mixer, and the one before the feed-forward where the layer has one."""
     names = {"mixer_norm.weight": [f"{mixer}.weight"]}
     if feed_forward:
         names["ffn_norm.weight"] = [f"{feed_forward}.weight"]

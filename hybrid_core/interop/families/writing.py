@@ -1,7 +1,7 @@
-"""Writing vocabulary that families share: tables from a config's fields to the attributes of our
-parts, and the fields that follow from the design as a whole."""
+"""Writers that families share, for fields that follow from the design as a whole. Fields of one
+part are in a table (table.py)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from hybrid_core.design.spec import ArchSpec
@@ -10,60 +10,20 @@ from hybrid_core.mixers.mamba1 import Mamba1Mixer
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.mixers.swa import SwaMixer
 
-Table = dict[str, str]  # a config's field -> the attribute of our part, by its dotted path
 Config = dict[str, Any]
 
 
 class Written(NamedTuple):
-    """How a design becomes a config of a family.
+    """What a config of a family needs beside the fields of its tables.
 
-    `architecture`: the class of transformers. `eps`: what the field of the norms' epsilon is
-    called. `fields`: by the type of a part of the design, a table of fields; a family can hold only
-    designs made of these types. `more`: fields that follow from the design as a whole. `n_layers`:
-    whether the config counts its layers. `implied`: constants that the class has by itself."""
+    `architecture`: the class of transformers. `more`: writers of fields that follow from the whole
+    design. `implied`: constants that the class sets by itself, so no field has them."""
 
     architecture: str
-    eps: str
-    fields: Mapping[type[Any], Table]
     more: tuple[Callable[[ArchSpec], Config], ...] = ()
-    n_layers: bool = True
     implied: tuple[str, ...] = ()
 
 
-# ---------------------------------------------------------------- tables of fields
-
-RMS_EPS = "rms_norm_eps"
-LAYER_EPS = "layer_norm_epsilon"
-ACT = "activation"
-HEADS: Table = {
-    "num_attention_heads": "n_heads",
-    "num_key_value_heads": "n_kv_heads",
-}
-BIASED: Table = HEADS | {"attention_bias": "qkv_bias"}
-HEAD_DIM: Table = {"head_dim": "head_dim"}
-GATED: Table = {
-    "intermediate_size": "d_ff",
-    "hidden_act": ACT,
-}
-GATED_BIASED: Table = GATED | {"mlp_bias": "bias"}
-TOP_K: Table = {"num_experts_per_tok": "top_k"}
-MAMBA1: Table = {
-    "mamba_d_state": "d_state",
-    "mamba_d_conv": "d_conv",
-    "mamba_dt_rank": "dt_rank",
-    "mamba_proj_bias": "proj_bias",
-    "mamba_conv_bias": "conv_bias",
-}
-MAMBA2: Table = {
-    "mamba_d_state": "d_state",
-    "mamba_d_conv": "d_conv",
-    "mamba_n_groups": "n_groups",
-    "mamba_chunk_size": "chunk_size",
-    "mamba_n_heads": "n_heads",
-    "mamba_d_head": "head_dim",
-    "mamba_conv_bias": "conv_bias",
-    "mamba_proj_bias": "in_bias",
-}
 HYBRID_NAMES = {
     "A": "attention",
     "M": "mamba",
@@ -72,25 +32,17 @@ HYBRID_NAMES = {
 }
 
 
-def inside(path: str, table: Table) -> Table:
-    """A table for a part that stands inside another: `attention.n_heads` for `n_heads`."""
-    return {field: f"{path}.{ours}" for field, ours in table.items()}
-
-
-# ---------------------------------------------------------------- fields of the whole design
-
-
 def layer_names(field: str, **names: str) -> Callable[[ArchSpec], Config]:
-    """A list of one name per layer, by its letter."""
+    """A field that lists one name per layer. `names`: a layer's letter -> its name."""
 
     def write(spec: ArchSpec) -> Config:
-        return {field: [names.get(layer.letter, layer.letter) for layer in spec.stack]}
+        return {field: [names.get(letter, letter) for letter in spec.pattern]}
 
     return write
 
 
 def rope(spec: ArchSpec) -> Config:
-    """RoPE as configs had it before transformers 5: theta, and how it is scaled."""
+    """RoPE as configs before transformers 5 have it: `rope_theta` and `rope_scaling`."""
     mixer = first_attention(spec)
     if mixer is None or mixer.position != "rope":
         return {}
@@ -108,7 +60,7 @@ def rope(spec: ArchSpec) -> Config:
 
 
 def partial_rope(spec: ArchSpec) -> Config:
-    """RoPE for classes that turn only a part of the head by default."""
+    """RoPE for classes that rotate only a part of the head by default."""
     mixer = first_attention(spec)
     if mixer is None or mixer.position != "rope":
         return {}
@@ -119,7 +71,7 @@ def partial_rope(spec: ArchSpec) -> Config:
 
 
 def spare_heads(spec: ArchSpec) -> Config:
-    """Heads for a class that asks for them even where no layer attends."""
+    """Heads for a class that needs them even where the design has no attention layer."""
     if first_attention(spec):
         return {}
     n_heads = max(1, spec.d_model // 64)
@@ -132,7 +84,7 @@ def spare_heads(spec: ArchSpec) -> Config:
 
 
 def expand(key: str = "mamba_expand") -> Callable[[ArchSpec], Config]:
-    """d_ssm as a whole multiple of d_model; nothing where the design has no Mamba layer."""
+    """d_ssm as a multiple of d_model. Nothing where the design has no Mamba layer."""
 
     def write(spec: ArchSpec) -> Config:
         for part in ssm_parts(spec):
@@ -144,7 +96,7 @@ def expand(key: str = "mamba_expand") -> Callable[[ArchSpec], Config]:
 
 
 def dt_limit(spec: ArchSpec) -> Config:
-    """The smallest dt, where a design sets one; infinity as transformers 5 writes it."""
+    """The smallest dt, where the design sets one. Infinity is written as in transformers 5."""
     for part in ssm_parts(spec):
         if isinstance(part, Mamba2Mixer):
             limit = [part.dt_min, {"__float__": "Infinity"}]
@@ -153,6 +105,6 @@ def dt_limit(spec: ArchSpec) -> Config:
 
 
 def window(spec: ArchSpec) -> Config:
-    """The window of the windowed layers; null where there are none."""
+    """The window. Null where the design has no windowed layer."""
     swa = first_of(spec, SwaMixer)
     return {"sliding_window": swa.window if swa else None}

@@ -1,14 +1,15 @@
-"""Zamba2: Mamba-2 layers, some of them joined to blocks that are shared in turn, with adapters of
-their own.
+"""Zamba2: Mamba-2 layers. Hybrid layers also run one of a few shared blocks, in turn, with low-rank
+adapters that are the layer's own.
 
-dt has no floor, as in Zyphra's own code (Zyphra/Zamba2 at 1b182f4, mamba2_layer.py: dt_limit is
-(0, inf)). transformers 5.23 clamps it by `time_step_min`, as for Nemotron-H."""
+dt has no lower limit, as in Zyphra's own code (Zyphra/Zamba2 at 1b182f4, mamba2_layer.py: dt_limit
+is (0, inf)). transformers 5.23 clamps it by `time_step_min`, as for Nemotron-H."""
 
 from typing import Any
 
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.interop.families import shared, tensors, writing, zamba
+from hybrid_core.interop.families import shared, table, tensors, writing, zamba
 from hybrid_core.interop.families.base import Family
+from hybrid_core.interop.families.table import Table, activation, count, derived, flag
 from hybrid_core.interop.families.tensors import Names, Tensors
 from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields, at
@@ -16,13 +17,33 @@ from hybrid_core.interop.stack_parts import first_attention
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 
-GATED_EPS = 1e-5  # of Mamba-2's norm, whatever the config's epsilon is
+GATED_EPS = 1e-5  # of Mamba-2's gated norm, whatever `rms_norm_eps` is
+
+_MODEL = table.model("rms_norm_eps", tied=True)
+_SSM = Table(
+    derived("n_heads", "n_mamba_heads"),
+    count("d_state", "mamba_d_state", 64),
+    count("d_conv", "mamba_d_conv", 4),
+    count("n_groups", "mamba_ngroups", 1),
+    count("chunk_size", "chunk_size", 256),
+    flag("out_bias", "add_bias_linear"),
+    flag("in_bias", "add_bias_linear"),
+)
+_FFN = Table(
+    count("d_ff", "intermediate_size"),
+    activation("hidden_act", "gelu"),
+    flag("bias", "add_bias_linear"),
+)
+_ADAPTERS = Table(
+    count("adapter_rank", "adapter_rank", 128, least=0),
+    flag("attention_adapters", "use_shared_attention_adapter"),
+)
 
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
     c.must("tie_word_embeddings", True)
-    design = shared.model(c, "rms_norm_eps", tied=True)
+    design = _MODEL.read(c)
     d_model = design["d_model"]
     ssm = _ssm(c, d_model)
     if design["norm_eps"] != GATED_EPS:
@@ -48,17 +69,10 @@ def _ssm(c: Fields, d_model: int) -> dict[str, Any]:
     d_ssm = c.count("mamba_expand", 2) * d_model
     if d_ssm % n_heads:
         raise c.refuse("n_mamba_heads", f"must divide mamba_expand * hidden_size ({d_ssm})")
-    biased = c.flag("add_bias_linear")
     c.must("use_conv_bias", True)  # transformers has the bias, whatever the field says
-    section = {
+    section = _SSM.read(c) | {
         "d_ssm": d_ssm,
         "head_dim": d_ssm // n_heads,
-        "d_state": c.count("mamba_d_state", 64),
-        "d_conv": c.count("mamba_d_conv", 4),
-        "n_groups": c.count("mamba_ngroups", 1),
-        "chunk_size": c.count("chunk_size", 256),
-        "in_bias": biased,
-        "out_bias": biased,
     }
     return section | shared.dt_limit(c)
 
@@ -73,14 +87,9 @@ def _layers(c: Fields, n_layers: int) -> str:
 
 
 def _feed_forward(c: Fields, d_model: int) -> dict[str, Any]:
-    width = c.count("intermediate_size", 4 * d_model)
-    c.must("ffn_hidden_size", width, None)
-    return {
-        "kind": "swiglu",
-        "d_ff": width,
-        "activation": c.word("hidden_act", shared.ACTIVATIONS, "gelu"),
-        "bias": c.flag("add_bias_linear"),
-    }
+    ffn = _FFN.read(c, d_ff=4 * d_model)
+    c.must("ffn_hidden_size", ffn["d_ff"], None)
+    return {"kind": "swiglu"} | ffn
 
 
 def _position(c: Fields) -> dict[str, Any]:
@@ -91,21 +100,19 @@ def _position(c: Fields) -> dict[str, Any]:
 
 
 def _adapters(c: Fields) -> dict[str, Any]:
-    """Each use of a shared block has low-rank adapters of its own."""
-    on_attention = c.flag("use_shared_attention_adapter")
+    """The low-rank adapters that each use of a shared block has."""
+    adapters = _ADAPTERS.read(c)
     n_heads = c.count("num_attention_heads")
-    if on_attention and c.count("num_key_value_heads", n_heads) != n_heads:
+    n_kv_heads = c.count("num_key_value_heads", n_heads)
+    if adapters["attention_adapters"] and n_kv_heads != n_heads:
         # the class makes adapters as wide as all heads
         rule = f"must be num_attention_heads ({n_heads}) with use_shared_attention_adapter"
         raise c.refuse("num_key_value_heads", rule)
-    return {
-        "adapter_rank": c.count("adapter_rank", 128, least=0),
-        "attention_adapters": on_attention,
-    }
+    return adapters
 
 
-def write_blocks(spec: ArchSpec) -> dict[str, Any]:
-    """How many shared blocks there are, and whether they have RoPE."""
+def _write_blocks(spec: ArchSpec) -> dict[str, Any]:
+    """The number of shared blocks, and whether they have RoPE."""
     attention = first_attention(spec)
     blocks = set()
     for layer in spec.stack:
@@ -118,7 +125,8 @@ def write_blocks(spec: ArchSpec) -> dict[str, Any]:
 
 
 def _adapter_names(block: str) -> Names:
-    """The adapters, which a list keeps by the number of the hybrid layer, {hybrid}."""
+    """Tensor names of the adapters: a list has one for each hybrid layer, by its number
+    ({hybrid})."""
     lists = {"mixer.ffn_adapter.": f"{block}.feed_forward.gate_up_proj_adapter_list"}
     for i, part in enumerate("qkv"):
         lists[f"mixer.qkv_adapters.{i}."] = f"{block}.self_attn.linear_{part}_adapter_list"
@@ -143,6 +151,11 @@ _BLOCK_NAMES = zamba.block_names(
 FAMILY = Family(
     name="zamba2",
     read=read,
+    tables={
+        ArchSpec: _MODEL,
+        Mamba2Mixer: _SSM,
+        SharedBlockMixer: zamba.BLOCK | _ADAPTERS,
+    },
     defaults={
         "vocab_size": 32_000,
         "hidden_size": 2560,
@@ -151,26 +164,10 @@ FAMILY = Family(
     },
     written=Written(
         "Zamba2ForCausalLM",
-        writing.RMS_EPS,
-        {
-            Mamba2Mixer: {
-                "n_mamba_heads": "n_heads",
-                "mamba_d_state": "d_state",
-                "mamba_d_conv": "d_conv",
-                "mamba_ngroups": "n_groups",
-                "chunk_size": "chunk_size",
-                "add_bias_linear": "in_bias",
-            },
-            SharedBlockMixer: zamba.BLOCK_FIELDS
-            | {
-                "adapter_rank": "adapter_rank",
-                "use_shared_attention_adapter": "attention_adapters",
-            },
-        },
         (
             writing.expand(),
             writing.dt_limit,
-            write_blocks,
+            _write_blocks,
             writing.rope,
             writing.layer_names("layers_block_type", **writing.HYBRID_NAMES),
         ),

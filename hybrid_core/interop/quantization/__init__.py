@@ -1,1 +1,1 @@
-"""Weights that are stored in fewer bits: what published schemes say of a design."""
+"""Published quantisation schemes, and the matrices of a design that they store in fewer bits."""

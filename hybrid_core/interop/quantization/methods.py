@@ -1,8 +1,8 @@
-"""The quantisation methods, one function each: `quantization_config` -> its scheme.
+"""The quantisation methods, one function each: from a `quantization_config` to its scheme.
 
-Formats as their writers lay them out: OpenAI's MXFP4, DeepSeek's block FP8, FBGEMM, GPTQ, AWQ,
-AutoRound, bitsandbytes, MLX (NVIDIA ModelOpt and compressed-tensors: modelopt.py). GPTQ's order of
-columns (four bytes an input channel) is not counted."""
+Layouts follow the writer of each format: OpenAI's MXFP4, DeepSeek's block FP8, FBGEMM, GPTQ, AWQ,
+AutoRound, bitsandbytes, MLX. NVIDIA ModelOpt and compressed-tensors are in modelopt.py. GPTQ's
+order of columns (four bytes an input channel) is not counted."""
 
 from collections.abc import Callable, Mapping
 
@@ -30,32 +30,38 @@ from hybrid_core.interop.quantization.scheme import (
 
 
 def scheme_of(config: Config) -> Scheme:
-    """The scheme of a config, by its method."""
+    """The scheme of a `quantization_config`. Raises SpecError with one line."""
     inside = config.get("quantization")
-    if isinstance(inside, Mapping) and "quant_algo" in inside:  # ModelOpt's own file, pasted whole
+    # ModelOpt's own file (hf_quant_config.json), pasted whole
+    if isinstance(inside, Mapping) and "quant_algo" in inside:
         config = inside
     method = config.get("quant_method")
     if method is None and "quant_algo" in config:
         method = "modelopt"
     if method is None and "bits" in config:
         method = "mlx"
-    found: Scheme = known(method, METHODS, "quant_method")(config)
-    return found
+    read: Callable[[Config], Scheme] = known(method, METHODS, "quant_method")
+    return read(config)
+
+
+def _all_but_unconverted(config: Config, found: LayoutFields) -> Scheme:
+    """One layout for every linear layer that `modules_to_not_convert` does not name."""
+    return Scheme([Group(found)], names(config, "modules_to_not_convert"))
 
 
 def _mxfp4(config: Config) -> Scheme:
-    return Scheme([Group(layout(format="mxfp4"))], names(config, "modules_to_not_convert"))
+    return _all_but_unconverted(config, layout(format="mxfp4"))
 
 
 def _fp8(config: Config) -> Scheme:
     """One float32 scale for each matrix, or for each block of it."""
     found = block_fp8(config, "weight_block_size") or layout(format="fp8")
-    return Scheme([Group(found)], names(config, "modules_to_not_convert", "ignored_layers"))
+    left_out = names(config, "modules_to_not_convert", "ignored_layers")
+    return Scheme([Group(found)], left_out)
 
 
 def _fbgemm(config: Config) -> Scheme:
-    """A float32 scale for each output channel."""
-    return Scheme([Group(PER_CHANNEL_FP8)], names(config, "modules_to_not_convert"))
+    return _all_but_unconverted(config, PER_CHANNEL_FP8)
 
 
 # ---------------------------------------------------------------- GPTQ and AutoRound
@@ -64,12 +70,13 @@ def _fbgemm(config: Config) -> Scheme:
 def _gptq_layout(config: Config) -> LayoutFields:
     """A 16-bit scale and a zero point of the weights' own bits for each group."""
     bits = number(config, "bits", 4, INTEGERS)
-    return integer(bits, group_size(config, 128), 16 + bits)
+    group = group_size(config, 128)
+    return integer(bits, group, scale_bits=16 + bits)
 
 
 def _gptq(config: Config) -> Scheme:
-    """`dynamic`: expressions of modules. Those behind `-:` are left out; the others have bits and
-    groups of their own (GPTQModel)."""
+    """`dynamic` (GPTQModel): regular expressions of modules. After `-:` they leave modules out;
+    otherwise they give them bits and groups of their own."""
     dynamic = config.get("dynamic") or {}
     if not isinstance(dynamic, Mapping):
         raise refused("dynamic", dynamic, "must be a mapping")
@@ -80,14 +87,15 @@ def _gptq(config: Config) -> Scheme:
             left_out.append(f"re:{expression[2:]}")
         elif isinstance(own, Mapping):
             modules = Modules([f"re:{expression.removeprefix('+:')}"])
-            groups.append(Group(_gptq_layout({**config, **own}), modules))
+            own_layout = _gptq_layout({**config, **own})
+            groups.append(Group(own_layout, modules))
     groups.append(Group(_gptq_layout(config)))
     also = ("head",) if flag(config, "lm_head") else ()
     return Scheme(groups, Modules(left_out), also)
 
 
 AUTO_ROUND_TYPES = {
-    "int": None,
+    "int": None,  # laid out as GPTQ's
     "mx_fp": "mxfp4",
     "nv_fp": "nvfp4",
     "nv_fp4_with_static_gs": "nvfp4",
@@ -95,12 +103,14 @@ AUTO_ROUND_TYPES = {
 
 
 def _auto_round_layout(config: Config) -> LayoutFields:
-    name = known(config.get("data_type") or "int", AUTO_ROUND_TYPES, "data_type")
+    data_type = config.get("data_type") or "int"
+    name = known(data_type, AUTO_ROUND_TYPES, "data_type")
     return layout(format=name) if name else _gptq_layout(config)
 
 
 def _auto_round(config: Config) -> Scheme:
-    """`extra_config`: modules with bits of their own; 16 and more are left as they are."""
+    """`extra_config`: modules with bits of their own. Modules of 16 bits or more are not
+    quantised."""
     own = config.get("extra_config") or {}
     if not isinstance(own, Mapping):
         raise refused("extra_config", own, "must be a mapping")
@@ -124,24 +134,21 @@ def _auto_round(config: Config) -> Scheme:
 def _awq(config: Config) -> Scheme:
     bits = number(config, "bits", 4, INTEGERS)
     zero_bits = bits if flag(config, "zero_point", True) else 0
-    found = integer(bits, group_size(config, 128), 16 + zero_bits)
-    return Scheme([Group(found)], names(config, "modules_to_not_convert"))
+    group = group_size(config, 128)
+    found = integer(bits, group, scale_bits=16 + zero_bits)
+    return _all_but_unconverted(config, found)
 
 
 def _bitsandbytes(config: Config) -> Scheme:
-    """LLM.int8: a float32 scale for each row. Four bits: a float32 scale for 64 elements, or one of
-    8 bits where scales are quantised again. Four bits where the file says neither, as vLLM reads
-    it."""
+    """LLM.int8 has a float32 scale for each row. NF4 has one for 64 elements, or one of 8 bits
+    where the scales are quantised again. A config that names neither is NF4, as in vLLM."""
     if flag(config, "load_in_8bit") or flag(config, "_load_in_8bit"):
-        found = layout(format="int8", rows=1, columns=0, scale_bits=32)
+        found = integer(8, 0, scale_bits=32)
     else:
         scale_bits = 8 if flag(config, "bnb_4bit_use_double_quant") else 32
         found = layout(format="nf4", scale_bits=scale_bits)
-    return Scheme(
-        [Group(found)],
-        names(config, "llm_int8_skip_modules"),
-        fused=False,
-    )
+    left_out = names(config, "llm_int8_skip_modules")
+    return Scheme([Group(found)], left_out, fused=False)
 
 
 def _bitsandbytes_8bit(config: Config) -> Scheme:
@@ -149,8 +156,8 @@ def _bitsandbytes_8bit(config: Config) -> Scheme:
 
 
 def _mlx(config: Config) -> Scheme:
-    """A scale and a bias of 16 bits for each group, in every matrix, routers, embedding and head
-    included. A module may have fields of its own, or false where it is left out."""
+    """A scale and a bias of 16 bits for each group. MLX also quantises routers, the embedding and
+    the head. A module may have fields of its own, or false to leave it out."""
     left_out = []
     changed = {}
     for name, own in config.items():
@@ -171,7 +178,9 @@ def _mlx_layout(config: Config) -> LayoutFields:
         raise refused("mode", mode, f"must be {' or '.join(MLX_MODES)}")
     if mode != "affine":
         return layout(format=mode)
-    return integer(number(config, "bits", 4, INTEGERS), group_size(config, 64), 32)
+    bits = number(config, "bits", 4, INTEGERS)
+    group = group_size(config, 64)
+    return integer(bits, group, scale_bits=16 + 16)  # the scale and the bias
 
 
 METHODS: dict[str, Callable[[Config], Scheme]] = {

@@ -1,4 +1,5 @@
-"""NVIDIA ModelOpt (FP8, NVFP4, mixed) and compressed-tensors, whose layout ModelOpt also writes."""
+"""NVIDIA ModelOpt (FP8, NVFP4, mixed precision) and compressed-tensors, whose config ModelOpt
+writes too."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ from hybrid_core.interop.quantization.scheme import (
     integer,
     known,
     layout,
+    name_list,
     names,
     number,
     refused,
@@ -40,31 +42,31 @@ ALGORITHMS: dict[str, LayoutFields] = {
 
 
 def modelopt(config: Config) -> Scheme:
-    """ModelOpt's scheme: one algorithm for all, or one for each module."""
+    """ModelOpt's scheme: one algorithm for every linear layer, or one for each module
+    (`quantized_layers`, its mixed precision)."""
     left_out = names(config, "ignore", "exclude_modules")
     algorithm = config.get("quant_algo")
     listed = config.get("quantized_layers")
     if isinstance(listed, Mapping) and listed:
-        layouts = {name: _layout_of(how) for name, how in listed.items()}
+        layouts = {}
+        for module, own in listed.items():
+            name = own.get("quant_algo") if isinstance(own, Mapping) else own
+            layouts[module] = _of_algorithm(name)
         return Scheme(list(together(layouts)), left_out)
     if algorithm is None and "config_groups" in config:
         return compressed(config)
-    return Scheme([Group(known(algorithm, ALGORITHMS, "quant_algo"))], left_out)
+    return Scheme([Group(_of_algorithm(algorithm))], left_out)
 
 
-def _layout_of(how: Any) -> LayoutFields:
-    """The format of one module in ModelOpt's mixed precision."""
-    algorithm = how.get("quant_algo") if isinstance(how, Mapping) else how
+def _of_algorithm(algorithm: Any) -> LayoutFields:
     found: LayoutFields = known(algorithm, ALGORITHMS, "quant_algo")
     return found
 
 
 def compressed(config: Config) -> Scheme:
-    """compressed-tensors: groups of targets, each with a number of bits, a type and a strategy."""
-    sparsity = config.get("sparsity_config")
-    if isinstance(sparsity, Mapping) and sparsity.get("format") not in (None, "dense"):
-        rule = "must be dense: how sparse weights are stored is not known here"
-        raise refused("sparsity_config.format", sparsity["format"], rule)
+    """compressed-tensors: groups of target modules, each with a number of bits, a type and a
+    strategy."""
+    _require_dense(config.get("sparsity_config"))
     groups = config.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise refused("config_groups", groups, "must be a mapping of groups")
@@ -76,8 +78,18 @@ def compressed(config: Config) -> Scheme:
     return Scheme(found, names(config, "ignore"))
 
 
+def _require_dense(sparsity: Any) -> None:
+    """Refuse sparse weights: how they are stored is not known here."""
+    if not isinstance(sparsity, Mapping):
+        return
+    file_format = sparsity.get("format")
+    if file_format not in (None, "dense"):
+        rule = "must be dense: how sparse weights are stored is not known here"
+        raise refused("sparsity_config.format", file_format, rule)
+
+
 def _target(key: str, group: Any, config: Config) -> Group | None:
-    """One group; None where it speaks of activations or of the cache alone."""
+    """One group; None where it quantises activations or the cache alone."""
     if not isinstance(group, Mapping):
         raise refused(key, group, "must be a mapping")
     weights = group.get("weights")
@@ -85,24 +97,24 @@ def _target(key: str, group: Any, config: Config) -> Group | None:
         return None
     if not isinstance(weights, Mapping):
         raise refused(f"{key}.weights", weights, "must be a mapping")
-    targets = group.get("targets") or ["Linear"]
-    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise refused(f"{key}.targets", targets, "must be a list of names of modules")
+    targets = name_list(f"{key}.targets", group.get("targets") or ["Linear"])
     file_format = group.get("format") or config.get("format") or ""
     found = _compressed_layout(weights, str(file_format))
-    return Group(found, None if "Linear" in targets else Modules(targets))
+    if "Linear" in targets:
+        return Group(found)
+    return Group(found, Modules(targets))
 
 
 def _compressed_layout(weights: Config, file_format: str) -> LayoutFields:
     bits = number(weights, "num_bits", 8, INTEGERS)
-    group = 0 if weights.get("group_size") is None else group_size(weights, 0)
+    group = group_size(weights, -1)
     kind = weights.get("type") or "int"
     if kind not in ("int", "float"):
         raise refused("type", kind, "must be int or float")
     if kind == "float":
         return _floating(bits, group, weights, file_format)
     zero_bits = 0 if flag(weights, "symmetric", True) else bits
-    return integer(bits, group, 16 + zero_bits)
+    return integer(bits, group, scale_bits=16 + zero_bits)
 
 
 def _floating(

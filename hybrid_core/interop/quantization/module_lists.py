@@ -1,4 +1,4 @@
-"""Lists of modules, as quantisation configs write them."""
+"""Lists of module names in quantisation configs, and whether a list names a module."""
 
 import re
 from collections import defaultdict
@@ -11,53 +11,57 @@ from typing import Any
 from hybrid_core.interop.module_names import ROOTS
 from hybrid_core.validation import SpecError, short
 
-# Names with * and expressions. Names as they are may be as many as the file holds.
+# Names with * and regular expressions together. Plain names are looked up in a set, so there may be
+# as many as the file has.
 MOST_PATTERNS = 2_000
 
 
 class Modules:
-    """Names of modules, names with *, and regular expressions behind `re:`.
+    """Module names, names with *, and regular expressions after `re:`.
 
-    A name also stands for what is below it, and a part of a path for every path that holds it."""
+    A name matches the module and everything below it. A part of a path matches every path that
+    contains it."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names: set[str] = set()
-        # names with *, by the layer that they are about; "" is any
-        self._of_layer: dict[str, list[str]] = defaultdict(list)
+        # names with *, by the number of the layer that they name; "" is any layer
+        self._globs_of: dict[str, list[str]] = defaultdict(list)
         self._expressions: list[Any] = []
         for name in names:
             self._add(name)
-        patterns = sum(map(len, self._of_layer.values())) + len(self._expressions)
+        patterns = len(self._expressions)
+        for globs in self._globs_of.values():
+            patterns += len(globs)
         if patterns > MOST_PATTERNS:
             rule = f"there may be {MOST_PATTERNS:,} at most"
             raise SpecError(f"quantization_config: {patterns:,} patterns - {rule}")
         self._globs: dict[str, re.Pattern[str]] = {}
-        for layer, globs in self._of_layer.items():
-            self._globs[layer] = re.compile("|".join(f"(?:{glob})" for glob in globs))
+        for layer, globs in self._globs_of.items():
+            either = "|".join(f"(?:{glob})" for glob in globs)
+            self._globs[layer] = re.compile(either)
 
     def _add(self, name: str) -> None:
         if name.startswith("re:"):
-            self._expressions.append(linear_time_regex(name[3:]))
+            self._expressions.append(_linear_time_regex(name.removeprefix("re:")))
         elif set("*?[") & set(name):
             numbered = re.match(r"[^*?\[]*?layers\.(\d+)\.", name)
             layer = numbered[1] if numbered else ""
-            self._of_layer[layer] += [translate(name), translate(f"{name}.*")]
+            self._globs_of[layer].append(translate(name))
+            self._globs_of[layer].append(translate(f"{name}.*"))
         else:
             self._names.add(name)
 
     def hold(self, number: int | None, modules: Iterable[str]) -> bool:
-        """Whether the list speaks of one of these modules of a layer (numbered from 0), or of one
-        outside the layers (None)."""
-        return any(self._hold(number, module) for module in modules)
-
-    def _hold(self, number: int | None, module: str) -> bool:
-        paths = [module]
-        if number is not None:
-            paths = [f"{root}.{number}.{module}" for root in ROOTS]
-        return any(self._names_path(path, str(number)) for path in paths)
+        """Whether the list names one of these modules. `number`: their layer, from 0; None outside
+        the layers."""
+        for module in modules:
+            for path in _paths(number, module):
+                if self._names_path(path, str(number)):
+                    return True
+        return False
 
     def _names_path(self, path: str, number: str) -> bool:
-        if self._names and not self._names.isdisjoint(_runs(path)):
+        if not self._names.isdisjoint(_runs(path)):
             return True
         for layer in ("", number):
             globs = self._globs.get(layer)
@@ -66,18 +70,27 @@ class Modules:
         return any(expression.match(path) for expression in self._expressions)
 
 
-@lru_cache(maxsize=8192)  # the same few paths are asked for again with each list of a config
+def _paths(number: int | None, module: str) -> list[str]:
+    """The full names that a module of a layer may have in a checkpoint."""
+    if number is None:
+        return [module]
+    return [f"{root}.{number}.{module}" for root in ROOTS]
+
+
+@lru_cache(maxsize=8192)  # each list of a config asks for the same few paths
 def _runs(path: str) -> frozenset[str]:
     """Every run of components of a dotted path."""
     parts = path.split(".")
-    bounds = combinations(range(len(parts) + 1), 2)
-    return frozenset(".".join(parts[start:end]) for start, end in bounds)
+    runs = set()
+    for start, end in combinations(range(len(parts) + 1), 2):
+        runs.add(".".join(parts[start:end]))
+    return frozenset(runs)
 
 
-def linear_time_regex(text: str) -> Any:
-    """A regular expression from a stranger's file, which no text takes long to fail on (RE2).
-    Raises SpecError."""
-    import re2  # loaded where a config has one
+def _linear_time_regex(text: str) -> Any:
+    """A regular expression from a stranger's file. RE2 matches in linear time, so no expression can
+    make us hang. Raises SpecError."""
+    import re2  # only few configs have an expression, and it takes a while to load
 
     options = re2.Options()
     options.log_errors = False

@@ -1,5 +1,5 @@
-"""What a quantisation scheme says, and how its fields are read: groups of matrices, each in one
-layout."""
+"""What a quantisation scheme is (groups of matrices, each in one layout), and how the fields of a
+`quantization_config` are read."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,24 +10,24 @@ from hybrid_core.interop.quantization.module_lists import Modules
 from hybrid_core.validation import SpecError, nearest, short
 
 Config = Mapping[str, Any]
-LayoutFields = tuple[tuple[str, Any], ...]  # the fields of StoredWeights that say a format's layout
+LayoutFields = tuple[tuple[str, Any], ...]  # the fields of StoredWeights that describe a layout
 
-INTEGERS = (2, 3, 4, 5, 6, 8)
+INTEGERS = (2, 3, 4, 5, 6, 8)  # bits an element
 
 
 class Group(NamedTuple):
-    """Matrices in one format: of the `modules`, or of every linear layer (None)."""
+    """Matrices in one layout: those of `modules`, or of every linear layer (None)."""
 
     layout: LayoutFields
     modules: Modules | None = None
 
 
 class Scheme(NamedTuple):
-    """Groups, and the modules that they leave out.
+    """The groups of a config, and the modules that it leaves unquantised.
 
-    A group that names a matrix comes before one of every linear layer. `also`: parts that count as
-    linear layers too, such as the head. `fused`: whether experts that are one parameter are
-    quantised like linear layers."""
+    A group that names a matrix wins over one of every linear layer. `also`: parts that the method
+    quantises beside linear layers, such as the head. `fused`: whether the method quantises the
+    experts of a class that keeps them all in one parameter."""
 
     groups: list[Group]
     left_out: Modules
@@ -36,7 +36,7 @@ class Scheme(NamedTuple):
 
 
 def together(layouts: Mapping[str, LayoutFields]) -> Iterator[Group]:
-    """One group for the modules of each layout."""
+    """One group for each layout. `layouts`: the layout of each module."""
     modules: dict[LayoutFields, list[str]] = defaultdict(list)
     for name, found in layouts.items():
         modules[found].append(name)
@@ -48,15 +48,15 @@ def together(layouts: Mapping[str, LayoutFields]) -> Iterator[Group]:
 
 
 def layout(**fields: Any) -> LayoutFields:
-    """Fields of StoredWeights, those that are None left out."""
-    return tuple((key, value) for key, value in fields.items() if value is not None)
+    """The given fields of StoredWeights, as a tuple that can be a key."""
+    return tuple(fields.items())
 
 
-PER_CHANNEL_FP8 = layout(format="fp8", rows=1, columns=0)
+PER_CHANNEL_FP8 = layout(format="fp8", rows=1, columns=0)  # a scale for each output channel
 
 
 def integer(bits: int, group: int, scale_bits: int) -> LayoutFields:
-    """Integers of so many bits, `group` of a row sharing a scale; 0: all of the row."""
+    """Integers of `bits` bits. `group` elements of a row share a scale; 0: the whole row does."""
     return layout(
         format=f"int{bits}",
         rows=1,
@@ -66,34 +66,39 @@ def integer(bits: int, group: int, scale_bits: int) -> LayoutFields:
 
 
 def block_fp8(config: Config, key: str) -> LayoutFields | None:
-    """FP8 with a float32 scale for each block of rows and columns; None where the field is
-    absent."""
-    value = config.get(key)
-    if value is None:
+    """FP8 with a float32 scale for each block of rows and columns (DeepSeek-V3). None where the
+    field is absent."""
+    sides = config.get(key)
+    if sides is None:
         return None
-    sides = value if isinstance(value, list) else []
-    if len(sides) != 2 or not all(is_whole(n) and n > 0 for n in sides):
-        raise refused(key, value, "must be two whole numbers above 0")
-    return layout(format="fp8", rows=sides[0], columns=sides[1])
+    is_pair = isinstance(sides, list) and len(sides) == 2
+    if not is_pair or not all(is_whole(side) and side > 0 for side in sides):
+        raise refused(key, sides, "must be two whole numbers above 0")
+    rows, columns = sides
+    return layout(format="fp8", rows=rows, columns=columns)
 
 
 # ---------------------------------------------------------------- fields
 
 
 def refused(key: str, value: Any, rule: str) -> SpecError:
-    """The error to raise: key, value, rule."""
+    """The error to raise for a field: its key, its value and the rule."""
     return SpecError(f"quantization_config.{key}: {short(value)} - {rule}")
 
 
 def names(config: Config, *keys: str) -> Modules:
-    """The modules that any of the keys lists."""
+    """The modules that are listed under any of the keys."""
     found: list[str] = []
     for key in keys:
-        value = config.get(key) or []
-        if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-            raise refused(key, value, "must be a list of names of modules")
-        found += value
+        found += name_list(key, config.get(key) or [])
     return Modules(found)
+
+
+def name_list(key: str, value: Any) -> list[str]:
+    """The value, if it is a list of names."""
+    if isinstance(value, list) and all(isinstance(name, str) for name in value):
+        return value
+    raise refused(key, value, "must be a list of names of modules")
 
 
 def number(
@@ -102,7 +107,7 @@ def number(
     default: int,
     allowed: Iterable[int] | None = None,
 ) -> int:
-    """A whole number, one of those allowed."""
+    """A whole number, one of `allowed` where that is given; null means the default."""
     value = config.get(key)
     if value is None:
         return default
@@ -118,7 +123,7 @@ def number(
 
 
 def flag(config: Config, key: str, default: bool = False) -> bool:
-    """True or false."""
+    """True or false; null means the default."""
     value = config.get(key)
     if value is None:
         return default
@@ -128,7 +133,7 @@ def flag(config: Config, key: str, default: bool = False) -> bool:
 
 
 def group_size(config: Config, default: int) -> int:
-    """Elements of a row that share a scale; 0 for all of them, which files write as -1."""
+    """How many elements of a row share a scale. 0 is the whole row, which files write as -1."""
     size = number(config, "group_size", default)
     if size == -1:
         return 0
@@ -138,7 +143,8 @@ def group_size(config: Config, default: int) -> int:
 
 
 def known(word: Any, words: Mapping[str, Any], key: str) -> Any:
-    """What a word stands for. A refusal shows the nearest words that are known."""
+    """What a word of `words` stands for. The refusal of another word shows the nearest known
+    ones."""
     if isinstance(word, str) and word in words:
         return words[word]
     raise refused(key, word, f"must be {nearest(word, words)}")

@@ -1,8 +1,7 @@
-"""A published quantisation scheme, put onto a design: which of its matrices are stored in which
-format.
+"""Which matrices of a design a published quantisation scheme stores in which format.
 
-A matrix that several published modules make up (`in_proj` of a Gated DeltaNet) is left out where
-one of them is."""
+One matrix of ours may be several modules of the checkpoint (`in_proj` of a Gated DeltaNet). It is
+unquantised where one of them is."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -16,10 +15,14 @@ from hybrid_core.interop.quantization.methods import scheme_of
 from hybrid_core.interop.quantization.scheme import Group, LayoutFields, Scheme
 from hybrid_core.validation import SpecError, short
 
-# What configs call it. The last two: MLX, and compressed-tensors in older files.
-KEYS = ("quantization_config", "quantization", "compression_config")
+KEYS = (
+    "quantization_config",
+    "quantization",  # MLX
+    "compression_config",  # compressed-tensors in older files
+)
 
 Numbers = dict[str, list[int]]  # the layers, from 1, that have a part
+Matrix = tuple[str, tuple[str, ...], int | None]  # part, modules, layer from 0 (None: outside)
 
 
 def stored_weights(
@@ -27,31 +30,30 @@ def stored_weights(
     spec: ArchSpec,
     family: str = "",
 ) -> tuple[StoredWeights, ...]:
-    """The rules of a design's `quantization` that a published scheme comes to. `family`: the
-    config's model_type. Raises SpecError with one line."""
+    """A published scheme as the rules of a design's `quantization`. `config`: the
+    `quantization_config`; `family`: the config's model_type. Raises SpecError with one line."""
     if not isinstance(config, Mapping):
         raise SpecError(f"quantization_config: {short(config)} - must be a mapping")
     scheme = scheme_of(config)
-    where: dict[LayoutFields, Numbers] = defaultdict(lambda: defaultdict(list))
+    by_layout: dict[LayoutFields, Numbers] = {}
     for part, modules, number in _matrices(spec):
         if part.startswith("experts.") and not _experts_are_quantised(scheme, family):
             continue
         group = _group_of(scheme, part, modules, number)
         if group is None:
             continue
-        numbers = where[group.layout][part]
+        numbers = by_layout.setdefault(group.layout, {}).setdefault(part, [])
         if number is not None:
             numbers.append(number + 1)
     everywhere = _layers_with_each_part(spec)
     rules: list[StoredWeights] = []
-    for layout, parts in where.items():
+    for layout, parts in by_layout.items():
         rules += _rules(layout, parts, everywhere)
     return tuple(rules)
 
 
-def _matrices(spec: ArchSpec) -> Iterator[tuple[str, tuple[str, ...], int | None]]:
-    """Every matrix: its part, the modules behind it, and the layer from 0 (None outside them). A
-    tied head has none of its own."""
+def _matrices(spec: ArchSpec) -> Iterator[Matrix]:
+    """Every matrix of the design. A tied head has none of its own."""
     for number, layer in enumerate(spec.stack):
         for part, modules in parts_of(layer).items():
             yield part, modules, number
@@ -69,10 +71,11 @@ def _layers_with_each_part(spec: ArchSpec) -> Numbers:
 
 
 def _experts_are_quantised(scheme: Scheme, family: str) -> bool:
-    """Not where the class keeps all experts in one parameter and the method takes linear layers
-    alone."""
-    one_parameter = family in FAMILIES and FAMILIES[family].fused_experts
-    return scheme.fused or not one_parameter
+    """Whether the method reaches the experts: some quantise linear layers alone, and some classes
+    keep all experts in one parameter, which is none."""
+    if scheme.fused or family not in FAMILIES:
+        return True
+    return not FAMILIES[family].fused_experts
 
 
 def _group_of(
@@ -81,16 +84,20 @@ def _group_of(
     modules: tuple[str, ...],
     number: int | None,
 ) -> Group | None:
-    """The group that holds a part: one that names it, or else one of every linear layer; None where
-    it is left out."""
+    """The group of a part: one that names it, or else one of every linear layer. None where the
+    part is not quantised."""
     if scheme.left_out.hold(number, modules):
         return None
+    of_linear_layers = None
     for group in scheme.groups:
-        if group.modules is not None and group.modules.hold(number, modules):
+        if group.modules is None:
+            of_linear_layers = of_linear_layers or group
+        elif group.modules.hold(number, modules):
             return group
-    if part in ("router", *OUTSIDE) and part not in scheme.also:
-        return None
-    return next((group for group in scheme.groups if group.modules is None), None)
+    is_linear_layer = part != "router" and part not in OUTSIDE
+    if is_linear_layer or part in scheme.also:
+        return of_linear_layers
+    return None
 
 
 def _rules(
@@ -98,15 +105,20 @@ def _rules(
     parts: Numbers,
     everywhere: Numbers,
 ) -> Iterator[StoredWeights]:
-    """One rule for the parts that have the format in every layer, and one for each set of
-    layers."""
-    grouped: dict[tuple[int, ...] | None, list[str]] = defaultdict(list)
+    """One rule for the parts that have the layout in every layer, and one for each other set of
+    layers. `everywhere`: all layers with each part."""
+    names_by_layers: dict[tuple[int, ...] | None, list[str]] = defaultdict(list)
     for part, numbers in parts.items():
-        in_all = part in OUTSIDE or numbers == everywhere[part]
-        grouped[None if in_all else tuple(numbers)].append(part)
-    for layers, names in grouped.items():
-        short_names = _short_names(names, everywhere, layers is None)
-        yield StoredWeights.make(**dict(layout), parts=short_names, layers=layers)
+        layers: tuple[int, ...] | None = tuple(numbers)
+        if part in OUTSIDE or numbers == everywhere[part]:
+            layers = None
+        names_by_layers[layers].append(part)
+    for layers, names in names_by_layers.items():
+        yield StoredWeights.make(
+            **dict(layout),
+            parts=_short_names(names, everywhere, layers is None),
+            layers=layers,
+        )
 
 
 def _short_names(
@@ -114,13 +126,20 @@ def _short_names(
     everywhere: Numbers,
     all_layers: bool,
 ) -> tuple[str, ...]:
-    """`linear` for every matrix of the layers, `attention` for every matrix of a kind."""
-    inside = {part for part in everywhere if part != "router"}
-    if all_layers and inside <= set(names):
-        return ("linear", *(name for name in names if name not in inside))
-    found: dict[str, None] = {}
+    """The shortest names for these matrices: `linear` where they are all matrices of the layers,
+    `attention` where they are all of one kind."""
+    in_layers = everywhere.keys() - {"router"}
+    if all_layers and in_layers <= set(names):
+        others = [name for name in names if name not in in_layers]
+        return ("linear", *others)
+    found: dict[str, None] = {}  # each once, in order
     for name in names:
-        kind = name.partition(".")[0]
-        whole = {part for part in everywhere if part.partition(".")[0] == kind}
-        found[kind if whole <= set(names) else name] = None
+        kind = _kind(name)
+        all_of_kind = {part for part in everywhere if _kind(part) == kind}
+        is_whole_kind = all_of_kind <= set(names)
+        found[kind if is_whole_kind else name] = None
     return tuple(found)
+
+
+def _kind(part: str) -> str:
+    return part.partition(".")[0]

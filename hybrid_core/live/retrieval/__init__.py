@@ -1,2 +1,2 @@
-"""Retrieval: a small proxy of a design is trained on a synthetic language and asked for needles at
-every depth and length."""
+"""Retrieval: train a small proxy of a design on a synthetic language, then ask it for needles at
+every depth and context length."""

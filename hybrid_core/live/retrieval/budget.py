@@ -1,13 +1,13 @@
-"""The time that a run may spend, and the words for what there was no time for. No torch."""
+"""The seconds that a run may take, and how it stops when they are spent. No torch."""
 
 import time
 from collections.abc import Callable
 
-Clock = Callable[[], float]  # seconds that never go back
+Clock = Callable[[], float]  # monotonic seconds
 
 
 class Budget:
-    """Seconds to spend from now on."""
+    """A number of seconds that starts to run when the object is made."""
 
     def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
         self.seconds = seconds
@@ -16,22 +16,22 @@ class Budget:
 
     @property
     def used_up(self) -> str:
-        """Why something was not measured."""
+        """The reason to store with a measurement that there was no time for."""
         return f"the budget of {self.seconds:g} s was used up"
 
     def at(self, share: float) -> float:
-        """The time on the clock at which this share of the budget is spent."""
+        """The clock's time when this share of the budget is spent."""
         return self.started + share * self.seconds
 
     def until(self, share: float) -> "Deadline":
-        """The deadline at which this share of the budget is spent."""
+        """A deadline for work that may use the budget up to this share."""
         return Deadline(self.at(share), self.clock)
 
 
 class Deadline:
-    """Says when to stop working piece by piece.
+    """Tells work that is done piece by piece when to stop.
 
-    The first piece is always done, even late, so that there is a result.
+    The first piece is always allowed, even past the deadline, so that every run has a result.
     """
 
     def __init__(self, at: float, clock: Clock = time.monotonic) -> None:
@@ -40,7 +40,7 @@ class Deadline:
         self.begun = False
 
     def over(self) -> bool:
-        """Whether to stop. Ask this before each piece."""
+        """Whether to stop now. Call this before each piece."""
         begun = self.begun
         self.begun = True
         return begun and self.clock() >= self.at

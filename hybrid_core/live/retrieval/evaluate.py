@@ -1,10 +1,11 @@
-"""The map: depth x context. One pass over each haystack, and its cache serves the queries at every
-depth.
+"""How a proxy is asked: the map of recall by depth and context length.
 
-A context holds a needle at each depth; each is the distractor of the others. The haystack is read
-once into a cache. For each depth the cache is put back to where the haystack ended, and only the
-query is read. A row of eleven cells costs one forward pass and eleven short ones instead of eleven
-long ones. The trials of one cell are independent; the cells of one row share their haystacks."""
+A context has a needle at every depth, and each needle is a distractor for the others. The model
+reads a haystack once and keeps its cache. Then, for each depth, the cache is restored to the end of
+the haystack, and only the query is read. So a row of eleven cells costs one long forward pass and
+eleven short ones instead of eleven long ones. The trials of a cell are independent of each other;
+the cells of a row share their haystacks.
+"""
 
 import math
 from collections.abc import Iterator
@@ -20,37 +21,44 @@ from hybrid_core.live.retrieval.scores import cell
 from hybrid_core.results.retrieval import Cell
 
 
-class Snapshot:
-    """The state of a cache, to return to."""
+class _Snapshot:
+    """A copy of a cache's state, to restore it from."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
         self.length = cache.length
-        self.kept = [tensor.clone() for tensor in cache.tensors()]
+        self.copies = [tensor.clone() for tensor in cache.tensors()]
 
     def restore(self) -> None:
-        for tensor, kept in zip(self.cache.tensors(), self.kept, strict=True):
-            tensor.copy_(kept)
+        tensors = self.cache.tensors()
+        for tensor, copy in zip(tensors, self.copies, strict=True):
+            tensor.copy_(copy)
         self.cache.length = self.length
 
 
 @torch.no_grad()
-def recalled(model: HybridLM, made: task.Contexts, device: torch.device) -> Tensor:
-    """What the model answers to the query of each needle: symbols [B, n, VALUE_LEN], each after the
-    true ones before it.
+def recalled(
+    model: HybridLM,
+    contexts: task.Contexts,
+    device: torch.device,
+) -> Tensor:
+    """The model's answer to the query for each needle: symbols [B, n, VALUE_LEN].
 
-    Whether all are right is what generating them would show, too: up to the first mistake both read
-    the same."""
-    asked = task.queries(made.needles).to(device)
-    size, length = made.haystack.shape
-    cache = model.new_cache(size, length + task.QUERY_LEN)
-    model(made.haystack.to(device), cache, last_only=True)
-    ended = Snapshot(cache)
+    The model reads the true value while it answers, so each symbol follows the true ones before it.
+    Whether a whole answer is right comes out as if the model generated it: up to the first mistake
+    both read the same.
+    """
+    queries = task.queries(contexts.needles).to(device)
+    batch_size, length = contexts.haystack.shape
+    cache = model.new_cache(batch_size, length + task.QUERY_LEN)
+    model(contexts.haystack.to(device), cache, last_only=True)
+    end_of_haystack = _Snapshot(cache)
     answers = []
-    for query in asked.unbind(1):
-        ended.restore()
+    for query in queries.unbind(1):
+        end_of_haystack.restore()
         logits = model(query[:, :-1], cache)
-        answers.append(logits[:, 1:].argmax(-1))
+        after_key = logits[:, 1:]
+        answers.append(after_key.argmax(-1))
     return torch.stack(answers, 1)
 
 
@@ -64,53 +72,64 @@ def evaluate(
     max_tokens: int,
     deadline: Deadline | None = None,
 ) -> Iterator[list[Cell]]:
-    """The rows of the map, one list of cells per length, as they finish.
+    """The rows of the map, a list of cells per length, each as soon as it is finished.
 
-    `max_tokens`: tokens of haystack in memory at a time, a piece of a row. `deadline`: ends the map
-    between two pieces. The row that it ends in has the trials that were asked until then; those
-    after it are missing."""
+    A row is asked in batches of at most `max_tokens` haystack tokens, and the deadline is checked
+    between two batches. The row in which it passes has only the trials that were asked by then, and
+    the rows after it are missing.
+    """
     deadline = deadline or Deadline(math.inf)
     for length in lengths:
         generator = torch.Generator().manual_seed(seed * 1_000_003 + length)
-        made = task.contexts(
+        contexts = task.contexts(
             trials,
             length,
             len(depths),
             generator,
             task.grid(length, depths),
         )
+        batch_size = max(1, max_tokens // length)
         answers = []
-        for piece in _pieces(made, max(1, max_tokens // length)):
+        for batch in _batches(contexts, batch_size):
             if deadline.over():
                 break
-            answers.append(recalled(model, piece, device).cpu())
+            answers.append(recalled(model, batch, device).cpu())
         if not answers:
             return
-        said = torch.cat(answers)
-        right = said == made.needles[: len(said), :, 1:]
-        yield _row(length, depths, right)
+        answered = torch.cat(answers)
+        values = contexts.needles[: len(answered), :, 1:]
+        yield _row(length, depths, answered == values)
 
 
-def _pieces(made: task.Contexts, size: int) -> Iterator[task.Contexts]:
-    """At most `size` contexts at a time."""
-    split = [part.split(size) for part in made]
-    for piece in zip(*split, strict=True):
-        yield task.Contexts(*piece)
+def _batches(contexts: task.Contexts, size: int) -> Iterator[task.Contexts]:
+    """The same contexts, at most `size` at a time."""
+    split = [tensor.split(size) for tensor in contexts]
+    for batch in zip(*split, strict=True):
+        yield task.Contexts(*batch)
 
 
-def _row(length: int, depths: tuple[float, ...], right: Tensor) -> list[Cell]:
-    """The cells of one length, from which symbols are `right` [trials, n, VALUE_LEN].
+def _row(
+    length: int,
+    depths: tuple[float, ...],
+    right: Tensor,
+) -> list[Cell]:
+    """The cells of one length, from which symbols are right [trials, depths, VALUE_LEN].
 
-    Beside whole values each has the share of right symbols. The variance from haystack to haystack
-    of how many of its needles were recalled is the same in all; it takes two haystacks."""
+    A cell counts whole values, and also has the share of right symbols. The variance, between
+    haystacks, of the number of needles recalled is the same in all cells of the row. With a single
+    haystack it is None.
+    """
     trials = len(right)
-    whole = right.all(-1)
-    variance = None
+    recalled_whole = right.all(-1)
+    haystack_variance = None
     if trials > 1:
-        variance = float(whole.sum(1).float().var())
-    symbols = right.float().mean((0, 2))
+        per_haystack = recalled_whole.sum(1).float()
+        haystack_variance = float(per_haystack.var())
+    correct = recalled_whole.sum(0).tolist()
+    symbols = right.float().mean((0, 2)).tolist()
     cells = []
-    for depth, correct, share in zip(depths, whole.sum(0), symbols, strict=True):
-        shared = {"symbols": float(share), "haystack_variance": variance}
-        cells.append(cell(length, depth, int(correct), trials).model_copy(update=shared))
+    for i, depth in enumerate(depths):
+        counted = cell(length, depth, correct[i], trials)
+        details = {"symbols": symbols[i], "haystack_variance": haystack_variance}
+        cells.append(counted.model_copy(update=details))
     return cells

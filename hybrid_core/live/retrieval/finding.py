@@ -1,5 +1,7 @@
-"""What the paper's Figure 4 shows for each family of designs. The figure prints no numbers, so this
-is in words. No torch."""
+"""What Figure 4 of the paper (arXiv 2510.04800v3) shows for each family of designs.
+
+The figure prints no numbers, so the findings are in words. No torch.
+"""
 
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence.quality.mixture import mixture
@@ -24,7 +26,7 @@ FIGURE4 = {
 
 
 def finding(spec: ArchSpec) -> str:
-    """The paper's finding for designs of this kind, or that it has none."""
+    """The paper's finding for a design's mix of layers, or a line saying that it has none."""
     mixed = mixture(spec.pattern)
     if mixed is None:
         return "The paper's retrieval test has no design with this mix of layers."

@@ -1,9 +1,9 @@
-"""A retrieval run of one design: proxy, training, map, scores, verdict. Each part is stored as soon
-as it is known.
+"""A needle test of one design: make its proxy, train it, ask it, score it.
 
-Parts: `environment`; `proxy` (the small design and how it was made); `training` (the curve); `map`
-(cells, growing row by row, and in the end what of it was not measured); `scores`; `verdict`
-(whether the map may be read as a finding)."""
+Each part is stored as soon as it is known: `environment`; `proxy` (the small design and how it was
+made); `training` (with its curve); `map` (it grows row by row, and in the end says what was not
+measured); `scores`; `verdict` (whether the map may be read as a finding).
+"""
 
 import time
 from collections.abc import Sequence
@@ -26,16 +26,18 @@ from hybrid_core.results import retrieval as results
 from hybrid_core.results.environment import Environment
 from hybrid_core.workload import Workload
 
-ENOUGH_TOKENS = 900_000  # of training; with fewer most designs have not got far
-TRAIN_SHARE = 0.85  # of the budget; the rest is for the map, which ends with the budget
-EVAL_TOKENS = 16_384  # of haystack in memory at a time, on a CPU
-# A step keeps what its backward needs: several times the forward's widest moment.
+ENOUGH_TOKENS = 900_000  # training tokens; with fewer, most designs have not got far
+TRAIN_SHARE = 0.85  # of the budget; the map has the rest
+EVAL_TOKENS = 16_384  # haystack tokens per batch of questions on a CPU
+GPU_EVAL_FACTOR = 16  # how many times as many on a GPU
+# A training step keeps all that its backward pass needs. That is several times the largest amount
+# that a forward pass holds at once.
 TRAIN_BYTES_PER_ACTIVATION = 8
-SHORTEST = task.NEEDLE_LEN * len(DEPTHS) + len(DEPTHS)  # tokens that hold a needle at each depth
+SHORTEST = len(DEPTHS) * (task.NEEDLE_LEN + 1)  # a context that holds a needle at each depth
 
 
 class Niah:
-    """Runs the parts in order against a clock."""
+    """One run. It makes the parts in order, within the budget."""
 
     def __init__(
         self,
@@ -58,12 +60,20 @@ class Niah:
             self.scale.trained_len,
             task.VOCAB_SIZE,
         )
-        lengths = [round(context * self.scale.trained_len) for context in CONTEXTS]
-        self.lengths = tuple(length for length in lengths if length >= SHORTEST)
+        lengths = []
+        for context in CONTEXTS:
+            length = round(context * self.scale.trained_len)
+            if length >= SHORTEST:
+                lengths.append(length)
+        self.lengths = tuple(lengths)
         self.cells: list[results.Cell] = []
 
     def run(self) -> None:
-        """All parts. Raises DoesNotFit before anything is allocated."""
+        """Make and store all parts.
+
+        Raises DoesNotFit, before anything is allocated, where the proxy is too large for the
+        device.
+        """
         self.report(0.0, "Looking at the device")
         self.put(Environment.model_validate(device.environment(self.device)))
         self._refuse_what_cannot_fit()
@@ -78,22 +88,31 @@ class Niah:
         self.report(1.0, "Done")
 
     def _refuse_what_cannot_fit(self) -> None:
-        """The longest context of the map, one sequence, and a training step, by the closed
+        """Raise DoesNotFit unless the map's longest context and a training step fit, by the closed
         forms."""
-        free = device.available_bytes(self.device)
-        self._refuse(1, max(self.lengths) + task.QUERY_LEN, free)
-        step_free = free // TRAIN_BYTES_PER_ACTIVATION
-        self._refuse(self.scale.contexts_per_step, self.scale.trained_len, step_free)
+        available = device.available_bytes(self.device)
+        longest = max(self.lengths) + task.QUERY_LEN
+        self._refuse(1, longest, available)
+        self._refuse(
+            self.scale.contexts_per_step,
+            self.scale.trained_len,
+            available // TRAIN_BYTES_PER_ACTIVATION,
+        )
 
-    def _refuse(self, batch: int, length: int, free: int) -> None:
-        """Raise DoesNotFit where a batch of contexts does not fit into `free` bytes."""
+    def _refuse(
+        self,
+        batch: int,
+        length: int,
+        available_bytes: int,
+    ) -> None:
+        """Raise DoesNotFit where a batch of contexts needs more memory than is available."""
         asked = Workload(
             batch_size=batch,
             context_len=length,
             weight_dtype="fp32",
             kv_cache_dtype="fp32",
         )
-        problem = refusal(self.proxy, asked, free)
+        problem = refusal(self.proxy, asked, available_bytes)
         if problem:
             raise DoesNotFit(f"{self.proxy.name} at {batch} x {length:,} tokens: {problem}")
 
@@ -112,43 +131,50 @@ class Niah:
         budget_s = self.options.budget_s * TRAIN_SHARE
 
         def progress(state: Training) -> None:
-            self.put(results.Training.model_validate(state.record()))
-            done = max(state.seconds / budget_s, state.tokens / state.planned_tokens)
+            self.put(state.result())
+            time_spent = state.seconds / budget_s
+            tokens_spent = state.tokens / state.planned_tokens
+            done = min(1.0, max(time_spent, tokens_spent))
             recalled = f"{state.accuracy:.0%} recalled at {state.length} tokens"
             message = f"Training: {state.tokens / 1e6:.2f}M tokens, {recalled}"
-            self.report(TRAIN_SHARE * min(1.0, done), message)
+            self.report(TRAIN_SHARE * done, message)
 
-        return Trainer(
+        planned_tokens = round(self.scale.tokens_per_s * self.options.budget_s)
+        trainer = Trainer(
             model,
             task.curriculum(self.scale.trained_len, len(DEPTHS)),
             self.scale.step_tokens,
-            round(self.scale.tokens_per_s * self.options.budget_s),
+            planned_tokens,
             self.options.seed,
             self.budget.at(TRAIN_SHARE),
             progress,
             self.budget.clock,
-        ).run()
+        )
+        return trainer.run()
 
-    def _asked(self, training: Training) -> list[int]:
-        """All lengths. Of an unfinished proxy none beyond where its training has got to, except the
-        shortest.
+    def _lengths_to_ask(self, training: Training) -> list[int]:
+        """The lengths of the map, in the order in which they are asked.
 
-        What tells most comes first, should time run out: the shortest, the trained one, then the
-        others."""
+        The shortest and the trained length come first, since they say most if time runs out. A
+        proxy that is unfinished is asked only for lengths that its training has reached, and for
+        the shortest.
+        """
         shortest = self.lengths[0]
         trained = self.scale.trained_len
-        asked = list(self.lengths)
+        longest = max(self.lengths)
         if unfinished(training, trained):
             longest = max(training.length, shortest)
-            asked = [length for length in asked if length <= longest]
-        first = [length for length in (shortest, trained) if length in asked]
-        return list(dict.fromkeys([*first, *asked]))
+        within_reach = []
+        for length in (shortest, trained, *self.lengths):
+            if length in self.lengths and length <= longest:
+                within_reach.append(length)
+        return list(dict.fromkeys(within_reach))
 
     def _map(self, model: HybridLM, training: Training) -> None:
         batch_tokens = EVAL_TOKENS
         if self.device.type == "cuda":
-            batch_tokens *= 16
-        asked = self._asked(training)
+            batch_tokens *= GPU_EVAL_FACTOR
+        asked = self._lengths_to_ask(training)
         rows = evaluate(
             model,
             tuple(asked),
@@ -163,8 +189,9 @@ class Niah:
         for done, row in enumerate(rows, 1):
             self.cells += row
             self._put_map([])
-            share = TRAIN_SHARE + (1 - TRAIN_SHARE) * done / len(asked)
-            self.report(share, f"Asking for needles: {row[0].context_len:,} tokens")
+            map_done = done / len(asked)
+            run_done = TRAIN_SHARE + (1 - TRAIN_SHARE) * map_done
+            self.report(run_done, f"Asking for needles: {row[0].context_len:,} tokens")
         self._put_map(self._not_measured(asked, training))
 
     def _put_map(self, not_measured: Sequence[results.MissingLength]) -> None:
@@ -179,18 +206,20 @@ class Niah:
         self.put(part)
 
     def _not_measured(
-        self, asked: Sequence[int], training: Training
+        self,
+        asked: Sequence[int],
+        training: Training,
     ) -> list[results.MissingLength]:
-        """The lengths that have not had all their trials, and why."""
+        """The lengths that were not asked with all their trials, and why."""
         trials = {cell.context_len: cell.trials for cell in self.cells}
         missing = []
         for length in self.lengths:
             measured = trials.get(length, 0)
+            if measured == self.scale.trials:
+                continue
             why = self.budget.used_up
             if length not in asked:
                 why = f"training only got to contexts of {training.length:,} tokens"
-            elif measured == self.scale.trials:
-                continue
             row = results.MissingLength(
                 context_len=length,
                 measured=measured,
@@ -202,18 +231,19 @@ class Niah:
 
 
 def unfinished(training: Training, trained_len: int) -> bool:
-    """Whether the budget was too small to learn in, and nothing was learnt."""
-    has_learnt = training.length >= trained_len and training.accuracy > GOOD
+    """Whether training ended before most designs have learnt, and this one has not learnt."""
+    at_trained_len = training.length >= trained_len
+    has_learnt = at_trained_len and training.accuracy > GOOD
     return training.tokens < ENOUGH_TOKENS and not has_learnt
 
 
 def verdict(found: results.Scores, training: Training) -> results.Verdict:
     """Whether the map says something about the architecture, or only that time was short."""
-    reached = found.at_trained_len
+    accuracy = found.at_trained_len
     trained = f"the trained length of {found.trained_len} tokens"
     tokens = f"{training.tokens / 1e6:.2f}M"
-    if reached is not None and reached >= GOOD:
-        text = f"{reached:.0%} recalled at {trained}."
+    if accuracy is not None and accuracy >= GOOD:
+        text = f"{accuracy:.0%} recalled at {trained}."
         return results.Verdict(learnt=True, finding=True, text=text)
     if unfinished(training, found.trained_len):
         text = (
@@ -223,14 +253,14 @@ def verdict(found: results.Scores, training: Training) -> results.Verdict:
             "an unfinished proxy, not a finding. Give it a larger budget."
         )
         return results.Verdict(learnt=False, finding=False, text=text)
-    if reached is None:
+    if accuracy is None:
         text = (
             f"The budget ended before {trained} was asked: not a finding. Give it a larger budget."
         )
         learnt = training.tokens_to_learn is not None
         return results.Verdict(learnt=learnt, finding=False, text=text)
     text = (
-        f"Not learnt with {tokens} tokens: {reached:.0%} recalled at {trained}. "
+        f"Not learnt with {tokens} tokens: {accuracy:.0%} recalled at {trained}. "
         "Other designs learn with as many. One run cannot tell whether this design's memory is too "
         "small or its training too short."
     )
@@ -243,6 +273,9 @@ def niah(
     store: Store,
     report: Report,
 ) -> None:
-    """Train and ask a proxy of `spec`. `store(part, data)` is called when a part is known,
-    `report(fraction, message)` as it goes."""
+    """Train a proxy of `spec` and ask it for needles.
+
+    Calls `store(part, data)` whenever a part is known, and `report(fraction, message)` as work goes
+    on. Raises SpecError and DoesNotFit.
+    """
     Niah(spec, options, store, report).run()

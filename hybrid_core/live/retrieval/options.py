@@ -1,4 +1,4 @@
-"""The options of retrieval runs. No torch here: pages make them."""
+"""The options of the three kinds of retrieval run. No torch: the pages build them."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,18 +14,23 @@ from hybrid_core.stored import ComputeDtype
 from hybrid_core.validation import Frozen, SpecError
 from hybrid_core.workload import Workload
 
-DEPTHS = tuple(i / 10 for i in range(11))  # the paper's eleven (Appendix K)
-PAPER_LENGTHS = tuple(range(960, 16_321, 1024))  # of Appendix K, in tokens
+# Appendix K of the paper: 11 needle depths, and haystacks of 960, 1984, ..., 16320 tokens.
+DEPTHS = tuple(tenths / 10 for tenths in range(11))
+PAPER_LENGTHS = tuple(range(960, 16_321, 1024))
 NOTE = "A probe of the architecture at small scale, not a forecast of a trained model."
-CONTEXTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)  # of the trained length
+# The context lengths of a map, as multiples of the trained length.
+CONTEXTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
+FRAME_TOKENS = 64  # an upper bound on the tokens of a prompt around its haystack
 
 FileName = Annotated[str, Field(min_length=1)]
 
 
 class Scale(Frozen):
-    """Width and length of a proxy on one sort of device. `tokens_per_s` turns a budget into the
-    plan of training tokens: a constant, not a measurement, so that the schedule depends on nothing
-    but the options."""
+    """How large a proxy is, and how it is trained and asked, on one type of device.
+
+    `tokens_per_s` converts the budget into a number of training tokens. It is a constant and not
+    measured, so that the training schedule depends on the options alone.
+    """
 
     d_model: int
     trained_len: int
@@ -35,8 +40,10 @@ class Scale(Frozen):
     tokens_per_s: int
 
     def step_tokens(self, length: int) -> int:
-        """Of a training step on contexts of `length` tokens: small while they are short, since what
-        is learnt there takes many steps."""
+        """Tokens of a training step on contexts of `length` tokens.
+
+        Steps on short contexts are small, because what is learnt there takes many steps.
+        """
         return max(self.least_step_tokens, self.contexts_per_step * length)
 
 
@@ -59,8 +66,10 @@ GPU = Scale(
 
 
 class NiahOptions(Frozen):
-    """A device, seconds for training and evaluation together, a seed; width, trained length and
-    trials follow the device unless given."""
+    """What a needle test of a proxy is asked with.
+
+    Width, trained length and trials have defaults that depend on the device (see `scale`).
+    """
 
     device: DeviceName = "auto"
     budget_s: Annotated[
@@ -85,20 +94,24 @@ class NiahOptions(Frozen):
     ] = None
 
     def scale(self, device_type: str) -> Scale:
-        """The scale of the run on "cpu" or "cuda"."""
-        usual = GPU if device_type == "cuda" else CPU
+        """The scale of the run on a device of type "cpu" or "cuda"."""
+        usual = CPU
+        if device_type == "cuda":
+            usual = GPU
         asked = self.model_dump(include={"d_model", "trained_len", "trials"}, exclude_none=True)
         return usual.model_copy(update=asked)
 
 
 def least_text_bytes(trained_len: int) -> int:
-    """Of a text for the loss by position: nine tenths to train on, the rest to read at twice the
-    trained length."""
+    """How long a text for the loss by position must be, in bytes.
+
+    The last tenth of the text is read in windows of twice the trained length.
+    """
     return 20 * trained_len
 
 
 class ProbeOptions(NiahOptions):
-    """The same, and a text for the loss by position."""
+    """What the three other probes are asked with: the same, and a text."""
 
     text_path: Annotated[
         FileName | None,
@@ -108,7 +121,7 @@ class ProbeOptions(NiahOptions):
 
 
 class CheckpointOptions(Frozen):
-    """The paper's protocol (Appendix K) on a folder in Hugging Face format."""
+    """What the paper's protocol (Appendix K) is asked with, on a folder in Hugging Face format."""
 
     path: Annotated[
         FileName,
@@ -145,8 +158,11 @@ class CheckpointOptions(Frozen):
     seed: Annotated[int, Field(ge=0, lt=2**31, description="seed of the needles")] = 0
 
     def design(self) -> ArchSpec:
-        """What the folder's config.json describes. Raises SpecError with one line, also for a
-        folder that no library should open."""
+        """The design that the folder's config.json describes.
+
+        Raises SpecError where that file cannot be read, or where `require_files` refuses the
+        folder.
+        """
         folder = Path(self.path)
         try:
             config = read_config(folder / "config.json")
@@ -156,12 +172,10 @@ class CheckpointOptions(Frozen):
         return spec_from_config(config, folder.resolve().name)
 
     def workload(self, length: int) -> Workload:
-        """What one batch of haystacks of `length` tokens needs memory for: the prompt's frame is
-        under 64 tokens."""
-        total = length + 64
+        """The workload of one batch of prompts with haystacks of `length` tokens."""
         return Workload(
             batch_size=self.batch_size,
-            context_len=total,
+            context_len=length + FRAME_TOKENS,
             weight_dtype=self.dtype,
             kv_cache_dtype=self.dtype,
         )

@@ -1,18 +1,14 @@
-"""Three more probes of recall and state, each with a proxy of its own and the same trainer: what
-else a design can keep.
+"""Three more probes of what a design can keep, each with a proxy of its own.
 
-- **Multi-query associative recall** (Zoology, arXiv 2312.04927): n pairs of key and value, then
-  every key again in random order.
-  Example with two pairs: `k3 v9 k1 v4 | k1 v4 k3 v9`, answers at the values after the bar. Swept
-  over n, up to twice the trained n.
-- **Selective copying** (Mamba, arXiv 2312.00752): COPIED symbols scattered in noise, then a mark,
-  then the symbols in order:
-  `n n s5 n s2 n n | ? s5 s2`. Swept over the length, up to twice the trained one.
-- **Loss by position** (the paper's Figure 3c) on a text of the user's, bytes as tokens: trained on
-  its first nine tenths, read on the rest.
+- **Associative recall**, for numbers of pairs up to twice the trained number.
+- **Selective copying**, for lengths up to twice the trained length.
+- **Loss by position** (Figure 3c of arXiv 2510.04800v3) on a text of the user's. The proxy is
+  trained on its first nine tenths and read on the rest.
 
-Parts of the run: `environment`, `recall`, `copying`, `text`. Each says what was trained and how
-far, and what there was no time for."""
+`probe_tasks.py` says what a proxy is trained on. The trainer is that of the needle test. A run has
+the parts `environment`, `recall`, `copying` and `text`. Each says how far its proxy was trained and
+what there was no time for.
+"""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -34,107 +30,34 @@ from hybrid_core.live.profiling import device
 from hybrid_core.live.profiling.job import Report, Store, put
 from hybrid_core.live.retrieval.budget import Budget, Clock, Deadline
 from hybrid_core.live.retrieval.options import CONTEXTS, NOTE, ProbeOptions, least_text_bytes
-from hybrid_core.live.retrieval.proxy import proxy
-from hybrid_core.live.retrieval.task import (
-    FIRST_KEY,
-    N_NOISE,
-    QUERY,
-    VOCAB_SIZE,
-    Sample,
-    Stage,
-    distinct,
-    echo_stages,
-    spread,
+from hybrid_core.live.retrieval.probe_tasks import (
+    BYTES,
+    COPIED,
+    MAX_PAIRS,
+    RECALL_VOCAB_SIZE,
+    copying_stages,
+    excerpts,
+    pairs,
+    recall_stages,
+    scattered,
 )
+from hybrid_core.live.retrieval.proxy import proxy
+from hybrid_core.live.retrieval.task import VOCAB_SIZE, Sample, Stage
 from hybrid_core.live.retrieval.trainer import Trainer, Training
 from hybrid_core.results import probes as results
 from hybrid_core.results.environment import Environment
 from hybrid_core.results.part import Missing
-from hybrid_core.results.retrieval import MissingLength, TrainingRecord
+from hybrid_core.results.retrieval import MissingLength
+from hybrid_core.results.retrieval import Training as TrainingPart
 from hybrid_core.validation import SpecError
 
-COPIED = 16  # symbols of selective copying, as in the Mamba paper
-BYTES = 256
 BUCKETS = 16  # of the loss by position, over twice the trained length
-TRAIN_SHARE = 0.85  # of a probe's time; the rest is for its questions, which end with it
-KEYS = 64  # of associative recall; as many values
+TRAIN_SHARE = 0.85  # of a probe's time; its questions have the rest
+EVAL_SEED = 1_000_003  # added to the seed: questions are not drawn as the training data are
 
 
-def pairs(n_pairs: int, n_tokens: int, generator: torch.Generator) -> Sample:
-    """`n_pairs` of key and value, then each again in random order: [size, 4 n_pairs]."""
-    size = max(2, n_tokens // (4 * n_pairs))
-    keys = distinct(size, n_pairs, 2 * KEYS, generator)
-    values = 2 * KEYS + torch.randint(2 * KEYS, (size, n_pairs), generator=generator)
-    told = torch.stack([keys, values], -1)
-    order = distinct(size, n_pairs, n_pairs, generator)
-    again = told.gather(1, order.unsqueeze(-1).expand(-1, -1, 2))
-    answers = torch.zeros(size, 4 * n_pairs, dtype=torch.bool)
-    answers[:, 2 * n_pairs + 1 :: 2] = True
-    return Sample(torch.cat([told.flatten(1), again.flatten(1)], 1), answers, 1)
-
-
-def scattered(
-    length: int,
-    n_symbols: int,
-    n_tokens: int,
-    generator: torch.Generator,
-) -> Sample:
-    """`n_symbols` in `length` tokens of noise, a mark, and the symbols in order: [size, length + 1
-    + n_symbols]."""
-    size = max(2, n_tokens // (length + 1 + n_symbols))
-    symbols = N_NOISE + torch.randint(FIRST_KEY - N_NOISE, (size, n_symbols), generator=generator)
-    noise = torch.randint(N_NOISE, (size, length), generator=generator)
-    haystack = noise.scatter(
-        1,
-        spread(size, n_symbols, 1, length, generator),
-        symbols,
-    )
-    tokens = torch.cat([haystack, torch.full((size, 1), QUERY), symbols], 1)
-    return Sample(
-        tokens,
-        torch.arange(tokens.shape[1]).expand_as(tokens) > length,
-        n_symbols,
-    )
-
-
-def excerpts(
-    text: Tensor,
-    length: int,
-    n_tokens: int,
-    generator: torch.Generator,
-) -> Sample:
-    """Windows of `length` bytes at random places of `text` [N]; every byte but the first is an
-    answer."""
-    size = max(2, n_tokens // length)
-    starts = torch.randint(len(text) - length + 1, (size, 1), generator=generator)
-    tokens = text[starts + torch.arange(length)]
-    return Sample(tokens, torch.arange(length).expand(size, -1) > 0, 1)
-
-
-def recall_stages(n_pairs: int) -> list[Stage]:
-    """Echoes, then from four pairs to `n_pairs`."""
-    stages = echo_stages(4 * KEYS)
-    for n in (4, 6, 8, 12, 16, 24, 32, 48, 64):
-        if n < n_pairs:
-            stages.append(Stage("pairs", 4 * n, partial(pairs, n), 0.06))
-    return [*stages, Stage("pairs", 4 * n_pairs, partial(pairs, n_pairs), 1.0)]
-
-
-def copying_stages(trained_len: int) -> list[Stage]:
-    """From a few symbols close together to COPIED in the trained length."""
-    close = [(8, 2), (16, 4), (32, 8), (48, 12), (64, COPIED)]
-    far = [(length, COPIED) for length in (96, 128, 192, 256, 384, 512, 1024)]
-    stages = []
-    for length, n_symbols in [*close, *far]:
-        if length < trained_len or (length, n_symbols) in close:
-            draw = partial(scattered, length, n_symbols)
-            stages.append(Stage(f"{n_symbols} symbols", length, draw, 0.05))
-    last = partial(scattered, trained_len, COPIED)
-    return [*stages, Stage(f"{COPIED} symbols", trained_len, last, 1.0)]
-
-
-class Answers(NamedTuple):
-    """Whole answers that are right, of those that were asked for, of those wanted."""
+class _Answers(NamedTuple):
+    """How many whole answers were right, were asked for, and should have been asked for."""
 
     right: int
     asked: int
@@ -142,60 +65,91 @@ class Answers(NamedTuple):
 
 
 @torch.no_grad()
-def accuracy(
+def _ask(
     model: HybridLM,
     sample: Sample,
     max_tokens: int,
     deadline: Deadline,
-) -> Answers:
-    """How a model answers a sample until the deadline, with `max_tokens` in memory at a time."""
-    rows = max(1, max_tokens // sample.tokens.shape[1])
+) -> _Answers:
+    """Ask a model for the answers of a sample, in batches of `max_tokens`, until the deadline."""
+    batch_size = max(1, max_tokens // sample.tokens.shape[1])
     where = next(model.parameters()).device
-    right = asked = 0
-    for tokens, answers in zip(sample.tokens.split(rows), sample.answers.split(rows), strict=True):
+    batches = zip(
+        sample.tokens.split(batch_size),
+        sample.answers.split(batch_size),
+        strict=True,
+    )
+    right = 0
+    asked = 0
+    for tokens, answers in batches:
         if deadline.over():
             break
-        said = model(tokens[:, :-1].to(where)).argmax(-1).cpu()
-        hits = (said == tokens[:, 1:])[answers[:, 1:]]
-        right += int(hits.view(-1, sample.width).all(-1).sum())
-        asked += int(answers.sum()) // sample.width
-    return Answers(right, asked, int(sample.answers.sum()) // sample.width)
+        inputs = tokens[:, :-1].to(where)
+        predicted = model(inputs).argmax(-1).cpu()
+        is_right = predicted == tokens[:, 1:]
+        token_right = is_right[answers[:, 1:]]
+        answer_right = token_right.view(-1, sample.width).all(-1)
+        right += int(answer_right.sum())
+        asked += len(answer_right)
+    wanted = int(sample.answers.sum()) // sample.width
+    return _Answers(right, asked, wanted)
 
 
 @torch.no_grad()
 def loss_by_position(
-    model: HybridLM, text: Tensor, length: int, n_windows: int, buckets: int, deadline: Deadline
+    model: HybridLM,
+    text: Tensor,
+    length: int,
+    n_windows: int,
+    buckets: int,
+    deadline: Deadline,
 ) -> tuple[list[results.LossRow], int]:
-    """Mean loss (nats per byte) in each of `buckets` equal parts of windows of `length` bytes, and
-    of how many windows. It is None where it is no number, because training diverged.
+    """Mean loss in nats per byte in each of `buckets` equal parts of windows of `length` bytes, and
+    the number of windows that were read.
 
-    `n_windows` are spread over `text` and read in random order, so that those read until the
-    deadline are spread over it, too."""
+    The windows are spread over the text and read in random order, so that those that were read by
+    the deadline are spread over it, too. The loss is None where it is not finite, because training
+    diverged.
+    """
     where = next(model.parameters()).device
-    starts = torch.linspace(0, len(text) - length, n_windows).long()
-    order = torch.randperm(n_windows, generator=torch.Generator().manual_seed(n_windows))
     losses: list[Tensor] = []
-    for start in starts[order].tolist():
+    for start in _window_starts(len(text), length, n_windows):
         if deadline.over():
             break
-        window = text[start : start + length].to(where)[None]
-        logits = model(window[:, :-1])[0]
-        losses.append(F.cross_entropy(logits, window[0, 1:], reduction="none").cpu())
-    each = torch.stack(losses)
-    edges = torch.linspace(0, length - 1, buckets + 1).long().tolist()
+        window = text[start : start + length].to(where)
+        inputs = window[None, :-1]
+        logits = model(inputs)[0]
+        loss = F.cross_entropy(logits, window[1:], reduction="none")
+        losses.append(loss.cpu())
+    by_position = torch.stack(losses)  # [windows, length - 1]
+    edges = torch.linspace(0, length - 1, buckets + 1).long()
     rows = []
-    for start, end in pairwise(edges):
-        loss = None
-        mean = float(each[:, start:end].mean())
-        if isfinite(mean):
-            loss = mean
-        rows.append(results.LossRow(start=start, to=end, nats_per_byte=loss))
+    for start, end in pairwise(edges.tolist()):
+        mean_loss = float(by_position[:, start:end].mean())
+        row = results.LossRow(
+            start=start,
+            to=end,
+            nats_per_byte=mean_loss if isfinite(mean_loss) else None,
+        )
+        rows.append(row)
     return rows, len(losses)
 
 
+def _window_starts(
+    text_len: int,
+    length: int,
+    n_windows: int,
+) -> list[int]:
+    """Where windows of `length` begin that cover a text evenly, in random order."""
+    starts = torch.linspace(0, text_len - length, n_windows).long()
+    generator = torch.Generator().manual_seed(n_windows)
+    order = torch.randperm(n_windows, generator=generator)
+    shuffled: list[int] = starts[order].tolist()
+    return shuffled
+
+
 class Probes:
-    """Runs the probes that were asked for, one after another. Each has an equal share of the
-    budget."""
+    """One run. It makes the probes that were asked for, each in an equal share of the budget."""
 
     def __init__(
         self,
@@ -212,25 +166,29 @@ class Probes:
         self.budget = Budget(options.budget_s, clock)
         self.device = device.resolve(options.device)
         self.scale = options.scale(self.device.type)
-        # Of the evaluation; training draws from the seed itself.
-        self.generator = torch.Generator().manual_seed(options.seed + 1_000_003)
-        self.tasks: list[Callable[[], None]] = [self._recall, self._copying]
+        self.eval_generator = torch.Generator().manual_seed(options.seed + EVAL_SEED)
+        self.probes: list[Callable[[], None]] = [self._recall, self._copying]
         if options.text_path:
-            text = read_bytes(options.text_path, least_text_bytes(self.scale.trained_len))
-            self.tasks.append(partial(self._text, text))
+            least_bytes = least_text_bytes(self.scale.trained_len)
+            text = read_bytes(options.text_path, least_bytes)
+            self.probes.append(partial(self._text, text))
 
     def run(self) -> None:
-        """All parts."""
+        """Make and store all parts."""
         self.put(Environment.model_validate(device.environment(self.device)))
-        for done, probe in enumerate(self.tasks):
+        for done, probe in enumerate(self.probes):
             self._done = done
             probe()
         self.report(1.0, "Done")
 
     def _train(
-        self, what: str, stages: list[Stage], vocab_size: int
-    ) -> tuple[HybridLM, TrainingRecord]:
-        budget_s = self.options.budget_s / len(self.tasks)
+        self,
+        what: str,
+        stages: list[Stage],
+        vocab_size: int,
+    ) -> tuple[HybridLM, TrainingPart]:
+        """Build a proxy with a vocabulary of its own and train it."""
+        budget_s = self.options.budget_s / len(self.probes)
         small = proxy(
             self.spec,
             self.scale.d_model,
@@ -240,9 +198,11 @@ class Probes:
         model = build(small, self.device, seed=self.options.seed)
 
         def progress(state: Training) -> None:
-            done = max(state.seconds / budget_s, state.tokens / state.planned_tokens)
-            share = self._share(TRAIN_SHARE * min(1.0, done))
-            self.report(share, f"{what}: {state.tokens / 1e6:.2f}M tokens")
+            time_spent = state.seconds / budget_s
+            tokens_spent = state.tokens / state.planned_tokens
+            done = min(1.0, max(time_spent, tokens_spent))
+            run_done = self._share(TRAIN_SHARE * done)
+            self.report(run_done, f"{what}: {state.tokens / 1e6:.2f}M tokens")
 
         trainer = Trainer(
             model,
@@ -255,44 +215,47 @@ class Probes:
             self.budget.clock,
         )
         training = trainer.run()
-        return model, TrainingRecord.model_validate(training.record())
+        return model, training.result()
 
     def _share(self, done: float) -> float:
-        """Of the budget, when this probe has used `done` of its own share."""
-        return (self._done + done) / len(self.tasks)
+        """The share of the budget that is spent when this probe has spent `done` of its own."""
+        return (self._done + done) / len(self.probes)
 
     def _answers(
-        self, model: HybridLM, samples: Iterable[tuple[int, Sample]]
-    ) -> Iterator[tuple[int, Answers]]:
-        """What a model answers to each sample until this probe's time is up, by the sample's
-        size."""
+        self,
+        model: HybridLM,
+        samples: Iterable[tuple[int, Sample]],
+    ) -> Iterator[tuple[int, _Answers]]:
+        """The size of each sample, and how a model answers it before this probe's time is up."""
         deadline = self.budget.until(self._share(1.0))
         max_tokens = self.scale.step_tokens(self.scale.trained_len)
         for size, sample in samples:
-            yield size, accuracy(model, sample, max_tokens, deadline)
+            yield size, _ask(model, sample, max_tokens, deadline)
 
     def _recall(self) -> None:
-        trained = min(KEYS, self.scale.trained_len // 8)
+        trained = min(MAX_PAIRS, self.scale.trained_len // 8)
         model, training = self._train(
             "Associative recall",
             recall_stages(trained),
-            4 * KEYS,
+            RECALL_VOCAB_SIZE,
         )
         rows: list[results.RecallRow] = []
         missing: list[results.MissingPairs] = []
         for n_pairs, found in self._answers(model, self._pairs(trained)):
             right, asked, wanted = found
             if asked:
-                share = right / asked
-                row = results.RecallRow(n_pairs=n_pairs, accuracy=share, answers=asked)
+                row = results.RecallRow(
+                    n_pairs=n_pairs,
+                    accuracy=right / asked,
+                    answers=asked,
+                )
                 rows.append(row)
             if asked < wanted:
-                why = self.budget.used_up
                 gap = results.MissingPairs(
                     n_pairs=n_pairs,
                     measured=asked,
                     of=wanted,
-                    why=why,
+                    why=self.budget.used_up,
                 )
                 missing.append(gap)
             part = results.Recall(
@@ -305,13 +268,19 @@ class Probes:
             self.put(part)
 
     def _pairs(self, trained: int) -> Iterator[tuple[int, Sample]]:
-        """Samples with up to twice the trained number of pairs."""
-        for n in sorted({trained * k // 8 for k in (1, 2, 4, 8, 12, 16)}):
-            yield n, pairs(n, 4 * n * self.scale.trials, self.generator)
+        """Questions for up to twice the trained number of pairs."""
+        numbers = {trained * eighths // 8 for eighths in (1, 2, 4, 8, 12, 16)}
+        for n_pairs in sorted(numbers):
+            n_tokens = 4 * n_pairs * self.scale.trials
+            yield n_pairs, pairs(n_pairs, n_tokens, self.eval_generator)
 
     def _copying(self) -> None:
         trained = self.scale.trained_len
-        model, training = self._train("Selective copying", copying_stages(trained), VOCAB_SIZE)
+        model, training = self._train(
+            "Selective copying",
+            copying_stages(trained),
+            VOCAB_SIZE,
+        )
         rows: list[results.CopyingRow] = []
         missing: list[MissingLength] = []
         for length, found in self._answers(model, self._scattered(trained)):
@@ -327,12 +296,11 @@ class Probes:
                 )
                 rows.append(row)
             if asked < wanted:
-                why = self.budget.used_up
                 gap = MissingLength(
                     context_len=length,
                     measured=asked,
                     of=wanted,
-                    why=why,
+                    why=self.budget.used_up,
                 )
                 missing.append(gap)
             part = results.Copying(
@@ -346,36 +314,43 @@ class Probes:
             self.put(part)
 
     def _scattered(self, trained: int) -> Iterator[tuple[int, Sample]]:
-        """Samples of up to twice the trained length."""
+        """Questions for up to twice the trained length."""
         for context in CONTEXTS:
             length = round(context * trained)
             n_tokens = (length + 1 + COPIED) * self.scale.trials
-            yield length, scattered(length, COPIED, n_tokens, self.generator)
+            sample = scattered(
+                length,
+                COPIED,
+                n_tokens,
+                self.eval_generator,
+            )
+            yield length, sample
 
     def _text(self, text: Tensor) -> None:
         trained = self.scale.trained_len
-        windows = self.scale.trials
+        n_windows = self.scale.trials
         cut = len(text) * 9 // 10
-        stage = Stage(
-            "text",
-            trained,
-            partial(excerpts, text[:cut], trained),
-            1.0,
-        )
+        training_text = text[:cut]
+        held_out_text = text[cut:]
+        draw = partial(excerpts, training_text, trained)
+        stage = Stage("text", trained, draw, 1.0)
         model, training = self._train("Text", [stage], BYTES)
-        deadline = self.budget.until(self._share(1.0))
-        length = min(2 * trained, len(text) - cut)
-        rows, read = loss_by_position(
+        rows, n_read = loss_by_position(
             model,
-            text[cut:],
-            length,
-            windows,
+            held_out_text,
+            min(2 * trained, len(held_out_text)),
+            n_windows,
             BUCKETS,
-            deadline,
+            self.budget.until(self._share(1.0)),
         )
         missing = []
-        if read < windows:
-            missing.append(Missing(measured=read, of=windows, why=self.budget.used_up))
+        if n_read < n_windows:
+            gap = Missing(
+                measured=n_read,
+                of=n_windows,
+                why=self.budget.used_up,
+            )
+            missing.append(gap)
         part = results.LossByPosition(
             trained_len=trained,
             training=training,
@@ -387,8 +362,7 @@ class Probes:
 
 
 def read_bytes(path: str, at_least: int) -> Tensor:
-    """The bytes of a file [N]. Raises SpecError with one line where it cannot be read or is too
-    short."""
+    """The bytes of a file: [N]. Raises SpecError where it cannot be read or is too short."""
     try:
         data = read_file(Path(path), "text", MAX_TEXT_BYTES)
     except SpecError as error:
@@ -405,5 +379,5 @@ def probes(
     store: Store,
     report: Report,
 ) -> None:
-    """Run the probes on proxies of `spec`; parts and progress as in `niah`."""
+    """Run the probes on proxies of `spec`, with parts and progress as in `niah`."""
     Probes(spec, options, store, report).run()

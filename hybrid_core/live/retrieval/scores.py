@@ -1,4 +1,9 @@
-"""From the cells of a map to the few numbers that compare designs. No torch."""
+"""How a map is scored: from its cells to the few numbers that compare designs. No torch.
+
+The main number is the effective context: the longest context up to which a design recalls at least
+90 % of its needles. A map has a limited number of trials, so the effective context comes with an
+interval, from exact binomial tests of each length.
+"""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +13,8 @@ from typing import NamedTuple
 from hybrid_core.binomial import Z95, at_least, at_most, wilson
 from hybrid_core.results.retrieval import Cell, Scores
 
-GOOD = 0.9  # retrieval that counts as working, over all depths
-CONFIDENCE = 0.95  # that the true effective context is in its interval
+GOOD = 0.9  # recall over all depths that counts as working
+CONFIDENCE = 0.95  # share of maps whose interval holds the true effective context
 
 
 def cell(
@@ -18,7 +23,7 @@ def cell(
     correct: int,
     trials: int,
 ) -> Cell:
-    """One cell of the map: the share of trials that were right, with its Wilson interval."""
+    """One cell of a map: the share of trials that were right, with its 95 % Wilson interval."""
     share, low, high = wilson(correct, trials)
     return Cell(
         context_len=context_len,
@@ -32,7 +37,7 @@ def cell(
 
 
 def at_length(cells: Sequence[Cell], context_len: int) -> float | None:
-    """Mean accuracy over the depths of one length; None where it was not evaluated."""
+    """Mean accuracy over the depths of one length, or None where that length was not evaluated."""
     row = [cell.accuracy for cell in cells if cell.context_len == context_len]
     if not row:
         return None
@@ -40,88 +45,94 @@ def at_length(cells: Sequence[Cell], context_len: int) -> float | None:
 
 
 class EffectiveContext(NamedTuple):
-    """The longest context up to which every evaluated length has GOOD retrieval, over all depths; 0
-    where not even the shortest has.
+    """The longest context up to which recall over all depths is GOOD at every evaluated length.
 
-    `low`: up to here every length is shown to have it. `high`: up to here none is shown to lack it.
-    The truth is between them in CONFIDENCE of all maps. `estimate`: the best guess. `censored`: no
-    longer context was evaluated, so all three may be larger."""
+    It is 0 where recall is not GOOD at the shortest length.
+    """
 
-    low: int
-    estimate: int
-    high: int
-    censored: bool
+    low: int  # up to here, every length is shown to be GOOD
+    estimate: int  # the best guess
+    high: int  # up to here, no length is shown to be worse than GOOD
+    censored: bool  # the map ends here: with longer contexts all three might be larger
 
 
-class Row(NamedTuple):
-    """One length of a map: needles recalled of those asked for, over all depths, counted as
+class _Row(NamedTuple):
+    """One length of a map: needles recalled and needles asked for, over all depths, converted to
     independent trials."""
 
     context_len: int
     correct: float
     trials: int
 
-    @property
-    def share(self) -> float:
-        return self.correct / self.trials
-
 
 def effective_context(cells: Sequence[Cell]) -> EffectiveContext:
-    """Reads a map from the shortest length to the first that fails, by exact binomial tests of each
-    length against GOOD.
+    """The effective context of a map, with an interval that holds it in CONFIDENCE of all maps.
 
-    `low` overstates only where the first length that fails is shown to be good. That is one test,
-    whichever length it is, so it has half of the error to itself (tests in a fixed sequence need
-    no correction). `high` understates where any of the good lengths is shown to be bad. These are
-    as many tests as lengths, which share the other half (Bonferroni)."""
+    The map is read from the shortest length on. `low` is too large only where the first length that
+    truly fails is shown to be good. Whichever length that is, it is one test, so it may use half of
+    the allowed error: tests in a fixed sequence need no correction. `high` is too small where any
+    length that is truly good is shown to be bad. There are as many such tests as lengths, and they
+    share the other half (Bonferroni).
+    """
     rows = _rows(cells)
+    if not rows:
+        return EffectiveContext(0, 0, 0, censored=False)
     error = (1 - CONFIDENCE) / 2
-    shown_good = [_as_many_by_luck(row) <= error for row in rows]
-    not_shown_bad = [_as_few_by_luck(row) > error / len(rows) for row in rows]
+    shared_error = error / len(rows)
+    shown_good = []
+    not_shown_bad = []
+    nearly_good = []
+    for row, fitted_share in zip(rows, _isotonic(rows), strict=True):
+        shown_good.append(_p_value_better(row) <= error)
+        not_shown_bad.append(_p_value_worse(row) > shared_error)
+        nearly_good.append(fitted_share >= _threshold(row.trials))
     low = _reached(rows, shown_good)
     high = _reached(rows, not_shown_bad)
-    shares = zip(rows, _falling(rows), strict=True)
-    near = [share >= _nearly_good(row.trials) for row, share in shares]
-    estimate = min(high, max(low, _reached(rows, near)))
-    censored = bool(rows) and high == rows[-1].context_len
-    return EffectiveContext(low, estimate, high, censored)
+    estimate = _reached(rows, nearly_good)
+    within_interval = min(high, max(low, estimate))
+    censored = high == rows[-1].context_len
+    return EffectiveContext(low, within_interval, high, censored)
 
 
-def _nearly_good(trials: int) -> float:
-    """GOOD less two standard errors of so many trials."""
-    return GOOD - Z95 * math.sqrt(GOOD * (1 - GOOD) / trials)
+def _threshold(trials: int) -> float:
+    """GOOD minus two standard errors of a share of so many trials."""
+    variance = GOOD * (1 - GOOD) / trials
+    return GOOD - Z95 * math.sqrt(variance)
 
 
 def _context_len(cell: Cell) -> int:
     return cell.context_len
 
 
-def _rows(cells: Sequence[Cell]) -> list[Row]:
+def _rows(cells: Sequence[Cell]) -> list[_Row]:
     """The lengths of a map, shortest first."""
-    by_length = groupby(sorted(cells, key=_context_len), key=_context_len)
-    return [_row(length, list(of_length)) for length, of_length in by_length]
+    shortest_first = sorted(cells, key=_context_len)
+    by_length = groupby(shortest_first, key=_context_len)
+    return [_row(length, list(row)) for length, row in by_length]
 
 
-def _row(context_len: int, cells: Sequence[Cell]) -> Row:
-    """The cells of one length as so many independent trials as tell as much.
+def _row(context_len: int, cells: Sequence[Cell]) -> _Row:
+    """The cells of one length as a number of independent trials that carries the same information.
 
-    The cells share their haystacks, so needles of one haystack may be recalled, or lost, together.
-    The design effect (Kish 1965) is how much more the number recalled varies between haystacks than
-    independent needles would. It is never taken below 1. Runs of earlier versions did not store
-    that variance: their needles count as independent."""
+    All cells of a length share their haystacks, so the needles of one haystack may be recalled or
+    lost together. The design effect (Kish, "Survey Sampling", 1965) is the variance of the number
+    recalled per haystack over the variance that independent needles would have. It is never taken
+    below 1. Earlier versions did not store that variance; their needles count as independent.
+    """
     trials = sum(cell.trials for cell in cells)
     share = sum(cell.correct for cell in cells) / trials
-    independent = len(cells) * share * (1 - share)
-    varies = cells[0].haystack_variance
-    effect = 1.0
-    if varies and independent:
-        effect = max(1.0, varies / independent)
-    counted = max(cells[0].trials, math.floor(trials / effect))
-    return Row(context_len, share * counted, counted)
+    independent_variance = len(cells) * share * (1 - share)
+    variance = cells[0].haystack_variance
+    design_effect = 1.0
+    if variance and independent_variance:
+        design_effect = max(1.0, variance / independent_variance)
+    haystacks = cells[0].trials
+    effective_trials = max(haystacks, math.floor(trials / design_effect))
+    return _Row(context_len, share * effective_trials, effective_trials)
 
 
-def _reached(rows: Sequence[Row], passed: Sequence[bool]) -> int:
-    """The last length before the first that has not passed."""
+def _reached(rows: Sequence[_Row], passed: Sequence[bool]) -> int:
+    """The last length before the first one that did not pass; 0 where the shortest did not."""
     reached = 0
     for row, fine in zip(rows, passed, strict=True):
         if not fine:
@@ -130,35 +141,51 @@ def _reached(rows: Sequence[Row], passed: Sequence[bool]) -> int:
     return reached
 
 
-def _falling(rows: Sequence[Row]) -> list[float]:
-    """The non-increasing shares that fit best: neighbours that rise are pooled (isotonic
-    regression)."""
-    pools: list[list[Row]] = []
+def _isotonic(rows: Sequence[_Row]) -> list[float]:
+    """The best non-increasing fit to the shares of all lengths (isotonic regression).
+
+    Pool adjacent violators: neighbours whose share rises with the length are merged.
+    """
+    pools: list[list[_Row]] = []
     for row in rows:
         pools.append([row])
-        while len(pools) > 1 and _pooled(pools[-2]) < _pooled(pools[-1]):
+        while _last_rises(pools):
             last = pools.pop()
             pools[-1] += last
     shares: list[float] = []
     for pool in pools:
-        shares += [_pooled(pool)] * len(pool)
+        shares += [_pooled_share(pool)] * len(pool)
     return shares
 
 
-def _pooled(rows: Sequence[Row]) -> float:
+def _last_rises(pools: Sequence[Sequence[_Row]]) -> bool:
+    if len(pools) < 2:
+        return False
+    return _pooled_share(pools[-1]) > _pooled_share(pools[-2])
+
+
+def _pooled_share(rows: Sequence[_Row]) -> float:
     correct = sum(row.correct for row in rows)
     trials = sum(row.trials for row in rows)
     return correct / trials
 
 
-def _as_many_by_luck(row: Row) -> float:
-    """The probability that as many, or more, are recalled where the truth is GOOD."""
-    return at_least(math.floor(row.correct + 1e-9), row.trials, GOOD)
+# A design effect makes `correct` a fraction; rounding outwards keeps the tests conservative. 1e-9
+# allows for the rounding error of share * trials where there is no design effect.
 
 
-def _as_few_by_luck(row: Row) -> float:
-    """The probability that as few, or fewer, are recalled where the truth is GOOD."""
-    return at_most(math.ceil(row.correct - 1e-9), row.trials, GOOD)
+def _p_value_better(row: _Row) -> float:
+    """The p-value of a test for more than GOOD: the chance to recall as many needles or more if the
+    true share is GOOD."""
+    correct = math.floor(row.correct + 1e-9)
+    return at_least(correct, row.trials, GOOD)
+
+
+def _p_value_worse(row: _Row) -> float:
+    """The p-value of a test for less than GOOD: the chance to recall as few needles or fewer if the
+    true share is GOOD."""
+    correct = math.ceil(row.correct - 1e-9)
+    return at_most(correct, row.trials, GOOD)
 
 
 def scores(
@@ -166,16 +193,19 @@ def scores(
     trained_len: int,
     tokens_to_learn: int | None,
 ) -> Scores:
-    """The numbers of one design. `tokens_to_learn`: training tokens until GOOD at the trained
-    length, None if it was never reached."""
-    found = effective_context(cells)
+    """The scores of one design, from the cells of its map.
+
+    `tokens_to_learn`: training tokens until recall at the trained length was GOOD, or None if it
+    never was.
+    """
+    context = effective_context(cells)
     return Scores(
         at_trained_len=at_length(cells, trained_len),
         at_1_5x=at_length(cells, trained_len * 3 // 2),
-        effective_context=found.estimate,
-        effective_context_low=found.low,
-        effective_context_high=found.high,
-        censored=found.censored,
+        effective_context=context.estimate,
+        effective_context_low=context.low,
+        effective_context_high=context.high,
+        censored=context.censored,
         tokens_to_learn=tokens_to_learn,
         trained_len=trained_len,
     )

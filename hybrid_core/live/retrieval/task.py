@@ -1,26 +1,28 @@
-"""The synthetic retrieval language: needles in a haystack of noise, then queries for them.
+"""The needle task: what a proxy is trained on and asked for.
 
-A needle binds a key to a value of seven symbols. The tokens are noise, symbols, keys, a query mark,
-and one token that begins every text, for attention to rest on. No symbol appears twice in a
-context, since in a long text hardly any word follows two different words. A query is the mark and a
-key; the model continues with the value. Here is one sequence with two needles in a haystack of 25
-tokens (^ the beginning, n noise, s symbols, k keys):
+The language is synthetic. A context is a haystack of noise with needles in it, followed by queries.
+A needle binds a key to a value of seven symbols. A query is a query mark and a key, and the model
+has to continue with the value. One more token begins every text, so that attention has a place to
+rest on. No symbol appears twice in a context: in a long text, too, a word is rarely followed by two
+different words. Here is a sequence with two needles in a haystack of 25 tokens (^ beginning,
+n noise, s symbol, k key):
 
     ^ n3 n1 k7 s12 s4 s90 s33 s8 s51 s2 n6 n6 n0 n2 k1 s70 s9 s41 s66 s17 s5 s30 n4 n3 | ? k7 s12 s4
     s90 s33 s8 s51 s2 | ? k1 s70 ...
 
-Only the seven symbols after a queried key are answers and count for the loss. Training asks for
-near needles more often than for far ones, in proportion to 1 / distance, as references in text do.
+Only the seven symbols after a queried key count for the loss. Training asks for near needles more
+often than for far ones, in proportion to 1 / distance, because references in text behave that way.
 A map asks for all depths equally often.
 
-Before the needles, the curriculum has echoes: a random text that repeats, with its own period in
-every row. Echoes teach a model to look up what followed the same token before:
+The curriculum begins with echoes: a random text that repeats, with a period of its own in every
+row. Echoes teach a model to look up what followed a token the last time:
 
     s9 n2 k4 ? s9 n2 k4 ? s9 n2 ...
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -37,27 +39,24 @@ FIRST_KEY = FIRST_SYMBOL + N_SYMBOLS
 QUERY = FIRST_KEY + N_KEYS
 BEGIN = QUERY + 1
 VOCAB_SIZE = BEGIN + 1
-MAX_NEEDLES = N_SYMBOLS // VALUE_LEN
+MAX_QUERIES = 6  # of a training context
 
 
 class Sample(NamedTuple):
-    """Training sequences, and which of their tokens are answers."""
+    """A batch of training sequences, and which of their tokens are answers."""
 
     tokens: Tensor  # [B, T]
     answers: Tensor  # [B, T], true where a token belongs to an answer
-    width: int  # tokens of one answer
+    width: int  # tokens per answer
 
 
 class Stage(NamedTuple):
-    """A step of a curriculum: `draw(n_tokens, generator)` gives about `n_tokens` of its data.
-
-    It ends when it is learnt, or after `max_share` of the planned tokens.
-    """
+    """One stage of a curriculum. It ends when it is learnt, or after `max_share` of the plan."""
 
     name: str
-    length: int
-    draw: Callable[[int, torch.Generator], Sample]
-    max_share: float
+    length: int  # tokens per context
+    draw: Callable[[int, torch.Generator], Sample]  # makes about that many tokens of data
+    max_share: float  # of the planned training tokens
 
 
 class Contexts(NamedTuple):
@@ -74,9 +73,9 @@ def distinct(
     among: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """[batch, n]: n different numbers below `among` in each row, in random order."""
-    order = torch.rand(batch, among, generator=generator).argsort(1)
-    return order[:, :n]
+    """n different random numbers below `among` in each row: [batch, n]."""
+    random = torch.rand(batch, among, generator=generator)
+    return random.argsort(1)[:, :n]
 
 
 def spread(
@@ -86,14 +85,18 @@ def spread(
     length: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """[batch, n]: random starts of n things of `width` tokens in `length` tokens.
+    """Random starts of n blocks of `width` tokens in `length` tokens: [batch, n], ascending.
 
-    They ascend, and no two things overlap.
+    The blocks do not overlap.
     """
-    slack = length - n * width
-    drawn = torch.randint(slack + 1, (batch, n), generator=generator)
-    gaps = drawn.sort(1).values
-    return gaps + torch.arange(n) * width
+    free_tokens = length - n * width
+    drawn = torch.randint(
+        free_tokens + 1,
+        (batch, n),
+        generator=generator,
+    )
+    free_before = drawn.sort(1).values
+    return free_before + torch.arange(n) * width
 
 
 def contexts(
@@ -103,26 +106,61 @@ def contexts(
     generator: torch.Generator,
     positions: Tensor | None = None,
 ) -> Contexts:
-    """Random contexts of `length` tokens.
+    """Random contexts of `length` tokens with `n_needles` each.
 
-    Needles begin at `positions` [n_needles], or at random places where they do not overlap.
+    The needles begin at `positions` [n_needles]. Without `positions` they begin at random places
+    where they do not overlap.
     """
-    haystack = torch.randint(N_NOISE, (batch, length), generator=generator)
-    haystack[:, 0] = BEGIN
-    keys = FIRST_KEY + distinct(batch, n_needles, N_KEYS, generator)
-    symbols = FIRST_SYMBOL + distinct(batch, n_needles * VALUE_LEN, N_SYMBOLS, generator)
-    values = symbols.unflatten(1, (n_needles, VALUE_LEN))
-    needles = torch.cat([keys.unsqueeze(-1), values], -1)
+    noise = torch.randint(
+        N_NOISE,
+        (batch, length),
+        generator=generator,
+    )
+    noise[:, 0] = BEGIN
+    needles = _random_needles(batch, n_needles, generator)
     if positions is None:
-        positions = 1 + spread(batch, n_needles, NEEDLE_LEN, length - 1, generator)
+        after_begin = spread(
+            batch,
+            n_needles,
+            NEEDLE_LEN,
+            length - 1,
+            generator,
+        )
+        positions = 1 + after_begin
     positions = positions.expand(batch, n_needles)
-    places = positions.unsqueeze(-1) + torch.arange(NEEDLE_LEN)
-    haystack = haystack.scatter(1, places.flatten(1), needles.flatten(1))
+    places = positions[..., None] + torch.arange(NEEDLE_LEN)
+    haystack = noise.scatter(
+        1,
+        places.flatten(1),
+        needles.flatten(1),
+    )
     return Contexts(haystack, needles, positions)
 
 
+def _random_needles(
+    batch: int,
+    n_needles: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """A key and a value for each needle; no key and no symbol twice in a row of the batch.
+
+    [batch, n_needles, NEEDLE_LEN]
+    """
+    key_numbers = distinct(batch, n_needles, N_KEYS, generator)
+    symbol_numbers = distinct(
+        batch,
+        n_needles * VALUE_LEN,
+        N_SYMBOLS,
+        generator,
+    )
+    keys = FIRST_KEY + key_numbers.unsqueeze(-1)
+    symbols = FIRST_SYMBOL + symbol_numbers
+    values = symbols.unflatten(1, (n_needles, VALUE_LEN))
+    return torch.cat([keys, values], -1)
+
+
 def queries(needles: Tensor) -> Tensor:
-    """The queries for needles [B, n, NEEDLE_LEN], answers included: [B, n, QUERY_LEN]."""
+    """The query and the answer for each needle [B, n, NEEDLE_LEN]: [B, n, QUERY_LEN]."""
     marks = torch.full_like(needles[..., :1], QUERY)
     return torch.cat([marks, needles], -1)
 
@@ -136,23 +174,39 @@ def asked(
 ) -> Sample:
     """Contexts of `length` tokens, each followed by queries for `n_queries` of its needles.
 
-    Needles are drawn in proportion to 1 / distance and asked for in random order.
+    Needles are drawn without replacement, in proportion to 1 / distance, and asked for in random
+    order. There are about `n_tokens` in all, and two contexts at least.
     """
-    size = max(2, n_tokens // (length + n_queries * QUERY_LEN))
+    sequence_len = length + n_queries * QUERY_LEN
+    size = max(2, n_tokens // sequence_len)
     made = contexts(size, length, n_needles, generator)
-    distance = length - made.positions
-    # A race: the smallest of exponential times with rates 1 / distance belongs to each needle with
-    # a chance in proportion to its rate, and so on for the second smallest.
-    arrival = torch.empty(distance.shape).exponential_(generator=generator) * distance
-    first = arrival.argsort(1)[:, :n_queries]
-    order = first.gather(1, distinct(size, n_queries, n_queries, generator))
-    index = order.unsqueeze(-1).expand(-1, -1, NEEDLE_LEN)
-    tail = queries(made.needles.gather(1, index))
-    in_context = torch.zeros(length, dtype=torch.bool)
-    in_tail = (torch.arange(QUERY_LEN) >= 2).repeat(n_queries)
-    answers = torch.cat([in_context, in_tail]).expand(size, -1)
+    drawn = _drawn_by_distance(length - made.positions, n_queries, generator)
+    order = distinct(size, n_queries, n_queries, generator)
+    shuffled = drawn.gather(1, order)
+    rows = torch.arange(size)[:, None]
+    tail = queries(made.needles[rows, shuffled])
     tokens = torch.cat([made.haystack, tail.flatten(1)], 1)
-    return Sample(tokens, answers, VALUE_LEN)
+    in_context = torch.zeros(length, dtype=torch.bool)
+    in_query = torch.arange(QUERY_LEN) >= QUERY_LEN - VALUE_LEN
+    in_tail = in_query.repeat(n_queries)
+    answers = torch.cat([in_context, in_tail])
+    return Sample(tokens, answers.expand(size, -1), VALUE_LEN)
+
+
+def _drawn_by_distance(
+    distance: Tensor,
+    n: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Indices of n different needles of each row, drawn in proportion to 1 / distance: [B, n].
+
+    Each needle gets an exponential arrival time with the rate 1 / distance. A needle arrives first
+    with a probability in proportion to its rate, and so on among those that are left (Efraimidis
+    and Spirakis, 2006).
+    """
+    at_rate_one = torch.empty(distance.shape).exponential_(generator=generator)
+    arrival = at_rate_one * distance
+    return arrival.argsort(1)[:, :n]
 
 
 def echoes(
@@ -163,42 +217,46 @@ def echoes(
     n_tokens: int,
     generator: torch.Generator,
 ) -> Sample:
-    """Random texts of `shortest` to `longest` tokens, repeated up to `length` tokens.
+    """Random texts of `shortest` to `longest` tokens, each repeated up to `length` tokens.
 
-    Every token after the first repetition has begun is an answer.
+    The repetition's first token cannot be predicted. Every token after it is an answer.
     """
     size = max(2, n_tokens // length)
-    text = torch.randint(vocab_size, (size, longest), generator=generator)
+    text = torch.randint(
+        vocab_size,
+        (size, longest),
+        generator=generator,
+    )
     period = torch.randint(
         shortest,
         longest + 1,
         (size, 1),
         generator=generator,
     )
-    at = torch.arange(length).expand(size, -1)
-    tokens = text.gather(1, at % period)
-    return Sample(tokens, at >= period + 1, 1)
+    position = torch.arange(length).expand(size, -1)
+    tokens = text.gather(1, position % period)
+    answers = position >= period + 1
+    return Sample(tokens, answers, 1)
 
 
 def grid(length: int, depths: tuple[float, ...]) -> Tensor:
-    """The start of a needle at each depth (0 to 1) in a context of `length` tokens [n].
+    """Where the needle of each depth (0 to 1) begins in a context of `length` tokens: [n].
 
     Raises ValueError where the needles would overlap.
     """
-    last_start = length - 1 - NEEDLE_LEN
-    positions = torch.tensor([1 + round(depth * last_start) for depth in depths])
-    if len(depths) > 1 and int(positions.diff().min()) < NEEDLE_LEN:
-        raise ValueError(
-            f"context of {length} tokens - "
-            f"too short for {len(depths)} needles of {NEEDLE_LEN} tokens"
-        )
-    return positions
+    places = length - 1 - NEEDLE_LEN  # after the token that begins the text
+    starts = [1 + round(depth * places) for depth in depths]
+    for start, next_start in pairwise(starts):
+        if next_start - start < NEEDLE_LEN:
+            too_many = f"{len(depths)} needles of {NEEDLE_LEN} tokens"
+            raise ValueError(f"context of {length} tokens - too short for {too_many}")
+    return torch.tensor(starts)
 
 
 def echo_stages(vocab_size: int) -> list[Stage]:
-    """The first stages of every curriculum: short periods, then longer ones.
+    """The first stages of every curriculum: echoes with short periods, then with longer ones.
 
-    A small state can hold a short period.
+    Short periods come first because even a small state can hold them.
     """
     short = partial(echoes, 24, 2, 6, vocab_size)
     longer = partial(echoes, 40, 4, 16, vocab_size)
@@ -209,35 +267,36 @@ def echo_stages(vocab_size: int) -> list[Stage]:
 
 
 def curriculum(trained_len: int, n_needles: int) -> list[Stage]:
-    """Echoes, then a few needles close together, then longer contexts with more needles.
+    """Echoes, then a few needles close together, then more needles in longer contexts.
 
-    The last stage is the trained length with all needles.
+    The last stage has all needles in the trained length.
     """
     stages = echo_stages(VOCAB_SIZE)
     stages += [
-        _needles(13, 1, 0.06),
-        _needles(21, 2, 0.12),
-        _needles(33, 4, 0.12),
+        _needle_stage(13, 1, 0.06),
+        _needle_stage(21, 2, 0.12),
+        _needle_stage(33, 4, 0.12),
     ]
     for length in _middle_lengths(trained_len):
-        stages.append(_needles(length, min(n_needles, length // 10), 0.02))
-    stages.append(_needles(trained_len, n_needles, 1.0))
+        fitting = min(n_needles, length // 10)
+        stages.append(_needle_stage(length, fitting, 0.02))
+    stages.append(_needle_stage(trained_len, n_needles, 1.0))
     return stages
 
 
 def _middle_lengths(trained_len: int) -> Iterator[int]:
-    """48, 64, 96, 128, 192, 256, ... below `trained_len`: times 4/3 and 3/2 in turn."""
-    lengths = [48]
-    while lengths[-1] * 4 // 3 < trained_len:
-        if len(lengths) % 2:
-            lengths.append(lengths[-1] * 4 // 3)
-        else:
-            lengths.append(lengths[-1] * 3 // 2)
-    for length in lengths:
-        if length < trained_len:
-            yield length
+    """48, 64, 96, 128, 192, 256, ... below `trained_len`."""
+    length, next_length = 48, 64
+    while length < trained_len:
+        yield length
+        length, next_length = next_length, 2 * length
 
 
-def _needles(length: int, n_needles: int, max_share: float) -> Stage:
-    draw = partial(asked, length, n_needles, min(n_needles, 6))
+def _needle_stage(
+    length: int,
+    n_needles: int,
+    max_share: float,
+) -> Stage:
+    n_queries = min(n_needles, MAX_QUERIES)
+    draw = partial(asked, length, n_needles, n_queries)
     return Stage(f"{n_needles} needles", length, draw, max_share)

@@ -1,4 +1,4 @@
-"""Texts that a user gives to a probe, kept in the data folder under names of our own. No torch."""
+"""Keeps the texts that users upload for a probe, in the data folder. No torch."""
 
 import hashlib
 from pathlib import Path
@@ -8,17 +8,17 @@ from hybrid_core.validation import SpecError
 
 
 def keep(text: bytes, at_least: int = 1) -> Path:
-    """Store a text under its digest and return its path.
+    """Write a text to a file named after its SHA-256 digest, and return the path.
 
-    Raises SpecError, in one line, if it has fewer than `at_least` bytes or cannot be written.
+    Raises SpecError if the text has fewer than `at_least` bytes or cannot be written.
     """
     if len(text) < at_least:
         raise SpecError(
             f"text: {len(text):,} bytes - at least {at_least:,} are needed for this trained length"
         )
-    name = f"{hashlib.sha256(text).hexdigest()[:16]}.txt"
+    digest = hashlib.sha256(text).hexdigest()[:16]
     try:
-        path = folder(data_dir() / "texts") / name
+        path = folder(data_dir() / "texts") / f"{digest}.txt"
         write_whole(path, text)
     except NotWritten as error:
         raise SpecError(f"text: {error}") from None
