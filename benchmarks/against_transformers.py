@@ -1,5 +1,4 @@
-"""Our models against transformers' on one device, with the same weights: a part of
-`benchmarks.gpu`."""
+"""Our models beside those of transformers, with the same weights: a part of `benchmarks.gpu`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,14 +37,17 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 def steps(device: torch.device, tokens: int) -> dict[str, Step]:
-    """A step for each of transformers' models, of 350M parameters; prompts of `tokens`."""
+    """One step per model of 350M parameters, with prompts of `tokens`."""
     return {name: partial(compared, name, device, tokens) for name in MODELS}
 
 
 @torch.inference_mode()
 def compared(name: str, device: torch.device, tokens: int) -> Result:
-    """Prefill of four prompts and the decode step after it, in bf16. Results are checked first, in
-    float32: with these random weights bf16 alone moves transformers' own logits by a third."""
+    """Prefill of four prompts and the decode step after it, in bf16.
+
+    Results are compared first, in float32: with these random weights, rounding to bf16 alone
+    changes transformers' own logits by a third.
+    """
     torch.manual_seed(0)
     theirs = MODELS[name]().to(device).eval()
     ours = from_transformers(theirs.config.to_dict(), theirs.state_dict()).to(device)
@@ -60,13 +62,13 @@ def compared(name: str, device: torch.device, tokens: int) -> Result:
         f"{name} and transformers'",
         5e-3,
     )
-    theirs, ours = theirs.to(torch.bfloat16), ours.to(torch.bfloat16)
+    theirs = theirs.to(torch.bfloat16)
+    ours = ours.to(torch.bfloat16)
     cache = ours.new_cache(PAPER_BATCH, 2 * tokens)
-    first, out = (
-        ours(prompt, cache, last_only=True),
-        theirs(prompt, use_cache=True, logits_to_keep=1),
-    )
-    token, step = first[:, -1:].argmax(-1), decoder(ours, cache)
+    first = ours(prompt, cache, last_only=True)
+    out = theirs(prompt, use_cache=True, logits_to_keep=1)
+    token = first[:, -1:].argmax(-1)
+    step = decoder(ours, cache)
     held = {key: out[key] for key in ("cache_params", "past_key_values") if key in out}
 
     def timed(work: Callable[[], object]) -> Callable[[], None]:
@@ -90,10 +92,12 @@ def compared(name: str, device: torch.device, tokens: int) -> Result:
         "prefill, transformers": timed(lambda: theirs(prompt, use_cache=True, logits_to_keep=1)),
     }
     seconds = best(works, 10)
-    ratios = {
-        f"{what}_times_as_fast": seconds[f"{what}, transformers"] / seconds[what]
-        for what in ("decode", "prefill")
-    }
-    decode, prefill = ratios["decode_times_as_fast"], ratios["prefill_times_as_fast"]
+    decode = seconds["decode, transformers"] / seconds["decode"]
+    prefill = seconds["prefill, transformers"] / seconds["prefill"]
     print(f"{name}: decode {decode:.2f}, prefill {prefill:.2f} times transformers' speed")
-    return {"seconds": seconds, "difference": difference} | ratios
+    return {
+        "seconds": seconds,
+        "difference": difference,
+        "decode_times_as_fast": decode,
+        "prefill_times_as_fast": prefill,
+    }

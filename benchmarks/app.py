@@ -1,11 +1,15 @@
-"""How fast the app answers: `python -m benchmarks.app`. Needs Chromium and the packages of
-requirements-dev.txt.
+"""How fast the app answers: `python -m benchmarks.app`.
 
-Prints: seconds from a ready server to the first page with numbers and with charts; milliseconds
-from a widget change of a 100-layer design to new numbers, to a new stack and new charts in sight,
-and to all charts (median and p95 of 20); seconds that each change takes while 20 visitors make one
-every five seconds (without their browsers, which would share this machine's cores); microseconds
-for one `cost` (closed forms only, nothing remembered); whether the server ever loaded torch."""
+It needs Chromium and the packages of requirements-dev.txt, and prints:
+
+- seconds from a ready server to the first page with numbers and with charts
+- milliseconds from a widget change of a 100-layer design to new numbers, to a new stack and new
+  charts in sight, and to all charts (median and p95 of 20)
+- seconds that a change takes while 20 visitors make one every five seconds (without their browsers,
+  which would share this machine's cores)
+- microseconds for one `cost` (closed forms only, with empty caches)
+- whether the server ever loaded torch
+"""
 
 import asyncio
 import json
@@ -46,12 +50,15 @@ VALUE = ".numbers div:has-text('Parameters without embedding') .value"
 DEEP = presets.get(presets.FIRST).spec.replace(
     name="deep", n_layers=100, layers=LayersSection(strategy="inter", ratio="1:5")
 )
-VISITORS, CHANGES, PAUSE_S = 20, 6, 5.0
+VISITORS = 20
+CHANGES = 6  # of each visitor
+PAUSE_S = 5.0  # between two changes of a visitor
 
 
 def cost_us() -> float:
-    """Median microseconds of every cost of a design that was never seen before."""
-    device, workload = hardware.get("h100_sxm"), Workload()
+    """Median microseconds of a `cost` whose sums are not cached, over all presets."""
+    device = hardware.get("h100_sxm")
+    workload = Workload()
     seconds = []
     for name in presets.names() * 3:
         spec = presets.get(name).spec
@@ -62,8 +69,8 @@ def cost_us() -> float:
     return statistics.median(seconds) * 1e6
 
 
-# The stack has as many rows as layers, and every chart, or every one in sight, is another one than
-# before and drawn.
+# The stack has as many rows as there are layers. Every chart, or every one in sight, is drawn and
+# differs from the one before.
 REDRAWN = """([layers, before, all]) =>
   document.querySelectorAll('.stack button').length == layers &&
   [...document.querySelectorAll('.chart')].every((chart, i) =>
@@ -72,12 +79,15 @@ REDRAWN = """([layers, before, all]) =>
 
 
 def changes_ms(page: Page) -> list[list[float]]:
-    """Twenty changes of the number of layers by keyboard; each until a number, the charts in sight,
-    and all charts have changed."""
+    """Twenty changes of the number of layers, typed into the field.
+
+    Three lists of times: until a number has changed, the charts in sight, and all charts.
+    """
     field = page.get_by_label("Layers", exact=True)
     times: list[list[float]] = [[], [], []]
     for i in range(20):
-        layers, number = DEEP.n_layers + 1 + i, page.locator(VALUE).inner_text()
+        layers = DEEP.n_layers + 1 + i
+        number = page.locator(VALUE).inner_text()
         drawn = page.locator(".chart").evaluate_all("all => all.map(chart => chart.ariaLabel)")
         field.fill(str(layers))
         started = time.perf_counter()
@@ -105,15 +115,18 @@ def spread(values: list[float], digits: int = 0) -> dict[str, float]:
 
 
 class Visitor:
-    """A browser's side of Streamlit's protocol: asks for a page, changes one control, waits until
-    the script has finished."""
+    """The browser's side of Streamlit's protocol.
+
+    It asks for a page or changes one control, and waits until the script has finished.
+    """
 
     def __init__(self, socket: websockets.ClientConnection, query: str) -> None:
-        self.socket, self.query, self.field = socket, query, ""
+        self.socket = socket
+        self.query = query
+        self.field = ""
 
     async def rerun(self, **states: int) -> float:
-        """Seconds until everything for the page has arrived; remembers the control called
-        Layers."""
+        """Seconds until the whole page has arrived. Keeps the id of the field called Layers."""
         started = time.perf_counter()
         message = BackMsg()
         message.rerun_script.query_string = self.query
@@ -134,7 +147,7 @@ class Visitor:
 
 
 async def visit(number: int) -> list[float]:
-    """One visitor who thinks between changes; the first page is not counted."""
+    """Seconds of each change of one visitor, who pauses between them, after the first page."""
     random.seed(number)
     await asyncio.sleep(random.uniform(0, PAUSE_S))
     seconds = []
@@ -151,20 +164,19 @@ async def visit(number: int) -> list[float]:
 
 
 async def visits() -> list[float]:
-    """All visitors at once."""
-    return [
-        second for found in await asyncio.gather(*map(visit, range(VISITORS))) for second in found
-    ]
+    """Seconds of every change, with all visitors at once."""
+    by_visitor = await asyncio.gather(*map(visit, range(VISITORS)))
+    return [second for seconds in by_visitor for second in seconds]
 
 
 def loads_torch(pid: int) -> bool:
-    """Whether a process has torch's library mapped."""
+    """Whether a process has loaded the library of torch."""
     return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
 @contextmanager
 def served(data: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """The app as `make app` starts it, ready, with a data folder of its own unless one is given."""
+    """The app as `make app` starts it, ready. `data` is its data folder, by default a new one."""
     with nullcontext(data) if data else tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(PORT)]
         server = subprocess.Popen(

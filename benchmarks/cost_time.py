@@ -1,10 +1,11 @@
-"""How long one cost takes, beside llm-analysis (https://github.com/cli99/llm-analysis) in the same
-run: `python -m benchmarks.cost_time`.
+"""Time of one cost estimate, beside llm-analysis in the same run: `python -m benchmarks.cost_time`.
 
-Both work out a model of about 1B parameters. Here: parameters, FLOPs, cache, pages, memory, what
-fits, and the ceiling of a hybrid. There: an inference summary of OPT-1.3B at 2,000 tokens (it has
-2,048). Times are the least of many, so that a busy machine changes the ratio little. Without
-llm-analysis only our own are printed."""
+Both estimate a model of about 1B parameters. Ours gives parameters, FLOPs, cache, pages, memory,
+what fits, and the ceiling of a hybrid. llm-analysis (https://github.com/cli99/llm-analysis) gives
+an inference summary of OPT-1.3B at 2,000 tokens, of the 2,048 that it takes. Each time is the
+shortest of many, so that a busy machine changes the ratio little. Without llm-analysis the script
+prints our own times alone.
+"""
 
 import logging
 import time
@@ -31,7 +32,7 @@ def least_ms(call: Callable[[Any], Any], arguments: Iterable[Any]) -> float:
 
 
 def other_tool() -> Callable[[], Any] | None:
-    """One summary of llm-analysis, its configurations read beforehand; None where it is absent."""
+    """A call that makes one summary, with the configurations read; None without llm-analysis."""
     try:
         from llm_analysis import analysis, config
     except ImportError:

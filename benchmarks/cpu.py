@@ -1,10 +1,10 @@
-"""Our modules on a CPU beside transformers' and beside this machine's ceilings: `python -m
-benchmarks.cpu [--large]`.
+"""Our modules on a CPU beside those of transformers and this machine's ceilings.
 
-Each result is checked against transformers with the same weights first. Then everything is timed
-side by side, in turns, in one run; the best of several turns counts, since other work on the
-machine only ever adds. `--large` adds the forward of the five designs of Table 2 at 1B, 1 x 2048,
-bf16, beside the time of their matrix products alone (some minutes)."""
+`python -m benchmarks.cpu [--large]` first checks each result against transformers with the same
+weights. Then it times everything in turns in one run. The shortest of several turns counts, because
+other work on the machine can only add time. `--large` adds the forward pass of the five designs of
+Table 2 at 1B, 1 x 2048, bf16, beside the time of their matrix products alone (some minutes).
+"""
 
 import argparse
 import copy
@@ -33,12 +33,22 @@ SSM = {
     "conv_kernel": 4,
     "chunk_size": 256,
 }
+HEADS = {
+    "num_attention_heads": 12,
+    "num_key_value_heads": 4,
+    "intermediate_size": 2048,
+}
 
 
 def products(weights: Iterable[Tensor], rows: int) -> Work:
-    """The product of `rows` vectors, made before, with every weight: what a forward over as many
-    tokens cannot do without."""
-    pairs = [(torch.randn(rows, weight.shape[1], dtype=weight.dtype), weight) for weight in weights]
+    """The product of `rows` vectors with every weight.
+
+    A forward pass over as many tokens cannot do without these products.
+    """
+    pairs = []
+    for weight in weights:
+        x = torch.randn(rows, weight.shape[1], dtype=weight.dtype)
+        pairs.append((x, weight))
 
     def work() -> None:
         for x, weight in pairs:
@@ -48,35 +58,36 @@ def products(weights: Iterable[Tensor], rows: int) -> Work:
 
 
 def linear_weights(model: nn.Module) -> Iterator[Tensor]:
-    """Of every linear layer."""
-    return (module.weight for module in model.modules() if isinstance(module, nn.Linear))
+    """The weight of every linear layer."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            yield module.weight
 
 
 def matrices(model: nn.Module) -> Iterator[Tensor]:
-    """Every parameter that a decode step multiplies by: tied head included."""
-    return (parameter for parameter in model.parameters() if parameter.ndim == 2)
+    """Every parameter that a decode step multiplies by, including a tied head."""
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            yield parameter
 
 
 def models() -> Iterator[tuple[str, nn.Module]]:
-    """transformers' models, whose weights ours take."""
+    """The models of transformers, whose weights ours take, with their names."""
     torch.manual_seed(0)
-    yield (
-        "Mamba-2 24 x 768",
-        Mamba2ForCausalLM(Mamba2Config(**SIZE, **SSM, tie_word_embeddings=True)).eval(),
-    )
-    heads = {"num_attention_heads": 12, "num_key_value_heads": 4, "intermediate_size": 2048}
-    yield (
-        "Llama 24 x 768",
-        LlamaForCausalLM(LlamaConfig(**SIZE, **heads, tie_word_embeddings=True)).eval(),
-    )
+    mamba = Mamba2Config(**SIZE, **SSM, tie_word_embeddings=True)
+    yield "Mamba-2 24 x 768", Mamba2ForCausalLM(mamba).eval()
+    llama = LlamaConfig(**SIZE, **HEADS, tie_word_embeddings=True)
+    yield "Llama 24 x 768", LlamaForCausalLM(llama).eval()
 
 
 def mixer_forward(ours: HybridLM, theirs: nn.Module) -> None:
     """One Mamba-2 mixer, 1 x 2048 x 768."""
     x = torch.randn(1, 2048, 768)
-    mine, other = ours.layers[0].mixer, theirs.backbone.layers[0].mixer
+    mine = ours.layers[0].mixer
+    other = theirs.backbone.layers[0].mixer
     same(mine(x), other(x), "mixer and transformers'")
-    half, x_half = build_half(mine), x.bfloat16()
+    half = build_half(mine)
+    x_half = x.bfloat16()
     works = {
         "ours": lambda: mine(x),
         "transformers": lambda: other(x),
@@ -93,16 +104,16 @@ def build_half(module: nn.Module) -> nn.Module:
 
 
 def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
-    """The mixer's matrix products alone: both projections, and the scan's products over chunks of
-    the spec's size."""
-    s, projections = mixer.spec, products(linear_weights(mixer), 2048)
-    chunks, length = 2048 // s.chunk_size, s.chunk_size
-    B, C = (torch.randn(chunks, length, s.d_state, dtype=dtype) for _ in range(2))
+    """Only the mixer's matrix products: both projections, and those of the scan, chunk by chunk."""
+    s = mixer.spec
+    projections = products(linear_weights(mixer), 2048)
+    length = s.chunk_size
+    chunks = 2048 // length
+    B = torch.randn(chunks, length, s.d_state, dtype=dtype)
+    C = torch.randn(chunks, length, s.d_state, dtype=dtype)
     weights = torch.randn(s.n_heads, length, length, dtype=dtype)
-    x, state = (
-        torch.randn(s.n_heads, length, s.head_dim, dtype=dtype),
-        torch.randn(s.d_state, s.d_ssm, dtype=dtype),
-    )
+    x = torch.randn(s.n_heads, length, s.head_dim, dtype=dtype)
+    state = torch.randn(s.d_state, s.d_ssm, dtype=dtype)
     wide = torch.randn(s.d_ssm, length, dtype=dtype)
 
     def work() -> None:
@@ -117,8 +128,7 @@ def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
 
 
 def stepper(model: HybridLM, prompt: Tensor, path: str) -> Callable[[Tensor], Tensor]:
-    """A decode step after the prompt, by one of the paths of `decoder`; every call is the first one
-    after it."""
+    """A decode step by one of the paths of `decoder`. Every call decodes the first token again."""
     cache = model.new_cache(1, 4096)
     model(prompt, cache, last_only=True)
     step = decoder(model, cache, path)
@@ -132,7 +142,7 @@ def stepper(model: HybridLM, prompt: Tensor, path: str) -> Callable[[Tensor], Te
 
 @torch.inference_mode()
 def decode(name: str, ours: HybridLM, theirs: nn.Module) -> None:
-    """One step after a prompt of 64, batch 1."""
+    """One decode step after a prompt of 64 tokens, batch 1."""
     prompt = torch.randint(SIZE["vocab_size"], (1, 64))
     out = theirs(prompt, use_cache=True)
     same(
@@ -162,7 +172,7 @@ def decode(name: str, ours: HybridLM, theirs: nn.Module) -> None:
 
 @torch.inference_mode()
 def large() -> None:
-    """Forward of the five designs of Table 2 at 1B."""
+    """The forward pass of the five designs of Table 2 at 1B."""
     for name in presets.TABLE2:
         model = build(presets.get(name).spec, dtype=torch.bfloat16)
         tokens = torch.randint(model.spec.vocab_size, (1, 2048))
@@ -174,7 +184,7 @@ def large() -> None:
 
 
 def table(title: str, seconds: dict[str, float], floor: str) -> None:
-    """Milliseconds, and the ratio to the floor and of transformers to ours."""
+    """Print milliseconds, the ratio to `floor`, and how much faster than transformers we are."""
     print(f"{title}\n  {'':26}{'ms':>10}{'x ' + floor:>24}")
     for name, value in seconds.items():
         print(f"  {name:26}{1000 * value:>10.1f}{value / seconds[floor]:>24.2f}")
@@ -182,14 +192,12 @@ def table(title: str, seconds: dict[str, float], floor: str) -> None:
         ratio = seconds["transformers"] / seconds["ours"]
         print(f"  ours is {ratio:.2f} times as fast as transformers", flush=True)
     if "ours bf16" in seconds:
-        print(
-            f"  bf16 is {seconds['ours'] / seconds['ours bf16']:.2f} times as fast as fp32",
-            flush=True,
-        )
+        ratio = seconds["ours"] / seconds["ours bf16"]
+        print(f"  bf16 is {ratio:.2f} times as fast as fp32", flush=True)
 
 
 def main() -> None:
-    """Check, measure, print. Ends at the first result that is not transformers'."""
+    """Check, measure, print. Ends at the first result that differs from transformers'."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true")
     arguments = parser.parse_args()
@@ -200,7 +208,7 @@ def main() -> None:
 
 
 def compare(with_large: bool) -> None:
-    """Everything, model after model."""
+    """Check and time one model after another."""
     print(describe(torch.device("cpu")))
     for name, theirs in models():
         ours = from_transformers(theirs.config.to_dict(), theirs.state_dict())

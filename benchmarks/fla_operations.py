@@ -1,5 +1,7 @@
-"""flash-linear-attention's operations under the signatures of ours, for comparison. It must be
-importable (requirements-fla.txt)."""
+"""flash-linear-attention's operations under the signatures of ours, for comparison.
+
+The package must be importable (requirements-fla.txt).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,23 +10,40 @@ from torch import Tensor
 
 
 def ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, *, chunk_size: int
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    *,
+    chunk_size: int,
 ) -> tuple[Tensor, Tensor]:
-    """The scan is its simple gated linear attention: queries C, keys B, values dt x, the logarithm
-    of the gate dt A. It has a key for every head and chunks of 64, whatever `chunk_size` says."""
+    """The SSD scan as fla's simple gated linear attention.
+
+    Queries are C, keys B, values dt x, and the logarithm of the gate is dt A. fla takes one key per
+    head, and its chunks have 64 tokens, whatever `chunk_size` says.
+    """
     from fla.ops.simple_gla import chunk_simple_gla
 
     heads_per_group = x.shape[2] // B.shape[2]
-    q, k = (v.repeat_interleave(heads_per_group, 2) for v in (C, B))
+    values = (x * dt[..., None]).to(x.dtype)
     out, state = chunk_simple_gla(
-        q, k, (x * dt[..., None]).to(x.dtype), g=dt * A, scale=1.0, output_final_state=True
+        C.repeat_interleave(heads_per_group, 2),
+        B.repeat_interleave(heads_per_group, 2),
+        values,
+        g=dt * A,
+        scale=1.0,
+        output_final_state=True,
     )
     return out + D[:, None] * x, state.transpose(-1, -2)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal, over as many keys as queries. Its window knows no sinks, so windows are not
-    compared."""
+    """Causal attention over as many keys as queries.
+
+    fla's sliding window has no sinks, so windows are not compared.
+    """
     from fla.ops.attn import parallel_attn
 
     out: Tensor = parallel_attn(q, k, v)
@@ -37,7 +56,7 @@ def rms_norm(
     eps: float,
     residual: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """With a residual, which is returned too."""
+    """RMSNorm of x + residual, and the sum itself."""
     from fla.modules.norm.layernorm import rms_norm as norm
 
     normed, added = norm(x, weight, None, residual, eps, True)

@@ -1,29 +1,29 @@
-"""Everything about a CUDA device, part by part: `python -m benchmarks.gpu [PART ...] [--out
-FOLDER]`.
+"""Measure a CUDA device part by part: `python -m benchmarks.gpu [PART ...] [--out FOLDER]`.
 
-Each part writes FOLDER/PART.json after every step (record.py says what is in it). A step that fails
-is recorded as failed, and the next one runs. Called again with the same folder, what is done stays
-and the rest is tried once more. Nothing that is wrong is timed: results are checked against eager
-torch, or transformers, first.
+Each part writes FOLDER/PART.json after every step (record.py describes it). If a step fails, the
+record says so, and the next one runs. A second call with the same folder keeps the steps that are
+done and tries the others again. Results are checked against eager torch or transformers before they
+are timed.
 
-The parts, in the order in which they run unless they are named:
+The parts, in the order in which they run by default:
 
 - devices: what the machine is, and its ceilings (matrix product, bandwidth)
-- operations: each operation in Triton, eager torch, and mamba-ssm and flash-linear-attention where
-  they run
-- decode: a step of each design at 2K and 32K, batch 4, against the time of reading weights and
+- operations: each operation in Triton and eager torch, and in mamba-ssm and flash-linear-attention
+  where they run
+- decode: a decode step of each design at 2K and 32K, batch 4, beside the time to read weights and
   cache once
 - paper: the paper's protocol (batch 4, prompt 512, totals 2K to 32K), as the explorer profiles a
   design
-- prefill: a prompt of 8K of each design, against the time of its FLOPs at the matrix-product
+- prefill: a prompt of 8K through each design, beside the time of its FLOPs at the matrix-product
   ceiling
-- calibrate: the rates that predictions rest on
+- calibrate: the rates that predictions use
 - niah: a quick needle test at GPU scale, of one design
-- transformers: our models against transformers' with the same weights
+- transformers: our models beside those of transformers with the same weights
 
-Designs are the five of Table 2 unless named. `python -m benchmarks.measured FOLDER` makes the
-device's entry in profiles/measured/ of the folder. --device cpu goes the same way without a GPU,
-for small designs and few --tokens: a rehearsal, whose figures mean nothing."""
+The designs are the five of Table 2 by default. `python -m benchmarks.measured FOLDER` makes the
+device's entry in profiles/measured/ from the records. --device cpu is a rehearsal without a GPU,
+for small designs and few --tokens; its numbers mean nothing.
+"""
 
 import argparse
 import sys
@@ -66,12 +66,12 @@ class Bench:
     def __init__(
         self, device: torch.device, specs: list[ArchSpec], tokens: int, seconds: float
     ) -> None:
-        self.device, self.specs, self.tokens = device, specs, tokens
+        self.device = device
+        self.specs = specs
+        self.tokens = tokens
         self.until = time.monotonic() + seconds
-
-        self.totals = tuple(
-            tokens // 4 * 2**i for i in range(5)
-        )  # as the paper's 2K to 32K are to 8K
+        # In the proportion of the paper's totals, 2K to 32K, to 8K.
+        self.totals = tuple(tokens // 4 * 2**i for i in range(5))
 
     @property
     def left_s(self) -> float:
@@ -93,7 +93,7 @@ def devices(bench: Bench) -> dict[str, Step]:
 
 
 def machine(device: torch.device) -> Result:
-    """Every CUDA device, and which of the libraries that ours are compared with can be imported."""
+    """Every CUDA device, and which of the libraries that we compare with can be imported."""
     found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     known = {name: find_spec(name) is not None for name in ("mamba_ssm", "fla", "transformers")}
     gpus = [
@@ -126,8 +126,10 @@ def decode(bench: Bench) -> dict[str, Step]:
 
 @torch.inference_mode()
 def decode_step(bench: Bench, spec: ArchSpec, context_len: int) -> Result:
-    """Both decode paths agree; then the time of a step, and the share of it that reading the bytes
-    it must read would take."""
+    """The time of a decode step, after a check that both decode paths agree.
+
+    Beside it, the share of that time that reading weights and cache at full bandwidth would take.
+    """
     model = build(spec, bench.device, torch.bfloat16)
     difference = decode_paths_differ_by(model)
     forget()
@@ -136,9 +138,8 @@ def decode_step(bench: Bench, spec: ArchSpec, context_len: int) -> Result:
         model, PAPER_BATCH, context_len, work.kv_cache_dtype, work.scan_dtype
     )
     cache.length = context_len - 1
-    timing = throughput.decode_steps(
-        throughput.step_work(decoder(model, cache), cache, context_len), bench.device, STEPS_S
-    )
+    step = throughput.step_work(decoder(model, cache), cache, context_len)
+    timing = throughput.decode_steps(step, bench.device, STEPS_S)
     floor_s = bytes_per_step(spec, work) / bench.ceilings["bytes_per_s"]
     share = floor_s / timing.median_s
     speed = f"{PAPER_BATCH / timing.median_s:,.0f} tokens/s, {share:.0%} of bandwidth"
@@ -160,32 +161,39 @@ def decode_step(bench: Bench, spec: ArchSpec, context_len: int) -> Result:
 @torch.inference_mode()
 def decode_paths_differ_by(model: HybridLM) -> float:
     """Largest difference between the logits of the decode paths, relative to the largest logit.
-    Raises Mismatch where it is too large."""
-    tokens = torch.randint(
-        model.spec.vocab_size, (PAPER_BATCH, 40), device=model.embed.weight.device
-    )
-    captured, eager = (logits_by(model, tokens, path) for path in ("auto", "eager"))
+
+    Raises Mismatch where it is too large.
+    """
+    device = model.embed.weight.device
+    tokens = torch.randint(model.spec.vocab_size, (PAPER_BATCH, 40), device=device)
+    captured = logits_by(model, tokens, "auto")
+    eager = logits_by(model, tokens, "eager")
     return same(captured, eager, f"{model.spec.name}, both decode paths", tolerance=0.03)
 
 
 def logits_by(model: HybridLM, tokens: Tensor, path: str) -> Tensor:
-    """Of the tokens after the first 32, step by step."""
+    """Logits of the tokens after the first 32, decoded step by step by one of the paths."""
     cache = model.new_cache(*tokens.shape)
     model(tokens[:, :32], cache, last_only=True)
     step = decoder(model, cache, path)
-    return torch.cat([step(token).float().clone() for token in tokens[:, 32:].split(1, 1)], 1)
+    logits = []
+    for token in tokens[:, 32:].split(1, 1):
+        logits.append(step(token).float().clone())  # a captured step writes over its last result
+    return torch.cat(logits, 1)
 
 
 def bytes_per_step(spec: ArchSpec, work: Workload) -> float:
-    """Weights and cache, each read once; a tied embedding is read as the head."""
+    """Weights and cache, each read once. A step reads a tied embedding as the head."""
     costs = model_costs(spec)
-    held_apart = 0 if spec.tie_embeddings else spec.vocab_size * spec.d_model
-    weights = 2 * (costs.params().active - held_apart)
-    return weights + work.batch_size * float(costs.cache_bytes(work.context_len, "exact", work))
+    params = costs.params().active
+    if not spec.tie_embeddings:
+        params -= spec.vocab_size * spec.d_model  # of which a step reads one row per sequence
+    cache_bytes = float(costs.cache_bytes(work.context_len, "exact", work))
+    return 2 * params + work.batch_size * cache_bytes
 
 
 def paper(bench: Bench) -> dict[str, Step]:
-    """The paper's protocol for each design; the part's time is shared among those that are left."""
+    """The paper's protocol for each design, which gets an equal share of the time that is left."""
     return {
         spec.name: partial(paper_protocol, bench, spec, len(bench.specs) - i)
         for i, spec in enumerate(bench.specs)
@@ -193,7 +201,7 @@ def paper(bench: Bench) -> dict[str, Step]:
 
 
 def paper_protocol(bench: Bench, spec: ArchSpec, designs_left: int) -> Result:
-    """Both decode paths agree; then the profile of the design, as the explorer stores it."""
+    """The profile as the explorer stores it, after a check that both decode paths agree."""
     difference = decode_paths_differ_by(build(spec, bench.device, torch.bfloat16))
     free_memory(bench.device)
     parts: Result = {"decode_paths_differ_by": difference}
@@ -220,8 +228,10 @@ def prefill(bench: Bench) -> dict[str, Step]:
 
 @torch.inference_mode()
 def prefill_share(bench: Bench, spec: ArchSpec) -> Result:
-    """Its time, and the share of it that its exact FLOPs would take at the matrix-product
-    ceiling."""
+    """The time of one long prompt.
+
+    Beside it, the share of that time that its exact FLOPs would take at the matrix-product ceiling.
+    """
     model = build(spec, bench.device, torch.bfloat16)
     tokens = torch.randint(spec.vocab_size, (1, bench.tokens), device=bench.device)
     cache = model.new_cache(1, bench.tokens)
@@ -233,9 +243,8 @@ def prefill_share(bench: Bench, spec: ArchSpec) -> Result:
 
     forget()
     seconds = best({"prefill": once}, 5)["prefill"]
-    floor_s = (
-        float(model_costs(spec).forward_flops(bench.tokens, 1)) / bench.ceilings["flops_per_s"]
-    )
+    flops = float(model_costs(spec).forward_flops(bench.tokens, 1))
+    floor_s = flops / bench.ceilings["flops_per_s"]
     share = floor_s / seconds
     speed = f"{bench.tokens / seconds:,.0f} tokens/s, {share:.0%} of matrix products"
     print(f"{spec.name}: prefill of {bench.tokens:,} at {speed}", flush=True)
@@ -262,7 +271,7 @@ def calibrate(bench: Bench) -> dict[str, Step]:
 
 
 def needles(bench: Bench) -> dict[str, Step]:
-    """The quick needle test of one design, in the time of the part."""
+    """The quick needle test of one design, within the part's time."""
 
     def asked() -> Result:
         parts: Result = {}
@@ -282,9 +291,8 @@ def transformers(bench: Bench) -> dict[str, Step]:
     """Our models against transformers'."""
     from benchmarks import against_transformers
 
-    return against_transformers.steps(
-        bench.device, bench.tokens // 16
-    )  # transformers' plain scan takes 8 GiB for 4 x 512 tokens
+    # The plain scan of transformers takes 8 GiB for 4 x 512 tokens.
+    return against_transformers.steps(bench.device, bench.tokens // 16)
 
 
 PARTS: dict[str, Callable[[Bench], dict[str, Step]]] = {
@@ -303,8 +311,10 @@ PARTS: dict[str, Callable[[Bench], dict[str, Step]]] = {
 
 
 def answers(device: torch.device) -> bool:
-    """Whether a device still works in this process: after an access outside its memory it does not,
-    and no later step could run."""
+    """Whether the device still works in this process.
+
+    After an access outside its memory it does not, and no later step could run.
+    """
     try:
         synchronise(device)
         free_memory(device)
@@ -319,8 +329,10 @@ def answers(device: torch.device) -> bool:
 
 
 def run_part(part: str, out: Path, bench: Bench, command: str) -> bool:
-    """Run what is left of a part; whether all of it is done. Why a part cannot even begin is in its
-    record."""
+    """Run the steps of a part that are left, and return whether all of them are done.
+
+    If a part cannot begin, its record says why.
+    """
     record = Record(out / f"{part}.json", command, environment(bench.device))
     try:
         steps = PARTS[part](bench)
@@ -372,11 +384,10 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the parts; 0 where all is done, 1 where something failed, each said in one line."""
+    """Run the parts. Returns 0 if all steps are done, and 1 if one failed, with a line on why."""
     asked = parsed(arguments)
-    command = " ".join(
-        ["python -m benchmarks.gpu", *(sys.argv[1:] if arguments is None else arguments)]
-    )
+    given = sys.argv[1:] if arguments is None else arguments
+    command = " ".join(["python -m benchmarks.gpu", *given])
     parts = asked.parts or list(PARTS)
     try:
         specs = [published.resolve(name) for name in asked.designs]
@@ -388,10 +399,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, flush=True)
         return 1
     try:
-        done = [
-            run_part(part, asked.out, Bench(device, specs, asked.tokens, asked.seconds), command)
-            for part in parts
-        ]
+        done = []
+        for part in parts:
+            bench = Bench(device, specs, asked.tokens, asked.seconds)
+            done.append(run_part(part, asked.out, bench, command))
     except AnotherDevice as error:
         print(error)
         return 1

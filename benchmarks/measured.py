@@ -1,10 +1,11 @@
-"""The entry of a GPU in profiles/measured/, from the records of a run: `python -m
-benchmarks.measured FOLDER [--out FOLDER]`.
+"""Make a GPU's entry in profiles/measured/ from the records in FOLDER.
 
-Writes <device>.json, what `calibrate` would have kept on that machine (`hardware.read_device` reads
-it), and <device>.csv, the measured prefill, decode and generation of each design, which the rates
-did not come from. profiles/measured/README.md describes both. Takes only steps that are done, and
-says which parts had others."""
+`python -m benchmarks.measured FOLDER [--out FOLDER]` writes two files, which
+profiles/measured/README.md describes. <device>.json is what `calibrate` would have kept on that
+machine (`hardware.read_device` reads it). <device>.csv holds measured prefill, decode and
+generation of each design, which the rates do not come from. Only steps that are done count; the
+script names the parts that have others.
+"""
 
 import argparse
 import csv
@@ -22,8 +23,11 @@ from hybrid_core.validation import SpecError
 
 
 class Row(NamedTuple):
-    """One measurement: `seconds` of the whole prefill, of a step, or of the whole generation;
-    `tokens` in, held, or in all."""
+    """One measurement.
+
+    `seconds` and `tokens` are those of the prompt for prefill, of one step and of the context for
+    decode, and of the whole sequence for generation.
+    """
 
     design: str
     phase: str
@@ -85,8 +89,7 @@ def _row(
 
 
 def entry(folder: Path) -> Hardware:
-    """The calibrated device of a run, under its own name. Raises SpecError where the run has
-    none."""
+    """The calibrated device of a run. Raises SpecError where the run has no calibration."""
     path = folder / "calibrate.json"
     calibrations = results(path)
     if not calibrations:
@@ -110,21 +113,21 @@ def entry(folder: Path) -> Hardware:
 
 
 def slug(name: str) -> str:
-    """A device's name as a file's."""
+    """A device's name as a file name: "NVIDIA H200" is nvidia_h200."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
 def one_device(folder: Path) -> str:
-    """The name of the device that all records of a run are from. Raises SpecError for records of
-    several, or none."""
-    records = [kept(path) for path in sorted(folder.glob("*.json"))]
-    names = sorted(
-        {record["environment"]["name"] for record in records if record.get("environment")}
-    )
+    """The device that all records of a run are from. Raises SpecError for several, or none."""
+    names = set()
+    for path in folder.glob("*.json"):
+        environment = kept(path).get("environment")
+        if environment:
+            names.add(environment["name"])
     if len(names) != 1:
-        found = ", ".join(names) or "none"
+        found = ", ".join(sorted(names)) or "none"
         raise SpecError(f"{folder} - must hold records of one device, and holds those of {found}")
-    return names[0]
+    return str(names.pop())
 
 
 def unfinished(folder: Path) -> Iterator[str]:
@@ -136,8 +139,9 @@ def unfinished(folder: Path) -> Iterator[str]:
 
 
 def write(folder: Path, out: Path) -> Path:
-    """Write both files of a run's device; the path of the first. Raises SpecError."""
-    name, device = slug(one_device(folder)), entry(folder)
+    """Write both files of a run's device, and return the path of the first. Raises SpecError."""
+    name = slug(one_device(folder))
+    device = entry(folder)
     path = data.folder(out) / f"{name}.json"
     with data.in_place_of(path) as beside:
         beside.write_text(device.model_dump_json(indent=1) + "\n", "utf-8")
@@ -150,7 +154,7 @@ def write(folder: Path, out: Path) -> Path:
 
 
 def main() -> int:
-    """Write, and say where and what is missing; 2 for a folder that cannot make an entry."""
+    """Write the entry and name the steps that are missing; 2 if FOLDER cannot make an entry."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,10 +1,11 @@
-"""Every operation's implementations side by side on a CUDA device: `python -m benchmarks.operations
-[OPERATION ...] [--segments]`.
+"""The implementations of every operation side by side on a CUDA device.
 
-Prints the median milliseconds of each, in bf16 at the sizes of the 1B designs, and how far its
-results are from eager torch's. What cannot run, or computes something else, says so and is not
-timed. flash-linear-attention's operations stand beside ours where it can be imported. --segments
-times the scan cut into other numbers of segments than its own choice."""
+`python -m benchmarks.operations [OPERATION ...] [--segments]` prints the median milliseconds of
+each, in bf16 at the sizes of the 1B designs, and how far its results are from those of eager torch.
+An implementation that cannot run, or computes something else, is reported and not timed.
+flash-linear-attention's operations are timed, too, if it can be imported. --segments times the SSD
+scan cut into 1 to 16 segments.
+"""
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
@@ -37,31 +38,31 @@ TOKENS = 8192
 
 
 class Case(NamedTuple):
-    """A call of an operation: its size in words, what makes its arguments on torch's default
-    device, and its options."""
+    """A call of an operation."""
 
     operation: str
-    words: str
+    words: str  # its size
     function: Callable[..., Any]
-    arguments: Callable[[], Sequence[Any]]
+    arguments: Callable[[], Sequence[Any]]  # makes them on torch's default device
     options: dict[str, Any]
 
     @property
     def implementations(self) -> tuple[str, ...]:
         """Ours, and flash-linear-attention's where it computes the same."""
-        comparable = self.operation in fla_operations.OPERATIONS and "window" not in self.options
-        return OPERATIONS[self.operation].implementations + (("fla",) if comparable else ())
+        ours = OPERATIONS[self.operation].implementations
+        if self.operation in fla_operations.OPERATIONS and "window" not in self.options:
+            return (*ours, "fla")
+        return ours
 
     def results(self, implementation: str, arguments: Sequence[Any]) -> list[Tensor]:
-        """Results from copies of the arguments, states that the call leaves in place among them, in
-        float32."""
+        """What a call returns, and its arguments after the call, all in float32.
+
+        The arguments are copies. Some operations update a state in place, which is a result, too.
+        """
         copies = [x.clone() if isinstance(x, Tensor) else x for x in arguments]
         out = self.call(implementation, copies)
-        return [
-            x.float()
-            for x in (*(out if isinstance(out, tuple) else (out,)), *copies)
-            if isinstance(x, Tensor)
-        ]
+        outs = out if isinstance(out, tuple) else (out,)
+        return [x.float() for x in (*outs, *copies) if isinstance(x, Tensor)]
 
     def call(self, implementation: str, arguments: Sequence[Any]) -> Any:
         """Results of one implementation."""
@@ -101,20 +102,21 @@ def scan_inputs(
 
 
 def step_inputs(b: int) -> list[Tensor]:
-    """Of a scan's step: as above for one token, and the state."""
+    """The inputs of a scan for one token, and the state."""
     return [*scan_inputs(b, 1), positive(b, 32, 128, 128)]
 
 
 def mamba2_inputs(b: int) -> list[Tensor]:
-    """A row of the projection, the convolution's past, the state, the convolution's weight and
-    bias, three vectors of the heads."""
-    sizes = ((b, 4096 + 4352 + 32), (b, 3, 4352))
+    """zxbcdt, both states, the convolution's weight and bias, and dt_bias, A_log, D."""
     return [
-        *(make(*size) for size in sizes),
+        make(b, 4096 + 4352 + 32),
+        make(b, 3, 4352),
         positive(b, 32, 128, 128),
         make(4352, 4),
         make(4352),
-        *(make(32) for _ in range(3)),
+        make(32),
+        make(32),
+        make(32),
     ]
 
 
@@ -130,8 +132,7 @@ def attention_inputs(
 
 
 def held_inputs(slots: int, length: int) -> list[Tensor]:
-    """One query each of four sequences, their keys and values, and how many of the slots hold
-    tokens."""
+    """One query for each of four sequences, their caches, and how many slots hold tokens."""
     return [make(4, 1, 32, 64), make(4, slots, 8, 64), make(4, slots, 8, 64), torch.tensor(length)]
 
 
@@ -153,8 +154,10 @@ def expert_inputs(rows: int) -> list[Tensor]:
 
 
 def cases(tokens: int = TOKENS) -> Iterator[Case]:
-    """Every operation at the sizes of the 1B designs, over sequences of `tokens`. Nothing is
-    allocated before a case asks for it."""
+    """Every operation at the sizes of the 1B designs, over sequences of `tokens`.
+
+    A case allocates its tensors when it runs.
+    """
 
     def case(
         operation: str,
@@ -237,34 +240,32 @@ def steps(
     names: Sequence[str] = (),
     tokens: int = TOKENS,
 ) -> dict[str, Step]:
-    """A step for every implementation of every case of the operations named (all of them unless any
-    is), by its name in words."""
-    chosen = [case for case in cases(tokens) if not names or case.operation in names]
-    return {
-        f"{case.operation}, {case.words}: {name}": partial(timed, case, name, device)
-        for case in chosen
-        for name in case.implementations
-    }
+    """A step for every case and implementation of the operations `names` (default: all of them)."""
+    found = {}
+    for case in cases(tokens):
+        if names and case.operation not in names:
+            continue
+        for name in case.implementations:
+            words = f"{case.operation}, {case.words}: {name}"
+            found[words] = partial(timed, case, name, device)
+    return found
 
 
 @torch.inference_mode()
 def timed(case: Case, implementation: str, device: torch.device) -> Result:
     """Median milliseconds of one implementation, and how far its results are from eager torch's.
-    Raises Mismatch where that is too far."""
+
+    Raises Mismatch where they are too far.
+    """
     with (
         torch.device(device),
         torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
     ):
         torch.manual_seed(0)
         arguments = case.arguments()
-        pairs = zip(
-            case.results(implementation, arguments), case.results("eager", arguments), strict=True
-        )
-        difference = max(
-            float((found - truth).norm() / truth.norm())
-            for found, truth in pairs
-            if truth.norm() > 0
-        )
+        found = case.results(implementation, arguments)
+        expected = case.results("eager", arguments)
+        difference = largest_difference(found, expected)
         if not difference <= TOLERANCE:
             raise Mismatch(
                 f"{implementation} differs from eager torch by {difference:.1e}, "
@@ -281,9 +282,20 @@ def timed(case: Case, implementation: str, device: torch.device) -> Result:
     }
 
 
+def largest_difference(found: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest difference of two tensors, relative to the norm of the expected one."""
+    differences = []
+    for one, truth in zip(found, expected, strict=True):
+        if truth.norm() > 0:
+            differences.append(float((one - truth).norm() / truth.norm()))
+    return max(differences)
+
+
 def milliseconds(work: Callable[[], object], device: torch.device) -> float:
-    """Median on a CUDA device, with cold caches; the best of three elsewhere, where only the path
-    to here is of interest."""
+    """The median on a CUDA device, with cold caches.
+
+    Elsewhere the best of three: such a run is a rehearsal, and its time means nothing.
+    """
     if device.type == "cuda":
         return float(triton.testing.do_bench(work, return_mode="median"))
     return 1000 * best({"work": work}, 3)["work"]
@@ -317,7 +329,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def segments() -> None:
-    """The scan of one sequence, cut into more and fewer segments."""
+    """Print the time of the scan of one sequence, cut into 1 to 16 segments."""
     from kernels.ssd.triton_kernel import _forward
 
     inputs = scan_inputs(1, TOKENS)

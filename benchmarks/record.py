@@ -1,14 +1,14 @@
-"""What a benchmark has found, step by step, on disk: written after every step, so that nothing that
-was measured is lost.
+"""The results of a benchmark on disk, written after every step, so that no measurement is lost.
 
-A record is one JSON file: `command` and `date` of the last run, `environment` (what the figures
-rest on), `why` where that run could not even begin, and `steps`, each with its `state`:
+A record is one JSON file with `command` and `date` of the last run, `environment` (device, driver
+and packages), `why` if that run could not begin, and `steps`. Each step has a `state`:
 
 - `done`, with the step's `result` and the `seconds` that it took;
-- `failed`, with `why` in one line: its result, if it had one, is nowhere;
+- `failed`, with `why` in one line, and without a result;
 - `started`: the process ended, or was stopped, in the middle of the step.
 
-Opened again, a record keeps what is done and tries the rest once more: first what was never tried.
+A run with the same record keeps the steps that are done. It tries the others again, first those
+that no run has tried.
 """
 
 import json
@@ -26,12 +26,14 @@ Step = Callable[[], Result]
 
 
 class AnotherDevice(ValueError):
-    """A record cannot go on with figures of another device."""
+    """The record holds measurements of another device."""
 
 
 class Record:
-    """The record in `path`, which need not exist. Raises AnotherDevice for one that was begun on a
-    device of another name."""
+    """The record in `path`, which need not exist.
+
+    Raises AnotherDevice if it was begun on a device of another name.
+    """
 
     def __init__(
         self,
@@ -60,8 +62,10 @@ class Record:
         steps: dict[str, Step],
         go_on: Callable[[], bool] = lambda: True,
     ) -> bool:
-        """Run the steps that are not done. A step that raises is recorded as failed, and the next
-        one runs as long as `go_on()` holds. Says whether all the steps given are done now."""
+        """Run the steps that are not done, and return whether all are done now.
+
+        A step that raises is recorded as failed. The next one runs as long as `go_on()` is true.
+        """
         for name in self._waiting(steps):
             self._run(name, steps[name])
             if not go_on():
@@ -78,10 +82,9 @@ class Record:
         self._write()
 
     def _waiting(self, names: Iterable[str]) -> list[str]:
-        """Steps that are not done, those that were never tried before the others."""
-        return sorted(
-            (name for name in names if not self.is_done(name)), key=lambda name: name in self.steps
-        )
+        """The steps that are not done: first those that no run has tried."""
+        waiting = [name for name in names if not self.is_done(name)]
+        return sorted(waiting, key=lambda name: name in self.steps)
 
     def _run(self, name: str, step: Step) -> None:
         self._note(name, {"state": "started"})
@@ -93,14 +96,8 @@ class Record:
             print(f"{name}: failed - {in_one_line(error)}", flush=True)
             self._note(name, {"state": "failed", "why": in_one_line(error)})
         else:
-            self._note(
-                name,
-                {
-                    "state": "done",
-                    "seconds": round(time.monotonic() - started, 2),
-                    "result": result,
-                },
-            )
+            seconds = round(time.monotonic() - started, 2)
+            self._note(name, {"state": "done", "seconds": seconds, "result": result})
 
     def _note(self, name: str, entry: Result) -> None:
         self.steps[name] = entry
@@ -112,8 +109,10 @@ class Record:
 
 
 def kept(path: Path) -> Result:
-    """What a record holds; nothing of one that is cut or no record, which is put aside with a
-    word."""
+    """What a record holds, or nothing if there is none.
+
+    A file that is no whole record is renamed, and a line says so.
+    """
     if not path.exists():
         return {}
     try:
@@ -135,7 +134,9 @@ def in_one_line(error: BaseException) -> str:
 
 
 def results(path: Path) -> dict[str, Result]:
-    """The results of the steps that a record says are done, by the steps' names; none where there
-    is no record."""
-    steps = kept(path).get("steps", {})
-    return {name: step["result"] for name, step in steps.items() if step["state"] == "done"}
+    """The results of the steps that are done, by their names; empty where there is no record."""
+    found = {}
+    for name, step in kept(path).get("steps", {}).items():
+        if step["state"] == "done":
+            found[name] = step["result"]
+    return found

@@ -1,4 +1,4 @@
-"""Timing in turns, and the check before it: nothing that is wrong is timed."""
+"""Timing in turns, and the check before it: a wrong result is never timed."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ class Mismatch(RuntimeError):
 
 
 def best(works: dict[str, Work], turns: int) -> dict[str, float]:
-    """Least seconds of each, taken in turns."""
+    """The shortest time of each in seconds. They take turns, after one untimed call of each."""
     seconds: dict[str, float] = dict.fromkeys(works, float("inf"))
     for work in works.values():
         work()
@@ -31,9 +31,13 @@ def same(
     what: str,
     tolerance: float = 1e-3,
 ) -> float:
-    """The largest difference relative to the largest value. Raises Mismatch where it is over
-    `tolerance`, or no number."""
-    error = float((ours.float() - theirs.float()).abs().max() / theirs.float().abs().max())
+    """The largest difference, relative to the largest value.
+
+    Raises Mismatch where it is over `tolerance` or not a number.
+    """
+    expected = theirs.float()
+    difference = (ours.float() - expected).abs().max()
+    error = float(difference / expected.abs().max())
     print(f"  {what}: differs by {error:.1e}", flush=True)
     if not error <= tolerance:
         raise Mismatch(

@@ -12,6 +12,7 @@ import torch
 from torch.utils.flop_counter import register_flop_formula
 
 Formula = Callable[..., int]
+Handle = Callable[[list[Any], list[Any]], float]
 FORMULAS: dict[str, Formula] = {}
 
 
@@ -20,7 +21,8 @@ def counted(op: Any, formula: Formula) -> None:
     full_name = op._qualname
     namespace, _, name = full_name.partition("::")
     FORMULAS[full_name] = formula
-    packet = getattr(getattr(torch.ops, namespace), name)
+    operations = getattr(torch.ops, namespace)
+    packet = getattr(operations, name)
 
     def without_outputs(*args: Any, out_shape: Any = None, **kwargs: Any) -> int:
         return formula(*args, **kwargs)
@@ -28,12 +30,12 @@ def counted(op: Any, formula: Formula) -> None:
     register_flop_formula(packet)(without_outputs)
 
 
-def fvcore_handles() -> dict[str, Callable[[list[Any], list[Any]], float]]:
+def fvcore_handles() -> dict[str, Handle]:
     """Handles for `fvcore.nn.FlopCountAnalysis.set_op_handle`, in fvcore's unit (multiply-adds)."""
     return {name: _handle(formula) for name, formula in FORMULAS.items()}
 
 
-def _handle(formula: Formula) -> Callable[[list[Any], list[Any]], float]:
+def _handle(formula: Formula) -> Handle:
     def multiply_adds(inputs: list[Any], outputs: list[Any]) -> float:
         arguments = [_argument(value) for value in inputs]
         return formula(*arguments) / 2

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.compiled import constant_in_graph
 from kernels.implementations import (
     MODULES,
     OPERATIONS,
@@ -36,10 +37,11 @@ TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 Implementation = Callable[..., Any]
 Limit = Callable[..., str | None]  # why given arguments are too much for an implementation
+Loaded = tuple[Implementation, Limit | None]
 
 _forced: dict[str, str] = {}  # operation -> implementation
-_loaded: dict[tuple[str, str], tuple[Implementation, Limit | None]] = {}
-_ran: set[tuple[str, str]] = set()  # operation, and in words what ran
+_loaded: dict[tuple[str, str], Loaded] = {}  # by operation and implementation
+_ran: set[tuple[str, str]] = set()  # operation, and what ran in words
 
 
 def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
@@ -105,9 +107,9 @@ def forget() -> None:
 
 
 def explain(device_type: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, str]:
-    """What each operation runs on a device of this type ("cpu", "cuda", "meta").
+    """What each operation would run on a device of this type ("cpu", "cuda", "meta"), in words.
 
-    If it is not the fastest implementation, the words say why.
+    They say why, if it is not the fastest implementation.
     """
     return {operation: _in_words(operation, device_type, dtype) for operation in OPERATIONS}
 
@@ -145,7 +147,7 @@ def _in_words(operation: str, device_type: str, dtype: torch.dtype) -> str:
 
 
 def _preferred(operation: str, device_type: str) -> str:
-    """The implementation that is forced, or the fastest one if nothing stands against it."""
+    """The forced implementation, or else the fastest one for this type of device."""
     forced = _forced.get(operation)
     if forced is not None:
         return forced
@@ -156,16 +158,8 @@ def _choose(operation: str, args: tuple[Any, ...]) -> tuple[str, str | None]:
     """The implementation for a call, and the reason if it replaces the preferred one."""
     device_type = args[0].device.type
     name = _preferred(operation, device_type)
-    training = torch.is_grad_enabled() and any(
-        isinstance(x, Tensor) and x.requires_grad for x in args
-    )
-    obstacle = _obstacle(
-        operation,
-        name,
-        device_type,
-        args[0].dtype,
-        training,
-    )
+    training = torch.is_grad_enabled() and any(map(_wants_gradient, args))
+    obstacle = _obstacle(operation, name, device_type, args[0].dtype, training)
     if obstacle is None:
         obstacle = _limit(operation, name, args)
     if obstacle is None:
@@ -173,6 +167,10 @@ def _choose(operation: str, args: tuple[Any, ...]) -> tuple[str, str | None]:
     if operation in _forced:
         raise CannotRun(f"{operation}: {name} was asked for and cannot run: {obstacle}")
     return "eager", obstacle
+
+
+def _wants_gradient(argument: Any) -> bool:
+    return isinstance(argument, Tensor) and argument.requires_grad
 
 
 def _obstacle(
@@ -196,8 +194,8 @@ def _obstacle(
     return reason
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-@cache  # it is asked at every call
+@constant_in_graph
+@cache  # every call asks
 def _reason(
     operation: str,
     implementation: str,
@@ -219,15 +217,19 @@ def _reason(
     return None
 
 
-def _limit(operation: str, implementation: str, args: tuple[Any, ...]) -> str | None:
-    """Why an implementation cannot take these arguments, by its function `<operation>_limit`."""
+def _limit(
+    operation: str,
+    implementation: str,
+    args: tuple[Any, ...],
+) -> str | None:
+    """Why an implementation cannot take these arguments: what its `<operation>_limit` returns."""
     _, limit = _load(operation, implementation)
     if limit is None:
         return None
     return limit(*args)
 
 
-def _load(operation: str, implementation: str) -> tuple[Implementation, Limit | None]:
+def _load(operation: str, implementation: str) -> Loaded:
     """An implementation and its limit, imported at the first use."""
     loaded = _loaded.get((operation, implementation))
     if loaded is not None:
@@ -236,14 +238,15 @@ def _load(operation: str, implementation: str) -> tuple[Implementation, Limit | 
     return _loaded[operation, implementation]
 
 
-# torch.compile cannot trace an import, so it takes the result as it is.
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+# torch.compile cannot trace an import, so it runs this while it traces.
+@constant_in_graph
 def _import(operation: str, implementation: str) -> bool:
     """Put an implementation and its limit in `_loaded`."""
     folder = OPERATIONS[operation].folder
     module = importlib.import_module(f"kernels.{folder}.{MODULES[implementation]}")
+    function = getattr(module, operation)
     limit = getattr(module, f"{operation}_limit", None)
-    _loaded[operation, implementation] = (getattr(module, operation), limit)
+    _loaded[operation, implementation] = (function, limit)
     return True
 
 

@@ -1,6 +1,6 @@
 """The operations and their implementations by name, and what each needs installed.
 
-No torch, since pages and the command line ask here, too.
+This needs no torch, because pages and the command line ask here, too.
 """
 
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ IMPLEMENTATIONS = ("eager", "triton", "mamba_ssm")
 
 
 class CannotRun(RuntimeError):
-    """An implementation was asked for that cannot run here; the message is one line."""
+    """Somebody asked for an implementation that cannot run here. The message is one line."""
 
 
 class Operation(NamedTuple):
@@ -44,8 +44,8 @@ OPERATIONS = {
     "ssd_step": Operation("ssd", "eager torch", IMPLEMENTATIONS, ("eager",)),
 }
 
-# What an implementation imports beside torch, and the command that installs it if it did not come
-# with torch.
+# What an implementation imports besides torch, and the command that installs it. Some builds of
+# torch bring Triton along.
 NEEDS = {
     "eager": (),
     "triton": ("triton",),
@@ -58,7 +58,7 @@ INSTALL = {
 
 
 def not_installed(implementation: str) -> str | None:
-    """What an implementation lacks, with the command that installs it, or None."""
+    """Which package an implementation lacks, with the command that installs it, or None."""
     for module in NEEDS[implementation]:
         if find_spec(module) is None:
             command = INSTALL[module]
@@ -92,7 +92,7 @@ def from_environment(value: str) -> dict[str, str]:
     if "=" not in value:
         pairs = dict.fromkeys(OPERATIONS, value.strip())
     else:
-        pairs = dict(_pair(item.strip()) for item in value.split(","))
+        pairs = dict(map(_pair, value.split(",")))
     for operation, implementation in pairs.items():
         require_known(operation, implementation)
     return pairs
@@ -100,6 +100,7 @@ def from_environment(value: str) -> dict[str, str]:
 
 def _pair(item: str) -> tuple[str, str]:
     """Operation and implementation of one "ssd=eager". Raises ValueError."""
+    item = item.strip()
     operation, equals, implementation = item.partition("=")
     if not equals:
         raise ValueError(f"{item!r} - must be OPERATION=IMPLEMENTATION, with commas between")
@@ -107,7 +108,7 @@ def _pair(item: str) -> tuple[str, str]:
 
 
 def require_installed(value: str) -> None:
-    """Raise CannotRun if a value of HYBRID_KERNELS names what is unknown or not installed."""
+    """Raise CannotRun if a value of HYBRID_KERNELS names something unknown or not installed."""
     try:
         chosen = from_environment(value)
     except ValueError as error:

@@ -12,6 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from kernels.compiled import constant_in_graph
+
 # The interpreter multiplies the bits of bfloat16 as if they were integers, so tiles are widened
 # there. Products of bfloat16 are exact in float32, so the result is that of the tensor cores.
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
@@ -22,6 +24,33 @@ PRECISION = tl.constexpr("tf32x3")
 
 LOG2E = tl.constexpr(math.log2(math.e))
 SMS = 132  # streaming multiprocessors assumed where there is no device to ask
+
+
+@triton.jit
+def load(at, there):
+    """The elements at the pointers `at` in float32, and 0 wherever `there` is false."""
+    return tl.load(at, mask=there, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def store(at, value, there):
+    """Write `value` to the pointers `at` wherever `there` is true, in the dtype of the memory."""
+    tl.store(at, value.to(at.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def both(rows, columns):
+    """The mask of a tile, true where its row and its column are: [m] and [n] -> [m, n]."""
+    return rows[:, None] & columns[None, :]
+
+
+@triton.jit
+def batch_and_head(bh, H):
+    """Sequence and head of the program that owns head number `bh`, counted through all sequences.
+
+    In 64 bits, because they are multiplied by strides.
+    """
+    return (bh // H).to(tl.int64), (bh % H).to(tl.int64)
 
 
 @triton.jit
@@ -38,11 +67,9 @@ def softplus(x):
     """log(1 + exp(x)) in full float32 precision, also where exp(x) is small (Kahan's log1p)."""
     e = tl.exp(tl.minimum(x, 20.0))
     u = 1.0 + e
-    log1p = tl.where(
-        u == 1.0,
-        e,
-        tl.log(u) * (e / tl.where(u == 1.0, 1.0, u - 1.0)),
-    )
+    # e / (u - 1) undoes the rounding of u. Where u rounds to 1, log(1 + e) is e.
+    correction = e / tl.where(u == 1.0, 1.0, u - 1.0)
+    log1p = tl.where(u == 1.0, e, tl.log(u) * correction)
     return tl.where(x > 20.0, x, log1p)
 
 
@@ -82,7 +109,7 @@ def block(n: int, least: int = 16, most: int | None = None) -> int:
     return min(size, most)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graph
 @cache
 def processors(device: torch.device) -> int:
     """Streaming multiprocessors of a device."""

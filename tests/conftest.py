@@ -112,9 +112,9 @@ def rng() -> torch.Generator:
 @pytest.fixture
 def nan_filled() -> Iterator[None]:
     """`torch.empty` gives NaN, so that memory read before it is written shows."""
-    torch.use_deterministic_algorithms(True)
+    torch.set_deterministic_debug_mode("error")
     yield
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 @pytest.fixture(scope="session")

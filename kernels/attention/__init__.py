@@ -31,7 +31,8 @@ def attention(
     be missing from k and v. Raises ValueError where the shapes do not fit.
     """
     _check(q, k, v, window, gap)
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if scale is None:
+        scale = q.shape[-1] ** -0.5
     out: Tensor = dispatch.run(
         "attention",
         _attention,
@@ -67,7 +68,8 @@ def attention_step(
             f"attention_step: {in_words(q=q, length=length)} - "
             "one query, and a length that is one integer"
         )
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if scale is None:
+        scale = q.shape[-1] ** -0.5
     if torch.compiler.is_compiling():
         # As a custom operation, which the compiler does not look into: the length decides what is
         # read.
@@ -117,7 +119,13 @@ def _check(
 
 @torch.library.custom_op("hybrid::attention", mutates_args=())
 def _attention(
-    q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    sink: int,
+    gap: int,
+    scale: float,
 ) -> Tensor:
     return eager.attention(q, k, v, window, sink, gap, scale)
 

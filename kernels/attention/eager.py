@@ -10,7 +10,13 @@ from torch import Tensor
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    sink: int,
+    gap: int,
+    scale: float,
 ) -> Tensor:
     """See `kernels.attention`."""
     t = q.shape[1]
@@ -23,7 +29,9 @@ def attention(
     elif window and s + gap > window:
         out = _windowed(q, k, v, window, sink, gap, scale)
     else:
-        mask = None if t == s else _causal(t, s, q.device)
+        mask = None
+        if t != s:
+            mask = _causal(t, s, q.device)
         out = _sdpa(q, k, v, scale, mask)
     return out[..., :d_v]
 
@@ -43,8 +51,11 @@ def attention_step(
         v = v[:, : int(length)]
     else:
         mask = torch.arange(k.shape[1], device=k.device) < length
-    q, k, v = _same_width(q, k.to(q.dtype), v.to(q.dtype))
-    return _one_query(q, k, v, scale, mask)[..., :d_v].contiguous()
+    k = k.to(q.dtype)
+    v = v.to(q.dtype)
+    q, k, v = _same_width(q, k, v)
+    out = _one_query(q, k, v, scale, mask)
+    return out[..., :d_v].contiguous()
 
 
 def _same_width(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -114,11 +125,18 @@ def _one_query(
 
 def _causal(t: int, s: int, device: torch.device) -> Tensor:
     """The mask of the last t of s positions, [t, s]."""
-    return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)
+    everything = torch.ones(t, s, dtype=torch.bool, device=device)
+    return everything.tril(s - t)
 
 
 def _windowed(
-    q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    sink: int,
+    gap: int,
+    scale: float,
 ) -> Tensor:
     """Blocks of queries, each over the sinks and the slice of keys that its window can reach."""
     t = q.shape[1]
@@ -135,7 +153,8 @@ def _windowed(
         index = _reached(min(sinks, high), low, max(low, high), device)
         k_pos = torch.where(index < sinks, index, index + gap)
         q_pos = torch.arange(first + begin, first + end, device=device)[:, None]
-        mask = (k_pos <= q_pos) & ((k_pos > q_pos - window) | (k_pos < sink))
+        in_window = k_pos > q_pos - window
+        mask = (k_pos <= q_pos) & (in_window | (k_pos < sink))
         # Keys and values have no name here, so that they are freed before the next block's.
         out = _sdpa(
             q[:, begin:end],
@@ -156,7 +175,8 @@ def _reached(
 ) -> Tensor:
     """The numbers 0..sinks and low..high."""
     first = torch.arange(sinks, device=device)
-    return torch.cat([first, torch.arange(low, high, device=device)])
+    rest = torch.arange(low, high, device=device)
+    return torch.cat([first, rest])
 
 
 def _reach(

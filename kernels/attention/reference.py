@@ -34,11 +34,9 @@ def attention(
                 seen.append(j)
         for head in range(h):
             group = head // (h // g)
-            scores = torch.einsum("bd,bsd->bs", q[:, i, head], k[:, seen, group]) * scale
+            keys = k[:, seen, group]
+            values = v[:, seen, group]
+            scores = torch.einsum("bd,bsd->bs", q[:, i, head], keys) * scale
             weights = scores.softmax(-1)
-            out[:, i, head] = torch.einsum(
-                "bs,bsd->bd",
-                weights,
-                v[:, seen, group],
-            )
+            out[:, i, head] = torch.einsum("bs,bsd->bd", weights, values)
     return out

@@ -38,7 +38,13 @@ def attention_limit(
 
 
 def attention(
-    q: Tensor, k: Tensor, v: Tensor, window: int, sink: int, gap: int, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    window: int,
+    sink: int,
+    gap: int,
+    scale: float,
 ) -> Tensor:
     """See `kernels.attention`."""
     q = rows(q)
@@ -48,14 +54,8 @@ def attention(
     if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
         out: Tensor = _Attention.apply(q, k, v, mask, scale)
         return out
-    return _attend(
-        q,
-        k,
-        v,
-        mask,
-        scale,
-        _splits(q, k),
-    )[0]
+    out, _ = _attend(q, k, v, mask, scale, _splits(q, k))
+    return out
 
 
 attention_step_limit = attention_limit
@@ -80,15 +80,9 @@ def attention_step(
         v = v.to(q.dtype)
     k = rows(k)
     v = rows(v)
-    return _attend(
-        q,
-        k,
-        v,
-        (k.shape[1], 0, 0),
-        scale,
-        _splits(q, k),
-        length,
-    )[0]
+    everything = (k.shape[1], 0, 0)
+    out, _ = _attend(q, k, v, everything, scale, _splits(q, k), length)
+    return out
 
 
 def _sizes(q: Tensor, v: Tensor, heads: int) -> dict[str, int]:
@@ -100,22 +94,20 @@ def _sizes(q: Tensor, v: Tensor, heads: int) -> dict[str, int]:
     d_v = v.shape[-1]
     block_k = block(d_k)
     block_v = block(d_v)
-    large = max(block_k, block_v) * q.element_size()
-    most = 128 if large <= 256 else 32
-    tiles = {
-        "BLOCK_M": block(q.shape[1] * heads, most=most),
-        "BLOCK_S": block(
-            q.shape[1] * 4,
-            32 if large > 256 else 64,
-            min(most, 64),
-        ),
-    }
+    n_rows = q.shape[1] * heads
+    row_bytes = max(block_k, block_v) * q.element_size()
+    most_rows = 128
+    n_keys = 64
+    if row_bytes > 256:
+        most_rows = 32
+        n_keys = 32
     return {
         "DK": d_k,
         "DV": d_v,
         "BLOCK_K": block_k,
         "BLOCK_V": block_v,
-        **tiles,
+        "BLOCK_M": block(n_rows, most=most_rows),
+        "BLOCK_S": n_keys,
     }
 
 
@@ -126,8 +118,9 @@ def _splits(q: Tensor, k: Tensor) -> int:
     """
     b, t, h, _ = q.shape
     s, g = k.shape[1:3]
-    idle = 2 * processors(q.device) // (b * g * triton.cdiv(t * h // g, 64))
-    return max(1, min(idle, SPLITS, s // 256))
+    n_tiles = b * g * triton.cdiv(t * h // g, 64)
+    splits_wanted = 2 * processors(q.device) // n_tiles
+    return max(1, min(splits_wanted, SPLITS, s // 256))
 
 
 def _problem(
@@ -156,20 +149,24 @@ def _attend(
     b, t, h, _ = q.shape
     g = k.shape[2]
     d_v = v.shape[-1]
+    n_rows = t * h // g  # of a group
     sizes = _sizes(q, v, h // g)
     whole = q.new_empty(b, t, h, d_v)
-    parts = whole[None] if splits == 1 else q.new_empty(splits, b, t, h, d_v, dtype=torch.float32)
-    mass_log = q.new_empty(
-        splits,
-        b,
-        g,
-        t * h // g,
-        dtype=torch.float32,
-    )
-    forward[triton.cdiv(t * h // g, sizes["BLOCK_M"]) * b * g, splits](
-        q, k, v, length, parts, mass_log, *_problem(q, k, mask, scale),
-        *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *parts.stride()[:4],
-        **sizes, STEP=length is not None, num_warps=8 if sizes["BLOCK_M"] == 128 else 4,
+    parts = whole[None]
+    if splits > 1:
+        parts = q.new_empty(splits, b, t, h, d_v, dtype=torch.float32)
+    mass_log = q.new_empty(splits, b, g, n_rows, dtype=torch.float32)
+    tiles = triton.cdiv(n_rows, sizes["BLOCK_M"])
+    forward[tiles * b * g, splits](
+        q, k, v, length, parts, mass_log,
+        *_problem(q, k, mask, scale),
+        *q.stride()[:3],
+        *k.stride()[:3],
+        *v.stride()[:3],
+        *parts.stride()[:4],
+        **sizes,
+        STEP=length is not None,
+        num_warps=8 if sizes["BLOCK_M"] == 128 else 4,
         num_stages=2,
     )  # fmt: skip
     if splits > 1:
@@ -191,7 +188,12 @@ def _attend(
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: tuple[int, int, int], scale: float
+        ctx: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: tuple[int, int, int],
+        scale: float,
     ) -> Any:
         out, mass_log = _attend(q, k, v, mask, scale, 1)
         ctx.save_for_backward(q, k, v, out, mass_log)
@@ -202,49 +204,56 @@ class _Attention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, d_out: Tensor) -> Any:
         q, k, v, out, mass_log = ctx.saved_tensors
-        b, t, h, _ = q.shape
-        s, g = k.shape[1:3]
-        d_out = d_out.contiguous()
-        sizes = _sizes(q, v, h // g)
         problem = _problem(q, k, ctx.mask, ctx.scale)
-        sizes["BLOCK_M"] = min(sizes["BLOCK_M"], 64)
-        dq = q.new_empty(q.shape)
-        dk = k.new_empty(k.shape)
-        dv = v.new_empty(v.shape)
-        dots = mass_log.new_empty(mass_log.shape)
-        warps = 8 if q.element_size() == 2 and max(sizes["BLOCK_K"], sizes["BLOCK_V"]) > 64 else 4
-        strides = *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3]
-        backward_q[(triton.cdiv(t * h // g, sizes["BLOCK_M"]) * b * g,)](
-            q,
-            k,
-            v,
-            out,
-            d_out,
-            mass_log,
-            dq,
-            dots,
-            *problem,
-            *strides,
-            *dq.stride()[:3],
-            **sizes,
-            num_warps=warps,
-            num_stages=1,
-        )
-        backward_kv[(triton.cdiv(s, sizes["BLOCK_S"]) * b * g,)](
-            q,
-            k,
-            v,
-            d_out,
-            mass_log,
-            dots,
-            dk,
-            dv,
-            *problem,
-            *strides,
-            *dk.stride()[:3],
-            *dv.stride()[:3],
-            **sizes,
-            num_warps=warps,
-            num_stages=1,
-        )
-        return dq, dk, dv, None, None
+        grads = _gradients(q, k, v, out, d_out.contiguous(), mass_log, problem)
+        return *grads, None, None
+
+
+def _gradients(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    d_out: Tensor,
+    mass_log: Tensor,
+    problem: tuple[Any, ...],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v; `problem` is that of `_problem`."""
+    b, t, h, _ = q.shape
+    s, g = k.shape[1:3]
+    sizes = _sizes(q, v, h // g)
+    sizes["BLOCK_M"] = min(sizes["BLOCK_M"], 64)
+    wide = max(sizes["BLOCK_K"], sizes["BLOCK_V"]) > 64
+    launch = {
+        **sizes,
+        "num_warps": 8 if q.element_size() == 2 and wide else 4,
+        "num_stages": 1,
+    }
+    dq = q.new_empty(q.shape)
+    dk = k.new_empty(k.shape)
+    dv = v.new_empty(v.shape)
+    dots = torch.empty_like(mass_log)
+    strides = (
+        *q.stride()[:3],
+        *k.stride()[:3],
+        *v.stride()[:3],
+        *out.stride()[:3],
+    )
+    row_tiles = triton.cdiv(t * h // g, sizes["BLOCK_M"])
+    backward_q[(row_tiles * b * g,)](
+        q, k, v, out, d_out, mass_log, dq, dots,
+        *problem,
+        *strides,
+        *dq.stride()[:3],
+        **launch,
+    )  # fmt: skip
+    key_tiles = triton.cdiv(s, sizes["BLOCK_S"])
+    backward_kv[(key_tiles * b * g,)](
+        q, k, v, d_out, mass_log, dots, dk, dv,
+        *problem,
+        *strides,
+        *dk.stride()[:3],
+        *dv.stride()[:3],
+        **launch,
+    )  # fmt: skip
+    return dq, dk, dv

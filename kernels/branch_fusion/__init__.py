@@ -102,17 +102,19 @@ def _checked(
     scales: tuple[Tensor, Tensor] | None,
 ) -> tuple[object, ...]:
     """The arguments of every implementation but the last, with the scales in the weights."""
-    widths = (attention.shape[-1:], y.shape[-1:])
+    d_a = attention.shape[-1]
+    d_s = y.shape[-1]
     fits = (
         attention.shape[:-1] == y.shape[:-1]
         and z.shape == y.shape
-        and (attention_weight.shape, ssm_weight.shape) == widths
-        and attention.shape[-1] % groups[0] == 0
-        and y.shape[-1] % groups[1] == 0
+        and attention_weight.shape == (d_a,)
+        and ssm_weight.shape == (d_s,)
+        and d_a % groups[0] == 0
+        and d_s % groups[1] == 0
     )
     scale_shapes = [tuple(scale.shape) for scale in scales or ()]
     if scales is not None:
-        fits = fits and scale_shapes == [tuple(width) for width in widths]
+        fits = fits and scale_shapes == [(d_a,), (d_s,)]
     if not fits:
         shapes = in_words(
             attention=attention,

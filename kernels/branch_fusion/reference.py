@@ -19,7 +19,8 @@ def branch_fusion(
 ) -> tuple[Tensor, Tensor]:
     """Same arguments as `kernels.branch_fusion`; float64 out."""
     heads = attention.double().unflatten(-1, (-1, groups[0]))
-    rms = torch.sqrt((heads**2).mean(-1, keepdim=True) + eps)
+    mean_square = (heads**2).mean(-1, keepdim=True)
+    rms = torch.sqrt(mean_square + eps)
     a = (heads / rms).flatten(-2) * attention_weight.double()
     s = gated.gated_rms_norm(y, z, ssm_weight, eps, groups[1])
     if scales is None:

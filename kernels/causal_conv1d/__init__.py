@@ -10,7 +10,10 @@ from kernels.shapes import in_words
 
 
 def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """y_t = silu(bias + sum_j weight_j x_{t - W + 1 + j}), per channel.
 
@@ -39,7 +42,10 @@ def causal_conv1d(
 
 @torch.library.custom_op("hybrid::causal_conv1d", mutates_args=())
 def _causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     return eager.causal_conv1d(x, weight, bias, state)
 
@@ -51,7 +57,8 @@ def _(
     bias: Tensor,
     state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty(x.shape[0], weight.shape[1] - 1, x.shape[2])
+    state_shape = (x.shape[0], weight.shape[1] - 1, x.shape[2])
+    return torch.empty_like(x), x.new_empty(state_shape)
 
 
 def _flops(x, weight, bias, state):  # type: ignore[no-untyped-def]

@@ -1,6 +1,6 @@
 """The convolution as W shifted multiply-adds.
 
-No tensor is transposed, any dtype works, and the speed is that of memory.
+It transposes nothing and works in any dtype. Memory bandwidth limits its speed.
 """
 
 import torch
@@ -9,12 +9,17 @@ from torch import Tensor
 
 
 def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.causal_conv1d`."""
     b, t, c = x.shape
     w = weight.shape[1]
-    before = x.new_zeros(b, w - 1, c) if state is None else state.to(x.dtype)
+    before = x.new_zeros(b, w - 1, c)
+    if state is not None:
+        before = state.to(x.dtype)
     padded = torch.cat([before, x], 1)
     y = bias.expand(b, t, c)
     for j in range(w):

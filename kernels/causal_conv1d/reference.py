@@ -5,7 +5,10 @@ from torch import Tensor
 
 
 def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Same arguments as `kernels.causal_conv1d`; float64 out."""
     x = x.double()
@@ -13,11 +16,15 @@ def causal_conv1d(
     bias = bias.double()
     b, t, c = x.shape
     w = weight.shape[1]
-    held = x.new_zeros(b, w - 1, c) if state is None else state.double()
+    held = x.new_zeros(b, w - 1, c)
+    if state is not None:
+        held = state.double()
     ys = []
     for i in range(t):
         seen = torch.cat([held, x[:, i : i + 1]], 1)
-        y = bias + sum(weight[:, j] * seen[:, j] for j in range(w))
+        y = bias
+        for j in range(w):
+            y = y + weight[:, j] * seen[:, j]
         ys.append(y * torch.sigmoid(y))
         held = seen[:, 1:]
     return torch.stack(ys, 1), held

@@ -1,9 +1,10 @@
-"""The convolution with SiLU, its backward pass, and one step of it, each read and written once.
+"""The convolution with SiLU, its backward pass, and its step; each reads and writes once.
 
 A program owns a block of channels and of tokens, and reads the W - 1 tokens before it again: from
 x, or from the state where they lie before x. The backward pass computes the sums before the SiLU
-anew; gradients of weight and bias are summed over the blocks of tokens afterwards, so that they are
-the same in every run."""
+again. Gradients of weight and bias are summed over the blocks of tokens afterwards, so that they
+are the same in every run.
+"""
 
 from typing import Any
 
@@ -12,186 +13,169 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, rows, silu, silu_slope, too_many
+from kernels.tiles import block, both, load, rows, silu, silu_slope, store, too_many
 
-TOKENS, CHANNELS = 32, 128  # of a block
-WIDEST = 16
+TOKENS = 32  # of a block
+CHANNELS = 128  # of a block
+WIDEST = 16  # taps
 
 
 @triton.jit
 def _input(
-    x,
-    state,
-    t,
-    c,
-    batch,
-    T,
-    C,
-    x_b,
-    x_t,
+    x, state, t, c, batch, T, C,
+    x_b, x_t,
     W: tl.constexpr,
     CONTINUED: tl.constexpr,
-):
-    """Inputs at tokens t, in float32: of x, of the state before it (zero without one), zero farther
-    out."""
-    inside = (c < C)[None, :]
-    known = (t >= 0) & (t < T)
-    value = tl.load(
-        x + batch * x_b + t.to(tl.int64)[:, None] * x_t + c[None, :],
-        mask=inside & known[:, None],
-        other=0.0,
-    ).to(tl.float32)
+):  # fmt: skip
+    """Inputs [t, c] in float32: of x, of the state before it (zero without one), else zero."""
+    in_x = (t >= 0) & (t < T)
+    at = x + batch * x_b + t.to(tl.int64)[:, None] * x_t + c[None, :]
+    value = load(at, both(in_x, c < C))
     if CONTINUED:
-        held = state + batch * (W - 1) * C + (t + (W - 1))[:, None] * C + c[None, :]
-        value += tl.load(held, mask=inside & ((t < 0) & (t > -W))[:, None], other=0.0).to(
-            tl.float32
-        )
+        in_state = (t < 0) & (t > -W)
+        at = state + batch * (W - 1) * C + (t + (W - 1))[:, None] * C + c[None, :]
+        value += load(at, both(in_state, c < C))
     return value
 
 
 @triton.jit
 def _sums(
-    x, weight, bias, state, t, c, batch, T, C, x_b, x_t, W: tl.constexpr, CONTINUED: tl.constexpr
-):
-    """bias + sum over the taps, at tokens t."""
-    total = (
-        tl.zeros([t.shape[0], c.shape[0]], tl.float32)
-        + tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)[None, :]
-    )
+    x, weight, bias, state, t, c, batch, T, C,
+    x_b, x_t,
+    W: tl.constexpr,
+    CONTINUED: tl.constexpr,
+):  # fmt: skip
+    """bias + sum over the taps, at tokens t: what goes into the SiLU, [t, c]."""
+    total = tl.zeros([t.shape[0], c.shape[0]], tl.float32)
+    total += load(bias + c, c < C)[None, :]
     for j in tl.static_range(W):
-        tap = tl.load(weight + c * W + j, mask=c < C, other=0.0).to(tl.float32)
-        total += tap[None, :] * _input(
-            x, state, t + (j - (W - 1)), c, batch, T, C, x_b, x_t, W, CONTINUED
-        )
+        tap = load(weight + c * W + j, c < C)
+        value = _input(
+            x, state, t + (j - (W - 1)), c, batch, T, C,
+            x_b, x_t,
+            W, CONTINUED,
+        )  # fmt: skip
+        total += tap[None, :] * value
     return total
 
 
 @triton.jit
 def _forward(
-    x, weight, bias, state, y, T, C, x_b, x_t,
-    W: tl.constexpr, CONTINUED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, weight, bias, state, y, T, C,
+    x_b, x_t,
+    W: tl.constexpr,
+    CONTINUED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):  # fmt: skip
+    """A block of outputs [t, c]."""
     t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     batch = tl.program_id(2).to(tl.int64)
-    out = silu(_sums(x, weight, bias, state, t, c, batch, T, C, x_b, x_t, W, CONTINUED))
+    sums = _sums(
+        x, weight, bias, state, t, c, batch, T, C,
+        x_b, x_t,
+        W, CONTINUED,
+    )  # fmt: skip
     at = y + (batch * T + t[:, None]) * C + c[None, :]
-    tl.store(
-        at,
-        out.to(y.dtype.element_ty),
-        mask=(t < T)[:, None] & (c < C)[None, :],
-    )
+    store(at, silu(sums), both(t < T, c < C))
 
 
 @triton.jit
 def _backward(
-    x, weight, bias, state, dy, d_after, dx, d_state, d_weight, d_bias, T, C, x_b, x_t,
-    W: tl.constexpr, CONTINUED: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr,
+    x, weight, bias, state,
+    dy, d_after,
+    dx, d_state, d_weight, d_bias,
+    T, C,
+    x_b, x_t,
+    W: tl.constexpr,
+    CONTINUED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Blocks of inputs 1 - W .. T - 1: their gradients, and what the sums at tokens of the same
-    numbers add to weight and bias.
+    """Gradients of a block of inputs, which are numbered 1 - W .. T - 1 from the state on.
 
-    The last W - 1 inputs also are the state after x, whose gradient is d_after. d_weight [b,
-    blocks, W, C]; d_bias [b, blocks, C]."""
+    Beside them, what the sums at tokens of the same numbers add to the gradients of the weight,
+    [b, blocks, W, C], and of the bias, [b, blocks, C]. The last W - 1 inputs also are the state
+    after x, whose gradient is d_after.
+    """
     t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T) - (W - 1)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     batch = tl.program_id(2).to(tl.int64)
-    inside = (c < C)[None, :]
+
+    # As part of the state after x.
     late = t + (W - 1) - T
-    kept = d_after + batch * (W - 1) * C + late[:, None] * C + c[None, :]
-    grad = tl.load(kept, mask=inside & (late >= 0)[:, None] & (t < T)[:, None], other=0.0).to(
-        tl.float32
-    )
+    at = d_after + batch * (W - 1) * C + late[:, None] * C + c[None, :]
+    grad = load(at, both((late >= 0) & (t < T), c < C))
+
+    # As input of the sums at tokens t .. t + W - 1: the one k tokens later has it at tap W - 1 - k.
     part = (batch * tl.num_programs(0) + tl.program_id(0)) * C + c
-    for k in tl.static_range(W):  # the sum k tokens later reads this input through tap W - 1 - k
+    for k in tl.static_range(W):
         later = t + k
         sums = _sums(
-            x,
-            weight,
-            bias,
-            state,
-            later,
-            c,
-            batch,
-            T,
-            C,
-            x_b,
-            x_t,
-            W,
-            CONTINUED,
-        )
-        real = inside & ((later >= 0) & (later < T))[:, None]
-        slope = tl.load(
-            dy + (batch * T + later[:, None]) * C + c[None, :], mask=real, other=0.0
-        ).to(tl.float32) * silu_slope(sums)
-        grad += (
-            tl.load(weight + c * W + (W - 1 - k), mask=c < C, other=0.0).to(tl.float32)[None, :]
-            * slope
-        )
+            x, weight, bias, state, later, c, batch, T, C,
+            x_b, x_t,
+            W, CONTINUED,
+        )  # fmt: skip
+        at = dy + (batch * T + later[:, None]) * C + c[None, :]
+        d_later = load(at, both((later >= 0) & (later < T), c < C))
+        slope = d_later * silu_slope(sums)
+        tap = load(weight + c * W + (W - 1 - k), c < C)
+        grad += tap[None, :] * slope
         value = _input(
-            x,
-            state,
-            t,
-            c,
-            batch,
-            T,
-            C,
-            x_b,
-            x_t,
-            W,
-            CONTINUED,
-        )
-        tl.store(
-            d_weight + (part - c) * W + (W - 1 - k) * C + c, tl.sum(slope * value, 0), mask=c < C
-        )
+            x, state, t, c, batch, T, C,
+            x_b, x_t,
+            W, CONTINUED,
+        )  # fmt: skip
+        at = d_weight + (part - c) * W + (W - 1 - k) * C + c
+        tl.store(at, tl.sum(slope * value, 0), mask=c < C)
         if k == 0:
             tl.store(d_bias + part, tl.sum(slope, 0), mask=c < C)
+
     at = dx + (batch * T + t[:, None]) * C + c[None, :]
-    tl.store(
-        at,
-        grad.to(dx.dtype.element_ty),
-        mask=inside & ((t >= 0) & (t < T))[:, None],
-    )
+    store(at, grad, both((t >= 0) & (t < T), c < C))
     if CONTINUED:
         at = d_state + batch * (W - 1) * C + (t + (W - 1))[:, None] * C + c[None, :]
-        tl.store(
-            at,
-            grad.to(d_state.dtype.element_ty),
-            mask=inside & (t < 0)[:, None],
-        )
+        store(at, grad, both(t < 0, c < C))
 
 
 @triton.jit
 def step(
-    x, bc, weight, bias, state, y, n_x, C, x_b, bc_b, s_b, s_t, W: tl.constexpr,
+    x, bc, weight, bias, state, y,
+    n_x, C,
+    x_b, bc_b,
+    s_b, s_t,
+    W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One token, channels [0, n_x) of it at `x` and the rest at `bc`: y [b, C], and the state
-    shifted where it lies.
+    """One token, with channels [0, n_x) of it at `x` and the rest at `bc`: y [b, C].
 
-    A program owns its channels of the state, so it may write what it alone has read.
+    The state is shifted where it lies. A program owns its channels of the state, so it may write
+    what it alone has read.
     """
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     batch = tl.program_id(0).to(tl.int64)
     real = c < C
-    now = tl.load(x + batch * x_b + c, mask=c < n_x, other=0.0) + tl.load(
-        bc + batch * bc_b + (c - n_x), mask=real & (c >= n_x), other=0.0
+    x_c = tl.load(x + batch * x_b + c, mask=c < n_x, other=0.0)
+    bc_c = tl.load(
+        bc + batch * bc_b + (c - n_x),
+        mask=real & (c >= n_x),
+        other=0.0,
     )
-    total = tl.load(bias + c, mask=real, other=0.0).to(tl.float32)
+    now = x_c + bc_c
+    total = load(bias + c, real)
     held = state + batch * s_b + c
     for j in tl.static_range(W - 1):
         value = tl.load(held + j * s_t, mask=real, other=0.0)
-        total += tl.load(weight + c * W + j, mask=real, other=0.0).to(tl.float32) * value.to(
-            tl.float32
-        )
+        tap = load(weight + c * W + j, real)
+        total += tap * value.to(tl.float32)
         if j > 0:
             tl.store(held + (j - 1) * s_t, value, mask=real)
-    total += tl.load(weight + c * W + (W - 1), mask=real, other=0.0).to(tl.float32) * now.to(
-        tl.float32
-    )
+    tap = load(weight + c * W + (W - 1), real)
+    total += tap * now.to(tl.float32)
     if W > 1:
-        tl.store(held + (W - 2) * s_t, now.to(state.dtype.element_ty), mask=real)
-    tl.store(y + batch * C + c, silu(total).to(y.dtype.element_ty), mask=real)
+        store(held + (W - 2) * s_t, now, real)
+    store(y + batch * C + c, silu(total), real)
 
 
 def causal_conv1d_limit(x: Tensor, weight: Tensor, *_: Any) -> str | None:
@@ -202,7 +186,10 @@ def causal_conv1d_limit(x: Tensor, weight: Tensor, *_: Any) -> str | None:
 
 
 def causal_conv1d(
-    x: Tensor, weight: Tensor, bias: Tensor, state: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.causal_conv1d`."""
     out: tuple[Tensor, Tensor] = _CausalConv1d.apply(
@@ -270,9 +257,14 @@ class _CausalConv1d(torch.autograd.Function):
         before = state if continued else x
         d_before = d_state if continued else dx
         _backward[grid](
-            x, weight, bias, before, dy.contiguous(), d_after.contiguous(),
-            dx, d_before, d_weight, d_bias, t, c, *x.stride()[:2],
-            W=w, CONTINUED=continued, **blocks,
+            x, weight, bias, before,
+            dy.contiguous(), d_after.contiguous(),
+            dx, d_before, d_weight, d_bias,
+            t, c,
+            *x.stride()[:2],
+            W=w,
+            CONTINUED=continued,
+            **blocks,
         )  # fmt: skip
         d_weight = d_weight.sum((0, 1)).T.to(weight.dtype)
         d_bias = d_bias.sum((0, 1)).to(bias.dtype)

@@ -8,7 +8,11 @@ from kernels.shapes import in_words
 
 
 def gated_rms_norm(
-    y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int | None = None
+    y: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float,
+    group: int | None = None,
 ) -> Tensor:
     """v / sqrt(mean(v^2) + eps) * weight with v = y * silu(z).
 
@@ -17,7 +21,8 @@ def gated_rms_norm(
     do not fit.
     """
     group = group or y.shape[-1]
-    if y.shape != z.shape or weight.shape != y.shape[-1:] or y.shape[-1] % group:
+    d = y.shape[-1]
+    if y.shape != z.shape or weight.shape != (d,) or d % group:
         shapes = in_words(y=y, z=z, weight=weight)
         raise ValueError(f"gated_rms_norm: {shapes} and groups of {group} do not fit together")
     out: Tensor = dispatch.run(

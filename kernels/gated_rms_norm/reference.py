@@ -5,7 +5,11 @@ from torch import Tensor
 
 
 def gated_rms_norm(
-    y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int | None = None
+    y: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float,
+    group: int | None = None,
 ) -> Tensor:
     """Same arguments as `kernels.gated_rms_norm`; float64 out."""
     y = y.double()
@@ -17,6 +21,7 @@ def gated_rms_norm(
     for start in range(0, y.shape[-1], group):
         channels = slice(start, start + group)
         piece = gated[..., channels]
-        rms = torch.sqrt((piece**2).mean(-1, keepdim=True) + eps)
+        mean_square = (piece**2).mean(-1, keepdim=True)
+        rms = torch.sqrt(mean_square + eps)
         outs.append(piece / rms * weight[channels])
     return torch.cat(outs, -1)

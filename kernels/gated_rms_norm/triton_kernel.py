@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, rows, silu, silu_slope, too_many
+from kernels.tiles import block, both, load, rows, silu, silu_slope, store, too_many
 
 ELEMENTS = 4096  # of a tile
 PROGRAMS = 512  # of the backward pass, per group
@@ -29,70 +29,76 @@ def unit(v, eps, W: tl.constexpr):
 @triton.jit
 def unit_gradient(grad, normal, scale, W: tl.constexpr):
     """The gradient of v from that of `unit`'s first output, `normal`."""
-    return (grad - normal * (tl.sum(grad * normal, 1) / W)[:, None]) * scale[:, None]
+    along = tl.sum(grad * normal, 1) / W  # the norm removes what changes only the length of v
+    return (grad - normal * along[:, None]) * scale[:, None]
 
 
 @triton.jit
 def tile(x, t, c, there, row_stride):
     """Tokens t, channels c of x [T, C], in float32."""
-    return tl.load(x + t.to(tl.int64)[:, None] * row_stride + c[None, :], mask=there, other=0.0).to(
-        tl.float32
-    )
+    return load(x + t.to(tl.int64)[:, None] * row_stride + c[None, :], there)
 
 
 @triton.jit
 def put(x, value, t, c, there, row_stride):
     """Store what `tile` would load."""
-    tl.store(
-        x + t.to(tl.int64)[:, None] * row_stride + c[None, :],
-        value.to(x.dtype.element_ty),
-        mask=there,
-    )
+    store(x + t.to(tl.int64)[:, None] * row_stride + c[None, :], value, there)
 
 
 @triton.jit
 def _forward(
-    x, second, weight, out, total, eps, T, x_s, second_s, C,
-    W: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr, BLOCK_T: tl.constexpr,
+    x, second, weight, out, total, eps,
+    T, x_s, second_s, C,
+    W: tl.constexpr,
+    GATED: tl.constexpr,
+    ADDED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_W: tl.constexpr,
 ):  # fmt: skip
-    """`second` is the gate, the residual, or nothing; `total` gets x + residual."""
+    """One group of a block of tokens.
+
+    `second` is the gate, the residual, or nothing; `total` gets x + residual.
+    """
     t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T)
     w = tl.arange(0, BLOCK_W)
     c = tl.program_id(1) * W + w
-    there = (t < T)[:, None] & (w < W)[None, :]
+    there = both(t < T, w < W)
     v = tile(x, t, c, there, x_s)
     if GATED:
         v *= silu(tile(second, t, c, there, second_s))
     if ADDED:
+        # Rounded as `total` stores it, because that is what the next block reads.
         v = (v + tile(second, t, c, there, second_s)).to(total.dtype.element_ty)
         put(total, v, t, c, there, C)
         v = v.to(tl.float32)
     normal, _ = unit(v, eps, W)
-    put(
-        out,
-        normal * tl.load(weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :],
-        t,
-        c,
-        there,
-        C,
-    )
+    weight_c = load(weight + c, w < W)
+    put(out, normal * weight_c[None, :], t, c, there, C)
 
 
 @triton.jit
 def _backward(
-    x, gate, weight, d_out, d_total, dx, d_gate, d_weight, eps, T, x_s, gate_s, C,
-    W: tl.constexpr, GATED: tl.constexpr, ADDED: tl.constexpr, BLOCK_T: tl.constexpr,
+    x, gate, weight, d_out, d_total,
+    dx, d_gate, d_weight, eps,
+    T, x_s, gate_s, C,
+    W: tl.constexpr,
+    GATED: tl.constexpr,
+    ADDED: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_W: tl.constexpr,
 ):  # fmt: skip
-    """x is what was normalised, or y before the gate. d_weight [programs, C]."""
+    """Gradients of one group, for every n-th block of tokens with n programs.
+
+    x is what was normalised, or y before the gate. d_weight [programs, C].
+    """
     w = tl.arange(0, BLOCK_W)
     c = tl.program_id(1) * W + w
-    weight_c = tl.load(weight + c, mask=w < W, other=0.0).to(tl.float32)[None, :]
+    weight_c = load(weight + c, w < W)[None, :]
     d_weight_c = tl.zeros([BLOCK_W], tl.float32)
-    for first in range(tl.program_id(0) * BLOCK_T, T, tl.num_programs(0) * BLOCK_T):
+    stride = tl.num_programs(0) * BLOCK_T
+    for first in range(tl.program_id(0) * BLOCK_T, T, stride):
         t = first + tl.arange(0, BLOCK_T)
-        there = (t < T)[:, None] & (w < W)[None, :]
+        there = both(t < T, w < W)
         y = tile(x, t, c, there, x_s)
         v = y
         if GATED:
@@ -114,8 +120,9 @@ def _backward(
 def blocks(tokens: int, group: int) -> dict[str, int]:
     """The sizes of a tile."""
     block_w = block(group)
+    most_tokens = max(1, ELEMENTS // block_w)
     return {
-        "BLOCK_T": block(tokens, least=1, most=max(1, ELEMENTS // block_w)),
+        "BLOCK_T": block(tokens, least=1, most=most_tokens),
         "BLOCK_W": block_w,
         "num_warps": 4 if block_w <= 4096 else 16,
     }
@@ -156,8 +163,12 @@ class GroupRms(torch.autograd.Function):
             second = residual
         written = total if added else out
         _forward[triton.cdiv(t, sizes["BLOCK_T"]), c // group](
-            x, second, weight, out, written, eps, t, x.stride(0), second.stride(0), c,
-            W=group, GATED=gated, ADDED=added, **sizes,
+            x, second, weight, out, written, eps,
+            t, x.stride(0), second.stride(0), c,
+            W=group,
+            GATED=gated,
+            ADDED=added,
+            **sizes,
         )  # fmt: skip
         ctx.save_for_backward(total if added else x, gate, weight)
         ctx.eps = eps
@@ -183,16 +194,24 @@ class GroupRms(torch.autograd.Function):
         if ctx.added and d_total is not None:
             d_sum = d_total.contiguous()
         _backward[programs, c // ctx.group](
-            x, second, weight, d_out, d_sum, dx, d_second, d_weight,
-            ctx.eps, t, x.stride(0), second.stride(0), c,
-            W=ctx.group, GATED=gated, ADDED=ctx.added, **sizes,
+            x, second, weight, d_out, d_sum,
+            dx, d_second, d_weight, ctx.eps,
+            t, x.stride(0), second.stride(0), c,
+            W=ctx.group,
+            GATED=gated,
+            ADDED=ctx.added,
+            **sizes,
         )  # fmt: skip
         d_residual = dx if ctx.added else None
         return dx, d_gate, d_residual, d_weight.sum(0).to(weight.dtype), None, None
 
 
 def gated_rms_norm_limit(
-    y: Tensor, z: Tensor, weight: Tensor, eps: float, group: int
+    y: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    eps: float,
+    group: int,
 ) -> str | None:
     """Why these arguments are too much for the kernels, or None if they are not."""
     if group > WIDEST:
@@ -208,5 +227,5 @@ def gated_rms_norm(
     group: int,
 ) -> Tensor:
     """See `kernels.gated_rms_norm`."""
-    out: Tensor = GroupRms.apply(flat(y), flat(z), None, weight, eps, group)[0]
+    out, _ = GroupRms.apply(flat(y), flat(z), None, weight, eps, group)
     return out.view(y.shape)

@@ -10,7 +10,8 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     outs = []
     for group, n_rows in enumerate(counts.tolist()):
         for _ in range(n_rows):
-            outs.append(weight[group].double() @ x[row].double())
+            matrix = weight[group].double()
+            outs.append(matrix @ x[row].double())
             row += 1
     assert row == len(x)
     return torch.stack(outs)

@@ -13,36 +13,42 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.tiles import block, dot, rows, too_many
+from kernels.tiles import block, both, dot, rows, store, too_many
 
 
 @triton.jit
 def _group(counts, tile, E, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr):
-    """The group of a tile (E or more where there is none), its first row, and where the group
-    ends."""
+    """The group of a tile, the tile's first row, and the row at which the group ends.
+
+    The group is E or more where there is none.
+    """
     e = tl.arange(0, BLOCK_E)
     count = tl.load(counts + e, mask=e < E, other=0).to(tl.int32)
     tiles = (count + BLOCK_M - 1) // BLOCK_M
-    group = tl.sum((tl.cumsum(tiles, 0) <= tile).to(tl.int32), 0)
-    begin = tl.sum(tl.where(e < group, count, 0), 0)
-    left = begin + (tile - tl.sum(tl.where(e < group, tiles, 0), 0)) * BLOCK_M
-    return group, left, begin + tl.sum(tl.where(e == group, count, 0), 0)
+    ended = tl.cumsum(tiles, 0) <= tile  # groups whose tiles all come before this one
+    group = tl.sum(ended.to(tl.int32), 0)
+    group_begin = tl.sum(tl.where(e < group, count, 0), 0)
+    tiles_before = tl.sum(tl.where(e < group, tiles, 0), 0)
+    left = group_begin + (tile - tiles_before) * BLOCK_M
+    n_rows = tl.sum(tl.where(e == group, count, 0), 0)
+    return group, left, group_begin + n_rows
 
 
 @triton.jit
 def _product(
-    x, weight, counts, out, E, x_r, w_e, w_n, w_k,
-    N: tl.constexpr, K: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    x, weight, counts, out, E,
+    x_r,
+    w_e, w_n, w_k,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """out [rows, N] = x [rows, K] times the transposed weight [N, K] of each row's group."""
-    group, left, stop = _group(
-        counts,
-        tl.program_id(0),
-        E,
-        BLOCK_E,
-        BLOCK_M,
-    )
+    tile = tl.program_id(0)
+    group, left, stop = _group(counts, tile, E, BLOCK_E, BLOCK_M)
     if group < E:
         r = left + tl.arange(0, BLOCK_M)
         n = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -57,40 +63,39 @@ def _product(
         total = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
         for begin in range(0, K, BLOCK_K):
             inside = begin + k < K
-            tile = tl.load(
+            x_r_k = tl.load(
                 at_x + begin,
-                mask=(r < stop)[:, None] & inside[None, :],
+                mask=both(r < stop, inside),
                 other=0.0,
             )
-            total += dot(
-                tile,
-                tl.load(
-                    at_weight + tl.cast(begin, tl.int64) * w_k,
-                    mask=(n < N)[None, :] & inside[:, None],
-                    other=0.0,
-                ),
+            weight_k_n = tl.load(
+                at_weight + tl.cast(begin, tl.int64) * w_k,
+                mask=both(inside, n < N),
+                other=0.0,
             )
+            total += dot(x_r_k, weight_k_n)
         at = out + r.to(tl.int64)[:, None] * N + n[None, :]
-        tl.store(
-            at,
-            total.to(out.dtype.element_ty),
-            mask=(r < stop)[:, None] & (n < N)[None, :],
-        )
+        store(at, total, both(r < stop, n < N))
 
 
 @triton.jit
 def _weight_gradient(
-    d_out, x, counts, d_weight, E, x_r,
-    N: tl.constexpr, K: tl.constexpr, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+    d_out, x, counts, d_weight, E,
+    x_r,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """d_weight [E, N, K]: for each group the sum over its rows of d_out times x; zero where it has
-    none."""
+    """d_weight [E, N, K]: per group the sum over its rows of d_out times x, zero if it has none."""
     e = tl.arange(0, BLOCK_E)
     group = tl.program_id(2)
     count = tl.load(counts + e, mask=e < E, other=0).to(tl.int32)
     first = tl.sum(tl.where(e < group, count, 0), 0)
-    stop = first + tl.sum(tl.where(e == group, count, 0), 0)
+    n_rows = tl.sum(tl.where(e == group, count, 0), 0)
+    stop = first + n_rows
     n = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     k = tl.program_id(1) * BLOCK_K + tl.arange(0, BLOCK_K)
     total = tl.zeros([BLOCK_N, BLOCK_K], tl.float32)
@@ -98,20 +103,18 @@ def _weight_gradient(
         r = first + i * BLOCK_M + tl.arange(0, BLOCK_M)
         row = r.to(tl.int64)[:, None]
         grad = tl.load(
-            d_out + row * N + n[None, :], mask=(r < stop)[:, None] & (n < N)[None, :], other=0.0
+            d_out + row * N + n[None, :],
+            mask=both(r < stop, n < N),
+            other=0.0,
         )
-        total += dot(
-            tl.trans(grad),
-            tl.load(
-                x + row * x_r + k[None, :], mask=(r < stop)[:, None] & (k < K)[None, :], other=0.0
-            ),
+        x_r_k = tl.load(
+            x + row * x_r + k[None, :],
+            mask=both(r < stop, k < K),
+            other=0.0,
         )
+        total += dot(tl.trans(grad), x_r_k)
     at = d_weight + (tl.cast(group, tl.int64) * N + n[:, None]) * K + k[None, :]
-    tl.store(
-        at,
-        total.to(d_weight.dtype.element_ty),
-        mask=(n < N)[:, None] & (k < K)[None, :],
-    )
+    store(at, total, both(n < N, k < K))
 
 
 def grouped_linear_limit(x: Tensor, weight: Tensor, counts: Tensor) -> str | None:
@@ -185,19 +188,33 @@ class _GroupedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dx = _multiply(d_out, weight.transpose(1, 2), counts)
         if ctx.needs_input_grad[1]:
-            e, n, k = weight.shape
-            sizes = _sizes(x.shape[0], weight)
-            d_weight = weight.new_empty(weight.shape)
-            sizes["BLOCK_K"] = block(k, most=sizes["BLOCK_N"])
-            sizes["BLOCK_M"] = min(sizes["BLOCK_M"], 64)
-            grid = triton.cdiv(n, sizes["BLOCK_N"]), triton.cdiv(k, sizes["BLOCK_K"]), e
-            _weight_gradient[grid](
-                d_out,
-                x,
-                counts,
-                d_weight,
-                e,
-                x.stride(0),
-                **sizes,
-            )
+            d_weight = _gradient_of_weight(d_out, x, weight, counts)
         return dx, d_weight, None
+
+
+def _gradient_of_weight(
+    d_out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    counts: Tensor,
+) -> Tensor:
+    e, n, k = weight.shape
+    sizes = _sizes(x.shape[0], weight)
+    sizes["BLOCK_K"] = block(k, most=sizes["BLOCK_N"])
+    sizes["BLOCK_M"] = min(sizes["BLOCK_M"], 64)
+    d_weight = weight.new_empty(weight.shape)
+    grid = (
+        triton.cdiv(n, sizes["BLOCK_N"]),
+        triton.cdiv(k, sizes["BLOCK_K"]),
+        e,
+    )
+    _weight_gradient[grid](
+        d_out,
+        x,
+        counts,
+        d_weight,
+        e,
+        x.stride(0),
+        **sizes,
+    )
+    return d_weight

@@ -153,7 +153,10 @@ def _flops(zxbcdt, conv_state, ssm_state, conv_weight, *_):  # type: ignore[no-u
     `causal_conv1d` and `ssd_step` count the same.
     """
     b, h, p, n = ssm_state
-    return b * (2 * conv_weight[0] * conv_weight[1] + 5 * h * p * n)
+    channels, taps = conv_weight
+    convolution = 2 * channels * taps
+    scan = 5 * h * p * n
+    return b * (convolution + scan)
 
 
 counted(_mamba2_step, _flops)

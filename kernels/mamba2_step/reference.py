@@ -44,14 +44,19 @@ def mamba2_step(
     bc = xbc[:, h * p :].view(b, 2, n_groups, n)
     out = z.new_empty(b, h, p)
     for head in range(h):
-        B, C = bc[:, :, head // (h // n_groups)].unbind(1)
-        step = torch.log1p(torch.exp(dt[:, head] + dt_bias[head])).clamp(min=dt_min)
-        decay = torch.exp(-step * torch.exp(A_log[head]))
+        group = head // (h // n_groups)
+        B, C = bc[:, :, group].unbind(1)
+        softplus = torch.log1p(torch.exp(dt[:, head] + dt_bias[head]))
+        step = softplus.clamp(min=dt_min)
+        A = -torch.exp(A_log[head])
+        decay = torch.exp(step * A)
         kept = ssm_state[:, head].double() * decay[:, None, None]
-        added = step[:, None, None] * x[:, head, :, None] * B[:, None, :]
+        inflow = step[:, None] * x[:, head]
+        added = inflow[:, :, None] * B[:, None, :]
         state = kept + added
         ssm_state[:, head] = state.to(ssm_state.dtype)
-        out[:, head] = torch.einsum("bpn,bn->bp", state, C) + D[head] * x[:, head]
+        read = torch.einsum("bpn,bn->bp", state, C)
+        out[:, head] = read + D[head] * x[:, head]
     y = out.view(b, h * p)
     if not gated:
         return y

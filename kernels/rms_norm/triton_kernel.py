@@ -16,7 +16,10 @@ def rms_norm_limit(
 
 
 def rms_norm(
-    x: Tensor, weight: Tensor, eps: float, residual: Tensor | None
+    x: Tensor,
+    weight: Tensor,
+    eps: float,
+    residual: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.rms_norm`."""
     added = None if residual is None else flat(residual)

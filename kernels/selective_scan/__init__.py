@@ -41,7 +41,13 @@ def selective_scan(
 
 
 def selective_scan_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> Tensor:
     """One step of `selective_scan` (T = 1, axis kept): y [b, 1, E]; `state` is updated in place."""
     _check(x, dt, A, B, C, D, state)
@@ -60,7 +66,13 @@ def selective_scan_step(
 
 
 def _check(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor | None,
 ) -> None:
     b, t, e = x.shape
     n = B.shape[-1]
@@ -79,21 +91,40 @@ def _check(
 
 @torch.library.custom_op("hybrid::selective_scan", mutates_args=())
 def _selective_scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     return eager.selective_scan(x, dt, A, B, C, D, state)
 
 
 @_selective_scan.register_fake
 def _(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty(x.shape[0], *A.shape, dtype=torch.float32)
+    after = x.new_empty(x.shape[0], *A.shape, dtype=torch.float32)
+    return torch.empty_like(x), after
 
 
 @torch.library.custom_op("hybrid::selective_scan_step", mutates_args=("state",))
 def _selective_scan_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> Tensor:
     return eager.selective_scan_step(x, dt, A, B, C, D, state)
 

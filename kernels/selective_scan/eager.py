@@ -1,11 +1,11 @@
 """The selective scan in lanes.
 
 The sequence is cut into lanes that run side by side, one token of each at a time. All but the first
-start from an empty state. Then the state that enters a lane from those before it is known; decayed,
-it is added to the lane's outputs.
+start from an empty state. Once the ends of the lanes are known, so is the state that enters each
+lane. What it adds to the lane's outputs, after its decay, is added at the end.
 
-This is done for one piece of tokens after another, so that only a few tokens' states are held at a
-time. It holds with gradients, too: the backward pass runs each piece again. Decays only shrink, so
+This is done for one piece of tokens after another, so that the states of few tokens are in memory
+at a time. The backward pass runs each piece again for the same reason. Every decay is at most 1, so
 nothing overflows. Decays and states are float32 (float64 for float64 inputs).
 """
 
@@ -18,18 +18,28 @@ from torch.utils.checkpoint import checkpoint
 
 PIECE = 256  # tokens
 LANES = 16
-CACHED = 2**18  # elements; if the states of all lanes do not fit a CPU's cache, one lane is quicker
+CACHED = 2**18  # elements of a CPU's cache; if the states of all lanes need more, one is faster
 
 
 def selective_scan(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """See `kernels.selective_scan`."""
     exact = torch.promote_types(x.dtype, torch.float32)
     dt = dt.to(exact)
     A = A.to(exact)
-    state = x.new_zeros(x.shape[0], *A.shape, dtype=exact) if state is None else state.to(exact)
-    lanes = LANES if x.device.type == "cuda" or LANES * state.numel() <= CACHED else 1
+    if state is None:
+        state = x.new_zeros(x.shape[0], *A.shape, dtype=exact)
+    state = state.to(exact)
+    lanes = 1
+    if x.device.type == "cuda" or LANES * state.numel() <= CACHED:
+        lanes = LANES
     inputs = (x, dt, A, B, C, state)
     trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     ys = []
@@ -54,7 +64,13 @@ def selective_scan(
 
 
 def _piece(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, lanes: int
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor,
+    lanes: int,
 ) -> tuple[Tensor, Tensor]:
     """Outputs [b, T, E] of a piece of T tokens, without D, and the state after it."""
     t = dt.shape[1]
@@ -82,6 +98,7 @@ def _piece(
     entered, state = _carry(held, torch.exp(elapsed[:, :, -1, :, None] * A))
     late = []
     for i in range(length):
+        # In one expression for the same reason.
         late.append(_read(entered * torch.exp(elapsed[:, 1:, i, :, None] * A), C[:, 1:, i]))
     y = torch.cat([y[:, :1], y[:, 1:] + torch.stack(late, 2)], 1)
     return y.flatten(1, 2)[:, :t], state
@@ -107,7 +124,8 @@ def _in_lanes(x: Tensor, lanes: int, length: int) -> Tensor:
 def _carry(held: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
     """The states that enter lanes 2, 3, ... [b, lanes - 1, E, N], and the state after the last.
 
-    `held` is the end of each lane on its own, `decay` that of the whole lane.
+    `held` is the end state of each lane that started from zero, `decay` the decay over the whole
+    lane.
     """
     states = [held[:, 0]]
     for lane in range(1, held.shape[1]):
@@ -116,7 +134,13 @@ def _carry(held: Tensor, decay: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def selective_scan_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> Tensor:
     """See `kernels.selective_scan_step`."""
     exact = torch.promote_types(x.dtype, torch.float32)

@@ -46,7 +46,13 @@ def ssd(
 
 
 def ssd_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> Tensor:
     """One step of `ssd` (T = 1, axis kept); `state` is updated in place. Returns y [b, 1, H, P]."""
     _check(x, dt, A, B, C, D, state)
@@ -65,7 +71,13 @@ def ssd_step(
 
 
 def _check(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor | None,
 ) -> None:
     b, t, h, p = x.shape
     g, n = B.shape[2:]
@@ -108,12 +120,19 @@ def _(
     state: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     b, _, h, p = x.shape
-    return torch.empty_like(x), x.new_empty(b, h, p, B.shape[-1], dtype=torch.float32)
+    after = x.new_empty(b, h, p, B.shape[-1], dtype=torch.float32)
+    return torch.empty_like(x), after
 
 
 @torch.library.custom_op("hybrid::ssd_step", mutates_args=("state",))
 def _ssd_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> Tensor:
     return eager.ssd_step(x, dt, A, B, C, D, state)
 
@@ -131,16 +150,7 @@ def _(
     return torch.empty_like(x)
 
 
-def _ssd_flops(
-    x,
-    dt,
-    A,
-    B,
-    C,
-    D,
-    chunk_size,
-    state,
-):  # type: ignore[no-untyped-def]
+def _ssd_flops(x, dt, A, B, C, D, chunk_size, state):  # type: ignore[no-untyped-def]
     """The matrix products of the chunked form, chunk by chunk.
 
     Carrying the state to the next chunk is one multiply-add per element.

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CACHED = 2**17  # elements; with more, products of pairs of positions do not fit a CPU's cache
-# Logarithm of the smallest decay: far below rounding, and far above denormal numbers, which slow a
-# CPU down.
+CACHED = 2**17  # pairs of positions whose products fit a CPU's cache
+# Logarithm of the smallest decay. It is far below rounding errors. It is also far above denormal
+# numbers, which slow a CPU down.
 FORGOTTEN = -60.0
 
 
@@ -34,7 +34,9 @@ def ssd(
     exact = torch.promote_types(x.dtype, torch.float32)
     dt = dt.to(exact)
     A = A.to(exact)
-    state = x.new_zeros(b, h, p, B.shape[-1], dtype=exact) if state is None else state.to(exact)
+    if state is None:
+        state = x.new_zeros(b, h, p, B.shape[-1], dtype=exact)
+    state = state.to(exact)
     inputs = (x, dt, A, B, C, D, state)
     trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     # The closed form of dt's gradient needs y, and a rounded y would spoil it.
@@ -75,7 +77,11 @@ def _walk(
 
 def _pieces(length: int, chunk_size: int) -> list[slice]:
     """The chunks of a sequence as slices; the last may be shorter."""
-    return [slice(start, min(start + chunk_size, length)) for start in range(0, length, chunk_size)]
+    pieces = []
+    for start in range(0, length, chunk_size):
+        stop = min(start + chunk_size, length)
+        pieces.append(slice(start, stop))
+    return pieces
 
 
 def _joined(pieces: list[Tensor]) -> Tensor:
@@ -88,9 +94,9 @@ class _Differentiable(torch.autograd.Function):
     """The scan with its gradient in closed form.
 
     It keeps one state per chunk and takes half the time of autograd's gradient. There is a decay
-    between every pair of positions. The gradient of its logarithm, summed over the pairs that end
-    in i, is dy_i . (y_i - D x_i). Summed over the pairs that begin in j, it is u_j . du_j with
-    u = dt x. So it needs no product over pairs.
+    between every pair of positions, but the gradient of its logarithm needs no product over pairs:
+    summed over the pairs that end in i, it is dy_i . (y_i - D x_i). Summed over the pairs that
+    begin in j, it is u_j . du_j with u = dt x.
     """
 
     @staticmethod
@@ -125,8 +131,8 @@ class _Differentiable(torch.autograd.Function):
         d_B = torch.empty_like(B)
         d_C = torch.empty_like(C)
         d_yx = (d_y * x).sum(-1)
-        # Of the decays from the beginning of the chunk to each token: the pairs that end in it.
-        # The pairs that begin in it are subtracted below.
+        # The gradient of the log decay from the chunk's beginning to each token. Here are the pairs
+        # that end in the token; the pairs that begin in it are subtracted below.
         d_log = (d_y * y).sum(-1) - d_yx * D
         pieces = _pieces(x.shape[1], ctx.chunk_size)
         for i in reversed(range(len(pieces))):
@@ -153,7 +159,13 @@ class _Differentiable(torch.autograd.Function):
 
 
 def _chunk_backward(
-    u: Tensor, log: Tensor, B: Tensor, C: Tensor, state: Tensor, d_y: Tensor, d_after: Tensor
+    u: Tensor,
+    log: Tensor,
+    B: Tensor,
+    C: Tensor,
+    state: Tensor,
+    d_y: Tensor,
+    d_after: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of a chunk's inputs from those of its y and of the state after it.
 
@@ -183,20 +195,12 @@ def _chunk_backward(
     d_tall = d_after.reshape(b, g, h // g * p, n)
     since = _decay(log_decay).transpose(1, 2)[..., None]  # [b, l, h, 1]
     to_end = _decay(log_decay[..., -1:] - log_decay).transpose(1, 2)[..., None]
-    d_y_since = (d_y * since).reshape(b, length, g, h // g * p).transpose(1, 2)
-    u_to_end = (u * to_end).reshape(b, length, g, h // g * p).transpose(1, 2)
+    d_y_since = _by_group(d_y * since, g)
+    u_to_end = _by_group(u * to_end, g)
     d_C = d_scores @ B_g + d_y_since @ tall
     d_B = d_scores.transpose(-1, -2) @ C_g + u_to_end @ d_tall
-    carried = (
-        (B_g @ d_tall.transpose(-1, -2))
-        .transpose(1, 2)
-        .reshape(
-            b,
-            length,
-            h,
-            p,
-        )
-    )
+    carried = B_g @ d_tall.transpose(-1, -2)
+    carried = carried.transpose(1, 2).reshape(b, length, h, p)
     within = torch.cat(d_us, 2).view(b, h, length, p).transpose(1, 2)
     d_u = torch.addcmul(within, carried, to_end)
     d_state = (d_y_since.transpose(-1, -2) @ C_g).view(b, h, p, n)
@@ -206,7 +210,13 @@ def _chunk_backward(
 
 
 def _chunk(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """One chunk of length l: its outputs [b, l, h, p] and the state after it."""
     b, length, h, p = x.shape
@@ -230,12 +240,8 @@ def _chunk(
     # On to the state after the chunk
     to_end = _decay(log_decay[..., -1:] - log_decay).to(x.dtype)[..., None]
     weighted = (inflow * to_end).view(b, g, h // g, length, p).transpose(-1, -2)
-    added = (weighted.reshape(b, g, h // g * p, length) @ B_g).view(
-        b,
-        h,
-        p,
-        n,
-    )
+    added = weighted.reshape(b, g, h // g * p, length) @ B_g
+    added = added.view(b, h, p, n)
     whole = _decay(log_decay[..., -1])[..., None, None]
     state = torch.addcmul(added.to(state.dtype), state, whole)
     y = torch.addcmul(y, x_h, D.to(x.dtype)[:, None, None])
@@ -260,16 +266,22 @@ def _by_head(grouped: Tensor, n_heads: int) -> Tensor:
     return apart.permute(0, 1, 3, 2, 4).reshape(b, n_heads, length, -1)
 
 
+def _by_group(x: Tensor, g: int) -> Tensor:
+    """[b, l, h, p] as [b, g, l, heads of the group * p]."""
+    b, length, h, p = x.shape
+    return x.reshape(b, length, g, h // g * p).transpose(1, 2)
+
+
 def _decay(log: Tensor) -> Tensor:
     """exp(log), but not below exp(FORGOTTEN)."""
     return log.clamp(min=FORGOTTEN).exp_()
 
 
 def _few_heads(log_decay: Tensor, g: int, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """A few heads at a time of log_decay [b, h, l] and the others [b, h, l, p], by groups.
+    """log_decay [b, h, l] and the others [b, h, l, p], a few heads of each group at a time.
 
-    The parts are [b, g, heads, l] and [b, g, heads, l, p]. On a CPU there are as many heads at a
-    time as its cache can hold pairs of positions for.
+    The parts are [b, g, heads, l] and [b, g, heads, l, p]. On a CPU the pairs of positions of the
+    heads in a part fit its cache.
     """
     b, h, length = log_decay.shape
     at_once = h // g
@@ -292,7 +304,13 @@ def _between(log_decay: Tensor) -> Tensor:
 
 
 def ssd_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> Tensor:
     """See `kernels.ssd_step`."""
     b, _, h, p = x.shape
@@ -302,19 +320,11 @@ def ssd_step(
     x_now = x[:, 0].to(exact)
     grouped = state.view(b, g, h // g * p, n)
     per_head = torch.exp(step * A.to(exact))
-    decay = (
-        per_head[..., None]
-        .expand(b, h, p)
-        .reshape(
-            b,
-            g,
-            h // g * p,
-            1,
-        )
-    )
+    decay = per_head[..., None].expand(b, h, p).reshape(b, g, h // g * p, 1)
     inflow = (step[..., None] * x_now).view(b, g, h // g * p, 1)
     grouped.mul_(decay.to(state.dtype))
     grouped.addcmul_(inflow.to(state.dtype), B[:, 0].to(state.dtype).unsqueeze(2))
-    y = (grouped.to(exact) @ C[:, 0].to(exact).unsqueeze(-1)).view(b, h, p)
+    y = grouped.to(exact) @ C[:, 0].to(exact).unsqueeze(-1)
+    y = y.view(b, h, p)
     y = torch.addcmul(y, x_now, D.to(exact)[:, None])
     return y.to(x.dtype).unsqueeze(1)

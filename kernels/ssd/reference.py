@@ -5,15 +5,26 @@ from torch import Tensor
 
 
 def ssd(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor | None = None
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Same arguments as `kernels.ssd`; float64 out."""
-    x, dt, A, B, C, D = (v.double() for v in (x, dt, A, B, C, D))
+    x = x.double()
+    dt = dt.double()
+    A = A.double()
+    D = D.double()
     b, t, h, p = x.shape
-    per_head = h // B.shape[2]
-    B = B.repeat_interleave(per_head, 2)
-    C = C.repeat_interleave(per_head, 2)
-    held = x.new_zeros(b, h, p, B.shape[-1]) if state is None else state.double()
+    heads_per_group = h // B.shape[2]
+    B = B.double().repeat_interleave(heads_per_group, 2)
+    C = C.double().repeat_interleave(heads_per_group, 2)
+    held = x.new_zeros(b, h, p, B.shape[-1])
+    if state is not None:
+        held = state.double()
     ys = []
     for i in range(t):
         decay = torch.exp(dt[:, i] * A)

@@ -15,7 +15,7 @@ of B and C are first written per head and then summed over the heads of a group,
 the same in every run. Decays are float32 powers of two, states and sums float32, operands of matrix
 products in the dtype of x.
 
-The kernels of the scan are in triton_programs.py.
+The programs of the scan are in triton_scan.py and triton_gradients.py.
 """
 
 from typing import Any
@@ -25,8 +25,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from kernels.ssd.triton_programs import gradients, scan, walk
-from kernels.tiles import block, processors, rows
+from kernels.ssd.triton_gradients import gradients
+from kernels.ssd.triton_scan import scan, walk
+from kernels.tiles import batch_and_head, block, both, load, processors, rows, store
 
 TILE = 64  # tokens of a chunk
 WIDEST = 256  # P and N
@@ -36,47 +37,46 @@ SEGMENT_CHUNKS = 8
 
 @triton.jit
 def advance(state, at, there, x, dt, A, B, C):
-    """One step of the recurrence on the tile [p, n] at `at`, stored back where it lies; x [p], B
-    and C [n] -> y [p] without D."""
-    held = tl.load(state + at, mask=there, other=0.0).to(tl.float32)
+    """One step of the recurrence on the tile [p, n] of `state`, which is updated in place.
+
+    x [p]; B, C [n] -> y [p] without D.
+    """
+    held = load(state + at, there)
     held = held * tl.exp(dt * A) + (dt * x)[:, None] * B[None, :]
-    tl.store(state + at, held.to(state.dtype.element_ty), mask=there)
+    store(state + at, held, there)
     return tl.sum(held * C[None, :], 1)
 
 
 @triton.jit
 def _step(
-    x, dt, A, B, C, D, state, y, H, per_group, x_b, x_h, dt_b, dt_h, B_b, B_g, C_b, C_g, s_b, s_h,
-    s_p,
-    P: tl.constexpr, N: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_N: tl.constexpr,
+    x, dt, A, B, C, D, state, y,
+    H, per_group,
+    x_b, x_h,
+    dt_b, dt_h,
+    B_b, B_g,
+    C_b, C_g,
+    s_b, s_h, s_p,
+    P: tl.constexpr,
+    N: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):  # fmt: skip
+    """One token through one head, a block of P channels."""
     bh = tl.program_id(0)
-    batch = (bh // H).to(tl.int64)
-    head = (bh % H).to(tl.int64)
+    batch, head = batch_and_head(bh, H)
+    group = head // per_group
     p = tl.program_id(1) * BLOCK_P + tl.arange(0, BLOCK_P)
     n = tl.arange(0, BLOCK_N)
-    x_p = tl.load(x + batch * x_b + head * x_h + p, mask=p < P, other=0.0).to(tl.float32)
+    x_p = load(x + batch * x_b + head * x_h + p, p < P)
     step = tl.load(dt + batch * dt_b + head * dt_h).to(tl.float32)
-    B_n = tl.load(B + batch * B_b + head // per_group * B_g + n, mask=n < N, other=0.0).to(
-        tl.float32
-    )
-    C_n = tl.load(C + batch * C_b + head // per_group * C_g + n, mask=n < N, other=0.0).to(
-        tl.float32
-    )
+    B_n = load(B + batch * B_b + group * B_g + n, n < N)
+    C_n = load(C + batch * C_b + group * C_g + n, n < N)
     at = batch * s_b + head * s_h + p[:, None] * s_p + n[None, :]
-    there = (p < P)[:, None] & (n < N)[None, :]
-    out = advance(
-        state,
-        at,
-        there,
-        x_p,
-        step,
-        tl.load(A + head).to(tl.float32),
-        B_n,
-        C_n,
-    )
+    there = both(p < P, n < N)
+    rate = tl.load(A + head).to(tl.float32)
+    out = advance(state, at, there, x_p, step, rate, B_n, C_n)
     out += tl.load(D + head).to(tl.float32) * x_p
-    tl.store(y + bh.to(tl.int64) * P + p, out.to(y.dtype.element_ty), mask=p < P)
+    store(y + bh.to(tl.int64) * P + p, out, p < P)
 
 
 def ssd_limit(
@@ -94,7 +94,13 @@ def ssd_limit(
 
 
 def ssd_step_limit(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> str | None:
     """Why the kernel cannot take these arguments, or None if it can."""
     if state.stride(-1) != 1 and state.shape[-1] != 1:
@@ -139,9 +145,13 @@ def _longest_chunk(half: bool, n: int, backward: bool) -> int:
     Triton 3.6 (tests/kernels/compile_for_h100.py prints what each kernel spills); no time was
     measured.
     """
+    if half and backward and n > 128:
+        return TILE // 2
     if half:
-        return TILE // 2 if backward and n > 128 else TILE
-    return TILE // 4 if backward or n > 64 else TILE // 2
+        return TILE
+    if backward or n > 64:
+        return TILE // 4
+    return TILE // 2
 
 
 class _Tiles:
@@ -176,8 +186,13 @@ class _Tiles:
             "BLOCK_P": self.block_p,
             "BLOCK_N": block_n,
         }
-        self.counts = self.t, self.h, self.h // self.g
-        self.strides = (*x.stride()[:3], *B.stride()[:3], *C.stride()[:3], *dt.stride())
+        self.counts = (self.t, self.h, self.h // self.g)
+        self.strides = (
+            *x.stride()[:3],
+            *B.stride()[:3],
+            *C.stride()[:3],
+            *dt.stride(),
+        )
 
     def segments(self, device: torch.device) -> int:
         """How many segments to cut the sequence into.
@@ -187,6 +202,11 @@ class _Tiles:
         """
         idle = 2 * processors(device) // (self.b * self.h * self.p_blocks)
         return max(1, min(idle, SEGMENTS, self.n_chunks // SEGMENT_CHUNKS))
+
+    def chunk_states(self, like: Tensor, dtype: torch.dtype) -> Tensor:
+        """Memory for one state per chunk, [b, H, chunks, N, P]."""
+        shape = (self.b, self.h, self.n_chunks, self.n, self.p)
+        return like.new_empty(shape, dtype=dtype)
 
     def over_groups(self, per_head: Tensor) -> Tensor:
         """The sums of [b, T, H, N] over the heads of each group: [b, T, G, N]."""
@@ -215,24 +235,21 @@ def _forward(
     ends = x
     decays = x
     if segments > 1:  # the fused walk finds the end of the last segment
-        ends, decays = _walked(
-            B,
-            x,
-            dt,
-            A,
-            None,
-            s,
-            segments - 1,
-            each,
-        )
+        ends, decays = _walked(B, x, dt, A, None, s, segments - 1, each)
     start = x if state is None else state.contiguous()
     y = x.new_empty(x.shape)
     after = x.new_empty(s.b, s.h, s.p, s.n, dtype=torch.float32)
     scan[s.b * s.h, segments, s.p_blocks](
-        x, dt, A, B, C, D, start, ends, decays, y, after,
-        *s.counts, s.n_chunks, each, segments - 1, *s.strides, *y.stride()[:3], **s.widths,
-        PIECE=s.piece, STARTED=state is not None, CUT=segments > 1,
-        num_warps=8, num_stages=s.stages,
+        x, dt, A, B, C, D,
+        start, ends, decays, y, after,
+        *s.counts, s.n_chunks, each, segments - 1,
+        *s.strides, *y.stride()[:3],
+        **s.widths,
+        PIECE=s.piece,
+        STARTED=state is not None,
+        CUT=segments > 1,
+        num_warps=8,
+        num_stages=s.stages,
     )  # fmt: skip
     return y, after
 
@@ -254,23 +271,25 @@ def _walked(
     The ends are [b, H, segments, N, P], the log decays [b, H, segments]. The state before each
     chunk is written to `states`, if given.
     """
-    ends = values.new_empty(
-        s.b,
-        s.h,
-        segments,
-        s.n,
-        s.p,
-        dtype=torch.float32,
-    )
+    shape = (s.b, s.h, segments, s.n, s.p)
+    ends = values.new_empty(shape, dtype=torch.float32)
     decays = values.new_empty(s.b, s.h, segments, dtype=torch.float32)
     # A kernel takes a pointer in every place; `ends` stands where there is nothing.
     opening = ends if start is None else start
     stored = ends if states is None else states
     walk[s.b * s.h, segments, s.p_blocks](
-        keys, values, dt, A, opening, ends, decays, stored, *s.counts, s.n_chunks, each,
-        *keys.stride()[:3], *values.stride()[:3], *dt.stride(), **s.widths,
-        BACKWARD=backward, STARTED=start is not None, STORE=states is not None,
-        num_warps=s.walk_warps, num_stages=s.stages,
+        keys, values, dt, A,
+        opening, ends, decays, stored,
+        *s.counts, s.n_chunks, each,
+        *keys.stride()[:3],
+        *values.stride()[:3],
+        *dt.stride(),
+        **s.widths,
+        BACKWARD=backward,
+        STARTED=start is not None,
+        STORE=states is not None,
+        num_warps=s.walk_warps,
+        num_stages=s.stages,
     )  # fmt: skip
     return ends, decays
 
@@ -296,77 +315,66 @@ class _Ssd(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor, d_after: Tensor) -> Any:
         x, dt, A, B, C, D, state = ctx.saved_tensors
         dy = dy.contiguous()
-        d_after = d_after.contiguous()
-        s = _Tiles(
-            x,
-            dt,
-            B,
-            C,
-            ctx.chunk_size,
-            backward=True,
-        )
+        s = _Tiles(x, dt, B, C, ctx.chunk_size, backward=True)
         # As operands of products these would be rounded to bfloat16 anyway. float16 does not have
         # the range.
         kept = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
-        states = x.new_empty(
-            s.b,
-            s.h,
-            s.n_chunks,
-            s.n,
-            s.p,
-            dtype=kept,
-        )
-        adjoints = x.new_empty(
-            s.b,
-            s.h,
-            s.n_chunks,
-            s.n,
-            s.p,
-            dtype=kept,
-        )
+        states = s.chunk_states(x, kept)
+        adjoints = s.chunk_states(x, kept)
         start = None if state is None else state.contiguous()
+        after = d_after.contiguous()
         _walked(B, x, dt, A, start, s, 1, s.n_chunks, states)
-        d_state, _ = _walked(
-            C,
-            dy,
-            dt,
-            A,
-            d_after,
-            s,
-            1,
-            s.n_chunks,
-            adjoints,
-            backward=True,
-        )
-        dx = torch.empty_like(dy)
-        # Float32 parts: per head for B and C, per chunk for A and D.
-        ddt = x.new_empty(dt.shape, dtype=torch.float32)
-        dB = x.new_empty(s.b, s.t, s.h, s.n, dtype=torch.float32)
-        dC = x.new_empty(s.b, s.t, s.h, s.n, dtype=torch.float32)
-        dA = x.new_empty(s.b, s.h, s.n_chunks, dtype=torch.float32)
-        dD = x.new_empty(s.b, s.h, s.n_chunks, dtype=torch.float32)
-        gradients[(s.n_chunks * s.b * s.h,)](
-            x, dt, A, B, C, D, dy, states, adjoints, dx, ddt, dA, dB, dC, dD,
-            *s.counts, s.n_chunks, *s.strides, *dy.stride()[:3],
-            **s.widths, num_warps=8, num_stages=1,
-        )  # fmt: skip
+        d_state, _ = _walked(C, dy, dt, A, after, s, 1, s.n_chunks, adjoints, backward=True)
         d_start = None
         if state is not None:
             d_start = d_state[:, :, 0].transpose(-1, -2).to(state.dtype)
-        return (
-            dx,
-            ddt.to(dt.dtype),
-            dA.sum((0, 2)).to(A.dtype),
-            s.over_groups(dB).to(B.dtype),
-            s.over_groups(dC).to(B.dtype),
-            dD.sum((0, 2)).to(D.dtype),
-            None,
-            d_start,
-        )
+        grads = _gradients((x, dt, A, B, C, D), dy, states, adjoints, s)
+        return *grads, None, d_start
+
+
+def _gradients(
+    inputs: tuple[Tensor, ...], dy: Tensor, states: Tensor, adjoints: Tensor, s: _Tiles
+) -> tuple[Tensor, ...]:
+    """The gradients of x, dt, A, B, C and D, all chunks at once.
+
+    `states` are those before each chunk, `adjoints` the gradients of those after it.
+    """
+    x, dt, A, B, C, D = inputs
+    dx = torch.empty_like(dy)
+    # Float32 parts: per head for B and C, per chunk for A and D.
+    ddt = x.new_empty(dt.shape, dtype=torch.float32)
+    dB = x.new_empty(s.b, s.t, s.h, s.n, dtype=torch.float32)
+    dC = torch.empty_like(dB)
+    dA = x.new_empty(s.b, s.h, s.n_chunks, dtype=torch.float32)
+    dD = torch.empty_like(dA)
+    gradients[(s.n_chunks * s.b * s.h,)](
+        x, dt, A, B, C, D,
+        dy, states, adjoints,
+        dx, ddt, dA, dB, dC, dD,
+        *s.counts, s.n_chunks,
+        *s.strides, *dy.stride()[:3],
+        **s.widths,
+        num_warps=8,
+        num_stages=1,
+    )  # fmt: skip
+    return (
+        dx,
+        ddt.to(dt.dtype),
+        dA.sum((0, 2)).to(A.dtype),
+        s.over_groups(dB).to(B.dtype),
+        s.over_groups(dC).to(B.dtype),
+        dD.sum((0, 2)).to(D.dtype),
+    )
 
 
 def ssd_step(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, state: Tensor
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    state: Tensor,
 ) -> Tensor:
     """See `kernels.ssd_step`."""
     x = rows(x)
@@ -377,9 +385,17 @@ def ssd_step(
     y = x.new_empty(x.shape)
     block_p = block(p, least=4, most=32)
     _step[b * h, triton.cdiv(p, block_p)](
-        x, dt, A, B, C, D, state, y, h, h // g, x.stride(0), x.stride(2), dt.stride(0),
-        dt.stride(2), B.stride(0), B.stride(2),
-        C.stride(0), C.stride(2), *state.stride()[:3], P=p, N=n, BLOCK_P=block_p, BLOCK_N=block(n),
+        x, dt, A, B, C, D, state, y,
+        h, h // g,
+        x.stride(0), x.stride(2),
+        dt.stride(0), dt.stride(2),
+        B.stride(0), B.stride(2),
+        C.stride(0), C.stride(2),
+        *state.stride()[:3],
+        P=p,
+        N=n,
+        BLOCK_P=block_p,
+        BLOCK_N=block(n),
         num_warps=4,
     )  # fmt: skip
     return y

@@ -1,10 +1,19 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from kernels import dispatch
 from kernels.causal_conv1d import causal_conv1d
 from kernels.dispatch import explain, forget, ran, require_forced, use
-from kernels.implementations import OPERATIONS, CannotRun, from_environment
+from kernels.implementations import (
+    OPERATIONS,
+    CannotRun,
+    from_environment,
+    require_installed,
+    require_known,
+)
 from tests.kernels.conftest import DEVICE
 
 
@@ -89,6 +98,15 @@ def test_the_environment_names_one_for_all_or_one_each() -> None:
         from_environment("scan=triton")
 
 
+def test_a_setting_that_names_what_is_unknown_is_refused_in_one_line() -> None:
+    require_installed("")
+    require_installed("ssd=eager")
+    with pytest.raises(CannotRun, match=r"^HYBRID_KERNELS: 'scan=eager' - no operation is called"):
+        require_installed("scan=eager")
+    with pytest.raises(ValueError, match=r"^ssd has no implementation 'fast' - it has eager, "):
+        require_known("ssd", "fast")
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_implementation_can_be_loaded(operation: str) -> None:
     for implementation in OPERATIONS[operation].implementations:
@@ -131,3 +149,14 @@ def test_what_a_device_cannot_run_is_said_before_any_work() -> None:
         pytest.raises(CannotRun, match=r"^HYBRID_KERNELS: ssd=mamba_ssm - cannot run on cpu: "),
     ):
         require_forced("cpu")
+
+
+def test_an_operation_and_its_import_leave_the_compiler_alone() -> None:
+    """torch._dynamo takes as long to import as torch."""
+    code = (
+        "import sys, torch, kernels.ssd, kernels.attention, hybrid_core.live.modules.decode\n"
+        "q = torch.ones(1, 2, 1, 4)\n"
+        "kernels.attention.attention(q, q, q)\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

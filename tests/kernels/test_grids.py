@@ -171,6 +171,52 @@ def test_what_no_grid_holds_is_said_before_it_is_launched() -> None:
     assert gated_rms_norm_limit(y, y, make(2 * MOST_PROGRAMS), 1e-5, 2) is None
 
 
+GAPS = "a state whose last axis has gaps"
+
+
+def test_what_a_program_cannot_hold_is_said_with_the_number() -> None:
+    """CUDA's limit of a grid's axis, and the limits that stand in the modules' docstrings."""
+    from kernels.attention.triton_kernel import attention_limit
+    from kernels.branch_fusion.triton_kernel import branch_fusion_limit
+    from kernels.grouped_linear.triton_kernel import grouped_linear_limit
+    from kernels.rms_norm.triton_kernel import rms_norm_limit
+    from kernels.tiles import too_many
+
+    q, wide = make(1, 2, 1, 64), make(1, 2, 1, 257)
+    assert attention_limit(q, q, q) is None
+    held = "heads 257 wide, and 256 is the most that a program can hold"
+    assert attention_limit(q, q, wide) == held
+    row, weight = make(2, 32769), make(32769)
+    held = "groups of 32769 channels, and 32768 are the most that a program can hold"
+    assert rms_norm_limit(row, weight, 1e-5, None) == held
+    branches = (make(2, 8), row, row, make(8), weight, 1e-5)
+    assert branch_fusion_limit(*branches, (8, 32769), None) == held
+    assert branch_fusion_limit(*branches, (8, 3), None) is None
+    most, more = make(65_535, 1, 1), make(65_536, 1, 1)
+    assert grouped_linear_limit(make(1, 1), most, make(65_535)) is None
+    said = "65,536 groups, and a grid's axis has 65,535 programs at most"
+    assert (
+        grouped_linear_limit(make(1, 1), more, make(65_536)) == said == too_many("groups", 65_536)
+    )
+
+
+def test_a_state_with_gaps_in_its_last_axis_is_left_to_eager() -> None:
+    from kernels.mamba2_step.triton_kernel import mamba2_step_limit
+    from kernels.selective_scan.triton_kernel import selective_scan_step_limit
+    from kernels.ssd.triton_kernel import ssd_step_limit
+
+    x = make(1, 1, 2, 4)
+    state = make(1, 2, 4, 8)
+    gaps = make(1, 2, 4, 16)[..., ::2]
+    assert ssd_step_limit(x, x, x, x, x, x, state) is None
+    assert ssd_step_limit(x, x, x, x, x, x, gaps) == GAPS
+    assert selective_scan_step_limit(x, x, x, x, x, x, state[0]) is None
+    assert selective_scan_step_limit(x, x, x, x, x, x, gaps[0]) == GAPS
+    conv = make(1, 3, 8)
+    assert mamba2_step_limit(make(1, 8), conv, state, make(8, 4)) is None
+    assert mamba2_step_limit(make(1, 8), conv, gaps, make(8, 4)) == GAPS
+
+
 FAR = 2**30  # elements between two heads: the third begins where 32 bits end
 
 

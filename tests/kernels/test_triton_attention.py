@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("nan_filled")
 CASES = [
     Case(1, 1),
     Case(7, 7, g=4),
-    Case(70, 70, h=6, g=3, d=12, d_v=6),
+    Case(66, 66, h=4, g=2, d=12, d_v=6),
     Case(33, 80, h=2, g=1, d=17, d_v=33),
     Case(1, 33, h=6, d_v=10),
     Case(7, 7, window=1),
@@ -22,7 +22,7 @@ CASES = [
     Case(63, 63, window=5, sink=3, d_v=12),
     Case(5, 30, window=6, sink=2),
     Case(1, 30, window=6, sink=2),
-    Case(200, 200, h=2, g=1, window=7, sink=3),
+    Case(200, 200, h=1, g=1, window=7, sink=3),
     *GAP,
 ]
 
