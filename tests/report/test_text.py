@@ -49,7 +49,7 @@ def cells_of(text: str, first: str) -> list[str]:
 def test_the_costs_of_a_design_are_lines_of_name_value_and_convention() -> None:
     spec = published.resolve("llama-1b")
     found = cost(spec, Workload(), hardware.get("h100_sxm"))
-    text = cost_table(found.model_dump(mode="json"))
+    text = cost_table(found)
     assert text.startswith("llama-1b: 16 attention\nAAAAAAAAAAAAAAAA\n")
     # Table 9 prints 0.97B without embedding, and 256 MiB of cache.
     assert cells_of(text, "without embedding") == ["without embedding", "973M", "exact"]
