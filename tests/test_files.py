@@ -6,7 +6,7 @@ import pytest
 
 from hybrid_core.cli.main import main
 from hybrid_core.design.spec import ArchSpec
-from hybrid_core.files import MAX_BYTES
+from hybrid_core.files import MAX_BYTES, decoded, read_file
 from hybrid_core.interop import published
 from hybrid_core.interop.huggingface import read_config
 from hybrid_core.live.retrieval.options import CheckpointOptions
@@ -162,3 +162,17 @@ def test_the_command_says_it_with_exit_code_2(
     pipe(tmp_path / "design.yaml")
     assert main(["cost", str(tmp_path / "design.yaml")]) == 2
     assert capsys.readouterr().err == f"{tmp_path / 'design.yaml'}: not a file\n"
+
+
+def test_text_loses_its_byte_order_mark_and_what_is_no_text_is_refused() -> None:
+    assert decoded(b"\xef\xbb\xbfname: a") == "name: a"
+    with pytest.raises(SpecError, match=r"design\.yaml: not UTF-8 text \(byte 2\)"):
+        decoded(b"ab\xff", "design.yaml: ")
+
+
+def test_a_file_may_be_as_long_as_its_bound_and_no_longer(tmp_path: Path) -> None:
+    path = tmp_path / "five"
+    path.write_bytes(b"12345")
+    assert read_file(path, "design", most=5) == b"12345"
+    with pytest.raises(SpecError, match="5 bytes - a design may have at most 4"):
+        read_file(path, "design", most=4)

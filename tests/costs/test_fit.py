@@ -6,7 +6,16 @@ import pytest
 
 from hybrid_core.cli.main import main
 from hybrid_core.costs.fit import fit
-from hybrid_core.costs.memory import Refusal, Serving, largest, memory, size_words
+from hybrid_core.costs.memory import (
+    Refusal,
+    Serving,
+    largest,
+    memory,
+    narrower_weights,
+    rope_table_width,
+    size_words,
+)
+from hybrid_core.costs.model import model_costs
 from hybrid_core.design import presets
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence.guide import Need, candidates
@@ -165,3 +174,20 @@ def test_a_refusal_is_none_or_says_what_would_fit() -> None:
     needs = "needs 3.0 GiB, 1.0 GiB are available"
     assert str(some) == f"{needs}; batch 2 or weights in int4 would fit"
     assert str(none) == f"{needs}; a smaller model is needed"
+
+
+def test_narrower_weights_are_offered_where_they_alone_would_fit() -> None:
+    """2.44 GB of bf16, of which fp8 halves all but the embedding (0.53 GB): about 61 % are left.
+    Nothing narrower is offered than is needed."""
+    serving = Serving(HYBRID, Workload(context_len=1024))
+    cache = 100 * 2**20
+    whole = serving.fixed_bytes(1, 1024) + cache
+    assert narrower_weights(serving, int(whole * 0.7), cache) == "fp8"
+    assert narrower_weights(serving, cache, cache) is None
+
+
+def test_layers_with_equal_rotary_settings_share_one_table() -> None:
+    """16 layers of one kind: 64 cosines and 64 sines a position. A hybrid without RoPE has none."""
+    llama = presets.get("llama-1b").spec
+    assert rope_table_width(model_costs(llama)) == 2 * 64
+    assert rope_table_width(model_costs(design("M"))) == 0

@@ -9,7 +9,7 @@ import pytest
 from hybrid_core.cli.main import main
 from hybrid_core.costs.model import model_costs, same_size_llama
 from hybrid_core.costs.weights import stored_as, weight_bytes
-from hybrid_core.design.quantization import MATRICES
+from hybrid_core.design.quantization import MATRICES, StoredWeights, up_to
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.ffns.moe import MoE
 from hybrid_core.interop import published
@@ -545,3 +545,11 @@ def test_a_shallower_stack_keeps_what_its_layers_are_stored_in() -> None:
     )
     assert only_late.replace(n_layers=2, layers={"pattern": "AA"}).quantization == ()
     assert same_size_llama(deep).n_layers > 1
+
+
+def test_rules_of_a_shorter_stack_keep_the_layers_that_are_left() -> None:
+    everywhere = StoredWeights(format="fp8", parts=("attention",))
+    some = StoredWeights(format="int4", parts=("ffn",), layers=(1, 3, 5))
+    last = StoredWeights(format="int8", parts=("ffn",), layers=(6,))
+    kept = up_to([everywhere, some, last], 4)
+    assert [(rule.format, rule.layers) for rule in kept] == [("fp8", None), ("int4", (1, 3))]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from hybrid_core.binomial import at_least, wilson
+from hybrid_core.binomial import at_least, at_most, wilson
 from hybrid_core.live.retrieval.scores import (
     EffectiveContext,
     at_length,
@@ -215,3 +215,9 @@ def test_maps_of_one_probe_say_the_same(name: str, interval: tuple[int, int, boo
     estimates = Counter(one.estimate for one in found)
     assert intervals[interval] >= 0.9 * MAPS
     assert estimates[truth] >= 0.9 * MAPS
+
+
+def test_the_lower_tail_of_a_binomial_is_the_sum_of_its_terms() -> None:
+    """3 of 10 or fewer at one half: (1 + 10 + 45 + 120) / 1024."""
+    assert at_most(3, 10, 0.5) == pytest.approx(176 / 1024)
+    assert at_most(6, 10, 0.5) == 1.0  # more than expected

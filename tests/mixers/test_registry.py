@@ -8,6 +8,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.factors import Factors, scaled
 from hybrid_core.loading import load
 from hybrid_core.mixers.attention import AttentionMixer, n_small_heads
+from hybrid_core.mixers.fusion import fusible
 from hybrid_core.mixers.mamba1 import Mamba1Mixer
 from hybrid_core.mixers.registry import MIXERS, WRITTEN, composable
 from tests.designs import MAMBA1, TINY, design, tiny
@@ -99,3 +100,12 @@ def test_the_span_is_how_many_tokens_a_query_may_see(pattern: str, span: int | N
 
 def test_small_heads_are_16_channels_wide_and_even_in_number() -> None:
     assert [n_small_heads(width) for width in (8, 47, 64, 100)] == [2, 2, 4, 6]
+
+
+def test_branches_of_different_widths_combine_only_by_concatenation() -> None:
+    fusible("add", "separate", "separate", d_ssm=64, width=64)
+    fusible("concat", "separate", "joint", d_ssm=96, width=64)
+    with pytest.raises(ValueError, match="d_ssm: 96 - fusion 'add' before a joint projection"):
+        fusible("add", "separate", "joint", d_ssm=96, width=64)
+    with pytest.raises(ValueError, match="needs out 'joint'"):
+        fusible("concat", "separate", "separate", d_ssm=64, width=64)

@@ -139,3 +139,8 @@ def test_what_is_no_file_is_left_out_too(kept: Path) -> None:
 def test_an_unknown_device_is_named() -> None:
     with pytest.raises(SpecError, match="hardware: 'abacus' - must be one of"):
         hardware.get("abacus")
+
+
+def test_a_calibration_is_kept_by_device_and_dtype() -> None:
+    assert hardware.calibration_key("cuda:1", "bf16") == "this_cuda1_bf16"
+    assert hardware.calibration_key("cpu", "fp32") == "this_cpu_fp32"
