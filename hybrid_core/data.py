@@ -59,8 +59,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
         except OSError as error:
             raise NotWritten(path, error) from None
         return
-    with in_place_of(path) as beside:
-        beside.write_bytes(data)
+    with in_place_of(path) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextmanager
@@ -70,16 +70,16 @@ def in_place_of(path: Path) -> Iterator[Path]:
     Raises NotWritten for an OSError in the block or in the replacement. Then `path` is unchanged
     and the temporary file is removed."""
     place = Path(os.path.realpath(path))  # replaces the target of a symlink, not the link
-    beside = place.with_name(f".{secrets.token_hex(8)}.part")
+    temporary = place.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        yield beside
-        with beside.open("rb+") as file:
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if place.exists():
-            shutil.copymode(place, beside)
-        beside.replace(place)
+            shutil.copymode(place, temporary)
+        temporary.replace(place)
     except OSError as error:
         raise NotWritten(path, error) from None
     finally:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)

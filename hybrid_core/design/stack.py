@@ -31,7 +31,7 @@ def key_value_heads(layer: Layer) -> AttentionMixer | None:
 def check_reuse(stack: tuple[Layer, ...]) -> None:
     """Raise ValueError unless each layer that reuses keys and values follows a layer that computes
     them with the same heads and window."""
-    made: tuple[Any, ...] | None = None
+    computed: tuple[Any, ...] | None = None
     for number, layer in enumerate(stack, start=1):
         heads = key_value_heads(layer)
         if heads is None:
@@ -44,12 +44,12 @@ def check_reuse(stack: tuple[Layer, ...]) -> None:
             getattr(heads, "sink", 0),
         )
         if not heads.reuse_kv:
-            made = own
-        elif made != own:
-            last = "the nearest earlier ones have other heads or another window"
-            if made is None:
-                last = "no layer before it made any"
+            computed = own
+        elif computed != own:
+            reason = "the nearest earlier ones have other heads or another window"
+            if computed is None:
+                reason = "no earlier layer computes any"
             raise ValueError(
                 f"reuse_kv: True - layer {number} needs keys and values of an earlier, similar "
-                f"layer, but {last}"
+                f"layer, but {reason}"
             )

@@ -123,7 +123,7 @@ class IntraMixer(Mixer):
             if self.value == "shared":
                 raise ValueError(
                     "value: 'shared' - needs a Mamba-2 branch: "
-                    "Mamba-1 makes dt, B and C from its own values"
+                    "Mamba-1 computes dt, B and C from its own values"
                 )
             if self.ssm_norm:
                 raise ValueError(

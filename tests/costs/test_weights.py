@@ -321,7 +321,7 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "names": (
         {"quant_method": "fp8", "modules_to_not_convert": "lm_head"},
-        "must be a list of names of modules",
+        "must be a list of module names",
     ),
 }
 
