@@ -286,7 +286,7 @@ CANNOT: list[tuple[str, str, str]] = [
     ("inter-1to5-1b", "fla", "fla: attention with mamba2 - fla.models 0.6 has no class"),
     ("Qwen3-Next-80B-A3B", "fla", "fla: layer 1: ffn moe - fla.models 0.6 cannot express it"),
     ("llama-moe-1b", "torchtitan", "torchtitan: ffn: not dense and gated in every layer"),
-    ("inter-1to5-1b", "torchtitan", "torchtitan: mamba2 - this writes a Llama 3 of torchtitan 0.3"),
+    ("inter-1to5-1b", "torchtitan", "torchtitan: mamba2 - the export is torchtitan 0.3"),
     (
         "swa-0to1-1b",
         "hf",

@@ -108,8 +108,8 @@ def _theta(c: Fields, head_dim: int) -> float:
 
 
 def _layers(c: Fields, n_layers: int) -> str:
-    """A letter per layer: full attention (G) or a window (W). Lower-case layers reuse keys and
-    values."""
+    """A letter per layer: full attention (G) or a window (W). Lower-case letters mark
+    layers that reuse keys and values."""
     everywhere = c.indices("global_attn_idx", n_layers)
     reusing = _reusing(c, n_layers)
     letters = ""

@@ -98,5 +98,5 @@ def _linear_time_regex(text: str) -> Any:
     try:
         return re2.compile(text, options)
     except re2.error:
-        rule = "not a valid regular expression"
+        rule = "not a regular expression that RE2 supports"
         raise SpecError(f"quantization_config: {short(text)} - {rule}") from None
