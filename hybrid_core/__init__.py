@@ -11,8 +11,8 @@ language models.
     h.read_config("config.json")                # a published model as a design
     h.export(design, to="hf")                   # files for other frameworks
 
-`h.ArchSpec` describes a design and `h.Workload` what it is asked to do. Names are imported when
-they are first used, so `import hybrid_core` is fast and needs no torch."""
+`h.ArchSpec` describes a design and `h.Workload` its workload. Names are imported on first use, so
+`import hybrid_core` is fast and needs no torch."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,7 @@ _DEFINED_IN = {
 
 
 def __getattr__(name: str) -> Any:
-    """A name of the library's face, imported when it is first asked for (PEP 562)."""
+    """Import a public name on first use (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name == "presets":

@@ -1,5 +1,4 @@
-"""Shares of trials that came out right: tails of the binomial distribution, and intervals of the
-share. No torch."""
+"""Binomial tails, and confidence intervals for the share of correct trials. Needs no torch."""
 
 import math
 from collections.abc import Callable
@@ -36,8 +35,8 @@ def clopper_pearson(
     trials: int,
     level: float = 0.95,
 ) -> tuple[float, float]:
-    """The exact interval of a binomial share (Clopper and Pearson, Biometrika 1934): where either
-    tail has (1 - level) / 2."""
+    """The exact confidence interval of a binomial share (Clopper and Pearson, Biometrika 1934).
+    Each tail has probability (1 - level) / 2."""
     tail = (1 - level) / 2
     low, high = 0.0, 1.0
     if successes > 0:
@@ -48,14 +47,14 @@ def clopper_pearson(
 
 
 def at_least(successes: int, trials: int, chance: float) -> float:
-    """The probability of that many successes or more, for a chance above 0 and below 1; 1 where
-    that many are expected."""
+    """The probability of at least `successes` successes, for 0 < `chance` < 1. Returns 1 if
+    `successes` is at most the expected number."""
     if successes <= trials * chance:
         return 1.0
     term = _exactly(successes, trials, chance)
     odds = chance / (1 - chance)
     total = 0.0
-    for done in range(successes, trials + 1):  # each term is the last times a factor below 1
+    for done in range(successes, trials + 1):  # each term is a fraction of the previous one
         total += term
         term *= (trials - done) / (done + 1) * odds
         if term < total * 1e-15:
@@ -64,7 +63,8 @@ def at_least(successes: int, trials: int, chance: float) -> float:
 
 
 def at_most(successes: int, trials: int, chance: float) -> float:
-    """The probability of that many successes or fewer; 1 where that many are expected."""
+    """The probability of at most `successes` successes. Returns 1 if `successes` is at least the
+    expected number."""
     return at_least(trials - successes, trials, 1 - chance)
 
 
@@ -75,7 +75,7 @@ def _exactly(successes: int, trials: int, chance: float) -> float:
 
 
 def _bisect(below: Callable[[float], bool]) -> float:
-    """The number from 0 to 1 up to which `below` holds."""
+    """The largest number from 0 to 1 for which `below` holds, by bisection."""
     low, high = 0.0, 1.0
     for _ in range(60):
         middle = (low + high) / 2

@@ -1,5 +1,5 @@
-"""Where files are: the data that come with the package, and what belongs to the user. Files are
-written whole or not at all."""
+"""Paths of the package's data files and of the user's own. Files are written completely or not at
+all."""
 
 import os
 import secrets
@@ -11,7 +11,7 @@ from pathlib import Path
 import platformdirs
 
 PACKAGE = Path(__file__).resolve().parent
-# A wheel carries profiles/, pages/, web/ and app.py inside the package; a checkout has them beside
+# A wheel carries profiles/, pages/, web/ and app.py inside the package; a checkout has them next to
 # it.
 IN_WHEEL = PACKAGE / "_data"
 HOME = IN_WHEEL if IN_WHEEL.is_dir() else PACKAGE.parent
@@ -21,7 +21,7 @@ APP = HOME / "app.py"
 
 
 class NotWritten(OSError):
-    """A file or folder that could not be written: one line that names it and says why."""
+    """A file or folder could not be written. The message is one line: the path and the reason."""
 
     def __init__(self, path: Path, why: OSError) -> None:
         super().__init__(f"{path} - {why.strerror or why}")
@@ -35,12 +35,13 @@ def data_path() -> Path:
 
 
 def data_dir() -> Path:
-    """`data_path`, made if it is missing. Raises NotWritten if it cannot be made."""
+    """`data_path`, created if it is missing. Raises NotWritten if it cannot be created."""
     return folder(data_path())
 
 
 def folder(path: Path) -> Path:
-    """`path`, made with its parents if it is missing. Raises NotWritten if it cannot be made."""
+    """`path`, created with its parents if it is missing. Raises NotWritten if it cannot be
+    created."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -49,8 +50,8 @@ def folder(path: Path) -> Path:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file whole or not at all (`in_place_of`). Text is UTF-8. Raises NotWritten, as on a
-    full disk."""
+    """Write a file completely or not at all (`in_place_of`). Text is UTF-8. Raises NotWritten, e.g.
+    on a full disk."""
     data = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():  # a pipe or a terminal cannot be replaced
         try:
@@ -58,27 +59,27 @@ def write_whole(path: Path, content: str | bytes) -> None:
         except OSError as error:
             raise NotWritten(path, error) from None
         return
-    with in_place_of(path) as beside:
-        beside.write_bytes(data)
+    with in_place_of(path) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextmanager
 def in_place_of(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`; it takes the place of `path` when the block ends well.
+    """A temporary file next to `path`. It replaces `path` when the block ends without an error.
 
-    Raises NotWritten for an OSError in the block or after it. Then `path` is as it was, and nothing
-    is left beside it."""
-    place = Path(os.path.realpath(path))  # a link stays, and what it leads to is replaced
-    beside = place.with_name(f".{secrets.token_hex(8)}.part")
+    Raises NotWritten for an OSError in the block or in the replacement. Then `path` is unchanged
+    and the temporary file is removed."""
+    place = Path(os.path.realpath(path))  # replaces the target of a symlink, not the link
+    temporary = place.with_name(f".{secrets.token_hex(8)}.part")
     try:
-        yield beside
-        with beside.open("rb+") as file:
+        yield temporary
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if place.exists():
-            shutil.copymode(place, beside)
-        beside.replace(place)
+            shutil.copymode(place, temporary)
+        temporary.replace(place)
     except OSError as error:
         raise NotWritten(path, error) from None
     finally:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)

@@ -1,13 +1,13 @@
-"""The package's optional parts: which modules each needs, and the line that says how to install it.
+"""Optional dependencies: the modules that each extra needs, and the command that installs it.
 
-`pip install hybrid-explorer` brings what costs, evidence, configs and reports need. Torch and the
-server of the pages are extras (`[project.optional-dependencies]` in pyproject.toml)."""
+`pip install hybrid-explorer` installs everything that costs, evidence, configs and reports need.
+Torch and the page server are extras (`[project.optional-dependencies]` in pyproject.toml)."""
 
 from importlib.util import find_spec
 
 from hybrid_core.validation import SpecError
 
-# One module per distribution of the extra: those that it cannot do without.
+# One module for each distribution that the extra requires.
 MODULES = {
     "live": ("torch", "fvcore", "transformers", "safetensors"),
     "app": ("streamlit",),
@@ -15,7 +15,7 @@ MODULES = {
 
 
 def missing(extra: str) -> str | None:
-    """The first module of an extra that is not installed, or None where all are."""
+    """The first module of an extra that is not installed, or None if all are."""
     for module in MODULES[extra]:
         if find_spec(module) is None:
             return module
@@ -23,7 +23,7 @@ def missing(extra: str) -> str | None:
 
 
 def require(extra: str, what: str) -> None:
-    """Raise SpecError, with the command that installs the extra, where `what` lacks it."""
+    """Raise SpecError, with the install command, if the extra that `what` needs is missing."""
     module = missing(extra)
     if module is not None:
         command = f"pip install 'hybrid-explorer[{extra}]'"

@@ -1,24 +1,23 @@
-"""By how much a proxy is smaller than its design, and the rounding that every size shares.
+"""Scale factors from a design to its proxy, and the rounding used for every size.
 
-A number of channels shrinks with the width of the model, a number of tokens with the length of its
-contexts, a state with the square root of that length. Everything else stays: kinds, axes of fusion,
-ratios of heads, numbers of experts, widths of convolutions."""
+Channel counts shrink with the width of the model and token counts with the length of its contexts.
+States shrink with the square root of that length. Everything else stays the same: kinds of layer,
+fusion axes, head ratios, numbers of experts, convolution widths."""
 
 from math import sqrt
 from typing import NamedTuple
 
 
 class Factors(NamedTuple):
-    """The proxy's size over the design's: of d_model (`width`), and of the contexts that each is
-    trained on (`length`)."""
+    """Ratios of proxy to design: of d_model (`width`), and of the training contexts (`length`)."""
 
     width: float
     length: float
 
     @property
     def state(self) -> float:
-        """Of d_state. A state keeps a context, which shrinks with the length, and needles, which do
-        not."""
+        """The factor for d_state. A state stores the context, which shrinks with the length, and
+        needles, which do not shrink."""
         return sqrt(self.length)
 
 

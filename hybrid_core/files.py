@@ -1,7 +1,7 @@
-"""Safe reading of files that a user names: no waiting for a pipe, no reading of a device, and
-nothing larger than expected.
+"""Safe reading of files that a user names. It never waits for a pipe, reads a device, or reads more
+than expected.
 
-Whatever is wrong with a file is a SpecError of one line that begins with its path.
+Any problem with a file raises a one-line SpecError that begins with its path.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from stat import S_ISDIR, S_ISREG
 from hybrid_core.validation import SpecError
 
 MAX_BYTES = 1_000_000  # of a design or a config
-# Of a text to train on or to hide needles in, and of a checkpoint's own text files.
+# Of a text to train on or to hide needles in, and of a checkpoint's text files.
 MAX_TEXT_BYTES = 200_000_000
 # Of a checkpoint's files that are read whole.
 TEXT_SUFFIXES = (".json", ".txt", ".model", ".jinja")
@@ -32,20 +32,20 @@ def read_file(path: Path, what: str, most: int = MAX_BYTES) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a null character in the path
         reason = getattr(error, "strerror", None) or error
         raise SpecError(f"{path}: {reason}") from None
-    if len(data) > most:  # files of /proc say that they are empty
+    if len(data) > most:  # files in /proc report a size of 0
         raise SpecError(f"{path}: {too_long(len(data), what, most)}")
     return data
 
 
 def read_text(path: Path, what: str, most: int = MAX_TEXT_BYTES) -> str:
-    """The text of a regular file. Raises SpecError as `read_file` does, and where it is not
+    """The text of a regular file. Raises SpecError as `read_file` does, and if the text is not
     UTF-8."""
     return decoded(read_file(path, what, most), f"{path}: ")
 
 
 def decoded(data: bytes, where: str = "") -> str:
-    """Bytes as text, without the byte order mark that some editors write. Raises SpecError, with
-    `where` at the start of its line."""
+    """Bytes as text, without the byte order mark that some editors write. Raises SpecError, whose
+    message starts with `where`."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -56,8 +56,8 @@ def require_files(folder: Path, what: str) -> None:
     """Raise SpecError unless everything in a folder can be opened without waiting, and its text
     files are small enough to be read whole.
 
-    For folders that a library reads, such as a checkpoint's. Broken links pass, since the library
-    reports what it misses."""
+    For folders that a library reads, such as a checkpoint's. Broken links pass, because the library
+    itself reports missing files."""
     try:
         for path in sorted(folder.iterdir()):
             if path.exists():
@@ -76,5 +76,5 @@ def _require_file(path: Path, what: str) -> None:
 
 
 def too_long(size: int, what: str, most: int = MAX_BYTES) -> str:
-    """The words that refuse an input for its size."""
+    """The error text for an input that is too large."""
     return f"{size:,} bytes - a {what} may have at most {most:,}"

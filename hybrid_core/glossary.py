@@ -1,5 +1,5 @@
-"""Every term in one line: on hover beside its control, and together on a page. Terms are in
-profiles/glossary.yaml; kinds of layer bring their own line."""
+"""One-line definitions of terms, for tooltips and the Glossary page. Terms are defined in
+profiles/glossary.yaml, and kinds of layer in their own files."""
 
 from functools import cache
 
@@ -11,7 +11,7 @@ from hybrid_core.mixers.registry import MIXERS
 
 @cache
 def groups() -> dict[str, dict[str, str]]:
-    """Group -> term -> one line."""
+    """The definitions by group: group -> term -> definition."""
     text = (PROFILES / "glossary.yaml").read_text("utf-8")
     found: dict[str, dict[str, str]] = yaml.safe_load(text)
     entries = (kind.entry for kind in MIXERS)
@@ -27,8 +27,8 @@ def _lines() -> dict[str, str]:
 
 
 def explain(term: str) -> str:
-    """The line of a term; of a dotted path such as `ssm.d_state` its own line or that of its last
-    part. Raises KeyError."""
+    """The definition of a term. A dotted path such as `ssm.d_state` falls back to the definition of
+    its last part. Raises KeyError."""
     lines = _lines()
     last_part = term.rpartition(".")[2]
     return lines.get(term) or lines[last_part]

@@ -1,4 +1,4 @@
-"""The functions of `import hybrid_core`: each takes a design in any form and has the usual
+"""The public functions of `import hybrid_core`. Each takes a design in any form and has the usual
 defaults."""
 
 from collections.abc import Mapping
@@ -49,8 +49,8 @@ def cost(design: Design, *, hardware: str = "h100_sxm", **workload: Any) -> Cost
     """Every cost of a design under a workload, from closed forms: parameters, FLOPs, cache, memory
     and speed.
 
-    `workload` takes the fields of `Workload`; without them, one sequence of 8,192 tokens in bf16.
-    Cache bytes are per sequence, memory bytes for the whole batch. Raises SpecError.
+    `workload` takes the fields of `Workload`. The default is one sequence of 8,192 tokens in bf16.
+    Cache bytes are per sequence; memory bytes are for the whole batch. Raises SpecError.
 
     >>> import hybrid_core as h
     >>> inter = h.cost("inter-1to5-1b", context_len=8192)
@@ -70,9 +70,9 @@ def cost(design: Design, *, hardware: str = "h100_sxm", **workload: Any) -> Cost
 def forecast(design: Design, *, hardware: str = "h100_sxm", **workload: Any) -> Prediction:
     """How fast a device runs a design: seconds and tokens/s of the prefill and of one decode step.
 
-    For a device that was measured (`hybrid-core calibrate`, or `profiles/measured/`) this rests on
-    its rates. For any other it is the ceiling that the datasheet allows; real code does not reach
-    it. Raises SpecError.
+    For a measured device (`hybrid-core calibrate`, or `profiles/measured/`) the figures come from
+    its measured rates. For any other device they are the datasheet ceiling, which real code does
+    not reach. Raises SpecError.
 
     >>> import hybrid_core as h
     >>> asked = {"batch_size": 8, "context_len": 32768, "hardware": "h100_sxm"}
@@ -94,10 +94,10 @@ def build(
     dtype: str = "fp32",
     seed: int = 0,
 ) -> "HybridLM":
-    """The torch module of a design, initialised with `seed`. `device` is cpu, cuda, cuda:N or auto;
-    or meta, where the module has shapes and no data.
+    """The torch module of a design, initialised with `seed`. `device` is cpu, cuda, cuda:N, auto or
+    meta. On meta, the module has shapes but no data.
 
-    Raises SpecError, also where torch is not installed.
+    Raises SpecError, also if torch is not installed.
 
     >>> import hybrid_core as h
     >>> model = h.build("inter-1to5-1b", device="meta")
@@ -116,7 +116,7 @@ def build(
 
 
 class Profiled(NamedTuple):
-    """What a profile found, part by part; None for a part that there was no time for."""
+    """The results of a profile, by part. A part is None if the time budget ran out before it."""
 
     environment: Environment | None = None
     trace: Trace | None = None
@@ -145,8 +145,8 @@ PARTS = (
 def profile(design: Design, **options: Any) -> Profiled:
     """Measure a design in this process.
 
-    `options` are the fields of `ProfileOptions`. The pages and `hybrid-core profile` do the same
-    in a process of its own and keep the result. Raises SpecError, also where torch is not
+    `options` are the fields of `ProfileOptions`. The pages and `hybrid-core profile` run the same
+    measurement in a separate process and store the result. Raises SpecError, also if torch is not
     installed.
 
     >>> import hybrid_core as h
@@ -176,9 +176,9 @@ def profile(design: Design, **options: Any) -> Profiled:
 
 
 def read_config(config: str | Path | Mapping[str, Any], name: str | None = None) -> ArchSpec:
-    """The design of a published config: the path of a config.json, or what it holds.
+    """The design of a published config, given as the path of a config.json or as its contents.
 
-    Raises SpecError, which names a field that is not understood.
+    Raises SpecError that names the first field it does not understand.
 
     >>> import hybrid_core as h
     >>> h.read_config({"model_type": "mamba2", "num_hidden_layers": 2}, name="two").pattern
@@ -194,10 +194,10 @@ def read_config(config: str | Path | Mapping[str, Any], name: str | None = None)
 
 
 def export(design: Design, to: str) -> dict[str, str]:
-    """The files of a design, by name, in another framework's format: yaml, hf, megatron, fla,
-    torchtitan or python.
+    """A design's files in another framework's format, by file name. `to` is yaml, hf, megatron,
+    fla, torchtitan or python.
 
-    Raises SpecError, which names what the format cannot express.
+    Raises SpecError that names what the format cannot express.
 
     >>> import hybrid_core as h
     >>> list(h.export("llama-1b", to="hf"))

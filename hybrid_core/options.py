@@ -1,7 +1,7 @@
-"""Flags of the command line, read from the models of options: a field with a description is a flag.
+"""Command-line flags, derived from option models: every field with a description is a flag.
 
-The name, the type, the allowed words and the default of a flag are the field's own. So the help of
-a command, what a page says beside a control and the command that repeats a run cannot differ."""
+A flag takes its name, type, allowed words and default from the field. So a command's help, the text
+next to a page's control and the command that repeats a run always agree."""
 
 import shlex
 from collections.abc import Mapping
@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-LEFT_OUT = ("_s", "_path")  # endings of a field's name that its flag does not have
+LEFT_OUT = ("_s", "_path")  # suffixes of field names that flags leave out
 
 
 class Flag(NamedTuple):
-    """Stands in a field's `Annotated` where the field alone does not say enough: the flag's name, a
-    word for its value in the help, and what holds where it is not given."""
+    """Extra information about a flag, placed in its field's `Annotated`: the flag's name, a
+    placeholder for its value in the help, and a description of the default."""
 
     name: str | None = None
     metavar: str | None = None
@@ -29,7 +29,7 @@ def flagged(model: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def own(field: FieldInfo) -> Flag:
-    """What a field says about its flag itself."""
+    """The `Flag` in a field's metadata, or an empty one."""
     for part in field.metadata:
         if isinstance(part, Flag):
             return part
@@ -47,7 +47,7 @@ def flag(name: str, field: FieldInfo) -> str:
 
 
 def value_type(annotation: Any) -> Any:
-    """What a field holds, without its bounds and without None: int, float, str, a Literal or a
+    """The type of a field's value, without bounds and None: int, float, str, a Literal or a
     tuple."""
     origin = get_origin(annotation)
     if origin is Annotated:
@@ -59,7 +59,7 @@ def value_type(annotation: Any) -> Any:
 
 
 def words(field: FieldInfo) -> tuple[str, ...]:
-    """The words that a field allows; none where it takes numbers or any text."""
+    """The words that a field allows. Empty if it takes numbers or any text."""
     kind = value_type(field.annotation)
     return get_args(kind) if get_origin(kind) is Literal else ()
 
@@ -71,7 +71,7 @@ def _one_of(allowed: tuple[str, ...]) -> str:
 
 
 def help_text(field: FieldInfo) -> str:
-    """What a flag means, the words that it allows, and its default."""
+    """The help text of a flag: its meaning, allowed words and default."""
     text = str(field.description)
     allowed = words(field)
     if allowed:
@@ -85,8 +85,8 @@ def help_text(field: FieldInfo) -> str:
 
 
 def command_line(model: type[BaseModel], values: Mapping[str, Any]) -> str:
-    """The flags that give these values again, quoted for a shell. Values that are None or absent
-    are left out."""
+    """The flags that reproduce these values, quoted for a shell. Values that are None or absent are
+    left out."""
     given = []
     for name, field in flagged(model).items():
         value = values.get(name)

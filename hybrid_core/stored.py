@@ -1,5 +1,5 @@
-"""Formats that weights are stored in, and the bytes that a matrix takes in each. Which parts of a
-model are stored in which: design/quantization.py."""
+"""Storage formats of weights, and the bytes of a matrix in each. design/quantization.py decides
+which parts of a model are stored in which format."""
 
 from math import ceil
 from typing import Literal, NamedTuple
@@ -19,7 +19,7 @@ COMPUTE_BYTES: dict[str, int] = {
 
 class Layout(NamedTuple):
     """Bits of an element, and of the scale (with its zero point, if any) that `rows` x `columns`
-    elements share; None: all of the matrix. `tensor_bits`: what a whole matrix has on top."""
+    elements share. None means the whole matrix. `tensor_bits`: extra bits per matrix."""
 
     bits: int
     rows: int | None
@@ -34,10 +34,11 @@ class Layout(NamedTuple):
         return (d_in * d_out * self.bits + across * along * self.scale_bits + self.tensor_bits) / 8
 
 
-# The usual layout of each format. MXFP4 and MXFP8: 8-bit exponents of 32 elements (OCP Microscaling
-# 1.0). NVFP4: 8-bit scales of 16 elements and one in float32 (NVIDIA ModelOpt). FP8: one float32
-# scale a matrix. INT8: a 16-bit scale an output channel. Other integers: a 16-bit scale of 128
-# elements, as compressed-tensors writes them. NF4: a float32 scale of 64 elements (bitsandbytes).
+# The usual layout of each format. MXFP4 and MXFP8: an 8-bit exponent per 32 elements (OCP
+# Microscaling 1.0). NVFP4: an 8-bit scale per 16 elements and one in float32 per matrix (NVIDIA
+# ModelOpt). FP8: one float32 scale per matrix. INT8: a 16-bit scale per output channel. Other
+# integers: a 16-bit scale per 128 elements, as compressed-tensors writes them. NF4: a float32 scale
+# per 64 elements (bitsandbytes).
 USUAL: dict[str, Layout] = {
     "mxfp4": Layout(4, 1, 32, 8),
     "mxfp8": Layout(8, 1, 32, 8),

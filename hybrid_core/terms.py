@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from hybrid_core.workload import Workload
 
-# What formulas take and return: one number or an array. Lengths are whole numbers; an array may
-# hold them as floats (`lengths`).
+# Formulas take and return one number or an array. Lengths are whole numbers; an array may hold them
+# as floats (`lengths`).
 Num = int | float | NDArray[np.integer] | NDArray[np.floating]
 
 
@@ -21,8 +21,8 @@ CacheKind = Literal["kv", "state", "conv"]
 
 
 class CacheTensor(NamedTuple):
-    """One tensor of a layer's cache for one sequence. `kind` says which dtype of the workload it
-    has."""
+    """One tensor of a layer's cache for one sequence. `kind` selects its dtype from the
+    workload."""
 
     name: str
     elements: Num
@@ -35,8 +35,8 @@ TermKind = Literal["product", "attention", "scan", "conv"]
 
 
 class Term(NamedTuple):
-    """FLOPs of one part of a layer. A product also says the shape of its weights: there are
-    `copies` of them, and a token uses `used`."""
+    """FLOPs of one part of a layer. A product also has the shape of its weight matrix, of which
+    there are `copies`; each token uses `used` of them."""
 
     name: str
     flops: Num
@@ -48,7 +48,7 @@ class Term(NamedTuple):
 
     @property
     def weights(self) -> int:
-        """Elements of all its matrices."""
+        """Elements of all weight matrices of the term."""
         return self.copies * self.d_in * self.d_out
 
 
@@ -66,8 +66,8 @@ def of_kind(terms: Terms, kind: TermKind) -> Num:
 
 
 def renamed(terms: Terms, prefix: str) -> Terms:
-    """Terms of a part of a layer. The names of products get the prefix. Other terms keep theirs,
-    because they are found by their kind."""
+    """Terms of a part of a layer, with the prefix added to the names of products. Other terms keep
+    their names, because they are looked up by kind."""
     found = []
     for term in terms:
         if term.kind == "product":
@@ -77,8 +77,8 @@ def renamed(terms: Terms, prefix: str) -> Terms:
 
 
 class MixerCosts(Protocol):
-    """The closed forms of every kind of mixer, for one sequence and one layer. Lengths are in
-    tokens."""
+    """The closed forms that every kind of mixer provides, for one sequence and one layer. Lengths
+    are in tokens."""
 
     def params(self) -> dict[str, int]:
         """Parameters by part."""
@@ -87,18 +87,18 @@ class MixerCosts(Protocol):
         """Exact FLOPs by part of a forward pass over `seq_len` tokens from an empty cache."""
 
     def decode_flops(self, context_len: Num) -> Terms:
-        """Exact FLOPs by part of one decode step; the new token is number `context_len`."""
+        """Exact FLOPs by part of one decode step. The new token is token number `context_len`."""
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
-        """The cache's tensors when it has room for `context_len` tokens."""
+        """The cache's tensors when sized for `context_len` tokens."""
 
     def reads(self, context_len: Num) -> list[CacheTensor]:
         """The cache's tensors that one decode step reads: its own, or those of an earlier layer
         that it reuses."""
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """The mixer's own term of the paper's training FLOPs per token (Appendix C), beside 6 *
-        parameters."""
+        """The mixer's own term of the paper's training FLOPs per token (Appendix C), in addition to
+        6 * parameters."""
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
         """The paper's cache size in bytes (bf16)."""
@@ -120,8 +120,8 @@ def widest(*moments: Num) -> Num:
 
 
 def last_pieces(seq_len: Num, size: Num) -> tuple[tuple[Num, Num], tuple[Num, Num]]:
-    """Where work on a sequence, or on the heads of a group, goes in pieces of `size`: (what comes
-    before the piece, its length) of the last whole piece and of the shorter one after it."""
+    """The last two pieces when a sequence, or the heads of a group, are processed in pieces of
+    `size`. Each is (start, length): the last whole piece, and the shorter one after it."""
     whole = seq_len // size * size
     last_whole = (widest(whole - size, 0), least(seq_len, size))
     rest = (whole, seq_len - whole)

@@ -1,7 +1,7 @@
-"""Frozen models, bounded numbers, and errors in one line: key, value and rule.
+"""Frozen models, bounded numbers, and one-line errors: key, value and rule.
 
-Every refusal is a SpecError. It quotes input from strangers. So the error itself makes sure that
-its text is one line of bounded length, without characters that a terminal would act on."""
+Every invalid input raises a SpecError. Its message quotes untrusted input, so the error limits
+itself to one line of bounded length, without terminal control characters."""
 
 import difflib
 import math
@@ -22,11 +22,12 @@ MAX_LAYERS = 1_024
 
 LONGEST_LINE = 400
 LONGEST_VALUE = 60
-MOST_NAMES = 8  # of the known ones that a refusal lists
+MOST_NAMES = 8  # known names that an error lists at most
 
 
 class SpecError(ValueError):
-    """A design that breaks a rule: one line that names the key, the value and the rule."""
+    """A design breaks a rule. The message is one line that names the key, the value and the
+    rule."""
 
     def __init__(self, line: str) -> None:
         super().__init__(one_line(line))
@@ -35,9 +36,8 @@ class SpecError(ValueError):
 def one_line(text: str) -> str:
     """The text as one line of at most LONGEST_LINE characters.
 
-    Characters that do not print are spelt out: escape sequences, line breaks, marks that change the
-    direction of writing. A longer text loses its middle, because the key is at its start and the
-    rule at its end."""
+    Characters that do not print are escaped: escape sequences, line breaks, text-direction marks. A
+    longer text is cut in the middle, because the key is at its start and the rule at its end."""
     line = "".join(map(_printable, text))
     if len(line) <= LONGEST_LINE:
         return line
@@ -55,8 +55,8 @@ def short(value: Any) -> str:
     """A value as a message shows it: one line, LONGEST_VALUE characters at most."""
     try:
         return cut(repr(value).replace("\n", " "))
-    except ValueError:  # more digits than Python is willing to write
-        return "a number of thousands of digits"
+    except ValueError:  # more digits than Python converts to text
+        return "a number with thousands of digits"
 
 
 def cut(text: str) -> str:
@@ -67,7 +67,7 @@ def cut(text: str) -> str:
 def nearest(word: Any, known: Iterable[str]) -> str:
     """The rule for a word that must be one of `known`: `one of a, b, c (did you mean b?)`.
 
-    It lists all known names if there are few, else those most similar to `word`."""
+    Lists all known names if there are few, else those most similar to `word`."""
     names = list(known)
     given = word[:100] if isinstance(word, str) else short(word)
     shown = names
@@ -94,7 +94,7 @@ def _listed(names: list[str]) -> str:
 
 
 def exact_int(value: Any) -> Any:
-    """The value, if it is a whole number."""
+    """The value unchanged. Raises ValueError unless it is a whole number."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise ValueError("must be a whole number")
     return value
@@ -124,10 +124,10 @@ Positive = Annotated[float, Field(gt=0, le=1e12, allow_inf_nan=False)]
 LEAST_FACTOR, LARGEST_FACTOR = 1e-6, 1e6
 Factor = Annotated[float, Field(ge=LEAST_FACTOR, le=LARGEST_FACTOR, allow_inf_nan=False)]
 # The base of RoPE's wavelengths. With 1 or less, later channels would rotate faster, not slower.
-# Falcon-H1 has 1e11.
+# Falcon-H1 uses 1e11.
 Theta = Annotated[float, Field(gt=1, le=1e12, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
-# What a norm adds to the mean of squares. A larger one would hide the activations.
+# Epsilon that a norm adds to the mean square. A larger value would swamp the activations.
 Epsilon = Annotated[
     float,
     Field(gt=0, le=0.1, allow_inf_nan=False),
@@ -142,8 +142,8 @@ def divides(key: str, value: int, divisor_key: str, divisor: int) -> None:
 
 
 def rotates_pairs(key: str, head_dim: int, rope_fraction: float) -> None:
-    """Raise ValueError unless RoPE rotates whole pairs of channels: those of the head, or of its
-    part `rope_fraction`."""
+    """Raise ValueError unless RoPE rotates whole pairs of channels, both in a whole head and in the
+    fraction `rope_fraction` of it."""
     divides(key, head_dim, "2, for RoPE", 2)
     rotated = head_dim * rope_fraction
     is_whole = math.isclose(rotated, round(rotated))
@@ -157,7 +157,7 @@ def rotates_pairs(key: str, head_dim: int, rope_fraction: float) -> None:
 
 
 def quiet(default: Any) -> Any:
-    """A field that is left out of YAML while it has its default."""
+    """A field that YAML omits while it has its default value."""
 
     def is_default(value: Any) -> bool:
         return bool(value == default)
@@ -166,7 +166,7 @@ def quiet(default: Any) -> Any:
 
 
 class _OneLine(ModelMetaclass):
-    """Turns pydantic's error about a model's arguments, a paragraph, into one line."""
+    """Turns pydantic's multi-line error about a model's arguments into one line."""
 
     def __call__(cls, *args: Any, **fields: Any) -> Any:
         try:
@@ -176,7 +176,8 @@ class _OneLine(ModelMetaclass):
 
 
 class Frozen(BaseModel, metaclass=_OneLine):
-    """Immutable, strictly typed, and without unknown keys. Any error is a SpecError of one line."""
+    """An immutable, strictly typed model that rejects unknown keys. Any error is a one-line
+    SpecError."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -199,7 +200,7 @@ class Frozen(BaseModel, metaclass=_OneLine):
             raise SpecError(first_line(error, cls)) from None
 
     def changed(self, **changes: Any) -> Self:
-        """A copy with other values, validated again; raises SpecError with one line."""
+        """A copy with these values changed, validated again; raises SpecError with one line."""
         names = type(self).model_fields
         fields = {name: getattr(self, name) for name in names}
         return self.make(**(fields | changes))
@@ -216,7 +217,8 @@ _PYDANTIC_RULES = {
 def first_line(error: ValidationError, model: type[Any]) -> str:
     """The first broken rule of `model` as `key: value - rule`, and how many more are broken."""
     problems = error.errors(include_url=False)
-    # A misspelt key is both unknown and missing. The unknown one says more, so it comes first.
+    # A misspelt key gives two errors: one unknown key and one missing key. The unknown key is the
+    # more helpful one, so it comes first.
     unknown = (problem for problem in problems if problem["type"] == "extra_forbidden")
     first = next(unknown, problems[0])
     line = _in_words(first)
@@ -263,7 +265,7 @@ _Path = tuple[str | int, ...]
 
 
 def _suggestion(where: _Path, model: type[Any]) -> str:
-    """The most similar key of the section in which the unknown key stands."""
+    """A hint with the section's key that is most similar to the unknown key, if any."""
     key = str(where[-1])
     known = set()
     for part in _models_at(model, where[:-1]):
@@ -276,9 +278,9 @@ def _suggestion(where: _Path, model: type[Any]) -> str:
 
 
 def _models_at(model: type[Any], path: _Path) -> list[type[Frozen]]:
-    """The models that may stand at the end of a path of keys from `model`.
+    """The models that a path of keys from `model` may lead to.
 
-    Steps that name no field are skipped: places in a list, keys of a table, tags of a union."""
+    Steps that name no field are skipped: list indices, table keys, union tags."""
     models = [model]
     for step in path:
         fields = [part.model_fields[step] for part in models if step in part.model_fields]
@@ -292,18 +294,18 @@ def _models_at(model: type[Any], path: _Path) -> list[type[Frozen]]:
 
 
 def models_in(annotation: Any) -> list[type[Frozen]]:
-    """Every model that occurs in a type."""
+    """Every model in a type annotation."""
     if isinstance(annotation, type) and issubclass(annotation, Frozen):
         return [annotation]
     return [model for inner in get_args(annotation) for model in models_in(inner)]
 
 
 def _tag(model: type[Frozen]) -> Any:
-    """The tag that tells a model from the others of a union."""
+    """The tag that distinguishes a model from the others in a union."""
     kind = model.model_fields.get("kind")
     return kind.default if kind else None
 
 
 def _word(part: str | int) -> str:
-    """A key as a message shows it: in one line, cut if it is long."""
+    """A key as a message shows it: one line, cut if it is long."""
     return cut(" ".join(str(part).split()))

@@ -1,4 +1,4 @@
-"""What a cost or a profile is asked about: how many sequences, how long, and in which dtypes."""
+"""The workload of a cost or a profile: the number of sequences, their length, and the dtypes."""
 
 from typing import Annotated, Literal, Protocol
 
@@ -12,7 +12,7 @@ CacheDtype = Literal["fp32", "bf16", "fp16", "fp8", "int8", "int4"]
 
 PAPER_BATCH, PAPER_PROMPT = 4, 512  # of the paper's throughput protocol (Appendix J)
 
-# Bytes of an element of a cache. Scales of integer keys and values are not counted: engines differ
+# Bytes per cache element. Scales of integer keys and values are not counted, because engines differ
 # in how many they keep.
 DTYPE_BYTES: dict[str, int | float] = {
     "fp32": 4,
@@ -25,7 +25,7 @@ DTYPE_BYTES: dict[str, int | float] = {
 
 
 class KeepsStates(Protocol):
-    """A design, as far as a workload asks."""
+    """The part of a design that a workload needs."""
 
     @property
     def state_dtype(self) -> ComputeDtype | None: ...
@@ -35,9 +35,9 @@ class Workload(Frozen):
     """`context_len` tokens in each of `batch_size` sequences; `prompt_len` of them are prefilled
     (all of them unless given).
 
-    `weight_dtype` None: as the design's weights are stored, or else bf16. `state_dtype` None: the
-    design's own, or else that of the products. `max_batched_tokens`: a serving engine prefills that
-    many tokens at a time (vLLM's name and default)."""
+    `weight_dtype` None: the format that the design's weights are stored in, or else bf16.
+    `state_dtype` None: the design's own, or else that of the products. `max_batched_tokens`: how
+    many tokens a serving engine prefills at a time (vLLM's name and default)."""
 
     batch_size: Annotated[int, Field(ge=1, le=65_536, description="sequences")] = 1
     context_len: Annotated[
@@ -52,12 +52,12 @@ class Workload(Frozen):
     weight_dtype: Annotated[
         WeightFormat | None,
         Field(description="dtype that weights are stored in"),
-        Flag(default="as the design's are, else bf16"),
+        Flag(default="the design's, else bf16"),
     ] = None
     kv_cache_dtype: CacheDtype = Field(default="bf16", description="dtype of keys and values")
     state_dtype: Annotated[
         ComputeDtype | None,
-        Field(description="dtype of the states of scans"),
+        Field(description="dtype of scan states"),
         Flag(default="the config's, else the products'"),
     ] = None
     max_batched_tokens: Annotated[
@@ -67,23 +67,22 @@ class Workload(Frozen):
 
     @property
     def product_dtype(self) -> ComputeDtype:
-        """What products compute in, and activations are kept in: bf16 where weights are stored in
-        fewer bits."""
+        """The dtype of matrix products and activations. It is bf16 if weights are stored in fewer
+        bits."""
         return self.weight_dtype if self.weight_dtype in COMPUTE_BYTES else "bf16"  # type: ignore[return-value]
 
     @property
     def element_bytes(self) -> int:
-        """Bytes of an element of an activation."""
+        """Bytes per activation element."""
         return COMPUTE_BYTES[self.product_dtype]
 
     @property
     def scan_dtype(self) -> ComputeDtype:
-        """What the states of scans are kept in."""
+        """The dtype of scan states."""
         return self.state_dtype or self.product_dtype
 
     def of(self, spec: KeepsStates) -> "Workload":
-        """The workload with what a design's config decides: the dtype of its states, unless one is
-        asked for."""
+        """The workload with the state dtype of the design's config, unless it already has one."""
         if self.state_dtype or not spec.state_dtype:
             return self
         return self.model_copy(update={"state_dtype": spec.state_dtype})

@@ -1,5 +1,5 @@
-"""YAML from strangers, read safely, and YAML for people, written so that a second save changes no
-byte."""
+"""Safe reading of untrusted YAML, and writing of readable YAML that does not change on a second
+save."""
 
 import re
 from collections.abc import Hashable
@@ -14,7 +14,7 @@ MAX_DEPTH = 20
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader without aliases (bombs), without deep nesting, and without a key given twice."""
+    """A SafeLoader that rejects aliases (bombs), deep nesting and duplicate keys."""
 
     depth = 0
 
@@ -47,8 +47,8 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-# YAML 1.1 takes 1e6 and 1e-5 for text; people mean numbers. Reader and writer agree, so that a name
-# like "1e6" is quoted.
+# YAML 1.1 reads 1e6 and 1e-5 as text, but people mean numbers. The reader and the writer agree on
+# this, so a name like "1e6" is quoted.
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
@@ -86,8 +86,7 @@ def safe_mapping(text: str | bytes) -> dict[str, Any]:
 
 
 def dump(data: dict[str, Any]) -> str:
-    """Top-level keys one per line in the order given, sections in flow style, as people write
-    designs."""
+    """A mapping as YAML: one top-level key per line in the given order, sections in flow style."""
     return "".join(_line(key, value) for key, value in data.items())
 
 

@@ -1,5 +1,5 @@
-"""The cache in the pages of a serving engine. vLLM has one pool of equal pages, and the cache of
-every layer has to fit into them.
+"""The cache in the pages of a serving engine. vLLM has one pool of equal-size pages, which has to
+hold the caches of all layers.
 
 As in vLLM v1 (kv_cache_utils.py and the hybrid models' config), a page of an attention layer holds
 a block of tokens. In a model with states, the block grows in steps of 16 tokens until its page
@@ -15,16 +15,16 @@ from hybrid_core.costs.memory import ServedLayer, Serving, largest
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.workload import Workload
 
-# The share of a device's memory that vLLM uses unless told otherwise (gpu_memory_utilization).
+# The share of a device's memory that vLLM uses by default (gpu_memory_utilization).
 MEMORY_SHARE = 0.9
-BLOCK_TOKENS = 16  # the smallest block, and the step in which it grows
+BLOCK_TOKENS = 16  # the smallest block, and the step by which it grows
 MAX_CONTEXT = 2**24
-MAX_BATCH = 65_536  # the answer for a model without a cache
-SPLIT = 1.25  # kinds whose numbers of layers differ by less than this share one group size
+MAX_BATCH = 65_536  # the largest batch for a model without a cache
+SPLIT = 1.25  # kinds whose layer counts differ by less than this factor share a group size
 
 
 class Holder(NamedTuple):
-    """One kind of cache of one layer: `token_bytes` for each of at most `window` tokens, or
+    """One kind of cache in one layer: `token_bytes` for each of at most `window` tokens, or
     `state_bytes` per sequence."""
 
     token_bytes: int = 0
@@ -33,8 +33,8 @@ class Holder(NamedTuple):
 
 
 class Pages(NamedTuple):
-    """How vLLM lays out the caches of a design: bytes of one page, tokens in an attention block (0
-    without attention), layers in a group, and the number of groups of each kind of cache."""
+    """How vLLM lays out the caches of a design: bytes per page, tokens per attention block (0
+    without attention), layers per group, and the number of groups of each kind of cache."""
 
     page_bytes: int
     block_tokens: int
@@ -77,7 +77,7 @@ def _pages(serving: Serving) -> Pages:
     per_token = [holder.token_bytes for holder in counts if holder.token_bytes]
     if not per_token:
         return Pages(largest_state, 0, 1, tuple(counts.items()))
-    # Each kind of attention needs whole steps of tokens, and the page is the largest such size.
+    # Each kind of attention needs whole steps of tokens. The page is the largest of these sizes.
     steps = [BLOCK_TOKENS * n_bytes for n_bytes in per_token]
     least = max(*steps, largest_state)
     page = max(step * _up(least, step) for step in steps)
@@ -101,7 +101,7 @@ def _holders(layer: ServedLayer, workload: Workload) -> list[Holder]:
     convolutions."""
     found = []
     costs = layer.costs
-    # Learnt tokens are subtracted, so that one position of a sequence is asked for.
+    # Learnt tokens are subtracted, so that this is the cache of one position.
     per_token = ceil(costs.kv_bytes(1 - costs.meta_tokens, workload))
     if per_token:
         kept = ceil(costs.kv_bytes(MAX_CONTEXT - costs.meta_tokens, workload)) // per_token
@@ -119,15 +119,15 @@ def _up(n: int, unit: int) -> int:
 
 
 class Fit(NamedTuple):
-    """The most sequences of the asked context that fit, and the longest context that fits at the
-    asked batch. 0 if not even one does."""
+    """The largest batch that fits at the requested context, and the longest context that fits at
+    the requested batch. 0 if nothing fits."""
 
     batch_size: int
     context_len: int
 
 
 class EngineView(NamedTuple):
-    """Bytes of one sequence's cache, exact and in pages, and what fits in either view."""
+    """Bytes of one sequence's cache, exact and in pages, and what fits in each case."""
 
     ideal_bytes: int
     paged_bytes: int
@@ -137,13 +137,13 @@ class EngineView(NamedTuple):
 
 
 def engine_view(spec: ArchSpec, workload: Workload, usable_bytes: int) -> EngineView:
-    """Both views of a design's cache. The cache gets what weights and one chunk of the prefill
-    leave of `usable_bytes`."""
+    """Both views of a design's cache. The cache gets what is left of `usable_bytes` after the
+    weights and one chunk of the prefill."""
     return served_view(Serving(spec, workload), usable_bytes)
 
 
 def served_view(serving: Serving, usable_bytes: int) -> EngineView:
-    """`engine_view` for a Serving that exists already."""
+    """`engine_view` for an existing Serving."""
     laid_out = _pages(serving)
     meta_tokens = serving.spec.meta_tokens
 
@@ -164,8 +164,8 @@ def served_view(serving: Serving, usable_bytes: int) -> EngineView:
 
 
 def _fit(serving: Serving, usable: int, sequence_bytes: Callable[[int], int]) -> Fit:
-    """The most sequences and the longest context that fit beside weights and activations.
-    `sequence_bytes`: the cache of one sequence at a context."""
+    """The largest batch and the longest context that fit in addition to weights and activations.
+    `sequence_bytes`: cache bytes of one sequence at a context length."""
     batch = serving.workload.batch_size
     context = serving.workload.context_len
     each = sequence_bytes(context)

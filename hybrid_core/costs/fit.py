@@ -1,8 +1,8 @@
-"""Whether a workload fits an accelerator. Every page, command and report gives this one verdict.
+"""Whether a workload fits an accelerator. Every page, command and report uses this verdict.
 
-Three things have to fit the share of the memory that a serving engine uses: the weights as they are
-stored, the cache of the whole batch, and the activations of one chunk of the prefill. The verdict
-is given for the exact cache, and for the cache in the engine's pages."""
+Three things have to fit into the share of memory that a serving engine uses: the stored weights,
+the cache of the whole batch, and the activations of one chunk of the prefill. There is one verdict
+for the exact cache and one for the cache in the engine's pages."""
 
 from typing import NamedTuple, Protocol
 
@@ -13,8 +13,8 @@ from hybrid_core.workload import Workload
 
 
 class Device(Protocol):
-    """What the verdict needs to know of an accelerator: its name, and the bytes of its memory that
-    an engine may use."""
+    """The accelerator data that the verdict needs: its name, and the bytes of memory that an engine
+    may use."""
 
     @property
     def name(self) -> str: ...
@@ -24,8 +24,8 @@ class Device(Protocol):
 
 
 class Verdict(NamedTuple):
-    """Bytes that serving needs and may use, and why it does not fit. `paged_bytes`: the batch's
-    cache in pages."""
+    """Bytes that serving needs and may use, and why it does not fit, if so. `paged_bytes`: the
+    batch's cache in pages."""
 
     device: str
     used: Memory
@@ -41,17 +41,17 @@ class Verdict(NamedTuple):
 
     @property
     def fits_engine(self) -> bool:
-        """Whether it fits with the cache in pages, too."""
+        """Whether it also fits with the cache in pages."""
         return self.fits and self.paged_refusal is None
 
     @property
     def problem(self) -> str | None:
         """One line if it does not fit, or fits only without pages; else None."""
-        used = f"({MEMORY_SHARE:.0%} of its memory, what an engine uses)"
+        used = f"({MEMORY_SHARE:.0%} of its memory, the share that an engine uses)"
         if self.refusal:
             return f"does not fit {self.device}: {self.refusal} {used}"
         if self.paged_refusal:
-            without = f"fits {self.device}, but not in the equal pages of vLLM"
+            without = f"fits {self.device}, but not in vLLM's equal-size pages"
             return f"{without}: {self.paged_refusal} {used}"
         return None
 
@@ -63,7 +63,7 @@ def fit(spec: ArchSpec, workload: Workload, device: Device) -> Verdict:
 
 
 def served_fit(serving: Serving, device: Device, view: EngineView) -> Verdict:
-    """`fit` for a Serving and an engine view that exist already."""
+    """`fit` for an existing Serving and engine view."""
     used = serving.memory()
     usable = device.usable_bytes
     fixed = int(used.weights + used.activations)

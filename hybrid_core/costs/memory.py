@@ -1,8 +1,8 @@
 """Device memory of a workload: weights, cache and activations. Also what fits an accelerator, and
-what would fit if the workload does not.
+what would fit instead if the workload does not.
 
 A serving engine prefills in chunks, so activations are those of one batch of `max_batched_tokens`.
-The modules can also prefill the whole batch at once, which is a separate figure."""
+The modules can also prefill the whole batch at once; that is a separate figure."""
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -45,7 +45,7 @@ _FlopsOf = Callable[[LayerCosts, Num], Terms]
 class ServedLayer(NamedTuple):
     """One distinct layer of a design that serves a workload.
 
-    `n`: how often it stands in the stack; `weights`: bytes as they are stored; `state_bytes`: of
+    `n`: its number of occurrences in the stack. `weights`: bytes as stored. `state_bytes`: bytes of
     the part of one sequence's cache that does not depend on the context."""
 
     costs: LayerCosts
@@ -55,10 +55,10 @@ class ServedLayer(NamedTuple):
 
 
 class Serving:
-    """A design that serves a workload: what several figures need, worked out once.
+    """A design serving a workload. It computes once what several figures need.
 
-    `costs`: the design's closed forms; `workload`: with what the design's config decides filled in;
-    `stored`: bytes of each layer's weights; `weights`: bytes of all of them."""
+    `costs`: the design's closed forms; `workload`: completed with the settings of the design's
+    config; `stored`: bytes of each layer's weights; `weights`: bytes of all of them."""
 
     def __init__(self, spec: ArchSpec, workload: Workload) -> None:
         self.spec = spec
@@ -67,7 +67,7 @@ class Serving:
         self.stored = weight_bytes(spec, workload)
         self.weights = self.stored.total
         self._alone = self.workload.model_copy(update={"batch_size": 1})
-        # Both by the number of tokens. An array has no hash, so it is worked out each time.
+        # Both are keyed by the number of tokens. An array has no hash, so its result is not cached.
         self._chunks: dict[float, int] = {}
         self._flops: dict[tuple[_FlopsOf, float], list[Num]] = {}
 
@@ -81,7 +81,7 @@ class Serving:
         ]
 
     def memory(self, context_len: Num | None = None) -> Memory:
-        """Bytes of the whole batch, at the workload's context unless another is given."""
+        """Memory of the whole batch, at the workload's context unless another is given."""
         context: Num = self.workload.context_len
         prompt: Num = self.workload.prefill_len
         if context_len is not None:
@@ -91,14 +91,14 @@ class Serving:
         return Memory(self.weights, cache, self.activations(batch, prompt))
 
     def fixed_bytes(self, batch_size: int, context_len: int) -> int:
-        """Weights and activations of a batch, whose prompts are as long as the workload's or the
-        context."""
+        """Bytes of weights and activations of a batch. Prompts are as long as the workload's, but
+        at most the context."""
         prompt_len = min(self.workload.prompt_len or context_len, context_len)
         return self.weights + int(self.activations(batch_size, prompt_len))
 
     def activations(self, batch_size: int, prompt_len: Num) -> Num:
-        """Bytes of the tensors that one batch of `max_batched_tokens` holds, or of the whole
-        prefill where that is shorter.
+        """Activation bytes of one batch of `max_batched_tokens`, or of the whole prefill if that is
+        shorter.
 
         An engine packs tokens of several sequences into one row. Each sequence makes one row of
         logits."""
@@ -108,7 +108,7 @@ class Serving:
         return self._chunk(tokens) + more_rows * logits
 
     def _chunk(self, tokens: Num) -> Num:
-        """Activation bytes of a chunk of one sequence, worked out once per number of tokens."""
+        """Activation bytes of a chunk of one sequence, computed once per number of tokens."""
         if isinstance(tokens, np.ndarray):
             return one_shot_activations(self.costs, self._alone, tokens)
         known = self._chunks.get(tokens)
@@ -118,26 +118,26 @@ class Serving:
         return known
 
     def at_once(self) -> int:
-        """Bytes of the activations of a prefill of the whole batch at once."""
+        """Activation bytes of a prefill of the whole batch at once."""
         prompt = self.workload.prefill_len
         if self.workload.batch_size == 1:
             return int(self._chunk(prompt))
         return int(one_shot_activations(self.costs, self.workload, prompt))
 
     def cache_bytes(self, context_len: Num) -> Num:
-        """Exact bytes of one sequence's cache: keys and values, which grow with the context, and
-        states, which do not."""
+        """Exact bytes of one sequence's cache. Keys and values grow with the context; states do
+        not."""
         growing = sum(n * layer.kv_bytes(context_len, self.workload) for layer, n in self._growing)
         return growing + self._states
 
     @cached_property
     def _growing(self) -> list[tuple[LayerCosts, int]]:
-        """The layers that keep keys and values, with how often each stands in the stack."""
+        """The layers that keep keys and values, with their numbers of occurrences in the stack."""
         return [(layer, n) for layer, n in self.costs.distinct() if layer.keeps_kv]
 
     @cached_property
     def _states(self) -> Num:
-        """Bytes of all states and of the inputs that convolutions keep."""
+        """Bytes of all states and cached convolution inputs."""
         return sum(layer.n * layer.state_bytes for layer in self.layers)
 
     def forward_flops(self, seq_len: Num) -> list[Num]:
@@ -149,7 +149,7 @@ class Serving:
         return self._flops_of(LayerCosts.decode_flops, context_len)
 
     def _flops_of(self, terms: _FlopsOf, length: Num) -> list[Num]:
-        """The total of each distinct layer's terms, worked out once per int."""
+        """The total of each distinct layer's terms, cached per int."""
         if isinstance(length, np.ndarray):
             return [total(terms(layer.costs, length)) for layer in self.layers]
         known = self._flops.get((terms, length))
@@ -159,7 +159,7 @@ class Serving:
         return known
 
     def in_stack(self, per_layer: list[Num]) -> Num:
-        """The sum over the stack of a figure that is given for each distinct layer."""
+        """The sum over the stack of a figure given per distinct layer."""
         counted = zip(per_layer, self.layers, strict=True)
         return sum(layer.n * figure for figure, layer in counted)
 
@@ -168,8 +168,8 @@ def one_shot_activations(costs: ModelCosts, workload: Workload, prompt_len: Num)
     """Bytes of activations at the peak of a prefill of the whole batch at once, through the eager
     operations of the modules. Weights and cache are not counted.
 
-    Alive are the residual stream, the norm, what the mixer or the feed-forward holds, RoPE tables,
-    and at the end one row of logits per sequence."""
+    The live tensors are the residual stream, the norm, those of the mixer or feed-forward, RoPE
+    tables, and at the end one row of logits per sequence."""
     width = workload.element_bytes
     stream = prompt_len * costs.spec.d_model * width
     logits = width * costs.spec.vocab_size
@@ -187,7 +187,7 @@ def one_shot_activations(costs: ModelCosts, workload: Workload, prompt_len: Num)
 
 
 def rope_table_width(costs: ModelCosts) -> int:
-    """Elements per position of all sine and cosine tables. Layers with equal settings share
+    """Elements per position in all sine and cosine tables. Layers with equal settings share
     tables."""
     ropes = set()
     for layer, _ in costs.distinct():
@@ -205,8 +205,8 @@ def size_words(n_bytes: int) -> str:
 
 
 class Refusal(NamedTuple):
-    """Why a workload does not fit, in numbers, and the batch, context or dtype that would fit. None
-    for each that does not help."""
+    """Why a workload does not fit, in numbers, and the batch, context or dtype that would fit. An
+    option that does not help is None."""
 
     needed_bytes: int
     available_bytes: int
@@ -236,9 +236,9 @@ def refusal(
     available_bytes: int,
     weights_loaded: bool = False,
 ) -> Refusal | None:
-    """None if the workload fits into `available_bytes`, else why not, and what would fit.
+    """None if the workload fits into `available_bytes`; else why it does not, and what would fit.
 
-    `weights_loaded`: the weights are in memory already, and `available_bytes` is what they left."""
+    `weights_loaded`: the weights are in memory already, and `available_bytes` is what is left."""
 
     def needed(**changes: object) -> int:
         used = memory(spec, workload.model_copy(update=changes))
@@ -280,7 +280,7 @@ def narrower_weights(
     available_bytes: int,
     cache_bytes: int,
 ) -> str | None:
-    """The widest format of NARROWER whose weights fit beside the cache, or None."""
+    """The widest format of NARROWER whose weights fit together with the cache, or None."""
     workload = serving.workload
     for dtype in NARROWER:
         narrower = Serving(serving.spec, workload.model_copy(update={"weight_dtype": dtype}))
@@ -297,21 +297,21 @@ def room_for(
     workload: Workload,
     available_bytes: Sequence[int],
 ) -> list[int]:
-    """For each size of memory the longest of CONTEXTS that fits for the whole batch; 0 if none
+    """For each memory size, the longest of CONTEXTS that fits for the whole batch; 0 if none
     does."""
     needed = np.broadcast_to(memory(spec, workload, CONTEXTS).total, CONTEXTS.shape)
     fitting = np.searchsorted(needed, available_bytes, side="right")
-    longest = np.concatenate([[0], CONTEXTS])  # at index n: the longest, where n of them fit
+    longest = np.concatenate([[0], CONTEXTS])  # at index n: the longest context if n of them fit
     return [int(context) for context in longest[fitting]]
 
 
 def largest(limit: int, needed: Callable[[int], int], available: int) -> int:
     """The largest n in 1..limit with needed(n) <= available; 0 if not even 1 fits. `needed` must
-    not fall as n grows.
+    not decrease with n.
 
-    Memory is close to linear in n. So each guess is where a line through both ends of the open
-    range meets `available`, and the answer is found after two or three guesses. Every second guess
-    halves the range, so steps and bends cost no more than bisection."""
+    Memory is close to linear in n. So each guess is the point where a line through both ends of the
+    open range reaches `available`, which takes two or three guesses. Every second guess halves the
+    range, so steps and bends cost no more than bisection."""
     if limit < 1:
         return 0
     at_high = needed(limit)

@@ -2,7 +2,7 @@
 
 `exact` counts what live/modules/ computes: every matrix product and scan of the forward pass, and
 each cache tensor with its real shape and dtype. Causal attention counts the pairs that the mask
-lets through. `paper` is Table 1 and Appendix C of arXiv 2510.04800v3."""
+allows. `paper` is Table 1 and Appendix C of arXiv 2510.04800v3."""
 
 from collections.abc import Callable, Iterator
 from functools import cached_property, lru_cache
@@ -42,15 +42,15 @@ class LayerCosts(NamedTuple):
     mixer: MixerCosts
     ffn: FfnCosts
     d_model: int
-    norm_params: int = 0  # of the norms around mixer and feed-forward
-    meta_tokens: int = 0  # learnt tokens that stand before every sequence
+    norm_params: int = 0  # parameters of the norms around mixer and feed-forward
+    meta_tokens: int = 0  # learnt tokens at the start of every sequence
 
     @property
     def kind(self) -> Entry:
         return self.layer.mixer.entry
 
     def windowed(self, seq_len: Num) -> bool | NDArray[np.bool_]:
-        """Whether a forward over `seq_len` tokens has to mask a window."""
+        """Whether a forward pass over `seq_len` tokens has to mask a window."""
         window = getattr(self.layer.mixer, "window", None)
         return seq_len > (np.inf if window is None else window)
 
@@ -59,7 +59,8 @@ class LayerCosts(NamedTuple):
         return mixer + self.ffn.params() + self.norm_params
 
     def shared_params(self) -> dict[Any, int]:
-        """The part of `params` that layers share, by a key that is equal in those layers."""
+        """The part of `params` that is shared with other layers, by a key that these layers have in
+        common."""
         shared: dict[Any, int] = getattr(self.mixer, "shared_params", dict)()
         return shared
 
@@ -78,8 +79,8 @@ class LayerCosts(NamedTuple):
         return _held_bytes(self.mixer.cache(context_len + self.meta_tokens), workload)
 
     def read_bytes(self, context_len: Num, workload: Workload) -> Num:
-        """Bytes of the caches that a decode step of one sequence reads. Where the layer reuses an
-        earlier layer's cache, these are that one's."""
+        """Bytes of the caches that a decode step of one sequence reads. If the layer reuses an
+        earlier layer's cache, that cache counts."""
         return _held_bytes(self.mixer.reads(context_len + self.meta_tokens), workload)
 
     def kv_bytes(self, context_len: Num, workload: Workload) -> Num:
@@ -89,7 +90,7 @@ class LayerCosts(NamedTuple):
 
     @property
     def keeps_kv(self) -> bool:
-        """Whether the layer keeps keys and values of its own."""
+        """Whether the layer keeps its own keys and values."""
         return any(tensor.kind == "kv" for tensor in self.mixer.cache(1))
 
     def state_bytes(self, workload: Workload) -> Num:
@@ -103,8 +104,8 @@ class LayerCosts(NamedTuple):
 
 
 def _held_bytes(tensors: list[CacheTensor], workload: Workload) -> Num:
-    """Bytes of cache tensors. Keys and values have the cache's dtype, scan states their own, inputs
-    of convolutions that of the products."""
+    """Bytes of cache tensors. Keys and values have the cache's dtype, scan states the state dtype,
+    and convolution inputs the dtype of the products."""
     return sum(tensor.elements * _element_bytes(tensor.kind, workload) for tensor in tensors)
 
 
@@ -118,7 +119,7 @@ def _element_bytes(kind: CacheKind, workload: Workload) -> float:
 
 
 class ModelCosts:
-    """The closed forms of one design. Sums run over its distinct layers, so a deep model takes no
+    """The closed forms of one design. Sums run over distinct layers, so a deep model takes no
     longer than a shallow one."""
 
     def __init__(self, spec: ArchSpec) -> None:
@@ -150,7 +151,7 @@ class ModelCosts:
         return sum(n * question(layer) for layer, n in self._counts)
 
     def distinct(self) -> Iterator[tuple[LayerCosts, int]]:
-        """Each different layer with how often it stands in the stack."""
+        """Each distinct layer and its number of occurrences in the stack."""
         return iter(self._counts)
 
     def params(self) -> Params:
@@ -177,12 +178,13 @@ class ModelCosts:
         return int(self._sum(LayerCosts.idle_params))
 
     def params_outside_layers(self) -> int:
-        """The last norm, learnt tokens, and what stands outside the language model."""
+        """Parameters of the last norm, the learnt tokens, and everything outside the language
+        model."""
         meta_tokens = self.spec.meta_tokens * self.spec.d_model
         return self._norm + meta_tokens + self.spec.outside_params
 
     def _repeated(self) -> int:
-        """Parameters that the layers' counts hold more than once, because layers share them."""
+        """Parameters that the layers' counts include more than once, because layers share them."""
         counted = 0
         kept: dict[Any, int] = {}
         for layer, n in self._counts:
@@ -192,12 +194,12 @@ class ModelCosts:
         return counted - sum(kept.values())
 
     def head_flops(self, tokens: Num) -> Num:
-        """The product with the vocabulary."""
+        """FLOPs of the product with the vocabulary matrix."""
         return linear(tokens, self.spec.d_model, self.spec.vocab_size)
 
     def forward_flops(self, seq_len: Num, logits: Num | None = None) -> Num:
-        """Exact FLOPs of one sequence's forward; logits for every position, or for the last
-        `logits` of them."""
+        """Exact FLOPs of one sequence's forward pass, with logits for every position or only for
+        the last `logits` positions."""
         seq_len = lengths(seq_len)
         body = self._sum(lambda layer: total(layer.forward_flops(seq_len)))
         return body + self.head_flops(seq_len if logits is None else logits)
@@ -209,8 +211,8 @@ class ModelCosts:
         return body + self.head_flops(1)
 
     def train_flops_per_token(self, context_len: Num, convention: Convention) -> Num:
-        """FLOPs of forward and backward per token. `paper`: 6 N_nonembedding plus the mixers' own
-        terms, without the head. `exact`: three times the exact forward pass."""
+        """FLOPs of forward and backward pass per token. `paper`: 6 N_nonembedding plus the mixers'
+        own terms, without the head. `exact`: three times the exact forward pass."""
         context_len = lengths(context_len)
         if convention == "exact":
             return 3 * self.forward_flops(context_len) / context_len
@@ -231,7 +233,7 @@ class ModelCosts:
 
 @lru_cache(maxsize=256)
 def model_costs(spec: ArchSpec) -> ModelCosts:
-    """`ModelCosts`, remembered per design."""
+    """`ModelCosts`, cached per design."""
     return ModelCosts(spec)
 
 
@@ -240,11 +242,11 @@ SAME_SIZE = "Llama of the same size"
 
 @lru_cache(maxsize=256)
 def same_size_llama(spec: ArchSpec) -> ArchSpec:
-    """A Transformer of the design's own widths with as many parameters. Where even MAX_LAYERS
-    layers have fewer, the largest one, under another name.
+    """A Transformer with the design's widths and about the same number of parameters. If even
+    MAX_LAYERS layers have fewer, it is the deepest such model, under another name.
 
-    Sections that the design lacks are the paper's (Table 8): heads of 64, four of which share keys
-    and values; d_ff = 4 d_model."""
+    Sections that the design lacks are taken from the paper (Table 8): heads of 64, four of which
+    share keys and values; d_ff = 4 d_model."""
     heads = max(1, spec.d_model // 64)
     kv_heads = heads // 4 if heads % 4 == 0 else heads
     paper_attention = {"n_heads": heads, "n_kv_heads": kv_heads, "head_dim": 64}
@@ -263,12 +265,12 @@ def same_size_llama(spec: ArchSpec) -> ArchSpec:
 
 
 def _non_embedding(spec: ArchSpec, n_layers: int) -> int:
-    """Parameters without embedding of a design at another depth."""
+    """Non-embedding parameters of a design at another depth."""
     return ModelCosts(spec.replace(n_layers=n_layers)).params().non_embedding
 
 
 def _possible(n_layers: float) -> int:
-    """The nearest number of layers that a design can have."""
+    """The nearest allowed number of layers."""
     return max(1, min(MAX_LAYERS, round(n_layers)))
 
 
@@ -276,15 +278,15 @@ def fit_depth(spec: ArchSpec, target_params: float) -> ArchSpec:
     """The design with the number of layers whose non-embedding parameters come closest to
     `target_params`.
 
-    Needs layers given by strategy and ratio. This is how the paper compares 16 Transformer, 14
-    (1:1) and 13 layers at 1B."""
+    The layers must be given by strategy and ratio. This is how the paper compares 16 Transformer,
+    14 (1:1) and 13 layers at 1B."""
     if spec.layers.pattern is not None or spec.layers.indices is not None:
         raise ValueError(
             "layers: given one by one - "
             "fitting the depth needs a strategy with a ratio and a placement"
         )
     guess = spec.n_layers
-    for _ in range(4):  # the mean layer changes with the depth, ever less
+    for _ in range(4):  # the mean layer size changes with the depth, less each time
         guess = _possible(guess * target_params / _non_embedding(spec, guess))
     near = range(_possible(guess - 3), _possible(guess + 3) + 1)
     closest = min(near, key=lambda n: abs(_non_embedding(spec, n) - target_params))

@@ -1,5 +1,5 @@
-"""Bytes of a design's weights as they are stored. Matrices are in their format with its scales,
-everything else is in the dtype of the products."""
+"""Bytes of a design's weights as stored. Matrices are in their storage format with its scales;
+everything else has the dtype of the products."""
 
 from collections import defaultdict
 from functools import lru_cache
@@ -17,15 +17,15 @@ Rules = tuple[StoredWeights, ...]
 
 
 class LayerBytes(NamedTuple):
-    """Bytes of one layer's weights: of all routed experts together, and of everything else. Where
-    equal layers are stored in different formats, these are means over them."""
+    """Bytes of one layer's weights: all routed experts together, and everything else. If equal
+    layers are stored in different formats, these are means over them."""
 
     every_token: float
     experts: float
 
     def read(self, layer: LayerCosts, tokens: Num) -> Num:
-        """Bytes that a step over `tokens` tokens reads: everything but the experts that no token is
-        expected to choose."""
+        """Bytes that a step over `tokens` tokens reads: everything except the experts that no token
+        is expected to choose."""
         return self.every_token + self.experts * layer.ffn.experts_read(tokens)
 
 
@@ -39,8 +39,8 @@ class WeightBytes(NamedTuple):
 
 
 def storage(spec: ArchSpec, workload: Workload) -> Rules:
-    """The rules for what is stored in which format: those that the workload asks for, or else the
-    design's own."""
+    """The rules for storage formats: those for the workload's weight dtype if it sets one, or else
+    the design's own."""
     asked = workload.weight_dtype
     own_formats = {rule.format for rule in spec.quantization}
     if asked is None or asked in own_formats:
@@ -104,7 +104,7 @@ def _layers(
     rules: Rules,
     element_bytes: int,
 ) -> tuple[LayerBytes, ...]:
-    """The bytes of each distinct layer. Where rules name layers by number, the mean over equal
+    """The bytes of each distinct layer. If rules name layers by number, the mean over equal
     layers."""
     if not any(rule.layers for rule in rules):
         return tuple(_layer(layer, 1, rules, element_bytes) for layer, _ in costs.distinct())

@@ -1,1 +1,1 @@
-"""What a design is: ArchSpec and its stack of layers, placement, presets."""
+"""Designs: ArchSpec and its stack of layers, placement, presets."""

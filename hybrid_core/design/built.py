@@ -1,8 +1,8 @@
-"""Two levels of knowing a design: *costed* (parameters, FLOPs and cache are exact) and *built* (our
-modules compute it too).
+"""Two levels of support for a design: *costed* (parameters, FLOPs and cache are exact) and *built*
+(our modules compute it too).
 
-A mixer without a module is costed only. So is any `quiet` option that differs from its default,
-unless the entry of its kind calls it built."""
+A mixer without a module is only costed. So is any `quiet` option that differs from its default,
+unless the entry of its kind lists it as built."""
 
 from collections.abc import Iterator, Set
 from functools import cache
@@ -14,20 +14,20 @@ from hybrid_core.ffns.base import FeedForward
 from hybrid_core.mixers.base import Mixer
 from hybrid_core.validation import Frozen, SpecError, models_in, short
 
-# Options of the whole design that our modules compute. The last two say how values are kept, not
-# what they are.
+# Options of the whole design that our modules compute. The last two change how values are stored,
+# not the values.
 BUILT = frozenset({"meta_tokens", "quantization", "state_dtype"})
-TABLES = frozenset({"mixers", "ffns", "constants"})  # looked into elsewhere
+TABLES = frozenset({"mixers", "ffns", "constants"})  # checked elsewhere
 
 
 def not_built(spec: ArchSpec) -> str | None:
-    """The first thing about a design that our modules do not compute, or None where they compute
-    all of it."""
+    """The first part of a design that our modules do not compute, or None if they compute all of
+    it."""
     return next(_reasons(spec), None)
 
 
 def require_built(spec: ArchSpec) -> None:
-    """Raise SpecError, with the reason, for a design that is costed and not built."""
+    """Raise SpecError, with the reason, for a design that is costed, not built."""
     reason = not_built(spec)
     if reason:
         raise SpecError(
@@ -77,8 +77,8 @@ def _of_ffn(ffn: FeedForward, name: str) -> Iterator[str]:
 
 
 def _options(mixer: Mixer, name: str, also: Set[str] = frozenset()) -> Iterator[str]:
-    """Options of a mixer, and of mixers inside it, that are not built; `also` are built in this
-    place alone."""
+    """Options of a mixer, and of mixers inside it, that are not built. Those in `also` are built
+    only in this place."""
     for key, part in _inside(mixer):
         yield from _options(part, f"{name}.{key}", mixer.entry.built_inside)
     for line in _differing(mixer, mixer.entry.built | also):
@@ -86,7 +86,7 @@ def _options(mixer: Mixer, name: str, also: Set[str] = frozenset()) -> Iterator[
 
 
 def _inside(mixer: Mixer) -> Iterator[tuple[str, Mixer]]:
-    """The mixers that a mixer is made of, by the names of their fields."""
+    """The mixers inside a mixer, by the names of their fields."""
     for key in _part_fields(type(mixer)):
         part = getattr(mixer, key)
         if isinstance(part, Mixer):
@@ -105,7 +105,7 @@ def _part_fields(kind: type[Mixer]) -> list[str]:
 
 
 def _differing(part: Frozen, known: Set[str]) -> Iterator[str]:
-    """The `quiet` options of a part that differ from their defaults, but for the known ones."""
+    """The `quiet` options of a part that differ from their defaults, except the known ones."""
     for key, default in _quiet_defaults(type(part)).items():
         value = getattr(part, key)
         if value != default and key not in known:

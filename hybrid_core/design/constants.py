@@ -1,13 +1,14 @@
-"""Constants of a published config (`ArchSpec.constants`): what they may be, and which of them
-weights can absorb."""
+"""Constants of a published config (`ArchSpec.constants`): their allowed values, and which of them
+can be absorbed into weights."""
 
 from typing import Any
 
 from hybrid_core.validation import LARGEST_FACTOR, LEAST_FACTOR, short
 
-# Constants that weights can absorb: scaling a projection's rows is scaling what it puts out. A
-# model made from a checkpoint has them in its weights (live/weights.py); one that starts fresh
-# is the same family of functions without them. Each with its count of numbers.
+# Constants that can be absorbed into weights, because scaling a projection's rows scales its
+# output. A model loaded from a checkpoint has them in its weights (live/weights.py). A newly
+# initialised model can represent the same functions without them. Each is listed with its number of
+# values.
 ABSORBED = {
     "embedding_multiplier": 1,
     "residual_multiplier": 1,
@@ -24,8 +25,8 @@ ABSORBED = {
 
 
 def checked_constants(given: dict[str, Any]) -> dict[str, Any]:
-    """The constants themselves. Raises ValueError unless factors can be multiplied with and divided
-    by, and all else is at least finite."""
+    """The constants unchanged. Raises ValueError unless factors are safe to multiply and divide by,
+    and all other numbers are finite."""
     for key, value in given.items():
         if key in ABSORBED:
             _check_factors(key, value, ABSORBED[key])
@@ -37,8 +38,8 @@ def checked_constants(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_factors(key: str, value: Any, count: int) -> None:
-    """Raise ValueError unless `value` is `count` factors: a list of them, or a number if it is
-    one."""
+    """Raise ValueError unless `value` is `count` factors: a list, or a single number if `count` is
+    1."""
     several = count > 1 and isinstance(value, list | tuple)
     factors = value if several else [value]
     are_factors = all(_is_factor(factor) for factor in factors)
@@ -57,8 +58,8 @@ def _is_factor(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether a value as JSON has it, and all in it, is a word, a truth, nothing, or a number of a
-    usual size."""
+    """Whether a JSON value and everything in it is a string, a boolean, null, or a number of
+    reasonable size."""
     if isinstance(value, dict):
         return all(_is_finite(item) for item in value.values())
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
 """The kind of every layer, from a strategy, a ratio and a placement.
 
-Kinds are letters (LETTERS). M is Mamba-1 or Mamba-2, whichever the section `ssm` describes. Layers
-are numbered from 1, as the paper prints them. "Expensive" and "cheap" are the two kinds that a
-strategy mixes, e.g. attention and Mamba."""
+Kinds are letters (LETTERS). M is Mamba-1 or Mamba-2, depending on the section `ssm`. Layers are
+numbered from 1, as in the paper. "Expensive" and "cheap" are the two kinds that a strategy mixes,
+e.g. attention and Mamba."""
 
 import math
 import re
@@ -19,7 +19,7 @@ LEGEND = ", ".join(f"{letter} ({name})" for letter, name in LETTERS.items())
 Placement = Literal["middle", "scatter", "front", "end", "cluster", "sandwich", "custom"]
 Strategy = Literal["transformer", "swa", "mamba", "inter", "intra", "custom"]
 
-# The placements that a rule makes; `custom` is the indices as given.
+# The placements that follow a rule; `custom` uses the given indices.
 PLACEMENTS: tuple[Placement, ...] = tuple(name for name in get_args(Placement) if name != "custom")
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
@@ -38,10 +38,10 @@ def parse_ratio(text: str) -> tuple[int, int]:
     """`"1:5"` -> (1, 5), (expensive, cheap). Raises ValueError on anything else and on 0:0."""
     match = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text)
     if not match:
-        raise ValueError('must be two whole numbers "a:b", expensive blocks to cheap blocks')
+        raise ValueError('must be two whole numbers "a:b", expensive layers to cheap layers')
     a, b = int(match[1]), int(match[2])
     if a == b == 0:
-        raise ValueError("must not be 0:0; one of the two numbers has to be positive")
+        raise ValueError("must not be 0:0; at least one number must be positive")
     return a, b
 
 
@@ -60,12 +60,13 @@ def _rounded(value: float) -> int:
 
 
 def _spread(k: int, n: int) -> list[int]:
-    """k of n layers with gaps as equal as possible, before the first and after the last too."""
+    """k of n layers with gaps as equal as possible, including before the first and after the
+    last."""
     return [_rounded(i * (n + 1) / (k + 1)) for i in range(1, k + 1)]
 
 
 def place(k: int, n: int, placement: Placement) -> tuple[int, ...]:
-    """The numbers, from 1, of `k` expensive layers among `n` (0 <= k <= n), by one of
+    """The numbers, from 1, of `k` expensive layers among `n` (0 <= k <= n), placed by one of
     PLACEMENTS."""
     if placement not in PLACEMENTS:
         raise ValueError(f"placement: {placement!r} - must be one of {', '.join(PLACEMENTS)}")

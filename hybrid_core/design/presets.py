@@ -1,5 +1,5 @@
-"""The paper's designs by name (profiles/presets/*.yaml, whose first comment line says where each
-comes from)."""
+"""The paper's designs by name (profiles/presets/*.yaml; the first comment line of each gives its
+source)."""
 
 from functools import cache
 from typing import NamedTuple
@@ -8,14 +8,14 @@ from hybrid_core.data import PROFILES
 from hybrid_core.design.spec import ArchSpec
 from hybrid_core.validation import SpecError, short
 
-FIRST = "inter-1to5-1b"  # what the Compose page opens with
+FIRST = "inter-1to5-1b"  # the design that the Compose page opens with
 
 
 TABLE2 = ("llama-1b", "swa-1to5-1b", "mamba-1b", "inter-1to5-1b", "intra-1to5-1b")
 
 
 class Preset(NamedTuple):
-    """A design and the source that its dimensions are quoted from."""
+    """A design and the source of its dimensions."""
 
     spec: ArchSpec
     source: str
@@ -30,7 +30,7 @@ def names() -> tuple[str, ...]:
 
 @cache
 def ordered() -> tuple[str, ...]:
-    """Every name in the order of lists: Table 2's five, then narrow to wide, and last the many
+    """Every name in display order: the five of Table 2, then narrow to wide, and last the many
     variants of Tables 18 and 19."""
 
     def place(name: str) -> tuple[bool, bool, int, str]:

@@ -1,7 +1,7 @@
 """Which parts of a model are stored in which format.
 
-Parameters stay what they are, and so do products: a format says how many bytes a matrix takes in
-memory, its scales included."""
+A format changes neither parameter counts nor matrix products. It sets how many bytes a matrix takes
+in memory, including its scales."""
 
 from collections.abc import Iterable
 from typing import Annotated, Any
@@ -12,8 +12,8 @@ from hybrid_core.mixers.registry import MIXERS
 from hybrid_core.stored import USUAL, Format, Layout
 from hybrid_core.validation import Dim, Frozen, Length, exact_int, nearest, quiet, short
 
-# The parts that a rule may name, and their matrices. `linear` is every matrix of the layers that is
-# a linear layer in the published code.
+# The parts that a rule may name, and their matrices. `linear` means every matrix in the layers that
+# is a linear layer in the published code.
 MATRICES: dict[str, tuple[str, ...]] = {
     "linear": (),
     "embedding": (),
@@ -26,8 +26,8 @@ MATRICES: dict[str, tuple[str, ...]] = {
 
 
 def _not_linear() -> frozenset[str]:
-    """Matrices of layers that are no linear layers, so that `linear` does not mean them: routers,
-    and gates kept block by block."""
+    """Matrices in the layers that are not linear layers, so `linear` does not include them: routers
+    and block-diagonal gates."""
     found = {"router"}
     for kind in MIXERS:
         found.update(f"{kind.entry.name}.{matrix}" for matrix in kind.entry.not_linear)
@@ -43,17 +43,16 @@ def _known_part(name: str) -> str:
     if kind not in MATRICES:
         raise ValueError(f"must be {nearest(kind, MATRICES)}")
     if dot and matrix not in MATRICES[kind]:
-        raise ValueError(f"must be {nearest(matrix, MATRICES[kind])} behind the dot")
+        raise ValueError(f"must be {nearest(matrix, MATRICES[kind])} after the dot")
     return name
 
 
 class StoredWeights(Frozen):
-    """Matrices that are stored in `format`: those of the `parts`, in every layer or in `layers`
-    (from 1).
+    """Matrices stored in `format`: those of `parts`, in every layer or only in `layers` (from 1).
 
     A part is a key of MATRICES (`attention`, `experts`) or one of its matrices (`attention.q`). The
-    rest says where the format's layout is not the usual one: `columns` elements of a row and as
-    many `rows` share a scale of `scale_bits`, zero point included; 0 means all of them."""
+    other fields override the format's usual layout: `rows` x `columns` elements share a scale of
+    `scale_bits`, including the zero point. 0 means all rows or columns."""
 
     format: Format
     parts: Annotated[
@@ -69,12 +68,12 @@ class StoredWeights(Frozen):
     @model_validator(mode="after")
     def _rules(self) -> "StoredWeights":
         if self.layers is not None and len(set(self.layers)) < len(self.layers):
-            raise ValueError(f"layers: {short(list(self.layers))} - a layer is named twice")
+            raise ValueError(f"layers: {short(list(self.layers))} - a layer is listed twice")
         return self
 
     @property
     def layout(self) -> Layout:
-        """The format's usual layout with what this rule changes."""
+        """The format's usual layout with this rule's changes."""
         changed: dict[str, Any] = {}
         for key in ("rows", "columns"):
             value = getattr(self, key)
@@ -85,8 +84,8 @@ class StoredWeights(Frozen):
         return USUAL[self.format]._replace(**changed)
 
     def holds(self, part: str, layer: int | None) -> bool:
-        """Whether the rule speaks of `part` (`attention.q`, `router`) of a layer (from 1; None
-        outside the layers)."""
+        """Whether the rule covers `part` (`attention.q`, `router`) of a layer (from 1; None outside
+        the layers)."""
         if self.layers is not None and layer not in self.layers:
             return False
         kind = part.partition(".")[0]
@@ -96,7 +95,7 @@ class StoredWeights(Frozen):
 
 
 def up_to(rules: Iterable[StoredWeights], n_layers: int) -> list[StoredWeights]:
-    """The rules of a stack that has only so many layers left."""
+    """The rules of a stack that is shortened to `n_layers`."""
     found = []
     for rule in rules:
         if rule.layers is None:

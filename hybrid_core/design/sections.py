@@ -1,4 +1,4 @@
-"""The section `layers` of a design's YAML, the choice of a Mamba in `ssm`, and which sections each
+"""The section `layers` of a design's YAML, the kind of Mamba in `ssm`, and the sections that each
 kind of layer needs. The sections of one kind are in its file in mixers/."""
 
 from typing import Annotated, Any
@@ -16,8 +16,8 @@ class LayersSection(Frozen):
     """The kind of each layer: a strategy with ratio and placement, a strategy with indices, or a
     pattern of letters.
 
-    `ffns`: one letter per layer where feed-forwards differ. F is the section `ffn`, - is none, and
-    other letters are keys of the table `ffns`."""
+    `ffns`: one letter per layer, if the feed-forwards differ. F is the section `ffn`, - is none,
+    and other letters are keys of the table `ffns`."""
 
     strategy: layout.Strategy = "custom"
     ratio: str | None = None
@@ -62,7 +62,7 @@ class LayersSection(Frozen):
         return self
 
     def _allowed_keys(self) -> tuple[str, ...]:
-        """The keys that the strategy takes beside itself."""
+        """The other keys that the strategy takes."""
         if self.strategy == "custom":
             return ("pattern",)
         if self.strategy in layout.UNIFORM:
@@ -84,8 +84,8 @@ class LayersSection(Frozen):
                 raise ValueError(f"{key}: {short(value)} - strategy {self.strategy!r} {rule}")
 
     def resolve(self, n_layers: int) -> str:
-        """The pattern of letters for `n_layers`. Raises ValueError when indices or pattern do not
-        fit that depth."""
+        """The pattern of letters for `n_layers`. Raises ValueError if the indices or the pattern do
+        not fit that depth."""
         if self.pattern is not None:
             n_letters = len(self.pattern)
             if n_letters != n_layers:
@@ -105,11 +105,11 @@ class LayersSection(Frozen):
 
 
 def _check_indices(indices: tuple[int, ...], n_layers: int) -> None:
-    """Raise ValueError for a layer that is named twice or does not exist."""
+    """Raise ValueError for a layer that is listed twice or does not exist."""
     given = list(indices)
     for i in given:
         if given.count(i) > 1:
-            raise ValueError(f"layers.indices: {short(given)} - layer {i} is named twice")
+            raise ValueError(f"layers.indices: {short(given)} - layer {i} is listed twice")
     for i in given:
         if i > n_layers:
             raise ValueError(f"layers.indices: {i} - must be from 1 to n_layers ({n_layers})")
@@ -124,7 +124,7 @@ SsmSection = Annotated[
 ]
 
 
-# The sections that a layer of each kind is made from, by its letter.
+# The sections that describe a layer of each kind, by its letter.
 SECTIONS: dict[str, tuple[str, ...]] = {
     letter: kind.entry.sections or () for letter, kind in WRITTEN.items()
 }

@@ -1,9 +1,9 @@
-"""ArchSpec: the one description of a model. Everything else reads the tuple of layers it resolves
-to (`ArchSpec.stack`).
+"""ArchSpec: the single description of a model. Everything else reads the tuple of layers that it
+resolves to (`ArchSpec.stack`).
 
-The YAML sections (sections.py) are what a person writes for the usual kinds of layer; `mixers` and
-`ffns` give further letters to mixers and feed-forwards that a design spells out whole. What one
-layer is: mixers/."""
+The YAML sections (sections.py) describe the usual kinds of layer. `mixers` and `ffns` assign more
+letters to mixers and feed-forwards that a design spells out in full. The kinds of layer are in
+mixers/."""
 
 from collections import Counter
 from functools import cached_property
@@ -43,21 +43,21 @@ from hybrid_core.yaml_io import dump, safe_mapping
 
 
 class _Table(dict[str, Any]):
-    """A mapping with a hash, which a design needs."""
+    """A hashable mapping, because designs must be hashable."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(repr(sorted(self.items())))
 
 
 def _table(reserved: str) -> AfterValidator:
-    """A validator: keys are single letters or digits, and none of `reserved`."""
+    """A validator for keys: single letters or digits, but none of `reserved`."""
 
     def check(value: dict[str, Any]) -> _Table:
         for key in value:
             is_letter = len(key) == 1 and key.isascii() and key.isalnum()
             if not is_letter or key in reserved:
                 raise ValueError(
-                    f"{short(key)} - must be one letter or digit, and none of {', '.join(reserved)}"
+                    f"{short(key)} - must be one letter or digit, but not {', '.join(reserved)}"
                 )
         return _Table(value)
 
@@ -66,19 +66,19 @@ def _table(reserved: str) -> AfterValidator:
 
 def _not_blank(name: str) -> str:
     if not name.strip(" "):
-        raise ValueError("must have more than blanks")
+        raise ValueError("must not be blank")
     return name
 
 
 class ArchSpec(Frozen):
     """A whole model. `stack` is the tuple of layers that costs, modules, figures and exports read.
 
-    `post_norm`: mixer and feed-forward have a norm behind them too (Gemma). `meta_tokens`: learnt
-    tokens before every prompt, which the caches hold too (Hymba). `outside_params`: parameters of
-    what stands outside the language model, e.g. a vision tower. `constants`: fields of a published
-    config that change what is computed but no cost, under their name there. `quantization`:
-    matrices that are stored in fewer bits; `state_dtype`: what an engine keeps the scans' states
-    in. Neither changes what the model is."""
+    `post_norm`: mixer and feed-forward are also followed by a norm (Gemma). `meta_tokens`: learnt
+    tokens before every prompt, which the caches hold too (Hymba). `outside_params`: parameters
+    outside the language model, e.g. of a vision tower. `constants`: fields of a published config
+    that change the computation but no cost, under their published names. `quantization`: matrices
+    that are stored in fewer bits. `state_dtype`: the dtype in which an engine keeps scan states.
+    These two do not change which model it is."""
 
     schema_: Annotated[Literal[1], BeforeValidator(exact_int), Field(alias="schema")] = 1
     name: Annotated[
@@ -130,7 +130,7 @@ class ArchSpec(Frozen):
         return self
 
     def _check_stored_layers(self) -> None:
-        """Raise unless the layers that `quantization` names are there."""
+        """Raise ValueError unless the layers that `quantization` names exist."""
         for rule in self.quantization:
             outside = [layer for layer in rule.layers or () if layer > self.n_layers]
             if outside:
@@ -140,7 +140,7 @@ class ArchSpec(Frozen):
                 )
 
     def _check_letters(self) -> None:
-        """Raise unless every letter of the two patterns stands for something."""
+        """Raise ValueError unless every letter of the two patterns is defined."""
         known = {**layout.LETTERS, "-": "none"} | {
             letter: mixer.kind for letter, mixer in self.mixers.items()
         }
@@ -164,13 +164,13 @@ class ArchSpec(Frozen):
 
     @cached_property
     def hashed(self) -> int:
-        """The hash, computed once: every cache of costs asks for it."""
+        """The hash, computed once because every cost cache uses it."""
         keys = type(self).model_fields
         return hash(tuple(getattr(self, key) for key in keys))
 
     @cached_property
     def letters(self) -> str:
-        """The letters of the mixers as written, `mixers`' own among them."""
+        """The letters of the mixers as written, including those of `mixers`."""
         return self.layers.resolve(self.n_layers)
 
     @cached_property
@@ -193,7 +193,8 @@ class ArchSpec(Frozen):
 
     @cached_property
     def distinct(self) -> dict[Layer, int]:
-        """Each different layer with how often it stands in the stack, in order of appearance."""
+        """Each distinct layer and its number of occurrences in the stack, in order of
+        appearance."""
         counts = Counter(zip(self.letters, self._feeds, strict=True))
         found: Counter[Layer] = Counter()
         for pair, n in counts.items():
@@ -217,12 +218,12 @@ class ArchSpec(Frozen):
 
     @property
     def _sections(self) -> Sections:
-        """What layers of the WRITTEN kinds are made from."""
+        """The sections that describe layers of the WRITTEN kinds."""
         names = set().union(*SECTIONS.values())
         return {name: getattr(self, name) for name in names}
 
     def same_model(self, other: "ArchSpec") -> bool:
-        """Whether both are one model, whatever they are called and however their layers are
+        """Whether both are the same model, regardless of their names and of how their layers are
         written."""
         return self._resolved() == other._resolved()
 
@@ -244,7 +245,7 @@ class ArchSpec(Frozen):
 
     @classmethod
     def from_mapping(cls, data: dict[str, Any]) -> "ArchSpec":
-        """Validate a mapping as it comes out of YAML. Raises SpecError with one line."""
+        """Validate a mapping read from YAML. Raises SpecError with one line."""
         if "schema" not in data:
             raise SpecError("schema: missing - a design starts with 'schema: 1'")
         return cls._valid(data)
@@ -260,13 +261,13 @@ class ArchSpec(Frozen):
         return cls.from_yaml(read_file(Path(path), "design"))
 
     def to_yaml(self) -> str:
-        """The design as YAML, byte-stable: `from_yaml(to_yaml(s)) == s` and its own `to_yaml` is
-        the same text."""
+        """The design as byte-stable YAML: `from_yaml(s.to_yaml()) == s`, and saving that again
+        gives the same text."""
         return dump(self.model_dump(mode="json", exclude_none=True))
 
     def replace(self, **changes: Any) -> "ArchSpec":
-        """A copy with other top-level values, validated again. Raises SpecError with one line. A
-        shallower stack keeps what its layers are stored in."""
+        """A copy with these top-level values changed, validated again. Raises SpecError with one
+        line. A shallower stack keeps the storage formats of its remaining layers."""
         if isinstance(changes.get("n_layers"), int) and self.quantization:
             changes.setdefault("quantization", up_to(self.quantization, changes["n_layers"]))
         data = self.model_dump(exclude_none=True)

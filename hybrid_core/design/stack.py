@@ -22,16 +22,16 @@ class Layer(NamedTuple):
 
 
 def key_value_heads(layer: Layer) -> AttentionMixer | None:
-    """The attention heads of a layer, whose keys and values later layers may reuse or which reuses
-    earlier ones. None if the layer has no such heads."""
+    """The attention mixer of a layer, which may share keys and values with other layers. None if
+    the layer has no attention."""
     mixer = layer.mixer.attention if isinstance(layer.mixer, IntraMixer) else layer.mixer
     return mixer if isinstance(mixer, AttentionMixer) else None
 
 
 def check_reuse(stack: tuple[Layer, ...]) -> None:
-    """Raise ValueError unless each layer that reuses keys and values follows a layer that made
-    them, with the same heads and window."""
-    made: tuple[Any, ...] | None = None
+    """Raise ValueError unless each layer that reuses keys and values follows a layer that computes
+    them with the same heads and window."""
+    computed: tuple[Any, ...] | None = None
     for number, layer in enumerate(stack, start=1):
         heads = key_value_heads(layer)
         if heads is None:
@@ -44,12 +44,12 @@ def check_reuse(stack: tuple[Layer, ...]) -> None:
             getattr(heads, "sink", 0),
         )
         if not heads.reuse_kv:
-            made = own
-        elif made != own:
-            last = "the last ones made before it have other heads or another window"
-            if made is None:
-                last = "no layer before it made any"
+            computed = own
+        elif computed != own:
+            reason = "the nearest earlier ones have other heads or another window"
+            if computed is None:
+                reason = "no earlier layer computes any"
             raise ValueError(
-                f"reuse_kv: True - layer {number} needs keys and values of an earlier layer "
-                f"like itself, and {last}"
+                f"reuse_kv: True - layer {number} needs keys and values of an earlier, similar "
+                f"layer, but {reason}"
             )

@@ -15,8 +15,8 @@ Activation = Literal["silu", "gelu", "gelu_tanh", "relu2"]
 class Entry(NamedTuple):
     """The name of a kind of feed-forward, and the module that computes it.
 
-    `module`: "package.module:Class". It is loaded on first use, so nothing here imports torch.
-    `built`: options that the module computes with other values than their defaults."""
+    `module`: "package.module:Class", loaded on first use, so nothing here imports torch. `built`:
+    options whose non-default values the module supports."""
 
     label: str
     module: str
@@ -29,12 +29,12 @@ class FeedForward(Frozen):
     entry: ClassVar[Entry]
 
     def costs(self, d_model: int) -> "FfnCosts":
-        """The closed forms of such a feed-forward in a model of width `d_model`."""
+        """The closed forms of this feed-forward in a model of width `d_model`."""
         raise TypeError(f"{type(self).__name__} has no costs")
 
     def unbuilt(self, name: str) -> Iterator[str]:
-        """Further reasons why the module does not compute this feed-forward. Options outside
-        `entry.built` are found without it. `name`: its place in the design."""
+        """More reasons why the module does not support this feed-forward. Options outside
+        `entry.built` are reported elsewhere. `name`: its place in the design."""
         return iter(())
 
     def shrunk(self, factors: Factors) -> Self:
@@ -44,7 +44,7 @@ class FeedForward(Frozen):
 
 class Sizes(NamedTuple):
     """Numbers of parameters. Every token uses `matrices` and `vectors`. `expert_matrices` and
-    `expert_vectors` are those of one routed expert, of which a token uses `top_k`."""
+    `expert_vectors` are those of one routed expert. A token uses `top_k` of the experts."""
 
     matrices: int
     vectors: int = 0
@@ -67,7 +67,7 @@ class FfnCosts(ABC):
 
     @cached_property
     def sizes(self) -> Sizes:
-        """Numbers of parameters by what uses them."""
+        """Numbers of parameters by group."""
         return self._sizes()
 
     @abstractmethod
@@ -80,7 +80,7 @@ class FfnCosts(ABC):
     @abstractmethod
     def workspace(self, tokens: Num, width: int) -> Num:
         """Bytes of the tensors alive at the peak, without the layer's input and its norm. `width`:
-        bytes of an element."""
+        bytes per element."""
 
     def experts_read(self, tokens: Num) -> Num:
         """The expected share of the routed experts that at least one of `tokens` tokens chooses."""

@@ -25,13 +25,13 @@ from hybrid_core.validation import Count, Dim, Factor, quiet
 
 class MoE(FeedForward):
     """Mixture of experts. Every token uses the `n_shared` shared experts, and `top_k` of `n_routed`
-    that a router chooses (Appendix L).
+    experts chosen by a router (Appendix L).
 
-    `d_shared`: width of all shared experts together, where it is not n_shared * d_expert.
+    `d_shared`: width of all shared experts together, if it is not n_shared * d_expert.
     `shared_gate`: a sigmoid gate on their output. `score`: how the router scores experts.
-    `norm_top_k`: the weights of the chosen ones are made to sum to 1. `scale`: factor on the routed
-    sum. `score_bias`: the balancing bias is a parameter. `d_latent`: a projection to this width
-    stands before the routed experts, and one back to d_model after them."""
+    `norm_top_k`: the weights of the chosen experts are normalised to sum to 1. `scale`: factor on
+    the routed sum. `score_bias`: the balancing bias is a parameter. `d_latent`: tokens are
+    projected to this width before the routed experts, and back to d_model after them."""
 
     entry: ClassVar[Entry] = Entry(
         label="MoE",
@@ -92,7 +92,7 @@ class MoECosts(FfnCosts):
 
     @property
     def _expert_input(self) -> int:
-        """Width that a routed expert reads."""
+        """Input width of a routed expert."""
         return self.spec.d_latent or self.d_model
 
     def _sizes(self) -> Sizes:
@@ -140,8 +140,8 @@ class MoECosts(FfnCosts):
 
     def workspace(self, tokens: Num, width: int) -> Num:
         s = self.spec
-        # Per chosen expert three int64 (its index, its place when sorted, its row); per expert a
-        # score in float32.
+        # Per chosen expert, three int64 (its index, its place when sorted, its row). Per expert, a
+        # float32 score.
         routing = 24 * s.top_k + 4 * s.n_routed
         return width * tokens * self._peak_channels() + tokens * routing
 
@@ -156,7 +156,7 @@ class MoECosts(FfnCosts):
         moments = [
             # Products of the first matrices: each expert's on its own, and their join.
             rows + 2 * ways_in * inside,
-            # The same of the second matrix, beside what the first ones made.
+            # The same for the second matrix, in addition to the results of the first ones.
             (ways_in + 1) * inside + 2 * rows,
             # Outputs times weights, then zeros and their sum by row (`index_add`).
             weighted + rows + 2 * width,

@@ -14,5 +14,5 @@ Ffn = Annotated[AnyFfn, Field(discriminator="kind")]
 
 
 def ffn_costs(ffn: AnyFfn | None, d_model: int) -> FfnCosts:
-    """The closed forms of a layer's feed-forward, or of having none."""
+    """The closed forms of a layer's feed-forward; all zero if it has none."""
     return NoFfnCosts() if ffn is None else ffn.costs(d_model)

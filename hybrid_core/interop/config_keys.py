@@ -1,7 +1,7 @@
-"""Refusals of a design in the words of the config that it was read from.
+"""Error messages about a design, with the keys of the config that it was read from.
 
-A config's `rms_norm_eps` becomes our `norm_eps`, and our rules name that. Here the line gets the
-config's own key back, from the tables that read it."""
+A config's `rms_norm_eps` becomes our `norm_eps`, which is the name in our error messages. This
+module puts the config's own key back, using the tables that read it."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from hybrid_core.mixers.swa import SwaMixer
 
 Keys = dict[str, str]  # an attribute of one part -> the config's key
 
-# The kind of part that a section describes where it does not say its `kind`.
+# The kind of part that a section describes if it has no `kind`.
 _USUAL_KINDS = {"ssm": "mamba2", "ffn": "swiglu"}
 
 
@@ -24,11 +24,11 @@ def with_config_keys(
     config: Mapping[str, Any],
     tables: Tables,
 ) -> str:
-    """A refusal of `design` with the keys of `config`, which `tables` read.
+    """An error message about `design`, with the keys of `config`, which `tables` read.
 
     `attention.n_heads: 30 - must be divisible by n_kv_heads (8)` comes back as
-    `num_attention_heads: 30 - must be divisible by num_key_value_heads (8)`. A key whose value
-    here is not the config's own was worked out from several fields: it keeps our name."""
+    `num_attention_heads: 30 - must be divisible by num_key_value_heads (8)`. If the design's value
+    differs from the config's, it was derived from several fields. Then our name stays."""
     path, colon, rest = line.partition(": ")
     *outer, ours = path.split(".")
     kind, part = _part_at(design, outer)
@@ -66,7 +66,7 @@ def _keys_of(kind: str, tables: Tables) -> Keys:
             if (owner_kind or _kind_of(part_type)) == kind:
                 found[ours] = field.key
     if kind == AttentionMixer.kind and SwaMixer in tables:
-        # the section `attention` also has the heads of the windowed layers
+        # the section `attention` also describes the heads of windowed layers
         for field in tables[SwaMixer].fields.values():
             found.setdefault(field.ours, field.key)
     return found

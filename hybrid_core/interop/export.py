@@ -1,4 +1,4 @@
-"""Exports of a design: YAML, Hugging Face, Megatron, FLA, torchtitan, Python. An error names what a
+"""Exports of a design: YAML, Hugging Face, Megatron, FLA, torchtitan, Python. Errors name what a
 format cannot express."""
 
 import json
@@ -20,8 +20,8 @@ Files = dict[str, str]  # the text of each file, by its name
 
 
 def export(spec: ArchSpec, to: str) -> Files:
-    """The files of a design in one of FORMATS. Raises ExportError, in one line, with what the
-    format cannot express."""
+    """The files of a design in one of FORMATS. Raises a one-line ExportError with what the format
+    cannot express."""
     if to not in FORMATS:
         raise SpecError(f"to: {to!r} - must be {' or '.join(FORMATS)}")
     try:
@@ -31,15 +31,15 @@ def export(spec: ArchSpec, to: str) -> Files:
 
 
 def notes(spec: ArchSpec, to: str) -> list[str]:
-    """What a user of the export should know, a line each: shapes that the framework's kernels
-    refuse, and what the format has no field for."""
+    """Notes for the user of the export, one per line: shapes that the framework's kernels do not
+    support, and settings that the format has no field for."""
     if to in ("yaml", "python"):
         return []
     lines = []
     if to in KERNEL_FORMATS:
         lines += [f"kernel shape: {line}" for line in kernel_refusals(spec)]
     if spec.quantization:
-        rule = "not written - the weights are described as they are before they are quantised"
+        rule = "not written - the export describes the weights before quantisation"
         lines.append(f"quantization: {rule}")
     if spec.state_dtype and to != "hf":
         rule = "not written: this format has no field for it"
@@ -71,9 +71,9 @@ def _fla(spec: ArchSpec) -> Files:
 
 
 def _torchtitan(spec: ArchSpec) -> Files:
-    told = torchtitan.to_torchtitan(spec)
-    require_same(spec, torchtitan.from_torchtitan(told), "torchtitan's Llama 3")
-    return {"model_config.py": torchtitan.torchtitan_text(spec, told)}
+    sizes = torchtitan.to_torchtitan(spec)
+    require_same(spec, torchtitan.from_torchtitan(sizes), "torchtitan's Llama 3")
+    return {"model_config.py": torchtitan.torchtitan_text(spec, sizes)}
 
 
 def _python(spec: ArchSpec) -> Files:

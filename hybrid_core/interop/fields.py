@@ -1,4 +1,4 @@
-"""A published config, read field by field. A field that no reader knows is refused by name."""
+"""Reads a published config field by field. Unknown fields are rejected by name."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
@@ -6,9 +6,9 @@ from typing import Any, TypeGuard
 
 from hybrid_core.validation import MAX_LAYERS, SpecError, short
 
-# Fields that change no number here: transformers' own, those of training and generation, choices
-# among implementations with equal results, and those that no class reads. (Mamba-2 has no rank. Its
-# norm is after the gate, whatever `norm_before_gate` says.)
+# Fields that change no number here: transformers' own fields, those of training and generation,
+# choices between implementations with equal results, and fields that no class reads. (Mamba-2 has
+# no rank. Its norm is after the gate, regardless of `norm_before_gate`.)
 _NO_EFFECT = """
     architectures attn_implementation auto_map chunk_size_feed_forward dtype id2label
     is_encoder_decoder label2id output_attentions output_hidden_states problem_type return_dict
@@ -26,12 +26,12 @@ MAX_COUNT = 10_000_000
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Whether a value is a whole number. True and false are not."""
+    """Whether a value is a whole number. Booleans are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_real(value: Any) -> TypeGuard[float]:
-    """Whether a value is a number. True and false are not."""
+    """Whether a value is a number. Booleans are not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -42,10 +42,10 @@ def quoted(values: Iterable[Any]) -> str:
 
 class Fields:
     """The fields of a config. A family's reader takes the fields that its class computes with, and
-    `close` refuses those that nobody took.
+    `close` rejects those that were not taken.
 
-    `constants`: fields that change what is computed but no cost (ArchSpec.constants).
-    `absent`: the class's own values for fields that the config does not have."""
+    `constants`: fields that change the computation but no cost (ArchSpec.constants).
+    `absent`: the class's defaults for fields that the config does not have."""
 
     def __init__(self, fields: Mapping[str, Any], prefix: str = "") -> None:
         self._fields = fields
@@ -66,8 +66,8 @@ class Fields:
         return SpecError(f"{self._prefix}{key}: {value} - {rule}")
 
     def take(self, key: str, default: Any = REQUIRED) -> Any:
-        """The field's value, which may be null. An absent field has the class's own default, or
-        else the given one."""
+        """The field's value, which may be null. An absent field gets the class's default, or else
+        the given one."""
         self._taken.add(key)
         if key in self._fields:
             return self._fields[key]
@@ -95,8 +95,8 @@ class Fields:
         return value
 
     def layers(self, key: str = "num_hidden_layers", default: Any = REQUIRED) -> int:
-        """A number of layers. The bound is checked here, because readers make lists with one entry
-        per layer."""
+        """A number of layers. The upper bound is checked here, because readers build lists with one
+        entry per layer."""
         return self.count(key, default, most=MAX_LAYERS)
 
     def number(self, key: str, default: float) -> float:
@@ -109,7 +109,7 @@ class Fields:
         return float(value)
 
     def flag(self, key: str, default: bool = False) -> bool:
-        """True or false. Null is false, as it is in the classes' own `if`."""
+        """True or false. Null is false, as in the classes' own `if` statements."""
         value = self.take(key, default)
         if value is None:
             return False
@@ -123,16 +123,17 @@ class Fields:
         names: Mapping[str, str],
         default: str,
     ) -> str:
-        """A name in the config -> what it stands for in `names`."""
+        """The value in `names` for a name in the config."""
         value = self.take(key, default)
         if not isinstance(value, str) or value not in names:
             raise self.refuse(key, f"must be {quoted(names)}")
         return names[value]
 
     def must(self, key: str, *allowed: Any) -> None:
-        """Refuse all values but those allowed. The first is also the default.
+        """Reject all values except those allowed. The first is also the default.
 
-        Null passes unless the first is True: the classes' own `if` takes null as false."""
+        Null passes unless the first is True, because the classes' own `if` statements treat null as
+        false."""
         value = self.take(key, allowed[0])
         if value is None and allowed[0] is not True:
             return
@@ -145,7 +146,7 @@ class Fields:
         n_layers: int,
         first: int = 0,
     ) -> list[int]:
-        """Numbers of layers that exist. Empty where the field is absent or null."""
+        """Indices of layers, checked to exist. Empty if the field is absent or null."""
         value = self.take(key, None) or []
         if not isinstance(value, list):
             raise self.refuse(key, "must be a list")
@@ -164,7 +165,7 @@ class Fields:
         names: Mapping[str, str],
         of: str = "num_hidden_layers",
     ) -> str | None:
-        """A letter per layer, from a list of names or a string of symbols. None where the field is
+        """A letter per layer, from a list of names or a string of symbols. None if the field is
         absent or null."""
         value = self.take(key, None)
         if value is None:
@@ -179,27 +180,27 @@ class Fields:
         return "".join(names[name] for name in value)
 
     def constant(self, key: str, *neutral: Any) -> None:
-        """Keep a field that changes what is computed but no cost. Null and the `neutral` values
-        change nothing; the first of these is the default."""
+        """Keep a field that changes the computation but no cost. Null and the `neutral` values
+        change nothing. The first `neutral` value is the default."""
         default = neutral[0] if neutral else None
         value = self.take(key, default)
         if value is not None and value not in neutral:
             self.constants[self._prefix + key] = value
 
     def ignore(self, names: str) -> None:
-        """Fields that change nothing in this family."""
+        """Accept fields that change nothing in this family."""
         self._taken |= set(names.split())
 
     def section(self, key: str) -> "Fields":
-        """The fields of a nested mapping. Empty where the field is absent or null."""
+        """The fields of a nested mapping. Empty if the field is absent or null."""
         fields = self.take(key, None)
         if not isinstance(fields, Mapping | None):
             raise self.refuse(key, "must be a mapping")
         return Fields(fields or {}, f"{self._prefix}{key}.")
 
     def close(self) -> None:
-        """Refuse a field that nobody took, unless it is known to change nothing. transformers
-        starts the names of its internal fields with _."""
+        """Reject a field that was not taken, unless it is known to change nothing. Names of
+        transformers' internal fields start with _."""
         known = self._taken | NO_EFFECT
         for key in self._fields:
             if key not in known and not key.startswith("_"):
@@ -213,7 +214,7 @@ def every(
     there: str,
     elsewhere: str,
 ) -> str:
-    """A letter per layer: `there` in every `period`-th layer, the first of which is `offset`."""
+    """A letter per layer: `there` in every `period`-th layer, starting with layer `offset`."""
     chosen = [i for i in range(n_layers) if i % period == offset]
     return at(n_layers, chosen, there, elsewhere)
 

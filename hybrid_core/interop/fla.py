@@ -1,6 +1,6 @@
 """Designs as configs of fla.models 0.6.0, and back.
 
-The reader has FLA's fixed choices, such as heads of d_model / num_heads. So the design that it
+The reader applies FLA's fixed choices, such as heads of d_model / num_heads. So the design that it
 reads back is the one that FLA would run."""
 
 from math import ceil
@@ -25,8 +25,8 @@ Config = dict[str, Any]
 
 
 def to_fla(spec: ArchSpec) -> Config:
-    """A config of the class of fla.models that has these kinds of layer: transformer, mamba,
-    mamba2, samba or gated_deltanet. Raises SpecError where there is none."""
+    """A config of the fla.models class with these kinds of layer: transformer, mamba, mamba2, samba
+    or gated_deltanet. Raises SpecError if there is no such class."""
     kinds = {type(layer.mixer) for layer in spec.stack}
     if KimiDeltaMixer in kinds:
         rule = f"the output gate of {VERSION}'s kda has a bias, which this mixer does not have"
@@ -41,7 +41,7 @@ def to_fla(spec: ArchSpec) -> Config:
     if recurrent == {GatedDeltaNetMixer}:
         return _model(spec) | _gated_deltanet(spec)
     named = sorted({layer.mixer.kind for layer in spec.stack})
-    raise SpecError(f"{' beside '.join(named)} - {VERSION} has no class with these layers")
+    raise SpecError(f"{' with '.join(named)} - {VERSION} has no class with these layers")
 
 
 def _model(spec: ArchSpec) -> Config:
@@ -92,7 +92,7 @@ def _mamba2(spec: ArchSpec) -> Config:
 
 
 def _mamba1(spec: ArchSpec) -> Config:
-    """The class mamba for a stack of Mamba-1 alone, else samba."""
+    """The class mamba for a stack of only Mamba-1 layers, else samba."""
     ssm = first_of(spec, Mamba1Mixer)
     ffn = first_of(spec, SwiGLU)
     config = {
@@ -113,7 +113,7 @@ def _mamba1(spec: ArchSpec) -> Config:
 
 
 def _gated_deltanet(spec: ArchSpec) -> Config:
-    """Gated DeltaNet. FLA's default activation of the gate is swish, as in Qwen3-Next."""
+    """Gated DeltaNet. FLA's default gate activation is swish, as in Qwen3-Next."""
     delta = first_of(spec, GatedDeltaNetMixer)
     config = {
         "model_type": "gated_deltanet",
@@ -128,8 +128,8 @@ def _gated_deltanet(spec: ArchSpec) -> Config:
 
 
 def _attentions(spec: ArchSpec) -> Config | list[Config] | None:
-    """The field `attn` of FLA's hybrids: a list with one entry for each kind of attention layer, or
-    the one entry by itself. None where the design has no attention layer."""
+    """The field `attn` of FLA's hybrids: a list with one entry per kind of attention layer, or just
+    the entry if there is only one. None if the design has no attention layer."""
     found = []
     for kind in (AttentionMixer, SwaMixer):
         if first_of(spec, kind):
@@ -186,7 +186,7 @@ def from_fla(config: Config) -> dict[str, Any]:
 
 
 def _from_ssm(config: Config) -> dict[str, Any]:
-    """The fields of both kinds of Mamba."""
+    """The fields that both kinds of Mamba share."""
     expand = config.get("expand", 2)
     return {
         "d_ssm": expand * config["hidden_size"],
@@ -217,8 +217,8 @@ def _from_mamba2(config: Config) -> dict[str, Any]:
 
 
 def _from_layers(config: Config, letter: str) -> dict[str, Any]:
-    """The mixers of the entries of `attn`, and the pattern: `letter` in the layers that no entry
-    names."""
+    """The mixers that the entries of `attn` describe, and the pattern: `letter` in the layers that
+    no entry names."""
     attn = config["attn"] or []
     entries = attn if isinstance(attn, list) else [attn]
     d_model = config["hidden_size"]

@@ -2,10 +2,10 @@
 design becomes a config.json.
 
 In: a family's reader (families/) takes every field that changes what the class computes. The class
-is that of transformers (5.23), or the model's published code where transformers has none. Any other
-field must be known to change nothing, or it is refused by name. Otherwise a field that nobody
-thought of would give a model that is almost right. Fields that change values but no cost are kept
-as `constants`; design/built.py says whether our modules compute such a design.
+is that of transformers (5.23), or the model's published code if transformers has none. Any other
+field must be known to change nothing, or it is rejected by name. Otherwise an overlooked field
+would give a model that is almost right. Fields that change values but no cost are kept as
+`constants`; design/built.py says whether our modules compute such a design.
 
 Out: a design is written as the first family whose config reads back as the same model. So no
 export silently drops a part of the design."""
@@ -30,7 +30,7 @@ from hybrid_core.interop.stack_parts import first_of, kinds
 from hybrid_core.validation import SpecError, nearest, short
 from hybrid_core.yaml_io import MAX_DEPTH
 
-# The fields for the dtype in which an engine keeps the states of Mamba layers, and their values.
+# The fields for the dtype in which an engine stores Mamba states, and their values.
 STATE_DTYPE_KEYS = ("mamba_ssm_cache_dtype", "mamba_ssm_dtype")
 STATE_DTYPES = {
     "float32": "fp32",
@@ -43,7 +43,7 @@ STATE_DTYPES = {
 
 
 def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> ArchSpec:
-    """The design of a config.json. `name`: the design's name; None is the family's. Raises
+    """The design of a config.json. `name`: the design's name; None uses the family's name. Raises
     SpecError with one line."""
     fields = Fields(config)
     state_dtype = _state_dtype(fields)
@@ -65,7 +65,7 @@ def spec_from_config(config: Mapping[str, Any], name: str | None = None) -> Arch
 
 
 def _design(family: Family, fields: Fields) -> dict[str, Any]:
-    """The mapping of a design that the family's reader makes of the fields."""
+    """The design as a mapping, as the family's reader builds it from the fields."""
     fields.absent = family.defaults
     try:
         design = family.read(fields)
@@ -79,7 +79,7 @@ def _design(family: Family, fields: Fields) -> dict[str, Any]:
 
 
 def _state_dtype(fields: Fields) -> str | None:
-    """The dtype of the states. None where the config leaves it to the model's dtype."""
+    """The dtype of the states. None if the config leaves it to the model's dtype."""
     found = None
     for key in STATE_DTYPE_KEYS:
         value = fields.take(key, None)
@@ -93,7 +93,7 @@ def _state_dtype(fields: Fields) -> str | None:
 
 
 def _quantised(fields: Fields) -> Any:
-    """The config's quantisation scheme, or None where the weights are not quantised."""
+    """The config's quantisation scheme, or None if the weights are not quantised."""
     found = None
     for key in stored.KEYS:
         given = fields.take(key, None)
@@ -116,8 +116,8 @@ def _family(fields: Fields) -> Family:
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The fields of a config.json. Raises SpecError with one line where the file is missing or too
-    large, or is not the JSON of a config."""
+    """The fields of a config.json. Raises SpecError with one line if the file is missing, too
+    large, or not the JSON of a config."""
     return parse_config(read_file(path, "config"))
 
 
@@ -145,7 +145,8 @@ def _json(text: str) -> Any:
 
 
 def _depth(value: Any) -> int:
-    """Levels of nesting, counted without recursion: a file may nest deeper than Python's stack."""
+    """Levels of nesting, counted without recursion because a file may nest deeper than Python's
+    stack."""
     level = [value]
     depth = 0
     while level:
@@ -162,22 +163,23 @@ def _depth(value: Any) -> int:
 
 # ---------------------------------------------------------------- out
 
-# What transformers calls an activation.
+# transformers' names of activations.
 ACTIVATIONS = {
     "silu": "silu",
     "gelu": "gelu",
     "gelu_tanh": "gelu_pytorch_tanh",
     "relu2": "relu2",
 }
-# transformers has more classes than we write, so a refusal must not speak of all of them.
-NONE_WRITTEN = f"none of the {len(WRITTEN)} classes of transformers that are written here"
+# transformers has more classes than this exporter writes, so an error must not refer to all of
+# them.
+NONE_WRITTEN = f"none of the {len(WRITTEN)} transformers classes that can be exported"
 # Constants that do not come from a field: the family's reader sets them.
 IMPLIED = ("norm_offset", "gated_norm_eps")
 
 
 def hf_config(spec: ArchSpec) -> dict[str, Any]:
     """A config.json of this design, which AutoConfig loads. Raises ExportError with the first
-    thing that the closest class cannot express."""
+    difference that the closest class cannot express."""
     used = kinds(spec)
     differences: dict[str, str] = {}
     refusals: dict[str, str] = {}
@@ -196,9 +198,9 @@ def hf_config(spec: ArchSpec) -> dict[str, Any]:
         differences[name] = difference
     reasons = differences or refusals
     if not reasons:
-        raise ExportError(f"hf: {', '.join(used.values())} - {NONE_WRITTEN} has these in one stack")
+        raise ExportError(f"hf: {', '.join(used.values())} - {NONE_WRITTEN} has these together")
     closest = _closest(reasons)
-    raise ExportError(f"hf: {reasons[closest]} - {NONE_WRITTEN} says this; {closest} comes closest")
+    raise ExportError(f"hf: {reasons[closest]} - {NONE_WRITTEN} has this; {closest} is closest")
 
 
 def _closest(reasons: Mapping[str, str]) -> str:
@@ -235,7 +237,7 @@ def _config(
 
 
 def _value(part: Any, path: str) -> Any:
-    """An attribute by its dotted path. None where this part does not have it."""
+    """An attribute by its dotted path. None if this part does not have it."""
     try:
         value = attrgetter(path)(part)
     except AttributeError:

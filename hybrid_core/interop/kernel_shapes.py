@@ -1,19 +1,20 @@
-"""Shapes that the kernels of causal-conv1d, mamba_ssm, fla and flash-attn refuse, and ours do not.
+"""Shapes that the kernels of causal-conv1d, mamba_ssm, fla and flash-attn do not support, but ours
+do.
 
 We build and profile a design with such a shape, but a framework that runs those kernels fails on
-it. The rules, with their place in each library's source:
+it. The rules, with their places in each library's source:
 
 - causal-conv1d at 0d2252d, csrc/causal_conv1d.cpp: the width is 2 to 4. The number of channels is a
   multiple of 8. So are the strides in the layout that the models use (channels last). mamba_ssm 2.3
   copies the input of its fused training path to fix the stride (ssd_combined.py, `ensure_stride`);
   its prefill and transformers do not (state-spaces/mamba#643, #351, #345).
 - mamba_ssm at e9594ce, csrc/selective_scan/selective_scan.cpp: a state of at most 256.
-  ops/triton/layernorm_gated.py: at most 64 KiB a group.
+  ops/triton/layernorm_gated.py: at most 64 KiB per group.
 - fla 0.6.0, fla/ops/common/chunk_delta_h.py and fla/ops/kda/chunk.py: keys of at most 256 channels.
 - flash-attn at 0251105, csrc/flash_attn/flash_api.cpp: heads of at most 256 channels (other widths
   are padded to multiples of 8).
 
-mamba_ssm's Mamba-2 kernels do not limit the width of heads and states: they go through them in
+mamba_ssm's Mamba-2 kernels do not limit the width of heads and states, because they process them in
 blocks (ops/triton/ssd_chunk_scan.py)."""
 
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ MAX_HEAD_WIDTH = 256  # flash-attn
 
 
 def kernel_refusals(spec: ArchSpec) -> list[str]:
-    """One line for each shape that a library's kernel refuses: `where: value - rule`."""
+    """One line for each shape that a library's kernel does not support: `where: value - rule`."""
     layers: dict[Mixer, list[int]] = {}
     for number, layer in enumerate(spec.stack, start=1):
         layers.setdefault(layer.mixer, []).append(number)
@@ -64,7 +65,7 @@ def _of_mixer(mixer: Mixer, d_model: int) -> Iterator[str]:
     if rules is not None:
         for line in rules(mixer):
             yield f"{mixer.kind}.{line}"
-    if isinstance(mixer, ShortConvMixer):  # the one that convolves the stream's own width
+    if isinstance(mixer, ShortConvMixer):  # its convolution is as wide as the residual stream
         for line in _channels(d_model, "d_model"):
             yield f"{mixer.kind}.{line}"
     for part in _inside(mixer):
@@ -72,8 +73,8 @@ def _of_mixer(mixer: Mixer, d_model: int) -> Iterator[str]:
 
 
 def _inside(mixer: Mixer) -> tuple[Mixer, ...]:
-    """The mixers inside a mixer, where a library runs them with its usual kernels. Of the
-    intra-hybrid blocks only Falcon-H1's are."""
+    """The mixers inside a mixer, if a library runs them with its usual kernels. Among intra-hybrid
+    blocks, this is only the case for Falcon-H1's."""
     if isinstance(mixer, SideBySideMixer):
         return mixer.branches
     if isinstance(mixer, SharedBlockMixer):
@@ -107,15 +108,15 @@ def _mamba2(s: Mamba2Mixer) -> Iterator[str]:
         yield f"in_proj: {width} wide ({sizes}) - {rule}"
     group = s.d_ssm // s.n_groups
     if s.gated_norm and group > MAX_GROUP_WIDTH:
-        rule = f"mamba_ssm's gated norm takes {MAX_GROUP_WIDTH} at most in 16 bits"
-        yield f"d_ssm: {group} a group - {rule}"
+        rule = f"mamba_ssm's gated norm takes at most {MAX_GROUP_WIDTH} in 16 bits"
+        yield f"d_ssm: {group} per group - {rule}"
 
 
 def _mamba1(s: Mamba1Mixer) -> Iterator[str]:
     yield from _conv_width(s.d_conv)
     yield from _channels(s.d_ssm, "d_ssm")
     if s.d_state > MAX_MAMBA1_STATE:
-        yield f"d_state: {s.d_state} - mamba_ssm's selective scan takes {MAX_MAMBA1_STATE} at most"
+        yield f"d_state: {s.d_state} - mamba_ssm's selective scan takes at most {MAX_MAMBA1_STATE}"
 
 
 def _gated_deltanet(s: GatedDeltaNetMixer) -> Iterator[str]:
@@ -137,7 +138,7 @@ def _short_conv(s: ShortConvMixer) -> Iterator[str]:
 
 def _attention(s: AttentionMixer) -> Iterator[str]:
     if s.head_dim > MAX_HEAD_WIDTH:
-        yield f"head_dim: {s.head_dim} - flash-attn takes {MAX_HEAD_WIDTH} at most"
+        yield f"head_dim: {s.head_dim} - flash-attn takes at most {MAX_HEAD_WIDTH}"
 
 
 RULES: dict[type[Mixer], Callable[[Any], Iterator[str]]] = {
@@ -164,4 +165,4 @@ def _channels(channels: int, what: str) -> Iterator[str]:
 
 def _key_width(key: str, width: int) -> Iterator[str]:
     if width > MAX_KEY_WIDTH:
-        yield f"{key}: {width} - fla's delta rule takes keys of {MAX_KEY_WIDTH} at most"
+        yield f"{key}: {width} - fla's delta rule takes keys of at most {MAX_KEY_WIDTH}"

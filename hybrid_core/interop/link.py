@@ -1,8 +1,8 @@
-"""Links: a view of the app as the parameters of a URL, and back. A view is the design on screen,
-its workload, and the designs beside it.
+"""Links: a view of the app as URL parameters, and back. A view is the design on screen, its
+workload, and the designs that it is compared with.
 
-A design is the name of a preset or of a published model, or else `VERSION.` and its YAML, deflated.
-A link comes from strangers, so it is validated like any other input."""
+A design is the name of a preset or of a published model, or else `VERSION.` and its deflated YAML.
+Links are untrusted input, so they are validated like any other input."""
 
 import base64
 import binascii
@@ -22,9 +22,9 @@ from hybrid_core.workload import Workload
 VERSION = "2"
 MAX_LINK = 8_000
 MAX_YAML = 20_000
-MAX_COMPARED = 3  # beside the design itself
-# The dictionary of the compression: text that most designs contain, so that a link is short. Links
-# of a version need the dictionary of that version: to change it is to make a new one.
+MAX_COMPARED = 3  # in addition to the design itself
+# The compression dictionary: text that most designs contain, so that links are short. Links need
+# the dictionary of their version, so changing the text means adding a new version.
 _USUAL = (
     b"schema: 1\nname: intra-1to5-1b\nvocab_size: 128256\ntie_embeddings: true\n"
     b"norm_eps: 1.0e-05\nd_model: 2048\nn_layers: 13\n"
@@ -45,7 +45,7 @@ _DICTIONARY = {"1": b"", VERSION: _USUAL}
 
 
 class View(Frozen):
-    """What a link carries. `reference`: the design that ratios are against; None is the Llama of
+    """The contents of a link. `reference`: the design that ratios refer to; None is the Llama of
     the design's size."""
 
     design: ArchSpec
@@ -73,7 +73,7 @@ _NUMBERS = ("context_len", "batch_size", "max_batched_tokens")
 
 
 def to_query(view: View) -> dict[str, str | list[str]]:
-    """The view as parameters of a URL. Values that are the default are left out."""
+    """The view as URL parameters. Default values are left out."""
     usual = Workload()
     query: dict[str, str | list[str]] = {"design": encode(view.design)}
     for key, field in _WORKLOAD_KEYS.items():
@@ -95,8 +95,8 @@ def address(view: View, home: str, page: str = "") -> str:
 
 
 def from_query(query: Mapping[str, Sequence[str]]) -> View:
-    """The view of a link. `query`: the values of each parameter, the last of which counts. Unknown
-    parameters are ignored: other software adds its own to links. Raises SpecError with one
+    """The view of a link. `query`: the values of each parameter; the last one counts. Unknown
+    parameters are ignored, because other software adds its own to links. Raises SpecError with one
     line."""
     given = {key: values[-1] for key, values in query.items() if values}
     fields: dict[str, Any] = {}
@@ -116,7 +116,7 @@ def from_query(query: Mapping[str, Sequence[str]]) -> View:
         fields["reference"] = decode(given["reference"])
     compared = query.get("with", ())
     if len(compared) > MAX_COMPARED:
-        rule = f"at most {MAX_COMPARED} may be beside the first"
+        rule = f"at most {MAX_COMPARED} can be compared with the first"
         raise SpecError(f"with: {len(compared)} designs - {rule}")
     return View(**fields, compared=tuple(map(decode, compared)))
 
@@ -133,7 +133,7 @@ def _workload_fields(given: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _with_link_keys(line: str) -> str:
-    """A refusal of the workload or the hardware, with the link's own key."""
+    """An error message about the workload or the hardware, with the link's own key."""
     ours, colon, rest = line.partition(":")
     names = {"hardware": "device"}
     for key, field in _WORKLOAD_KEYS.items():
@@ -142,7 +142,7 @@ def _with_link_keys(line: str) -> str:
 
 
 def design_of(query: Mapping[str, Sequence[str]]) -> ArchSpec | None:
-    """The design of a link whose other parameters may be wrong. None where the design itself cannot
+    """The design of a link whose other parameters may be wrong. None if the design itself cannot
     be read."""
     try:
         return decode(query["design"][-1])
@@ -165,8 +165,8 @@ def _named(name: str) -> ArchSpec | None:
 
 @lru_cache(maxsize=256)
 def encode(spec: ArchSpec) -> str:
-    """A design as a parameter: its name where it is a preset or a published model, else `VERSION.`
-    and its YAML, deflated, in the URL-safe alphabet."""
+    """A design as a parameter: its name if it is a preset or a published model, else `VERSION.` and
+    its YAML, deflated, in the URL-safe alphabet."""
     if _named(spec.name) == spec:
         return spec.name
     deflate = zlib.compressobj(level=9, zdict=_DICTIONARY[VERSION])
@@ -177,7 +177,7 @@ def encode(spec: ArchSpec) -> str:
 
 
 def decode(text: str) -> ArchSpec:
-    """The design of a parameter. Raises SpecError with one line where the link is cut, forged, too
+    """The design of a parameter. Raises SpecError with one line if the link is cut off, forged, too
     large or of a newer version."""
     named = _named(text)
     if named is not None:
@@ -198,9 +198,9 @@ def _is_version(text: str) -> bool:
 
 
 def _unpacked(packed: str, dictionary: bytes) -> bytes:
-    """The YAML of a link, MAX_YAML bytes at most. A link that is cut, forged or larger is
-    refused."""
-    padding = "=" * (-len(packed) % 4)  # which encode() left out
+    """The YAML of a link, at most MAX_YAML bytes. Raises SpecError if the link is cut off, forged
+    or larger."""
+    padding = "=" * (-len(packed) % 4)  # encode() leaves it out
     try:
         raw = base64.b64decode(packed + padding, altchars=b"-_", validate=True)
         unpacker = zlib.decompressobj(zdict=dictionary)

@@ -2,9 +2,9 @@
 
 Symbols of layers: Megatron-LM at 089b33b (megatron/core/models/hybrid/layers/utils.py). Flags: its
 main branch at d98e8a6 (2026-08-22), which has those of megatron/training/arguments.py and one for
-each field of TransformerConfig (megatron/core/transformer/transformer_config.py). The reader has
-Megatron's fixed choices, such as a convolution of 4 in Mamba. So the design that it reads back is
-the one that Megatron would run."""
+each field of TransformerConfig (megatron/core/transformer/transformer_config.py). The reader
+applies Megatron's fixed choices, such as a convolution of 4 in Mamba. So the design that it reads
+back is the one that Megatron would run."""
 
 from typing import Any
 
@@ -33,8 +33,8 @@ SYMBOLS = {
 }
 D_CONV = 4  # of MambaMixer (megatron/core/ssm/mamba_mixer.py); no flag changes it
 
-# A windowed layer is an attention layer that --window-attn-skip-freq marks: the pattern's own W is
-# DeepSeek-V4's latent attention.
+# A windowed layer is an attention layer marked by --window-attn-skip-freq. The symbol W of the
+# pattern means DeepSeek-V4's latent attention.
 # ---------------------------------------------------------------- the pattern
 
 
@@ -119,7 +119,7 @@ def _model_flags(spec: ArchSpec) -> Flags:
     if not spec.tie_embeddings:
         flags["untie-embeddings-and-output-weights"] = True
     if spec.constants.get("norm_offset") == 1:
-        # weights are stored minus 1, in Megatron those of Gated DeltaNet's norm too
+        # weights are stored minus 1, in Megatron also those of Gated DeltaNet's norm
         flags["apply-layernorm-1p"] = True
     return flags
 
@@ -198,7 +198,7 @@ def _rope_flags(attention: AttentionMixer) -> Flags:
 
 
 def _window_flags(spec: ArchSpec) -> Flags:
-    """The window, and which symbols of the pattern have it unless all attention layers do.
+    """The window, and which symbols of the pattern have it, unless all attention layers do.
 
     --window-size counts the positions before and after a query. Our window counts the query too."""
     swa = first_of(spec, SwaMixer)
@@ -245,7 +245,7 @@ def _expert_flags(moe: MoE) -> Flags:
 
 def from_megatron(flags: Flags, blocks: list[int], chunk_size: int) -> dict[str, Any]:
     """The design of Megatron's flags. `blocks`: the number of symbols of each of our layers.
-    `chunk_size`: of the scan, which changes no result and has no flag."""
+    `chunk_size`: of the scan; it changes no result and has no flag."""
     pattern, feeds = _from_pattern(flags, blocks)
     design: dict[str, Any] = {
         "vocab_size": flags.get("vocab-size"),
@@ -302,7 +302,7 @@ def _from_pattern(flags: Flags, blocks: list[int]) -> tuple[str, str]:
 
 
 def _windowed(flags: Flags, n_symbols: int) -> list[bool]:
-    """Whether each symbol has a window: the marked ones, or all where the flags mark none."""
+    """Whether each symbol has a window: the marked ones do, or all if the flags mark none."""
     marks = flags.get("window-attn-skip-freq")
     if marks:
         return [mark == "1" for mark in marks.strip("[]").split(",")]
@@ -382,7 +382,8 @@ def _from_experts(flags: Flags) -> dict[str, Any]:
 
 def _normalises(flags: Flags) -> bool:
     """Whether the weights of the chosen experts are divided by their sum. Megatron does so with
-    softmax, unless it is before the choice, and with sigmoid for several experts."""
+    softmax, unless it is applied before the choice, and with sigmoid if a token chooses several
+    experts."""
     if flags["moe-router-score-function"] == "softmax":
         return "moe-router-pre-softmax" not in flags
     return bool(flags["moe-router-topk"] > 1)
@@ -392,7 +393,7 @@ def _normalises(flags: Flags) -> bool:
 
 
 def megatron_text(spec: ArchSpec, flags: Flags) -> str:
-    """The flags, one a line, under comments that explain the pattern."""
+    """The flags, one per line, under comments that explain the pattern."""
     pattern = flags["hybrid-layer-pattern"]
     legend = [f"{symbol} {name}" for symbol, name in SYMBOLS.items() if symbol in pattern]
     lines = [

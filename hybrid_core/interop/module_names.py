@@ -1,4 +1,4 @@
-"""The names of modules in published checkpoints, by the matrix of a design that they hold."""
+"""Module names in published checkpoints, by the matrix of a design that they hold."""
 
 from hybrid_core.design.stack import Layer
 from hybrid_core.ffns.moe import MoE
@@ -11,7 +11,7 @@ Places = dict[str, tuple[str, ...]]  # a matrix -> the modules that may hold it
 
 def _heads(module: str, fused: str = "qkv_proj") -> Places:
     """The projections of attention. Queries, keys and values are three matrices or one. The output
-    gate is part of the queries' matrix."""
+    gate is part of the query matrix."""
     places: Places = {}
     for part in "qkv":
         places[part] = (f"{module}.{part}_proj", f"{module}.{fused}")
@@ -29,7 +29,7 @@ def _both(one: Places, other: Places) -> Places:
 
 
 def _inside(name: str, places: Places) -> Places:
-    """The matrices of a part of a mixer, with that part's name in front."""
+    """The matrices of a part of a mixer, prefixed with the name of the part."""
     return {f"{name}{part}": modules for part, modules in places.items()}
 
 
@@ -43,7 +43,7 @@ def _scan(*modules: str) -> Places:
 
 def _ways(places: str, **named: str) -> Places:
     """Gate, up and down of a feed-forward under each of the usual paths. `named`: full names that
-    some checkpoints have instead."""
+    some checkpoints use instead."""
     found: Places = {}
     for way in ("gate", "up", "down"):
         names = ["down_proj"] if way == "down" else [f"{way}_proj", "gate_up_proj"]

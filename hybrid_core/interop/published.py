@@ -1,5 +1,5 @@
-"""Published models: their configs as published (profiles/models/configs/*.json), and counts of
-their parameters and caches from other sources (reference.csv)."""
+"""Published models: their original configs (profiles/models/configs/*.json), and their parameter
+and cache counts from other sources (reference.csv)."""
 
 import csv
 import os
@@ -20,8 +20,8 @@ class Model(NamedTuple):
     """A published model: its design, and its figures as quoted and as computed here.
 
     Figures: `total`, `embedding`, `non_embedding` and `active` parameters, and `cache_8k`, the
-    bytes of one sequence's cache at 8,192 tokens, at two bytes an element. `how`: how the quoted
-    figures were counted. `not_built`: why our modules do not compute the model, or None where they
+    bytes of one sequence's cache at 8,192 tokens with two bytes per element. `how`: how the quoted
+    figures were counted. `not_built`: why our modules do not compute the model, or None if they
     do."""
 
     spec: ArchSpec
@@ -84,7 +84,7 @@ def resolve(name_or_path: str) -> ArchSpec:
 
 
 def config_name(path: Path) -> str:
-    """A name for the design of a config: that of its file, or of its folder where the file is
+    """A name for the design of a config: the name of its file, or of its folder if the file is
     called config.json."""
     name = path.stem
     if name == "config":

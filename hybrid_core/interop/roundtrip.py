@@ -1,6 +1,8 @@
-"""Whether a format can express a design: the export is read back and compared with it.
+"""Checks whether a format can express a design: the export is read back and compared with the
+design.
 
-A difference is the path and the value in the design, so a refusal names what the format lacks."""
+A difference is reported as the path and the value in the design, so an error names what the format
+lacks."""
 
 from typing import Any
 
@@ -13,7 +15,7 @@ from hybrid_core.validation import SpecError, short
 
 
 class ExportError(SpecError):
-    """A design that a format cannot express, in one line."""
+    """A format cannot express a design. The message is one line."""
 
 
 _MODEL_KEYS = (
@@ -30,16 +32,16 @@ _MODEL_KEYS = (
 
 
 def require_same(spec: ArchSpec, design: dict[str, Any], format_name: str) -> None:
-    """Raise SpecError unless `design`, which was read back, is the same model as `spec`."""
+    """Raise SpecError unless `design`, as read back, is the same model as `spec`."""
     kept = {key: value for key, value in design.items() if value is not None}
     other = ArchSpec.from_mapping({"schema": 1, "name": spec.name} | kept)
     difference = first_difference(spec, other)
     if difference:
-        raise SpecError(f"{difference} - {format_name} cannot say it")
+        raise SpecError(f"{difference} - {format_name} cannot express it")
 
 
 def first_difference(spec: ArchSpec, other: ArchSpec) -> str | None:
-    """The first difference, with the value of `spec`. None where both are the same model."""
+    """The first difference, with the value of `spec`. None if both are the same model."""
     if spec.n_layers != other.n_layers:
         return f"n_layers: {spec.n_layers}"
     pairs = zip(spec.stack, other.stack, strict=True)
@@ -56,8 +58,8 @@ def first_difference(spec: ArchSpec, other: ArchSpec) -> str | None:
 
 
 def _with_one_shared_expert(layer: Layer) -> Layer:
-    """The layer with its shared experts as one. They are the same model, because every token goes
-    through all of them."""
+    """The layer with its shared experts merged into one. This is the same model, because every
+    token goes through all of them."""
     ffn = layer.ffn
     if not isinstance(ffn, MoE) or not ffn.n_shared:
         return layer
@@ -74,7 +76,7 @@ def _of_layer(mine: Layer, theirs: Layer) -> str:
 
 
 def _of_part(mine: Mixer | AnyFfn, theirs: Mixer | AnyFfn | None) -> str:
-    """The path to the first difference inside a part, and the value there. Empty where the other
+    """The path to the first difference inside a part, and the value there. Empty if the other
     part is of another kind."""
     if type(mine) is not type(theirs):
         return ""

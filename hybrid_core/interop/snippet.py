@@ -25,7 +25,7 @@ print(
 
 
 def snippet(spec: ArchSpec) -> str:
-    """The Python source. The design is a list of string literals, one a line of YAML, so that no
+    """The Python source. The design is a list of string literals, one per line of YAML, so that no
     name in it can end the string."""
     lines = "".join(f"    {line!r},\n" for line in spec.to_yaml().splitlines())
     return _TEMPLATE.format(design=f"[\n{lines}]")

@@ -1,4 +1,5 @@
-"""The parts of a design's stack. Most formats write a kind of part once for all layers."""
+"""The parts of a design's stack, for formats that describe each kind of part once for all
+layers."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,7 @@ def first_of(spec: ArchSpec, kind: type[Any]) -> Any:
 
 
 def first_attention(spec: ArchSpec) -> AttentionMixer | None:
-    """The first attention of a design, be it a layer's mixer or inside one."""
+    """The first attention of a design, either a layer's mixer or inside one."""
     for layer in spec.stack:
         for mixer in (layer.mixer, getattr(layer.mixer, "attention", None)):
             if isinstance(mixer, AttentionMixer):
@@ -28,7 +29,7 @@ def first_attention(spec: ArchSpec) -> AttentionMixer | None:
 
 
 def ssm_parts(spec: ArchSpec) -> Iterator[Mixer | None]:
-    """The mixers of all layers, then the `ssm` inside each (None where there is none)."""
+    """The mixers of all layers, then the `ssm` inside each (None if there is none)."""
     for layer in spec.stack:
         yield layer.mixer
     for layer in spec.stack:

@@ -1,7 +1,7 @@
 """Designs as a Llama 3 of torchtitan 0.3.0, and back.
 
-The reader has torchtitan's fixed choices, so the design that it reads back is the one that would
-run. Remarks on torchtitan's other models are about its main branch at b5bcd76 (2026-08-21)."""
+The reader applies torchtitan's fixed choices, so the design that it reads back is the one that
+would run. Remarks on torchtitan's other models refer to its main branch at b5bcd76 (2026-08-21)."""
 
 from typing import Any
 
@@ -21,18 +21,18 @@ _SCALING = {
 
 
 def to_torchtitan(spec: ArchSpec) -> dict[str, Any]:
-    """The sizes that torchtitan's Llama 3 is configured with. Raises SpecError for other designs.
+    """The sizes that configure torchtitan's Llama 3. Raises SpecError for other designs.
 
-    torchtitan also has gpt_oss (windows) and Qwen3.5 (Gated DeltaNet); this does not write them."""
+    torchtitan also has gpt_oss (windows) and Qwen3.5 (Gated DeltaNet), which are not exported."""
     for layer in spec.stack:
         if type(layer.mixer) is not AttentionMixer:
-            rule = "this writes a Llama 3 of torchtitan 0.3, whose layers all have full attention"
+            rule = "the export is torchtitan 0.3's Llama 3, whose layers all have full attention"
             raise SpecError(f"{layer.mixer.kind} - {rule}")
     attention = first_of(spec, AttentionMixer)
     ffn = first_of(spec, SwiGLU)
     if ffn is None:
-        rule = "torchtitan's Llama 3 has no other"
-        raise SpecError(f"ffn: not a dense gated one in every layer - {rule}")
+        rule = "torchtitan's Llama 3 has no other kind"
+        raise SpecError(f"ffn: not dense and gated in every layer - {rule}")
     return {
         "dim": spec.d_model,
         "n_layers": spec.n_layers,
@@ -58,28 +58,28 @@ def _rope(attention: AttentionMixer) -> dict[str, Any]:
     return rope
 
 
-def from_torchtitan(told: dict[str, Any]) -> dict[str, Any]:
+def from_torchtitan(sizes: dict[str, Any]) -> dict[str, Any]:
     """The design of a Llama 3 with these sizes."""
-    rope = told["rope"]
+    rope = sizes["rope"]
     attention = {
-        "n_heads": told["n_heads"],
-        "n_kv_heads": told["n_kv_heads"],
-        "head_dim": told["head_dim"],
-        "qk_norm": told["qk_norm"],
+        "n_heads": sizes["n_heads"],
+        "n_kv_heads": sizes["n_kv_heads"],
+        "head_dim": sizes["head_dim"],
+        "qk_norm": sizes["qk_norm"],
         "rope_theta": rope["theta"],
     }
     if "scaling" in rope:
         scaling = {ours: rope[theirs] for theirs, ours in _SCALING.items()}
         attention["rope_scaling"] = scaling
     return {
-        "vocab_size": told["vocab_size"],
-        "tie_embeddings": told["tied"],
-        "norm_eps": told["norm_eps"],
-        "d_model": told["dim"],
-        "n_layers": told["n_layers"],
+        "vocab_size": sizes["vocab_size"],
+        "tie_embeddings": sizes["tied"],
+        "norm_eps": sizes["norm_eps"],
+        "d_model": sizes["dim"],
+        "n_layers": sizes["n_layers"],
         "layers": {"strategy": "transformer"},
         "attention": attention,
-        "ffn": {"kind": "swiglu", "d_ff": told["hidden_dim"]},
+        "ffn": {"kind": "swiglu", "d_ff": sizes["hidden_dim"]},
     }
 
 
@@ -152,8 +152,8 @@ def model_config(attn_backend: str = "flex", max_seq_len: int = 8192) -> Llama3M
 """
 
 
-def torchtitan_text(spec: ArchSpec, told: dict[str, Any]) -> str:
-    """Python source of a function that makes the config, for torchtitan's registry of models."""
-    values = "\n".join(f"{key} = {value!r}" for key, value in told.items())
+def torchtitan_text(spec: ArchSpec, sizes: dict[str, Any]) -> str:
+    """Python source of a function that builds the config, for torchtitan's model registry."""
+    values = "\n".join(f"{key} = {value!r}" for key, value in sizes.items())
     code = TORCHTITAN.replace("\n\n\ndef model_config", f"\n\n{values}\n\n\ndef model_config")
     return f"# {spec.name}: a Llama 3 of torchtitan 0.3.\n{code}"

@@ -1,4 +1,4 @@
-"""Grouped-query attention, and the head group that the intra-hybrid block shares. Twin of
+"""Grouped-query attention, and the attention heads that the intra-hybrid block uses too. Twin of
 live/modules/attention.py."""
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from hybrid_core.workload import Workload
 
 class RopeScaling(Frozen):
     """Llama-3 frequency scaling. Long wavelengths are stretched by `factor`, short ones are kept,
-    and those between get a mixture of both."""
+    and those in between are interpolated."""
 
     factor: Annotated[Factor, Field(ge=1)] = 32.0
     low_freq_factor: Factor = 1.0
@@ -49,12 +49,12 @@ class RopeScaling(Frozen):
 
 
 class AttentionFields(Frozen):
-    """Fields of an attention layer, which the section `attention` has too.
+    """Fields of an attention layer, shared with the section `attention`.
 
     `qk_norm`: RMSNorm of each query and key head. `output_gate`: a sigmoid gate, computed from the
     layer's input, on every channel of the heads' output. `sink_logits`: a learnt logit per head in
-    the softmax. `reuse_kv`: the layer reads the keys and values of the last layer before it that
-    made its own. `d_input`: width that the projections read, where it is not d_model.
+    the softmax. `reuse_kv`: the layer reads the keys and values of the nearest earlier layer that
+    computes its own. `d_input`: input width of the projections, if it is not d_model.
     `softmax_scale`: replaces head_dim^-0.5."""
 
     n_heads: Dim
@@ -83,10 +83,10 @@ class AttentionFields(Frozen):
 
 class AttentionSection(AttentionFields):
     """The section `attention`: grouped-query attention. The attention branch of an intra-hybrid
-    block takes its position encoding from here."""
+    block takes its position encoding from this section."""
 
     def mixer_fields(self) -> dict[str, Any]:
-        """The fields of an attention mixer. Its values are as wide as its keys."""
+        """The fields of an attention mixer. Values are as wide as keys."""
         fields = self.model_dump(exclude={"rope_scaling"})
         return fields | {"v_head_dim": self.head_dim, "rope_scaling": self.rope_scaling}
 
@@ -136,7 +136,7 @@ class AttentionMixer(AttentionFields, Mixer):
 
     @property
     def span(self) -> int | None:
-        """How many tokens a query may see. None: all before it and itself."""
+        """How many tokens a query may see. None: itself and all tokens before it."""
         return None
 
     @property
@@ -157,8 +157,8 @@ class AttentionMixer(AttentionFields, Mixer):
         return self.changed(**self._small_heads(factors))
 
     def _small_heads(self, factors: Factors) -> dict[str, Any]:
-        """Fields of a proxy with fewer heads of about HEAD_DIM. All heads together shrink with the
-        width of the model; values keep their width relative to queries."""
+        """Fields of a proxy with fewer heads, each about HEAD_DIM wide. The total width of the
+        heads shrinks with the width of the model. Values keep their width relative to queries."""
         n_heads = self._n_small_heads(factors)
         per_head = factors.width * self.n_heads / n_heads
         head_dim = scaled(self.head_dim, per_head, 4, 8)
@@ -170,7 +170,7 @@ class AttentionMixer(AttentionFields, Mixer):
             "n_kv_heads": self._n_small_kv_heads(n_heads),
             "head_dim": head_dim,
             "v_head_dim": v_head_dim,
-            # A wavelength is counted in tokens.
+            # A wavelength is measured in tokens.
             "rope_theta": max(LEAST_THETA, self.rope_theta * factors.length),
             "rope_fraction": self._small_rope_fraction(head_dim),
         }
@@ -179,14 +179,14 @@ class AttentionMixer(AttentionFields, Mixer):
         if self.d_input is not None:
             fields["d_input"] = scaled(self.d_input, factors.width)
         if self.softmax_scale is not None:
-            # It replaces head_dim^-0.5, and head_dim changes.
+            # The scale replaces head_dim^-0.5, and head_dim changes.
             fields["softmax_scale"] = self.softmax_scale * sqrt(self.head_dim / head_dim)
         return fields
 
     def _n_small_heads(self, factors: Factors) -> int:
         if self.v_head_dim <= self.head_dim:
             return n_small_heads(scaled(self.n_heads * self.head_dim, factors.width))
-        # Values are wider than keys: half as many heads, whose values are 2 HEAD_DIM wide.
+        # Values are wider than keys: use half as many heads, with values 2 HEAD_DIM wide.
         d_values = self.n_heads * self.v_head_dim
         small = scaled(d_values, factors.width, 2 * HEAD_DIM)
         return n_small_heads(small // 2)
@@ -212,8 +212,8 @@ def n_small_heads(width: int) -> int:
 
 @dataclass(frozen=True)
 class AttentionHeadsCosts:
-    """The projections to queries, keys and values, and the attention itself. The output projection
-    is not part of it."""
+    """The projections to queries, keys and values, and the attention itself, without the output
+    projection."""
 
     spec: AttentionMixer
     d_model: int
@@ -224,7 +224,7 @@ class AttentionHeadsCosts:
 
     @cached_property
     def d_kv(self) -> int:
-        """Width of the keys and values that this layer makes and caches."""
+        """Width of the keys and values that this layer computes and caches."""
         s = self.spec
         if s.reuse_kv:
             return 0
@@ -296,7 +296,7 @@ class AttentionHeadsCosts:
         return [] if self.spec.reuse_kv else self.reads(context_len)
 
     def reads(self, context_len: Num) -> list[CacheTensor]:
-        """Keys and values that a query may see, whichever layer made them."""
+        """Keys and values that a query may see, whichever layer computed them."""
         s = self.spec
         kept = self.tokens_kept(context_len)
         return [
@@ -305,8 +305,8 @@ class AttentionHeadsCosts:
         ]
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """Appendix C: 12 d_model (L + 1) / 2 where n_heads * head_dim = d_model. In general 6
-        n_heads (head_dim + v_head_dim) per visible pair."""
+        """Appendix C: 12 d_model (L + 1) / 2 if n_heads * head_dim = d_model. In general, 6 n_heads
+        (head_dim + v_head_dim) per visible pair."""
         return 3 * self._pair_flops() * visible_pairs(context_len, self.spec.span) / context_len
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
@@ -329,8 +329,8 @@ class AttentionHeadsCosts:
         )
 
     def _rope_channels(self) -> Num:
-        """Channels that `q = self.rope(q)` and then `k = self.rope(k)` hold beside `qkv`. The
-        rotated queries are still there when the keys are rotated."""
+        """Channels that `q = self.rope(q)` and then `k = self.rope(k)` hold in addition to `qkv`.
+        The rotated queries are still alive when the keys are rotated."""
         s = self.spec
         if s.position != "rope":
             return 0
@@ -342,8 +342,8 @@ class AttentionHeadsCosts:
         """Channels at the peak of one rotation of `width` channels (live/modules/rope.py).
 
         Three tensors of the rotated part: its halves swapped, its product with the cosine, and
-        their sum. Where only a fraction of each head is rotated, two of them may stand beside the
-        join with the rest."""
+        their sum. If only a fraction of each head is rotated, two of these may be alive while the
+        part is joined with the rest."""
         rotated = width * self.spec.rope_dim / self.spec.head_dim
         if rotated == width:
             return 3 * rotated
@@ -351,7 +351,7 @@ class AttentionHeadsCosts:
 
     def _operands(self, workload: Workload) -> int:
         """Channels alive while the kernel runs: `qkv`, of which v is a view; rotated queries and
-        keys; and keys and values that were read back from a cache of another dtype."""
+        keys; and keys and values read back from a cache of another dtype."""
         s = self.spec
         channels = self.d_qkv
         if s.position == "rope":
@@ -363,9 +363,10 @@ class AttentionHeadsCosts:
     def _kernel(self, seq_len: Num, channel: Num, batch_size: int) -> Num:
         """Bytes that one kernel call adds (kernels/attention/eager.py).
 
-        The kernel wants one width for keys and values: `_same_width` pads the narrower ones, and
-        the queries with the keys. The kernel writes outputs of that width and a log-sum-exp in
-        float32. Padding is cut off the outputs when padded inputs and log-sum-exp are gone."""
+        The kernel needs keys and values of equal width. `_same_width` pads the narrower of the two,
+        and pads the queries like the keys. The kernel writes outputs of that width and a
+        log-sum-exp in float32. The padding is cut off the outputs after the padded inputs and the
+        log-sum-exp are freed."""
         s = self.spec
         width = max(s.head_dim, s.v_head_dim)
         padded_heads = 0

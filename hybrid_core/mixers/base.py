@@ -1,8 +1,8 @@
-"""The base class of every mixer: a frozen spec that YAML names by its `kind`, and an entry that
-says how the rest of the explorer shows and builds it.
+"""The base class of every mixer: a frozen spec, which YAML selects by its `kind`, and an entry that
+tells the rest of the explorer how to show and build it.
 
 Symbols are those of Mamba-2 (arXiv 2405.21060) and Llama. A `quiet` field is written to YAML only
-where it differs from its default, so a new option changes no saved design."""
+if it differs from its default, so a new option does not change saved designs."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from hybrid_core.factors import Factors
 from hybrid_core.terms import MixerCosts
 from hybrid_core.validation import Frozen, nearest, short
 
-# The sections of a design's YAML by name; None where a design lacks one.
+# The sections of a design's YAML by name. None if the design lacks one.
 Sections = Mapping[str, Any]
 
 
@@ -24,8 +24,8 @@ class Entry:
 
     `name`: its `kind` in YAML. `meaning`: one line for the glossary. `label`: its name on pages.
     `letter`: one ASCII character, unique among kinds. `colour`: in figures. `module`:
-    "package.module:Class". It is loaded on first use, so nothing here imports torch; None for a
-    kind that is costed and not built."""
+    "package.module:Class", loaded on first use, so nothing here imports torch. None for a kind that
+    is costed, not built."""
 
     name: str
     meaning: str
@@ -33,17 +33,17 @@ class Entry:
     letter: str
     colour: str
     module: str | None = None
-    # The name that goes with the letter in a legend, for a kind that has sections.
+    # The name next to the letter in a legend, for a kind that has sections.
     short: str = ""
-    # The YAML sections that a layer of this kind is made from. None: the kind has no sections; a
+    # The YAML sections that describe a layer of this kind. None: the kind has no sections, and a
     # design spells it out under `mixers`.
     sections: tuple[str, ...] | None = None
-    # `quiet` options that the module computes with other values than their defaults; and options
-    # of a mixer inside this one that are computed in that place only.
+    # `quiet` options whose non-default values the module supports, and options that it supports
+    # only in a mixer inside this one.
     built: frozenset[str] = frozenset()
     built_inside: frozenset[str] = frozenset()
-    # Names of its matrices, as in the products of its costs; and those that quantisers do not treat
-    # as linear layers.
+    # Names of its matrices, as in the products of its costs, and the ones that quantisers do not
+    # treat as linear layers.
     matrices: tuple[str, ...] = ()
     not_linear: tuple[str, ...] = ()
     # Framework -> its symbol for such a layer, e.g. in Megatron-LM's hybrid pattern.
@@ -61,14 +61,14 @@ class Entry:
 
 
 def _linear(share: float) -> float:
-    """One channel of an sRGB colour as light, 0 to 1."""
+    """One channel of an sRGB colour as linear light, 0 to 1."""
     if share <= 0.04045:
         return share / 12.92
     return float(((share + 0.055) / 1.055) ** 2.4)
 
 
 class Mixer(Frozen):
-    """What mixes tokens in one layer."""
+    """The token mixer of one layer."""
 
     entry: ClassVar[Entry]
     kind: ClassVar[str]  # the entry's name
@@ -79,7 +79,7 @@ class Mixer(Frozen):
             cls.kind = cls.entry.name
 
     def costs(self, d_model: int) -> MixerCosts:
-        """The closed forms of such a layer in a model of width `d_model`."""
+        """The closed forms of this layer in a model of width `d_model`."""
         raise TypeError(f"{type(self).__name__} has no costs")
 
     def shrunk(self, factors: Factors) -> Self:
@@ -87,14 +87,14 @@ class Mixer(Frozen):
         raise TypeError(f"{type(self).__name__} cannot shrink")
 
     def unbuilt(self) -> Iterator[str]:
-        """Further reasons why the module does not compute this mixer. Options outside
-        `entry.built` are found without it."""
+        """More reasons why the module does not support this mixer. Options outside `entry.built`
+        are reported elsewhere."""
         return iter(())
 
     @classmethod
     def usual(cls, d_model: int) -> "Mixer | None":
-        """Such a layer with the usual proportions in a model of width `d_model`, which Compose
-        offers. None if Compose does not offer the kind."""
+        """The layer of this kind that Compose offers, with the usual proportions in a model of
+        width `d_model`. None if Compose does not offer the kind."""
         return None
 
     @classmethod
@@ -104,12 +104,12 @@ class Mixer(Frozen):
 
     @classmethod
     def check_sections(cls, sections: Sections) -> None:
-        """Raise ValueError unless the sections describe such a layer."""
+        """Raise ValueError unless the sections describe a layer of this kind."""
         for name in cls.entry.sections or ():
             if sections[name] is None:
                 raise ValueError(
-                    f"{name}: missing - the layers hold kind {cls.entry.letter}, "
-                    f"which needs the section {name!r}"
+                    f"{name}: missing - there are layers of kind {cls.entry.letter}, "
+                    f"which need the section {name!r}"
                 )
 
 
@@ -118,7 +118,7 @@ def needs_mamba2(sections: Sections, letter: str) -> None:
     kind = sections["ssm"].kind
     if kind != "mamba2":
         raise ValueError(
-            f"ssm.kind: {kind!r} - kind {letter} has Mamba-2 branches: it needs ssm.kind 'mamba2'"
+            f"ssm.kind: {kind!r} - kind {letter} has Mamba-2 branches and needs ssm.kind 'mamba2'"
         )
 
 
@@ -153,5 +153,5 @@ def _descendants(cls: type[Any]) -> Iterator[type[Any]]:
         yield from _descendants(child)
 
 
-# What makes a field of a mixer's type readable with `kind`.
+# The annotation that makes a mixer field readable by its `kind`.
 MIXER = (BeforeValidator(_read_mixer), PlainSerializer(_write_mixer))

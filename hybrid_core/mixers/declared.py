@@ -1,4 +1,4 @@
-"""A mixer known by its sizes alone. Costed, not built."""
+"""A mixer known only by its sizes. Costed, not built."""
 
 from typing import Annotated, ClassVar, Self
 
@@ -11,16 +11,16 @@ from hybrid_core.validation import Count, Dim, Size
 
 
 class DeclaredMixer(Mixer):
-    """A mixer described by its sizes alone, for kinds that have no formula here yet.
+    """A mixer described only by its sizes, for kinds that have no formula here yet.
 
-    Parameters: `matrix_params` of matrices that every token is multiplied with, `other_params`, and
-    a depthwise convolution of `conv_channels` over `d_conv` inputs. Cache, in elements of one
-    sequence: `state`, the convolution's inputs, and `kv_per_token`. FLOPs beside those of the
-    matrices: `flops_per_token`, and `flops_per_pair` of positions."""
+    Parameters: `matrix_params` in matrices that every token is multiplied with, `other_params`, and
+    a depthwise convolution of `conv_channels` over `d_conv` inputs. Cache, in elements per
+    sequence: `state`, the convolution's inputs, and `kv_per_token`. FLOPs in addition to those of
+    the matrices: `flops_per_token`, and `flops_per_pair` per pair of positions."""
 
     entry: ClassVar[Entry] = Entry(
         name="declared",
-        meaning="A mixer known by its sizes alone, for what has no formula here yet.",
+        meaning="A mixer known only by its sizes, for kinds without a formula here yet.",
         label="Declared sizes",
         letter="X",
         colour="#999999",
@@ -37,7 +37,8 @@ class DeclaredMixer(Mixer):
     flops_per_pair: Size = 0
 
     def shrunk(self, factors: Factors) -> Self:
-        """Each size shrinks as such a size usually does. A matrix shrinks by both of its widths."""
+        """Each size shrinks as sizes of its type do. A matrix shrinks along both of its
+        dimensions."""
         by_factor = (
             (factors.width**2, ("matrix_params",)),
             (factors.width, ("other_params", "conv_channels", "kv_per_token", "flops_per_pair")),

@@ -14,10 +14,10 @@ from hybrid_core.workload import Workload
 
 class DiffAttentionMixer(AttentionMixer):
     """Differential attention (arXiv 2410.05258). Heads i and i + n_heads/2 form a pair. Each has
-    its own softmax map; both read one value, which is two heads wide (2 `v_head_dim`). Projections
-    and cache are those of plain attention.
+    its own softmax map. Both read the same value, which is two heads wide (2 `v_head_dim`).
+    Projections and cache are those of plain attention.
 
-    `shared_norm`: all pairs share one norm weight. `window`: a query sees so many tokens. Both are
+    `shared_norm`: all pairs share one norm weight. `window`: how many tokens a query sees. Both are
     from Phi-4-mini-flash."""
 
     entry: ClassVar[Entry] = Entry(
@@ -78,7 +78,7 @@ class DiffAttentionCosts(AttentionCosts):
         norm = 0
         if s.norm == "group":
             norm = s.pair_width if s.shared_norm else self.d_out
-        # Four vectors of head_dim make lambda (arXiv 2410.05258, equation 2).
+        # lambda is computed from four vectors of head_dim (arXiv 2410.05258, equation 2).
         scalar = 4 * s.head_dim if s.scalar == "diff_t" else 0
         return super().params() | {"norm": norm, "scalar": scalar}
 
@@ -86,8 +86,8 @@ class DiffAttentionCosts(AttentionCosts):
         return 2 * self.spec.n_heads * (self.spec.head_dim + self.spec.pair_width)
 
     def workspace(self, seq_len: Num, workload: Workload) -> Num:
-        """The peak is plain attention's, or comes after both kernel calls of
-        live/modules/diff_attention.py: `first` and `second` with what `look` makes of them."""
+        """The peak is that of plain attention, or it comes after both kernel calls of
+        live/modules/diff_attention.py: `first`, `second` and what `look` computes from them."""
         channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
         # Alive at once, each d_out wide: first, second and their scaled or subtracted forms.
         outputs = 3
@@ -103,7 +103,8 @@ class DiffAttentionCosts(AttentionCosts):
         )
 
     def _kernel(self, seq_len: Num, channel: Num, batch_size: int) -> Num:
-        """The second of two calls, each with half the heads, beside the output of the first.
+        """Bytes during the second of two kernel calls, each with half the heads. The first call's
+        output is still alive.
 
         Queries and keys are padded to the width of a pair's value. Log-sum-exps are float32."""
         s = self.spec

@@ -16,7 +16,7 @@ class DiffMamba2Mixer(Mamba2Mixer):
     dt.
 
     Heads of one group share B and C. So the two branches are the two halves of the groups of one
-    Mamba-2, and `n_groups` counts the groups of both."""
+    Mamba-2 layer, and `n_groups` counts the groups of both."""
 
     entry: ClassVar[Entry] = Entry(
         name="diff_mamba2",
@@ -65,7 +65,8 @@ class DiffMamba2Costs(Mamba2HeadsCosts):
     def params(self) -> dict[str, int]:
         s = self.spec
         norm = s.d_ssm if s.norm == "group" else 0
-        # Four vectors make lambda. B and C stand for key and query, so d_state is their width.
+        # lambda is computed from four vectors. B and C act as key and query, so the vectors are
+        # d_state wide.
         scalar = 4 * s.d_state if s.scalar == "diff_t" else 0
         own = {"norm": norm, "scalar": scalar, "out": s.d_ssm * self.d_model}
         return super().params() | own

@@ -20,8 +20,9 @@ class DiffSection(Frozen):
     Mamba branches from `ssm`. The defaults are Diff-T and Diff-M of Table 18.
 
     `norm` group: an RMSNorm of each head. In attention it normalises each fused pair and multiplies
-    it by 1 - lambda's start, as in arXiv 2410.05258; in Mamba each head of both branches. `scalar`
-    diff_t: the second branch is scaled by lambda. `fusion`: first minus second, or their sum."""
+    it by one minus lambda's initial value, as in arXiv 2410.05258. In Mamba it normalises each head
+    of both branches. `scalar` diff_t: the second branch is scaled by lambda. `fusion`: the first
+    branch minus the second, or their sum."""
 
     norm: Norm = "none"
     scalar: DiffScalar = "diff_t"
@@ -35,7 +36,7 @@ def fusible(
     d_ssm: int,
     width: int,
 ) -> None:
-    """Raise ValueError unless the axes can be combined. `width`: of the attention branch."""
+    """Raise ValueError unless the axes can be combined. `width`: width of the attention branch."""
     if fusion == "concat" and out == "separate":
         raise ValueError(
             "fusion: 'concat' - needs out 'joint': "

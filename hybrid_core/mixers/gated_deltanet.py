@@ -16,7 +16,7 @@ class GatedDeltaNetMixer(Mixer):
 
     entry: ClassVar[Entry] = Entry(
         name="gated_deltanet",
-        meaning="A linear attention that corrects what its state recalls, with a decay per head.",
+        meaning="Linear attention that corrects what its state recalls, with a decay per head.",
         label="Gated DeltaNet",
         letter="G",
         colour="#44AA99",
@@ -35,8 +35,8 @@ class GatedDeltaNetMixer(Mixer):
         return self
 
     def shrunk(self, factors: Factors) -> Self:
-        """Key channels shrink as a state does. The number of heads follows from the width of all
-        keys, and values keep their width relative to the model."""
+        """Key channels shrink like a state. The number of heads follows from the total width of the
+        keys. Values keep their width relative to the model."""
         k_head_dim = scaled(self.k_head_dim, factors.state, 4, 8)
         n_k_heads = scaled(self.n_k_heads * self.k_head_dim, factors.width / k_head_dim)
         n_v_heads = n_k_heads * max(1, round(self.n_v_heads / self.n_k_heads))
@@ -49,11 +49,11 @@ class GatedDeltaNetMixer(Mixer):
         )
 
     def costs(self, d_model: int) -> SizedCosts:
-        """`in_proj` makes q, k, v and the gate z. Per head there are a decay and a step, each with
-        a matrix and a bias, and there is one norm of a value head's width.
+        """`in_proj` computes q, k, v and the gate z. Each head has a decay and a step, each with a
+        matrix and a bias. There is one norm as wide as a value head.
 
-        The scan takes 7 FLOPs per token and state element: decay (1), what the key recalls (2), the
-        correction written (2), what the query reads (2)."""
+        The scan takes 7 FLOPs per token and state element: decay (1), recall by the key (2),
+        writing the correction (2), reading by the query (2)."""
         d_k = self.n_k_heads * self.k_head_dim
         d_v = self.n_v_heads * self.v_head_dim
         state = self.n_v_heads * self.k_head_dim * self.v_head_dim

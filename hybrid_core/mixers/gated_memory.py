@@ -9,12 +9,12 @@ from hybrid_core.validation import Dim, quiet
 
 
 class GatedMemoryMixer(Mixer):
-    """Gated memory unit (arXiv 2507.06607): it gates the output of an earlier scan, which is
-    `d_memory` wide. It has no cache of its own."""
+    """Gated memory unit (arXiv 2507.06607). It gates the output of an earlier scan, which is
+    `d_memory` wide, and has no cache."""
 
     entry: ClassVar[Entry] = Entry(
         name="gated_memory",
-        meaning="Gates what an earlier scan put out; it has no cache of its own.",
+        meaning="Gates the output of an earlier scan; it has no cache.",
         label="Gated memory unit",
         letter="U",
         colour="#AAAA00",
@@ -24,7 +24,7 @@ class GatedMemoryMixer(Mixer):
     bias: bool = quiet(False)
 
     def shrunk(self, factors: Factors) -> Self:
-        # To the same multiple as the Mamba-1 scan that it reads.
+        # Rounded to the same multiple as the Mamba-1 scan that it reads.
         return self.changed(d_memory=scaled(self.d_memory, factors.width, 16))
 
     def costs(self, d_model: int) -> SizedCosts:

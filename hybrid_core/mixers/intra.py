@@ -27,8 +27,9 @@ from hybrid_core.workload import Workload
 
 
 class IntraSection(Frozen):
-    """The section `intra`. The position encoding comes from the section `attention`, state and
-    convolution from `ssm`. So does the width of the Mamba heads, unless `ssm_head_dim` gives it."""
+    """The section `intra`. The position encoding comes from the section `attention`; state and
+    convolution come from `ssm`. The width of the Mamba heads comes from `ssm` too, unless
+    `ssm_head_dim` gives it."""
 
     n_heads: Dim
     n_kv_heads: Dim
@@ -60,8 +61,8 @@ class IntraSection(Frozen):
         attention: AttentionSection | None,
         ssm: Mamba2Section | Mamba1Section | None,
     ) -> None:
-        """Raise ValueError unless the sizes here fit the sections `attention` and `ssm`, which the
-        branches borrow from."""
+        """Raise ValueError unless the sizes here fit the sections `attention` and `ssm`, from which
+        the branches take fields."""
         if isinstance(ssm, Mamba2Section):
             head_dim = self.ssm_head_dim or ssm.head_dim
             divides("intra.d_ssm", self.d_ssm, "the SSM's head_dim", head_dim)
@@ -71,7 +72,7 @@ class IntraSection(Frozen):
             rotates_pairs("intra.qk_head_dim", self.qk_head_dim, attention.rope_fraction)
 
     def attention_fields(self) -> dict[str, Any]:
-        """Fields of the attention branch that are not those of the section `attention`."""
+        """Fields of the attention branch that differ from the section `attention`."""
         return {
             "n_heads": self.n_heads,
             "n_kv_heads": self.n_kv_heads,
@@ -85,7 +86,7 @@ class IntraMixer(Mixer):
     Appendix D).
 
     `ssm_norm`: the SSM branch keeps Mamba-2's gated norm (Falcon-H1). `whole_norm`: the norm of a
-    branch spans it whole, not each head of it (Hymba, whose SSM is a Mamba-1)."""
+    branch spans the whole branch instead of each head (Hymba, whose SSM is Mamba-1)."""
 
     entry: ClassVar[Entry] = Entry(
         name="intra",
@@ -122,7 +123,7 @@ class IntraMixer(Mixer):
             if self.value == "shared":
                 raise ValueError(
                     "value: 'shared' - needs a Mamba-2 branch: "
-                    "Mamba-1 makes dt, B and C from its own values"
+                    "Mamba-1 computes dt, B and C from its own values"
                 )
             if self.ssm_norm:
                 raise ValueError(
@@ -170,8 +171,8 @@ class IntraMixer(Mixer):
         )
 
     def shrunk(self, factors: Factors) -> Self:
-        """Both branches, small. Where the Mamba branch is as wide as the attention branch, it is so
-        in the proxy too."""
+        """Both branches, smaller. If the Mamba branch is as wide as the attention branch, it is in
+        the proxy too."""
         attention = self.attention.shrunk(factors)
         d_ssm = None
         if self.ssm.d_ssm == self.d_attention:
@@ -210,7 +211,7 @@ class IntraCosts:
 
     @cached_property
     def _d_out(self) -> int:
-        """What the output projections read: both widths, or one width after a sum."""
+        """Input width of the output projections: both widths, or one width after a sum."""
         summed_before = self.spec.out == "joint" and self.spec.fusion != "concat"
         return self.spec.d_attention if summed_before else self._d_both
 
@@ -233,7 +234,7 @@ class IntraCosts:
         if scalar == "gate":
             return self.d_model * self._n_gates
         if scalar == "diff_t":
-            # Four vectors of head_dim make lambda (arXiv 2410.05258, equation 2).
+            # lambda is computed from four vectors of head_dim (arXiv 2410.05258, equation 2).
             return 4 * self.spec.attention.head_dim
         return 0
 
@@ -284,7 +285,7 @@ class IntraCosts:
         s = self.spec
         attention, ssm = self.branches
         channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
-        # `values`, repeated for every query head, live as long as `forward` runs.
+        # `values`, repeated for every query head, stay alive as long as `forward` runs.
         shared = s.d_attention if s.value == "shared" else 0
         attention_output = channel * s.d_attention
         return widest(
@@ -297,8 +298,8 @@ class IntraCosts:
         )
 
     def _norm_channels(self) -> Num:
-        """Channels alive in `branch_fusion`: y, the projection that z is a view of, and what the
-        norm of one branch or the other holds (kernels/branch_fusion/eager.py)."""
+        """Channels alive in `branch_fusion`: y, the projection that z is a view of, and the tensors
+        of one branch's norm (kernels/branch_fusion/eager.py)."""
         s = self.spec
         if s.norm != "group":
             return 0
@@ -306,21 +307,21 @@ class IntraCosts:
         d_ssm = s.ssm.d_ssm
         _, ssm = self.branches
         attention_norm = 3 * d_attention
-        ssm_norm = 2 * d_attention + 3 * d_ssm  # beside the attention's input and output
+        ssm_norm = 2 * d_attention + 3 * d_ssm  # with the attention's input and output
         return ssm.d_in_proj + d_ssm + widest(attention_norm, ssm_norm)
 
     def _scalar_channels(self) -> int:
-        """Channels alive in `self.scalar`: both branches, and those that it makes anew."""
+        """Channels alive in `self.scalar`: both branches, and their scaled copies."""
         scalar = self.spec.scalar
         if scalar == "none":
             return 0
-        if scalar == "diff_t":  # scales the Mamba branch alone
+        if scalar == "diff_t":  # scales only the Mamba branch
             return self._d_both + self.spec.ssm.d_ssm
         return 2 * self._d_both
 
     def _fusion_channels(self) -> int:
-        """Channels beside both branches: two outputs and their sum, or the sum of the branches and
-        the output."""
+        """Channels in addition to both branches: two outputs and their sum, or the sum of the
+        branches and the output."""
         if self.spec.out == "separate":
             return 3 * self.d_model
         return self._d_out + self.d_model

@@ -25,7 +25,7 @@ class KimiDeltaMixer(Mixer):
     d_conv: Dim = 4
 
     def shrunk(self, factors: Factors) -> Self:
-        """As Gated DeltaNet, with keys and values of one width."""
+        """Like Gated DeltaNet, but keys and values have the same width."""
         head_dim = scaled(self.head_dim, factors.state, 4, 8)
         width = self.n_heads * self.head_dim
         return self.changed(
@@ -34,9 +34,9 @@ class KimiDeltaMixer(Mixer):
         )
 
     def costs(self, d_model: int) -> SizedCosts:
-        """`in_proj` makes q, k and v; `gates` are the two gates' bottlenecks; `step` gives one
-        number per head. Vectors: dt's bias per channel, a decay per head, a norm of a head's
-        width. The scan costs what Gated DeltaNet's does."""
+        """`in_proj` computes q, k and v. `gates` are the bottlenecks of the two gates. `step` gives
+        one number per head. Vectors: dt's bias per channel, a decay per head, and a norm as wide as
+        a head. The scan costs the same as Gated DeltaNet's."""
         width = self.n_heads * self.head_dim
         state = width * self.head_dim
         return SizedCosts(

@@ -15,12 +15,13 @@ from hybrid_core.workload import Workload
 
 
 class Mamba1Fields(Frozen):
-    """Fields of a Mamba-1 layer, which the section `ssm` has too. `dt_rank` is d_model / 16 in the
+    """Fields of a Mamba-1 layer, shared with the section `ssm`. `dt_rank` is d_model / 16 in the
     published models.
 
-    `dt_bc_norm`: RMSNorm of dt (at its rank), B and C, as in Jamba. `dt_bc_weight` False: these
-    norms have no weights and use `dt_bc_eps`, as in Falcon-Mamba. `n_heads`: the channels form that
-    many heads, each with its own dt, B and C, as in Zamba."""
+    `dt_bc_norm`: RMSNorm of dt (before it is expanded from its rank), B and C, as in Jamba.
+    `dt_bc_weight` False: these norms have no weights and use `dt_bc_eps`, as in Falcon-Mamba.
+    `n_heads`: number of heads that the channels are split into, each with its own dt, B and C, as
+    in Zamba."""
 
     d_ssm: Dim
     d_state: Dim = 16
@@ -43,8 +44,8 @@ MAMBA1_MATRICES = ("in_proj", "x_proj", "dt_proj", "out")
 
 
 class Mamba1Mixer(Mamba1Fields, Mixer):
-    """Mamba-1 (arXiv 2312.00752): a decay for every channel and state. dt goes through a bottleneck
-    of `dt_rank`."""
+    """Mamba-1 (arXiv 2312.00752): a decay per channel and state. dt goes through a bottleneck of
+    `dt_rank`."""
 
     entry: ClassVar[Entry] = Entry(
         name="mamba1",
@@ -66,7 +67,7 @@ class Mamba1Mixer(Mamba1Fields, Mixer):
         return cls(d_ssm=2 * d_model, dt_rank=ceil(d_model / 16))
 
     def shrunk(self, factors: Factors, d_ssm: int | None = None) -> Self:
-        """`d_ssm`: a width that the mixer around this one decides."""
+        """A smaller mixer. `d_ssm`: its width, if an enclosing mixer sets it."""
         width = d_ssm or scaled(self.d_ssm, factors.width, 16)
         return self.changed(
             d_ssm=width,
@@ -96,8 +97,8 @@ PIECE, LANES, CACHED = 256, 16, 2**18
 
 @dataclass(frozen=True)
 class Mamba1HeadsCosts:
-    """Projection to x and z, convolution, projections to dt, B and C, selective scan and gate. The
-    output projection is not part of it."""
+    """Projection to x and z, convolution, projections to dt, B and C, selective scan and gate,
+    without the output projection."""
 
     spec: Mamba1Mixer
     d_model: int
@@ -137,7 +138,7 @@ class Mamba1HeadsCosts:
         ]
 
     def decode_flops(self, context_len: Num) -> Terms:
-        """One token costs the same wherever it stands."""
+        """One token costs the same at any position."""
         return self.forward_flops(1)
 
     def cache(self, context_len: Num) -> list[CacheTensor]:
@@ -165,8 +166,8 @@ class Mamba1HeadsCosts:
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Bytes at the peak of `Mamba1Heads.scan` and the gate (live/modules/mamba1.py).
 
-        `self.in_proj(hidden)` stays alive until the end, because z is a view of it. Beside it the
-        peak is at one of four moments: the convolution, the norms of dt, B and C, dt's projection,
+        `self.in_proj(hidden)` stays alive until the end, because z is a view of it. The peak on top
+        of it is at one of four moments: the convolution, the norms of dt, B and C, dt's projection,
         or the scan."""
         s = self.spec
         channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
@@ -177,7 +178,7 @@ class Mamba1HeadsCosts:
         normed = dt_bc
         if s.dt_bc_norm:
             normed = 2 * dt_bc
-            # Norms make new tensors. Then those of B and C stay, and dt_bc does not.
+            # Norms create new tensors. Those of B and C stay alive, and dt_bc is freed.
             kept_bc = channel * 2 * s.d_state
         conv = 3 * x  # the padded input, and two partial sums
         dt = exact_channel * s.d_ssm
@@ -193,7 +194,7 @@ class Mamba1HeadsCosts:
 
     def _pieces_workspace(self, seq_len: Num, batch_size: int) -> Num:
         """Bytes at the peak of the scan's loop over pieces (kernels/selective_scan/eager.py), all
-        float32. Outputs of earlier pieces are alive beside the last piece."""
+        float32. Outputs of earlier pieces are alive during the last piece."""
         s = self.spec
         states = batch_size * s.d_ssm * s.d_state
         lanes = LANES if LANES * states <= CACHED else 1
@@ -207,9 +208,10 @@ class Mamba1HeadsCosts:
     def _piece_workspace(self, length: Num, lanes: int) -> Num:
         """Elements per channel inside a piece of `length` tokens (`_piece`), without B and C.
 
-        First moment, the loop over tokens: dt, dt * x and the outputs `ys`, beside four tensors of
+        First moment, the loop over tokens: dt, dt * x and the outputs `ys`, plus four tensors of
         states. Second moment: `ys` stacked. With several lanes there are also `elapsed`, the padded
-        outputs, what entered each lane (`late`), its sum with y, and their join."""
+        outputs, the contribution of the state that entered each lane (`late`), its sum with y, and
+        their join."""
         per_lane = widest(-(-length // lanes), 1)
         states = -(-length // per_lane) * self.spec.d_state
         if lanes == 1:

@@ -1,4 +1,4 @@
-"""Mamba-2 (arXiv 2405.21060), and the heads that an intra-hybrid block uses as one of its branches.
+"""Mamba-2 (arXiv 2405.21060), and the Mamba-2 heads that an intra-hybrid block uses as a branch.
 Twin of live/modules/mamba2.py."""
 
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from hybrid_core.workload import Workload
 
 
 class Mamba2Fields(Frozen):
-    """Fields of a Mamba-2 layer, which the section `ssm` has too.
+    """Fields of a Mamba-2 layer, shared with the section `ssm`.
 
     `gated_norm`: an RMSNorm after the gate. `norm_first`: the norm comes before the gate.
     `in_bias`, `out_bias`, `conv_bias`: biases of the projections and the convolution. `dt_min`: dt
@@ -88,13 +88,13 @@ class Mamba2Mixer(Mamba2Fields, Mixer):
 
     @classmethod
     def from_sections(cls, sections: Sections) -> Mixer:
-        """Mamba-2 or Mamba-1, as the section says."""
+        """Mamba-2 or Mamba-1, depending on the section's `kind`."""
         mixer: Mixer = sections["ssm"].mixer()
         return mixer
 
     def shrunk(self, factors: Factors, d_ssm: int | None = None) -> Self:
-        """Heads of SMALL_HEAD_DIM, or of the largest width below it that divides d_ssm. `d_ssm`: a
-        width that the mixer around this one decides."""
+        """Heads of SMALL_HEAD_DIM, or of the largest width below it that divides d_ssm. `d_ssm`:
+        the width, if an enclosing mixer sets it."""
         width = d_ssm or scaled(self.d_ssm, factors.width, SMALL_HEAD_DIM * self.n_branches)
         head_dim = gcd(width, SMALL_HEAD_DIM)
         groups_fit = width // head_dim % self.n_groups == 0
@@ -115,7 +115,7 @@ class _Kind(Frozen):
 
 class Mamba2Section(Mamba2Fields, _Kind):
     """The section `ssm` as Mamba-2. The Mamba branch of an intra-hybrid block takes its state and
-    convolution from here, and its head width unless the section `intra` gives one."""
+    convolution from this section, and its head width too unless the section `intra` gives one."""
 
     def mixer(self) -> Mamba2Mixer:
         """A layer of kind M."""
@@ -130,7 +130,7 @@ CACHED = 2**17
 class Mamba2HeadsCosts:
     """Input projection, convolution and scan, without gated norm and output projection.
 
-    `own_x`: x comes from the input projection, not from outside."""
+    `own_x`: x comes from the input projection, not from another branch."""
 
     spec: Mamba2Mixer
     d_model: int
@@ -138,7 +138,7 @@ class Mamba2HeadsCosts:
 
     @cached_property
     def d_in_proj(self) -> int:
-        """Width of the input projection: z, x (unless it comes from outside), B, C and dt."""
+        """Width of the input projection: z, x (unless it is shared), B, C and dt."""
         s = self.spec
         d_zx = 2 * s.d_ssm if self.own_x else s.d_ssm
         return d_zx + 2 * s.n_groups * s.d_state + s.n_heads
@@ -159,9 +159,9 @@ class Mamba2HeadsCosts:
         s = self.spec
         scores = 2 * length**2 * s.d_state  # C B^T, once per group
         within = 2 * length**2 * s.head_dim  # masked scores times x, per head
-        # The chunk's own state, and what the state before it adds to the outputs.
+        # The chunk's own state, and the previous state's contribution to the outputs.
         in_and_out = 4 * length * s.d_state * s.head_dim
-        carry = 2 * s.d_state * s.head_dim  # old state decayed and added to the new one
+        carry = 2 * s.d_state * s.head_dim  # the old state, decayed and added to the new one
         return s.n_groups * scores + s.n_heads * (within + in_and_out + carry)
 
     def forward_flops(self, seq_len: Num) -> Terms:
@@ -207,9 +207,9 @@ class Mamba2HeadsCosts:
     def scan_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Bytes at the peak of `Mamba2Heads.scan` (live/modules/mamba2.py).
 
-        `projected` stays alive until the end, because z is a view of it. So does a shared x. Beside
-        them the peak is at one of three moments: the convolution, the softplus of dt, or the SSD
-        scan."""
+        `projected` stays alive until the end, because z is a view of it. So does a shared x. The
+        peak on top of them is at one of three moments: the convolution, the softplus of dt, or the
+        SSD scan."""
         s = self.spec
         channel = seq_len * workload.element_bytes  # bytes of one channel of all tokens
         dt = 4 * seq_len * s.n_heads  # float32
@@ -227,8 +227,8 @@ class Mamba2HeadsCosts:
     def _chunks_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Bytes at the peak of the scan's loop over chunks (kernels/ssd/eager.py, `_walk`).
 
-        It is in the last whole chunk, or in the shorter one after it. Outputs of all earlier chunks
-        are alive, and so is the state in float32 that the chunk starts from."""
+        The peak is in the last whole chunk, or in the shorter one after it. Outputs of all earlier
+        chunks are alive, and so is the float32 state that the chunk starts from."""
         s = self.spec
         width = workload.element_bytes
         state = 4 * s.d_ssm * s.d_state
@@ -266,7 +266,8 @@ class Mamba2HeadsCosts:
             moments.append(before * one_head + decayed)
         state = 4 * s.d_ssm * s.d_state
         # Four slabs at the end: two of y, from_state and its weighted inflow. Two states: the one
-        # after the chunk, and what the chunk adds to it, which is rounded first in half precision.
+        # after the chunk, and the chunk's contribution to it, which in half precision is rounded
+        # first.
         at_end = 4 * slab + 2 * state
         if width < 4:
             at_end = at_end + state / 2
@@ -275,7 +276,7 @@ class Mamba2HeadsCosts:
     def gated_workspace(self, seq_len: Num, workload: Workload) -> Num:
         """Bytes at the peak of the scan and of `y * F.silu(z)` after it."""
         channel = seq_len * workload.element_bytes
-        # y, silu(z) and their product, beside the projection that z is a view of.
+        # y, silu(z) and their product, plus the projection that z is a view of.
         gate = channel * (self.d_in_proj + 3 * self.spec.d_ssm)
         return widest(self.scan_workspace(seq_len, workload), gate)
 
@@ -308,7 +309,8 @@ class Mamba2Costs(Mamba2HeadsCosts):
         (live/modules/mamba2.py, `Mamba2.forward`)."""
         s = self.spec
         channel = seq_len * workload.element_bytes
-        # The norm reads y and z, so the projection is alive. Several groups need one more copy.
+        # The norm reads y and z, so the projection is still alive. Several groups need one more
+        # copy.
         norm_tensors = 3 if s.n_groups == 1 else 4
         return widest(
             self.gated_workspace(seq_len, workload),

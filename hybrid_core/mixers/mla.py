@@ -31,7 +31,7 @@ class LatentAttentionMixer(Mixer):
     bias: bool = quiet(False)
 
     def shrunk(self, factors: Factors) -> Self:
-        """Fewer heads, each about as wide as those of a small attention. Ranks shrink as widths."""
+        """Fewer heads, each about as wide as in a proxy's attention. Ranks shrink like widths."""
         head_dim = self.nope_head_dim + self.rope_head_dim
         n_heads = n_small_heads(scaled(self.n_heads * head_dim, factors.width))
         per_head = factors.width * self.n_heads / n_heads
@@ -48,14 +48,14 @@ class LatentAttentionMixer(Mixer):
         )
 
     def costs(self, d_model: int) -> SizedCosts:
-        """The cache holds the latent and the shared key channels, as in serving engines. The
-        library transformers caches expanded keys and values.
+        """The cache holds the latent and the shared key channels, as in serving engines.
+        transformers caches expanded keys and values instead.
 
         A prefill expands the latent to keys and values: n_heads (d_qk + d_v) multiply-adds per
-        pair. A decode step absorbs the expansion into queries and outputs, the same products `kv_b`
-        once per token. It attends over the latent itself, which every head reads whole: n_heads
-        ((kv_rank + rope_head_dim) + kv_rank) multiply-adds per pair (DeepSeek-V2, arXiv 2405.04434,
-        Section 2.1.2 and Appendix C)."""
+        pair. A decode step absorbs the expansion into queries and outputs, with the same products
+        `kv_b` once per token. It attends over the latent itself, all of which every head reads:
+        n_heads ((kv_rank + rope_head_dim) + kv_rank) multiply-adds per pair (DeepSeek-V2, arXiv
+        2405.04434, Section 2.1.2 and Appendix C)."""
         qk_head_dim = self.nope_head_dim + self.rope_head_dim
         cached = self.kv_rank + self.rope_head_dim
         d_expanded = self.n_heads * (self.nope_head_dim + self.v_head_dim)
@@ -77,7 +77,7 @@ class LatentAttentionMixer(Mixer):
         return SizedCosts(d_model, sizes)
 
     def _queries(self, d_model: int, d_q: int) -> list[tuple[str, Matrix]]:
-        """The projection to queries, in two steps where they come from a latent."""
+        """The projection to queries, in two steps if they come from a latent."""
         if not self.q_rank:
             return [("q", Matrix(d_model, d_q))]
         return [

@@ -1,4 +1,4 @@
-"""No mixer: a layer that is a feed-forward alone. Twin of live/modules/no_mixer.py."""
+"""No mixer: a layer that is only a feed-forward. Twin of live/modules/no_mixer.py."""
 
 from typing import ClassVar, Self
 
@@ -8,7 +8,7 @@ from hybrid_core.mixers.sized import SizedCosts, Sizes
 
 
 class NoMixer(Mixer):
-    """A layer that is a feed-forward alone."""
+    """A layer that is only a feed-forward."""
 
     entry: ClassVar[Entry] = Entry(
         name="none",
@@ -26,7 +26,7 @@ class NoMixer(Mixer):
         return cls()
 
     def shrunk(self, factors: Factors) -> Self:
-        """Nothing in it is a width or a length."""
+        """Unchanged: it has no width or length."""
         return self
 
     def costs(self, d_model: int) -> SizedCosts:

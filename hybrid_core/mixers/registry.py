@@ -1,4 +1,4 @@
-"""Every kind of mixer, one line each. A new kind is a file of its own and one line here."""
+"""Every kind of mixer, one line each. A new kind needs its own file and one line here."""
 
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.base import Mixer
@@ -41,15 +41,15 @@ MIXERS: tuple[type[Mixer], ...] = (
     NoMixer,
 )
 
-# The kinds that a pattern may name without an entry under `mixers`, by their letter.
+# The kinds that a pattern may use without an entry under `mixers`, by their letter.
 WRITTEN: dict[str, type[Mixer]] = {
     kind.entry.letter: kind for kind in MIXERS if kind.entry.sections is not None
 }
 
 
 def composable(d_model: int) -> dict[str, Mixer]:
-    """The layers beside WRITTEN kinds that Compose offers for a model of width `d_model`, by the
-    letter of their kind."""
+    """The layers other than WRITTEN kinds that Compose offers for a model of width `d_model`, by
+    the letter of their kind."""
     found = {}
     for kind in MIXERS:
         usual = kind.usual(d_model) if kind.entry.module else None

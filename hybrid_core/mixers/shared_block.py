@@ -1,4 +1,4 @@
-"""Zamba's layer: a Transformer block that layers share, then an SSM. Twin of
+"""Zamba's layer: a Transformer block shared between layers, then an SSM. Twin of
 live/modules/shared_block.py."""
 
 from collections.abc import Iterator
@@ -34,17 +34,18 @@ _MATRICES = (
 
 
 class SharedBlockMixer(Mixer):
-    """Zamba's layer: a Transformer block whose weights layers share, then the layer's own SSM. The
-    block reads the layer's input side by side with the embeddings, so its input is 2 d_model wide
-    (`attention.d_input`). The SSM reads the layer's input plus the block's output, projected.
+    """Zamba's layer: a Transformer block whose weights are shared between layers, then the layer's
+    own SSM. The block reads the layer's input concatenated with the embeddings, so its input is 2
+    d_model wide (`attention.d_input`). The SSM reads the layer's input plus the projected output of
+    the block.
 
-    Layers with the same `block` share its weights. `adapter_rank`: each layer has its own low-rank
-    adapters on the block's feed-forward. `attention_adapters`: on its queries, keys and values
-    too."""
+    Layers with the same `block` share its weights. `adapter_rank`: rank of each layer's own
+    adapters on the block's feed-forward. `attention_adapters`: adapters on its queries, keys and
+    values too."""
 
     entry: ClassVar[Entry] = Entry(
         name="shared_block",
-        meaning="Zamba's layer: a Transformer block that layers share, then a Mamba of its own.",
+        meaning="Zamba's layer: a Transformer block shared between layers, then its own Mamba.",
         label="Shared block and SSM",
         letter="Z",
         colour="#8C564B",
@@ -62,7 +63,7 @@ class SharedBlockMixer(Mixer):
 
     @property
     def rope(self) -> tuple[int, float, RopeScaling | None] | None:
-        """What the RoPE tables of the block's attention depend on."""
+        """The settings that determine the RoPE tables of the block's attention."""
         return self.attention.rope
 
     def costs(self, d_model: int) -> "SharedBlockCosts":
@@ -106,8 +107,8 @@ class SharedBlockCosts:
         return self.spec.ssm.costs(self.d_model)
 
     def shared_params(self) -> dict[Any, int]:
-        """Parameters of the block, which layers with the same `block` share. Its norms are over the
-        doubled input and before the feed-forward."""
+        """Parameters of the block, which layers with the same `block` share. It has a norm over the
+        doubled input and one before the feed-forward."""
         norms = self.attention.d_in + self.d_model
         attention = sum(self.attention.params().values())
         return {("shared_block", self.spec.block): attention + self.ffn.params() + norms}
@@ -122,8 +123,8 @@ class SharedBlockCosts:
 
     @cached_property
     def _adapter_ends(self) -> int:
-        """Input and output channels of all adapters together: one beside the feed-forward's first
-        matrix, and one each beside queries, keys and values."""
+        """Input and output channels of all adapters together: one adapter on the feed-forward's
+        first matrix, and one each on queries, keys and values."""
         s = self.spec
         if not s.adapter_rank:
             return 0
@@ -168,10 +169,10 @@ class SharedBlockCosts:
         (live/modules/shared_block.py)."""
         width = workload.element_bytes
         channel = seq_len * width  # bytes of one channel of all tokens
-        doubled = channel * self.attention.d_in  # input and embeddings, side by side
-        two_streams = channel * 2 * self.d_model  # what a part reads, and its norm
+        doubled = channel * self.attention.d_in  # input and embeddings, concatenated
+        two_streams = channel * 2 * self.d_model  # a part's input, and its norm
         return doubled + widest(
-            doubled + self.attention.workspace(seq_len, workload),  # beside the norm of `doubled`
+            doubled + self.attention.workspace(seq_len, workload),  # plus the norm of `doubled`
             two_streams + self.ffn.workspace(seq_len, width),
             two_streams + self.ssm.workspace(seq_len, workload),
         )

@@ -9,11 +9,11 @@ from hybrid_core.validation import Dim, quiet
 
 
 class ShortConvMixer(Mixer):
-    """LFM2's gated short convolution. Its cache holds the last inputs of the convolution alone."""
+    """LFM2's gated short convolution. Its cache holds only the last inputs of the convolution."""
 
     entry: ClassVar[Entry] = Entry(
         name="short_conv",
-        meaning="LFM2's gated convolution over a few positions, which are all the state it has.",
+        meaning="LFM2's gated convolution over a few positions, which are its only state.",
         label="Short convolution",
         letter="C",
         colour="#88CCEE",
@@ -23,7 +23,7 @@ class ShortConvMixer(Mixer):
     bias: bool = quiet(False)
 
     def shrunk(self, factors: Factors) -> Self:
-        """Nothing in it is a width or a length."""
+        """Unchanged: it has no width or length."""
         return self
 
     def costs(self, d_model: int) -> SizedCosts:

@@ -2,8 +2,8 @@
 turns them into costs.
 
 Parameters, cache and matrix products are exact. Elementwise work is not counted, as everywhere.
-`workspace` is an estimate, inputs and outputs of the projections, since these mixers have no module
-here."""
+`workspace` is an estimate from the inputs and outputs of the projections, because these mixers have
+no module here."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,10 +28,11 @@ class Matrix(NamedTuple):
 class Sizes:
     """The sizes of a mixer.
 
-    `matrices`: those that every token is multiplied with; `vectors`: number of other parameters.
-    `conv_channels`: of a depthwise convolution over `d_conv` inputs. `state`: cached elements per
-    sequence; `kv`: per token. `scan_flops`: per token. `pair_flops`: per visible pair of positions;
-    `decode_pair_flops`: where a decode step computes a pair in another way."""
+    `matrices`: those that every token is multiplied with. `vectors`: number of other parameters.
+    `conv_channels`: channels of a depthwise convolution over `d_conv` inputs. `state`: cached
+    elements per sequence. `kv`: cached elements per token. `scan_flops`: per token. `pair_flops`:
+    per visible pair of positions. `decode_pair_flops`: the same in a decode step, if it computes a
+    pair in another way."""
 
     matrices: tuple[tuple[str, Matrix], ...] = ()
     vectors: int = 0
@@ -99,13 +100,13 @@ class SizedCosts:
         return self.cache(context_len)
 
     def paper_train_flops(self, context_len: Num) -> Num:
-        """The paper has no term for these mixers. This is three times the exact forward pass."""
+        """Three times the exact forward pass, because the paper has no term for these mixers."""
         s = self.sizes
         attention_flops = s.pair_flops * visible_pairs(context_len) / context_len
         return 3 * (s.scan_flops + attention_flops)
 
     def paper_cache_bytes(self, context_len: Num) -> Num:
-        """Counted as the paper counts Mamba: two bytes per element, d_conv inputs of the
+        """Counted as the paper counts Mamba: two bytes per element, and d_conv inputs of the
         convolution."""
         s = self.sizes
         return 2 * (s.kv * context_len + s.state + s.d_conv * s.conv_channels)

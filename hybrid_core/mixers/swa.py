@@ -70,13 +70,14 @@ class SwaMixer(AttentionMixer):
 
 @dataclass(frozen=True)
 class SwaCosts(AttentionCosts):
-    """Attention in which token t sees min(t, window + sink) tokens. The cache holds as many."""
+    """Attention in which token t sees min(t, window + sink) tokens. The cache holds the same
+    number."""
 
     spec: SwaMixer
 
     @property
     def reads_back(self) -> bool:
-        # The cache has dropped tokens that early queries of the prompt still see.
+        # The cache has dropped tokens that early queries of the prompt can still see.
         return False
 
     def _kernel(self, seq_len: Num, channel: Num, batch_size: int) -> Num:
@@ -89,7 +90,7 @@ class SwaCosts(AttentionCosts):
         width = max(s.head_dim, s.v_head_dim)
         block = least(seq_len, max(64, s.window // 4))
         reach = least(seq_len, s.sink + s.window + block)  # keys that a block can see
-        # One mask of booleans serves all sequences. So do two arrays of key positions (int64).
+        # All sequences share one boolean mask and two arrays of key positions (int64).
         mask = (block * reach + 16 * reach) / batch_size
         outputs = channel * s.n_heads * width
         copied_kv: Num = 0

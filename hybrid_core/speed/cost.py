@@ -1,4 +1,4 @@
-"""Every cost of a design in a workload on a device, as one typed record.
+"""Every cost of a design under a workload on a device, as one typed record.
 
 The command line prints it, the pages show it, and `hybrid_core.cost` returns it."""
 
@@ -22,8 +22,8 @@ from hybrid_core.workload import Workload
 
 
 class AskedWorkload(Frozen):
-    """The workload that the figures are for, with what it left open filled in. Lengths in tokens;
-    `weight_dtype` names every format that weights are stored in."""
+    """The workload of the figures, with defaults filled in. Lengths in tokens; `weight_dtype` names
+    every format that weights are stored in."""
 
     batch_size: int
     context_len: int
@@ -35,8 +35,8 @@ class AskedWorkload(Frozen):
 
 
 class ParamCounts(Frozen):
-    """Numbers of parameters. `embedding`: the input table and an untied head; `active`: those that
-    one token uses, embedding included."""
+    """Parameter counts. `embedding`: the input table and an untied head. `active`: parameters that
+    one token uses, including the embedding."""
 
     total: int
     embedding: int
@@ -64,7 +64,7 @@ class CacheBytes(Frozen):
     """Bytes of the cache of one sequence of `context_len` tokens.
 
     `paper`: Appendix C, always in bf16. `exact`: each tensor in its own dtype and shape. `paged`:
-    in the equal pages of vLLM (costs/engine.py)."""
+    in vLLM's equal-size pages (costs/engine.py)."""
 
     paper: int
     exact: int
@@ -72,16 +72,17 @@ class CacheBytes(Frozen):
 
 
 class Room(Frozen):
-    """The largest batch at the asked context, and the longest context (tokens) at the asked batch,
-    that fit the device; 0 where not even one does."""
+    """The largest batch that fits the device at the requested context, and the longest context
+    (tokens) at the requested batch. 0 if nothing fits."""
 
     batch_size: int
     context_len: int
 
 
 class EnginePages(Frozen):
-    """A serving engine's pages: bytes of one, tokens of attention in one (0 without attention).
-    `ideal` is what fits with the exact cache, `paged` what fits with the cache in pages."""
+    """A serving engine's pages: bytes per page, and attention tokens per page (0 without
+    attention). `ideal` is what fits with the exact cache, `paged` what fits with the cache in
+    pages."""
 
     page_bytes: int
     block_tokens: int
@@ -97,9 +98,9 @@ class LatentAttention(Frozen):
 
 
 class MemoryBytes(Frozen):
-    """Bytes of device memory of the whole batch. `activations`: the tensors alive at the widest
-    moment of one chunk of the prefill; `one_shot_activations`: the same for a prefill of the whole
-    batch at once, which `total` does not hold."""
+    """Bytes of device memory of the whole batch. `activations`: the tensors alive at the peak of
+    one chunk of the prefill. `one_shot_activations`: the same for a prefill of the whole batch at
+    once, which `total` does not include."""
 
     weights: int
     cache: int
@@ -109,11 +110,11 @@ class MemoryBytes(Frozen):
 
 
 class FitVerdict(Frozen):
-    """Whether the workload fits the device. Bytes of the whole batch; `engine` is the cache in
-    pages, `usable` what an engine may use of the device's memory.
+    """Whether the workload fits the device. Bytes are for the whole batch. `engine` is the cache in
+    pages, and `usable` the memory of the device that an engine may use.
 
-    `fits`: with the exact cache; `fits_engine`: with the cache in pages, too. `problem`: one line
-    that says what is too large and what would fit, or None."""
+    `fits`: with the exact cache. `fits_engine`: also with the cache in pages. `problem`: one line
+    on what is too large and what would fit, or None."""
 
     weights: int
     cache: int
@@ -126,8 +127,8 @@ class FitVerdict(Frozen):
 
 
 class PredictedSpeed(Frozen):
-    """Speed of the whole batch: prompt tokens per second of the prefill, new tokens per second and
-    seconds per step of decoding at `context_len`. `basis` says what the figures rest on."""
+    """Speed of the whole batch: prompt tokens per second in the prefill, and new tokens per second
+    and seconds per step in decoding at `context_len`. `basis`: the source of the figures."""
 
     basis: str
     prefill_tokens_per_s: float
@@ -147,13 +148,13 @@ class LayerCost(Frozen):
 
 
 class Cost(Frozen):
-    """Every cost of one design in one workload on one device.
+    """Every cost of one design under one workload on one device.
 
     FLOPs are per token unless named otherwise, and one multiply-add is 2 FLOPs. `prefill_flops`:
-    exact, of the prompt of one sequence with one row of logits. `decode_flops_per_token`: exact, of
-    the step whose new token is number `context_len`. `hardware`: the device's key. `not_built`: why
-    the modules here do not compute the design, so that its figures are costed only; None where they
-    do. `layers`: one record per layer, first to last.
+    exact, for one sequence's prompt with one row of logits. `decode_flops_per_token`: exact, for
+    the step whose new token is token number `context_len`. `hardware`: the device's key.
+    `not_built`: why the modules here do not compute the design, so that it is only costed; None if
+    they do. `layers`: one record per layer, first to last.
 
     `model_dump(mode="json")` gives the JSON that `cost --json` prints."""
 
@@ -177,7 +178,7 @@ class Cost(Frozen):
 
 
 def cost(spec: ArchSpec, workload: Workload, hardware: Hardware) -> Cost:
-    """Every cost of a design in a workload on a device. Raises SpecError where the device has no
+    """Every cost of a design under a workload on a device. Raises SpecError if the device has no
     figures for the workload's dtype."""
     serving = Serving(spec, workload)
     costs = serving.costs
@@ -316,5 +317,5 @@ def _layers(serving: Serving) -> tuple[LayerCost, ...]:
     records = []
     for number, costs in enumerate(serving.costs.layers, start=1):
         records.append({"layer": number, **known[id(costs)]})
-    # One call validates all records: that is several times faster than one call each.
+    # One call validates all records, which is several times faster than one call per record.
     return _LAYERS.validate_python(records, strict=False)

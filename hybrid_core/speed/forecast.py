@@ -1,7 +1,7 @@
-"""How long a design should take on a device whose rates were measured (`calibrate`): the sum of its
-parts, each at its own rate.
+"""Forecast of a design's time on a device with measured rates (`calibrate`): the sum of its parts,
+each at its own rate.
 
-The roofline is what a device's ceilings allow. This is what the device reaches through the
+The roofline is what a device's ceilings allow. The forecast is what the device reaches with the
 operations that the modules use."""
 
 import numpy as np
@@ -31,7 +31,7 @@ def decode_step_s(
     rates: Rates,
     context: Num,
 ) -> Num:
-    """Seconds of one step of the batch whose new token is number `context`."""
+    """Seconds of one decode step of the batch. The new token is token number `context`."""
     batch = workload.batch_size
     total = _linear_s(costs.head_flops(1) / 2, batch, rates)
     for layer, n in costs.distinct():
@@ -59,8 +59,8 @@ def _layer_prefill_s(
         of_kind(flops, "attention") / attention_rate
         + of_kind(flops, "scan") / rates.scan_flops_per_s
     )
-    # Each byte of the workspaces is written and read. So are the residual stream, its norm and the
-    # branch's output, for the mixer and for the feed-forward.
+    # Each byte of the workspaces is written and read. So is each byte of the residual stream, its
+    # norm and the branch's output, both for the mixer and for the feed-forward.
     stream = width * prompt * layer.d_model
     mixer = layer.mixer.workspace(prompt, workload)
     feed_forward = layer.ffn.workspace(prompt, width)
@@ -75,8 +75,8 @@ def _layer_prefill_s(
 
 
 def _weights_s(layer: LayerCosts, rows: Num, rates: Rates) -> Num:
-    """Seconds of all products with weights. The experts of a mixture share the rows, so each weight
-    that is read is used for fewer rows."""
+    """Seconds of all products with weights. The rows are split between the experts of a mixture, so
+    each weight that is read is used for fewer rows."""
     mixer = of_kind(layer.mixer.decode_flops(1), "product") / 2
     read = layer.ffn.params_read(rows)
     used = rows * layer.ffn.active_params()

@@ -1,4 +1,4 @@
-"""Accelerators and CPUs: their dense ceilings, each figure with its source, read from
+"""Accelerators and CPUs: their dense ceilings, each with its source, from
 profiles/hardware/*.yaml."""
 
 from functools import cache
@@ -20,7 +20,7 @@ MEASURE_AGAIN = "delete the file, or run `python -m hybrid_core calibrate` again
 
 
 class Source(Frozen):
-    """Where some of a device's figures are from, and what was done to them (such as halving a peak
+    """The source of some of a device's figures, and any conversion (such as halving a peak that is
     printed with sparsity)."""
 
     fields: tuple[str, ...] = Field(strict=False)
@@ -29,7 +29,7 @@ class Source(Frozen):
 
 
 class PeakFlops(Frozen):
-    """FLOP/s of dense matrix products per dtype, one multiply-add being 2; null where the device
+    """FLOP/s of dense matrix products per dtype; one multiply-add is 2 FLOPs. Null if the device
     has no such units."""
 
     fp32: float
@@ -42,12 +42,12 @@ CallSeconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class Rates(Frozen):
-    """What a device was seen to do per kind of work, through the operations that the modules use
+    """Measured rates of a device per kind of work, with the operations that the modules use
     (`calibrate`).
 
     `linear`: (rows, seconds per weight) of a matrix product with weights too large for the caches;
-    the rest are FLOP/s, bytes/s and, per kind of layer, the seconds that a step spends on calls
-    when there is nothing to compute."""
+    The others are FLOP/s, bytes/s and, per kind of layer, the seconds of call overhead in a
+    step."""
 
     dtype: str
     linear: Annotated[tuple[tuple[Dim, Positive], ...], Field(strict=False, min_length=1)]
@@ -66,12 +66,12 @@ class Rates(Frozen):
     ) -> tuple[tuple[int, float], ...]:
         for (rows, _), (next_rows, _) in pairwise(linear):
             if next_rows <= rows:
-                raise ValueError("must have more rows from point to point")
+                raise ValueError("rows must increase from point to point")
         return linear
 
     def weight_s(self, rows: Num) -> Num:
-        """Seconds per weight at `rows` rows: between two measured points along a line in
-        logarithms, beyond the last in proportion."""
+        """Seconds per weight at `rows` rows. Interpolates log-log between measured points; beyond
+        the last point, time is proportional to rows."""
         known, seconds = (
             np.array(column, dtype=float) for column in zip(*self.linear, strict=True)
         )
@@ -81,8 +81,8 @@ class Rates(Frozen):
         return inside * beyond
 
     def calls_s(self, kind: str) -> float:
-        """Seconds of calls per layer and step; a kind that came after the calibration is taken as
-        the slowest one."""
+        """Seconds of call overhead per layer and step. A kind that is newer than the calibration
+        counts as the slowest one."""
         return self.call_s.get(kind, max(self.call_s.values()))
 
 
@@ -102,18 +102,18 @@ class Hardware(Frozen):
 
     @property
     def usable_bytes(self) -> int:
-        """What weights, cache and activations may take together."""
+        """Bytes that weights, cache and activations may use together."""
         return int(self.memory_bytes * MEMORY_SHARE)
 
     @property
     def basis(self) -> str:
-        """What a prediction for this device rests on."""
+        """The source of predictions for this device."""
         return (
             f"calibrated rates of {self.name}" if self.rates else f"roofline ceiling of {self.name}"
         )
 
     def peak(self, dtype: str) -> float:
-        """Dense FLOP/s at `dtype`; raises SpecError where the device has none."""
+        """Dense FLOP/s at `dtype`. Raises SpecError if the device has no such peak."""
         if self.rates and self.rates.dtype != dtype:
             raise SpecError(
                 f"weight_dtype: {dtype!r} - {self.key} was calibrated in {self.rates.dtype}"
@@ -126,8 +126,8 @@ class Hardware(Frozen):
 
 @cache
 def catalogue() -> dict[str, Hardware]:
-    """Every known device by its key, GPUs first: datasheets in profiles/hardware, and what was
-    measured, in profiles/measured."""
+    """Every known device by its key, GPUs first: datasheets from profiles/hardware, and measured
+    devices from profiles/measured."""
     found = []
     for sheet in sorted((PROFILES / "hardware").glob("*.yaml")):
         fields = yaml.safe_load(sheet.read_text("utf-8"))
@@ -143,13 +143,13 @@ def _gpus_first(device: Hardware) -> tuple[bool, str]:
 
 
 def calibrated() -> dict[str, Hardware]:
-    """This machine's devices as `calibrate` measured them, by key; none before it has run. Files
-    that cannot be read are left out (`unreadable`)."""
+    """This machine's devices as measured by `calibrate`, by key. Empty until it has run. Files that
+    cannot be read are left out (`unreadable`)."""
     return _calibrations()[0]
 
 
 def unreadable() -> dict[str, str]:
-    """Calibrations that cannot be used, by the key of their device: one line that says why."""
+    """Calibrations that cannot be used, by device key, each with the reason in one line."""
     return _calibrations()[1]
 
 
@@ -165,19 +165,19 @@ def _calibrations() -> tuple[dict[str, Hardware], dict[str, str]]:
 
 
 def _read_calibration(path: Path) -> Hardware:
-    """A device as `calibrate` kept it. Raises SpecError as `read_device` does, and for another
-    device than the file's name has."""
+    """A device as stored by `calibrate`. Raises SpecError as `read_device` does, and if the key
+    does not match the file's name."""
     device = read_device(path)
     if path.name != _file_name(device.key):
         raise SpecError(
-            f"{path}: key: {short(device.key)} - must be that of the file's name; {MEASURE_AGAIN}"
+            f"{path}: key: {short(device.key)} - must match the file's name; {MEASURE_AGAIN}"
         )
     return device
 
 
 def read_device(path: Path) -> Hardware:
-    """A device as it was measured. Raises SpecError with one line for a file that is cut, or has
-    figures of another unit."""
+    """A measured device. Raises SpecError with one line for a file that is cut off or has figures
+    in another unit."""
     try:
         data = read_file(path, "calibration")
     except SpecError as error:
@@ -195,7 +195,7 @@ def read_device(path: Path) -> Hardware:
     return device
 
 
-# Limits that no device exceeds. A figure beyond them was written in another unit.
+# Limits that no device exceeds. A figure beyond them must be in another unit.
 _PEAK = (1e8, 1e18, "FLOP/s")
 _FLOPS = (1e6, 1e18, "FLOP/s")
 _BYTES = (1e6, 1e15, "bytes/s")
@@ -210,7 +210,7 @@ _UNITS: dict[str, tuple[float, float, str]] = {
 
 
 def _check_units(device: Hardware) -> None:
-    """Raise SpecError for a figure that cannot be in its unit."""
+    """Raise SpecError for a figure that must be in the wrong unit."""
     for part in (device, device.peak_flops_per_s, device.rates):
         for key, (least, most, unit) in _UNITS.items():
             value = getattr(part, key, None)
@@ -221,12 +221,12 @@ def _check_units(device: Hardware) -> None:
 
 
 def calibration_key(device: str, dtype: str) -> str:
-    """The key under which `calibrate` keeps a device ("cpu", "cuda:0") in a dtype."""
+    """The key under which `calibrate` stores a device ("cpu", "cuda:0") in a dtype."""
     return f"this_{device.replace(':', '')}_{dtype}"
 
 
 def keep_calibration(device: Hardware) -> None:
-    """Store a calibrated device with the user's data. Raises NotWritten."""
+    """Store a calibrated device in the user's data folder. Raises NotWritten."""
     write_whole(data_dir() / _file_name(device.key), device.model_dump_json(indent=1))
 
 
@@ -235,15 +235,15 @@ def _file_name(key: str) -> str:
 
 
 def devices() -> dict[str, Hardware]:
-    """Every device that a cost can be asked for: this machine's calibrated ones first, then the
-    catalogue."""
+    """Every device that costs can be computed for: this machine's calibrated devices first, then
+    the catalogue."""
     return calibrated() | catalogue()
 
 
 def get(key: str) -> Hardware:
-    """The device called `key`. Raises SpecError that lists the known ones."""
+    """The device with this key. Raises SpecError that lists the known keys."""
     if key in catalogue():
-        return catalogue()[key]  # without a look at the user's files
+        return catalogue()[key]  # without reading the user's files
     known = devices()
     if key in known:
         return known[key]

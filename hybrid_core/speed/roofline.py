@@ -1,8 +1,8 @@
 """The speed that a device's ceilings allow. Each layer takes as long as its arithmetic or its
-memory traffic, whichever is longer.
+memory traffic, whichever takes longer.
 
-This is a ceiling, not a forecast: launches cost nothing, kernels lose nothing, and weights and
-cache are read once per step."""
+This is a ceiling, not a forecast. Launches are free, kernels are perfectly efficient, and weights
+and cache are read once per step."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from hybrid_core.workload import Workload
 
 class Prediction(NamedTuple):
     """Seconds and tokens/s at the ceiling. `decode_memory_share`: the share of a decode step's time
-    that is spent in layers which wait for memory."""
+    spent in memory-bound layers."""
 
     prefill_s: Num
     prefill_tokens_per_s: Num
@@ -31,21 +31,21 @@ class Prediction(NamedTuple):
 def predict(
     spec: ArchSpec, workload: Workload, hardware: Hardware, context_len: Num | None = None
 ) -> Prediction:
-    """The prefill of the workload's prompt, and one decode step. `context_len`, an int or an array,
-    replaces the workload's context and prompt."""
+    """Speed of the prefill of the workload's prompt, and of one decode step. `context_len`, an int
+    or an array, replaces the workload's context and prompt."""
     return served_prediction(Serving(spec, workload), hardware, context_len)
 
 
 def served_prediction(
     serving: Serving, hardware: Hardware, context_len: Num | None = None
 ) -> Prediction:
-    """`predict` for a Serving that exists already."""
+    """`predict` for an existing Serving."""
     costs, workload = serving.costs, serving.workload
     context: Num = workload.context_len
     prompt: Num = workload.prefill_len
     if context_len is not None:
         context = prompt = lengths(context_len)
-    hardware.peak(workload.product_dtype)  # refuses a dtype that nothing is known about
+    hardware.peak(workload.product_dtype)  # raises for a dtype without figures
     if hardware.rates:
         prefill_s = forecast.prefill_s(costs, workload, hardware.rates, prompt)
         step_s = memory_s = forecast.decode_step_s(costs, workload, hardware.rates, context)
@@ -66,8 +66,8 @@ def served_prediction(
 def generation_tokens_per_s(
     spec: ArchSpec, workload: Workload, hardware: Hardware, prompt_len: int, total_len: int
 ) -> float:
-    """Throughput in the paper's protocol at the ceiling: batch * generated tokens / time, where the
-    time of a step is integrated over the context."""
+    """Ceiling throughput in the paper's protocol: batch * generated tokens / time. The time of a
+    step is integrated over the context."""
     points = np.linspace(prompt_len, total_len, 65)
     steps_s = predict(spec, workload, hardware, points.astype(int)).decode_step_s
     curve = np.broadcast_to(steps_s, points.shape)
@@ -86,7 +86,7 @@ def _product_peak(spec: ArchSpec, workload: Workload, hardware: Hardware) -> flo
 
 
 class _Ceilings:
-    """The seconds of one design, workload and device."""
+    """Ceiling times, in seconds, of one design, workload and device."""
 
     def __init__(self, serving: Serving, hardware: Hardware) -> None:
         self.serving = serving
@@ -94,7 +94,7 @@ class _Ceilings:
         self.bytes_per_s = hardware.bandwidth_bytes_per_s
 
     def _seconds(self, flops: Num, n_bytes: Num) -> tuple[Num, Num]:
-        """The time of one part, and that time again if it waits for memory, else 0."""
+        """Seconds of one part, and the same again if it is memory-bound, else 0."""
         compute = flops / self.flops_per_s
         memory = n_bytes / self.bytes_per_s
         if isinstance(compute, np.ndarray) or isinstance(memory, np.ndarray):
@@ -104,7 +104,7 @@ class _Ceilings:
         return compute, 0.0
 
     def _head_s(self) -> tuple[Num, Num]:
-        """One row of logits per sequence. The few rows that the embedding reads are left out."""
+        """One row of logits per sequence. The few rows read from the embedding are ignored."""
         flops = self.serving.workload.batch_size * int(self.serving.costs.head_flops(1))
         return self._seconds(flops, self.serving.stored.head)
 

@@ -112,7 +112,7 @@ def test_pages_may_be_what_does_not_fit() -> None:
     work = Workload(context_len=16, batch_size=view.paged.batch_size + 1)
     verdict = fit(spec, work, H100)
     assert verdict.refusal is None
-    assert "not in the equal pages of vLLM" in (verdict.problem or "")
+    assert "not in vLLM's equal-size pages" in (verdict.problem or "")
     assert not verdict.fits_engine
 
 

@@ -284,7 +284,7 @@ BAD: dict[str, tuple[Any, str]] = {
             "quant_method": "compressed-tensors",
             "config_groups": {"a": {"targets": 5, "weights": {}}},
         },
-        "config_groups.a.targets: 5 - must be a list of names",
+        "config_groups.a.targets: 5 - must be a list of module names",
     ),
     "a group": (
         {"quant_method": "compressed-tensors", "config_groups": {"a": None}},
@@ -309,7 +309,7 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "too many patterns": (
         {"quant_method": "fp8", "ignored_layers": [f"*a{i}*" for i in range(3000)]},
-        "patterns - there may be 2,000",
+        "patterns - there may be at most 2,000",
     ),
     "no expression": (
         {
@@ -321,7 +321,7 @@ BAD: dict[str, tuple[Any, str]] = {
     ),
     "names": (
         {"quant_method": "fp8", "modules_to_not_convert": "lm_head"},
-        "must be a list of names of modules",
+        "must be a list of module names",
     ),
 }
 

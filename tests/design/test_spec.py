@@ -45,8 +45,8 @@ LAYERS = "{strategy: custom, pattern: AMSH}"
 SSM = "{d_ssm: 64, head_dim: 16, d_state: 8, d_conv: 4, chunk_size: 8}"
 MAMBA1 = "{kind: mamba1, d_ssm: 9, dt_rank: 2}"
 PAIRS = "must be divisible by 2, for the pairs of kind D (2)"
-NEEDS_MAMBA2 = "kind N has Mamba-2 branches: it needs ssm.kind 'mamba2'"
-NEEDS_DIFF = "the layers hold kind D, which needs the section 'diff'"
+NEEDS_MAMBA2 = "kind N has Mamba-2 branches and needs ssm.kind 'mamba2'"
+NEEDS_DIFF = "there are layers of kind D, which need the section 'diff'"
 BRANCHES = "must be divisible by 2 * n_groups, for the two branches of kind N"
 WHOLE, LEAST = "must be a whole number", "must be greater than or equal to 1"
 
@@ -289,7 +289,7 @@ BAD = [
         "{strategy: inter, indices: [2, 2]}",
         "layers.indices",
         "[2, 2]",
-        "layer 2 is named twice",
+        "layer 2 is listed twice",
     ),
     Bad("index zero", LAYERS, "{strategy: inter, indices: [3, 0]}", "layers.indices.1", "0", LEAST),
     Bad(
@@ -410,7 +410,7 @@ BAD = [
         MAMBA1,
         "ssm.kind",
         "'mamba1'",
-        "kind H has Mamba-2 branches: it needs ssm.kind 'mamba2'",
+        "kind H has Mamba-2 branches and needs ssm.kind 'mamba2'",
     ),
     Bad(
         "unknown norm",
@@ -457,11 +457,11 @@ def test_a_bad_value_yields_one_line_with_key_value_and_rule(bad: Bad) -> None:
         ("layers", "layers: missing - this key is required"),
         (
             "attention",
-            "attention: missing - the layers hold kind A, which needs the section 'attention'",
+            "attention: missing - there are layers of kind A, which need the section 'attention'",
         ),
-        ("swa", "swa: missing - the layers hold kind S, which needs the section 'swa'"),
-        ("ssm", "ssm: missing - the layers hold kind H, which needs the section 'ssm'"),
-        ("intra", "intra: missing - the layers hold kind H, which needs the section 'intra'"),
+        ("swa", "swa: missing - there are layers of kind S, which need the section 'swa'"),
+        ("ssm", "ssm: missing - there are layers of kind H, which need the section 'ssm'"),
+        ("intra", "intra: missing - there are layers of kind H, which need the section 'intra'"),
     ],
 )
 def test_what_is_missing_is_named(section: str, message: str) -> None:
@@ -705,7 +705,7 @@ QUANTISED = {
     ),
     "layer twice": (
         {"format": "int4", "parts": ["linear"], "layers": [1, 1]},
-        "a layer is named twice",
+        "a layer is listed twice",
     ),
     "group": (
         {"format": "int4", "parts": ["linear"], "columns": -1},

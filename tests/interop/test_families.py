@@ -148,7 +148,7 @@ def test_what_was_read_back_must_be_the_same_model() -> None:
     spec = design("AM")
     same = spec.model_dump(by_alias=True)
     require_same(spec, same, "a format")
-    with pytest.raises(SpecError, match=r"^norm_eps: 1e-05 - a format cannot say it$"):
+    with pytest.raises(SpecError, match=r"^norm_eps: 1e-05 - a format cannot express it$"):
         require_same(spec, same | {"norm_eps": 1e-3}, "a format")
 
 
@@ -202,7 +202,7 @@ def test_zambas_attention_is_twice_as_wide_as_the_model() -> None:
     section = zamba.block_attention(Fields({"num_attention_heads": 32}), 2560)
     assert (section["n_kv_heads"], section["head_dim"], section["d_input"]) == (32, 160, 5120)
     assert section["softmax_scale"] == pytest.approx(0.1118034)
-    with pytest.raises(SpecError, match=r"^num_attention_heads: 3 - must make heads that add up"):
+    with pytest.raises(SpecError, match=r"^num_attention_heads: 3 - must give heads that add up"):
         zamba.block_attention(Fields({"num_attention_heads": 3}), 2560)
 
 

@@ -54,19 +54,19 @@ REFUSED: list[tuple[ArchSpec, list[str]]] = [
     ),
     (
         design("M", ssm=MAMBA1 | {"d_state": 257}),
-        ["layer 1, mamba1.d_state: 257 - mamba_ssm's selective scan takes 256 at most"],
+        ["layer 1, mamba1.d_state: 257 - mamba_ssm's selective scan takes at most 256"],
     ),
     (
         design("R", mixers={"R": DELTANET | {"k_head_dim": 264}}),
-        ["layer 1, gated_deltanet.k_head_dim: 264 - fla's delta rule takes keys of 256 at most"],
+        ["layer 1, gated_deltanet.k_head_dim: 264 - fla's delta rule takes keys of at most 256"],
     ),
     (
         design("R", mixers={"R": KDA | {"head_dim": 264}}),
-        ["layer 1, kda.head_dim: 264 - fla's delta rule takes keys of 256 at most"],
+        ["layer 1, kda.head_dim: 264 - fla's delta rule takes keys of at most 256"],
     ),
     (
         design("A", attention={"head_dim": 264}),
-        ["layer 1, attention.head_dim: 264 - flash-attn takes 256 at most"],
+        ["layer 1, attention.head_dim: 264 - flash-attn takes at most 256"],
     ),
     (design("AMS", ssm=EIGHT), []),
     (design("R", mixers={"R": DELTANET}), []),

@@ -130,7 +130,7 @@ ACROSS = (
     "must be even",
     "must be num_attention_heads",
     "without it the class has",
-    "must be False where layers hold experts",
+    "must be False if layers have experts",
 )
 
 

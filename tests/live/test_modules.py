@@ -476,7 +476,7 @@ def test_hymba_is_what_its_config_says_step_by_step() -> None:
 
 def test_keys_and_values_are_reused_only_from_a_layer_alike() -> None:
     for pattern, why in (
-        ("xA", "no layer before it made any"),
+        ("xA", "no earlier layer computes any"),
         ("Sx", "other heads or another window"),
     ):
         with pytest.raises(SpecError, match=rf"^reuse_kv: True - layer \d needs .* {why}$"):

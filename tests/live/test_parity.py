@@ -434,7 +434,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "llama",
         {"rope_scaling": {"rope_type": "su"}},
-        "rope_scaling.rope_type: 'su' - unknown way to scale RoPE",
+        "rope_scaling.rope_type: 'su' - unknown RoPE scaling",
     ),
     ("llama", {"rope_scaling": "llama3"}, "rope_scaling: 'llama3' - must be a mapping"),
     (
@@ -461,7 +461,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "mistral",
         {"rope_parameters": LLAMA3},
-        "sliding_window: 5 - must be null where RoPE is scaled",
+        "sliding_window: 5 - must be null if RoPE is scaled",
     ),
     (
         "mamba2",
@@ -476,7 +476,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "nemotron_h",
         {"time_step_limit": [-1, 1e308]},
-        "time_step_limit: [-1, 1e+308] - must be two numbers of at least 0",
+        "time_step_limit: [-1, 1e+308] - must be two non-negative numbers",
     ),
     (
         "nemotron_h",

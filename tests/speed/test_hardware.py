@@ -84,7 +84,7 @@ DAMAGED = {
     ),
     "fewer rows": (
         lambda text: re.sub(r"\b8,", "1,", text, count=1),
-        "must have more rows from point to point",
+        "rows must increase from point to point",
     ),
     "no calls": (
         lambda text: re.sub(r'"call_s": ?\{.*?\}', '"call_s": {}', text, flags=re.S),
@@ -92,7 +92,7 @@ DAMAGED = {
     ),
     "another device's": (
         lambda text: text.replace('"this_cpu_bf16"', '"h100_sxm"'),
-        "key: 'h100_sxm' - must be that of the file's name",
+        "key: 'h100_sxm' - must match the file's name",
     ),
     "a key too much": (
         lambda text: text.replace('"kind"', '"colour": 1, "kind"'),

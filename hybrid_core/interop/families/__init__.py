@@ -1,2 +1,2 @@
-"""The families of published models, one file each: how a config of the family is read and written,
-and what its checkpoint calls the tensors."""
+"""The families of published models, one file each: how to read and write a config of the family,
+and the tensor names in its checkpoints."""

@@ -1,5 +1,4 @@
-"""What a family of published configs is: how its configs are read and written, and what its tensors
-are called."""
+"""A family of published configs: how its configs are read and written, and its tensor names."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,13 +16,13 @@ class Family(NamedTuple):
     `read`: the fields of a config -> the mapping of our design. It takes every field that the
     family's class computes with.
     `tables`: the config's keys for the attributes of each part. They read the config, write it, and
-    name its keys in refusals.
+    put its keys into error messages.
     `defaults`: the class's values for fields that a config does not have (transformers 5.23,
     configuration_*.py). transformers saves only what differs from these, so any of them may be
-    absent. A field that is there and null is another matter, which `read` decides.
-    `written`: what else a config of the family needs, or None where none is written here.
-    `tensors`: where a checkpoint keeps each tensor, or None where weights do not convert.
-    `marks`: fields that only this config has, where there is no model_type (code other than
+    absent. `read` decides what a null field means.
+    `written`: what else a config of the family needs, or None if the family is not exported.
+    `tensors`: where a checkpoint keeps each tensor, or None if weights do not convert.
+    `marks`: fields that only this config has, if it has no model_type (code other than
     transformers).
     `fused_experts`: whether the class keeps all experts of a layer in one parameter, which is not a
     linear layer (transformers 4 and 5)."""

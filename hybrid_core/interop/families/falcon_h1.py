@@ -1,5 +1,5 @@
-"""Falcon-H1: every layer has attention and Mamba-2 side by side and adds their outputs. That is the
-paper's intra-hybrid block without norms."""
+"""Falcon-H1: every layer has parallel attention and Mamba-2 branches and adds their outputs. This
+is the paper's intra-hybrid block without norms."""
 
 from typing import Any
 
@@ -86,7 +86,7 @@ def _ssm(c: Fields, d_model: int, normed: bool) -> dict[str, Any]:
 
 
 def _norm_first(spec: ArchSpec) -> dict[str, Any]:
-    """Whether Mamba's norm comes before its gate, where it has one."""
+    """Whether Mamba's norm comes before its gate, if it has a norm."""
     mixer = first_of(spec, IntraMixer)
     if mixer is None or not mixer.ssm_norm:
         return {}

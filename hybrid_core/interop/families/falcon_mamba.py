@@ -1,4 +1,4 @@
-"""Falcon-Mamba: Mamba-1 with norms of dt, B and C that have no weights."""
+"""Falcon-Mamba: Mamba-1 with weightless norms of dt, B and C."""
 
 from typing import Any
 

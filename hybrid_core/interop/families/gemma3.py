@@ -1,4 +1,4 @@
-"""Gemma 3 (text): windowed layers with their own RoPE base, norms also after the mixer and the
+"""Gemma 3 (text): windowed layers with their own RoPE base, extra norms after the mixer and the
 feed-forward, and embeddings multiplied by the square root of d_model."""
 
 from typing import Any

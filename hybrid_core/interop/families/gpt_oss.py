@@ -13,7 +13,7 @@ from hybrid_core.interop.fields import Fields, every
 from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.swa import SwaMixer
 
-# GptOssConfig's scaling of RoPE where a config has none.
+# GptOssConfig's RoPE scaling if a config has none.
 DEFAULT_SCALING = {
     "rope_type": "yarn",
     "factor": 32.0,
@@ -74,7 +74,7 @@ def _experts(c: Fields) -> dict[str, Any]:
 
 
 def _rope(spec: ArchSpec) -> dict[str, Any]:
-    """RoPE. GptOssConfig scales it unless the config has `rope_parameters` that do not."""
+    """RoPE. GptOssConfig scales it unless the config has `rope_parameters` without scaling."""
     found = writing.rope(spec)
     if "rope_scaling" in spec.constants or "rope_scaling" in found:
         return found

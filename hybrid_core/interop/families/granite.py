@@ -1,5 +1,5 @@
-"""Granite 4: attention or Mamba-2, and in every layer a shared feed-forward. Larger models have
-routed experts beside it."""
+"""Granite 4: attention or Mamba-2, and a shared feed-forward in every layer. Larger models also
+have routed experts."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def _attention(c: Fields) -> dict[str, Any]:
 
 
 def _ssm(c: Fields, d_model: int, pattern: str) -> dict[str, Any] | None:
-    """Mamba-2, or nothing where no layer is one."""
+    """Mamba-2, or None if there is no Mamba layer."""
     if "M" in pattern:
         return shared.bamba_ssm(c, d_model)
     c.ignore("mamba_n_heads mamba_n_groups mamba_d_state mamba_d_head mamba_d_conv mamba_expand")
@@ -84,7 +84,7 @@ def _experts(c: Fields) -> dict[str, Any]:
 
 
 def _write(spec: ArchSpec) -> dict[str, Any]:
-    """The fields of experts for a design without any, the scale of the attention scores, and the
+    """The expert fields for a design without experts, the scale of the attention scores, and the
     position encoding."""
     config: dict[str, Any] = {}
     dense = first_of(spec, SwiGLU)

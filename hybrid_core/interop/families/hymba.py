@@ -1,5 +1,5 @@
-"""Hymba: every layer has attention and Mamba-1 side by side. Each branch has one norm, and their
-mean is projected. Some layers reuse the keys and values of an earlier layer."""
+"""Hymba: every layer has parallel attention and Mamba-1 branches. Each branch has one norm, and
+their mean is projected. Some layers reuse the keys and values of an earlier layer."""
 
 from typing import Any
 
@@ -92,7 +92,7 @@ def _attention(c: Fields, d_model: int, d_ssm: int) -> dict[str, Any]:
 
 
 def _theta(c: Fields, head_dim: int) -> float:
-    """RoPE's theta. The scaling "ntk" makes it larger, once for all lengths."""
+    """RoPE's theta. The scaling "ntk" increases it by a fixed factor for all lengths."""
     theta = c.number("rope_theta", 1e4)
     scaling = c.word("rope_type", {"ntk": "ntk", "default": "default"}, "default")
     if scaling != "ntk":
@@ -108,7 +108,8 @@ def _theta(c: Fields, head_dim: int) -> float:
 
 
 def _layers(c: Fields, n_layers: int) -> str:
-    """Full attention (G) or a window (W). A small letter is a layer that reuses keys and values."""
+    """A letter per layer: full attention (G) or a window (W). Lower-case letters mark
+    layers that reuse keys and values."""
     everywhere = c.indices("global_attn_idx", n_layers)
     reusing = _reusing(c, n_layers)
     letters = ""

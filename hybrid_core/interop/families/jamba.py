@@ -1,5 +1,5 @@
-"""Jamba: Mamba-1 with norms of dt, B and C. Attention layers and experts each have a period. There
-is no position encoding."""
+"""Jamba: Mamba-1 with norms of dt, B and C. Attention layers and experts each repeat with a period.
+There is no position encoding."""
 
 from typing import Any
 
@@ -83,16 +83,16 @@ def _write_layers(spec: ArchSpec) -> dict[str, Any]:
 
 
 def _period(letters: str, letter: str) -> tuple[int, int]:
-    """Period and offset of the layers of one letter. Where there are none: an offset behind the
-    last layer. The result may be wrong for an irregular pattern: then the config reads back as
-    another model, and is refused."""
+    """Period and offset of the layers with one letter. If there are none, the offset is beyond the
+    last layer. The result may be wrong for an irregular pattern. Then the config reads back as
+    another model and is rejected."""
     n_layers = len(letters)
-    where = [i for i, other in enumerate(letters) if other == letter]
-    if not where:
+    indices = [i for i, other in enumerate(letters) if other == letter]
+    if not indices:
         return n_layers + 1, n_layers
-    if len(where) == 1:
-        return n_layers, where[0]
-    first, second = where[:2]
+    if len(indices) == 1:
+        return n_layers, indices[0]
+    first, second = indices[:2]
     return second - first, first
 
 

@@ -56,7 +56,7 @@ _EXPERTS = Table(
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    c.must("tie_word_embeddings", False)  # transformers ties nothing here, whatever the field says
+    c.must("tie_word_embeddings", False)  # transformers ties nothing here, regardless of the field
     design = _MODEL.read(c)
     n = design["n_layers"]
     linear = c.section("linear_attn_config")
@@ -78,7 +78,8 @@ def read(c: Fields) -> dict[str, Any]:
     c.ignore("head_dim qk_head_dim model_max_length num_key_value_heads")
     c.ignore("use_grouped_topk rope_theta rope_parameters")
     return design | {
-        # vLLM keeps KDA's states so, whatever the model's dtype (kda_state_dtype, mamba_utils.py)
+        # vLLM's dtype for KDA's states, regardless of the model's dtype (kda_state_dtype,
+        # mamba_utils.py)
         "state_dtype": "fp32",
         "layers": {"pattern": pattern, "ffns": feeds},
         "mixers": shared.used(mixers, pattern),
@@ -89,7 +90,7 @@ def read(c: Fields) -> dict[str, Any]:
 
 def _layers(c: Fields, linear: Fields, n_layers: int) -> str:
     """A letter per layer: latent attention (L) or KDA (R). `full_attn_layers` counts from 1. A
-    config that names no layers has latent attention in every fourth."""
+    config that names no layers has latent attention in every fourth layer."""
     full = linear.indices("full_attn_layers", n_layers, first=1)
     linear.indices("kda_layers", n_layers, first=1)
     if full:

@@ -52,7 +52,7 @@ def _attention(c: Fields, d_model: int) -> dict[str, Any]:
 
 def _layers(c: Fields, n_layers: int) -> str:
     """A letter per layer: attention (A) or a convolution (R). A config that names no layers has
-    attention in all."""
+    attention in all of them."""
     full = list(range(n_layers))
     if "full_attn_idxs" in c:
         full = c.indices("full_attn_idxs", n_layers)

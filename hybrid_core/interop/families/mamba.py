@@ -18,7 +18,7 @@ DEFAULTS = {
 }
 MODEL = table.model("layer_norm_epsilon", tied=True)
 SSM = Table(
-    count("d_ssm", "intermediate_size"),  # wins over `expand`
+    count("d_ssm", "intermediate_size"),  # takes precedence over `expand`
     count("d_state", "state_size", 16),
     count("d_conv", "conv_kernel", 4),
     derived("dt_rank", "time_step_rank"),

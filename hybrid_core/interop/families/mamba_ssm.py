@@ -1,5 +1,5 @@
-"""mamba_ssm's own config, which has no model_type: Mamba layers, attention layers at given numbers,
-and a vocabulary that is padded to a multiple."""
+"""mamba_ssm's own config, which has no model_type: Mamba layers, attention layers at given
+positions, and a vocabulary padded to a multiple."""
 
 from math import ceil
 from typing import Any

@@ -1,4 +1,4 @@
-"""Mistral: a Llama, with a window in every layer where the config has one."""
+"""Mistral: a Llama, with a window in every layer if the config has one."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from hybrid_core.interop.families.writing import Written
 from hybrid_core.interop.fields import Fields
 from hybrid_core.mixers.swa import SwaMixer
 
-WINDOW = 4096  # the default of an absent field; null is no window
+WINDOW = 4096  # the default of an absent field; null means no window
 
 _MODEL = table.model("rms_norm_eps", 1e-6)
 _THETA = Table(derived("rope_theta", "rope_theta"))
@@ -32,7 +32,7 @@ def read(c: Fields) -> dict[str, Any]:
     if c.take("sliding_window", WINDOW) is None:
         return design | {"layers": {"strategy": "transformer"}}
     if "rope_scaling" in attention:
-        rule = "must be null where RoPE is scaled: windowed layers have no scaling here"
+        rule = "must be null if RoPE is scaled: windowed layers have no scaling here"
         raise c.refuse("sliding_window", rule)
     swa = {
         "window": c.count("sliding_window", WINDOW),

@@ -1,8 +1,8 @@
-"""Nemotron-H: a mixer or a feed-forward is a layer by itself, with one norm.
+"""Nemotron-H: every layer is either a mixer or a feed-forward, with one norm.
 
 dt follows `time_step_limit`, as in NVIDIA's own code (modeling_nemotron_h.py). transformers 5.23
-clamps dt from below by `time_step_min` instead, which is a bound for initialisation. So a published
-model computes something else there (transformers#48989)."""
+instead clamps dt from below by `time_step_min`, which is only meant for initialisation. So
+published models give different results there (transformers#48989)."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ NAMES = {
     "mlp": "F",
     "moe": "E",
 }
-DEFAULT_LAYERS = "MEAF"  # of transformers' class, where a config names no layers
+DEFAULT_LAYERS = "MEAF"  # of transformers' class, if a config names no layers
 LAYER_FIELDS = ("hybrid_override_pattern", "layers_block_type", "layer_types")
 EXPERT_FIELDS = """
     n_routed_experts n_shared_experts moe_intermediate_size moe_shared_expert_intermediate_size
@@ -100,7 +100,7 @@ def read(c: Fields) -> dict[str, Any]:
     shared.silu(c, "mamba_hidden_act")
     c.must("sliding_window", None)
     c.must("mamba_proj_bias", False)
-    c.must("tie_word_embeddings", False)  # transformers ties nothing here, whatever the field says
+    c.must("tie_word_embeddings", False)  # transformers ties nothing here, regardless of the field
     design = _MODEL.read(c) | {
         "tie_embeddings": False,
         "n_layers": len(parts),
@@ -114,7 +114,7 @@ def read(c: Fields) -> dict[str, Any]:
     }
     if "E" in parts:
         if design["ffn"]["bias"]:
-            raise c.refuse("mlp_bias", "must be False where layers hold experts")
+            raise c.refuse("mlp_bias", "must be False if layers have experts")
         design["ffns"] = {"E": _experts(c)}
     c.ignore(EXPERT_FIELDS)
     c.ignore(OTHER_FIELDS)
@@ -148,7 +148,7 @@ def _named_parts(c: Fields, key: str) -> str:
 
 
 def _only(letters: str, parts: str) -> str:
-    """The parts with these letters, and - in place of the others."""
+    """The parts with these letters, and - in place of all others."""
     found = ""
     for part in parts:
         found += part if part in letters else "-"

@@ -1,6 +1,6 @@
 """Phi-4-mini-flash (SambaY, arXiv 2507.06607).
 
-The lower half has Mamba-1 and windowed differential attention in turn. One layer of full attention
+The lower half alternates Mamba-1 and windowed differential attention. One layer of full attention
 follows. The layers above it reuse its keys and values, or gate the output of the last scan."""
 
 from typing import Any
@@ -62,7 +62,7 @@ def _window(c: Fields) -> int:
         listed = [width for width in window if width is not None]
     valid = all(is_whole(width) and width > 0 for width in listed)
     if not listed or not valid or len(set(listed)) > 1:
-        raise c.refuse("sliding_window", "must be one window, in every windowed layer")
+        raise c.refuse("sliding_window", "must be the same window in every windowed layer")
     return listed[0]
 
 

@@ -1,7 +1,7 @@
-"""Qwen2-VL: its language model, with Vamba's layers for vision tokens where the config has them.
+"""Qwen2-VL: its language model, with Vamba's layers for vision tokens if the config has them.
 
-The parameters of the vision tower count. Its states and its FLOPs do not: they depend on the video
-and not on the text."""
+The parameters of the vision tower count. Its states and FLOPs do not, because they depend on the
+video, not on the text."""
 
 from typing import Any
 

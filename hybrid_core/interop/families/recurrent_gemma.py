@@ -1,4 +1,4 @@
-"""RecurrentGemma: RG-LRU and windowed attention in turn. The gates and the feed-forward have
+"""RecurrentGemma: alternating RG-LRU and windowed attention. The gates and the feed-forward have
 biases."""
 
 from typing import Any

@@ -1,7 +1,7 @@
-"""The list of all families. A config's own fields say which family it is of, never the model's
-name.
+"""The list of all families. The family of a config is determined by its fields, never by the
+model's name.
 
-A design is exported as the first family of this list that can express it (huggingface.py)."""
+A design is exported as the first family in this list that can express it (huggingface.py)."""
 
 from hybrid_core.interop.families import (
     bamba,

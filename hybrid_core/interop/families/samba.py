@@ -1,4 +1,4 @@
-"""Samba: Mamba-1 and windowed attention in turn, each with a gated feed-forward.
+"""Samba: alternating Mamba-1 and windowed attention, each with a gated feed-forward.
 
 Its config is that of lit_gpt, which has no model_type."""
 

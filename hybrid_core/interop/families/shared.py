@@ -1,4 +1,4 @@
-"""Readers that families share: attention, RoPE, feed-forward, Mamba. Each turns fields of a config
+"""Readers shared by families: attention, RoPE, feed-forward, Mamba. Each turns fields of a config
 into a section of our design."""
 
 from math import ceil, inf
@@ -24,7 +24,7 @@ WINDOWED = {
     "full_attention": "A",
     "attention": "A",
 }
-# and for attention beside a kind of layer that only this family has (R).
+# and for attention and a kind of layer that only this family has (R).
 LINEAR = {
     "linear_attention": "R",
     "conv": "R",
@@ -36,12 +36,12 @@ LINEAR = {
 
 
 def used(kinds: dict[str, Section], pattern: str) -> dict[str, Section]:
-    """Those of the kinds whose letter is in the pattern."""
+    """The kinds whose letter is in the pattern."""
     return {letter: kind for letter, kind in kinds.items() if letter in pattern}
 
 
 def silu(c: Fields, key: str = "hidden_act") -> None:
-    """Refuse any activation but SiLU for Mamba's convolution and gate."""
+    """Reject any activation except SiLU for Mamba's convolution and gate."""
     c.must(key, "silu", "swish")
 
 
@@ -50,8 +50,8 @@ def attention(
     rope_fraction: float | None = 1.0,
     theta: float = 10_000.0,
 ) -> Section:
-    """Attention with RoPE, or without a position encoding where `rope_fraction` is None. `theta` is
-    the class's default."""
+    """Attention with RoPE, or without a position encoding if `rope_fraction` is None. `theta`: the
+    class's default."""
     n_heads = c.count("num_attention_heads")
     section = table.ATTENTION.read(
         c,
@@ -63,13 +63,13 @@ def attention(
     return section | rope(c, rope_fraction, theta)
 
 
-# Ways to scale RoPE that change values but no cost: a design keeps them as constants.
+# RoPE scalings that change values but no cost. A design keeps them as constants.
 KEPT_SCALINGS = ("linear", "dynamic", "yarn", "longrope", "mrope", "ntk")
 
 
 def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> Section:
-    """RoPE. transformers 5 writes all of it into `rope_parameters`. Older configs have
-    `rope_theta` by itself and the rest in `rope_scaling`."""
+    """RoPE. transformers 5 writes all of it into `rope_parameters`. Older configs have a separate
+    `rope_theta` and the rest in `rope_scaling`."""
     c.must("partial_rotary_factor", fraction)
     new = c.section("rope_parameters")
     old = c.section("rope_scaling")
@@ -89,7 +89,7 @@ def rope(c: Fields, fraction: float, theta: float = 10_000.0) -> Section:
         section["rope_scaling"] = _llama3_scaling(fields)
     elif kind != "default":
         key = "rope_type" if "rope_type" in fields else "type"
-        raise fields.refuse(key, "unknown way to scale RoPE")
+        raise fields.refuse(key, "unknown RoPE scaling")
     fields.close()
     return section
 
@@ -113,15 +113,15 @@ def gated(c: Fields) -> Section:
     return {"kind": "swiglu"} | table.GATED_BIASED.read(c)
 
 
-FLOAT32_MAX = 3.4028234663852886e38  # dt is float32, so a limit of this or more never binds
+FLOAT32_MAX = 3.4028234663852886e38  # dt is float32, so this limit or a higher one has no effect
 
 
 def dt_limit(c: Fields, key: str = "time_step_limit") -> Section:
-    """The smallest dt, where the field sets one. Mamba-2 clamps softplus(dt + bias) to [low, high]
+    """The smallest dt, if the field sets one. Mamba-2 clamps softplus(dt + bias) to [low, high]
     (mamba_ssm's `dt_limit`).
 
-    An upper limit that binds is refused. `time_step_min` and `time_step_max` only bound the bias
-    when a model is initialised."""
+    An upper limit that has an effect is rejected. `time_step_min` and `time_step_max` only limit
+    the bias when a model is initialised."""
     limit = c.take(key, None)
     if limit is None:
         return {}
@@ -129,15 +129,15 @@ def dt_limit(c: Fields, key: str = "time_step_limit") -> Section:
         raise c.refuse(key, "must be a list of two numbers, the smallest and the largest dt")
     low, high = map(_real, limit)
     if low is None or high is None or not 0 <= low < high:
-        raise c.refuse(key, "must be two numbers of at least 0, the first below the second")
+        raise c.refuse(key, "must be two non-negative numbers, the first below the second")
     if high < FLOAT32_MAX:
         raise c.refuse(key, "dt must have no upper limit: [0, Infinity]")
     return {"dt_min": float(low)} if low else {}
 
 
 def _real(value: Any) -> float | None:
-    """The value if it is a number, else None. JSON has no infinity, so transformers 5 writes it as
-    a mapping."""
+    """The value if it is a number, else None. JSON has no infinity, so transformers 5 writes
+    infinity as a mapping."""
     if value == {"__float__": "Infinity"}:
         return inf
     return value if is_real(value) else None

@@ -1,7 +1,7 @@
-"""Tables of fields: what a config calls an attribute of our part, and how its value is read.
+"""Tables of fields: the config's key for each attribute of a part, and how its value is read.
 
-One table serves three ends. It reads a config, it writes one, and it gives the config's own keys to
-refusals (config_keys.py). So each pair of names is written down once for a family."""
+One table serves three purposes. It reads a config, writes one, and puts the config's own keys into
+error messages (config_keys.py). So each pair of names is defined only once per family."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,10 +16,10 @@ Take = Callable[[Fields, str, Any], Any]
 class Field(NamedTuple):
     """One field of a config.
 
-    `ours`: the attribute of our part, dotted where it is inside another (`attention.n_heads`).
-    `key`: the config's name for it. `take`: how the value is checked; None where the family's
-    reader works it out. `default`: the value where the field is absent or null. `older`: names that
-    the class also accepts, the preferred one first."""
+    `ours`: the attribute of our part, dotted if it is inside another part (`attention.n_heads`).
+    `key`: the config's name for it. `take`: how the value is checked; None if the family's reader
+    derives it. `default`: the value if the field is absent or null. `older`: names that the class
+    also accepts, the preferred one first."""
 
     ours: str
     key: str
@@ -31,17 +31,17 @@ class Field(NamedTuple):
 class Table:
     """The fields of a config that describe one part of a design.
 
-    Where two attributes share a key, the config is written from the last of them."""
+    If two attributes share a key, the config is written from the last one."""
 
     def __init__(self, *fields: Field) -> None:
         self.fields = {field.ours: field for field in fields}
 
     def __or__(self, other: "Table") -> "Table":
-        """Both tables. The other's field wins where both have the same attribute."""
+        """Both tables. If both have the same attribute, the other's field takes precedence."""
         return Table(*(self.fields | other.fields).values())
 
     def read(self, c: Fields, **defaults: Any) -> Section:
-        """Our attributes with the config's values. `defaults`: those that a family works out from
+        """Our attributes with the config's values. `defaults`: those that a family derives from
         other fields."""
         section: Section = {}
         for ours, field in self.fields.items():
@@ -59,7 +59,7 @@ class Table:
         return Table(*(field._replace(ours=f"{path}.{field.ours}") for field in fields))
 
 
-Tables = Mapping[type[Any], Table]  # by the type of part; ArchSpec: what is outside the layers
+Tables = Mapping[type[Any], Table]  # by type of part; ArchSpec is for everything outside the layers
 
 
 # ---------------------------------------------------------------- kinds of field
@@ -72,7 +72,7 @@ def count(
     older: tuple[str, ...] = (),
     least: int = 1,
 ) -> Field:
-    """A whole number from `least` up."""
+    """A whole number of at least `least`."""
     return Field(ours, key, partial(Fields.count, least=least), default, older)
 
 
@@ -97,7 +97,7 @@ def flag(
 
 
 def optional_count(ours: str, key: str) -> Field:
-    """A whole number, or None where the config has none."""
+    """A whole number, or None if the config has none."""
     return Field(ours, key, _count_or_none, None)
 
 
@@ -126,7 +126,8 @@ def _activation(c: Fields, key: str, default: str) -> str:
 
 
 def derived(ours: str, key: str) -> Field:
-    """A field that the table only writes: the family's reader works the attribute out itself."""
+    """A field that the table only writes, because the family's reader derives the attribute
+    itself."""
     return Field(ours, key)
 
 
@@ -134,7 +135,7 @@ def derived(ours: str, key: str) -> Field:
 
 
 def model(eps_key: str, eps: float = 1e-5, tied: bool = False) -> Table:
-    """What is outside the layers. `eps` and `tied` are the class's own defaults."""
+    """Everything outside the layers. `eps` and `tied` are the class's defaults."""
     return Table(
         count("vocab_size", "vocab_size"),
         count("d_model", "hidden_size"),

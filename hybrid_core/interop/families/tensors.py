@@ -1,5 +1,5 @@
-"""The names of a checkpoint's tensors, by the tensor of our model that they belong to. Reading them
-is in live/weights.py."""
+"""The tensor names in checkpoints, by the tensor of our model that they belong to. live/weights.py
+reads the tensors."""
 
 from typing import NamedTuple
 
@@ -9,13 +9,13 @@ from hybrid_core.ffns.moe import MoE
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 
 # Our name inside a layer -> theirs. Several tensors are stacked from top to bottom into ours. {e}
-# is each routed expert in turn, {hybrid} the number of the hybrid layer.
+# stands for each routed expert in turn, {hybrid} for the number of the hybrid layer.
 Names = dict[str, list[str]]
 
 HEAD = "lm_head.weight"
 SHARED = ("shared_transf.", "shared_transformer.")  # the shared blocks of Zamba and Zamba2
 
-# The embedding, the last norm and the list of layers. Checkpoints have three ways to name them.
+# The embedding, the last norm and the list of layers. Checkpoints name them in one of three ways.
 MODEL = ("model.embed_tokens.weight", "model.norm.weight", "model.layers")
 FINAL = ("model.embed_tokens.weight", "model.final_layernorm.weight", "model.layers")
 BACKBONE = ("backbone.embeddings.weight", "backbone.norm_f.weight", "backbone.layers")
@@ -25,7 +25,7 @@ class Tensors(NamedTuple):
     """The tensor names of one family.
 
     `embed`, `norm`, `blocks`: the embedding, the last norm, the list of layers. `inside`: the names
-    inside a layer, by its letter; a bias that is not there has its weight's name, with .bias.
+    inside a layer, by its letter. A bias without an entry has its weight's name, with .bias.
     `in_memory`: patterns of names in transformers' live model -> the published names."""
 
     embed: str
@@ -35,8 +35,8 @@ class Tensors(NamedTuple):
     in_memory: tuple[tuple[str, str], ...] = ()
 
     def of(self, ours: str, spec: ArchSpec) -> list[str]:
-        """Their names for one of our tensors (`layers.3.mixer.qkv.weight`). Raises KeyError where
-        the family has no such tensor."""
+        """Their names for one of our tensors (`layers.3.mixer.qkv.weight`). Raises KeyError if the
+        family has no such tensor."""
         outside = {
             "embed.weight": self.embed,
             "norm.weight": self.norm,
@@ -53,7 +53,8 @@ class Tensors(NamedTuple):
         return [self._full_name(part, spec, index) for part in parts]
 
     def _full_name(self, part: str, spec: ArchSpec, index: int) -> str:
-        """The name with its layer. A shared block has the number of the first layer with it."""
+        """The name including its layer. A shared block has the number of the first layer that uses
+        it."""
         hybrids_before = spec.pattern[:index].count("Z")
         part = part.replace("{hybrid}", str(hybrids_before))
         if part.startswith(SHARED):
@@ -71,7 +72,7 @@ def _of_each_expert(parts: list[str], layer: Layer) -> list[str]:
 
 
 def _with_bias(table: Names, name: str) -> list[str]:
-    """The entry of a tensor. A bias without an entry is beside its weight."""
+    """The entry of a tensor. A bias without an entry gets its weight's name, with .bias."""
     if name in table or not name.endswith(".bias"):
         return table[name]
     weights = table[name.removesuffix(".bias") + ".weight"]
@@ -79,8 +80,8 @@ def _with_bias(table: Names, name: str) -> list[str]:
 
 
 def first_layer(spec: ArchSpec, index: int) -> int:
-    """The first layer with the shared block of layer `index`, from 0. A checkpoint may name the
-    block's tensors under any of its layers."""
+    """The first layer, from 0, that uses the shared block of layer `index`. A checkpoint may store
+    the block's tensors under any layer that uses it."""
     mixer = spec.stack[index].mixer
     assert isinstance(mixer, SharedBlockMixer)
     for i, layer in enumerate(spec.stack):
@@ -98,18 +99,18 @@ MAMBA2 = ("dt_bias", "norm.weight")
 
 
 def qkv(module: str, ours: str = "mixer") -> Names:
-    """Queries, keys and values of a module. They are one matrix in our model."""
+    """Queries, keys and values of a module, which are one matrix in our model."""
     return {f"{ours}.qkv.weight": [f"{module}.{part}_proj.weight" for part in "qkv"]}
 
 
 def attention(module: str) -> Names:
-    """Attention that has queries, keys, values and the output alone."""
+    """Attention with only the query, key, value and output projections."""
     return qkv(module) | {"mixer.out.weight": [f"{module}.o_proj.weight"]}
 
 
 def ssm(module: str, *own: str, ours: str = "mixer", **renamed: str) -> Names:
-    """Mamba of either kind. `own`: tensors of only one kind, whose name is the same as ours.
-    `renamed`: our name -> the family's, where they differ."""
+    """Mamba of either kind. `own`: tensors that only one kind has, with the same names as ours.
+    `renamed`: our name -> the family's, if they differ."""
     names = {
         "conv_weight": "conv1d.weight",
         "conv_bias": "conv1d.bias",
@@ -130,7 +131,7 @@ def ffn(module: str) -> Names:
 
 
 def norms(mixer: str, feed_forward: str | None = None) -> Names:
-    """The norm before the mixer, and the one before the feed-forward where the layer has one."""
+    """The norm before the mixer, and the one before the feed-forward if the layer has one."""
     names = {"mixer_norm.weight": [f"{mixer}.weight"]}
     if feed_forward:
         names["ffn_norm.weight"] = [f"{feed_forward}.weight"]

@@ -1,5 +1,5 @@
-"""Writers that families share, for fields that follow from the design as a whole. Fields of one
-part are in a table (table.py)."""
+"""Writers shared by families, for fields that depend on the whole design. Fields of a single part
+are in a table (table.py)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ Config = dict[str, Any]
 
 
 class Written(NamedTuple):
-    """What a config of a family needs beside the fields of its tables.
+    """What a family's config needs in addition to the fields in its tables.
 
-    `architecture`: the class of transformers. `more`: writers of fields that follow from the whole
-    design. `implied`: constants that the class sets by itself, so no field has them."""
+    `architecture`: the class in transformers. `more`: writers of fields that depend on the whole
+    design. `implied`: constants that the class sets itself, so no field holds them."""
 
     architecture: str
     more: tuple[Callable[[ArchSpec], Config], ...] = ()
@@ -42,7 +42,7 @@ def layer_names(field: str, **names: str) -> Callable[[ArchSpec], Config]:
 
 
 def rope(spec: ArchSpec) -> Config:
-    """RoPE as configs before transformers 5 have it: `rope_theta` and `rope_scaling`."""
+    """RoPE as in configs before transformers 5: `rope_theta` and `rope_scaling`."""
     mixer = first_attention(spec)
     if mixer is None or mixer.position != "rope":
         return {}
@@ -60,7 +60,7 @@ def rope(spec: ArchSpec) -> Config:
 
 
 def partial_rope(spec: ArchSpec) -> Config:
-    """RoPE for classes that rotate only a part of the head by default."""
+    """RoPE for classes that by default rotate only part of the head."""
     mixer = first_attention(spec)
     if mixer is None or mixer.position != "rope":
         return {}
@@ -71,7 +71,7 @@ def partial_rope(spec: ArchSpec) -> Config:
 
 
 def spare_heads(spec: ArchSpec) -> Config:
-    """Heads for a class that needs them even where the design has no attention layer."""
+    """Heads for a class that needs them even if the design has no attention layer."""
     if first_attention(spec):
         return {}
     n_heads = max(1, spec.d_model // 64)
@@ -84,7 +84,7 @@ def spare_heads(spec: ArchSpec) -> Config:
 
 
 def expand(key: str = "mamba_expand") -> Callable[[ArchSpec], Config]:
-    """d_ssm as a multiple of d_model. Nothing where the design has no Mamba layer."""
+    """d_ssm as a multiple of d_model. Nothing if the design has no Mamba layer."""
 
     def write(spec: ArchSpec) -> Config:
         for part in ssm_parts(spec):
@@ -96,7 +96,7 @@ def expand(key: str = "mamba_expand") -> Callable[[ArchSpec], Config]:
 
 
 def dt_limit(spec: ArchSpec) -> Config:
-    """The smallest dt, where the design sets one. Infinity is written as in transformers 5."""
+    """The smallest dt, if the design sets one. Infinity is written as in transformers 5."""
     for part in ssm_parts(spec):
         if isinstance(part, Mamba2Mixer):
             limit = [part.dt_min, {"__float__": "Infinity"}]
@@ -105,6 +105,6 @@ def dt_limit(spec: ArchSpec) -> Config:
 
 
 def window(spec: ArchSpec) -> Config:
-    """The window. Null where the design has no windowed layer."""
+    """The window. Null if the design has no windowed layer."""
     swa = first_of(spec, SwaMixer)
     return {"sliding_window": swa.window if swa else None}

@@ -1,5 +1,5 @@
-"""Zamba: Mamba-1 layers. Some of them are hybrid: they also run an attention block that they all
-share. Zamba2 builds on the functions here."""
+"""Zamba: Mamba-1 layers. Some are hybrid layers, which also run an attention block that they all
+share. Zamba2 uses the functions here."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ BLOCK = table.HEADS.inside("attention") | table.GATED.inside("ffn")
 
 def read(c: Fields) -> dict[str, Any]:
     """The design of a config."""
-    # transformers ties the blocks together with the embeddings, or neither
+    # transformers ties both the blocks and the embeddings, or neither
     c.must("tie_word_embeddings", True)
     design = _MODEL.read(c)
     ssm = shared.mamba1(c) | _SSM.read(c)
@@ -30,7 +30,7 @@ def read(c: Fields) -> dict[str, Any]:
     n = design["n_layers"]
     period = c.count("attn_layer_period", 6)
     offset = c.count("attn_layer_offset", 4, least=0)
-    # ZambaConfig: the third layer is hybrid, and the period starts behind it
+    # ZambaConfig: the third layer is hybrid, and the period starts after it
     behind = every(max(n - 3, 0), period, offset, "Z", "M")
     default = f"MMZ{behind}"[:n]
     pattern = named_layers(c, n) or default
@@ -45,7 +45,7 @@ def read(c: Fields) -> dict[str, Any]:
 
 
 def named_layers(c: Fields, n_layers: int) -> str | None:
-    """A letter per layer, from its name: M, or Z for a hybrid layer. None where the config has no
+    """A letter per layer, from its name: M, or Z for a hybrid layer. None if the config has no
     names."""
     for key in ("layers_block_type", "layer_types"):
         found = c.kinds(key, n_layers, shared.HYBRID)
@@ -55,13 +55,13 @@ def named_layers(c: Fields, n_layers: int) -> str | None:
 
 
 def block_attention(c: Fields, d_model: int) -> dict[str, Any]:
-    """The shared block's attention. Its input is the residual stream and the embedding side by
-    side, so it is twice as wide as the model."""
+    """The shared block's attention. Its input is the residual stream concatenated with the
+    embedding, so it is twice as wide as the model."""
     n_heads = c.count("num_attention_heads")
     d_attention = c.count("attention_hidden_size", 2 * d_model)
     head_dim = c.count("attention_head_dim", 2 * d_model // n_heads)
     if d_attention != 2 * d_model or head_dim * n_heads != 2 * d_model:
-        rule = f"must make heads that add up to twice hidden_size ({2 * d_model})"
+        rule = f"must give heads that add up to twice hidden_size ({2 * d_model})"
         raise c.refuse("num_attention_heads", rule)
     return table.HEADS.read(c, n_kv_heads=n_heads) | {
         "kind": "attention",
@@ -76,8 +76,8 @@ def hybrid_layers(
     n_blocks: int,
     block: dict[str, Any],
 ) -> dict[str, Any]:
-    """The layers of a design. Hybrid layers (Z) take the shared blocks in turn; the others (M) are
-    a Mamba layer alone. `block`: the fields of a shared block."""
+    """The layers of a design. Hybrid layers (Z) use the shared blocks in turn; the others (M) are
+    plain Mamba layers. `block`: the fields of a shared block."""
     ssm = block["ssm"]
     kind = block | {"kind": "shared_block", "ssm": {"kind": "mamba2"} | ssm}
     letters = ""
@@ -98,7 +98,7 @@ def hybrid_layers(
 
 def block_names(block: str, ssm: Names, feed_forward: dict[str, list[str]]) -> Names:
     """Tensor names of a hybrid layer: the shared block, its projection, and the Mamba layer, whose
-    names are one level deeper than in other layers."""
+    names are nested one level deeper than in other layers."""
     names = tensors.qkv(f"{block}.self_attn", "mixer.block.attention")
     names |= {
         "mixer.block.attention.out.weight": [f"{block}.self_attn.o_proj.weight"],

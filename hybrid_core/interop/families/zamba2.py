@@ -1,5 +1,5 @@
-"""Zamba2: Mamba-2 layers. Hybrid layers also run one of a few shared blocks, in turn, with low-rank
-adapters that are the layer's own.
+"""Zamba2: Mamba-2 layers. Hybrid layers also run one of a few shared blocks, in turn, with their
+own low-rank adapters.
 
 dt has no lower limit, as in Zyphra's own code (Zyphra/Zamba2 at 1b182f4, mamba2_layer.py: dt_limit
 is (0, inf)). transformers 5.23 clamps it by `time_step_min`, as for Nemotron-H."""
@@ -17,7 +17,7 @@ from hybrid_core.interop.stack_parts import first_attention
 from hybrid_core.mixers.mamba2 import Mamba2Mixer
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 
-GATED_EPS = 1e-5  # of Mamba-2's gated norm, whatever `rms_norm_eps` is
+GATED_EPS = 1e-5  # of Mamba-2's gated norm, regardless of `rms_norm_eps`
 
 _MODEL = table.model("rms_norm_eps", tied=True)
 _SSM = Table(
@@ -69,7 +69,7 @@ def _ssm(c: Fields, d_model: int) -> dict[str, Any]:
     d_ssm = c.count("mamba_expand", 2) * d_model
     if d_ssm % n_heads:
         raise c.refuse("n_mamba_heads", f"must divide mamba_expand * hidden_size ({d_ssm})")
-    c.must("use_conv_bias", True)  # transformers has the bias, whatever the field says
+    c.must("use_conv_bias", True)  # transformers has the bias, regardless of the field
     section = _SSM.read(c) | {
         "d_ssm": d_ssm,
         "head_dim": d_ssm // n_heads,

@@ -1,8 +1,8 @@
-"""The quantisation methods, one function each: from a `quantization_config` to its scheme.
+"""The quantisation methods, one function each, which turns a `quantization_config` into a scheme.
 
 Layouts follow the writer of each format: OpenAI's MXFP4, DeepSeek's block FP8, FBGEMM, GPTQ, AWQ,
 AutoRound, bitsandbytes, MLX. NVIDIA ModelOpt and compressed-tensors are in modelopt.py. GPTQ's
-order of columns (four bytes an input channel) is not counted."""
+column order (four bytes per input channel) is not counted."""
 
 from collections.abc import Callable, Mapping
 
@@ -32,7 +32,7 @@ from hybrid_core.interop.quantization.scheme import (
 def scheme_of(config: Config) -> Scheme:
     """The scheme of a `quantization_config`. Raises SpecError with one line."""
     inside = config.get("quantization")
-    # ModelOpt's own file (hf_quant_config.json), pasted whole
+    # the contents of ModelOpt's own file (hf_quant_config.json)
     if isinstance(inside, Mapping) and "quant_algo" in inside:
         config = inside
     method = config.get("quant_method")
@@ -54,7 +54,7 @@ def _mxfp4(config: Config) -> Scheme:
 
 
 def _fp8(config: Config) -> Scheme:
-    """One float32 scale for each matrix, or for each block of it."""
+    """One float32 scale per matrix, or per block of a matrix."""
     found = block_fp8(config, "weight_block_size") or layout(format="fp8")
     left_out = names(config, "modules_to_not_convert", "ignored_layers")
     return Scheme([Group(found)], left_out)
@@ -68,15 +68,15 @@ def _fbgemm(config: Config) -> Scheme:
 
 
 def _gptq_layout(config: Config) -> LayoutFields:
-    """A 16-bit scale and a zero point of the weights' own bits for each group."""
+    """A 16-bit scale per group, and a zero point with as many bits as the weights."""
     bits = number(config, "bits", 4, INTEGERS)
     group = group_size(config, 128)
     return integer(bits, group, scale_bits=16 + bits)
 
 
 def _gptq(config: Config) -> Scheme:
-    """`dynamic` (GPTQModel): regular expressions of modules. After `-:` they leave modules out;
-    otherwise they give them bits and groups of their own."""
+    """`dynamic` (GPTQModel): regular expressions for modules. With the prefix `-:` they exclude
+    modules; otherwise they give them their own bits and group sizes."""
     dynamic = config.get("dynamic") or {}
     if not isinstance(dynamic, Mapping):
         raise refused("dynamic", dynamic, "must be a mapping")
@@ -95,7 +95,7 @@ def _gptq(config: Config) -> Scheme:
 
 
 AUTO_ROUND_TYPES = {
-    "int": None,  # laid out as GPTQ's
+    "int": None,  # same layout as GPTQ
     "mx_fp": "mxfp4",
     "nv_fp": "nvfp4",
     "nv_fp4_with_static_gs": "nvfp4",
@@ -109,7 +109,7 @@ def _auto_round_layout(config: Config) -> LayoutFields:
 
 
 def _auto_round(config: Config) -> Scheme:
-    """`extra_config`: modules with bits of their own. Modules of 16 bits or more are not
+    """`extra_config`: modules with their own number of bits. Modules of 16 bits or more are not
     quantised."""
     own = config.get("extra_config") or {}
     if not isinstance(own, Mapping):
@@ -140,8 +140,8 @@ def _awq(config: Config) -> Scheme:
 
 
 def _bitsandbytes(config: Config) -> Scheme:
-    """LLM.int8 has a float32 scale for each row. NF4 has one for 64 elements, or one of 8 bits
-    where the scales are quantised again. A config that names neither is NF4, as in vLLM."""
+    """LLM.int8 has a float32 scale per row. NF4 has one per 64 elements, or an 8-bit scale if the
+    scales are quantised again. A config that names neither is NF4, as in vLLM."""
     if flag(config, "load_in_8bit") or flag(config, "_load_in_8bit"):
         found = integer(8, 0, scale_bits=32)
     else:
@@ -156,8 +156,8 @@ def _bitsandbytes_8bit(config: Config) -> Scheme:
 
 
 def _mlx(config: Config) -> Scheme:
-    """A scale and a bias of 16 bits for each group. MLX also quantises routers, the embedding and
-    the head. A module may have fields of its own, or false to leave it out."""
+    """A 16-bit scale and a 16-bit bias per group. MLX also quantises routers, the embedding and the
+    head. A module may have its own fields, or false to exclude it."""
     left_out = []
     changed = {}
     for name, own in config.items():

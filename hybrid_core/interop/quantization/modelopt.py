@@ -1,5 +1,5 @@
-"""NVIDIA ModelOpt (FP8, NVFP4, mixed precision) and compressed-tensors, whose config ModelOpt
-writes too."""
+"""NVIDIA ModelOpt (FP8, NVFP4, mixed precision) and compressed-tensors, whose config format
+ModelOpt also writes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,8 +42,8 @@ ALGORITHMS: dict[str, LayoutFields] = {
 
 
 def modelopt(config: Config) -> Scheme:
-    """ModelOpt's scheme: one algorithm for every linear layer, or one for each module
-    (`quantized_layers`, its mixed precision)."""
+    """ModelOpt's scheme: one algorithm for all linear layers, or one per module
+    (`quantized_layers`, for mixed precision)."""
     left_out = names(config, "ignore", "exclude_modules")
     algorithm = config.get("quant_algo")
     listed = config.get("quantized_layers")
@@ -79,17 +79,17 @@ def compressed(config: Config) -> Scheme:
 
 
 def _require_dense(sparsity: Any) -> None:
-    """Refuse sparse weights: how they are stored is not known here."""
+    """Reject sparse weights, because their storage layout is not known here."""
     if not isinstance(sparsity, Mapping):
         return
     file_format = sparsity.get("format")
     if file_format not in (None, "dense"):
-        rule = "must be dense: how sparse weights are stored is not known here"
+        rule = "must be dense: the layout of sparse weights is not known here"
         raise refused("sparsity_config.format", file_format, rule)
 
 
 def _target(key: str, group: Any, config: Config) -> Group | None:
-    """One group; None where it quantises activations or the cache alone."""
+    """One group. None if it quantises only activations or the cache."""
     if not isinstance(group, Mapping):
         raise refused(key, group, "must be a mapping")
     weights = group.get("weights")
@@ -127,7 +127,7 @@ def _floating(
         micro_scaled = group == 32 or "mxfp4" in file_format
         return layout(format="mxfp4" if micro_scaled else "nvfp4")
     if bits != 8:
-        raise refused("num_bits", bits, "must be 4 or 8 where the type is float")
+        raise refused("num_bits", bits, "must be 4 or 8 if the type is float")
     block = block_fp8(weights, "block_structure")
     if block:
         return block

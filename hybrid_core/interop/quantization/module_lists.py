@@ -11,20 +11,20 @@ from typing import Any
 from hybrid_core.interop.module_names import ROOTS
 from hybrid_core.validation import SpecError, short
 
-# Names with * and regular expressions together. Plain names are looked up in a set, so there may be
-# as many as the file has.
+# Limit for names with * and regular expressions together. Plain names are looked up in a set, so
+# they need no limit.
 MOST_PATTERNS = 2_000
 
 
 class Modules:
     """Module names, names with *, and regular expressions after `re:`.
 
-    A name matches the module and everything below it. A part of a path matches every path that
+    A name matches the module and all modules inside it. Part of a path matches every path that
     contains it."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names: set[str] = set()
-        # names with *, by the number of the layer that they name; "" is any layer
+        # names with *, by the layer number in them; "" means any layer
         self._globs_of: dict[str, list[str]] = defaultdict(list)
         self._expressions: list[Any] = []
         for name in names:
@@ -33,7 +33,7 @@ class Modules:
         for globs in self._globs_of.values():
             patterns += len(globs)
         if patterns > MOST_PATTERNS:
-            rule = f"there may be {MOST_PATTERNS:,} at most"
+            rule = f"there may be at most {MOST_PATTERNS:,}"
             raise SpecError(f"quantization_config: {patterns:,} patterns - {rule}")
         self._globs: dict[str, re.Pattern[str]] = {}
         for layer, globs in self._globs_of.items():
@@ -52,8 +52,8 @@ class Modules:
             self._names.add(name)
 
     def hold(self, number: int | None, modules: Iterable[str]) -> bool:
-        """Whether the list names one of these modules. `number`: their layer, from 0; None outside
-        the layers."""
+        """Whether the list contains one of these modules. `number`: their layer, from 0; None
+        outside the layers."""
         for module in modules:
             for path in _paths(number, module):
                 if self._names_path(path, str(number)):
@@ -77,7 +77,7 @@ def _paths(number: int | None, module: str) -> list[str]:
     return [f"{root}.{number}.{module}" for root in ROOTS]
 
 
-@lru_cache(maxsize=8192)  # each list of a config asks for the same few paths
+@lru_cache(maxsize=8192)  # every list of a config looks up the same few paths
 def _runs(path: str) -> frozenset[str]:
     """Every run of components of a dotted path."""
     parts = path.split(".")
@@ -88,9 +88,9 @@ def _runs(path: str) -> frozenset[str]:
 
 
 def _linear_time_regex(text: str) -> Any:
-    """A regular expression from a stranger's file. RE2 matches in linear time, so no expression can
-    make us hang. Raises SpecError."""
-    import re2  # only few configs have an expression, and it takes a while to load
+    """A regular expression from an untrusted file. RE2 matches in linear time, so no expression can
+    hang the process. Raises SpecError."""
+    import re2  # slow to import, and few configs have an expression
 
     options = re2.Options()
     options.log_errors = False
@@ -98,5 +98,5 @@ def _linear_time_regex(text: str) -> Any:
     try:
         return re2.compile(text, options)
     except re2.error:
-        rule = "not a regular expression that can be searched with"
+        rule = "not a regular expression that RE2 supports"
         raise SpecError(f"quantization_config: {short(text)} - {rule}") from None

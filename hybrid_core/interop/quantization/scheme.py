@@ -1,5 +1,5 @@
-"""What a quantisation scheme is (groups of matrices, each in one layout), and how the fields of a
-`quantization_config` are read."""
+"""Quantisation schemes (groups of matrices, each in one layout), and helpers that read the fields
+of a `quantization_config`."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,11 +12,11 @@ from hybrid_core.validation import SpecError, nearest, short
 Config = Mapping[str, Any]
 LayoutFields = tuple[tuple[str, Any], ...]  # the fields of StoredWeights that describe a layout
 
-INTEGERS = (2, 3, 4, 5, 6, 8)  # bits an element
+INTEGERS = (2, 3, 4, 5, 6, 8)  # bits per element
 
 
 class Group(NamedTuple):
-    """Matrices in one layout: those of `modules`, or of every linear layer (None)."""
+    """Matrices in one layout: those of `modules`, or of all linear layers (None)."""
 
     layout: LayoutFields
     modules: Modules | None = None
@@ -25,9 +25,9 @@ class Group(NamedTuple):
 class Scheme(NamedTuple):
     """The groups of a config, and the modules that it leaves unquantised.
 
-    A group that names a matrix wins over one of every linear layer. `also`: parts that the method
-    quantises beside linear layers, such as the head. `fused`: whether the method quantises the
-    experts of a class that keeps them all in one parameter."""
+    A group that names a matrix takes precedence over a group of all linear layers. `also`: parts
+    that the method quantises in addition to linear layers, such as the head. `fused`: whether the
+    method quantises experts that a class keeps in a single parameter."""
 
     groups: list[Group]
     left_out: Modules
@@ -36,7 +36,7 @@ class Scheme(NamedTuple):
 
 
 def together(layouts: Mapping[str, LayoutFields]) -> Iterator[Group]:
-    """One group for each layout. `layouts`: the layout of each module."""
+    """One group per layout. `layouts`: the layout of each module."""
     modules: dict[LayoutFields, list[str]] = defaultdict(list)
     for name, found in layouts.items():
         modules[found].append(name)
@@ -48,11 +48,11 @@ def together(layouts: Mapping[str, LayoutFields]) -> Iterator[Group]:
 
 
 def layout(**fields: Any) -> LayoutFields:
-    """The given fields of StoredWeights, as a tuple that can be a key."""
+    """The given fields of StoredWeights, as a hashable tuple."""
     return tuple(fields.items())
 
 
-PER_CHANNEL_FP8 = layout(format="fp8", rows=1, columns=0)  # a scale for each output channel
+PER_CHANNEL_FP8 = layout(format="fp8", rows=1, columns=0)  # one scale per output channel
 
 
 def integer(bits: int, group: int, scale_bits: int) -> LayoutFields:
@@ -66,8 +66,8 @@ def integer(bits: int, group: int, scale_bits: int) -> LayoutFields:
 
 
 def block_fp8(config: Config, key: str) -> LayoutFields | None:
-    """FP8 with a float32 scale for each block of rows and columns (DeepSeek-V3). None where the
-    field is absent."""
+    """FP8 with a float32 scale per block of rows and columns (DeepSeek-V3). None if the field is
+    absent."""
     sides = config.get(key)
     if sides is None:
         return None
@@ -87,7 +87,7 @@ def refused(key: str, value: Any, rule: str) -> SpecError:
 
 
 def names(config: Config, *keys: str) -> Modules:
-    """The modules that are listed under any of the keys."""
+    """The modules listed under any of the keys."""
     found: list[str] = []
     for key in keys:
         found += name_list(key, config.get(key) or [])
@@ -98,7 +98,7 @@ def name_list(key: str, value: Any) -> list[str]:
     """The value, if it is a list of names."""
     if isinstance(value, list) and all(isinstance(name, str) for name in value):
         return value
-    raise refused(key, value, "must be a list of names of modules")
+    raise refused(key, value, "must be a list of module names")
 
 
 def number(
@@ -107,7 +107,7 @@ def number(
     default: int,
     allowed: Iterable[int] | None = None,
 ) -> int:
-    """A whole number, one of `allowed` where that is given; null means the default."""
+    """A whole number, one of `allowed` if that is given. Null means the default."""
     value = config.get(key)
     if value is None:
         return default
@@ -133,7 +133,8 @@ def flag(config: Config, key: str, default: bool = False) -> bool:
 
 
 def group_size(config: Config, default: int) -> int:
-    """How many elements of a row share a scale. 0 is the whole row, which files write as -1."""
+    """How many elements of a row share a scale. 0 means the whole row, which config files write as
+    -1."""
     size = number(config, "group_size", default)
     if size == -1:
         return 0
@@ -143,7 +144,7 @@ def group_size(config: Config, default: int) -> int:
 
 
 def known(word: Any, words: Mapping[str, Any], key: str) -> Any:
-    """What a word of `words` stands for. The refusal of another word shows the nearest known
+    """The value of a word in `words`. The error for an unknown word suggests the nearest known
     ones."""
     if isinstance(word, str) and word in words:
         return words[word]

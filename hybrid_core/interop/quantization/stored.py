@@ -1,7 +1,7 @@
-"""Which matrices of a design a published quantisation scheme stores in which format.
+"""The format in which a published quantisation scheme stores each matrix of a design.
 
-One matrix of ours may be several modules of the checkpoint (`in_proj` of a Gated DeltaNet). It is
-unquantised where one of them is."""
+One of our matrices may be several modules in the checkpoint (`in_proj` of a Gated DeltaNet). It is
+unquantised if one of them is."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -53,7 +53,7 @@ def stored_weights(
 
 
 def _matrices(spec: ArchSpec) -> Iterator[Matrix]:
-    """Every matrix of the design. A tied head has none of its own."""
+    """Every matrix of the design. A tied head has no separate matrix."""
     for number, layer in enumerate(spec.stack):
         for part, modules in parts_of(layer).items():
             yield part, modules, number
@@ -71,8 +71,8 @@ def _layers_with_each_part(spec: ArchSpec) -> Numbers:
 
 
 def _experts_are_quantised(scheme: Scheme, family: str) -> bool:
-    """Whether the method reaches the experts: some quantise linear layers alone, and some classes
-    keep all experts in one parameter, which is none."""
+    """Whether the method quantises the experts. Some methods quantise only linear layers, and some
+    classes keep all experts in one parameter, which is not a linear layer."""
     if scheme.fused or family not in FAMILIES:
         return True
     return not FAMILIES[family].fused_experts
@@ -84,7 +84,7 @@ def _group_of(
     modules: tuple[str, ...],
     number: int | None,
 ) -> Group | None:
-    """The group of a part: one that names it, or else one of every linear layer. None where the
+    """The group of a part: a group that names it, or else a group of all linear layers. None if the
     part is not quantised."""
     if scheme.left_out.hold(number, modules):
         return None
@@ -106,7 +106,7 @@ def _rules(
     everywhere: Numbers,
 ) -> Iterator[StoredWeights]:
     """One rule for the parts that have the layout in every layer, and one for each other set of
-    layers. `everywhere`: all layers with each part."""
+    layers. `everywhere`: all layers that have each part."""
     names_by_layers: dict[tuple[int, ...] | None, list[str]] = defaultdict(list)
     for part, numbers in parts.items():
         layers: tuple[int, ...] | None = tuple(numbers)
@@ -126,8 +126,8 @@ def _short_names(
     everywhere: Numbers,
     all_layers: bool,
 ) -> tuple[str, ...]:
-    """The shortest names for these matrices: `linear` where they are all matrices of the layers,
-    `attention` where they are all of one kind."""
+    """The shortest names for these matrices: `linear` for all matrices of the layers, `attention`
+    for all of one kind."""
     in_layers = everywhere.keys() - {"router"}
     if all_layers and in_layers <= set(names):
         others = [name for name in names if name not in in_layers]
