@@ -21,7 +21,7 @@ class Card(NamedTuple):
 
 
 def design_cards(costs: Cost) -> list[Card]:
-    """What the closed forms say of a design."""
+    """What the closed forms give for a design."""
     params = costs.params
     train = costs.train_flops
     cache = costs.cache_bytes
@@ -29,7 +29,7 @@ def design_cards(costs: Cost) -> list[Card]:
         Card(
             "parameters, without embedding",
             units.count(params.non_embedding),
-            f"exact; {units.count(params.total)} in all",
+            f"exact; {units.count(params.total)} in total",
             ("parameters", "parameters_in_all"),
         ),
         Card(
@@ -62,7 +62,7 @@ def run_cards(run: Run) -> Iterator[Card]:
     if decode:
         first = decode.rows[0]
         slowest = units.seconds(first.max_s)
-        beside = f"{first.repeats} steps, {units.seconds(first.min_s)} to {slowest} a step"
+        beside = f"{first.repeats} steps, {units.seconds(first.min_s)} to {slowest} per step"
         name = f"decode at {units.length(first.context_len)}, batch {decode.batch_size}"
         speeds = of_name(found, f"decode at {first.context_len:,} tokens")
         yield _speed_card(name, speeds, beside)
@@ -90,7 +90,7 @@ def _memory_beside(found: PeakMemory) -> str:
     at_once = found.one_shot_activations
     if at_once is None:
         return said
-    said += f", {units.n_bytes(predicted.activations)} of it activations of the prefill"
+    said += f", including {units.n_bytes(predicted.activations)} of prefill activations"
     if at_once != predicted.activations:
         said += f" ({units.n_bytes(at_once)} if done at once)"
     return said

@@ -547,7 +547,7 @@ def test_a_number_says_where_it_comes_from_on_compose_and_on_compare(
     assert formula.evaluate("formula => formula.scrollWidth - formula.clientWidth") <= 0
 
     visit(page, f"{server}/compare?with=llama-1b")
-    row = page.get_by_role("row").filter(has_text="cache of a sequence at 8K (exact)")
+    row = page.get_by_role("row").filter(has_text="cache per sequence at 8K (exact)")
     expect(row.get_by_role("cell")).to_have_text(["43.3 MiB", "256 MiB"])
     row.get_by_role("button", name="each cache tensor with its real shape and dtype").click()
     dialog = page.get_by_role("dialog", name="Cache of a sequence")

@@ -12,7 +12,7 @@ from hybrid_core.report.figures import style
 from hybrid_core.terms import total
 from hybrid_core.workload import Workload
 
-ROW = 24  # pixels of a layer
+ROW = 24  # pixels per layer
 MAX_STACK = 1_300  # pixels of all layers of a deep stack
 MOST_WRITTEN = 40  # in deeper stacks text on the bars is too small to read, and slow to draw
 STACK_TITLE = "The stack: what each layer is, and its share"
@@ -57,7 +57,7 @@ def stack_layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
 
 
 def stack_source(workload: Workload) -> str:
-    """What the picture shows shares of."""
+    """What the shares in the picture refer to."""
     forward = f"FLOPs of a forward pass over {units.length(workload.context_len)} tokens"
     return f"exact: parameters, and {forward}; both without embedding and head"
 

@@ -14,7 +14,7 @@ def data(figure: style.Figure) -> list[tuple[Any, ...]]:
     layout = figure["layout"]
     x = _axis_title(layout["xaxis"]) or "x"
     y = _axis_title(layout["yaxis"]) or "y"
-    # Columns of bars beside each other have the series' name on their axes.
+    # Columns of bars side by side have the series' name on their axes.
     x = layout["meta"].get("unit", x)
     y = layout["meta"].get("rows", y)
     kinds = {trace["type"] for trace in figure["data"]}
@@ -92,7 +92,7 @@ def _told_of_cells(trace: dict[str, Any]) -> str:
     every = [cell for _, _, cell in _cells(trace)]
     cells = [cell for cell in every if cell is not None]
     if not cells:
-        return "no cell yet"
+        return "no cells yet"
     least = _said(min(cells))
     most = _said(max(cells))
     return f"{len(cells)} cells, from {least} to {most}"
