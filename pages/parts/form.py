@@ -1,4 +1,4 @@
-"""The controls of Compose, in the order in which people decide. What they hold is the draft."""
+"""The controls of Compose, in the order in which users decide. Their values are the draft."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ def _number(
     changed: Callable[[], None] | None = None,
 ) -> None:
     """A number, whole if its step is whole. An empty box holds None, which the design's own rules
-    refuse."""
+    reject."""
     st.number_input(
         label,
         value=None,
@@ -71,7 +71,7 @@ def draw(spec: ArchSpec, said: notes.Notes) -> None:
 
 
 def draw_dimensions(said: notes.Notes) -> None:
-    """The dimensions of every kind of layer, folded."""
+    """The dimensions of every kind of layer, in expanders."""
     letters = draft.strategy_letters()
     st.subheader("Dimensions")
     _fold("Attention", _draw_attention)
@@ -84,7 +84,7 @@ def draw_dimensions(said: notes.Notes) -> None:
 
 
 def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> None:
-    """Controls behind a title. They are drawn once it is opened, so hidden ones cost no time."""
+    """Controls in an expander. They are drawn once it is opened, so hidden ones cost no time."""
     folder = st.expander(
         title,
         expanded=unfolded,
@@ -250,7 +250,7 @@ def _draw_way_back() -> None:
 def _draw_ratio(spec: ArchSpec, strategy: placement.Strategy) -> None:
     placed, rest = (placement.LETTERS[letter] for letter in placement.MIXTURES[strategy])
     now = f"{draft.value('layers.a')}:{draft.value('layers.b')}"
-    if _share(now) is None:  # refused, and the page says so above
+    if _share(now) is None:  # rejected; the page shows the error above
         now = spec.layers.ratio or PAPER_RATIOS[1]
     st.session_state["form.ratio"] = now
     st.select_slider(
@@ -279,7 +279,7 @@ def _made(spec: ArchSpec, ratio: str) -> str:
 
 
 def _share(ratio: str) -> float | None:
-    """The share of the first kind of layer among all; None if the text is no ratio."""
+    """The share of the first kind of layer among all; None if the text is not a ratio."""
     try:
         a, b = placement.parse_ratio(ratio)
     except ValueError:
@@ -288,14 +288,14 @@ def _share(ratio: str) -> float | None:
 
 
 def _by_share(ratio: str) -> float:
-    """The order of ratios on the slider."""
+    """The sort key of ratios on the slider."""
     return _share(ratio) or 0.0
 
 
 def _slide() -> None:
     a, b = placement.parse_ratio(st.session_state["form.ratio"])
     if (a, b) == (draft.value("layers.a"), draft.value("layers.b")):
-        return  # the browser sent back what it was told; nobody asked for a change
+        return  # the browser sent the current value back; the user changed nothing
     st.session_state[draft.field("layers.a")] = a
     st.session_state[draft.field("layers.b")] = b
     _place_by_rule()
@@ -386,7 +386,7 @@ def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
         alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {axes}",
     )
     if any(own["kind"] == "intra" for own in draft.own_mixers().values()):
-        st.caption("This block is the published model's own. No control changes it.")
+        st.caption("This block comes from the published model. No control changes it.")
         return
     with st.container(horizontal=True, gap="medium"):
         for axis, (label, options) in INTRA_AXES.items():
