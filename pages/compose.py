@@ -180,11 +180,11 @@ def _warnings(spec: ArchSpec, costs: Cost) -> None:
         )
 
 
-def _intra_block(spec: ArchSpec, said: notes.Notes) -> None:
+def _intra_block(spec: ArchSpec, advice: notes.Notes) -> None:
     """The inside of the design's intra-hybrid block, if it has one."""
     for layer in spec.stack:
         if isinstance(layer.mixer, IntraMixer):
-            form.draw_intra(layer.mixer, said)
+            form.draw_intra(layer.mixer, advice)
             return
 
 
@@ -322,9 +322,9 @@ numbers.draw(
 )
 with st.container():
     _warnings(spec, costs)
-said = notes.by_control(advise(spec, workload.context_len, use=work.advised_context()))
+advice = notes.by_control(advise(spec, workload.context_len, use=work.advised_context()))
 with st.container():
-    _intra_block(spec, said)
+    _intra_block(spec, advice)
 _charts(spec, reference, workload, device)
 with queue_place:
     jobs.strip()
@@ -339,6 +339,6 @@ reference_place.selectbox(
 with button_row:
     _buttons(spec)
 with st.sidebar:
-    form.draw(spec, said)
+    form.draw(spec, advice)
     work.draw()
-    form.draw_dimensions(said)
+    form.draw_dimensions(advice)

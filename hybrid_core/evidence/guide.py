@@ -357,10 +357,10 @@ def _llama(size: Size) -> tuple[ArchSpec, pd.Series]:
 def _quality_line(candidate: Candidate, llama: pd.Series, need: Need) -> str:
     table, _, training = TRAINED[need.size]
     number, _ = baselines.TABLES[table]
-    said = f"NLL {candidate.nll:.3f} against Llama's {llama['nll_dclm']:.3f}"
+    quality = f"NLL {candidate.nll:.3f} against Llama's {llama['nll_dclm']:.3f}"
     if candidate.accuracy:
-        said += f", accuracy {candidate.accuracy:.1f} against {llama['avg']:.1f} %"
-    return f"{said} at {need.size}, {training} (Table {number})."
+        quality += f", accuracy {candidate.accuracy:.1f} against {llama['avg']:.1f} %"
+    return f"{quality} at {need.size}, {training} (Table {number})."
 
 
 def _speed_line(own: dict[str, Any], llama: dict[str, Any]) -> str:

@@ -191,21 +191,21 @@ def design_report(view: link.View, home: str = HOME) -> str:
     own = named([view.design, *view.others])
     title = view.design.name
     page = ""
-    beside = own
+    shown = own
     if view.others:
         title = f"{len(own)} designs compared"
         page = "compare"
     else:
         reference = view.reference or same_size_llama(view.design)
-        beside = named([view.design, reference])
-    names = [design.label for design in beside]
-    columns = [design_facts(design.spec, workload, device) for design in beside]
+        shown = named([view.design, reference])
+    names = [design.label for design in shown]
+    columns = [design_facts(design.spec, workload, device) for design in shown]
     differ, alike = parted(names, columns)
     # All designs have the same rows.
     found = numbers.of_design(view.design, cost(view.design, workload, device), device)
     figures = [
-        *beside_each_other(beside, workload, device).values(),
-        longest_context(beside, workload),
+        *beside_each_other(shown, workload, device).values(),
+        longest_context(shown, workload),
     ]
     return _TEMPLATES.get_template("design.html.jinja").render(
         title=title,

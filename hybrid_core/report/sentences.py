@@ -25,15 +25,15 @@ class Sentence(NamedTuple):
 
 def of_run(run: Run, costs: Cost) -> list[Sentence]:
     """What the run's design is, and how fast it generated."""
-    said = _of_any_design(run.spec, costs)
+    sentences = _of_any_design(run.spec, costs)
     found = run.part(Generation)
     if found and found.rows:
         row = found.rows[-1]
         speed = f"{units.rate(row.tokens_per_s)} up to {units.length(row.total_len)} (measured)"
         share = row.tokens_per_s / row.predicted_tokens_per_s
-        text = f"On {run.device} it generated {speed}, {share:.0%} of what was predicted."
-        said.append(Sentence(text, ("generation",)))
-    return said
+        text = f"On {run.device} it generated {speed}, {share:.0%} of the predicted speed."
+        sentences.append(Sentence(text, ("generation",)))
+    return sentences
 
 
 def of_design(
@@ -56,13 +56,13 @@ def _of_any_design(spec: ArchSpec, costs: Cost) -> list[Sentence]:
     made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
     params = units.count(costs.params.non_embedding)
     layers = f"{made} layers, {params} parameters without embedding (exact)."
-    said = [Sentence(layers, ("parameters",))]
+    sentences = [Sentence(layers, ("parameters",))]
     if spec.attention:
-        said.append(Sentence(_cache_beside_llama(spec, costs), ("cache",)))
+        sentences.append(Sentence(_cache_beside_llama(spec, costs), ("cache",)))
     loss = _loss(spec)
     if loss:
-        said.append(Sentence(loss, ("nll",)))
-    return said
+        sentences.append(Sentence(loss, ("nll",)))
+    return sentences
 
 
 def _cache_beside_llama(spec: ArchSpec, costs: Cost) -> str:
@@ -114,9 +114,9 @@ def _speed(
     rate = units.rate(costs.predicted.decode_tokens_per_s / workload.batch_size)
     basis = f"predicted ceiling, batch {workload.batch_size}"
     ceiling = f"Decodes at most {rate} per sequence on {device.name} ({basis})."
-    said = [Sentence(ceiling, ("decode_ceiling",))]
+    sentences = [Sentence(ceiling, ("decode_ceiling",))]
     printed = generated(spec, workload.context_len)
     if printed:
         reached = f"The paper's own code reached {printed}."
-        said.append(Sentence(reached, ("paper_generation",)))
-    return said
+        sentences.append(Sentence(reached, ("paper_generation",)))
+    return sentences

@@ -110,14 +110,14 @@ def draw(now: Cost, before: Cost, against: str, device: str) -> None:
     whose name is `against`; `device`: the accelerator's name."""
     words = _words(now)
     cards = [_card(number, now, before, against, words) for number in KEY_NUMBERS]
-    asked = f"At {words['at']} tokens, batch {words['batch']}, on {device}"
-    use = f"{asked}: change it under Workload and hardware."
-    said = _numbers(
+    setting = f"At {words['at']} tokens, batch {words['batch']}, on {device}"
+    use = f"{setting}: change it under Workload and hardware."
+    result = _numbers(
         key=KEY,
         data={"cards": cards, "use": use},
         on_asked_change=origin.drawn_anew,
     )
-    origin.open_if_asked(said.asked)
+    origin.open_if_asked(result.asked)
 
 
 def _words(costs: Cost) -> dict[str, str]:

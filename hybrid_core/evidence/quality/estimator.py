@@ -190,16 +190,16 @@ def accuracy() -> pd.DataFrame:
     found: list[dict[str, Any]] = []
     for kind, rows in leave_one_out().groupby("kind"):
         error = rows["error"].abs()
-        beside = rows.dropna(subset="baseline")
-        error_beside = beside["error"].abs()
-        baseline_error = beside["baseline_error"].abs()
+        with_baseline = rows.dropna(subset="baseline")
+        error_with_baseline = with_baseline["error"].abs()
+        baseline_error = with_baseline["baseline_error"].abs()
         record = {
             "kind": kind,
             "rows": len(rows),
             "mean_error": error.mean(),
             "largest": error.max(),
-            "rows_with_baseline": len(beside),
-            "mean_error_there": error_beside.mean(),
+            "rows_with_baseline": len(with_baseline),
+            "mean_error_there": error_with_baseline.mean(),
             "baseline_mean_error": baseline_error.mean(),
         }
         found.append(record)

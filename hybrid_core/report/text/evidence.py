@@ -155,8 +155,8 @@ def _first_to_last(row: dict[str, Any], key: str) -> str:
 
 
 def _errors(accuracy: Sequence[dict[str, Any]]) -> Rows:
-    beside = ("with baseline", "mean error", "baseline's")
-    yield "rows", "number", "mean error", "largest", *beside
+    over_baseline_rows = ("with baseline", "mean error", "baseline's")
+    yield "rows", "number", "mean error", "largest", *over_baseline_rows
     for row in accuracy:
         yield (
             row["kind"],
