@@ -69,7 +69,7 @@ design.view()
 st.title("Glossary")
 jobs.strip()
 st.markdown(
-    "The question marks beside controls show these lines. "
+    "The question marks next to controls show these lines. "
     "[Where numbers come from](#where-numbers-come-from) has the formula and the source of every "
     "number."
 )

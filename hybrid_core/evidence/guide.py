@@ -254,7 +254,7 @@ def _problem(too_big: str | None, speed: float, need: Need) -> str | None:
     if speed < need.min_tokens_per_s:
         problems.append(
             f"decodes at {speed:,.0f} tokens/s per sequence, "
-            f"{need.min_tokens_per_s:,.0f} are asked for"
+            f"{need.min_tokens_per_s:,.0f} are required"
         )
     return "; ".join(problems) or None
 

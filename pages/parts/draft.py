@@ -222,7 +222,7 @@ def _mixers() -> dict[str, Any] | None:
 
 
 def follow(spec: ArchSpec) -> None:
-    """Let a custom stack, and layers listed one by one, start from the stack on screen."""
+    """Start a custom stack, and layers listed one by one, from the stack on screen."""
     st.session_state[field("layers.pattern")] = spec.letters
     if value("layers.placement") != "custom":
         st.session_state[field("layers.indices")] = _placed(spec)

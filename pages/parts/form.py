@@ -202,7 +202,7 @@ def _draw_fit() -> None:
 
 
 def _as_many_kinds() -> None:
-    """Let a custom stack grow by its last kind, or lose its last layers."""
+    """Extend a custom stack by its last kind, or drop its last layers."""
     pattern: str = draft.value("layers.pattern")
     n_layers = draft.n_layers()
     last = pattern[-1:]

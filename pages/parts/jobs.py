@@ -298,7 +298,7 @@ def save_report(
         if why:
             broken.append(f"run {run.id}: {why}")
     if broken:
-        place.caption(f"No report can be made of {design.plain('; '.join(broken))}.")
+        place.caption(f"No report can be made from {design.plain('; '.join(broken))}.")
         return
     numbers = "-".join(str(run.id) for run in runs[:6])
     place.download_button(

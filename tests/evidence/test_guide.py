@@ -192,7 +192,7 @@ def test_what_recalls_badly_over_the_context_is_not_proposed() -> None:
     ("answers", "says"),
     [
         ({"context_len": 2**22, "hardware": "rtx_4090", "batch_size": 8}, "does not fit"),
-        ({"min_tokens_per_s": 1e6}, "are asked for"),
+        ({"min_tokens_per_s": 1e6}, "are required"),
     ],
 )
 def test_where_nothing_meets_the_need_the_nearest_miss_says_why(

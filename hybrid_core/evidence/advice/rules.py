@@ -173,5 +173,5 @@ def rules() -> tuple[Rule, ...]:
 
 @cache
 def domains() -> dict[str, Domain]:
-    """Where each rule speaks, by its id."""
+    """Where each rule applies, by its id."""
     return {rule.id: rule.domain() for rule in rules()}

@@ -176,8 +176,8 @@ def run_margin(distance: str, without: Fold | None = None) -> float:
 
 
 def run_distance(i: int, designs: Mask) -> str:
-    """How far the design of run i is from the training designs. Those have 350M and 1B; a run of
-    another size takes the nearer of the two."""
+    """How far the design of run i is from the training designs. The training designs are of 350M
+    and 1B; a run of another size uses the nearer of the two."""
     run = runs()[i]
     scale = "1B"
     if run.scale in ("100M", "350M"):

@@ -1,6 +1,6 @@
 """Scaling laws fitted to Tables 14 and 15: NLL against parameters and tokens.
 
-Parameters are non-embedding, and active where there are experts.
+Parameters are non-embedding; for models with experts, only the active ones count.
 """
 
 from functools import cache

@@ -41,7 +41,7 @@ _TOWARDS = {
     "center": 0.0,
     "right": -1.0,
 }
-_HEIGHT_AT = ("middle", "top", "bottom")  # plotly's words for beside, above and below
+_HEIGHT_AT = ("middle", "top", "bottom")  # plotly's words for level, above and below
 # Samples of a line from one point to the next, so that no part of it crosses a name unnoticed.
 BETWEEN = 10
 

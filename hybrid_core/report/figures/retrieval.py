@@ -187,7 +187,7 @@ def training_curve(run: Run) -> style.Figure:
 
 
 class _Line(NamedTuple):
-    """One run on the chart of a probe. `low` and `high` are empty where there is no interval."""
+    """One run on the chart of a probe. `low` and `high` are empty if there is no interval."""
 
     x: list[int]
     y: list[float | None]

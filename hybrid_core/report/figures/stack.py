@@ -29,7 +29,7 @@ class Layer(NamedTuple):
 
     @property
     def told(self) -> str:
-        """The row in words."""
+        """The row as text."""
         params = f"{units.count(self.params)} parameters ({self.of_params:.2f} %)"
         flops = f"{units.flops(self.flops)} ({self.of_flops:.2f} %)"
         return f"{self.kind.label}, {params}, {flops}"
@@ -63,7 +63,7 @@ def stack_source(workload: Workload) -> str:
 
 
 def stack_chart(spec: ArchSpec, workload: Workload) -> style.Figure:
-    """The layers, first on top, coloured by kind. Beside each are its shares of the stack's
+    """The layers, first on top, coloured by kind. Next to each are its shares of the stack's
     parameters and FLOPs. A point's y is the number of its layer."""
     figure = style.blank(
         STACK_TITLE,

@@ -1,4 +1,4 @@
-"""A chart as data and in words."""
+"""A chart as data and as text."""
 
 import csv
 import io
@@ -58,7 +58,7 @@ def _cells(trace: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def told(figure: style.Figure) -> str:
-    """A chart in words, for someone who cannot see it: its title, and where each series starts and
+    """A chart as text, for someone who cannot see it: its title, and where each series starts and
     ends."""
     lines = [style.title(figure)]
     for trace in figure["data"]:
@@ -72,7 +72,7 @@ MOST_TOLD = 10  # bars of a series
 
 
 def _told_of(trace: dict[str, Any]) -> str:
-    """One series in words."""
+    """One series as text."""
     if trace["type"] == "heatmap":
         return _told_of_cells(trace)
     name = _words(trace.get("name"))
