@@ -112,7 +112,7 @@ def _delete_button(runs: list[Run], row: DeltaGenerator) -> None:
     """Delete, after a confirmation that names the runs."""
     active = any(run.active for run in runs)
     with row.popover("Delete", icon=":material/delete:", disabled=active):
-        st.write("Delete for good?")
+        st.write("Delete permanently?")
         names = [f"- run {run.id}, {design.plain(run.name)}" for run in runs]
         st.markdown("\n".join(names))
         ids = [run.id for run in runs]
