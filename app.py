@@ -35,7 +35,7 @@ async def loaded(_: st.App) -> AsyncIterator[None]:
     yield
 
 
-# The script has a folder of its own: Streamlit would take a folder `pages` beside it for its own
+# The script has its own folder: Streamlit would take a folder `pages` next to it for its own
 # navigation.
 app = st.App(
     Path(__file__).parent / "web" / "navigation.py",

@@ -1,1 +1,1 @@
-"""The pages, and what they have in common."""
+"""The pages and their shared parts."""

@@ -1,4 +1,4 @@
-"""Compare: up to four designs side by side, the figures that differ first."""
+"""Compare: up to four designs side by side, with the figures that differ first."""
 
 import streamlit as st
 
@@ -26,7 +26,7 @@ def _controls(view: View) -> None:
             key="compare.add",
             on_change=_add,
             disabled=len(view.others) >= MAX_COMPARED,
-            help=f"Up to {MAX_COMPARED} beside the first. To add a design of your own, click "
+            help=f"Up to {MAX_COMPARED} next to the first. To add a design of your own, click "
             "“Keep for comparison” on Compose",
             width=360,
         )
@@ -89,12 +89,12 @@ def _make_first(spec: ArchSpec) -> None:
 
 
 def _figures(designs: list[style.Named], view: View, device: hardware.Hardware) -> None:
-    """The figures in which the designs differ, then those in which they are alike."""
+    """The figures in which the designs differ, then those that are the same."""
     columns = [compare.design_facts(item.spec, view.workload, device) for item in designs]
     differ, alike = compare.parted([item.label for item in designs], columns)
     sources = _sources(view, device)
     facts.draw("compare.differ", differ, sources)
-    with st.expander(f"{len(alike)} figures in which they are alike"):
+    with st.expander(f"{len(alike)} figures that are the same"):
         facts.draw("compare.alike", alike, sources)
     workload = view.workload
     st.caption(

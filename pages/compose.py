@@ -1,4 +1,4 @@
-"""Compose: a design, its costs beside those of a reference, and what the paper knows of it."""
+"""Compose: a design, its costs next to those of a reference, and what the paper says about it."""
 
 from typing import Any
 
@@ -57,8 +57,8 @@ AGAINST, LIMITS, PAPER = "Against context", "Memory limits", "What the paper say
 
 
 def _read_controls() -> str | None:
-    """Make what the controls hold the view. Returns what is wrong with them, if anything is; the
-    view then keeps what was valid last."""
+    """Update the view from the controls. Returns what is wrong with them, if anything; the view
+    then keeps the last valid state."""
     view = design.view()
     if "form.name" not in st.session_state:
         draft.load(view.design)
@@ -131,7 +131,7 @@ def _measure(spec: ArchSpec) -> None:
     retrieval = st.button(
         "Test retrieval",
         icon=":material/search:",
-        help="Trains a small proxy for two to four minutes, then asks it for needles",
+        help="Trains a small proxy for two to four minutes, then asks it to recall needles",
     )
     if retrieval and jobs.start(lambda: (spec, NiahOptions())):
         layout.go("retrieval")
@@ -169,22 +169,22 @@ def _show_problem(place: DeltaGenerator, problem: str | None) -> None:
 
 
 def _warnings(spec: ArchSpec, costs: Cost) -> None:
-    """Whether the design fits, and which shapes a library's kernels refuse."""
+    """Whether the design fits, and which shapes a library's kernels do not support."""
     problem = costs.fit.problem
     if problem:
         st.warning(f"{problem[:1].upper()}{problem[1:]}.")
     for line in kernel_refusals(spec):
         st.caption(
-            ":material/info: A library's kernel refuses a shape that the kernels here take: "
+            ":material/info: A library's kernel does not support a shape that the kernels here do: "
             f"{design.plain(line)}."
         )
 
 
-def _intra_block(spec: ArchSpec, said: notes.Notes) -> None:
+def _intra_block(spec: ArchSpec, advice: notes.Notes) -> None:
     """The inside of the design's intra-hybrid block, if it has one."""
     for layer in spec.stack:
         if isinstance(layer.mixer, IntraMixer):
-            form.draw_intra(layer.mixer, said)
+            form.draw_intra(layer.mixer, advice)
             return
 
 
@@ -203,7 +203,7 @@ def _charts(
     with right:
         chart.show(flops_by_part([own], workload), "flops")
         chart.show(memory_by_part(pair, workload, device), "memory")
-    # A long stack has room beside it.
+    # A long stack leaves room next to it.
     place = right if spec.n_layers > pictures.FEW else st.container()
     with place:
         _further_view(pair, workload, device)
@@ -271,7 +271,7 @@ def _estimated_loss(spec: ArchSpec) -> str:
     return (
         f"NLL on DCLM **{found.nll:.3f}** nats per token at 60B tokens, "
         f"{found.low:.3f} to {found.high:.3f}: estimated from {found.basis}. "
-        f"The interval is as wide as {COVERAGE:.0%} of the errors when rows are left out and "
+        f"The interval covers {COVERAGE:.0%} of the errors when rows are left out and "
         f"predicted from {found.rests_on}."
     )
 
@@ -292,7 +292,7 @@ def _near_row(row: Any) -> dict[str, str]:
 
 
 def _yaml(spec: ArchSpec) -> None:
-    """The design as YAML, folded."""
+    """The design as YAML, in an expander."""
     folder = st.expander("YAML", key="compose.yaml", on_change="rerun")
     if folder.open:
         folder.code(spec.to_yaml(), language="yaml")
@@ -303,7 +303,7 @@ view = design.view()
 spec, workload, device = view.design, view.workload, hardware.get(view.hardware)
 st.title(design.plain(spec.name))
 # Numbers and charts change with every control, so they are sent first. The queue, the buttons and
-# the sidebar mostly stay, and are sent last; here are their places.
+# the sidebar mostly stay the same, so they are sent last. These are their places.
 queue_place = st.container()
 problem_place = st.container()
 button_row = st.container(horizontal=True)
@@ -322,9 +322,9 @@ numbers.draw(
 )
 with st.container():
     _warnings(spec, costs)
-said = notes.by_control(advise(spec, workload.context_len, use=work.advised_context()))
+advice = notes.by_control(advise(spec, workload.context_len, use=work.advised_context()))
 with st.container():
-    _intra_block(spec, said)
+    _intra_block(spec, advice)
 _charts(spec, reference, workload, device)
 with queue_place:
     jobs.strip()
@@ -339,6 +339,6 @@ reference_place.selectbox(
 with button_row:
     _buttons(spec)
 with st.sidebar:
-    form.draw(spec, said)
+    form.draw(spec, advice)
     work.draw()
-    form.draw_dimensions(said)
+    form.draw_dimensions(advice)

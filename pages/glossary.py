@@ -48,7 +48,7 @@ def _show_numbers(wanted: str) -> bool:
 
 
 def _searched(origin: Origin) -> str:
-    """The text of an entry that a search goes through."""
+    """The text of an entry that the search looks through."""
     conventions = " ".join(origin.counts)
     return f"{origin.label} {conventions} {origin.source}".casefold()
 
@@ -69,13 +69,13 @@ design.view()
 st.title("Glossary")
 jobs.strip()
 st.markdown(
-    "The question marks beside controls show these lines. "
+    "The question marks next to controls show these lines. "
     "[Where numbers come from](#where-numbers-come-from) has the formula and the source of every "
     "number."
 )
-typed = st.text_input("Find", placeholder="a term or a word of its explanation")
+typed = st.text_input("Find", placeholder="a term or a word from its explanation")
 wanted = typed.strip().casefold()
 has_terms = _show_terms(wanted)
 has_numbers = _show_numbers(wanted)
 if not has_terms and not has_numbers:
-    st.info(f"No term has “{design.plain(wanted)}” in it.")
+    st.info(f"No term contains “{design.plain(wanted)}”.")

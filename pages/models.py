@@ -17,9 +17,9 @@ FIGURES = {
 }
 EXACT = {
     "total": "parameters",
-    "embedding": "of embedding and head",
-    "non_embedding": "without them",
-    "active": "active for a token",
+    "embedding": "embedding and head",
+    "non_embedding": "other parameters",
+    "active": "active per token",
     "cache_8k": "bytes of cache at 8K",
 }
 

@@ -15,7 +15,7 @@ from pages.parts import chart, design, jobs, layout
 
 
 def _runs_to_draw() -> list[Run]:
-    """The user's profiles that are drawn into the paper's charts; at first the five newest."""
+    """The user's profiles to draw into the paper's charts, by default the five newest."""
     done = {run.id: run for run in jobs.finished("profile")}
     labels = {run.id: f"#{run.id} {run.name} on {run.device}" for run in done.values()}
     chosen = st.multiselect(
@@ -63,7 +63,7 @@ def _speed_and_cache(runs: list[Run]) -> None:
 
 
 def _what_changes_the_loss() -> None:
-    """A chart for the question that is picked, at the size of models that is picked."""
+    """A chart for the question and the model size that are picked."""
     st.subheader("What changes the loss")
     questions = {question.title: question for question in QUESTIONS}
     with st.container(horizontal=True, vertical_alignment="bottom"):
@@ -78,7 +78,7 @@ def _what_changes_the_loss() -> None:
         scales = list(question.scales)
         if len(scales) > 1:
             scale = st.segmented_control(
-                "Size of the models",
+                "Model size",
                 question.scales,
                 default="1B",
                 required=True,
@@ -90,7 +90,7 @@ def _what_changes_the_loss() -> None:
 
 def _speed_beside_ceiling() -> None:
     """Table 13, each cell as a share of what the device could do."""
-    st.subheader("Table 13 beside the ceiling of its device")
+    st.subheader("Table 13 against the ceiling of its device")
     designs: dict[str, dict[str, str]] = {}
     for row in throughput.throughput_ratios():
         reached = row["paper_tokens_per_s"]
@@ -140,7 +140,7 @@ jobs.strip()
 st.markdown(
     "The tables and their charts are **quoted** from "
     "[Bae et al., arXiv 2510.04800v3](https://arxiv.org/abs/2510.04800v3) (CC BY 4.0), as printed. "
-    "Table 13 stands beside our **predicted** ceilings. Labels such as 3+10 count layers, in the "
+    "Table 13 is next to our **predicted** ceilings. Labels such as 3+10 count layers, in the "
     "order attention, window, Mamba, intra-hybrid. You can draw your own runs over the charts. "
     "Each ran on its own device by its own protocol, so compare shapes, not heights."
 )

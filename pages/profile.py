@@ -1,4 +1,4 @@
-"""Profile: build the design, measure it, and show what was measured beside what was predicted."""
+"""Profile: build the design, measure it, and show what was measured next to what was predicted."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ from hybrid_core.runs.store import Run
 from hybrid_core.speed.cost import layers
 from pages.parts import asked, chart, design, jobs, layout, work
 
-LAYER_CONTEXT = 8192  # tokens of the table of layers
+LAYER_CONTEXT = 8192  # context of the table of layers, in tokens
 
 
 # ---------------------------------------------------------------- start
@@ -43,7 +43,7 @@ def _start() -> None:
     """The design on screen, what to measure, and the button."""
     spec = design.current()
     st.markdown(
-        f"**{design.plain(spec.name)}** `{spec.pattern}` is built in a process of its own and "
+        f"**{design.plain(spec.name)}** `{spec.pattern}` is built in its own process and "
         "measured. Change it on the Compose page."
     )
     options = _options()
@@ -73,7 +73,7 @@ def _options() -> dict[str, Any]:
 
 
 def _result(run: Run) -> None:
-    """Everything that is known of one run."""
+    """Everything that is known about one run."""
     jobs.headline(run)
     _dtypes(run)
     _headline_numbers(run)
@@ -153,12 +153,12 @@ def _peak_memory(
     place.caption(f"measured; {exact.said} by the closed forms")
     at_once = memory.one_shot_activations or 0
     if at_once > memory.predicted_bytes.activations:
-        place.caption(f"a prefill at once would hold {units.n_bytes(at_once)} of activations")
+        place.caption(f"a prefill in one pass would hold {units.n_bytes(at_once)} of activations")
 
 
 def _energy(part: Energy, found: list[Number], place: DeltaGenerator) -> None:
     """Joules per token of the last line that has a figure, which is decode at the longest context.
-    The other lines stand below it."""
+    The other lines are below it."""
     lines = [number for number in found if number.source in ("energy", "idle_power")]
     measured = [line for line in lines if line.convention and line.source == "energy"]
     if not measured:
@@ -187,7 +187,7 @@ def _generation(run: Run) -> None:
 
 
 def _traced(run: Run) -> None:
-    """The FLOPs that two counters traced, beside the closed form."""
+    """The FLOPs that two counters traced, next to the closed form."""
     found = run.part(Trace)
     if found is None:
         return

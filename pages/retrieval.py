@@ -1,5 +1,5 @@
-"""Retrieval: what a design can find in its context. A small proxy of it is trained and asked, or a
-trained checkpoint is."""
+"""Retrieval: what a design can find in its context. Either a small proxy of it is trained and
+tested, or a trained checkpoint is tested."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""Runs: everything that was measured so far, to compare, to report, and to delete."""
+"""Runs: everything measured so far, to compare, report or delete."""
 
 from typing import Any
 
@@ -45,11 +45,11 @@ def _history() -> None:
 def _pick(runs: list[Run]) -> list[int]:
     """The history as a table; returns the numbers of the chosen runs."""
     ids = [run.id for run in runs]
-    # Rows come and go, so what is chosen is kept by the runs' numbers.
+    # Rows come and go, so the selection is kept by run number.
     chosen = [run_id for run_id in st.session_state.get(CHOSEN, []) if run_id in ids]
     rows = [ids.index(run_id) for run_id in chosen]
-    # The browser keeps its ticks by row. With other rows it has to be another table, or the ticks
-    # would be those of other runs.
+    # The browser keeps its ticks by row. When the rows change it needs a new table, or the ticks
+    # would move to other runs.
     key = f"runs.table.{hash(tuple(ids))}"
     st.dataframe(
         pd.DataFrame([_row(run) for run in runs]),
@@ -112,7 +112,7 @@ def _delete_button(runs: list[Run], row: DeltaGenerator) -> None:
     """Delete, after a confirmation that names the runs."""
     active = any(run.active for run in runs)
     with row.popover("Delete", icon=":material/delete:", disabled=active):
-        st.write("Delete for good?")
+        st.write("Delete permanently?")
         names = [f"- run {run.id}, {design.plain(run.name)}" for run in runs]
         st.markdown("\n".join(names))
         ids = [run.id for run in runs]
@@ -120,8 +120,8 @@ def _delete_button(runs: list[Run], row: DeltaGenerator) -> None:
 
 
 def _delete(ids: list[int]) -> None:
-    """Delete the runs that a confirmation named, and no other. Say which of them were gone, or have
-    begun again."""
+    """Delete the runs that a confirmation named, and no others. Report those that were gone or had
+    started again."""
     refused = []
     for run_id in ids:
         try:
@@ -139,7 +139,7 @@ def _delete(ids: list[int]) -> None:
 
 
 def _compare(runs: list[Run]) -> None:
-    """The figures in which runs differ, then curves and maps."""
+    """The figures that differ between runs, then curves and maps."""
     title = "Comparison"
     if len(runs) == 1:
         title = f"Run {runs[0].id}"

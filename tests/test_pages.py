@@ -232,10 +232,10 @@ ENERGY = {
                 },
             ],
         },
-        "1.25 J a token",
+        "1.25 J per token",
         [
             "decode at 2,048 tokens, batch 4",
-            "energy, prefill of 512 tokens, batch 4: 3.1 mJ a token",
+            "energy, prefill of 512 tokens, batch 4: 3.1 mJ per token",
             "idle power, included above: 71 W",
         ],
     ),
@@ -424,7 +424,7 @@ def test_the_retrieval_page_draws_what_the_store_holds(
         assert "out of memory" in page.error[0].value
         assert said in page.warning[0].value
         assert sum(
-            "not whole" in warning.value and "5 s was used up" in warning.value
+            "incomplete" in warning.value and "5 s was used up" in warning.value
             for warning in page.warning
         ) == (tab != "Checkpoint")
         assert len(page.get("bidi_component")) == n_charts

@@ -172,7 +172,7 @@ def test_a_row_of_compare_carries_the_source_of_its_number() -> None:
     differ = json.loads(tables[0].json)
     assert differ["columns"] == ["inter-1to5-1b", "llama-1b"]
     rows = {row["name"]: row for row in differ["rows"]}
-    cache = rows["cache of a sequence at 8K (exact)"]
+    cache = rows["cache per sequence at 8K (exact)"]
     # 16 layers x 8192 tokens x 2 x 8 heads x 64 wide x 2 bytes = 256 MiB
     assert cache["values"] == ["43.3 MiB", "256 MiB"]
     assert cache["source"] == "cache"

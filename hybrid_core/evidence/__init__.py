@@ -1,1 +1,1 @@
-"""What the paper's tables say of a design, and how well."""
+"""What the paper's tables say about a design, and how reliable that is."""

@@ -37,7 +37,7 @@ TABLES: dict[str, tuple[str, str]] = {
     "table20_dim_ratio": ("20", "Widths of the two branches"),
     "table21_intra_position": ("21", "Position of intra-hybrid blocks, 1B"),
 }
-# What the columns of the CSV files hold; other columns already have the name that the field uses.
+# Headings of the CSV columns; the other columns already have the field's name.
 _HEADINGS = {
     "n_emb_b": "parameters without embedding (B)",
     "emb_b": "parameters of the embedding (B)",
@@ -86,7 +86,7 @@ SCALES = {
     2048: "1B",
     3072: "3B",
 }
-PAPER_CONTEXT = 8192  # tokens that models are trained at, unless a table prints another context
+PAPER_CONTEXT = 8192  # training length in tokens, unless a table prints another
 
 
 @cache
@@ -146,8 +146,8 @@ def is_papers(spec: ArchSpec) -> bool:
 
 
 def _preset_with_dimensions(label: str, pattern: str) -> str:
-    """The preset that holds a scale's dimensions. Llama's has those of every mixer, but a stack of
-    intra-hybrid blocks alone has its own.
+    """The preset that carries a scale's dimensions. Llama's preset has them for every mixer, but a
+    stack of intra-hybrid blocks alone has its own.
 
     At 350M its branches are wider than those of a block among Mamba layers (896 and 1792 against
     768 and 1536, Table 20)."""
@@ -158,8 +158,8 @@ def _preset_with_dimensions(label: str, pattern: str) -> str:
 
 
 def matching(spec: ArchSpec, name: str) -> pd.DataFrame:
-    """The rows of a table that have the design's layer counts, and its scale where one is
-    printed."""
+    """The rows of a table with the design's layer counts, and with its scale if the table prints
+    one."""
     frame = table(name)
     wanted = dict(zip(COUNTS, counts(spec), strict=True))
     all_counted = sum(counts(spec)) == spec.n_layers
@@ -168,7 +168,7 @@ def matching(spec: ArchSpec, name: str) -> pd.DataFrame:
         mask &= frame[column] == wanted[column]
     if "scale" in frame.columns:
         mask &= frame["scale"] == scale(spec)
-    elif scale(spec) != "1B":  # a table without scales is of 1B models
+    elif scale(spec) != "1B":  # a table without scales holds 1B models
         mask &= False
     return frame[mask]
 
@@ -179,7 +179,7 @@ def nearest(spec: ArchSpec, n: int = 5) -> pd.DataFrame:
 
     `distance` is the share of layers (0 to 1) that would have to change kind. A row of another
     scale than the design's ranks as if its distance were larger by 1. Kinds that the paper did not
-    train count as the kind that they resemble (`unlike_the_papers` says so)."""
+    train count as the kind they resemble (see `unlike_the_papers`)."""
     large = table("table09_1b").assign(table="9")
     small = table("table10_350m").assign(table="10")
     rows = pd.concat([large, small], ignore_index=True)
@@ -210,8 +210,8 @@ def _resembled(mixer: Mixer) -> type[Mixer]:
 
 
 def unlike_the_papers(spec: ArchSpec) -> str:
-    """What to keep in mind beside the nearest rows: how the design's layers differ from those that
-    they count as. Empty where they do not differ."""
+    """A caveat for the nearest rows: how the design's layers differ from the kinds they count as.
+    Empty if they do not differ."""
     mixers = [layer.mixer for layer in spec.stack]
     inside_blocks = [mixer.ssm for mixer in mixers if isinstance(mixer, IntraMixer)]
     kinds = {type(mixer) for mixer in [*mixers, *inside_blocks]}

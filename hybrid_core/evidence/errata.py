@@ -1,9 +1,9 @@
-"""Where the paper does not agree with itself: cells that its own formulas do not give, and
+"""Where the paper disagrees with itself: cells that its own formulas do not reproduce, and
 misprints.
 
 Both are data: one line per cell with what is printed, what is right, the reason, and its source
-(profiles/paper/contradictions.csv and misprints.csv). A contradiction explains a difference and
-corrects nothing. A misprint says how to read a row.
+(profiles/paper/contradictions.csv and misprints.csv). A contradiction only explains a difference. A
+misprint also says how to read the row.
 """
 
 import csv
@@ -17,10 +17,10 @@ CellKey = tuple[str, str, Layers, str]  # table, row, layers, column
 
 
 class Contradiction(NamedTuple):
-    """A printed figure that the paper's own formulas and dimensions do not give.
+    """A printed figure that the paper's own formulas and dimensions do not reproduce.
 
     `row`: the model; in Table 14 with its scale, in Tables 18 and 19 the two modules and the scale,
-    in Table 20 the scale and the widths. `computed`: one digit more than is printed."""
+    in Table 20 the scale and the widths. `computed`: with one digit more than printed."""
 
     table: str
     row: str
@@ -33,7 +33,7 @@ class Contradiction(NamedTuple):
 
     @property
     def key(self) -> CellKey:
-        """The cell; rows that repeat a cell share it."""
+        """The key of the cell. Rows that repeat a cell share it."""
         return self.table, self.row, self.layers, self.column
 
 
@@ -99,8 +99,8 @@ def meant_layers(table: str, printed: Layers) -> Layers:
 
 @cache
 def has_no_loss(table: str, scale: str, column: str, printed: str) -> bool:
-    """Whether a row prints the losses of another design, so that its own are not known. The row is
-    given by one of its cells."""
+    """Whether a row prints the losses of another design, so that its own are unknown. One of its
+    cells identifies the row."""
     for known in misprints():
         cell = (known.table, known.scale, known.column, known.printed)
         if not known.right and cell == (table, scale, column, printed):
@@ -110,7 +110,7 @@ def has_no_loss(table: str, scale: str, column: str, printed: str) -> bool:
 
 @cache
 def not_printed(table: str) -> dict[str, str]:
-    """Columns that a table does not print -> what they hold in all of its rows."""
+    """Columns that a table does not print -> their value in all of its rows."""
     found = {}
     for known in misprints():
         if known.table == table and not known.printed:

@@ -1,5 +1,5 @@
-"""Guided start: a context, a device and a wish lead to three of the paper's designs, each with its
-gains and its costs."""
+"""Guided start: from a context, a device and a wish to three of the paper's designs, each with its
+gains and costs."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -30,7 +30,7 @@ ROLES: dict[Wish, str] = {
     "balance": "Balanced",
     "speed": "Fastest",
 }
-# The role of the best design that the paper itself measured at the speed asked for.
+# The role of the best design that the paper itself measured at the requested speed.
 PROVEN = "Measured fast enough on an H200"
 MOST = 3
 NO_HYBRID = {
@@ -42,8 +42,8 @@ NO_HYBRID = {
 
 
 class Need(Frozen):
-    """What a user answers. `min_tokens_per_s`: what each sequence must decode at; 0 asks for
-    nothing."""
+    """A user's answers. `min_tokens_per_s`: the decode speed that each sequence must reach; 0 sets
+    no minimum."""
 
     context_len: Annotated[int, Field(ge=1, le=2**24)]
     hardware: str
@@ -58,13 +58,13 @@ class Need(Frozen):
 
 
 class Candidate(NamedTuple):
-    """A trained design in the use that a user asks for. NLL and accuracy are quoted, the rest exact
-    or predicted.
+    """A trained design in the use that a user describes. NLL and accuracy are quoted, the rest is
+    exact or predicted.
 
-    `tokens_per_s`: the ceiling of a sequence, rounded to three digits, so that designs are ranked
-    by the figures that the page shows. `measured`: tokens/s a sequence that the paper's own code
-    reached in such a use. `problem`: why the design does not meet the need; `doubt`: why it may not
-    meet it; `proof`: where the paper measured the speed asked for."""
+    `tokens_per_s`: the ceiling per sequence, rounded to three digits, so that designs are ranked by
+    the figures that the page shows. `measured`: tokens/s per sequence that the paper's own code
+    reached in a similar use. `problem`: why the design does not meet the need; `doubt`: why it may
+    not meet it; `proof`: where the paper measured the requested speed."""
 
     spec: ArchSpec
     nll: float
@@ -78,7 +78,7 @@ class Candidate(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """A candidate with the part it plays and its trade-offs, one line each with its source."""
+    """A candidate with its role and its trade-offs, one line each with its source."""
 
     role: str
     candidate: Candidate
@@ -86,14 +86,14 @@ class Proposal(NamedTuple):
 
 
 class LeftOut(NamedTuple):
-    """A trained design that is no candidate, and why."""
+    """A trained design that is not a candidate, and why."""
 
     name: str
     why: str
 
 
 def candidates(need: Need) -> list[Candidate]:
-    """Every hybrid of a size that the paper trained: attention or intra-hybrid blocks among Mamba
+    """Every hybrid that the paper trained at a size: attention or intra-hybrid blocks among Mamba
     layers, or intra-hybrid blocks alone."""
     found = []
     for spec, row in trained(need.size):
@@ -103,7 +103,7 @@ def candidates(need: Need) -> list[Candidate]:
 
 
 def left_out(size: Size) -> list[LeftOut]:
-    """The other designs of a size in its table, each with the reason."""
+    """The other designs in the table of a size, each with the reason it is left out."""
     found = []
     for spec, _ in trained(size):
         why = _no_hybrid(spec)
@@ -117,7 +117,7 @@ def left_out(size: Size) -> list[LeftOut]:
 
 
 def _no_hybrid(spec: ArchSpec) -> str | None:
-    """What a stack is made of, if the paper does not call it a hybrid."""
+    """The layers of a stack that the paper does not call a hybrid; None for a hybrid."""
     mixed = mixture(spec.pattern)
     if mixed is None:
         return None
@@ -128,11 +128,11 @@ def _no_hybrid(spec: ArchSpec) -> str | None:
 
 
 def propose(need: Need) -> list[Proposal]:
-    """Up to three designs that fit and are fast enough, the wished one first. If there are none:
-    the fastest design, with what it misses.
+    """Up to three designs that fit and are fast enough, the one wished for first. If none
+    qualifies: the fastest design, with what it misses.
 
     Best quality has the lowest NLL shown, Fastest the highest ceiling shown. Balanced lies strictly
-    between them in both. Speeds are ceilings. So if a speed is asked for, the second proposal is
+    between them in both. Speeds are ceilings. So if a minimum speed is set, the second proposal is
     the best design that the paper measured at that speed."""
     found = candidates(need)
     good = [candidate for candidate in found if candidate.problem is None]
@@ -159,7 +159,7 @@ def propose(need: Need) -> list[Proposal]:
 
 
 def _parts(good: list[Candidate]) -> dict[Wish, Candidate]:
-    """The design for each wish; Balanced only where one lies between the other two."""
+    """The design for each wish; Balanced only if one lies between the other two."""
     best = min(good, key=_loss_then_speed)
     fastest = max(good, key=_speed_then_loss)
     parts: dict[Wish, Candidate] = {"quality": best, "speed": fastest}
@@ -190,8 +190,8 @@ def _between(
     best: Candidate,
     fastest: Candidate,
 ) -> Candidate | None:
-    """Of the designs strictly between best and fastest in both NLL and speed, the one that gives
-    away least. What it gives away is a share of the way from best to fastest, added over both."""
+    """Of the designs strictly between best and fastest in both NLL and speed, the one that gives up
+    least. What it gives up is a share of the gap between best and fastest, summed over both."""
     nll_way = (fastest.nll - best.nll) or 1
     speed_way = (fastest.tokens_per_s - best.tokens_per_s) or 1
 
@@ -241,7 +241,7 @@ def _candidate(spec: ArchSpec, row: pd.Series, need: Need) -> Candidate:
 
 
 def _cache_bytes(spec: ArchSpec, need: Need) -> int:
-    """Exact cache of a sequence."""
+    """Exact cache per sequence."""
     costs = model_costs(spec)
     return int(costs.cache_bytes(need.context_len, "exact", need.workload))
 
@@ -253,8 +253,8 @@ def _problem(too_big: str | None, speed: float, need: Need) -> str | None:
         problems.append(too_big)
     if speed < need.min_tokens_per_s:
         problems.append(
-            f"decodes at {speed:,.0f} tokens/s a sequence, "
-            f"{need.min_tokens_per_s:,.0f} are asked for"
+            f"decodes at {speed:,.0f} tokens/s per sequence, "
+            f"{need.min_tokens_per_s:,.0f} are required"
         )
     return "; ".join(problems) or None
 
@@ -263,8 +263,9 @@ _PROFILE = "Profile it before you rely on it"
 
 
 def _doubt(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
-    """Why the speed asked for is doubtful although the ceiling reaches it. Either the paper's own
-    measurement is below it, or it takes a larger share of the ceiling than any code reached."""
+    """Why the requested speed is doubtful although the ceiling allows it. Either the paper's own
+    measurement is below it, or it takes a larger share of the ceiling than any measured design
+    reached."""
     asked = need.min_tokens_per_s
     row = nearest_length(spec, need.context_len)
     if row:
@@ -272,8 +273,8 @@ def _doubt(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
         if each >= asked:
             return None
         return (
-            f"The ceiling reaches {asked:.0f} tokens/s; the paper's own code reached {each:.0f} "
-            f"a sequence on an H200, {row['ratio']:.0%} of its ceiling (Table 13). {_PROFILE}"
+            f"The ceiling allows {asked:.0f} tokens/s; the paper's own code reached {each:.0f} "
+            f"per sequence on an H200, {row['ratio']:.0%} of its ceiling (Table 13). {_PROFILE}"
         )
     share = asked / ceiling
     most = _largest_ratio()
@@ -281,13 +282,13 @@ def _doubt(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
         return None
     return (
         f"{asked:.0f} tokens/s take {share:.0%} of the ceiling. The paper did not measure this "
-        f"design; of what it measured no design reached more than {most:.0%} of its ceiling "
+        f"design; none that it measured reached more than {most:.0%} of its ceiling "
         f"(Table 13). {_PROFILE}"
     )
 
 
 def _largest_ratio() -> float:
-    """The largest share of its ceiling that a design reached in Table 13."""
+    """The largest share of its ceiling that any design in Table 13 reached."""
     ratios: list[float] = []
     for spec, _ in trained("1B"):
         ratios += [row["ratio"] for row in beside_ceiling(spec)]
@@ -295,7 +296,7 @@ def _largest_ratio() -> float:
 
 
 def _proof(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
-    """Where the paper measured the speed asked for, with a context and a batch at least as
+    """Where the paper measured the requested speed, with a context and a batch at least as
     large."""
     asked = need.min_tokens_per_s
     if asked <= 0 or need.batch_size > PAPER_BATCH:
@@ -306,8 +307,8 @@ def _proof(spec: ArchSpec, need: Need, ceiling: float) -> str | None:
     if best is None or asked > best["paper_a_sequence"]:
         return None
     return (
-        f"The paper's own code reached {best['paper_a_sequence']:.0f} tokens/s a sequence on an "
-        f"H200, {best['ratio']:.0%} of its ceiling (Table 13). Here {asked:.0f} take "
+        f"The paper's own code reached {best['paper_a_sequence']:.0f} tokens/s per sequence on an "
+        f"H200, {best['ratio']:.0%} of its ceiling (Table 13). Here {asked:.0f} tokens/s take "
         f"{asked / ceiling:.0%} of the ceiling. {_PROFILE}"
     )
 
@@ -325,11 +326,11 @@ def _proposal(role: str, candidate: Candidate, need: Need) -> Proposal:
 
 
 def _trade_offs(candidate: Candidate, need: Need) -> list[str]:
-    """What the paper prints of the design beside the Llama of its size."""
+    """What the paper prints about the design, next to the Llama of its size."""
     llama, row = _llama(need.size)
     own_mib = candidate.cache_bytes / 2**20
     llama_mib = _cache_bytes(llama, need) / 2**20
-    keeps = f"Keeps {own_mib:,.0f} MiB of cache a sequence at {need.context_len:,} tokens"
+    keeps = f"Keeps {own_mib:,.0f} MiB of cache per sequence at {need.context_len:,} tokens"
     lines = [
         _quality_line(candidate, row, need),
         f"{keeps} against Llama's {llama_mib:,.0f} MiB (exact).",
@@ -356,16 +357,16 @@ def _llama(size: Size) -> tuple[ArchSpec, pd.Series]:
 def _quality_line(candidate: Candidate, llama: pd.Series, need: Need) -> str:
     table, _, training = TRAINED[need.size]
     number, _ = baselines.TABLES[table]
-    said = f"NLL {candidate.nll:.3f} against Llama's {llama['nll_dclm']:.3f}"
+    quality = f"NLL {candidate.nll:.3f} against Llama's {llama['nll_dclm']:.3f}"
     if candidate.accuracy:
-        said += f", accuracy {candidate.accuracy:.1f} against {llama['avg']:.1f} %"
-    return f"{said} at {need.size}, {training} (Table {number})."
+        quality += f", accuracy {candidate.accuracy:.1f} against {llama['avg']:.1f} %"
+    return f"{quality} at {need.size}, {training} (Table {number})."
 
 
 def _speed_line(own: dict[str, Any], llama: dict[str, Any]) -> str:
     return (
         f"Measured by the paper: {own['paper_a_sequence']:.0f} against Llama's "
-        f"{llama['paper_a_sequence']:.0f} tokens/s a sequence, from {PAPER_PROMPT} to "
+        f"{llama['paper_a_sequence']:.0f} tokens/s per sequence, from {PAPER_PROMPT} to "
         f"{own['total_len']:,} tokens with batch {PAPER_BATCH} on one H200, "
         f"{own['ratio']:.0%} of the ceiling (Table 13)."
     )

@@ -1,10 +1,10 @@
 """Recompute every parameter count, FLOPs figure and cache size that the paper prints, and compare
 at printed precision.
 
-A row becomes the design that it describes. A cell agrees when the computed figure rounds to the
-print. Tokens are themselves printed to a billion, so a FLOPs cell agrees if any token count within
+Each row is turned into the design it describes. A cell agrees if the computed figure rounds to the
+printed one. Tokens are printed in whole billions, so a FLOPs cell agrees if any token count within
 half a billion does. (The data budget is exactly 60B.) Every cell that disagrees must be listed in
-profiles/paper/contradictions.csv with the reason. No formula is tuned to meet a print.
+profiles/paper/contradictions.csv with the reason. No formula is tuned to match a printed figure.
 """
 
 from collections.abc import Callable, Iterator
@@ -37,7 +37,7 @@ class Cell(NamedTuple):
 
     @property
     def reason(self) -> str | None:
-        """Why print and formula differ, where that is known."""
+        """Why the printed and computed figures differ, if known."""
         if self.contradiction is None:
             return None
         return errata.reasons()[self.contradiction]
@@ -105,7 +105,8 @@ def _counts(row: Row) -> tuple[int, ...]:
 
 
 def _stack(scale: str, counts: tuple[int, ...]) -> ArchSpec:
-    """Layers of the paper's dimensions at a scale. Their order does not change any cost."""
+    """A stack with the paper's dimensions at a scale. The order of its layers does not change any
+    cost."""
     base = presets.get(f"llama-{scale.lower()}").spec
     pattern = ""
     for kind, count in zip(baselines.COUNTED.values(), counts, strict=True):
@@ -114,8 +115,8 @@ def _stack(scale: str, counts: tuple[int, ...]) -> ArchSpec:
 
 
 def _by_counts(row: Row) -> ArchSpec:
-    """Scale and counts. At 350M the 1:0 intra stack has widths of its own (Table 20), which its
-    preset carries."""
+    """The design with a row's scale and layer counts. At 350M the 1:0 intra stack has its own
+    widths (Table 20), taken from its preset."""
     scale = row.get("scale") or "1B"
     counts = _counts(row)
     if scale == "350M" and counts == (0, 0, 0, 11):
@@ -135,8 +136,8 @@ def _homogeneous(row: Row) -> ArchSpec:
 
 
 def _dim_ratio(row: Row) -> ArchSpec:
-    """Table 20: the Transformer's dimension is the query/key width, the Mamba's half its inner
-    width; heads are concatenated."""
+    """Table 20: the Transformer dimension is the query/key width, the Mamba dimension half the
+    inner width; heads are concatenated."""
     counts = _counts(row)
     if not counts[3]:
         return _stack(row["scale"], counts)
@@ -153,7 +154,7 @@ def _dim_ratio(row: Row) -> ArchSpec:
 
 
 def _variant(row: Row) -> ArchSpec:
-    """Tables 18 and 19: every row has a preset. It is called by its axes unless it is the paper's
+    """Tables 18 and 19: every row has a preset. Its name lists its axes, unless it is the paper's
     final choice."""
     scale = row["scale"].lower()
     if not row["module"]:
@@ -179,7 +180,7 @@ def _variant(row: Row) -> ArchSpec:
     return presets.get(f"intra-{axes}-{scale}").spec
 
 
-# Tables whose rows have parameters, FLOPs or a cache, and how a row becomes a design.
+# Tables whose rows have parameters, FLOPs or a cache, and how to turn a row into a design.
 ROW_DESIGNS: dict[str, Callable[[Row], ArchSpec | None]] = {
     "table04_moe": _moe,
     "table08_configs": _homogeneous,
@@ -197,8 +198,8 @@ ROW_DESIGNS: dict[str, Callable[[Row], ArchSpec | None]] = {
 
 
 def _label(name: str, row: Row) -> str:
-    """What a row is called among the contradictions: its model, or what tells it apart where no
-    model is printed."""
+    """A row's name in the list of contradictions: its model, or what identifies the row if no model
+    is printed."""
     if name == "table20_dim_ratio":
         return f"{row['scale']} {row['dim_transformer']}/{row['dim_mamba']}"
     if name == "table14_15_scaling":
@@ -233,8 +234,8 @@ def _active(costs: ModelCosts, row: Row, context: int) -> list[float]:
 
 
 def _train_flops(costs: ModelCosts, row: Row, context: int) -> list[float]:
-    """Total training FLOPs at the printed tokens, and at up to half a billion tokens to either side
-    where those are rounded."""
+    """Total training FLOPs at the printed tokens. If those are rounded, also at up to half a
+    billion tokens to either side."""
     if not row.get("tokens_b"):
         return []
     tokens = float(row["tokens_b"])
@@ -253,7 +254,7 @@ def _cache_mib(costs: ModelCosts, row: Row, context: int) -> list[float]:
 
 # From the costs of a row's design, the row and its context.
 Figures = Callable[[ModelCosts, Row, int], list[float]]
-# column -> the figures that its print may stand for, the likeliest first
+# column -> the values that its printed figure may stand for, the likeliest first
 COLUMNS: dict[str, Figures] = {
     "n_layers": _depth,
     "n_emb_b": _non_embedding,
@@ -266,8 +267,8 @@ COLUMNS: dict[str, Figures] = {
 
 
 def rounds_to(value: float, printed: str) -> bool:
-    """Whether `value` rounds to the printed figure: to as many significant digits for 4.5e20, to as
-    many decimals otherwise."""
+    """Whether `value` rounds to the printed figure: to its significant digits if printed like
+    4.5e20, else to its decimals."""
     figure = Decimal(printed)
     if "e" in printed.lower():
         decimals = len(figure.as_tuple().digits) - 1

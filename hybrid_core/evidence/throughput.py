@@ -1,5 +1,5 @@
-"""Table 13: how fast the paper's own code generated on one H200, and the ceiling of that device
-beside it."""
+"""Table 13: how fast the paper's own code generated on one H200, next to the ceiling of that
+device."""
 
 from collections.abc import Iterator
 from functools import lru_cache
@@ -54,8 +54,8 @@ def throughput(spec: ArchSpec) -> Throughput | None:
 
 @lru_cache(maxsize=256)
 def beside_ceiling(spec: ArchSpec) -> tuple[dict[str, Any], ...]:
-    """A design's row of Table 13 beside the roofline of its device, one record per total length.
-    Empty where the table has no such row."""
+    """A design's row of Table 13 next to the roofline of its device, one record per total length.
+    Empty if the table has no such row."""
     printed = throughput(spec)
     if printed is None:
         return ()
@@ -98,18 +98,18 @@ def nearest_length(spec: ArchSpec, context_len: int) -> dict[str, Any] | None:
 
 
 def generated(spec: ArchSpec, context_len: int) -> str | None:
-    """What Table 13 prints for a design near a context, in words: tokens/s of one sequence, and the
+    """A sentence that quotes Table 13 for a design near a context: tokens/s per sequence, and the
     source. None if the table has no such row."""
     row = nearest_length(spec, context_len)
     if row is None:
         return None
-    speed = f"{row['paper_a_sequence']:,.0f} tokens/s a sequence to {row['total_len']:,} tokens"
+    speed = f"{row['paper_a_sequence']:,.0f} tokens/s per sequence to {row['total_len']:,} tokens"
     return f"{speed} (quoted, one H200, batch {PAPER_BATCH}, Table 13)"
 
 
 def throughput_ratios() -> tuple[dict[str, Any], ...]:
-    """Table 13's tokens/s beside the roofline's ceiling for the H200 that it was measured on, per
-    preset and total length.
+    """Table 13's tokens/s next to the roofline's ceiling for the H200 that they were measured on,
+    per preset and total length.
 
     The paper measured its own code, so nothing is fitted here. The ratio says how far that code was
     from the ceiling."""

@@ -21,7 +21,7 @@ class Card(NamedTuple):
 
 
 def design_cards(costs: Cost) -> list[Card]:
-    """What the closed forms say of a design."""
+    """What the closed forms give for a design."""
     params = costs.params
     train = costs.train_flops
     cache = costs.cache_bytes
@@ -29,7 +29,7 @@ def design_cards(costs: Cost) -> list[Card]:
         Card(
             "parameters, without embedding",
             units.count(params.non_embedding),
-            f"exact; {units.count(params.total)} in all",
+            f"exact; {units.count(params.total)} in total",
             ("parameters", "parameters_in_all"),
         ),
         Card(
@@ -52,20 +52,20 @@ def run_cards(run: Run) -> Iterator[Card]:
     found = numbers(run)
     prefill = run.part(Prefill)
     if prefill:
-        beside = f"{prefill.repeats} repeats"
+        details = f"{prefill.repeats} repeats"
         if prefill.shortened:
-            beside += ", shortened for the budget"
+            details += ", shortened for the budget"
         size = f"{prefill.batch_size} x {prefill.prompt_len}"
         name = f"prefill, batch {size}{in_chunks(prefill)}"
-        yield _speed_card(name, of_name(found, "prefill"), beside)
+        yield _speed_card(name, of_name(found, "prefill"), details)
     decode = run.part(Decode)
     if decode:
         first = decode.rows[0]
         slowest = units.seconds(first.max_s)
-        beside = f"{first.repeats} steps, {units.seconds(first.min_s)} to {slowest} a step"
+        details = f"{first.repeats} steps, {units.seconds(first.min_s)} to {slowest} per step"
         name = f"decode at {units.length(first.context_len)}, batch {decode.batch_size}"
         speeds = of_name(found, f"decode at {first.context_len:,} tokens")
-        yield _speed_card(name, speeds, beside)
+        yield _speed_card(name, speeds, details)
     memory = run.part(PeakMemory)
     if memory:
         peak = of_name(found, "peak memory")["measured"]
@@ -76,21 +76,21 @@ def run_cards(run: Run) -> Iterator[Card]:
             yield Card(number.name, number.said, number.convention, (number.source,))
 
 
-def _speed_card(name: str, speeds: dict[str, Number], beside: str) -> Card:
+def _speed_card(name: str, speeds: dict[str, Number], details: str) -> Card:
     measured = speeds["measured"]
     predicted = speeds["predicted"].said
-    said = f"measured, {beside}; predicted {predicted}"
-    return Card(name, measured.said, said, (measured.source,))
+    convention = f"measured, {details}; predicted {predicted}"
+    return Card(name, measured.said, convention, (measured.source,))
 
 
 def _memory_beside(found: PeakMemory) -> str:
     """Which memory was measured, and what the closed forms give."""
     predicted = found.predicted_bytes
-    said = f"measured, {found.what}; {units.n_bytes(predicted.total)} by the closed forms"
+    convention = f"measured, {found.what}; {units.n_bytes(predicted.total)} by the closed forms"
     at_once = found.one_shot_activations
     if at_once is None:
-        return said
-    said += f", {units.n_bytes(predicted.activations)} of it activations of the prefill"
+        return convention
+    convention += f", including {units.n_bytes(predicted.activations)} of prefill activations"
     if at_once != predicted.activations:
-        said += f" ({units.n_bytes(at_once)} if done at once)"
-    return said
+        convention += f" ({units.n_bytes(at_once)} if done at once)"
+    return convention

@@ -8,7 +8,7 @@ from plotly.io import to_html
 from hybrid_core.data import WEB
 from hybrid_core.report.figures import style, words
 
-# The part of plotly that the charts need, a third of the whole; pages load the same file.
+# The subset of plotly that the charts need, a third of the whole; pages load the same file.
 PLOTLY = WEB / "static" / "plotly-cartesian-4.1.1.min.js"
 _AXIS = {
     "gridcolor": "#E4E4E4",
@@ -23,12 +23,12 @@ _ON_WHITE = {
 _CONFIG = {"displayModeBar": False, "responsive": True}
 _PHONE = 280  # pixels: width of a legend on a phone
 _LETTER = 7  # pixels: width of a letter in a legend
-_SIGN = 44  # pixels: the line or square before a name, and the gap behind it
+_SIGN = 44  # pixels: the line or square before a name, and the gap after it
 _LEGEND_ROW = 20  # pixels
 
 
 class Chart(NamedTuple):
-    """What a template writes of a chart. `told`: the chart in words; `sources`: entries of
+    """What a template needs of a chart. `told`: the chart described in words; `sources`: entries of
     profiles/numbers.yaml."""
 
     title: str
@@ -44,8 +44,8 @@ def charts(figures: Sequence[style.Figure]) -> list[Chart]:
 
 
 def chart(figure: style.Figure, name: str) -> Chart:
-    """One chart. `name`: its id in the page. Plotly writes its data as JSON in which no tag can end
-    the script."""
+    """One chart. `name`: its id in the page. Plotly's JSON escapes tags, so none can end the
+    script."""
     template = {"template": {"layout": _ON_WHITE}}
     layout = figure["layout"] | template | _legend(figure)
     plot = {"data": figure["data"], "layout": layout}

@@ -1,4 +1,4 @@
-"""Runs and designs side by side: one table, what differs first."""
+"""Runs and designs side by side: one table, with the differences first."""
 
 import difflib
 from collections import Counter
@@ -41,7 +41,7 @@ def sources_of_rows(found: Iterable[Number]) -> dict[str, str]:
 
 
 def _options(run: Run) -> Iterator[tuple[str, str]]:
-    """The run's options, except lists and the device, which has a row of its own."""
+    """The run's options, except lists and the device, which has its own row."""
     for key, value in run.options.items():
         if key == "device" or value is None or isinstance(value, list):
             continue
@@ -52,7 +52,7 @@ def _options(run: Run) -> Iterator[tuple[str, str]]:
 
 
 def _made_with(run: Run) -> Iterator[tuple[str, str]]:
-    """Hardware, software, and how the work was cut."""
+    """Hardware, software, and how the work was split."""
     found = run.part(Environment)
     if found:
         yield "hardware", found.name
@@ -89,7 +89,7 @@ def design_facts(
 
 
 def _dimensions(spec: ArchSpec) -> Iterator[tuple[str, str]]:
-    """The fields of a design, as its YAML has them."""
+    """The fields of a design, as in its YAML."""
     excluded = {"schema_", "name", "layers"}
     fields = spec.model_dump(
         mode="json",
@@ -118,8 +118,8 @@ def named(specs: Sequence[ArchSpec]) -> list[Named]:
 
 
 def yaml_diff(first: ArchSpec, second: ArchSpec) -> str:
-    """How the second design's YAML differs from the first's, as a unified diff without the lines
-    that are the same."""
+    """How the second design's YAML differs from the first's, as a unified diff without unchanged
+    lines."""
     before = first.to_yaml().splitlines()
     after = second.to_yaml().splitlines()
     lines = difflib.unified_diff(

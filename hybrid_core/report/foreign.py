@@ -5,7 +5,7 @@ from hybrid_core.report.text.runs import run_table
 from hybrid_core.results.part import Unreadable
 from hybrid_core.runs.store import Run
 
-# What reading a result raises if it does not hold what its kind of run has.
+# What reading a result raises if parts of it are missing or malformed.
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, ZeroDivisionError)
 
 

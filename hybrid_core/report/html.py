@@ -53,7 +53,7 @@ _TEMPLATES.filters |= {
     "rate": units.rate,
     "length": units.length,
 }
-# A reference device for the closed forms of the report, beside the device that was measured.
+# A reference device for the closed forms of the report, in addition to the measured device.
 REFERENCE = "h100_sxm"
 TITLES = {
     "profile": "Profile",
@@ -61,7 +61,7 @@ TITLES = {
     "probes": "Recall and state",
     "checkpoint": "Retrieval",
 }
-# What the text on a retrieval run speaks of: entries of profiles/numbers.yaml, by the run's kind.
+# What the text on a retrieval run mentions: entries of profiles/numbers.yaml, by the run's kind.
 READING_SOURCES = {
     "niah": ("needles_recalled", "tokens_to_learn"),
     "probes": ("associative_recall", "selective_copying"),
@@ -99,7 +99,7 @@ class Nearest(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What the report says of one run. The template words the parts that are not text here."""
+    """What the report says about one run. The template phrases the parts that are not text here."""
 
     run: Run
     short: list[sentences.Sentence]
@@ -184,28 +184,28 @@ def _figures(
 
 
 def design_report(view: link.View, home: str = HOME) -> str:
-    """A page on what a view's design costs, beside the designs that it is compared with, else
-    beside its reference. Nothing is measured."""
+    """A page on what a view's design costs, next to the designs it is compared with or else its
+    reference. Nothing is measured."""
     workload = view.workload
     device = hardware.get(view.hardware)
     own = named([view.design, *view.others])
     title = view.design.name
     page = ""
-    beside = own
+    shown = own
     if view.others:
         title = f"{len(own)} designs compared"
         page = "compare"
     else:
         reference = view.reference or same_size_llama(view.design)
-        beside = named([view.design, reference])
-    names = [design.label for design in beside]
-    columns = [design_facts(design.spec, workload, device) for design in beside]
+        shown = named([view.design, reference])
+    names = [design.label for design in shown]
+    columns = [design_facts(design.spec, workload, device) for design in shown]
     differ, alike = parted(names, columns)
     # All designs have the same rows.
     found = numbers.of_design(view.design, cost(view.design, workload, device), device)
     figures = [
-        *beside_each_other(beside, workload, device).values(),
-        longest_context(beside, workload),
+        *beside_each_other(shown, workload, device).values(),
+        longest_context(shown, workload),
     ]
     return _TEMPLATES.get_template("design.html.jinja").render(
         title=title,
@@ -226,7 +226,7 @@ def _design(
     workload: Workload,
     device: hardware.Hardware,
 ) -> dict[str, Any]:
-    """What the template says of one design."""
+    """What the template says about one design."""
     spec = design.spec
     costs = cost(spec, workload, device)
     return {
@@ -242,14 +242,14 @@ def _design(
 def _use(workload: Workload, device: hardware.Hardware) -> str:
     """The workload of a report, in a sentence."""
     weights = workload.weight_dtype or "as stored"
-    state = workload.state_dtype or "as the design has it"
+    state = workload.state_dtype or "as in the design"
     asked = f"{units.length(workload.context_len)} tokens, batch {workload.batch_size}"
     kept = f"weights {weights}, cache {workload.kv_cache_dtype}, scan state {state}"
     return f"{asked}, {kept}, on {device.name}. Nothing was measured."
 
 
 def _frame() -> dict[str, Any]:
-    """What the frame of every report needs."""
+    """The variables that the frame of every report needs."""
     made = dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
     return {
         "plotly": PLOTLY.read_text("utf-8"),

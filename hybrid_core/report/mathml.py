@@ -30,7 +30,7 @@ _SIGNS = {
     "\\sum": "∑",
 }
 _FUNCTIONS = {"\\ln": "ln", "\\max": "max", "\\min": "min"}
-# Their scripts stand below and above, not behind.
+# Their scripts go below and above, not after.
 _LIMITS = {"\\sum", "\\max", "\\min"}
 
 
@@ -43,14 +43,14 @@ def mathml(latex: str) -> str:
 
 
 class _Token(NamedTuple):
-    """A token, and where the text behind it starts."""
+    """A token, and where the text after it starts."""
 
     text: str
     end: int
 
 
 class _Reader:
-    """Reads LaTeX from left to right; each method reads one thing and returns its MathML."""
+    """Reads LaTeX from left to right; each method reads one element and returns its MathML."""
 
     def __init__(self, latex: str) -> None:
         self.latex = latex
@@ -70,7 +70,8 @@ class _Reader:
         return token.text
 
     def nodes(self, until: str | None) -> Iterator[str]:
-        """Everything up to a token, which is read too; up to the end where it is None."""
+        """The MathML of everything up to a token, which is read too; up to the end if it is
+        None."""
         while True:
             token = self._peek()
             if token is None and until is None:
@@ -81,7 +82,7 @@ class _Reader:
             yield self._with_scripts(text, self._node(text))
 
     def _with_scripts(self, text: str, base: str) -> str:
-        """A node with what stands below and above it, in either order."""
+        """A node with its subscript and superscript, in either order."""
         scripts = {}
         token = self._peek()
         while token is not None and token.text in ("_", "^"):
@@ -101,7 +102,7 @@ class _Reader:
         return f"<m{above}>{base}{scripts['^']}</m{above}>"
 
     def _argument(self) -> str:
-        """What a script or a command takes: a group in braces or one token."""
+        """The argument of a script or a command: a group in braces or one token."""
         return self._node(self._next())
 
     def _node(self, text: str) -> str:
@@ -132,13 +133,13 @@ class _Reader:
             return f"<mn>{text}</mn>"
         sign = _SIGNS.get(text, text)
         if sign.startswith("\\") or text in ("}", "_", "^"):
-            raise ValueError(f"formula: {self.latex} - {text} is not known, or stands at no place")
+            raise ValueError(f"formula: {self.latex} - {text} is unknown or misplaced")
         return f"<mo>{escape(sign)}</mo>"
 
     def _plain_group(self) -> str:
         """The text of a group, with its spaces."""
         found = re.compile(r"\{([^{}]*)\}").match(self.latex, self.at)
         if found is None:
-            raise ValueError(f"formula: {self.latex} - a text needs braces")
+            raise ValueError(f"formula: {self.latex} - text needs braces")
         self.at = found.end()
         return found[1]

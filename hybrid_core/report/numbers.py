@@ -21,11 +21,11 @@ from hybrid_core.speed.hardware import Hardware
 class Number(NamedTuple):
     """One number.
 
-    - `name`: what it is. Runs whose numbers may be compared have the same name.
-    - `value`: in `unit`. A number that is not a quantity has words, an unknown one has None.
+    - `name`: what it is. Numbers that may be compared across runs have the same name.
+    - `value`: in `unit`. Words if it is not a quantity, None if it is unknown.
     - `convention`: exact, paper, traced, measured, predicted or quoted. Empty without a value.
     - `source`: its entry in profiles/numbers.yaml.
-    - `at`: the settings of this run that it holds for.
+    - `at`: the settings of this run that it applies to.
     - `why`: why there is no value."""
 
     name: str
@@ -76,7 +76,7 @@ def numbers(run: Run) -> list[Number]:
 
 
 def of_name(found: list[Number], name: str) -> dict[str, Number]:
-    """The numbers of one name, by their convention."""
+    """The numbers with one name, by their convention."""
     return {number.convention: number for number in found if number.name == name}
 
 
@@ -118,7 +118,8 @@ def _cache(found: results.LiveCache | None) -> Iterator[Number]:
 
 
 def in_chunks(found: results.Prefill) -> str:
-    """The chunk size of a prefill. Empty for runs of earlier versions, which prefilled at once."""
+    """The chunk size of a prefill. Empty for runs of earlier versions, which prefilled in one
+    pass."""
     if not found.chunk_tokens:
         return ""
     return f", {found.chunk_tokens:,} tokens at a time"
@@ -162,7 +163,7 @@ def _generation(found: results.Generation | None) -> Iterator[Number]:
 
 def _memory(found: results.PeakMemory | None) -> Iterator[Number]:
     """The measured peak, then the closed forms. Earlier versions did not store the activations of a
-    one-shot prefill, nor those that were alive."""
+    one-shot prefill, nor the live ones."""
     if found is None:
         return
     predicted = found.predicted_bytes
@@ -222,7 +223,7 @@ def _measured_or_not(
     source: str,
     why: str,
 ) -> Number:
-    """A number that a meter may not have given."""
+    """A number that a meter may not have provided."""
     if value is None:
         return Number(name, None, unit, "", source, why=why)
     return Number(name, value, unit, "measured", source)
@@ -274,10 +275,10 @@ class ScoreNumbers(NamedTuple):
 
 
 def score_numbers(run: Run) -> ScoreNumbers:
-    """The numbers of a run that has a map. Those of a run that was stopped are of the cells that it
+    """The numbers of a run that has a map. Those of a stopped run cover the cells that it
     finished."""
     found = scores_of(run)
-    not_asked = "not asked"
+    not_asked = "not tested"
     tokens: float | str = found.tokens_to_learn or "not reached"
     return ScoreNumbers(
         Number(
@@ -314,7 +315,7 @@ def score_numbers(run: Run) -> ScoreNumbers:
 
 
 def _scores(run: Run) -> Iterable[Number]:
-    """The scores of a finished run. There are none where its trained length was not asked."""
+    """The scores of a finished run. There are none if its trained length was not tested."""
     if run.part(Scores) is None:
         return ()
     found = score_numbers(run)
@@ -357,7 +358,7 @@ def _sizes(costs: Cost) -> Iterator[Number]:
     yield Number(
         "parameters without embedding", params.non_embedding, "count", "exact", "parameters"
     )
-    yield Number("parameters in all", params.total, "count", "exact", "parameters_in_all")
+    yield Number("total parameters", params.total, "count", "exact", "parameters_in_all")
     yield Number(
         f"training FLOPs per token at {at}",
         costs.train_flops.paper.per_token,
@@ -373,7 +374,7 @@ def _sizes(costs: Cost) -> Iterator[Number]:
         "decode_flops",
     )
     cache = costs.cache_bytes.exact
-    yield Number(f"cache of a sequence at {at}", cache, "bytes", "exact", "cache")
+    yield Number(f"cache per sequence at {at}", cache, "bytes", "exact", "cache")
 
 
 def _in_use(costs: Cost, hardware: Hardware) -> Iterator[Number]:
@@ -409,7 +410,7 @@ def fits_words(fits: bool, fits_engine: bool) -> str:
 
 
 def _known(spec: ArchSpec, costs: Cost) -> Iterator[Number]:
-    """What the paper prints of a design, or what its rows suggest. The words name the
+    """What the paper prints for a design, or what its rows suggest. The text names the
     convention."""
     context = costs.workload.context_len
     reached = generated(spec, context) or "not measured"

@@ -1,4 +1,5 @@
-"""Small numbers beside the figures of a report, which lead to the list of sources at its end."""
+"""Reference numbers next to the figures of a report. They link to the list of sources at its
+end."""
 
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ class References:
         self._keys: list[str] = []
 
     def mark(self, *keys: str) -> Markup:
-        """The numbers of some entries, raised, each a link. Raises KeyError where there is no such
+        """The numbers of some entries, raised, each a link. Raises KeyError if there is no such
         entry."""
         marks = [self._mark(key) for key in keys]
         return Markup("").join(marks)

@@ -65,10 +65,10 @@ def _probes_not_learnt(run: Run) -> str | None:
 
 
 def not_whole(run: Run) -> list[str]:
-    """What results lack, and why: one line for each part and reason. Empty if everything that was
-    asked for was measured.
+    """What is missing from the results, and why: one line per part and reason. Empty if everything
+    that was asked for was measured.
 
-    `Map not whole: 640 tokens (12 of 50 trials), 768 tokens; the budget of 5 s was used up`."""
+    `Map incomplete: 640 tokens (12 of 50 trials), 768 tokens; the budget of 5 s was used up`."""
     return [
         *_lacks("Map", run.part(Map)),
         *_lacks("Associative recall", run.part(Recall)),
@@ -85,7 +85,7 @@ def _lacks(name: str, found: Map | Recall | Copying | LossByPosition | None) -> 
     for row in found.not_measured:
         missing = by_reason.setdefault(row.why, [])
         missing.append(_missing(row))
-    return [f"{name} not whole: {', '.join(rows)}; {why}" for why, rows in by_reason.items()]
+    return [f"{name} incomplete: {', '.join(rows)}; {why}" for why, rows in by_reason.items()]
 
 
 def _missing(row: Missing) -> str:
@@ -107,7 +107,7 @@ def _stopped(run: Run, training: TrainingRecord) -> str:
     reached = _reached(training)
     if not found or not found.cells:
         return f"Stopped before the first cell of its map: {reached}."
-    state = "It had not learnt its trained length, so the map is no finding"
+    state = "It had not learnt its trained length, so the map is not a finding"
     if learnt(run):
         state = "It had learnt its trained length"
     return f"Stopped with {len(found.cells)} finished cells. {state}: {reached}."
@@ -120,7 +120,7 @@ def _reached(training: TrainingRecord) -> str:
 
 
 class MapFacts(NamedTuple):
-    """What to know of a map before comparing its numbers with another's. `proxy`: the proxy's
+    """What to know about a map before comparing its numbers with another's. `proxy`: the proxy's
     layers, None if not known; `whole_lengths`: how many lengths have all their trials."""
 
     proxy: str | None
@@ -158,7 +158,7 @@ def _whole_lengths(found: Map) -> str:
 
 def scores_of(run: Run) -> Scores:
     """The scores as stored, or those of the cells so far. Earlier versions stored no interval of
-    the effective context; then it is worked out from the cells."""
+    the effective context; then it is computed from the cells."""
     found = run.part(Scores)
     if found is None:
         return _scores_so_far(run)
@@ -176,8 +176,8 @@ def scores_of(run: Run) -> Scores:
 
 
 def reach(found: Scores) -> str:
-    """The effective context in tokens, as an interval: `512 to 640`; `≥ 1,024` where no longer
-    context was asked; `none`."""
+    """The effective context in tokens, as an interval: `512 to 640`; `≥ 1,024` if no longer context
+    was tested; `none`."""
     high = found.effective_context_high
     if high is None:
         high = found.effective_context
@@ -218,7 +218,7 @@ def unlike(runs: Sequence[Run]) -> list[str]:
 
 
 def _asked(run: Run) -> dict[str, Any]:
-    """The options that decide how much a run may learn, with defaults filled in."""
+    """The options that decide how much a run can learn, with defaults filled in."""
     options = NiahOptions.make(**run.options)
     device_type, _, _ = run.device.partition(":")
     scale = options.scale(device_type)

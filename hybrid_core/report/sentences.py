@@ -1,5 +1,4 @@
-"""What a colleague should know of a design or a run after half a minute: a few sentences, each with
-its convention."""
+"""A design or a run in half a minute: a few sentences, each with its convention."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from hybrid_core.workload import Workload
 
 
 class Sentence(NamedTuple):
-    """A sentence, and the entries of profiles/numbers.yaml that its numbers have."""
+    """A sentence, and the entries of profiles/numbers.yaml for its numbers."""
 
     text: str
     sources: tuple[str, ...] = ()
@@ -26,15 +25,15 @@ class Sentence(NamedTuple):
 
 def of_run(run: Run, costs: Cost) -> list[Sentence]:
     """What the run's design is, and how fast it generated."""
-    said = _of_any_design(run.spec, costs)
+    sentences = _of_any_design(run.spec, costs)
     found = run.part(Generation)
     if found and found.rows:
         row = found.rows[-1]
         speed = f"{units.rate(row.tokens_per_s)} up to {units.length(row.total_len)} (measured)"
         share = row.tokens_per_s / row.predicted_tokens_per_s
-        text = f"On {run.device} it generated {speed}, {share:.0%} of what was predicted."
-        said.append(Sentence(text, ("generation",)))
-    return said
+        text = f"On {run.device} it generated {speed}, {share:.0%} of the predicted speed."
+        sentences.append(Sentence(text, ("generation",)))
+    return sentences
 
 
 def of_design(
@@ -52,18 +51,18 @@ def of_design(
 
 
 def _of_any_design(spec: ArchSpec, costs: Cost) -> list[Sentence]:
-    """Its layers, its cache beside a Llama's, its loss."""
+    """Its layers, its cache compared with a Llama's, its loss."""
     kinds = Counter(layer.mixer.entry.label for layer in spec.stack)
     made = " and ".join(f"{n} {kind}" for kind, n in kinds.items())
     params = units.count(costs.params.non_embedding)
     layers = f"{made} layers, {params} parameters without embedding (exact)."
-    said = [Sentence(layers, ("parameters",))]
+    sentences = [Sentence(layers, ("parameters",))]
     if spec.attention:
-        said.append(Sentence(_cache_beside_llama(spec, costs), ("cache",)))
+        sentences.append(Sentence(_cache_beside_llama(spec, costs), ("cache",)))
     loss = _loss(spec)
     if loss:
-        said.append(Sentence(loss, ("nll",)))
-    return said
+        sentences.append(Sentence(loss, ("nll",)))
+    return sentences
 
 
 def _cache_beside_llama(spec: ArchSpec, costs: Cost) -> str:
@@ -78,11 +77,11 @@ def _cache_beside_llama(spec: ArchSpec, costs: Cost) -> str:
     llama = int(llama_costs.cache_bytes(context, "exact", dtypes))
     own = costs.cache_bytes.exact
     keeps = f"At {units.length(context)} a sequence keeps {units.n_bytes(own)} of cache"
-    return f"{keeps}, {100 * (own / llama - 1):+.0f} % beside a Llama of the same size (exact)."
+    return f"{keeps}, {100 * (own / llama - 1):+.0f} % against a Llama of the same size (exact)."
 
 
 def _loss(spec: ArchSpec) -> str:
-    """NLL as printed for this stack, else as estimated. Empty where neither is known."""
+    """NLL as printed for this stack, else as estimated. Empty if neither is known."""
     printed = quoted(spec)
     if printed:
         return f"NLL on DCLM as the paper trained this stack: {printed}."
@@ -101,7 +100,7 @@ def _verdict(verdict: FitVerdict, device: str) -> Sentence:
     used = verdict.weights + verdict.cache + verdict.activations
     needed = f"{units.n_bytes(used)} of weights, cache and one chunk's activations"
     usable = units.n_bytes(verdict.usable)
-    text = f"Fits {device}: {needed}, of {usable} that an engine uses (exact)."
+    text = f"Fits {device}: {needed}, of the {usable} that an engine can use (exact)."
     return Sentence(text, ("fits", "memory"))
 
 
@@ -114,10 +113,10 @@ def _speed(
     """How fast a design could decode on a device, and how fast the paper's code did."""
     rate = units.rate(costs.predicted.decode_tokens_per_s / workload.batch_size)
     basis = f"predicted ceiling, batch {workload.batch_size}"
-    ceiling = f"Decodes at most {rate} a sequence on {device.name} ({basis})."
-    said = [Sentence(ceiling, ("decode_ceiling",))]
+    ceiling = f"Decodes at most {rate} per sequence on {device.name} ({basis})."
+    sentences = [Sentence(ceiling, ("decode_ceiling",))]
     printed = generated(spec, workload.context_len)
     if printed:
         reached = f"The paper's own code reached {printed}."
-        said.append(Sentence(reached, ("paper_generation",)))
-    return said
+        sentences.append(Sentence(reached, ("paper_generation",)))
+    return sentences

@@ -11,7 +11,7 @@ from hybrid_core.validation import Frozen
 
 class Origin(Frozen):
     """One entry. `conventions`: what each of them counts; `formula`: in LaTeX; `where`: the
-    function that works it out, as `file:name`."""
+    function that computes it, as `file:name`."""
 
     label: str
     unit: str
@@ -34,7 +34,7 @@ def origins() -> dict[str, Origin]:
 
 
 def explained(key: str, how: str = "") -> str:
-    """Markdown for the "?" beside a number: how this one was made, what its conventions count, its
+    """Markdown for the "?" next to a number: how this one was made, what its conventions count, its
     formula, its function and its source."""
     origin = origins()[key]
     paragraphs = [

@@ -81,7 +81,7 @@ def _whole_joules(value: float) -> str:
 
 
 def _joules_a_token(value: float) -> str:
-    return f"{joules(value)} a token"
+    return f"{joules(value)} per token"
 
 
 def _watts(value: float) -> str:
@@ -93,7 +93,7 @@ def _percent(value: float) -> str:
 
 
 def _copied(value: float) -> str:
-    return f"{value:.0%} copied whole"
+    return f"{value:.0%} copied in full"
 
 
 def _nats_per_byte(value: float) -> str:

@@ -1,5 +1,5 @@
-"""Controls of a job's options. As with the flags of the command line, what they say and what they
-hold at first comes from the options' models."""
+"""Controls for a job's options. As with the flags of the command line, their help and defaults come
+from the options' models."""
 
 from collections.abc import Callable
 
@@ -20,7 +20,8 @@ def number(
     usual: int | None = None,
     key: str | None = None,
 ) -> int:
-    """A whole number. `usual`: what it holds at first if the model leaves that to the device."""
+    """A control for a whole number. `usual`: its initial value if the model leaves that to the
+    device."""
     field = model.model_fields[name]
     if usual is None:
         usual = int(field.default)
@@ -41,7 +42,8 @@ def choice(
     name: str,
     written: Callable[[str], str] = str,
 ) -> str:
-    """One of the words that the field allows, each shown as `written` makes it."""
+    """A control for one of the values that the field allows, each shown as formatted by
+    `written`."""
     field = model.model_fields[name]
     allowed = words(field)
     with place:
@@ -56,7 +58,7 @@ def choice(
 
 
 def says(field: FieldInfo) -> str:
-    """What an option means. Its default is named only where the control does not show it."""
+    """The help for an option. It names the default only if the control does not show it."""
     text = str(field.description)
     sentence = text[:1].upper() + text[1:]
     default = own(field).default

@@ -9,7 +9,7 @@ from streamlit.components.v2.types import ComponentRenderer
 STATIC = Path(__file__).parents[2] / "web" / "static"
 _CONTENT = b"".join(file.read_bytes() for file in sorted(STATIC.iterdir()))
 _VERSION = sha256(_CONTENT).hexdigest()[:12]
-# Where app.py serves them. The place changes with their content, so no browser keeps an old one.
+# Where app.py serves them. The path changes with their content, so no browser keeps an old version.
 PLACE = f"/browser/{_VERSION}"
 
 

@@ -69,13 +69,14 @@ def _task(name: str) -> str:
 
 
 def _job(options: dict[str, Any]) -> tuple[ArchSpec, CheckpointOptions]:
-    """The design that the folder describes, and what to ask. Raises SpecError with one line."""
+    """The design that the folder describes, and the options of the test. Raises SpecError with one
+    line."""
     made = CheckpointOptions.make(**options)
     return made.design(), made
 
 
 def _result(run: Run) -> None:
-    """The map, and what is not in it."""
+    """The map, and what is missing from it."""
     jobs.headline(run)
     found = run.part(Checkpoint)
     if found:

@@ -56,7 +56,7 @@ def _from_link() -> link.View:
 
 
 def _leave_a_device_that_is_gone() -> None:
-    """Go back to the usual accelerator, and say so, if the calibration that the view names was
+    """Return to the usual accelerator, with a warning, if the calibration that the view names was
     damaged or deleted."""
     shown: link.View = st.session_state[VIEW]
     try:
@@ -66,7 +66,7 @@ def _leave_a_device_that_is_gone() -> None:
         instead = plain(hardware.get(usual).name)
         st.warning(f"{plain(str(error))}  \nCosts are shown for {instead} instead.")
         st.session_state[VIEW] = shown.model_copy(update={"hardware": usual})
-        st.session_state.pop("work.hardware", None)  # what the control on Compose holds
+        st.session_state.pop("work.hardware", None)  # the value of the control on Compose
 
 
 def current() -> ArchSpec:
@@ -85,7 +85,7 @@ def change(**fields: Any) -> None:
 
 
 def _append(spec: ArchSpec) -> None:
-    """Add a design to the history. What Redo would have led to is dropped."""
+    """Add a design to the history. The designs that Redo would have reached are dropped."""
     until_now = st.session_state[HISTORY][: st.session_state[AT] + 1]
     steps = [*until_now, spec][-MAX_HISTORY:]
     st.session_state[HISTORY] = steps
@@ -98,7 +98,7 @@ def keep(spec: ArchSpec) -> None:
 
 
 def open_in_compose(spec: ArchSpec) -> None:
-    """Make `spec` the design on screen, and let the controls of Compose be filled from it."""
+    """Make `spec` the design on screen, and have the controls of Compose filled from it."""
     keep(spec)
     for key in list(st.session_state):
         if str(key).startswith("form."):
@@ -106,7 +106,7 @@ def open_in_compose(spec: ArchSpec) -> None:
 
 
 def can_step(by: int) -> bool:
-    """Whether the history has a design `by` steps on."""
+    """Whether the history has a design `by` steps away."""
     at: int = st.session_state[AT] + by
     return 0 <= at < len(st.session_state[HISTORY])
 
@@ -120,7 +120,7 @@ def step(by: int) -> ArchSpec:
 
 
 def _write_address() -> None:
-    """Let the address bar hold the view, unless it does already."""
+    """Put the view in the address bar, unless it is there already."""
     wanted = link.to_query(st.session_state[VIEW])
     lists = {}
     for key, value in wanted.items():
@@ -143,7 +143,7 @@ def address(page: str = "") -> str:
 def plain(text: str) -> str:
     """Text of a user, escaped so that Markdown shows it as it was written.
 
-    Streamlit turns `:word:` into a picture even where its colons are escaped. An invisible
-    character (U+2060) after the first colon prevents it."""
+    Streamlit turns `:word:` into a picture even if its colons are escaped. An invisible character
+    (U+2060) after the first colon prevents it."""
     text = re.sub(r":(?=[\w/+-]+:)", ":\u2060", text)
     return re.sub(r"([\\`*_{}\[\]()<>#+\-.!|~:$^])", r"\\\1", text)

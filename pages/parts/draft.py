@@ -1,4 +1,4 @@
-"""The draft: what the controls of Compose hold, and the design that they describe."""
+"""The draft: the values of the controls of Compose, and the design that they describe."""
 
 from typing import Any
 
@@ -42,24 +42,24 @@ SSM_KINDS = {"mamba2": Mamba2Section, "mamba1": Mamba1Section}
 
 
 def field(path: str) -> str:
-    """The session's key of a control."""
+    """The session key of a control."""
     return f"form.{path}"
 
 
 def value(path: str) -> Any:
-    """What a control holds."""
+    """The value of a control."""
     return st.session_state[field(path)]
 
 
 def n_layers() -> int:
-    """The number of layers that the control asks for. A number that is far too large is cut to
-    the smallest one that a design refuses."""
+    """The number of layers that the control asks for. A number that is far too large is cut to the
+    smallest one that a design rejects."""
     asked = value("n_layers") or 0
     return max(0, min(asked, MAX_LAYERS + 1))
 
 
 def remember() -> None:
-    """Keep what the controls hold: Streamlit forgets a control that a page does not draw."""
+    """Keep the values of the controls: Streamlit forgets a control that a page does not draw."""
     for key in list(st.session_state):
         if str(key).startswith("form.") and key not in BUTTONS:
             st.session_state[key] = st.session_state[key]
@@ -124,7 +124,7 @@ def _ffn_state(spec: ArchSpec) -> dict[str, Any]:
 
 def _layers_state(spec: ArchSpec) -> dict[str, Any]:
     """The controls of strategy, ratio and placement. Layers that a design lists one by one show as
-    placement `custom`, with the ratio that makes as many."""
+    placement `custom`, with the ratio that gives as many."""
     layers = spec.layers
     rule = layers.placement or "middle"
     a, b = PAPER_RATIO
@@ -166,7 +166,7 @@ def design() -> ArchSpec:
     """The design that the controls describe. Raises SpecError with one line."""
     data: dict[str, Any] = {"schema": 1}
     for key in PLAIN:
-        # The design refuses an empty text with its key and rule, but takes None for "not given".
+        # The design rejects an empty text with its key and rule, but takes None for "not given".
         data[key] = "" if value(key) is None else value(key)
     data["layers"] = _layers()
     data |= _sections()
@@ -187,7 +187,7 @@ def _sections() -> dict[str, Any]:
 
 
 def _quantization() -> list[StoredWeights] | None:
-    """The rules of a design opened with quantized weights, as far as its layers still go."""
+    """The rules of a design opened with quantized weights, for the layers that it still has."""
     stored = st.session_state["form.kept"].get("quantization")
     if not stored:
         return None
@@ -205,14 +205,14 @@ def strategy_letters() -> set[str]:
 
 def own_mixers() -> dict[str, Any]:
     """The mixers that belong to this design alone, by letter: those it was opened with, and those
-    that were composed since."""
+    composed since."""
     kept: dict[str, Any] = st.session_state["form.kept"].get("mixers", {})
     composed: dict[str, Any] = st.session_state["form.composed"]
     return kept | composed
 
 
 def _mixers() -> dict[str, Any] | None:
-    """As `own_mixers`, without the composed ones that no layer has any more."""
+    """As `own_mixers`, without the composed ones that no layer uses any more."""
     kept: dict[str, Any] = st.session_state["form.kept"].get("mixers", {})
     found = dict(kept)
     for letter in strategy_letters():
@@ -222,7 +222,7 @@ def _mixers() -> dict[str, Any] | None:
 
 
 def follow(spec: ArchSpec) -> None:
-    """Let a custom stack, and layers listed one by one, start from the stack on screen."""
+    """Start a custom stack, and layers listed one by one, from the stack on screen."""
     st.session_state[field("layers.pattern")] = spec.letters
     if value("layers.placement") != "custom":
         st.session_state[field("layers.indices")] = _placed(spec)
@@ -278,10 +278,10 @@ def offered() -> dict[str, str]:
 
 
 def set_kinds(pattern: str) -> None:
-    """Make these letters the stack, and the strategy custom. If they break a rule, say the rule
+    """Make these letters the stack, and the strategy custom. If they break a rule, show the rule
     and change nothing."""
     if pattern == current().letters:
-        return  # the browser sent back what it was told; nobody asked for a change
+        return  # the browser sent the current value back; the user changed nothing
     keys = ("layers.strategy", "layers.pattern", "n_layers", "composed")
     before = {field(key): value(key) for key in keys}
     changed = {
@@ -321,8 +321,8 @@ def _composed(pattern: str) -> dict[str, Any]:
 
 
 def back() -> None:
-    """Leave the custom stack for the strategy that it was made from. Ratio and placement are as
-    they were."""
+    """Go back from the custom stack to the strategy that it was made from, with the same ratio and
+    placement."""
     strategy, n_layers = st.session_state.pop("form.strategy_before")
     st.session_state[field("layers.strategy")] = strategy
     st.session_state[field("n_layers")] = n_layers
@@ -349,7 +349,7 @@ def _section(name: str) -> dict[str, Any]:
         # The control shows "as in the Mamba layers" as 0.
         section["ssm_head_dim"] = section["ssm_head_dim"] or None
     if name == "ssm":
-        # Controls of the other kind keep what they held.
+        # Controls of the other kind keep their values.
         known = SSM_KINDS[section["kind"]].model_fields
         section = {key: item for key, item in section.items() if key in known}
     return section

@@ -18,12 +18,12 @@ def draw(key: str, frame: pd.DataFrame, sources: Mapping[str, str]) -> None:
     rows = []
     for name, values in frame.iterrows():
         rows.append(_row(str(name), list(values), sources.get(str(name))))
-    said = _facts(
+    result = _facts(
         key=key,
         data={"columns": list(frame.columns), "rows": rows},
         on_asked_change=origin.drawn_anew,
     )
-    origin.open_if_asked(said.asked)
+    origin.open_if_asked(result.asked)
 
 
 def _row(name: str, values: list[str], source: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The controls of Compose, in the order in which people decide. What they hold is the draft."""
+"""The controls of Compose, in the order in which users decide. Their values are the draft."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ def _number(
     changed: Callable[[], None] | None = None,
 ) -> None:
     """A number, whole if its step is whole. An empty box holds None, which the design's own rules
-    refuse."""
+    reject."""
     st.number_input(
         label,
         value=None,
@@ -63,28 +63,28 @@ def _toggle(label: str, path: str) -> None:
     )
 
 
-def draw(spec: ArchSpec, said: notes.Notes) -> None:
-    """The controls that make a design. `spec`: the last valid one; `said`: the advice on it."""
+def draw(spec: ArchSpec, advice: notes.Notes) -> None:
+    """The controls that make a design. `spec`: the last valid one; `advice`: the advice on it."""
     _draw_start()
     _draw_size()
-    _draw_layers(spec, said)
+    _draw_layers(spec, advice)
 
 
-def draw_dimensions(said: notes.Notes) -> None:
-    """The dimensions of every kind of layer, folded."""
+def draw_dimensions(advice: notes.Notes) -> None:
+    """The dimensions of every kind of layer, in expanders."""
     letters = draft.strategy_letters()
     st.subheader("Dimensions")
     _fold("Attention", _draw_attention)
-    _fold("Sliding window", lambda: _draw_window(said), unfolded="S" in letters)
+    _fold("Sliding window", lambda: _draw_window(advice), unfolded="S" in letters)
     _fold("Mamba", _draw_ssm)
-    _fold("Intra-hybrid block: sizes", lambda: _draw_intra_sizes(said))
+    _fold("Intra-hybrid block: sizes", lambda: _draw_intra_sizes(advice))
     _fold("Differential layers", _draw_diff, unfolded=bool(letters & set("DN")))
     _fold("Feed-forward", _draw_ffn)
-    notes.show(said, "ffn")
+    notes.show(advice, "ffn")
 
 
 def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> None:
-    """Controls behind a title. They are drawn once it is opened, so hidden ones cost no time."""
+    """Controls in an expander. They are drawn once it is opened, so hidden ones cost no time."""
     folder = st.expander(
         title,
         expanded=unfolded,
@@ -96,11 +96,11 @@ def _fold(title: str, content: Callable[[], None], unfolded: bool = False) -> No
             content()
 
 
-def _draw_window(said: notes.Notes) -> None:
+def _draw_window(advice: notes.Notes) -> None:
     _number("window (tokens)", "swa.window")
     _number("sink (tokens)", "swa.sink")
     _number("RoPE theta of the window", "swa.rope_theta", step=1.0)
-    notes.show(said, "swa.window")
+    notes.show(advice, "swa.window")
 
 
 def _draw_start() -> None:
@@ -202,7 +202,7 @@ def _draw_fit() -> None:
 
 
 def _as_many_kinds() -> None:
-    """Let a custom stack grow by its last kind, or lose its last layers."""
+    """Extend a custom stack by its last kind, or drop its last layers."""
     pattern: str = draft.value("layers.pattern")
     n_layers = draft.n_layers()
     last = pattern[-1:]
@@ -218,20 +218,20 @@ def _fit(target: float) -> None:
         st.session_state["form.problem"] = str(error)
 
 
-def _draw_layers(spec: ArchSpec, said: notes.Notes) -> None:
+def _draw_layers(spec: ArchSpec, advice: notes.Notes) -> None:
     st.subheader("Layers")
     _choice("Strategy", "layers.strategy", placement.STRATEGIES)
     strategy = draft.value("layers.strategy")
-    notes.show(said, "strategy")
+    notes.show(advice, "strategy")
     with st.container():
         if strategy == "custom":
             st.caption("Click layers of the stack, or write its letters.")
             _draw_way_back()
         elif strategy not in placement.UNIFORM:
             _draw_ratio(spec, strategy)
-            notes.show(said, "ratio")
+            notes.show(advice, "ratio")
             places.draw(strategy)
-            notes.show(said, "placement")
+            notes.show(advice, "placement")
 
 
 def _draw_way_back() -> None:
@@ -250,7 +250,7 @@ def _draw_way_back() -> None:
 def _draw_ratio(spec: ArchSpec, strategy: placement.Strategy) -> None:
     placed, rest = (placement.LETTERS[letter] for letter in placement.MIXTURES[strategy])
     now = f"{draft.value('layers.a')}:{draft.value('layers.b')}"
-    if _share(now) is None:  # refused, and the page says so above
+    if _share(now) is None:  # rejected; the page shows the error above
         now = spec.layers.ratio or PAPER_RATIOS[1]
     st.session_state["form.ratio"] = now
     st.select_slider(
@@ -279,7 +279,7 @@ def _made(spec: ArchSpec, ratio: str) -> str:
 
 
 def _share(ratio: str) -> float | None:
-    """The share of the first kind of layer among all; None if the text is no ratio."""
+    """The share of the first kind of layer among all; None if the text is not a ratio."""
     try:
         a, b = placement.parse_ratio(ratio)
     except ValueError:
@@ -288,14 +288,14 @@ def _share(ratio: str) -> float | None:
 
 
 def _by_share(ratio: str) -> float:
-    """The order of ratios on the slider."""
+    """The sort key of ratios on the slider."""
     return _share(ratio) or 0.0
 
 
 def _slide() -> None:
     a, b = placement.parse_ratio(st.session_state["form.ratio"])
     if (a, b) == (draft.value("layers.a"), draft.value("layers.b")):
-        return  # the browser sent back what it was told; nobody asked for a change
+        return  # the browser sent the current value back; the user changed nothing
     st.session_state[draft.field("layers.a")] = a
     st.session_state[draft.field("layers.b")] = b
     _place_by_rule()
@@ -358,14 +358,14 @@ def _draw_diff() -> None:
     _choice("Fusion ", "diff.fusion", ("diff", "add"))
 
 
-def _draw_intra_sizes(said: notes.Notes) -> None:
+def _draw_intra_sizes(advice: notes.Notes) -> None:
     _number("Attention heads", "intra.n_heads")
     _number("Key/value heads ", "intra.n_kv_heads")
     _number("Query/key head_dim", "intra.qk_head_dim", step=8)
     _number("Value head_dim", "intra.v_head_dim", step=8)
     _number("d_ssm of the Mamba branch", "intra.d_ssm", step=128)
     _number("SSM head_dim (0 = as Mamba-2)", "intra.ssm_head_dim", step=16)
-    notes.show(said, "intra.qk_head_dim")
+    notes.show(advice, "intra.qk_head_dim")
 
 
 INTRA_AXES: dict[str, tuple[str, tuple[str, ...]]] = {
@@ -377,7 +377,7 @@ INTRA_AXES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 
 
-def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
+def draw_intra(mixer: IntraMixer, advice: notes.Notes) -> None:
     """A drawing of the intra-hybrid block, a control per axis, and the advice on each."""
     st.subheader("Inside an intra-hybrid block")
     axes = ", ".join(f"{axis} {getattr(mixer, axis)}" for axis in INTRA_AXES)
@@ -386,13 +386,13 @@ def draw_intra(mixer: IntraMixer, said: notes.Notes) -> None:
         alt=f"Intra-hybrid block, attention and Mamba-2 side by side: {axes}",
     )
     if any(own["kind"] == "intra" for own in draft.own_mixers().values()):
-        st.caption("This block is the published model's own. No control changes it.")
+        st.caption("This block comes from the published model. No control changes it.")
         return
     with st.container(horizontal=True, gap="medium"):
         for axis, (label, options) in INTRA_AXES.items():
             with st.container(width=172):
                 _choice(label, f"intra.{axis}", options)
-                notes.show(said, f"intra.{axis}")
+                notes.show(advice, f"intra.{axis}")
 
 
 def _draw_ffn() -> None:

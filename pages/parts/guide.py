@@ -48,7 +48,7 @@ def _what_was_found(need: Need, proposals: list[Proposal]) -> None:
     if need.min_tokens_per_s and not fast_enough:
         st.caption(
             f"The paper measured no {need.size} hybrid at {need.min_tokens_per_s:,.0f} tokens/s "
-            "per sequence in such a use (Table 13)."
+            "per sequence in a similar use (Table 13)."
         )
 
 
@@ -57,11 +57,11 @@ def _how_to_read(need: Need) -> None:
     others = ", ".join(f"{design.plain(other.name)} ({other.why})" for other in left_out(need.size))
     st.caption(
         "Speed is a ceiling: what the device could do if it only read weights and cache. "
-        "Losses are of models trained and tested at 8K tokens. Compare them within a size; "
-        "differences below 0.01 hardly show. "
-        "The Retrieval page tests whether a design recalls what is far back. "
+        "Losses are for models trained and tested at 8K tokens. Compare them within a size; "
+        "differences below 0.01 hardly matter. "
+        "The Retrieval page tests whether a design recalls distant tokens. "
         "Balanced: of the designs between the best and the fastest in both loss and speed, the one "
-        f"that gives up least. Not proposed, because they are no hybrids with Mamba: {others}."
+        f"that gives up least. Not proposed, because they are not hybrids with Mamba: {others}."
     )
 
 
@@ -87,7 +87,7 @@ def _questions() -> Need:
 
 
 def _fill(view: View) -> dict[str, Any]:
-    """Fill the controls that hold nothing, and return the answers that they begin with."""
+    """Fill the empty controls, and return their initial answers."""
     of_the_view = {
         "context": view.workload.context_len,
         "device": view.hardware,
@@ -103,7 +103,7 @@ def _ask_context_and_device(contexts: list[int]) -> None:
     known = hardware.devices()
     left, right = st.columns(2)
     left.select_slider(
-        "What is your context?",
+        "How long is your context?",
         contexts,
         format_func=units.length,
         key="guide.context",
@@ -202,7 +202,7 @@ def _all_candidates(need: Need) -> None:
 
 
 def _open(proposal: Proposal, need: Need) -> None:
-    """Make the design and the answers the view."""
+    """Set the view to the design and the answers."""
     design.change(
         design=proposal.candidate.spec,
         workload=need.workload,

@@ -52,8 +52,8 @@ def device_choice(place: DeltaGenerator, key: str) -> str:
 
 @contextmanager
 def needs_runs(say: bool = True) -> Iterator[None]:
-    """Wraps code that reads or changes runs. If the store cannot be used, one line says why; with
-    `say` False, nothing does, because the page says it elsewhere."""
+    """Wraps code that reads or changes runs. If the store cannot be used, one line says why. With
+    `say` False there is no line, because the page shows the reason elsewhere."""
     try:
         yield
     except StoreError as error:
@@ -77,8 +77,8 @@ def results(*runs: Run) -> Iterator[None]:
 
 
 def finished(kind: str) -> list[Run]:
-    """The runs of a kind that are done and can be shown. There are none if the store cannot be
-    used; `strip` says so."""
+    """The runs of a kind that are done and can be shown. Empty if the store cannot be used, which
+    `strip` reports."""
     try:
         done = open_store().list(statuses=("done",), kind=kind)
     except StoreError:
@@ -191,7 +191,7 @@ def _cancel(run_id: int) -> None:
         st.toast(design.plain(str(error)))
         return
     if not cancelled:
-        st.toast(f"Run {run_id} had ended already.")
+        st.toast(f"Run {run_id} had already ended.")
 
 
 def strip(say: bool = True) -> None:
@@ -227,7 +227,7 @@ def _toast(run_id: int) -> None:
     st.toast(f"Run {run_id}, {design.plain(run.name)}: {run.status}", icon=STATUS_ICON[run.status])
 
 
-LEAST_FRACTION = 0.02  # with less done, the pace so far says nothing
+LEAST_FRACTION = 0.02  # with less done, the pace so far is no guide
 
 
 def _time_left(run: Run) -> str:
@@ -248,7 +248,7 @@ def _time_left(run: Run) -> str:
 
 def show(kind: str, draw: Callable[[Run], None], none_yet: str) -> None:
     """Let the user choose a run of this kind, the newest at first, and draw it. If there is none,
-    say `none_yet`. Stands below `queue`."""
+    say `none_yet`. Call it below `queue`."""
     with needs_runs(say=False):
         run = _pick(kind)
         if run is None:
@@ -298,7 +298,7 @@ def save_report(
         if why:
             broken.append(f"run {run.id}: {why}")
     if broken:
-        place.caption(f"No report can be made of {design.plain('; '.join(broken))}.")
+        place.caption(f"No report can be made from {design.plain('; '.join(broken))}.")
         return
     numbers = "-".join(str(run.id) for run in runs[:6])
     place.download_button(
@@ -312,7 +312,7 @@ def save_report(
 
 
 def headline(run: Run) -> None:
-    """What a result begins with: its status, why it ended early, its report, its device."""
+    """The head of a result: its status, why it ended early, its report, its device."""
     st.subheader(f"{STATUS_ICON[run.status]} Run {run.id}: {design.plain(run.name)}, {run.status}")
     why = design.plain(run.error or run.status)
     if run.status == "cancelled":
@@ -330,7 +330,7 @@ def headline(run: Run) -> None:
 
 
 def _log(run: Run) -> None:
-    """The end of a run's log, folded."""
+    """The end of a run's log, in an expander."""
     tail = run.log_tail()
     if tail:
         with st.expander("Last lines of its log"):
@@ -338,6 +338,6 @@ def _log(run: Run) -> None:
 
 
 def warn_of_gaps(run: Run) -> None:
-    """What was not measured, so that nobody takes a part of a result for the whole."""
+    """Warn of what was not measured, so that nobody takes a partial result for a complete one."""
     for line in not_whole(run):
         st.warning(design.plain(f"{line}."))

@@ -8,7 +8,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from pages.parts import design
 
-# Pixels. A window of 1440 has room for four cards or two charts beside the sidebar, and for two
+# Pixels. A window of 1440 has room for four cards or two charts next to the sidebar, and for two
 # wide charts or three maps without it. One of 800 has room for half as many.
 CARD, CHART, WIDE, MAP = 222, 476, 596, 350
 
@@ -36,8 +36,8 @@ def ink() -> str:
 
 TOP = "[data-testid='stMainBlockContainer'] { padding-top: 4.5rem }"  # just below the navigation
 # Half a second into a run, Streamlit fades what the run has not reached yet. To be ready for that,
-# browsers give each element a layer of its own at every change, which takes a tenth of the time
-# until charts are drawn. The icon at the top right already says that a page is at work.
+# browsers give each element its own layer at every change, which takes a tenth of the time until
+# charts are drawn. The icon at the top right already says that a page is at work.
 STEADY = "[data-stale], summary { transition: none !important; opacity: 1 !important }"
 
 
@@ -46,8 +46,8 @@ FORMULA = "p:has(.katex), .stLatex { overflow-x: auto; overflow-y: hidden }"
 
 
 def theme() -> None:
-    """Give faint text contrast, start pages at the top, let nothing fade at a change, and keep
-    formulas within a narrow window."""
+    """Give faint text contrast, start pages at the top, stop fading on changes, and keep formulas
+    within a narrow window."""
     st.html(f"<style>{TOP} {STEADY} {FORMULA} {FAINT[_theme()]}</style>")
 
 
@@ -63,7 +63,7 @@ def cells(n: int, width: int) -> Iterator[DeltaGenerator]:
 
 
 def table(frame: pd.DataFrame) -> None:
-    """A table whose text wraps instead of being cut. What a user wrote is shown as written."""
+    """A table whose text wraps instead of being cut. User text is shown as written."""
     headed = frame.rename(index=design.plain, columns=design.plain)
     st.table(headed.map(_plain_cell))
 

@@ -120,7 +120,7 @@ def _scores(run: Run) -> None:
         found.tokens_to_learn.said,
         help=explained("tokens_to_learn"),
     )
-    tokens.caption("measured, proxy; fewer: learns sooner")
+    tokens.caption("measured, proxy; fewer means it learns sooner")
 
 
 def _proxy_and_paper(run: Run) -> None:
@@ -186,8 +186,8 @@ def _score_table(runs: list[Run]) -> None:
             "learnt": has_learnt,
             "lengths with all trials": row.whole_lengths,
             "trained length (tokens)": f"{row.trained_len:,}",
-            "recalled there": found.at_trained_len.said,
-            "at 1.5 times": found.at_1_5x.said,
+            "recalled at trained length": found.at_trained_len.said,
+            "recalled at 1.5 times": found.at_1_5x.said,
             "effective context (tokens, 95 % interval)": found.effective_context.said,
             "training tokens to 90 %": found.tokens_to_learn.said,
             "seed": str(row.seed),

@@ -1,4 +1,4 @@
-"""Advice beside the control that it is about."""
+"""Advice next to the control that it is about."""
 
 from collections import defaultdict
 
@@ -19,7 +19,7 @@ def by_control(advice: list[Advice]) -> Notes:
 
 
 def show(notes: Notes, *controls: str) -> None:
-    """Warnings in full; options behind a button that says how many there are."""
+    """Warnings in full; options behind a button that shows how many there are."""
     found: list[Advice] = []
     for control in controls:
         found += notes.get(control, [])

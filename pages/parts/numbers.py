@@ -1,4 +1,4 @@
-"""The key numbers, each with its convention and its difference to the reference."""
+"""The key numbers, each with its convention and its difference from the reference."""
 
 from operator import attrgetter
 from typing import Literal, NamedTuple
@@ -17,9 +17,9 @@ Card = dict[str, str | None]  # what web/static/numbers.js draws
 class KeyNumber(NamedTuple):
     """One key number.
 
-    `source`: its entry in profiles/numbers.yaml. `path`: where a Cost has it, as a dotted name.
-    `counts`: what its convention counts, with words of the workload to fill in. `better`: whether
-    more or less of it is better."""
+    `source`: its entry in profiles/numbers.yaml. `path`: its place in a Cost, as a dotted name.
+    `counts`: what its convention counts, with placeholders for the workload. `better`: whether more
+    or less of it is better."""
 
     label: str
     source: str
@@ -40,12 +40,12 @@ KEY_NUMBERS = (
         "every parameter of the layers and norms",
     ),
     KeyNumber(
-        "Parameters in all",
+        "Total parameters",
         "parameters_in_all",
         "params.total",
         "count",
         "exact",
-        "embedding included; {active} active for a token",
+        "embedding included; {active} active per token",
     ),
     KeyNumber(
         "Training FLOPs per token",
@@ -110,18 +110,18 @@ def draw(now: Cost, before: Cost, against: str, device: str) -> None:
     whose name is `against`; `device`: the accelerator's name."""
     words = _words(now)
     cards = [_card(number, now, before, against, words) for number in KEY_NUMBERS]
-    asked = f"At {words['at']} tokens, batch {words['batch']}, on {device}"
-    use = f"{asked}: change it under Workload and hardware."
-    said = _numbers(
+    setting = f"At {words['at']} tokens, batch {words['batch']}, on {device}"
+    use = f"{setting}: change it under Workload and hardware."
+    result = _numbers(
         key=KEY,
         data={"cards": cards, "use": use},
         on_asked_change=origin.drawn_anew,
     )
-    origin.open_if_asked(said.asked)
+    origin.open_if_asked(result.asked)
 
 
 def _words(costs: Cost) -> dict[str, str]:
-    """What labels and conventions say of the workload."""
+    """What labels and conventions say about the workload."""
     workload = costs.workload
     return {
         "active": units.count(costs.params.active),
@@ -156,7 +156,7 @@ def _card(
 
 
 def _change(value: float, reference: float, better: str | None) -> Card:
-    """The difference to the reference, and whether it is for the better."""
+    """The difference from the reference, and whether it is an improvement."""
     if not reference:
         return {"change": None, "judged": ""}
     percent = 100 * (value / reference - 1)

@@ -1,4 +1,4 @@
-"""Where a number comes from: the dialog that a "?" beside it opens."""
+"""Where a number comes from: the dialog that a "?" next to it opens."""
 
 import streamlit as st
 

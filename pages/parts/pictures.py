@@ -49,8 +49,8 @@ def strip(pattern: str, colours: dict[str, str]) -> str:
 
 
 def _runs(pattern: str) -> Iterator[tuple[str, range]]:
-    """Each letter with the layers, from 0, that it stands for in a row. In a stack of few layers
-    every layer is a run of its own, because its cells stand apart."""
+    """Each run of equal letters, with its layers counted from 0. In a stack of few layers every
+    layer is its own run, because its cells are drawn apart."""
     if len(pattern) <= FEW:
         for layer, letter in enumerate(pattern):
             yield letter, range(layer, layer + 1)
@@ -79,7 +79,7 @@ _SIGN = {"add": "+", "diff": "-", "concat": "‖"}
 
 
 def intra_block(mixer: IntraMixer, ink: str) -> str:
-    """An intra-hybrid block, with each of its axes where it acts. `ink`: the colour of words and
+    """An intra-hybrid block, with each of its axes where it acts. `ink`: the colour of text and
     lines."""
     attention_scalar, mamba_scalar = _SCALAR[mixer.scalar]
     drawn = "".join(

@@ -21,7 +21,7 @@ def draw(strategy: placement.Strategy) -> None:
     chosen = draft.value("layers.placement")
     rules = [_rule(strategy, name) for name in _shown(chosen)]
     data = {
-        "title": "Placement, first layer at the left",
+        "title": "Placement, first layer on the left",
         "says": explain("placement"),
         "rules": [*rules, BY_HAND],
         "layers": draft.value("n_layers"),
@@ -38,8 +38,8 @@ def draw(strategy: placement.Strategy) -> None:
 
 
 def _shown(chosen: str) -> list[placement.Placement]:
-    """The rules to choose from. `scatter` is the paper's other name for `middle`, so it is there
-    only if the design has it."""
+    """The rules to choose from. `scatter` is the paper's other name for `middle`, so it is offered
+    only if the design uses it."""
     names = list(placement.PLACEMENTS)
     if chosen != "scatter":
         names.remove("scatter")

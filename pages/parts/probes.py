@@ -16,7 +16,7 @@ def draw() -> None:
     st.markdown(
         f"Three more tests of small proxies of **{design.plain(spec.name)}** `{spec.pattern}`: how "
         "many pairs of key and value it keeps (associative recall), whether it picks symbols out "
-        "of noise (selective copying), and how its loss falls along a text of yours. "
+        "of noise (selective copying), and how its loss falls along a text that you provide. "
         f"{NOTE}"
     )
     options = proxies.controls("probes")

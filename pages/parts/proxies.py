@@ -9,7 +9,7 @@ from pages.parts import asked, jobs, layout
 
 FIELD = 180  # pixels
 
-Asked = dict[str, Any]  # the options that the controls hold
+Asked = dict[str, Any]  # the values of the controls
 
 
 def controls(kind: str) -> Asked:
@@ -33,7 +33,7 @@ def controls(kind: str) -> Asked:
 
 
 def _size_controls(device: str, key: str) -> Asked:
-    """The size of the proxy. A device has controls of its own, because its usual size differs."""
+    """The size of the proxy. Each device has its own controls, because its usual size differs."""
     usual = NiahOptions().scale(device.partition(":")[0])
     width, length, trials = layout.cells(3, FIELD)
     return {

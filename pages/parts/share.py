@@ -31,7 +31,7 @@ def draw(spec: ArchSpec, page: str = "") -> None:
     if not menu.open:
         return
     with menu:
-        st.markdown("**Link to this view** (the button at its right copies it)")
+        st.markdown("**Link to this view** (the button on the right copies it)")
         st.code(design.address(page), language=None, wrap_lines=True)
         _files(spec)
         st.markdown("**For another framework**")

@@ -38,7 +38,7 @@ def draw(spec: ArchSpec, workload: Workload) -> None:
     )
     st.session_state["stack.letters"] = st.session_state.pop("stack.refused", spec.letters)
     st.text_input(
-        "The same as letters, first layer at the left",
+        "The same as letters, first layer on the left",
         key="stack.letters",
         on_change=_change_typed,
         help=explain("pattern"),

@@ -26,8 +26,8 @@ OWN = "own"  # the design's own; Streamlit would take None for an empty box
 
 
 def load(view: View, anew: bool = False) -> None:
-    """Fill the controls that hold nothing, because Streamlit forgot them while another page was
-    shown; with `anew`, all of them."""
+    """Fill the controls that are empty because Streamlit forgot them while another page was shown;
+    with `anew`, fill all of them."""
     held = {field: getattr(view.workload, field) for field in FIELDS}
     held["hardware"] = view.hardware
     for name, item in held.items():
@@ -112,8 +112,8 @@ def warn_of_calibrations() -> None:
 
 
 def advised_context() -> Scenario | None:
-    """The range of contexts that advice is weighed for. It follows the context until the user picks
-    another."""
+    """The range of contexts that advice is weighted for. It follows the context until the user
+    picks another."""
     own = scenario(st.session_state["work.context_len"])
     picked: Scenario | None = st.session_state.get(f"use-{own}", own)
     return picked

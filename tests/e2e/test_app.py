@@ -218,7 +218,7 @@ def test_a_chart_whose_library_does_not_come_says_so(page: Page, server: str) ->
     page.route("**/plotly-*", lambda route: route.abort())
     page.goto(server)
     expect(
-        page.get_by_text("This chart cannot be drawn. The library of charts did not load").first
+        page.get_by_text("This chart cannot be drawn. The chart library did not load").first
     ).to_be_visible()
     expect(number(page, "Parameters without embedding")).to_have_text("959M")
 
@@ -547,10 +547,10 @@ def test_a_number_says_where_it_comes_from_on_compose_and_on_compare(
     assert formula.evaluate("formula => formula.scrollWidth - formula.clientWidth") <= 0
 
     visit(page, f"{server}/compare?with=llama-1b")
-    row = page.get_by_role("row").filter(has_text="cache of a sequence at 8K (exact)")
+    row = page.get_by_role("row").filter(has_text="cache per sequence at 8K (exact)")
     expect(row.get_by_role("cell")).to_have_text(["43.3 MiB", "256 MiB"])
     row.get_by_role("button", name="each cache tensor with its real shape and dtype").click()
-    dialog = page.get_by_role("dialog", name="Cache of a sequence")
+    dialog = page.get_by_role("dialog", name="Cache per sequence")
     expect(dialog.get_by_text("hybrid_core/costs/model.py:ModelCosts.cache_bytes")).to_be_visible()
     expect(dialog.get_by_text("Table 1 and Appendix C")).to_be_visible()
 

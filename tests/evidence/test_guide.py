@@ -71,12 +71,12 @@ def test_a_speed_that_only_the_ceiling_reaches_is_doubted_where_the_paper_measur
         c.spec.name: c
         for c in candidates(Need(context_len=32768, hardware="rtx_4090", min_tokens_per_s=60))
     }
-    assert "reached 13 a sequence on an H200, 1% of its ceiling" in (
+    assert "reached 13 per sequence on an H200, 1% of its ceiling" in (
         found["intra-1to0-1b"].doubt or ""
     )
-    assert "reached 51 a sequence" in (found["intra-1to3-1b"].doubt or "")
+    assert "reached 51 per sequence" in (found["intra-1to3-1b"].doubt or "")
     assert found["inter-1to12-1b"].doubt is None  # 89 a sequence
-    assert "reached 89 tokens/s a sequence on an H200, 5% of its ceiling" in (
+    assert "reached 89 tokens/s per sequence on an H200, 5% of its ceiling" in (
         found["inter-1to12-1b"].proof or ""
     )
 
@@ -192,7 +192,7 @@ def test_what_recalls_badly_over_the_context_is_not_proposed() -> None:
     ("answers", "says"),
     [
         ({"context_len": 2**22, "hardware": "rtx_4090", "batch_size": 8}, "does not fit"),
-        ({"min_tokens_per_s": 1e6}, "are asked for"),
+        ({"min_tokens_per_s": 1e6}, "are required"),
     ],
 )
 def test_where_nothing_meets_the_need_the_nearest_miss_says_why(

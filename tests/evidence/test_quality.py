@@ -313,7 +313,7 @@ OUTSIDE: dict[str, tuple[ArchSpec, float, str]] = {
     "too much attention": (
         preset("inter-1to5-1b", layers={"strategy": "inter", "ratio": "3:1"}),
         60e9,
-        "share of expensive blocks: 0.769",
+        "share of attention or intra-hybrid layers: 0.769",
     ),
     "other block": (
         preset(
@@ -322,7 +322,7 @@ OUTSIDE: dict[str, tuple[ArchSpec, float, str]] = {
         ),
         60e9,
         "intra.norm: none - the paper's intra designs have group; "
-        "others only in stacks of nothing else (Tables 18 and 19)",
+        "others only in stacks of this block alone (Tables 18 and 19)",
     ),
     "other window": (preset("swa-1to5-1b", swa={"window": 128}), 60e9, "swa.window: 128"),
     "experts at 350M": (

@@ -35,7 +35,7 @@ def test_the_nearest_total_length_is_taken_and_said() -> None:
     row = throughput.nearest_length(spec, 9000)
     assert row and row["total_len"] == 8192
     said = throughput.generated(spec, 9000)
-    assert said == ("29 tokens/s a sequence to 8,192 tokens (quoted, one H200, batch 4, Table 13)")
+    assert said == "29 tokens/s per sequence to 8,192 tokens (quoted, one H200, batch 4, Table 13)"
     assert throughput.generated(presets.get("llama-3b").spec, 9000) is None
 
 

@@ -167,6 +167,6 @@ def test_a_run_says_how_much_of_the_prediction_it_reached() -> None:
     said = of_run(run, cost(run.spec, Workload(), hardware.get("h100_sxm")))
     assert said[0].text.startswith("1 Attention and 1 Mamba-2 layers, ")
     assert said[-1].text == (
-        "On cpu it generated 100 tokens/s up to 2K (measured), 50% of what was predicted."
+        "On cpu it generated 100 tokens/s up to 2K (measured), 50% of the predicted speed."
     )
     assert said[-1].sources == ("generation",)

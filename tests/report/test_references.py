@@ -102,7 +102,7 @@ def marked(page: str, before: str) -> str:
 def test_the_numbers_of_a_design_lead_to_their_own_entries() -> None:
     page = next(pages())
     assert marked(page, "959M parameters without embedding (exact).") == "parameters"
-    assert marked(page, "<td>cache of a sequence at 8K (exact)") == "cache"
+    assert marked(page, "<td>cache per sequence at 8K (exact)") == "cache"
     assert marked(page, "<td>training FLOPs per token at 8K (paper)") == "training_flops"
     assert marked(page, "The stack: what each layer is, and its share") == "layer_parameters"
     assert marked(page, "<th>accuracy") == "accuracy"

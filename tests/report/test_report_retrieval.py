@@ -225,7 +225,7 @@ def test_a_row_of_scores_is_the_same_from_finished_cells_as_by_hand() -> None:
 def test_a_score_that_was_not_asked_says_so() -> None:
     run = niah(LEARNT, {"map": {"cells": [], "lengths": [128], "trained_len": 128}})
     found = score_numbers(run)
-    assert (found.at_trained_len.said, found.at_1_5x.said) == ("not asked", "not asked")
+    assert (found.at_trained_len.said, found.at_1_5x.said) == ("not tested", "not tested")
 
 
 @pytest.mark.parametrize(
@@ -349,15 +349,15 @@ def test_what_was_not_measured_is_said_wherever_a_map_is_shown() -> None:
     proxy = {"pattern": "AM", "params": 1000, "trained_len": 128, "note": "A probe."}
     run = niah(LEARNT, {"proxy": proxy, "map": found | {"not_measured": missing}})
     lines = [
-        f"Map not whole: 192 tokens (4 of 10 trials), 256 tokens; {cut}",
-        f"Map not whole: 320 tokens; {short}",
+        f"Map incomplete: 192 tokens (4 of 10 trials), 256 tokens; {cut}",
+        f"Map incomplete: 320 tokens; {short}",
     ]
     assert not_whole(run) == lines
     assert all(line in run_table(run) and line in report([run]) for line in lines)
-    assert "not whole" in str(retrieval_map(run)["layout"])
+    assert "incomplete" in str(retrieval_map(run)["layout"])
     assert map_facts(run).whole_lengths == "1 of 4"
     whole = niah(LEARNT, {"proxy": proxy})
-    assert not_whole(whole) == [] and "not whole" not in run_table(whole) + report([whole])
+    assert not_whole(whole) == [] and "incomplete" not in run_table(whole) + report([whole])
 
 
 def test_what_probes_did_not_measure_is_said() -> None:
@@ -383,13 +383,13 @@ def test_what_probes_did_not_measure_is_said() -> None:
     store.put_part(run_id, "text", text | {"not_measured": [{"measured": 3, "of": 50, "why": why}]})
     run = store.get(run_id)
     lines = [
-        f"Associative recall not whole: 4 pairs (8 of 40 answers), 8 pairs; {why}",
-        f"Loss by position not whole: 3 of 50 windows of the text; {why}",
+        f"Associative recall incomplete: 4 pairs (8 of 40 answers), 8 pairs; {why}",
+        f"Loss by position incomplete: 3 of 50 windows of the text; {why}",
     ]
     assert not_whole(run) == lines and all(
         line in run_table(run) and line in report([run]) for line in lines
     )
-    assert "(not whole)" in go.Figure(recall_by_pairs([run])).data[0].name
+    assert "(incomplete)" in go.Figure(recall_by_pairs([run])).data[0].name
 
 
 def test_runs_that_were_not_asked_alike_are_named() -> None:

@@ -72,7 +72,7 @@ def test_an_imported_design_is_told_in_one_line() -> None:
     )
     line = imported_line("one", params, 3 * 2**20, "no kernel")
     assert line == (
-        "one: 3B parameters, 1B active, 2.5B without embedding; cache at 8K 3 MiB (two bytes an "
+        "one: 3B parameters, 1B active, 2.5B without embedding; cache at 8K 3 MiB (two bytes per "
         "element); costed, not built (no kernel)"
     )
     assert imported_line("one", params, 2**20, None).endswith("; built")

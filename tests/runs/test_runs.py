@@ -276,12 +276,12 @@ def test_energy_is_said_a_token_with_phase_context_batch_and_idle_power(store: R
     store.put_part(run_id, "energy", METERED)
     run = store.get(run_id)
     lines = [" ".join(line.split()) for line in run_table(run).splitlines()]
-    assert "energy, prefill of 512 tokens, batch 4 3.1 mJ a token measured" in lines
-    assert "energy, decode at 512 tokens, batch 4 1.25 J a token measured" in lines
+    assert "energy, prefill of 512 tokens, batch 4 3.1 mJ per token measured" in lines
+    assert "energy, decode at 512 tokens, batch 4 1.25 J per token measured" in lines
     assert "energy, decode at 2,048 tokens, batch 4 too short" in lines
     assert "idle power, included above 71 W measured" in lines
     page = report([run])
-    assert "3.1 mJ a token" in page and "71 W" in page
+    assert "3.1 mJ per token" in page and "71 W" in page
     assert "idle power included, over counted steps alone; within 5%" in page
 
 

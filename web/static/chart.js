@@ -1,6 +1,6 @@
-// A chart of the house: title, legend, plot, source, and buttons that save it. Plotly draws only the
-// plot. Words are text of the page, so that they wrap on a narrow screen. A change redraws what has
-// changed and keeps the plot; Streamlit's own element would build it anew.
+// A chart: title, legend, plot, source, and buttons that save it. Plotly draws only the plot. The
+// text belongs to the page, so it wraps on a narrow screen. A change redraws only what has changed
+// and keeps the plot; Streamlit's own element would rebuild it.
 
 import { element, style } from "./dom.js"
 
@@ -120,7 +120,7 @@ function load() {
     const script = element("script", { src: PLOTLY, onload: () => resolve(window.Plotly) })
     script.onerror = () => {
       plotly = undefined // the next chart tries again
-      reject(new Error("The library of charts did not load: is the server still running?"))
+      reject(new Error("The chart library did not load: is the server still running?"))
     }
     document.head.append(script)
   })
@@ -136,7 +136,7 @@ async function draw(library, chart) {
   chart.drawn = width
 }
 
-// A layout in the page's colours and font. A chart itself has only colours that mean something.
+// A layout in the page's colours and font. The chart itself sets only colours that carry meaning.
 function themed(layout, root) {
   const ofPage = name => getComputedStyle(root).getPropertyValue(name).trim()
   const faint = ofPage("--st-border-color-light") || ofPage("--st-border-color")
@@ -147,7 +147,7 @@ function themed(layout, root) {
     plot_bgcolor: CLEAR,
     dragmode: touch() ? false : "zoom",
   }
-  // Names beside lines have a background, so that no other line crosses them.
+  // Names next to lines have a background, so that no other line crosses them.
   const behind = { bgcolor: ofPage("--st-background-color"), borderpad: 0 }
   const annotations = (layout.annotations ?? []).map(name => ({ ...behind, ...name }))
   return { ...layout, annotations, template: { layout: { ...base, xaxis: axis, yaxis: axis } } }
@@ -186,7 +186,7 @@ function toggle(chart, name) {
   later(chart)
 }
 
-// A line and a marker as the trace has them.
+// The line and the marker of a trace.
 function swatch({ mode = "lines+markers", line = {}, marker = {} }) {
   const isColour = value => /^#[0-9a-f]{6}$/i.test(value)
   const colour = [line.color, marker.color].find(isColour) ?? "currentColor"
@@ -208,16 +208,16 @@ function swatchMarker(colour, symbol) {
   return `<path d="${shape}" ${paint}/>`
 }
 
-// A trace's name without Plotly's markup, and with what the server escaped as it was written.
+// A trace's name without Plotly's markup, and with the server's escapes undone.
 function plain(name) {
   return new DOMParser().parseFromString(name.replace(/<br>/g, " "), "text/html").body.textContent
 }
 
-// The saved picture leaves the page, so it has its title, legend and source inside it.
+// The saved picture leaves the page, so it contains its title, legend and source.
 async function saveSvg(chart) {
   const { data, layout } = chart.figure
   const width = Math.max(480, chart.plot.clientWidth)
-  const title = wrap(chart.data.title, width / 8.5) // 8.5 pixels a letter
+  const title = wrap(chart.data.title, width / 8.5) // 8.5 pixels per letter
   const source = wrap(chart.data.source, width / 6)
   const names = named(chart.figure).length
   const legendHeight = names > 1 ? 20 * Math.ceil(names / 2) : 0

@@ -1,4 +1,4 @@
-// What the modules here share.
+// Helpers that the modules here share.
 
 import "./address.js"
 
@@ -12,8 +12,7 @@ export function style(name, rules) {
   if (!document.getElementById(id)) document.head.append(element("style", { id, textContent: rules }))
 }
 
-// Set a property unless it was set to this value before: what stays as it is costs the browser
-// nothing.
+// Set a property only if its value changes, so that the browser does no needless work.
 export function set(owner, property, value) {
   if (owner.written?.[property] === value) return
   owner.written ??= {}
@@ -42,13 +41,13 @@ export function questionMark() {
   return element("button", { type: "button", className: "why", textContent: "?" })
 }
 
-// A question mark, and the words that it shows on hover and focus. They are as wide as the nearest
-// positioned element.
+// A question mark, and the text that it shows on hover and focus. The text is as wide as the
+// nearest positioned element.
 export function hint() {
   return { why: questionMark(), says: element("span", { className: "says" }) }
 }
 
-// Give a question mark its words. `says` shows them, where there is one.
+// Give a question mark its text. `says`, if given, shows it.
 export function explain({ why, says }, label, words) {
   if (says) set(says, "textContent", words)
   set(why, "ariaLabel", `${label}: ${words}`)

@@ -1,9 +1,9 @@
-// A table of figures, a row each: its name, a "?" if its source is known, and a value per design.
-// Hover on the "?" says how the figure is counted; a click opens where it comes from.
+// A table of figures, one row each: its name, a "?" if its source is known, and a value per design.
+// Hovering over the "?" shows how the figure is counted; a click opens its source.
 
 import { element, explain, questionMark, style } from "./dom.js"
 
-// On a narrow screen the table scrolls inside its frame, and the names of the rows stay in sight.
+// On a narrow screen the table scrolls inside its frame, and the row names stay in sight.
 const STYLE = `
 .facts {
   overflow-x: auto; border: 1px solid var(--st-border-color); border-radius: 0.5rem;

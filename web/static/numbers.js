@@ -1,5 +1,5 @@
-// The key numbers, a card each: its name, its value, its difference to the reference, its
-// convention. Hover or focus on the "?" says how it is counted; a click opens where it comes from.
+// The key numbers, one card each: its name, its value, its difference from the reference, its
+// convention. Hover or focus on the "?" shows how it is counted; a click opens its source.
 
 import { element, explain, hint, set, style } from "./dom.js"
 

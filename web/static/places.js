@@ -14,8 +14,8 @@ const STYLE = `
 .places svg { flex: none }
 .places path { stroke-width: 16 }`
 
-const CELL = 10 // units of a picture that a layer takes
-const WIDEST = 130 // pixels of a picture
+const CELL = 10 // units per layer in a picture
+const WIDEST = 130 // maximum width of a picture in pixels
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const places = (parentElement.places ??= build(parentElement, data))
@@ -63,7 +63,7 @@ function fill({ input, picture, name }, rule, { layers, chosen }) {
   input.checked = rule.name === chosen
 }
 
-// The picture of a stack; empty where a rule has none. `lines`: an SVG path per colour.
+// The picture of a stack; empty if a rule has none. `lines`: an SVG path per colour.
 function drawn(lines, layers) {
   const paths = Object.entries(lines).map(([colour, line]) => `<path stroke="${colour}" d="${line}"/>`)
   if (!paths.length) return ""

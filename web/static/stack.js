@@ -33,10 +33,10 @@ const STYLE = `
 .stack .share i { height: 100% }
 .stack p { font-size: 0.75rem !important; margin: 0.4rem 0 0; line-height: 1.35 }`
 
-const WRITTEN = 60 // rows of more layers are too low for words
+const WRITTEN = 60 // with more layers, rows are too low for text
 const HEIGHT = 1300 // pixels that a stack takes at most, unless its rows would be lower than LOWEST
 const [LOWEST, HIGHEST] = [13, 24] // pixels of a row
-const WIDEST_BAR = 62 // percent of a column; the rest is for the number beside it
+const WIDEST_BAR = 62 // percent of a column; the rest is for the number next to it
 
 export default function ({ parentElement, data, setTriggerValue }) {
   const stack = (parentElement.stack ??= build(parentElement))
@@ -112,7 +112,7 @@ function walk(stack, to) {
   button.focus()
 }
 
-// `looks`: how the kinds of row look; `rows`: the look of each layer; `most`: the longest share.
+// `looks`: how the kinds of row look; `rows`: the look of each layer; `most`: the largest share.
 function show(stack, { looks, rows, most }) {
   const withWords = rows.length <= WRITTEN
   stack.at = Math.min(stack.at, rows.length - 1)

@@ -1,4 +1,4 @@
-"""The rules that hold for a design in use, the weightiest first."""
+"""The rules that apply to a design and its use, the heaviest weight first."""
 
 from typing import Any, NamedTuple
 
@@ -9,8 +9,8 @@ from hybrid_core.evidence.advice.rules import Rule, domains, rules
 
 
 class Advice(NamedTuple):
-    """A rule that holds for a design, with its weight in the scenario. `scale`: the paper's scale
-    of the design's size, or None."""
+    """A rule that applies to a design, with its weight in the scenario. `scale`: the paper's scale
+    nearest the design's size, or None."""
 
     rule: Rule
     scenario: Scenario
@@ -19,7 +19,7 @@ class Advice(NamedTuple):
 
     @property
     def sources(self) -> str:
-        """`Table 17`; at a size that the rows are not of, `Table 17, models of 350M and 1B`."""
+        """`Table 17`; for a size without rows, `Table 17, models of 350M and 1B`."""
         scales = domains()[self.rule.id].scales
         if self.scale in scales:
             return self.rule.sources
@@ -45,11 +45,11 @@ def advise(
     needle_distance: int | None = None,
     use: Scenario | None = None,
 ) -> list[Advice]:
-    """What the paper's rows say about a design used at `context_len` tokens. The advice of most
-    weight comes first, and warnings before options of equal weight.
+    """What the paper's rows say about a design used at `context_len` tokens. The advice with the
+    most weight comes first. At equal weight, warnings come before options.
 
-    `use`: the scenario whose weights count; by default that of the context. It does not widen the
-    contexts at which a rule speaks."""
+    `use`: the scenario whose weights count, by default the one that the context falls in. It does
+    not change the contexts at which a rule applies."""
     known = facts(spec, context_len, needle_distance)
     own_use = scenario(context_len)
     weighed = use or own_use

@@ -10,13 +10,13 @@ from hybrid_core.evidence.throughput import TOTALS
 from hybrid_core.validation import Frozen
 
 Direction = Literal["lower", "higher", "equal"]
-# Rounding of a ratio to whole layers: 1:5 is 2 of 13 and 2 of 11 layers in the rows.
+# Ratios are rounded to whole layers: 1:5 is 2 of 13 and 2 of 11 layers in the rows.
 SHARE_SLACK = 1.1
 
 
 class Shape(NamedTuple):
-    """What must be alike for a row to stand for a stack. `axes`: of the block, where the row is of
-    a table of blocks."""
+    """What a row and a stack must share for the row to stand for the stack. `axes`: the block's, if
+    the row comes from a table of blocks."""
 
     family: str
     share: float  # of layers that are attention or intra-hybrid
@@ -24,7 +24,7 @@ class Shape(NamedTuple):
     axes: Axes | None = None
 
     def is_like(self, known: Facts) -> bool:
-        """Whether a design with these facts is like the row's."""
+        """Whether a design with these facts resembles the row's design."""
         share = known.share_of_expensive
         if share is None:
             return False
@@ -33,19 +33,19 @@ class Shape(NamedTuple):
         names_axes = self.axes is not None
         if names_axes and self.axes != known.intra_axes:
             return False
-        if self.share == 1:  # a stack of nothing else; with a single Mamba layer it is another
+        if self.share == 1:  # even one Mamba layer makes it a different design
             return share == 1
         return self.share / SHARE_SLACK <= share <= self.share * SHARE_SLACK
 
 
-# Tables of stacks that are made of the intra-hybrid block alone.
+# Tables of stacks with intra-hybrid blocks only.
 _BLOCKS = {"table06_intra_summary", "table18_19_intra_variants", "table20_dim_ratio"}
 _FAMILY = {
     "table11_swa_position": "swa",
     "table17_inter_position": "inter",
     "table21_intra_position": "intra",
 }
-# printed in Tables 6, 18 and 19 -> a design's word
+# printed in Tables 6, 18 and 19 -> the spec's term
 _WORDS = {
     "conc": "concat",
     "sep": "separate",
@@ -56,7 +56,7 @@ _WORDS = {
 
 
 def _axes(table: str, row: pd.Series) -> Axes:
-    """The axes of a row of a table of blocks, in a design's words."""
+    """The axes of a row in a table of blocks, in the spec's terms."""
     printed = errata.not_printed(table) | row.to_dict()
     words = {}
     for axis, printed_word in printed.items():
@@ -91,11 +91,11 @@ def _shape(table: str, row: pd.Series) -> Shape | None:
     return Shape(family, share, several=n_with_attention > 1)
 
 
-Picked = dict[str, str | float | None]  # column -> what it holds; null: nothing printed
+Picked = dict[str, str | float | None]  # column -> wanted value; null: nothing printed
 
 
 class Evidence(Frozen):
-    """Two rows of a table, each picked by what its columns hold, and printed cells of both with
+    """Two rows of a table, each selected by column values, and the printed cells to compare with
     their order."""
 
     table: str
@@ -103,7 +103,7 @@ class Evidence(Frozen):
     cells: dict[str, tuple[float, Direction, float]]
 
     def found(self) -> list[pd.DataFrame]:
-        """The rows that either selector picks; one each, as the tests make sure."""
+        """The rows that each selector picks. The tests check that it is one each."""
         return [self._picked(picked) for picked in self.rows]
 
     def _picked(self, picked: Picked) -> pd.DataFrame:
@@ -131,14 +131,14 @@ class Evidence(Frozen):
 
     @property
     def sort(self) -> str:
-        """`speed` where the cells are of Table 13, else `quality`."""
+        """`speed` if the cells come from Table 13, else `quality`."""
         if self.table == "table13_throughput":
             return "speed"
         return "quality"
 
     @property
     def scale(self) -> Scale:
-        """The scale of both rows. Tables that print none are of 1B models."""
+        """The scale of both rows. Tables without a scale column hold 1B models."""
         scale: Scale = self._first().get("scale", "1B")
         return scale
 

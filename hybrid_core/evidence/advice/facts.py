@@ -1,4 +1,4 @@
-"""What a rule may ask of a design and of its use."""
+"""What a rule may test about a design and its use."""
 
 import math
 from functools import cache
@@ -47,8 +47,8 @@ def _sizes() -> dict[Scale, int]:
 
 
 def nearest_scale(spec: ArchSpec) -> Scale | None:
-    """The paper's scale nearest in active non-embedding parameters, or None where it is more than
-    SAME_SIZE times away."""
+    """The paper's scale nearest in active non-embedding parameters, or None if it is more than a
+    factor of SAME_SIZE away."""
     params = active_params(spec)
     distances: dict[Scale, float] = {}
     for scale, size in _sizes().items():
@@ -72,11 +72,11 @@ def _of_the_papers_kind(mixer: Mixer) -> bool:
 
 
 class Facts(NamedTuple):
-    """What rules may ask of a design and its use. A fact is None if the design has no such part;
-    then it meets no condition. "Expensive" layers are attention layers and intra-hybrid blocks, as
-    opposed to Mamba layers."""
+    """What rules may test about a design and its use. A fact is None if the design has no such
+    part, and None meets no condition. "Expensive" layers are attention layers and intra-hybrid
+    blocks, as opposed to Mamba layers."""
 
-    scale: Scale | None  # the paper's scale of this size
+    scale: Scale | None  # the paper's scale nearest this size
     family: str | None  # llama, mamba, inter, intra, swa, or window (no global attention)
     share_of_expensive: float | None
     several_expensive: bool
@@ -94,7 +94,7 @@ class Facts(NamedTuple):
     intra_axes: Axes | None  # all five of them
     intra_query_share: float | None  # query width over d_model
     context_len: int
-    needle_distance: int | None  # tokens between what is to be recalled and the end
+    needle_distance: int | None  # tokens between the needle and the end
     needle_beyond_window: bool
 
 
@@ -103,8 +103,8 @@ def facts(
     context_len: int,
     needle_distance: int | None = None,
 ) -> Facts:
-    """The facts of a design in use at `context_len` tokens, recalling something `needle_distance`
-    tokens back."""
+    """The facts of a design used at `context_len` tokens, with a needle `needle_distance` tokens
+    back."""
     mixers = [layer.mixer for layer in spec.stack]
     mixed = None
     blocks = _block_facts([], spec.d_model)
@@ -134,7 +134,7 @@ _BLOCK_FACTS = [name for name in Facts._fields if name.startswith("intra_")]
 
 
 def _block_facts(mixers: list[Mixer], d_model: int) -> dict[str, Any]:
-    """The facts of the first intra-hybrid block; all None where there is none."""
+    """The facts of the first intra-hybrid block; all None if there is none."""
     blocks = [mixer for mixer in mixers if isinstance(mixer, IntraMixer)]
     if not blocks:
         return dict.fromkeys(_BLOCK_FACTS)
@@ -183,8 +183,8 @@ Wanted = bool | float | str | tuple[str, ...] | Span
 
 
 def meets(value: Any, wanted: Wanted) -> bool:
-    """Whether a fact is what a rule wants: within a span, one of several, or the value itself. None
-    meets nothing."""
+    """Whether a fact meets a condition: it lies within the span, is one of several values, or
+    equals the value. None meets nothing."""
     if value is None:
         return False
     if isinstance(wanted, Span):

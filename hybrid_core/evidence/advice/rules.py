@@ -1,4 +1,4 @@
-"""The rules as they stand in profiles/advice/rules.yaml, and where each of them speaks."""
+"""The rules read from profiles/advice/rules.yaml, and where each of them applies."""
 
 import json
 from functools import cache
@@ -31,8 +31,8 @@ class Weight(Frozen):
 
 
 class Domain(NamedTuple):
-    """Where a rule speaks. `shapes`: of designs like these rows, or of any if it is empty; `pairs`:
-    at these scales and scenarios; `beyond`: in these scenarios also at sizes without rows."""
+    """Where a rule applies. `shapes`: to designs like these rows, or to any if empty; `pairs`: at
+    these scales and scenarios; `beyond`: in these scenarios also at sizes without rows."""
 
     pairs: frozenset[tuple[Scale, Scenario]]
     beyond: frozenset[Scenario]
@@ -40,13 +40,13 @@ class Domain(NamedTuple):
 
     @property
     def scales(self) -> list[Scale]:
-        """The scales that its rows are of, small to large."""
+        """The scales of its rows, small to large."""
         own = {scale for scale, _ in self.pairs}
         return [scale for scale in SCALES if scale in own]
 
     def covers(self, known: Facts, use: Scenario) -> bool:
-        """Whether the rows stand for such a design (its scale None: of another size) in such a
-        use."""
+        """Whether the rows stand for a design with these facts in this use. Its scale is None if it
+        is near none of the paper's scales."""
         if self.shapes and not self._like_a_row(known):
             return False
         if known.scale is None or known.scale not in self.scales:
@@ -58,13 +58,13 @@ class Domain(NamedTuple):
 
 
 class Rule(Frozen):
-    """One rule. `control` is the setting it speaks of. It rests on tables (`evidence`) or on a
+    """One rule. `control` is the setting it is about. It rests on tables (`evidence`) or on a
     finding in a section of the paper.
 
     A warning is given to designs like the first of its two rows, an option to designs like the
-    second. The first evidence says what the rule claims, quality or speed. Evidence of the other
-    sort says what that costs or gains besides. `against`: rows with the opposite order; the text
-    quotes those of scales at which the rule speaks. `scales`: of the models in `section`."""
+    second. The first evidence sets what the rule claims, quality or speed. Evidence of the other
+    sort adds what that costs or gains. `against`: rows with the opposite order; the text quotes
+    those at scales where the rule applies. `scales`: of the models in `section`."""
 
     id: str
     control: str
@@ -94,14 +94,14 @@ class Rule(Frozen):
 
     @property
     def subject(self) -> int:
-        """Which of two rows is of the design that the rule is given to: a warning's first (0), an
-        option's second (1)."""
+        """Which of two rows describes the design that the rule is given to: the first (0) for a
+        warning, the second (1) for an option."""
         if self.kind == "warning":
             return 0
         return 1
 
     def domain(self) -> Domain:
-        """Where the rule speaks, from the rows that it cites. A finding of a section speaks in
+        """Where the rule applies, from the rows that it cites. A finding from a section applies in
         every use, at its own scales."""
         if self.section:
             everywhere = product(self.scales, SCENARIOS)
@@ -120,12 +120,12 @@ class Rule(Frozen):
         return Domain(frozenset(pairs), beyond, frozenset(shapes))
 
     def _claims(self) -> list[Evidence]:
-        """The evidence of the sort that the rule claims."""
+        """The evidence for the rule's claim: the sort of its first evidence."""
         claimed = self.evidence[0].sort
         return [item for item in self.evidence if item.sort == claimed]
 
     def _is_settled(self) -> bool:
-        """Whether every claim has each column in the same order, and no row speaks against it."""
+        """Whether all claims order each column the same way, and no row contradicts them."""
         claims = self._claims()
         for column in claims[0].cells:
             with_column = [item for item in claims if column in item.cells]
@@ -164,8 +164,8 @@ class _Rules(Frozen):
 
 @cache
 def rules() -> tuple[Rule, ...]:
-    """Every rule, in the order of the file. Read as JSON, in which a list passes for a tuple and
-    nothing else is converted."""
+    """Every rule, in the order of the file. Validated in JSON mode, which accepts a list as a tuple
+    and converts nothing else."""
     text = (PROFILES / "advice" / "rules.yaml").read_text("utf-8")
     as_json = json.dumps(safe_mapping(text))
     return _Rules.model_validate_json(as_json).rules
@@ -173,5 +173,5 @@ def rules() -> tuple[Rule, ...]:
 
 @cache
 def domains() -> dict[str, Domain]:
-    """Where each rule speaks, by its id."""
+    """Where each rule applies, by its id."""
     return {rule.id: rule.domain() for rule in rules()}

@@ -34,7 +34,7 @@ def _against(
     rows: pd.DataFrame,
 ) -> pd.DataFrame:
     """Pairs of a table's rows that agree in the columns `same`. In one of them the column `axis`
-    has the value `base`, in the other it is `changed`. NLL and accuracy of both, and their
+    has the value `base`, in the other it is `changed`. Returns NLL and accuracy of both, and the
     differences."""
     columns = [*same, axis, "nll_dclm", "avg"]
     frame = rows[columns].rename(columns={axis: "changed"})

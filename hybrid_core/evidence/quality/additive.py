@@ -1,5 +1,5 @@
-"""The additive model of NLL over the paper's trained designs: its rows, its terms, its fit, and how
-a scaling law moves it elsewhere.
+"""The additive model of NLL over the paper's trained designs: its rows, terms and fit, and how a
+scaling law moves it to other sizes and token counts.
 
 NLL is the DCLM validation loss in nats per token.
 """
@@ -75,14 +75,14 @@ def trained() -> tuple[Mixture, ...]:
 
 
 def _mixture(pattern: str) -> Mixture:
-    """The mixture of a trained pattern; the paper trained no pattern without one."""
+    """The mixture of a trained pattern. Every pattern that the paper trained has one."""
     mixed = mixture(pattern)
     assert mixed
     return mixed
 
 
 def _printed_by_counts() -> Iterator[DesignRow]:
-    """Rows that print how many layers of each kind a design has. Their pattern is that of the
+    """Rows that print how many layers of each kind a design has. Their pattern comes from the
     preset made from the row."""
     patterns = {}
     for spec in paper_designs():
@@ -147,7 +147,7 @@ def _placed_pattern(
 # ---------------------------------------------------------------- terms and fit
 
 FAMILIES = ["llama", "mamba", "swa", "inter", "intra"]
-PLACED = ("first layer", "early")  # the terms of where blocks stand
+PLACED = ("first layer", "early")  # the terms for where the blocks are
 TERMS = [
     *FAMILIES,
     "350M",
@@ -166,7 +166,7 @@ def _terms(
     tokens: float,
     experts: bool,
 ) -> Array:
-    """What the additive model of NLL multiplies its coefficients with, in the order of TERMS.
+    """The terms that the coefficients of the additive NLL model multiply, in the order of TERMS.
 
     - Family and scale: 0 or 1.
     - tokens: ln(tokens / 60B).
@@ -175,8 +175,8 @@ def _terms(
     - early: (1/2 - mean depth)^2 if the blocks lie in the first half on average, else 0.
 
     The last three are for blocks among Mamba layers. Windows showed no such effects (Tables 9 and
-    11). These forms were chosen among a few by their leave-one-out errors, so those errors flatter
-    the model a little."""
+    11). These forms were chosen from a few by their leave-one-out errors, so those errors flatter
+    the model slightly."""
     mixed = _mixture(pattern)
     families = [float(mixed.family == name) for name in FAMILIES]
     more = np.log(tokens / PAPER_TOKENS)
@@ -251,11 +251,11 @@ def moved(
     found: Array,
     law: ScalingLaw,
 ) -> Moved:
-    """NLL of a stack by the coefficients `found`. The law moves it from the nearest size and tokens
-    of the rows to the wanted ones.
+    """NLL of a stack by the coefficients `found`. The law moves it from the nearest size and token
+    count in the rows to the wanted ones.
 
-    - A placement costs at least as much as the best printed one of its family, ratio and scale. One
-      that lies between rows is not known to be better than all of them.
+    - A placement costs at least as much as the best printed one of its family, ratio and scale. A
+      placement between printed rows is not known to beat all of them.
     - Between 350M and 1B the NLL is a mean of both, weighted by the logarithm of the size.
     - Only differences of the law are used. Its runs had smaller batches, and its NLL of the same
       model is up to 0.05 off Tables 9 and 10."""
@@ -332,7 +332,7 @@ def _short_of_best(pattern: str, scale: str, found: Array) -> float:
 @cache
 def _best_printed(family: str, ratio: str, scale: str) -> str | None:
     """The pattern of the lowest NLL printed at the data budget for a family, ratio and scale,
-    dense; the first of equals."""
+    dense; the first on a tie."""
     rows = design_rows().query(
         "family == @family and scale == @scale and tokens == @PAPER_TOKENS and not experts"
     )
@@ -348,7 +348,7 @@ def _best_printed(family: str, ratio: str, scale: str) -> str | None:
 
 
 class Extent(NamedTuple):
-    """Least and largest parameters and tokens among the rows of a scale."""
+    """Smallest and largest parameter and token counts among the rows of a scale."""
 
     params: tuple[float, float]
     tokens: tuple[float, float]

@@ -26,7 +26,7 @@ from hybrid_core.evidence.quality.runs_left_out import (
 )
 from hybrid_core.evidence.quality.scaling import SCALED, has_run_of_size
 
-# distance -> what the rows are that an estimate rests on
+# distance -> which rows an estimate rests on
 DISTANCES = {
     OTHER_DESIGNS: "other designs of its family at its scale",
     NO_EXPERTS: "its family without experts, and other families with them",
@@ -38,7 +38,8 @@ DISTANCES = {
 
 
 class Interval(NamedTuple):
-    """Half of an estimate's interval in nats, and what the estimate rests on in words."""
+    """Half the width of an estimate's interval in nats, and a phrase for what the estimate rests
+    on."""
 
     half: float
     rests_on: str
@@ -51,8 +52,8 @@ def interval(
     params: float,
     by_law: bool,
 ) -> Interval:
-    """The interval of an estimate from the rows of `scales`: the widest of theirs, and wider where
-    a law moved it."""
+    """The interval of an estimate from the rows of `scales`: the widest of theirs, and wider if a
+    law moved it."""
     everything = all_designs()
     margins = cached_design_margins(everything.tobytes())
     distances = []
@@ -83,8 +84,8 @@ def _full_run_margin(distance: str) -> float:
 
 
 def widths() -> pd.DataFrame:
-    """The half width at each distance. What a law adds has rows of its own; it comes on top of the
-    design's."""
+    """The half width at each distance. What a law adds has its own rows, and comes on top of the
+    design's width."""
     margins = dict(cached_design_margins(all_designs().tobytes()))
     for distance in MOVES:
         margins[distance] = _full_run_margin(distance)

@@ -36,8 +36,8 @@ class Miss(NamedTuple):
 
 
 def group_quantile(misses: list[tuple[str, float]]) -> float:
-    """The error that a share of COVERAGE of the misses, pairs of group and error, do not exceed.
-    All groups weigh the same. NaN if there are no misses."""
+    """The error that a share COVERAGE of the misses (pairs of group and error) does not exceed. All
+    groups weigh the same. NaN if there are no misses."""
     if not misses:
         return math.nan
     frame = pd.DataFrame(misses, columns=["group", "error"]).sort_values("error", kind="stable")
@@ -58,7 +58,7 @@ class Labels(NamedTuple):
 
 @cache
 def labels() -> Labels:
-    """Rows of one label are left out together."""
+    """The labels of the rows. Rows with the same label are left out together."""
     rows = additive.design_rows()
     experts = rows["experts"].map({True: " with experts", False: ""})
     stack = rows["scale"] + " " + rows["pattern"]
@@ -88,7 +88,7 @@ def design_distance(
     experts: bool,
     train: Mask,
 ) -> str | None:
-    """How far a design is from the training rows; None where its family is not among them."""
+    """How far a design is from the training rows; None if its family is not among them."""
     families, scales, _ = _columns()
     same_family = train & (families == family)
     if not same_family.any():

@@ -1,4 +1,4 @@
-"""An estimate of a design's NLL from the paper's rows, and how far such estimates miss a row that
+"""An estimate of a design's NLL from the paper's rows, and how far such estimates miss rows that
 they have not seen.
 
 NLL is the DCLM validation loss in nats per token.
@@ -32,8 +32,8 @@ CONVENTION = "estimated from the paper's rows"
 
 
 class Estimate(NamedTuple):
-    """NLL with an interval as wide as COVERAGE of the errors on rows that were left out as far away
-    (`calibration`).
+    """NLL with an interval wide enough for COVERAGE of the errors on rows left out at the same
+    distance (`calibration`).
 
     `basis`: the tables that it rests on; `rests_on`: how near their rows are.
     """
@@ -56,8 +56,8 @@ def estimate(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> Estimate | OutOfRa
     """NLL of a design trained at 8K on `tokens` of DCLM, from the paper's rows.
 
     From 350M to 1B parameters and 60B to 82B tokens it is the additive model of `coefficients`.
-    Elsewhere the scaling law of the family moves it there; windows take Llama's law. The further
-    the design is from the rows, the wider the interval (`calibration.DISTANCES`)."""
+    Outside that range the scaling law of the family moves the estimate; windows use Llama's law.
+    The further the design is from the rows, the wider the interval (`calibration.DISTANCES`)."""
     mixed = mixture(spec.pattern)
     if mixed is None or mixed.family == "window":
         return OutOfRange(f"layers: {spec.pattern} - {_NO_FAMILY}")
@@ -112,7 +112,7 @@ _NO_FAMILY = (
 
 @cache
 def leave_one_out() -> pd.DataFrame:
-    """Every row, predicted without it. Beside it a baseline: the mean of the other rows of its
+    """Every row, predicted without itself, and a baseline for it: the mean of the other rows of its
     family, scale and kind of budget.
 
     Kind `designs`: the additive model, fitted without all rows of that design, since the other
@@ -190,16 +190,16 @@ def accuracy() -> pd.DataFrame:
     found: list[dict[str, Any]] = []
     for kind, rows in leave_one_out().groupby("kind"):
         error = rows["error"].abs()
-        beside = rows.dropna(subset="baseline")
-        error_beside = beside["error"].abs()
-        baseline_error = beside["baseline_error"].abs()
+        with_baseline = rows.dropna(subset="baseline")
+        error_with_baseline = with_baseline["error"].abs()
+        baseline_error = with_baseline["baseline_error"].abs()
         record = {
             "kind": kind,
             "rows": len(rows),
             "mean_error": error.mean(),
             "largest": error.max(),
-            "rows_with_baseline": len(beside),
-            "mean_error_there": error_beside.mean(),
+            "rows_with_baseline": len(with_baseline),
+            "mean_error_there": error_with_baseline.mean(),
             "baseline_mean_error": baseline_error.mean(),
         }
         found.append(record)

@@ -1,4 +1,4 @@
-"""How often intervals hold rows that had no part in setting them. Each fold sets its widths by
+"""How often intervals contain rows that had no part in setting them. Each fold sets its widths by
 leaving out rows again, within its own training rows."""
 
 from collections.abc import Iterator
@@ -31,10 +31,10 @@ from hybrid_core.evidence.quality.scaling import Array
 
 @cache
 def held_out() -> pd.DataFrame:
-    """Every row predicted without its fold, with an interval that was set without it too: `half`
+    """Every row predicted without its fold, with an interval that was also set without it: `half`
     and `covered`.
 
-    `left_out`: of designs, the design (with both budgets) or its family and scale; of the runs of
+    `left_out`: for designs, the design (with both budgets) or its family and scale; for the runs of
     Tables 14 and 15, budget, family and scale, or family."""
     rows = [
         *_designs("design", labels().design),

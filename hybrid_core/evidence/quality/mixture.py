@@ -35,14 +35,15 @@ class Mixture(NamedTuple):
 
     @property
     def cluster(self) -> bool:
-        """Whether there are several expensive layers, all next to one another, and others."""
+        """Whether several expensive layers all sit next to one another, and there are other
+        layers."""
         if not 1 < len(self.expensive) < self.n_layers:
             return False
         return len(self.expensive) == self.expensive[-1] - self.expensive[0] + 1
 
     @property
     def centre(self) -> float:
-        """Mean depth of the expensive layers: 0 is before the first layer, 0.5 the middle, 1 behind
+        """Mean depth of the expensive layers: 0 is before the first layer, 0.5 the middle, 1 after
         the last. 0.5 if there are none."""
         if not self.expensive:
             return 0.5
@@ -62,7 +63,7 @@ _FAMILIES = {
 
 
 def mixture(pattern: str) -> Mixture | None:
-    """The mixture of a pattern of letters, or None where the paper trained no such stack."""
+    """The mixture of a pattern of letters, or None if the paper trained no such stack."""
     letters = "".join(sorted(set(pattern)))
     if letters not in _FAMILIES:
         return None

@@ -1,5 +1,5 @@
 """What the scaling laws say: their constants, the best size for a budget, and how it grows with the
-budget. Intervals hold COVERAGE of the laws fitted to resampled rows."""
+budget. Intervals contain COVERAGE of the laws fitted to resampled rows."""
 
 from typing import Any
 
@@ -72,8 +72,9 @@ def optima() -> pd.DataFrame:
 def _isoflop_optimum(flops: float, runs: pd.DataFrame) -> tuple[float, float]:
     """Parameters and tokens at the minimum of a quadratic in log N through the runs of one budget.
 
-    Runs weigh what Huber's loss left them in the law: the quadratic has four points at most and
-    cannot tell an outlier. FLOPs per token at the minimum are interpolated between the runs."""
+    Runs keep the weight that Huber's loss gave them in the law: the quadratic has four points at
+    most and cannot detect an outlier. FLOPs per token at the minimum are interpolated between the
+    runs."""
     log_n = np.log(runs["params"].to_numpy())
     curve = np.polyfit(
         log_n,

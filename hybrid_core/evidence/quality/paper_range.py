@@ -1,4 +1,4 @@
-"""What the paper covers. A design is covered if each of its traits that bear on the loss is one of
+"""What the paper covers. A design is covered if each trait that bears on the loss also occurs in
 the paper's designs of the same family."""
 
 from collections.abc import Iterator
@@ -62,8 +62,8 @@ def _known(family: str, ffn: str) -> dict[str, set[Any]]:
 
 
 def uncovered(spec: ArchSpec, family: str, tokens: float) -> str | None:
-    """The first trait of a design that no design of the paper with the same family and feed-forward
-    has, in one line, or None."""
+    """One line about the first trait of a design that no paper design with the same family and
+    feed-forward has, or None."""
     known = _known(family, _ffn(spec))
     if not known:
         return f"ffn: {_ffn(spec)} - the paper has no {family} designs with it"
@@ -81,7 +81,7 @@ def _unlike(
     seen: set[Any],
     family: str,
 ) -> str | None:
-    """Why a trait is not covered by the values seen in the paper, in one line; None if it is."""
+    """One line that says why the values seen in the paper do not cover a trait; None if they do."""
     if isinstance(value, float) and seen:
         least = min(seen)
         most = max(seen)
@@ -94,7 +94,7 @@ def _unlike(
     have = " or ".join(sorted(map(str, seen))) or "none"
     line = f"{key}: {value} - the paper's {family} designs have {have}"
     if key in _AXES:
-        line += "; others only in stacks of nothing else (Tables 18 and 19)"
+        line += "; others only in stacks of this block alone (Tables 18 and 19)"
     return line
 
 
@@ -109,7 +109,7 @@ def _kind(ffn: AnyFfn | None) -> str:
 
 
 def _untrained(spec: ArchSpec, tokens: float) -> str | None:
-    """Why that much training is outside the runs of Tables 9 to 15, in one line, or None."""
+    """One line that says why this much training is outside the runs of Tables 9 to 15, or None."""
     costs = model_costs(spec)
     flops_per_token = costs.train_flops_per_token(baselines.PAPER_CONTEXT, "paper")
     flops = tokens * float(flops_per_token)
@@ -132,7 +132,7 @@ def _untrained(spec: ArchSpec, tokens: float) -> str | None:
 
 
 def _traits(spec: ArchSpec) -> Traits:
-    """What of a design bears on its loss."""
+    """The traits of a design that bear on its loss."""
     found: Traits = {
         ("vocab_size", spec.vocab_size),
         ("d_model", float(spec.d_model)),
@@ -140,7 +140,7 @@ def _traits(spec: ArchSpec) -> Traits:
     }
     mixed = mixture(spec.pattern)
     if mixed:
-        found.add(("share of expensive blocks", float(mixed.share)))
+        found.add(("share of attention or intra-hybrid layers", float(mixed.share)))
     for layer in set(spec.stack):
         found.update(_layer_traits(layer, spec.d_model))
     for line in options(spec):

@@ -1,12 +1,12 @@
 """Whether the paper trained a placement like a design's.
 
 The additive model has terms for attention in the first layer and early in the stack. It has none
-for attention crowded at the end or spread to both ends, so it would rate such placements as high as
-the best. Therefore a placement counts as covered only if a row of its family and nearest ratio is
-like it:
+for attention clustered at the end or split between both ends, so it would rate such placements as
+good as the best. Therefore a placement counts as covered only if a row of its family and nearest
+ratio is like it:
 - Each block (attention layer or intra-hybrid block) lies within one layer of the row's block.
   Depths are compared as shares of the stack.
-- A block in the first or last layer is there in both.
+- If one stack has a block in the first or last layer, so does the other.
 - A deep stack may have more blocks than any row. Then it may follow a row's rule instead: evenly
   spread, and in the first layer, the last, or both if the row has blocks there.
 
@@ -35,8 +35,8 @@ def nearest_ratio(share: float) -> str:
 
 
 def untrained_placement(mixed: Mixture, rows: tuple[Mixture, ...]) -> str | None:
-    """Why a placement resembles none of the rows (mixtures of trained designs), in one line; None
-    if it resembles one, or if its stack is not mixed."""
+    """One line that says why a placement resembles none of the rows (mixtures of trained designs);
+    None if it resembles one, or if its stack is not mixed."""
     if not mixed.is_mixed:
         return None
     ratio = nearest_ratio(mixed.share)
@@ -92,5 +92,5 @@ def _resembles(mixed: Mixture, known: Mixture) -> bool:
 
 @cache
 def _depths(mixed: Mixture) -> tuple[float, ...]:
-    """Where each block lies: 0 is before the first layer, 1 behind the last."""
+    """Where each block lies: 0 is before the first layer, 1 after the last."""
     return tuple(index / (mixed.n_layers + 1) for index in mixed.expensive)

@@ -11,7 +11,7 @@ from hybrid_core.design.spec import ArchSpec
 from hybrid_core.evidence import baselines
 
 Size = Literal["350M", "1B", "3B"]
-# size -> (table, what its rows share, how long they were trained)
+# size -> (table, filter for its rows, how long they were trained)
 TRAINED: dict[Size, tuple[str, str, str]] = {
     "350M": ("table10_350m", "budget == 'data'", "60B tokens at 8K"),
     "1B": ("table09_1b", "budget == 'data'", "60B tokens at 8K"),
@@ -66,7 +66,7 @@ def _of_size(size: Size) -> Iterator[ArchSpec]:
 
 
 def quoted(spec: ArchSpec) -> Quoted | None:
-    """What is printed of this very stack at the paper's dimensions, or None."""
+    """What the paper prints for exactly this stack at the paper's dimensions, or None."""
     if not baselines.is_papers(spec):
         return None
     for size, (table, _, training) in TRAINED.items():
@@ -85,7 +85,7 @@ def quoted(spec: ArchSpec) -> Quoted | None:
 
 
 def printed_accuracy(row: pd.Series) -> float | None:
-    """Mean accuracy of a row in percent, or None where its table has none."""
+    """Mean accuracy of a row in percent, or None if its table has none."""
     if "avg" not in row:
         return None
     return float(row["avg"])

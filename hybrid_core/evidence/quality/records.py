@@ -1,5 +1,5 @@
-"""What the command line prints of quality, JSON-ready: of one design (`cost --quality`), and of the
-models themselves (`quality`)."""
+"""What the command line prints about quality, JSON-ready: for one design (`cost --quality`), and
+for the models themselves (`quality`)."""
 
 from typing import Any
 
@@ -62,7 +62,7 @@ def record(spec: ArchSpec, tokens: float = PAPER_TOKENS) -> dict[str, Any]:
 
 def report() -> dict[str, Any]:
     """What `quality` prints: laws, optima and their slopes, the additive model, effects, every
-    leave-one-out error, and how often intervals hold rows that did not make them."""
+    leave-one-out error, and how often intervals contain held-out rows."""
     return {
         "laws": _records(laws()),
         "optima": _records(optima()),
@@ -78,7 +78,7 @@ def report() -> dict[str, Any]:
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """One mapping a row, with None for what is missing."""
+    """One mapping per row, with None for missing values."""
     return [_without_nan(row) for row in frame.to_dict("records")]
 
 

@@ -59,7 +59,7 @@ def runs() -> tuple[Run, ...]:
 
 
 def law_without(family: str, out: frozenset[int]) -> ScalingLaw:
-    """The law of a family fitted to its runs without those at some positions of `scaling_rows`."""
+    """The law of a family fitted to its runs except those at some positions of `scaling_rows`."""
     kept = []
     for i, run in enumerate(runs()):
         if run.family == family:
@@ -99,7 +99,7 @@ def run_error(
 
 
 class Fold(NamedTuple):
-    """Runs that are left out together, and the rows of `design_rows` that stay."""
+    """Runs that are left out together, and the rows of `design_rows` that stay in."""
 
     name: str
     runs: frozenset[int]
@@ -176,8 +176,8 @@ def run_margin(distance: str, without: Fold | None = None) -> float:
 
 
 def run_distance(i: int, designs: Mask) -> str:
-    """How far the design of run i is from the training designs. They are of 350M and 1B; a run of
-    another size takes the nearer of the two."""
+    """How far the design of run i is from the training designs. The training designs are of 350M
+    and 1B; a run of another size uses the nearer of the two."""
     run = runs()[i]
     scale = "1B"
     if run.scale in ("100M", "350M"):

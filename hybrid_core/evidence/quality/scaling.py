@@ -1,6 +1,6 @@
 """Scaling laws fitted to Tables 14 and 15: NLL against parameters and tokens.
 
-Parameters are non-embedding, and active where there are experts.
+Parameters are non-embedding; for models with experts, only the active ones count.
 """
 
 from functools import cache
@@ -25,7 +25,7 @@ TOKENS_PER_STEP = 2**19  # "0.5M tokens" per step
 EXPONENTS = np.arange(0.025, 1.2001, 0.025)  # the grid that alpha and beta are searched on
 # Nats per token: several times the rounding of a loss, so that only outliers lose weight.
 HUBER = 0.01
-DRAWS = 200  # resamples that an interval is made from
+DRAWS = 200  # resamples per interval
 
 
 @cache
@@ -184,7 +184,7 @@ def has_run_of_size(family: str, params: float) -> bool:
 
 @cache
 def law(family: str) -> tuple[ScalingLaw, Array]:
-    """The law of one of SCALED, and the weight that Huber's loss left each of its rows."""
+    """The law of one of SCALED, and the weight that Huber's loss gave each of its rows."""
     params, tokens, loss = runs_of(family)
     all_alike = np.ones((1, len(loss)))
     found, weights = fit_law(params, tokens, loss, all_alike)

@@ -1,5 +1,5 @@
-"""Charts, for pages and reports alike. Each says in its title what it shows and in its foot where
-the data are from.
+"""Charts for pages and reports. The title of a chart says what it shows, its foot where the data
+come from.
 
-A chart is computed from closed forms, from the paper's tables or from stored runs; nothing is
-measured here."""
+Charts are computed from closed forms, the paper's tables or stored runs. Nothing is measured
+here."""

@@ -11,13 +11,13 @@ from hybrid_core.report import units
 from hybrid_core.report.figures import style
 
 NLL = "validation NLL on DCLM (nats per token)"
-ROW = 19  # pixels of a row of dots
+ROW = 19  # pixels per row of dots
 MODULES = {
     "T/M": style.MODEL_COLOUR["intra"],
     "T/T": style.MODEL_COLOUR["llama"],
     "M/M": style.MODEL_COLOUR["mamba"],
 }
-PRINTED = {"sep": "separate", "conc": "concat"}  # the paper's short words
+PRINTED = {"sep": "separate", "conc": "concat"}  # the paper's abbreviations
 
 
 def _ratio(scale: str) -> style.Figure:
@@ -26,8 +26,8 @@ def _ratio(scale: str) -> style.Figure:
     name = {"1B": "table09_1b", "350M": "table10_350m"}[scale]
     figure = style.blank(
         f"Loss against the share of attention or intra-hybrid layers, {scale}, 60B tokens",
-        f"quoted: {baselines.cite(name)}; the rest of the layers is Mamba, of SWA windows",
-        "expensive layers (% of all)",
+        f"quoted: {baselines.cite(name)}; the other layers are Mamba, or windows for SWA",
+        "attention or intra-hybrid layers (% of all)",
         NLL,
         height=345,
     )
@@ -51,7 +51,7 @@ PATTERNS = ["front", "middle", "end", "single", "cluster", "scatter", "sandwich"
 
 
 def _of_scale(rows: pd.DataFrame, scale: str) -> pd.DataFrame:
-    """The rows of one scale. Tables without scales are of 1B models."""
+    """The rows of one scale. Tables without scales hold 1B models."""
     if "scale" in rows:
         return rows[rows["scale"] == scale]
     if scale == "1B":
@@ -60,7 +60,7 @@ def _of_scale(rows: pd.DataFrame, scale: str) -> pd.DataFrame:
 
 
 def _position(scale: str) -> style.Figure:
-    """Loss by where the attention layers stand: Tables 11, 17 and 21."""
+    """Loss by position of the attention layers: Tables 11, 17 and 21."""
     sources = {
         "inter": "table17_inter_position",
         "intra": "table21_intra_position",
@@ -69,8 +69,8 @@ def _position(scale: str) -> style.Figure:
     cited = baselines.cite("table11_swa_position")
     cited = cited.replace("Table 11", "Tables 11, 17 and 21")
     figure = style.blank(
-        f"Loss by where the attention layers stand, {scale}, 60B tokens",
-        f"quoted: {cited}; in brackets the layers",
+        f"Loss by position of the attention layers, {scale}, 60B tokens",
+        f"quoted: {cited}; layer numbers in brackets",
         NLL,
         "",
     )
@@ -133,7 +133,7 @@ def _long_context(scale: str) -> style.Figure:
     figure = style.blank(
         f"Loss of models trained at long contexts, {scale}",
         f"quoted: {baselines.cite('table12_long_context')}; equal training FLOPs, as printed",
-        "context in training (tokens)",
+        "training context (tokens)",
         NLL,
         height=345,
     )

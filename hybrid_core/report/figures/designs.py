@@ -23,7 +23,7 @@ def cache_by_context(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware | None = None
 ) -> style.Figure:
     """Exact cache of one sequence against its length, on any device."""
-    state = workload.state_dtype or "as the design has it"
+    state = workload.state_dtype or "as in the design"
     dtypes = f"keys and values {workload.kv_cache_dtype}, state {state}"
     figure = style.blank(
         "Cache of one sequence against context",
@@ -69,24 +69,24 @@ def decode_by_context(
     figure["layout"]["yaxis"]["rangemode"] = "tozero"
     if absent:
         named = ", ".join(absent)
-        figure["layout"]["meta"]["source"] += f". No line, since its weights do not fit: {named}"
+        figure["layout"]["meta"]["source"] += f". Not shown, weights do not fit: {named}"
     return figure
 
 
 def _memory(design: style.Named, workload: Workload) -> Num:
-    """Bytes of serving at each of the contexts of a chart."""
+    """Serving memory in bytes at each context of a chart."""
     used = memory(design.spec, workload, style.CONTEXTS).total
     return np.broadcast_to(used, style.CONTEXTS.shape)
 
 
 def _usable(hardware: Hardware) -> str:
-    """How much of a device's memory an engine uses, in words."""
-    return f"{units.n_bytes(hardware.usable_bytes)} that an engine uses of {hardware.name}"
+    """A phrase for how much of a device's memory an engine can use."""
+    return f"{units.n_bytes(hardware.usable_bytes)} of {hardware.name}, usable by an engine"
 
 
 SERVING = "exact: weights as stored, cache, activations of one chunk of the prefill"
-ROW = 24  # pixels of a row of bars
-ROOM_FOR_TEXT = 0.17  # behind the longest bar, of its length, for each column
+ROW = 24  # pixels per row of bars
+ROOM_FOR_TEXT = 0.17  # after the longest bar, as a share of its length, per column
 
 
 class Column(NamedTuple):
@@ -103,8 +103,8 @@ def _beside(
     unit: str,
     of: str,
 ) -> None:
-    """Bars in columns beside each other, all on one scale, each with its value. `columns`: by their
-    name; `of`: what a row is."""
+    """Columns of bars side by side on one scale, each bar with its value. `columns`: by name; `of`:
+    what a row stands for."""
     largest = max(max(column.values) for column in columns.values())
     end = largest * (1 + ROOM_FOR_TEXT * len(columns))
     layout = figure["layout"]
@@ -151,7 +151,7 @@ def _column_axis(
     n_columns: int,
     end: float,
 ) -> dict[str, Any]:
-    """The axis of column `i`: its place, and its name on top."""
+    """The axis of column `i`: its position, and its name on top."""
     width = 1 / n_columns
     left = i * width
     most_letters = 56 // n_columns
@@ -180,7 +180,7 @@ MEMORY_COLOURS = {
 def memory_by_part(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware
 ) -> style.Figure:
-    """Weights, cache and activations beside the memory of the device."""
+    """Weights, cache and activations against the memory of the device."""
     figure = style.blank(
         f"Memory at {units.length(workload.context_len)} tokens, batch {workload.batch_size} (GiB)",
         f"{SERVING}; {_usable(hardware)}",
@@ -208,7 +208,7 @@ def memory_by_part(
 
 
 def _wrapped(label: str) -> str:
-    """A design's name beside its bars, on as many lines as it takes."""
+    """A design's name next to its bars, on as many lines as it needs."""
     lines = textwrap.wrap(style.clipped(label, 40), 20)
     return "<br>".join(map(escape, lines))
 
@@ -234,7 +234,7 @@ _SHOWN_AS = {
 
 
 def _shown(part: str) -> str:
-    """The row in which a part is shown. A mixer that holds others puts its name before their
+    """The row in which a part is shown. A mixer that contains others puts its name before their
     parts, e.g. `block qkv`."""
     _, _, own = part.rpartition(" ")
     last, _, _ = own.partition(".")
@@ -244,7 +244,7 @@ def _shown(part: str) -> str:
 
 
 def _parts(spec: ArchSpec, context: int) -> dict[str, Counter[str]]:
-    """FLOPs per token by part: of training (three forward passes) and of a decode step."""
+    """FLOPs per token by part: for training (three forward passes) and for a decode step."""
     costs = model_costs(spec)
     forward = Counter({"head": int(costs.head_flops(context))})
     step = Counter({"head": int(costs.head_flops(1))})
@@ -262,7 +262,7 @@ def flops_by_part(
     workload: Workload,
     of: Sequence[str] = ("training", "decode"),
 ) -> style.Figure:
-    """FLOPs per token by part, of training, of decoding, or of both: one column per design and
+    """FLOPs per token by part, for training, for decoding, or for both: one column per design and
     kind."""
     context = workload.context_len
     what_for = ""
@@ -308,7 +308,7 @@ def _is_in_any(
     of: Sequence[str],
     designs: Iterable[dict[str, Counter[str]]],
 ) -> bool:
-    """Whether a part costs anything in one of the designs."""
+    """Whether a part costs anything in any of the designs."""
     return any(kinds[what][part] for kinds in designs for what in of)
 
 
@@ -318,7 +318,7 @@ def _column_name(
     n_designs: int,
     n_kinds: int,
 ) -> str:
-    """The name of a column: its kind, its design, or both, as far as columns differ in it."""
+    """The name of a column: its kind, its design, or both, whichever tells the columns apart."""
     if n_designs == 1:
         return what
     if n_kinds == 1:
@@ -329,7 +329,7 @@ def _column_name(
 def memory_by_context(
     designs: Sequence[style.Named], workload: Workload, hardware: Hardware
 ) -> style.Figure:
-    """Memory of the whole workload against context, beside the memory of the device."""
+    """Memory of the whole workload against context, with the memory of the device."""
     figure = style.blank(
         f"Memory of serving, batch {workload.batch_size}",
         f"{SERVING}; dashed: {_usable(hardware)}",
@@ -353,8 +353,8 @@ def memory_by_context(
 
 
 def _sizes() -> dict[int, str]:
-    """Bytes that an engine uses of the known GPUs -> their memory and names. GPUs of as many GiB
-    share a row; it has the least that an engine uses of them."""
+    """Bytes that an engine can use -> memory and names of the known GPUs. GPUs with the same GiB
+    share a row, at the least that an engine can use of them."""
     alike: dict[int, list[Hardware]] = {}
     for device in catalogue().values():
         if device.kind == "gpu":
@@ -387,13 +387,13 @@ def longest_context(
     workload: Workload,
     hardware: Hardware | None = None,
 ) -> style.Figure:
-    """The longest context for which each size of device memory has room for weights and cache, as
-    in decoding."""
+    """The longest context at which weights and cache fit each size of device memory, as in
+    decoding."""
     sizes = _sizes()
     row_height = 20 + 12 * len(designs)
     figure = style.blank(
         f"The longest context that fits each accelerator, batch {workload.batch_size}",
-        f"{SERVING}; up to 16M tokens, in what an engine uses of the memory",
+        f"{SERVING}; up to 16M tokens, in the memory that an engine can use",
         "longest context (tokens)",
         "",
         shows=["memory"],

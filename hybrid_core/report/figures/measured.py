@@ -1,4 +1,4 @@
-"""Charts of profiles: what was measured, beside what was predicted."""
+"""Charts of profiles: what was measured, next to what was predicted."""
 
 from collections.abc import Sequence
 from html import escape
@@ -10,8 +10,8 @@ from hybrid_core.runs.store import Run
 
 
 def generation_chart(runs: Sequence[Run]) -> style.Figure:
-    """Tokens/s of the paper's protocol against total length: measured, predicted, and in the
-    paper."""
+    """Tokens/s of the paper's protocol against total length: measured, predicted, and as the paper
+    prints it."""
     figure = style.blank(
         "Generation speed against total length",
         f"measured: {_protocols(runs)}. predicted: {_basis(runs)}. "

@@ -1,4 +1,4 @@
-"""Where the names on a chart stand: beside what they name, and clear of lines, points and other
+"""Where the names on a chart go: next to what they name, and clear of lines, points and other
 names. All lengths are pixels."""
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ HEIGHT = 15  # of a line of text
 LETTER = 6.2  # average width of a letter
 SIGN = 14  # width of the coloured square before a name
 GAP = 5  # between a point and its name
-# Where a name may stand about a point: which of its sides is at the point (as plotly's xanchor),
-# and above (1), beside (0) or below (-1).
+# Where a name may go around a point: which of its sides is at the point (as plotly's xanchor), and
+# whether it is above (1), level with (0) or below (-1) the point.
 SIDES = [
     ("right", 1),
     ("center", 1),
@@ -22,14 +22,14 @@ SIDES = [
     ("left", 0),
     ("right", 0),
 ]
-# Each of the following is by the side of the name that is at the point.
-# From the point to the name's left side, in widths of the name.
+# The following are keyed by the side of the name that is at the point. From the point to the name's
+# left side, in widths of the name.
 _LEFT = {
     "left": 0.0,
     "center": -0.5,
     "right": -1.0,
 }
-# Plotly's word for where the text stands.
+# Plotly's word for where the text is.
 _TEXT_AT = {
     "left": "right",
     "center": "center",
@@ -41,13 +41,13 @@ _TOWARDS = {
     "center": 0.0,
     "right": -1.0,
 }
-_HEIGHT_AT = ("middle", "top", "bottom")  # plotly's words for beside, above and below
-# Samples of a line from one point to the next, so that none of it slips through a name.
+_HEIGHT_AT = ("middle", "top", "bottom")  # plotly's words for level, above and below
+# Samples of a line from one point to the next, so that no part of it crosses a name unnoticed.
 BETWEEN = 10
 
 
 class Spot(NamedTuple):
-    """The point of a line at which its name stands, and the side."""
+    """The point of a line where its name goes, and the side."""
 
     point: int
     xanchor: str
@@ -67,7 +67,7 @@ class Spot(NamedTuple):
 
     @property
     def textposition(self) -> str:
-        """The same in plotly's words for the text of a point. They say where the text is, not which
+        """The same in plotly's terms for the text of a point. They say where the text is, not which
         of its sides is at the point."""
         return f"{_HEIGHT_AT[self.above]} {_TEXT_AT[self.xanchor]}"
 
@@ -78,7 +78,7 @@ def place(
     room: tuple[float, float],
 ) -> list[Spot]:
     """A spot for the name of each line that has a width, first to last. It is the spot where the
-    name covers least; if several cover as little, the one nearest to the line's end.
+    name covers least, and on a tie the one nearest to the line's end.
 
     `lines`: (points, 2) from the lower left corner, NaN where unknown. Lines beyond the last width
     get no name, but no name may cover them. `room`: width and height."""

@@ -1,4 +1,4 @@
-"""Charts of the paper's tables, with stored runs beside them."""
+"""Charts of the paper's tables, with stored runs added."""
 
 from collections.abc import Sequence
 from html import escape
@@ -39,7 +39,7 @@ def paper_throughput(runs: Sequence[Run] = ()) -> style.Figure:
 
 
 def _model(preset: str) -> str:
-    """The paper's model of a preset: `inter` of `inter-1to5-1b`."""
+    """The paper's model that a preset belongs to: `inter` for `inter-1to5-1b`."""
     return preset.split("-", maxsplit=1)[0]
 
 

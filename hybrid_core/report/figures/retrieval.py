@@ -10,8 +10,8 @@ from hybrid_core.results.probes import Copying, LossByPosition, Recall
 from hybrid_core.results.retrieval import Cell, Map, Training
 from hybrid_core.runs.store import Run
 
-# Orange to blue, which the colour-blind tell apart. No colour is so dark that black figures could
-# not be read on it.
+# Orange to blue, which colour-blind people can tell apart. Every colour is light enough for black
+# figures.
 RECALLED = [
     [0.0, "#E66101"],
     [0.25, "#FDB863"],
@@ -19,7 +19,7 @@ RECALLED = [
     [0.75, "#92C5DE"],
     [1.0, "#4393C3"],
 ]
-# Greys on which figures can be read, so that the map is not taken for a finding.
+# Greys, so that the map is not taken for a finding, and light enough for black figures.
 NOT_LEARNT = [[0, "#F4F4F4"], [1, "#B4B4B4"]]
 SCALE = {
     "tickformat": ".0%",
@@ -74,16 +74,16 @@ def retrieval_map(run: Run, small: bool = False) -> style.Figure:
 
 def _map_source(found: Map) -> str:
     """The note below a map."""
-    source = f"measured: % of {found.trials} trials, whole values; empty: not asked"
+    source = f"measured: % of {found.trials} trials, whole values; empty: not tested"
     if found.trained_len in found.lengths:
         source += "; dashed: trained length"
     if found.not_measured:
-        source += f"; not whole: {found.not_measured[-1].why}"
+        source += f"; incomplete: {found.not_measured[-1].why}"
     return source
 
 
 class _Shown(NamedTuple):
-    """What a heat map has of one cell: its share, the percents written on it, and on hover the
+    """One cell of a heat map: its share, the percentage written on it, and the hover text with the
     interval, the right answers and the trials."""
 
     share: float | None
@@ -105,7 +105,7 @@ HOVER = (
 
 
 def _cells(found: Map) -> dict[str, Any]:
-    """A heat map's data: percents as text, trials and interval on hover."""
+    """A heat map's data: percentages as text, trials and interval on hover."""
     cells = {(cell.context_len, cell.depth): cell for cell in found.cells}
     shares = []
     texts = []
@@ -187,7 +187,7 @@ def training_curve(run: Run) -> style.Figure:
 
 
 class _Line(NamedTuple):
-    """One run on the chart of a probe. `low` and `high` are empty where there is no interval."""
+    """One run on the chart of a probe. `low` and `high` are empty if there is no interval."""
 
     x: list[int]
     y: list[float | None]
@@ -229,7 +229,7 @@ def _copying_by_length(runs: Sequence[Run]) -> style.Figure:
         "measured: 16 symbols scattered in noise, all to be copied in order; "
         "bars: 95 % interval; dashed: trained to here",
         "context (tokens)",
-        "copied whole",
+        "copied in full",
         shows=["selective_copying"],
     )
     figure["layout"]["yaxis"] |= SHARES
@@ -300,7 +300,7 @@ def _add(
         name += " (not learnt)"
         dash = "dot"
     if found.not_measured:
-        name += " (not whole)"
+        name += " (incomplete)"
     bars = None
     if line.low:
         bars = {"array": line.high, "arrayminus": line.low}
@@ -327,8 +327,7 @@ _PROBE_CHARTS: dict[str, Callable[[Sequence[Run]], style.Figure]] = {
 
 
 def retrieval_charts(runs: Sequence[Run]) -> list[style.Figure]:
-    """Every chart of what runs recalled: a map of each run, and each probe with all runs on one
-    chart."""
+    """Every chart of retrieval runs: a map per run, and one chart per probe with all runs."""
     charts = []
     for run in runs:
         found = run.part(Map)

@@ -12,7 +12,7 @@ from hybrid_core.report.figures import style
 from hybrid_core.terms import total
 from hybrid_core.workload import Workload
 
-ROW = 24  # pixels of a layer
+ROW = 24  # pixels per layer
 MAX_STACK = 1_300  # pixels of all layers of a deep stack
 MOST_WRITTEN = 40  # in deeper stacks text on the bars is too small to read, and slow to draw
 STACK_TITLE = "The stack: what each layer is, and its share"
@@ -29,7 +29,7 @@ class Layer(NamedTuple):
 
     @property
     def told(self) -> str:
-        """The row in words."""
+        """The row as text."""
         params = f"{units.count(self.params)} parameters ({self.of_params:.2f} %)"
         flops = f"{units.flops(self.flops)} ({self.of_flops:.2f} %)"
         return f"{self.kind.label}, {params}, {flops}"
@@ -57,13 +57,13 @@ def stack_layers(spec: ArchSpec, workload: Workload) -> list[Layer]:
 
 
 def stack_source(workload: Workload) -> str:
-    """What the picture shows shares of."""
+    """What the shares in the picture refer to."""
     forward = f"FLOPs of a forward pass over {units.length(workload.context_len)} tokens"
     return f"exact: parameters, and {forward}; both without embedding and head"
 
 
 def stack_chart(spec: ArchSpec, workload: Workload) -> style.Figure:
-    """The layers, first on top, coloured by kind. Beside each are its shares of the stack's
+    """The layers, first on top, coloured by kind. Next to each are its shares of the stack's
     parameters and FLOPs. A point's y is the number of its layer."""
     figure = style.blank(
         STACK_TITLE,

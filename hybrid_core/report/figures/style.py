@@ -1,5 +1,5 @@
-"""What all charts have in common: a title and a source, colours that colour-blind people can tell
-apart, and names beside what they name."""
+"""What all charts share: a title and a source, colours that colour-blind people can tell apart, and
+names next to what they name."""
 
 from collections.abc import Sequence
 from html import escape
@@ -44,8 +44,8 @@ def label(run: Run) -> str:
     return f"#{run.id} {run.name}"
 
 
-# As plotly's JSON has it: {"data": [traces], "layout": {...}}. Plotly's own classes take 0.2 s a
-# page to check it.
+# Plotly's JSON: {"data": [traces], "layout": {...}}. Plotly's own classes take 0.2 s per page to
+# validate it.
 Figure = dict[str, Any]
 
 
@@ -57,7 +57,7 @@ def blank(
     height: int = 285,
     shows: Sequence[str] = (),
 ) -> Figure:
-    """An empty plot. Title and source are not drawn: the page writes them beside the plot, as text
+    """An empty plot. Title and source are not drawn: the page writes them next to the plot, as text
     that wraps. `shows`: the entries of profiles/numbers.yaml whose numbers are drawn."""
     return {
         "data": [],
@@ -153,7 +153,7 @@ def lines(
     hover: str,
     log: bool = True,
 ) -> None:
-    """A line per design, named beside it, over a logarithmic or a linear y axis."""
+    """A line per design with its name next to it, over a logarithmic or a linear y axis."""
     curves = [np.broadcast_to(ys, CONTEXTS.shape) for ys in values]
     xs = CONTEXTS.tolist()
     colours = cycle(len(designs))
@@ -173,7 +173,7 @@ def lines(
     if log:
         log_axis(figure, "y")
     _name_lines(figure, designs)
-    length_axis(figure, 2)  # ten words do not fit a phone
+    length_axis(figure, 2)  # ten labels do not fit on a phone
 
 
 # Pixels: width and height of the plot in the narrowest chart, phones aside.
@@ -181,8 +181,8 @@ ROOM = (360, 205)
 
 
 def _name_lines(figure: Figure, designs: Sequence[Named]) -> None:
-    """Write each line's name beside it, so that the chart needs no legend. The designs' lines are
-    the last of the chart."""
+    """Write each line's name next to it, so that the chart needs no legend. The designs' lines are
+    the last ones in the chart."""
     layout = figure["layout"]
     layout["showlegend"] = False
     log = layout["yaxis"].get("type") == "log"
@@ -215,8 +215,8 @@ def _beside_line(
     spot: names.Spot,
     log: bool,
 ) -> dict[str, Any]:
-    """A line's name as an annotation of plotly. On a logarithmic axis plotly takes the logarithm of
-    its place."""
+    """A line's name as an annotation of plotly. On a logarithmic axis plotly expects the logarithm
+    of its position."""
     x = float(np.log10(curve["x"][spot.point]))
     y = curve["y"][spot.point]
     if log:
@@ -254,12 +254,12 @@ def in_pixels(
     if from_zero:
         low[1] = 0.0
     span = high - low
-    span[~(span > 0)] = 1.0  # all points alike, or none
+    span[~(span > 0)] = 1.0  # all values equal, or none
     return [(line - low) * ROOM / span for line in points]
 
 
 def _scaled(values: Sequence[float | None], log: bool) -> np.ndarray:
-    """Values along an axis, NaN where there is none."""
+    """Values along an axis, NaN where unknown."""
     found = np.array(values, float)
     if not log:
         return found
@@ -267,8 +267,8 @@ def _scaled(values: Sequence[float | None], log: bool) -> np.ndarray:
 
 
 def clipped(name: str, letters: int) -> str:
-    """A name, cut in the middle if it has more than so many letters. Names that begin or end alike
-    still differ."""
+    """A name, shortened in the middle if it has more than `letters` letters. Names with the same
+    beginning or end still differ."""
     if len(name) <= letters:
         return name
     half = (letters - 1) // 2

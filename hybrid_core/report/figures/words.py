@@ -1,4 +1,4 @@
-"""A chart as data and in words."""
+"""A chart as data and as text."""
 
 import csv
 import io
@@ -14,7 +14,7 @@ def data(figure: style.Figure) -> list[tuple[Any, ...]]:
     layout = figure["layout"]
     x = _axis_title(layout["xaxis"]) or "x"
     y = _axis_title(layout["yaxis"]) or "y"
-    # Columns of bars beside each other have the series' name on their axes.
+    # Columns of bars side by side have the series' name on their axes.
     x = layout["meta"].get("unit", x)
     y = layout["meta"].get("rows", y)
     kinds = {trace["type"] for trace in figure["data"]}
@@ -58,7 +58,7 @@ def _cells(trace: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def told(figure: style.Figure) -> str:
-    """A chart in words, for someone who cannot see it: its title, and where each series starts and
+    """A chart as text, for someone who cannot see it: its title, and where each series starts and
     ends."""
     lines = [style.title(figure)]
     for trace in figure["data"]:
@@ -72,7 +72,7 @@ MOST_TOLD = 10  # bars of a series
 
 
 def _told_of(trace: dict[str, Any]) -> str:
-    """One series in words."""
+    """One series as text."""
     if trace["type"] == "heatmap":
         return _told_of_cells(trace)
     name = _words(trace.get("name"))
@@ -92,7 +92,7 @@ def _told_of_cells(trace: dict[str, Any]) -> str:
     every = [cell for _, _, cell in _cells(trace)]
     cells = [cell for cell in every if cell is not None]
     if not cells:
-        return "no cell yet"
+        return "no cells yet"
     least = _said(min(cells))
     most = _said(max(cells))
     return f"{len(cells)} cells, from {least} to {most}"

@@ -21,8 +21,8 @@ def cost_table(
 ) -> str:
     """What `cost` prints: every cost as a line of name, value and convention.
 
-    `kernel_shapes`: what kernels refuse about the design; `tokens`: of the training, for its total
-    FLOPs."""
+    `kernel_shapes`: what the kernels do not support in the design; `tokens`: training tokens, for
+    the total FLOPs."""
     work = found.workload
     kinds = Counter(layer.kind for layer in found.layers)
     made_of = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
@@ -92,7 +92,7 @@ def _pages(engine: EnginePages) -> str:
 
 
 def _engine(found: Cost) -> Iterator[Line]:
-    """What fits beside the weights, with an ideal cache and in pages."""
+    """What fits next to the weights, with an ideal cache and in pages."""
     work = found.workload
     views = {"ideal": found.engine.ideal, "paged": found.engine.paged}
     for view, room in views.items():
@@ -110,7 +110,7 @@ def _memory(found: Cost) -> Iterator[Line]:
     activations = f"memory: activations, {work.max_batched_tokens:,} tokens at a time"
     at_once = "a prefill of the batch at once: activations"
     fit = found.fit
-    used = f"exact: {units.n_bytes(fit.usable)} of its memory are used"
+    used = f"exact: {units.n_bytes(fit.usable)} of its memory is usable"
     yield weights, units.n_bytes(memory.weights), "exact"
     yield "memory: cache, whole batch", units.n_bytes(memory.cache), "exact"
     yield activations, units.n_bytes(memory.activations), "exact"
@@ -126,7 +126,7 @@ def _speed(speed: PredictedSpeed) -> Iterator[Line]:
 
 
 def models_table(models: dict[str, Model]) -> str:
-    """Published models: quoted figures beside those computed here."""
+    """Published models: quoted figures next to those computed here."""
     rows: list[tuple[str, ...]] = [
         ("published model", "layers", "parameters", "active", "cache at 8K", "computed", "level")
     ]
@@ -161,7 +161,7 @@ def imported_line(
     cache: int,
     not_built: str | None,
 ) -> str:
-    """The line that `import` prints beside the YAML."""
+    """The line that `import` prints in addition to the YAML."""
     level = "built"
     if not_built:
         level = f"costed, not built ({not_built})"
@@ -169,7 +169,7 @@ def imported_line(
     active = units.count(params.active)
     inner = units.count(params.non_embedding)
     counts = f"{total} parameters, {active} active, {inner} without embedding"
-    return f"{name}: {counts}; cache at 8K {units.n_bytes(cache)} (two bytes an element); {level}"
+    return f"{name}: {counts}; cache at 8K {units.n_bytes(cache)} (two bytes per element); {level}"
 
 
 def calibration_table(device: Hardware) -> str:

@@ -15,7 +15,7 @@ Rows = Iterator[tuple[str, ...]]
 
 
 def quality_lines(found: dict[str, Any]) -> str:
-    """What `cost --quality` adds: the NLL printed of the design, the estimate, and the nearest
+    """What `cost --quality` adds: the NLL printed for the design, the estimate, and the nearest
     printed rows."""
     lines = []
     if found["quoted"]:
@@ -54,7 +54,7 @@ def _nearest(nearest: Sequence[dict[str, Any]]) -> Rows:
 
 
 def advice_lines(name: str, given: Sequence[Advice]) -> str:
-    """What `advice` prints: one paragraph a rule, with the setting that it is about and its
+    """What `advice` prints: one paragraph per rule, with the setting that it is about and its
     source."""
     if not given:
         none = "the paper's tables suggest no change"
@@ -68,7 +68,7 @@ def advice_lines(name: str, given: Sequence[Advice]) -> str:
 
 
 def throughput_ratio_table(rows: Sequence[dict[str, Any]]) -> str:
-    """Table 13 beside the roofline of its device, and their ratio."""
+    """Table 13 next to the roofline of its device, and their ratio."""
     head = ("total length", "printed", "predicted ceiling", "printed / predicted")
     lines = [("Table 13, one H200", *head)]
     for row in rows:
@@ -95,18 +95,18 @@ ERRORS = (
     "kind of budget"
 )
 WIDTHS = (
-    "Half of an estimate's 90 % interval, by what the estimate rests on; what a law adds comes on "
-    "top"
+    "Half the width of an estimate's 90 % interval, by what the estimate rests on; what a law adds "
+    "comes on top"
 )
 COVERAGE = (
-    "Rows that such intervals hold, predicted and with widths set without them; share with its "
+    "Rows inside such intervals, predicted and with widths set without them; share with its "
     "exact 95 % interval"
 )
 
 
 def quality_table(found: dict[str, Any]) -> str:
-    """What `quality` prints: fits and optima with 90 % intervals, leave-one-out errors beside their
-    baseline, and how many rows lie within the intervals of their estimates."""
+    """What `quality` prints: fits and optima with 90 % intervals, leave-one-out errors next to
+    their baseline, and how many rows lie within the intervals of their estimates."""
     parts = {
         LAWS: _laws(found["laws"]),
         SLOPES: _slopes(found["slopes"]),
@@ -155,8 +155,8 @@ def _first_to_last(row: dict[str, Any], key: str) -> str:
 
 
 def _errors(accuracy: Sequence[dict[str, Any]]) -> Rows:
-    beside = ("with baseline", "mean error", "baseline's")
-    yield "rows", "number", "mean error", "largest", *beside
+    over_baseline_rows = ("with baseline", "mean error", "baseline's")
+    yield "rows", "number", "mean error", "largest", *over_baseline_rows
     for row in accuracy:
         yield (
             row["kind"],
@@ -176,7 +176,7 @@ def _widths(widths: Sequence[dict[str, Any]]) -> Rows:
 
 
 def _coverage(counted: Sequence[dict[str, Any]]) -> Rows:
-    counts = ("rows", "held", "share", "95 % interval", "mean half")
+    counts = ("rows", "inside", "share", "95 % interval", "mean half")
     yield "left out", "family", "scale", *counts
     for row in counted:
         left_out = row["left_out"]

@@ -1,4 +1,4 @@
-"""Runs as text: the list of all, and what one found."""
+"""Runs as text: the list of all runs, and the results of one."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,11 +12,11 @@ from hybrid_core.results.profile import Ceilings
 from hybrid_core.results.retrieval import Map, Proxy, Scores, Training, Verdict
 from hybrid_core.runs.store import Run
 
-SLOW = 1.5  # times as fast in fp32: from here on it is worth saying
+SLOW = 1.5  # times as fast in fp32: the factor from which a warning is due
 
 
 def runs_table(runs: Sequence[Run]) -> str:
-    """One line a run, newest first."""
+    """One line per run, newest first."""
     if not runs:
         return "no runs yet; `python -m hybrid_core profile SPEC` makes one"
     rows = [("run", "status", "device", "created (UTC)", "design", "")]
@@ -57,7 +57,7 @@ def kept_in(run: Run) -> str:
     """The dtypes that a profile used."""
     options = run.options
     found = run.part(Environment)
-    state = options.get("state_dtype")  # earlier versions had no other than the one asked for
+    state = options.get("state_dtype")  # earlier versions always used the requested one
     if found and found.state_dtype:
         state = found.state_dtype
     if not state or "dtype" not in options:
@@ -66,7 +66,7 @@ def kept_in(run: Run) -> str:
     return f"{weights}, keys and values {options['kv_cache_dtype']}, scan states {state}"
 
 
-# How a number is called below the one that it stands beside.
+# How a number is labelled below the one that it is compared with.
 BESIDE = {
     "predicted": "expected here",
     "quoted, H200": "the paper, one H200",
@@ -75,8 +75,8 @@ BESIDE = {
 
 
 def _number_rows(found: Sequence[Number]) -> Iterator[tuple[str, str, str]]:
-    """Name, value and convention of each. A number of the same name as the one before it is the
-    same in another convention."""
+    """Name, value and convention of each. A number with the same name as the one before it is the
+    same quantity in another convention."""
     before = ""
     for number in found:
         label = number.label
@@ -150,7 +150,7 @@ def _training_line(found: Training) -> str:
 
 
 def _map_table(run: Run) -> str:
-    """Recalled needles in percent, a row per length that was asked."""
+    """Recalled needles in percent, a row per length that was tested."""
     found = run.part(Map)
     if not found or not found.cells:
         return ""
