@@ -105,11 +105,8 @@ def _figures(designs: list[style.Named], view: View, device: hardware.Hardware) 
 
 def _sources(view: View, device: hardware.Hardware) -> dict[str, str]:
     """The entry of profiles/numbers.yaml of each row. Every design has the same rows."""
-    found = {}
     costs = cost(view.design, view.workload, device)
-    for number in of_design(view.design, costs, device):
-        found[number.compared_as] = number.source
-    return found
+    return compare.sources_of_rows(of_design(view.design, costs, device))
 
 
 def _charts(designs: list[style.Named], view: View, device: hardware.Hardware) -> None:

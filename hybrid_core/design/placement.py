@@ -14,7 +14,6 @@ LETTERS: dict[str, str] = {}
 for _letter, _kind in WRITTEN.items():
     if _kind.entry.sections:
         LETTERS[_letter] = _kind.entry.short
-LEGEND = ", ".join(f"{letter} ({name})" for letter, name in LETTERS.items())
 
 Placement = Literal["middle", "scatter", "front", "end", "cluster", "sandwich", "custom"]
 Strategy = Literal["transformer", "swa", "mamba", "inter", "intra", "custom"]

@@ -178,8 +178,9 @@ def nearest(spec: ArchSpec, n: int = 5) -> pd.DataFrame:
     each kind of layer, then by size.
 
     `distance` is the share of layers (0 to 1) that would have to change kind. A row of another
-    scale than the design's ranks as if its distance were larger by 1. Kinds that the paper did not
-    train count as the kind they resemble (see `unlike_the_papers`)."""
+    scale than the design's ranks as if its distance were larger by 1. Mamba-1 counts as
+    Mamba-2, mixers side by side as an intra-hybrid block (see `unlike_the_papers`). Other kinds
+    that the paper did not train match no row."""
     large = table("table09_1b").assign(table="9")
     small = table("table10_350m").assign(table="10")
     rows = pd.concat([large, small], ignore_index=True)
@@ -212,9 +213,14 @@ def _resembled(mixer: Mixer) -> type[Mixer]:
 def unlike_the_papers(spec: ArchSpec) -> str:
     """A caveat for the nearest rows: how the design's layers differ from the kinds they count as.
     Empty if they do not differ."""
-    mixers = [layer.mixer for layer in spec.stack]
-    inside_blocks = [mixer.ssm for mixer in mixers if isinstance(mixer, IntraMixer)]
-    kinds = {type(mixer) for mixer in [*mixers, *inside_blocks]}
+    kinds = set()
+    for layer in spec.stack:
+        mixers: list[Mixer] = [layer.mixer]
+        if isinstance(layer.mixer, IntraMixer):
+            mixers.append(layer.mixer.ssm)
+        if isinstance(layer.mixer, SideBySideMixer):
+            mixers.extend(layer.mixer.branches)
+        kinds.update(type(mixer) for mixer in mixers)
     notes = []
     if Mamba1Mixer in kinds:
         notes.append("The paper measured Mamba-2; this design's Mamba layers are Mamba-1.")

@@ -337,8 +337,7 @@ def _pieces(
     n_rows = target.numel() // max(1, rest.numel())
     heights = _heights(model, key, n_rows, len(names))
     heads = _mamba1_heads(spec, key)
-    for part, name in enumerate(names):
-        rows = heights[part]
+    for part, (name, rows) in enumerate(zip(names, heights, strict=True)):
         yield _Piece(
             name,
             _shape(name, rows, rest, heads),

@@ -279,13 +279,15 @@ def score_numbers(run: Run) -> ScoreNumbers:
     finished."""
     found = scores_of(run)
     not_asked = "not tested"
+    counted = PROXY if found.at_trained_len is not None else ""
+    counted_beyond = PROXY if found.at_1_5x is not None else ""
     tokens: float | str = found.tokens_to_learn or "not reached"
     return ScoreNumbers(
         Number(
             f"needles recalled at {found.trained_len:,} tokens",
             found.at_trained_len,
             "share",
-            PROXY,
+            counted,
             "needles_recalled",
             why=not_asked,
         ),
@@ -293,7 +295,7 @@ def score_numbers(run: Run) -> ScoreNumbers:
             "at 1.5 times that",
             found.at_1_5x,
             "share",
-            PROXY,
+            counted_beyond,
             "needles_recalled",
             why=not_asked,
         ),

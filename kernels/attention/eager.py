@@ -153,8 +153,8 @@ def _windowed(
         index = _reached(min(sinks, high), low, max(low, high), device)
         k_pos = torch.where(index < sinks, index, index + gap)
         q_pos = torch.arange(first + begin, first + end, device=device)[:, None]
-        in_window = k_pos > q_pos - window
-        mask = (k_pos <= q_pos) & (in_window | (k_pos < sink))
+        # One expression, because a name would keep a second mask alive.
+        mask = (k_pos <= q_pos) & ((k_pos > q_pos - window) | (k_pos < sink))
         # Keys and values have no name here, so that they are freed before the next block's.
         out = _sdpa(
             q[:, begin:end],

@@ -94,10 +94,10 @@ def test_a_map_fills_in_and_a_cancelled_one_keeps_its_cells(
 
     page.get_by_text("Size of the proxy, trials").click()
     for label, value in {
-        "Time budget (s)": 20,
+        "Time budget (s)": 30,
         "d_model of the proxy": 32,
         "Trained length (tokens)": 256,
-        "Trials per cell": 2500,
+        "Trials per cell": 1500,
     }.items():
         fill(page, label, value)
     whole(page)

@@ -260,3 +260,14 @@ def test_the_command_runs_the_protocol_as_a_job(
     assert len(record["parts"]["map"]["cells"]) == 11
     assert main(["runs", "show", str(record["id"])]) == 0
     assert "niah_multikey after the paper's Appendix K" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_command_waits_for_a_process_that_runs_the_protocol(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = "--lengths 128 --trials 2 --dtype fp32 --device cpu --json"
+    assert main(["niah", "--checkpoint", str(folder), *asked.split()]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["status"] == "done"
+    assert len(record["parts"]["map"]["cells"]) == 11

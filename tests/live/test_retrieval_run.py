@@ -136,9 +136,9 @@ def test_cancel_during_the_map_keeps_the_finished_cells(
     store: RunStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # trains so small a proxy fastest
-    # A row takes a second or less, so the budget cuts none that is seen, and there are eight rows,
-    # so the job still works when the first is seen.
-    slow_map = NiahOptions(device="cpu", budget_s=10, d_model=32, trained_len=256, trials=300)
+    # Three rows follow the training: 128, 192 and 256 tokens. A row is long enough that the job
+    # still works on the next when the first is seen, and short enough that the budget cuts none.
+    slow_map = NiahOptions(device="cpu", budget_s=15, d_model=32, trained_len=256, trials=1000)
     run_id = submit(design("A"), slow_map, store)
     seen = until(store, run_id, lambda run: run.parts.get("map", {}).get("cells"))
     assert cancel(run_id, store)
@@ -151,7 +151,7 @@ def test_cancel_during_the_map_keeps_the_finished_cells(
     lengths = {cell["context_len"] for cell in cells}
     whole_rows = {(length, tenths / 10) for length in lengths for tenths in range(11)}
     assert {(cell["context_len"], cell["depth"]) for cell in cells} == whole_rows
-    assert all(cell["trials"] == 300 for cell in cells)
+    assert all(cell["trials"] == 1000 for cell in cells)
 
 
 # ---------------------------------------------------------------- the budget

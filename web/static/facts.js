@@ -22,8 +22,13 @@ const STYLE = `
 
 export default function ({ parentElement, data, setTriggerValue }) {
   style("facts", STYLE)
+  parentElement.ask = source => setTriggerValue("asked", source)
+  // Drawn again only if something changed, so that focus and scroll position survive a rerun.
+  const shown = JSON.stringify(data)
+  if (parentElement.shown === shown) return
+  parentElement.shown = shown
   const table = element("table")
-  table.append(tableHead(data.columns), tableBody(data.rows, setTriggerValue))
+  table.append(tableHead(data.columns), tableBody(data.rows, source => parentElement.ask(source)))
   const frame = element("div", { className: "facts" })
   frame.append(table)
   parentElement.replaceChildren(frame)
@@ -38,11 +43,11 @@ function tableHead(designs) {
   return head
 }
 
-function tableBody(rows, setTriggerValue) {
+function tableBody(rows, ask) {
   const body = element("tbody")
   for (const { name, source, counts, values } of rows) {
     const row = element("tr")
-    row.append(rowName(name, counts, () => setTriggerValue("asked", source)))
+    row.append(rowName(name, counts, () => ask(source)))
     for (const value of values) row.append(element("td", { textContent: value }))
     body.append(row)
   }

@@ -311,10 +311,13 @@ class Calibration:
         )
 
 
-def _all_products(x: torch.Tensor, weights: list[torch.Tensor]) -> None:
-    """One linear layer after the other, all over the same rows."""
-    for weight in weights:
-        F.linear(x, weight)
+def _all_products(x: torch.Tensor, weights: list[torch.Tensor]) -> list[torch.Tensor]:
+    """One linear layer after the other, all over the same rows.
+
+    The outputs are kept, so that each is written to memory of its own and not to a cache line that
+    the last one left.
+    """
+    return [F.linear(x, weight) for weight in weights]
 
 
 def _chunk_flops() -> int:

@@ -1,7 +1,7 @@
 """The options of a profile. No torch here: pages make them."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,7 +21,6 @@ DeviceName = Annotated[
 # The dtypes in which the modules can keep keys and values.
 LiveCacheDtype = Literal["fp32", "bf16", "fp16", "fp8"]
 DecodePath = Literal["auto", "eager", "graph", "compiled"]
-DECODE_PATHS: tuple[DecodePath, ...] = get_args(DecodePath)
 TotalLength = Annotated[int, Field(ge=2, le=2**22)]
 PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
 
