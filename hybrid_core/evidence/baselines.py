@@ -213,7 +213,7 @@ def _resembled(mixer: Mixer) -> type[Mixer]:
 def unlike_the_papers(spec: ArchSpec) -> str:
     """A caveat for the nearest rows: how the design's layers differ from the kinds they count as.
     Empty if they do not differ."""
-    kinds = set()
+    kinds: set[type[Mixer]] = set()
     for layer in spec.stack:
         mixers: list[Mixer] = [layer.mixer]
         if isinstance(layer.mixer, IntraMixer):

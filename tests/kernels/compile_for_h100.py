@@ -227,7 +227,14 @@ def compile_operation(name: str, dtype: torch.dtype, grad: bool) -> None:
             sum(out.sum() for out in (outs if isinstance(outs, tuple) else (outs,))).backward()
 
 
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
 def main(names: list[str]) -> int:
+    unknown = set(names) - {*CALLS, *DTYPES}
+    if unknown:
+        print(f"CALLS has no sizes for {', '.join(sorted(unknown))}")
+        return 2
     seen: set[str] = set()
     too_large = []
 
@@ -241,13 +248,9 @@ def main(names: list[str]) -> int:
             too_large.append(line)
 
     compile_only(report)
-    dtypes = [
-        dtype
-        for dtype in (torch.bfloat16, torch.float32)
-        if str(dtype).removeprefix("torch.") in names
-    ]
+    dtypes = [dtype for name, dtype in DTYPES.items() if name in names]
     for name in [name for name in names if name in CALLS] or CALLS:
-        for dtype in dtypes or (torch.bfloat16, torch.float32):
+        for dtype in dtypes or DTYPES.values():
             for grad in (False, True):
                 if not grad or "triton" in dispatch.OPERATIONS[name].trains:
                     print(f"{name}, {dtype}{', with gradients' if grad else ''}", flush=True)
