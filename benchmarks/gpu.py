@@ -162,7 +162,7 @@ def decode_step(bench: Bench, spec: ArchSpec, context_len: int) -> Result:
 def decode_paths_differ_by(model: HybridLM) -> float:
     """Largest difference between the logits of the decode paths, relative to the largest logit.
 
-    Raises Mismatch where it is too large.
+    Raises Mismatch if it is too large.
     """
     device = model.embed.weight.device
     tokens = torch.randint(model.spec.vocab_size, (PAPER_BATCH, 40), device=device)

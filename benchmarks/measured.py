@@ -89,7 +89,7 @@ def _row(
 
 
 def entry(folder: Path) -> Hardware:
-    """The calibrated device of a run. Raises SpecError where the run has no calibration."""
+    """The calibrated device of a run. Raises SpecError if the run has no calibration."""
     path = folder / "calibrate.json"
     calibrations = results(path)
     if not calibrations:

@@ -255,7 +255,7 @@ def steps(
 def timed(case: Case, implementation: str, device: torch.device) -> Result:
     """Median milliseconds of one implementation, and how far its results are from eager torch's.
 
-    Raises Mismatch where they are too far.
+    Raises Mismatch if they are too far.
     """
     with (
         torch.device(device),

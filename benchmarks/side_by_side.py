@@ -33,7 +33,7 @@ def same(
 ) -> float:
     """The largest difference, relative to the largest value.
 
-    Raises Mismatch where it is over `tolerance` or not a number.
+    Raises Mismatch if it is over `tolerance` or not a number.
     """
     expected = theirs.float()
     difference = (ours.float() - expected).abs().max()

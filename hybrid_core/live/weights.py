@@ -64,7 +64,7 @@ def from_transformers(
 def to_transformers(model: HybridLM) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """A config that AutoConfig loads, and the tensors by the checkpoint's names.
 
-    Raises ExportError where no class of transformers describes the design.
+    Raises ExportError if no class of transformers describes the design.
     """
     config = hf_config(model.spec)
     tensors = _theirs(model, _family_tensors(config))
@@ -102,7 +102,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 def save_folder(model: HybridLM, path: Path) -> None:
     """Write a folder in Hugging Face format.
 
-    Raises ExportError where no class of transformers describes the design, and NotWritten on a full
+    Raises ExportError if no class of transformers describes the design, and NotWritten on a full
     disk.
     """
     from safetensors import SafetensorError

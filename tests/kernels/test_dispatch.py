@@ -138,7 +138,7 @@ def test_eager_in_place_of_triton_says_why() -> None:
     name, reason = dispatch._choose("ssd", (wide, wide, wide, wide, wide, wide, 64, None))
     assert (name, reason) == (
         "eager",
-        "a head or state 512 wide, and 256 is the most that a program can hold",
+        "a head or state 512 wide, and a program can hold at most 256",
     )
 
 

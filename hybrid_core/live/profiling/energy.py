@@ -35,13 +35,13 @@ class EnergyMeter(Protocol):
     update_s: float
 
     def joules(self) -> float:
-        """The present value of the counter. Raises NoMeter where it cannot be read."""
+        """The present value of the counter. Raises NoMeter if it cannot be read."""
 
 
 class NvmlMeter:
     """The counter of an NVIDIA GPU (Volta and later), in millijoules since the driver was loaded.
 
-    Raises NoMeter where there is none.
+    Raises NoMeter if there is none.
     """
 
     name = "NVML total energy of the whole board"

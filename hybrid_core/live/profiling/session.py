@@ -52,7 +52,7 @@ class Session:
     def verdicts(self) -> dict[int, Refusal | None]:
         """For each total length, why it does not fit beside the weights, or None if it does.
 
-        Raises DoesNotFit where none fits.
+        Raises DoesNotFit if none fits.
         """
         free = self.free_bytes()
         found: dict[int, Refusal | None] = {}

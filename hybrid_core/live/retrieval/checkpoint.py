@@ -88,7 +88,7 @@ def load(
     dtype: torch.dtype,
     where: torch.device,
 ) -> tuple[Any, Any]:
-    """The tokenizer and the model in a folder. Raises SpecError where one of them cannot be read.
+    """The tokenizer and the model in a folder. Raises SpecError if one of them cannot be read.
 
     transformers raises errors of any type, depending on the family and on what is wrong.
     """
@@ -138,7 +138,7 @@ class CheckpointRun:
     def run(self) -> None:
         """Ask for all cells.
 
-        Raises DoesNotFit where not even one length fits into memory, and SpecError where the folder
+        Raises DoesNotFit where not even one length fits into memory, and SpecError if the folder
         or the haystack's text cannot be read.
         """
         self.report(0.0, "Looking at the device")
@@ -205,7 +205,7 @@ class CheckpointRun:
     def _fitting(self) -> tuple[list[int], list[NotRun]]:
         """The lengths that fit into memory, and those that do not, with the reason.
 
-        Raises DoesNotFit where none fits.
+        Raises DoesNotFit if none fits.
         """
         available_bytes = device.available_bytes(self.device)
         fitting = []

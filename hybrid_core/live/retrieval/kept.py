@@ -56,7 +56,7 @@ class Kept:
         return self.known.get((length, depth))
 
     def add(self, found: Cell) -> None:
-        """Keep a cell. Raises NotWritten where it cannot be written; the file stays as it was."""
+        """Keep a cell. Raises NotWritten if it cannot be written; the file stays as it was."""
         self._read()  # a run on another device may have added some
         self.known[found.context_len, found.depth] = found
         folder(self.path.parent)

@@ -71,7 +71,7 @@ class Niah:
     def run(self) -> None:
         """Make and store all parts.
 
-        Raises DoesNotFit, before anything is allocated, where the proxy is too large for the
+        Raises DoesNotFit, before anything is allocated, if the proxy is too large for the
         device.
         """
         self.report(0.0, "Looking at the device")

@@ -169,7 +169,7 @@ class CheckpointOptions(Frozen):
     def design(self) -> ArchSpec:
         """The design that the folder's config.json describes.
 
-        Raises SpecError where that file cannot be read, or where `require_files` refuses the
+        Raises SpecError where that file cannot be read, or if `require_files` refuses the
         folder.
         """
         folder = Path(self.path)

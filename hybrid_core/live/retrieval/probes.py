@@ -362,7 +362,7 @@ class Probes:
 
 
 def read_bytes(path: str, at_least: int) -> Tensor:
-    """The bytes of a file: [N]. Raises SpecError where it cannot be read or is too short."""
+    """The bytes of a file: [N]. Raises SpecError if it cannot be read or is too short."""
     try:
         data = read_file(Path(path), "text", MAX_TEXT_BYTES)
     except SpecError as error:

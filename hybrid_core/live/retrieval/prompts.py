@@ -55,7 +55,7 @@ class Needle(NamedTuple):
 class Haystack:
     """A text as tokens, repeated until it has `longest`, and the places where sentences end.
 
-    Raises SpecError where the text is empty.
+    Raises SpecError if the text is empty.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Haystack:
     def with_needles(self, length: int, needles: list[Needle]) -> list[int]:
         """`length` tokens of text and needles, each needle where a sentence ends.
 
-        Raises ValueError where the needles do not fit.
+        Raises ValueError if the needles do not fit.
         """
         needle_tokens = sum(len(needle.ids) for needle in needles)
         text_len = length - needle_tokens

@@ -49,7 +49,7 @@ def proxy(
 ) -> ArchSpec:
     """The proxy of a design, `d_model` wide, for training on contexts of `trained_len` tokens.
 
-    Its layers are spelled out. Raises SpecError where it has more kinds of layers than a pattern
+    Its layers are spelled out. Raises SpecError if it has more kinds of layers than a pattern
     can name.
     """
     factors = Factors(d_model / spec.d_model, trained_len / PAPER_LEN)

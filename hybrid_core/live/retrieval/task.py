@@ -242,7 +242,7 @@ def echoes(
 def grid(length: int, depths: tuple[float, ...]) -> Tensor:
     """Where the needle of each depth (0 to 1) begins in a context of `length` tokens: [n].
 
-    Raises ValueError where the needles would overlap.
+    Raises ValueError if the needles would overlap.
     """
     places = length - 1 - NEEDLE_LEN  # after the token that begins the text
     starts = [1 + round(depth * places) for depth in depths]
