@@ -47,8 +47,7 @@ def test_a_cpu_and_a_small_chunk_are_refused(rng: torch.Generator) -> None:
     ):
         ssd(*tensors, chunk_size=16)
     assert (
-        mamba_ssm_kernel.ssd_limit(*tensors, 8, None)
-        == "chunk size 8 - mamba_ssm takes 16 or more"
+        mamba_ssm_kernel.ssd_limit(*tensors, 8, None) == "chunk size 8 - mamba_ssm takes 16 or more"
     )
     assert mamba_ssm_kernel.ssd_limit(*tensors, 256, None) is None
 
