@@ -1,8 +1,8 @@
 """FLOP formulas of the custom operations, for torch's FlopCounterMode and for fvcore.
 
 A formula gets the operation's arguments in order, with a shape in place of each tensor (None if the
-tensor was not given). It returns FLOPs, with one multiply-add as 2. fvcore counts a multiply-add
-as 1, so its handle returns half.
+tensor was not given). It returns FLOPs, with one multiply-add as 2. fvcore counts a multiply-add as
+1, so its handle returns half.
 """
 
 from collections.abc import Callable

@@ -48,8 +48,8 @@ def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
     """Call the implementation of `operation` that these arguments select.
 
     The first argument is a tensor and decides device and dtype. On the meta device the call goes to
-    `counted`, the node that FLOP counters know. Raises CannotRun if a forced implementation
-    cannot run.
+    `counted`, the node that FLOP counters know. Raises CannotRun if a forced implementation cannot
+    run.
     """
     device = args[0].device
     if device.type == "meta":

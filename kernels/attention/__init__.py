@@ -27,8 +27,8 @@ def attention(
 
     q [B, T, H, Dqk]; k [B, S, G, Dqk]; v [B, S, G, Dv] with G dividing H -> [B, T, H, Dv]. The
     scale is 1/sqrt(Dqk) unless given. With `window`, a query sees the last `window` positions
-    (itself included) and the first `sink` ones. k and v may lack
-    `gap` positions between the sinks and the rest. Raises ValueError if the shapes do not fit.
+    (itself included) and the first `sink` ones. k and v may lack `gap` positions between the sinks
+    and the rest. Raises ValueError if the shapes do not fit.
     """
     _check(q, k, v, window, gap)
     if scale is None:
@@ -59,8 +59,8 @@ def attention_step(
 
     q [B, 1, H, Dqk]; k [B, S, G, Dqk] and v [B, S, G, Dv], which may have a narrower dtype; length,
     a 0-d integer tensor, at most S -> [B, 1, H, Dv]. The value of `length` affects nothing but the
-    result, so one CUDA graph, or one compiled step, works for every length. Raises ValueError
-    where the shapes do not fit.
+    result, so one CUDA graph, or one compiled step, works for every length. Raises ValueError if
+    the shapes do not fit.
     """
     _check(q, k, v, 0, 0)
     if q.shape[1] != 1 or length.shape != () or length.is_floating_point():

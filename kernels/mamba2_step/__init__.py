@@ -39,8 +39,8 @@ def mamba2_step(
     zxbcdt [b, H*P + channels + H], one token, with channels = H*P + 2*G*N; conv_state
     [b, W-1, channels] and ssm_state [b, H, P, N], both updated in place; conv_weight [channels, W];
     conv_bias [channels]; dt_bias, A_log, D [H] -> [b, H*P]. With `shared_x` [b, H*P], x before the
-    convolution comes from it, and zxbcdt holds only z, B, C and dt. Raises ValueError if the
-    shapes do not fit.
+    convolution comes from it, and zxbcdt holds only z, B, C and dt. Raises ValueError if the shapes
+    do not fit.
     """
     tensors = (zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D)
     _check(*tensors, n_groups, shared_x)

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# The position of the next token: an int, or a 0-d integer tensor in a decode step that is
-# captured or compiled once and then used for every token.
+# The position of the next token: an int, or a 0-d integer tensor in a decode step that is captured
+# or compiled once and then used for every token.
 Position = int | Tensor
 
 TORCH_DTYPES = {

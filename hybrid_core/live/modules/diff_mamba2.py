@@ -19,8 +19,8 @@ class DiffMamba2(Mamba2Heads):
 
     y1 and y2 are the gated outputs of two Mamba-2 branches. Heads share B and C only within a
     group, so one scan over twice the groups computes both branches: the first half of the heads is
-    the first branch. `out` holds W1 and W2 side by side. As in the intra-hybrid block, the
-    branches have no gated norm.
+    the first branch. `out` holds W1 and W2 side by side. As in the intra-hybrid block, the branches
+    have no gated norm.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ def generate(
 ) -> Tensor:
     """prompt [B, T] -> the `n_tokens` that follow [B, n_tokens].
 
-    Greedy unless `temperature` is positive. With a `cache`, the prompt continues the text that
-    the cache has seen. Raises ValueError if the cache is too small.
+    Greedy unless `temperature` is positive. With a `cache`, the prompt continues the text that the
+    cache has seen. Raises ValueError if the cache is too small.
     """
     if cache is None:
         batch_size, prompt_len = prompt.shape

@@ -18,8 +18,8 @@ from hybrid_core.speed.hardware import Hardware
 from hybrid_core.speed.roofline import predict
 
 DECODE_POINTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
-# Decode's share of the time left when it starts, without and with an energy meter, which needs
-# some time afterwards.
+# Decode's share of the time left when it starts, without and with an energy meter, which needs some
+# time afterwards.
 DECODE_SHARE = 0.9
 METERED_DECODE_SHARE = 0.7
 

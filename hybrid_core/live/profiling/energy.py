@@ -1,10 +1,10 @@
 """Joules per token, read from the device's own counter, along with the idle power.
 
-The counter covers the whole board and moves in steps. NVML's is updated about every
-100 ms, as ml-energy/zeus measured (its docs and issue 12). A100 and H100 sample the power only a
-quarter of the time (arXiv 2312.02741). So a reading may be off by one step. The same work is
-therefore repeated until one step is at most ERROR of the time between two readings. If the budget
-is too small for that, no figure is reported.
+The counter covers the whole board and moves in steps. NVML's is updated about every 100 ms, as
+ml-energy/zeus measured (its docs and issue 12). A100 and H100 sample the power only a quarter of
+the time (arXiv 2312.02741). So a reading may be off by one step. The same work is therefore
+repeated until one step is at most ERROR of the time between two readings. If the budget is too
+small for that, no figure is reported.
 
 Idle power is reported but not subtracted. A token costs all the energy that the board draws while
 generating it, and that includes the idle power. Besides, the idle power of a warm board is not

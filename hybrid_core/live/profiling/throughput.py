@@ -1,8 +1,8 @@
 """Prefill and decode speed of a live model, by the paper's protocol as far as time allows.
 
 The paper (arXiv 2510.04800, Appendix J) generates from a prompt of 512 to a total length, batch 4,
-and divides the generated tokens by the time. The time of a step depends only on the context.
-So we time steps at several contexts and integrate over them to get the time of the whole generation
+and divides the generated tokens by the time. The time of a step depends only on the context. So we
+time steps at several contexts and integrate over them to get the time of the whole generation
 (generation.py). This gives the same figure without generating every token.
 """
 

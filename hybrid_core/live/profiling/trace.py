@@ -1,9 +1,9 @@
 """FLOPs of a design, counted on the instantiated model by two independent counters.
 
 The model is on the meta device: shapes without data. torch's FlopCounterMode sees every operation
-that is dispatched; fvcore walks the graph that torch.jit traces. Both use the
-formulas registered in kernels/ for custom operations. An operation without a formula fails the
-trace, unless it is known to contain no matrix product. So nothing counts as zero by accident.
+that is dispatched; fvcore walks the graph that torch.jit traces. Both use the formulas registered
+in kernels/ for custom operations. An operation without a formula fails the trace, unless it is
+known to contain no matrix product. So nothing counts as zero by accident.
 """
 
 import warnings

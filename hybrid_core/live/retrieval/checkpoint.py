@@ -138,8 +138,8 @@ class CheckpointRun:
     def run(self) -> None:
         """Test all cells.
 
-        Raises DoesNotFit where not even one length fits into memory, and SpecError if the folder
-        or the haystack's text cannot be read.
+        Raises DoesNotFit if not even one length fits into memory, and SpecError if the folder or
+        the haystack's text cannot be read.
         """
         self.report(0.0, "Reading device information")
         self.put(Environment.model_validate(device.environment(self.device)))

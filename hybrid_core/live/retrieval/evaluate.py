@@ -3,8 +3,8 @@
 A context has a needle at every depth, and each needle is a distractor for the others. The model
 reads a haystack once and keeps its cache. Then, for each depth, the cache is restored to the end of
 the haystack, and only the query is read. So a row of eleven cells costs one long and eleven short
-forward passes instead of eleven long ones. The trials of a cell are independent of each other;
-the cells of a row share their haystacks.
+forward passes instead of eleven long ones. The trials of a cell are independent of each other; the
+cells of a row share their haystacks.
 """
 
 import math

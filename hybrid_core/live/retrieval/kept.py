@@ -13,8 +13,8 @@ from hybrid_core.results.retrieval import Cell
 class Kept:
     """The finished cells of one test of one checkpoint: a file with one cell per line.
 
-    `dropped` says which cells could not be read back and have to be tested again. It is None if
-    all could be read.
+    `dropped` says which cells could not be read back and have to be tested again. It is None if all
+    could be read.
     """
 
     def __init__(self, options: CheckpointOptions) -> None:

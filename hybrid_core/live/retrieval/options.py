@@ -169,8 +169,7 @@ class CheckpointOptions(Frozen):
     def design(self) -> ArchSpec:
         """The design that the folder's config.json describes.
 
-        Raises SpecError where that file cannot be read, or if `require_files` refuses the
-        folder.
+        Raises SpecError if that file cannot be read, or if `require_files` rejects the folder.
         """
         folder = Path(self.path)
         try:

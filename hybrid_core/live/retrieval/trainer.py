@@ -1,8 +1,8 @@
 """How a proxy is trained: through the stages of a curriculum, until it has learnt the last one.
 
 Muon (arXiv 2502.16982) trains the weights of linear layers, Adam all other parameters. The learning
-rates depend only on the number of steps and tokens, never on the clock, so the same design,
-options and seed give the same proxy on the same machine. The clock can only end training early.
+rates depend only on the number of steps and tokens, never on the clock, so the same design, options
+and seed give the same proxy on the same machine. The clock can only end training early.
 """
 
 import time
