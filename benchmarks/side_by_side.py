@@ -13,7 +13,7 @@ class Mismatch(RuntimeError):
 
 
 def best(works: dict[str, Work], turns: int) -> dict[str, float]:
-    """The shortest time of each in seconds. They take turns, after one untimed call of each."""
+    """The shortest time of each in seconds. They take turns, after one untimed call each."""
     seconds: dict[str, float] = dict.fromkeys(works, float("inf"))
     for work in works.values():
         work()

@@ -103,7 +103,7 @@ def _pair(item: str) -> tuple[str, str]:
     item = item.strip()
     operation, equals, implementation = item.partition("=")
     if not equals:
-        raise ValueError(f"{item!r} - must be OPERATION=IMPLEMENTATION, with commas between")
+        raise ValueError(f"{item!r} - must be OPERATION=IMPLEMENTATION, separated by commas")
     return operation, implementation
 
 
