@@ -165,7 +165,7 @@ def _choose(operation: str, args: tuple[Any, ...]) -> tuple[str, str | None]:
     if obstacle is None:
         return name, None
     if operation in _forced:
-        raise CannotRun(f"{operation}: {name} was asked for and cannot run: {obstacle}")
+        raise CannotRun(f"{operation}: {name} was requested but cannot run: {obstacle}")
     return "eager", obstacle
 
 

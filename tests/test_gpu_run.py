@@ -97,7 +97,7 @@ def test_figures_of_two_devices_do_not_meet_in_one_record(tmp_path: Path) -> Non
     path = tmp_path / "x.json"
     Record(path, "", HERE).run(Steps("a").steps)
     with pytest.raises(
-        AnotherDevice, match="was measured on this device, this is that device: give another folder"
+        AnotherDevice, match="was measured on this device, this is that device: use another folder"
     ):
         Record(path, "", {"name": "that device"})
     assert states(path) == {"a": "done"}
@@ -336,7 +336,7 @@ def test_a_run_on_two_devices_or_without_a_calibration_makes_no_entry(tmp_path: 
     ):
         measured.write(folder, tmp_path / "measured")
     Record(folder / "niah.json", "", {"name": "NVIDIA H200"}).run(Steps("a").steps)
-    with pytest.raises(SpecError, match="holds those of NVIDIA H100 80GB HBM3, NVIDIA H200"):
+    with pytest.raises(SpecError, match="has records of NVIDIA H100 80GB HBM3, NVIDIA H200"):
         measured.write(folder, tmp_path / "measured")
     assert not (tmp_path / "measured").exists()
 

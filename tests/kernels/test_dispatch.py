@@ -62,7 +62,7 @@ def test_a_forced_implementation_that_cannot_run_is_an_error_of_one_line(
     with use("causal_conv1d", "triton"):
         with pytest.raises(
             RuntimeError,
-            match=r"^causal_conv1d: triton was asked for and cannot run: "
+            match=r"^causal_conv1d: triton was requested but cannot run: "
             r"torch\.float64 - triton takes .*$",
         ):
             call(torch.float64)

@@ -42,7 +42,7 @@ def test_a_cpu_and_a_small_chunk_are_refused(rng: torch.Generator) -> None:
     with (
         use("ssd", "mamba_ssm"),
         pytest.raises(
-            RuntimeError, match=r"^ssd: mamba_ssm was asked for and cannot run: .*CUDA device$"
+            RuntimeError, match=r"^ssd: mamba_ssm was requested but cannot run: .*CUDA device$"
         ),
     ):
         ssd(*tensors, chunk_size=16)

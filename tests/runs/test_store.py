@@ -92,7 +92,7 @@ BROKEN: dict[Callable[[Path], None], str] = {
     not_a_database: "file is not a database; move the file away",
     a_folder_of_that_name: "unable to open database file",
     a_file_in_its_place: "set HYBRID_DATA_DIR to a writable folder",
-    a_later_version: "of version 0815, this program knows 0002 and earlier; update the program",
+    a_later_version: "have version 0815, this program knows 0002 and earlier; update the program",
 }
 
 
