@@ -165,5 +165,5 @@ def _readable(run: Run) -> Run:
     """The run itself. Raises SpecError if this version cannot show it."""
     reason = unreadable(run)
     if reason:
-        raise SpecError(f"run {run.id} - {reason}; `runs show {run.id} --json` prints the raw record")
+        raise SpecError(f"run {run.id} - {reason}; `runs show {run.id} --json` prints its record")
     return run
