@@ -1,4 +1,4 @@
-"""Our models beside those of transformers, with the same weights: a part of `benchmarks.gpu`."""
+"""Our models compared with transformers, with the same weights: a part of `benchmarks.gpu`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -37,7 +37,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 
 
 def steps(device: torch.device, tokens: int) -> dict[str, Step]:
-    """One step per model of 350M parameters, with prompts of `tokens`."""
+    """One benchmark step per 350M-parameter model, with prompts of `tokens`."""
     return {name: partial(compared, name, device, tokens) for name in MODELS}
 
 

@@ -1,12 +1,12 @@
 """How fast the app answers: `python -m benchmarks.app`.
 
-It needs Chromium and the packages of requirements-dev.txt, and prints:
+It needs Chromium and the packages in requirements-dev.txt, and prints:
 
-- seconds from a ready server to the first page with numbers and with charts
-- milliseconds from a widget change of a 100-layer design to new numbers, to a new stack and new
-  charts in sight, and to all charts (median and p95 of 20)
-- seconds that a change takes while 20 visitors make one every five seconds (without their browsers,
-  which would share this machine's cores)
+- seconds from when the server is ready until the first page shows numbers and charts
+- milliseconds from a widget change in a 100-layer design to new numbers, to a new layer stack and
+  new visible charts, and to all charts (median and p95 of 20)
+- seconds per change while 20 visitors each make one every five seconds (without browsers, which
+  would share this machine's cores)
 - microseconds for one `cost` (closed forms only, with empty caches)
 - whether the server ever loaded torch
 """
@@ -56,7 +56,7 @@ PAUSE_S = 5.0  # between two changes of a visitor
 
 
 def cost_us() -> float:
-    """Median microseconds of a `cost` whose sums are not cached, over all presets."""
+    """Median microseconds of a `cost` with empty caches, over all presets."""
     device = hardware.get("h100_sxm")
     workload = Workload()
     seconds = []
@@ -69,8 +69,7 @@ def cost_us() -> float:
     return statistics.median(seconds) * 1e6
 
 
-# The stack has as many rows as there are layers. Every chart, or every one in sight, is drawn and
-# differs from the one before.
+# True if the stack has one row per layer, and every chart, or every visible one, has been redrawn.
 REDRAWN = """([layers, before, all]) =>
   document.querySelectorAll('.stack button').length == layers &&
   [...document.querySelectorAll('.chart')].every((chart, i) =>
@@ -81,7 +80,7 @@ REDRAWN = """([layers, before, all]) =>
 def changes_ms(page: Page) -> list[list[float]]:
     """Twenty changes of the number of layers, typed into the field.
 
-    Three lists of times: until a number has changed, the charts in sight, and all charts.
+    Returns three lists of times: until a number has changed, the visible charts, and all charts.
     """
     field = page.get_by_label("Layers", exact=True)
     times: list[list[float]] = [[], [], []]
@@ -147,7 +146,7 @@ class Visitor:
 
 
 async def visit(number: int) -> list[float]:
-    """Seconds of each change of one visitor, who pauses between them, after the first page."""
+    """Seconds per change of one visitor, who pauses between changes, after the first page."""
     random.seed(number)
     await asyncio.sleep(random.uniform(0, PAUSE_S))
     seconds = []
@@ -164,19 +163,19 @@ async def visit(number: int) -> list[float]:
 
 
 async def visits() -> list[float]:
-    """Seconds of every change, with all visitors at once."""
+    """Seconds per change, with all visitors active."""
     by_visitor = await asyncio.gather(*map(visit, range(VISITORS)))
     return [second for seconds in by_visitor for second in seconds]
 
 
 def loads_torch(pid: int) -> bool:
-    """Whether a process has loaded the library of torch."""
+    """Whether a process has loaded torch's shared library."""
     return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
 @contextmanager
 def served(data: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """The app as `make app` starts it, ready. `data` is its data folder, by default a new one."""
+    """The running app, started as by `make app`. `data` is its data folder (default: a new one)."""
     with nullcontext(data) if data else tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(PORT)]
         server = subprocess.Popen(
@@ -199,7 +198,7 @@ def served(data: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def chromium() -> str:
-    """Where the browser is."""
+    """The path of the browser."""
     return next(
         found
         for name in ("chromium", "chromium-browser", "google-chrome")

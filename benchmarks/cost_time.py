@@ -1,10 +1,11 @@
-"""Time of one cost estimate, beside llm-analysis in the same run: `python -m benchmarks.cost_time`.
+"""Time one cost estimate, and one of llm-analysis in the same run: `python -m
+benchmarks.cost_time`.
 
 Both estimate a model of about 1B parameters. Ours gives parameters, FLOPs, cache, pages, memory,
 what fits, and the ceiling of a hybrid. llm-analysis (https://github.com/cli99/llm-analysis) gives
-an inference summary of OPT-1.3B at 2,000 tokens, of the 2,048 that it takes. Each time is the
-shortest of many, so that a busy machine changes the ratio little. Without llm-analysis the script
-prints our own times alone.
+an inference summary of OPT-1.3B at 2,000 tokens (its maximum is 2,048). Each time is the shortest
+of many, so that a busy machine hardly affects the ratio. Without llm-analysis, the script prints
+only our own times.
 """
 
 import logging
@@ -22,7 +23,7 @@ REPEATS = 300
 
 
 def least_ms(call: Callable[[Any], Any], arguments: Iterable[Any]) -> float:
-    """The shortest of the calls, one for each argument. Making an argument is not timed."""
+    """Milliseconds of the shortest call, one per argument. Making arguments is not timed."""
     least_s = float("inf")
     for argument in arguments:
         started = time.perf_counter()
@@ -32,7 +33,7 @@ def least_ms(call: Callable[[Any], Any], arguments: Iterable[Any]) -> float:
 
 
 def other_tool() -> Callable[[], Any] | None:
-    """A call that makes one summary, with the configurations read; None without llm-analysis."""
+    """A call that computes one summary from configs already read; None without llm-analysis."""
     try:
         from llm_analysis import analysis, config
     except ImportError:
@@ -56,7 +57,7 @@ def main() -> None:
         return cost(design, workload, device)
 
     known_ms = least_ms(costed, [spec] * REPEATS)
-    # Sums are remembered per design, and another name makes another design.
+    # Sums are cached per design, and a new name makes a new design.
     new_ms = least_ms(costed, (spec.replace(name=f"new {n}") for n in range(REPEATS)))
     print(f"{spec.name}: {known_ms:.2f} ms, a design not seen before {new_ms:.2f} ms")
     summary = other_tool()

@@ -1,9 +1,9 @@
-"""Our modules on a CPU beside those of transformers and this machine's ceilings.
+"""Our modules on a CPU, compared with transformers and with this machine's ceilings.
 
 `python -m benchmarks.cpu [--large]` first checks each result against transformers with the same
 weights. Then it times everything in turns in one run. The shortest of several turns counts, because
 other work on the machine can only add time. `--large` adds the forward pass of the five designs of
-Table 2 at 1B, 1 x 2048, bf16, beside the time of their matrix products alone (some minutes).
+Table 2 at 1B, 1 x 2048, bf16, and the time of their matrix products alone (takes a few minutes).
 """
 
 import argparse
@@ -43,7 +43,7 @@ HEADS = {
 def products(weights: Iterable[Tensor], rows: int) -> Work:
     """The product of `rows` vectors with every weight.
 
-    A forward pass over as many tokens cannot do without these products.
+    A forward pass over that many tokens needs at least these products.
     """
     pairs = []
     for weight in weights:
@@ -72,7 +72,7 @@ def matrices(model: nn.Module) -> Iterator[Tensor]:
 
 
 def models() -> Iterator[tuple[str, nn.Module]]:
-    """The models of transformers, whose weights ours take, with their names."""
+    """The transformers models whose weights ours use, with their names."""
     torch.manual_seed(0)
     mamba = Mamba2Config(**SIZE, **SSM, tie_word_embeddings=True)
     yield "Mamba-2 24 x 768", Mamba2ForCausalLM(mamba).eval()
@@ -104,7 +104,7 @@ def build_half(module: nn.Module) -> nn.Module:
 
 
 def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
-    """Only the mixer's matrix products: both projections, and those of the scan, chunk by chunk."""
+    """The mixer's matrix products alone: both projections, and the scan's, chunk by chunk."""
     s = mixer.spec
     projections = products(linear_weights(mixer), 2048)
     length = s.chunk_size
@@ -128,7 +128,7 @@ def mixer_products(mixer: nn.Module, dtype: torch.dtype) -> Work:
 
 
 def stepper(model: HybridLM, prompt: Tensor, path: str) -> Callable[[Tensor], Tensor]:
-    """A decode step by one of the paths of `decoder`. Every call decodes the first token again."""
+    """A decode step on one of the paths of `decoder`. Every call decodes the first token again."""
     cache = model.new_cache(1, 4096)
     model(prompt, cache, last_only=True)
     step = decoder(model, cache, path)
@@ -197,7 +197,7 @@ def table(title: str, seconds: dict[str, float], floor: str) -> None:
 
 
 def main() -> None:
-    """Check, measure, print. Ends at the first result that differs from transformers'."""
+    """Check, measure, print. Stops at the first result that differs from transformers'."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--large", action="store_true")
     arguments = parser.parse_args()
@@ -208,7 +208,7 @@ def main() -> None:
 
 
 def compare(with_large: bool) -> None:
-    """Check and time one model after another."""
+    """Check and time the models one by one."""
     print(describe(torch.device("cpu")))
     for name, theirs in models():
         ours = from_transformers(theirs.config.to_dict(), theirs.state_dict())

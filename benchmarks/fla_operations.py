@@ -1,4 +1,4 @@
-"""flash-linear-attention's operations under the signatures of ours, for comparison.
+"""flash-linear-attention's operations with our signatures, for comparison.
 
 The package must be importable (requirements-fla.txt).
 """
@@ -40,7 +40,7 @@ def ssd(
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Causal attention over as many keys as queries.
+    """Causal attention with equal numbers of keys and queries.
 
     fla's sliding window has no sinks, so windows are not compared.
     """

@@ -1,28 +1,28 @@
 """Measure a CUDA device part by part: `python -m benchmarks.gpu [PART ...] [--out FOLDER]`.
 
 Each part writes FOLDER/PART.json after every step (record.py describes it). If a step fails, the
-record says so, and the next one runs. A second call with the same folder keeps the steps that are
-done and tries the others again. Results are checked against eager torch or transformers before they
-are timed.
+record shows the error, and the next step runs. A second call with the same folder keeps the steps
+that are done and retries the others. Results are checked against eager torch or transformers before
+they are timed.
 
 The parts, in the order in which they run by default:
 
 - devices: what the machine is, and its ceilings (matrix product, bandwidth)
 - operations: each operation in Triton and eager torch, and in mamba-ssm and flash-linear-attention
-  where they run
-- decode: a decode step of each design at 2K and 32K, batch 4, beside the time to read weights and
+  if they can run
+- decode: a decode step of each design at 2K and 32K, batch 4, and the time to read weights and
   cache once
 - paper: the paper's protocol (batch 4, prompt 512, totals 2K to 32K), as the explorer profiles a
   design
-- prefill: a prompt of 8K through each design, beside the time of its FLOPs at the matrix-product
+- prefill: a prompt of 8K through each design, and the time of its FLOPs at the matrix-product
   ceiling
 - calibrate: the rates that predictions use
 - niah: a quick needle test at GPU scale, of one design
-- transformers: our models beside those of transformers with the same weights
+- transformers: our models and those of transformers with the same weights
 
 The designs are the five of Table 2 by default. `python -m benchmarks.measured FOLDER` makes the
-device's entry in profiles/measured/ from the records. --device cpu is a rehearsal without a GPU,
-for small designs and few --tokens; its numbers mean nothing.
+device's entry in profiles/measured/ from the records. --device cpu is a dry run without a GPU, for
+small designs and few --tokens; its numbers mean nothing.
 """
 
 import argparse
@@ -61,7 +61,7 @@ STEPS_S = 2.0  # of decode steps at one context
 
 
 class Bench:
-    """One device, the designs to measure on it, and how long sequences and budgets are."""
+    """One device, the designs to measure on it, and the sequence lengths and budgets."""
 
     def __init__(
         self, device: torch.device, specs: list[ArchSpec], tokens: int, seconds: float
@@ -70,7 +70,7 @@ class Bench:
         self.specs = specs
         self.tokens = tokens
         self.until = time.monotonic() + seconds
-        # In the proportion of the paper's totals, 2K to 32K, to 8K.
+        # Scaled like the paper's totals, 2K to 32K, relative to 8K.
         self.totals = tuple(tokens // 4 * 2**i for i in range(5))
 
     @property
@@ -80,11 +80,11 @@ class Bench:
 
     @cached_property
     def ceilings(self) -> Result:
-        """Matrix product and bandwidth, measured once for a part."""
+        """Matrix-product rate and bandwidth, measured once per part."""
         return Calibration(self.device, "bf16").peak_and_bandwidth()._asdict()
 
 
-# ------------------------------------------ the parts: each gives its steps, by their names
+# ------------------------------------------ the parts: each returns its steps by name
 
 
 def devices(bench: Bench) -> dict[str, Step]:
@@ -93,7 +93,7 @@ def devices(bench: Bench) -> dict[str, Step]:
 
 
 def machine(device: torch.device) -> Result:
-    """Every CUDA device, and which of the libraries that we compare with can be imported."""
+    """Every CUDA device, and which comparison libraries can be imported."""
     found = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     known = {name: find_spec(name) is not None for name in ("mamba_ssm", "fla", "transformers")}
     gpus = [
@@ -128,7 +128,7 @@ def decode(bench: Bench) -> dict[str, Step]:
 def decode_step(bench: Bench, spec: ArchSpec, context_len: int) -> Result:
     """The time of a decode step, after a check that both decode paths agree.
 
-    Beside it, the share of that time that reading weights and cache at full bandwidth would take.
+    Also the share of that time needed to read weights and cache at full bandwidth.
     """
     model = build(spec, bench.device, torch.bfloat16)
     difference = decode_paths_differ_by(model)
@@ -162,7 +162,7 @@ def decode_step(bench: Bench, spec: ArchSpec, context_len: int) -> Result:
 def decode_paths_differ_by(model: HybridLM) -> float:
     """Largest difference between the logits of the decode paths, relative to the largest logit.
 
-    Raises Mismatch where it is too large.
+    Raises Mismatch if it is too large.
     """
     device = model.embed.weight.device
     tokens = torch.randint(model.spec.vocab_size, (PAPER_BATCH, 40), device=device)
@@ -178,7 +178,7 @@ def logits_by(model: HybridLM, tokens: Tensor, path: str) -> Tensor:
     step = decoder(model, cache, path)
     logits = []
     for token in tokens[:, 32:].split(1, 1):
-        logits.append(step(token).float().clone())  # a captured step writes over its last result
+        logits.append(step(token).float().clone())  # a captured step overwrites its last result
     return torch.cat(logits, 1)
 
 
@@ -187,13 +187,13 @@ def bytes_per_step(spec: ArchSpec, work: Workload) -> float:
     costs = model_costs(spec)
     params = costs.params().active
     if not spec.tie_embeddings:
-        params -= spec.vocab_size * spec.d_model  # of which a step reads one row per sequence
+        params -= spec.vocab_size * spec.d_model  # a step reads one row of it per sequence
     cache_bytes = float(costs.cache_bytes(work.context_len, "exact", work))
     return 2 * params + work.batch_size * cache_bytes
 
 
 def paper(bench: Bench) -> dict[str, Step]:
-    """The paper's protocol for each design, which gets an equal share of the time that is left."""
+    """The paper's protocol for each design, in an equal share of the time left."""
     return {
         spec.name: partial(paper_protocol, bench, spec, len(bench.specs) - i)
         for i, spec in enumerate(bench.specs)
@@ -230,7 +230,7 @@ def prefill(bench: Bench) -> dict[str, Step]:
 def prefill_share(bench: Bench, spec: ArchSpec) -> Result:
     """The time of one long prompt.
 
-    Beside it, the share of that time that its exact FLOPs would take at the matrix-product ceiling.
+    Also the share of that time that its exact FLOPs would take at the matrix-product ceiling.
     """
     model = build(spec, bench.device, torch.bfloat16)
     tokens = torch.randint(spec.vocab_size, (1, bench.tokens), device=bench.device)
@@ -313,14 +313,14 @@ PARTS: dict[str, Callable[[Bench], dict[str, Step]]] = {
 def answers(device: torch.device) -> bool:
     """Whether the device still works in this process.
 
-    After an access outside its memory it does not, and no later step could run.
+    After an illegal memory access it does not, and no later step could run.
     """
     try:
         synchronise(device)
         free_memory(device)
     except RuntimeError as error:
         print(
-            f"the device no longer answers in this process ({in_one_line(error)}); "
+            f"the device no longer responds in this process ({in_one_line(error)}); "
             "call again for the steps that are left",
             flush=True,
         )
@@ -329,9 +329,9 @@ def answers(device: torch.device) -> bool:
 
 
 def run_part(part: str, out: Path, bench: Bench, command: str) -> bool:
-    """Run the steps of a part that are left, and return whether all of them are done.
+    """Run the remaining steps of a part, and return whether all of its steps are done.
 
-    If a part cannot begin, its record says why.
+    If a part cannot begin, its record gives the reason.
     """
     record = Record(out / f"{part}.json", command, environment(bench.device))
     try:
@@ -349,7 +349,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help="of those above (default: all of them)"
+        "parts", nargs="*", metavar="PART", help="parts to run, from the list above (default: all)"
     )
     parser.add_argument(
         "--out",
@@ -361,7 +361,7 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         "--seconds",
         type=float,
         default=90.0,
-        help="for a part that takes what it gets (default: %(default)s)",
+        help="budget of a part that uses all the time it gets (default: %(default)s)",
     )
     parser.add_argument(
         "--designs",
@@ -374,17 +374,17 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
         "--tokens",
         type=int,
         default=8192,
-        help="of a long sequence; others are in proportion (default: %(default)s)",
+        help="tokens of a long sequence; other lengths scale with it (default: %(default)s)",
     )
     found = parser.parse_args(arguments)
     unknown = [part for part in found.parts if part not in PARTS]
     if unknown:
-        parser.error(f"no part is called {unknown[0]!r} - there are {', '.join(PARTS)}")
+        parser.error(f"no part is called {unknown[0]!r} - must be one of {', '.join(PARTS)}")
     return found
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the parts. Returns 0 if all steps are done, and 1 if one failed, with a line on why."""
+    """Run the parts. Returns 0 if all steps are done, or 1 if one failed, with a line on why."""
     asked = parsed(arguments)
     given = sys.argv[1:] if arguments is None else arguments
     command = " ".join(["python -m benchmarks.gpu", *given])

@@ -1,10 +1,10 @@
 """Make a GPU's entry in profiles/measured/ from the records in FOLDER.
 
 `python -m benchmarks.measured FOLDER [--out FOLDER]` writes two files, which
-profiles/measured/README.md describes. <device>.json is what `calibrate` would have kept on that
+profiles/measured/README.md describes. <device>.json is what `calibrate` would have stored on that
 machine (`hardware.read_device` reads it). <device>.csv holds measured prefill, decode and
-generation of each design, which the rates do not come from. Only steps that are done count; the
-script names the parts that have others.
+generation of each design; the rates are not derived from these. Only finished steps count; the
+script names the parts with unfinished ones.
 """
 
 import argparse
@@ -25,8 +25,8 @@ from hybrid_core.validation import SpecError
 class Row(NamedTuple):
     """One measurement.
 
-    `seconds` and `tokens` are those of the prompt for prefill, of one step and of the context for
-    decode, and of the whole sequence for generation.
+    For prefill, `seconds` and `tokens` are those of the prompt; for decode, of one step and of the
+    context; for generation, of the whole sequence.
     """
 
     design: str
@@ -89,12 +89,12 @@ def _row(
 
 
 def entry(folder: Path) -> Hardware:
-    """The calibrated device of a run. Raises SpecError where the run has no calibration."""
+    """The calibrated device of a run. Raises SpecError if the run has no calibration."""
     path = folder / "calibrate.json"
     calibrations = results(path)
     if not calibrations:
         raise SpecError(
-            f"{path} - no calibration that is done; "
+            f"{path} - no finished calibration; "
             f"`python -m benchmarks.gpu calibrate --out {folder}` makes it"
         )
     rates = Hardware.model_validate_json(json.dumps(calibrations["bf16"]))
@@ -113,7 +113,7 @@ def entry(folder: Path) -> Hardware:
 
 
 def slug(name: str) -> str:
-    """A device's name as a file name: "NVIDIA H200" is nvidia_h200."""
+    """A device's name as a file name: "NVIDIA H200" becomes nvidia_h200."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
 
 
@@ -126,7 +126,7 @@ def one_device(folder: Path) -> str:
             names.add(environment["name"])
     if len(names) != 1:
         found = ", ".join(sorted(names)) or "none"
-        raise SpecError(f"{folder} - must hold records of one device, and holds those of {found}")
+        raise SpecError(f"{folder} - must hold records of one device, but has records of {found}")
     return str(names.pop())
 
 
@@ -135,7 +135,7 @@ def unfinished(folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.json")):
         left = sum(step["state"] != "done" for step in kept(path).get("steps", {}).values())
         if left:
-            yield f"{left} steps are not done: {path} says why"
+            yield f"{left} steps are not done: see {path} for the reasons"
 
 
 def write(folder: Path, out: Path) -> Path:

@@ -1,8 +1,8 @@
 """The implementations of every operation side by side on a CUDA device.
 
 `python -m benchmarks.operations [OPERATION ...] [--segments]` prints the median milliseconds of
-each, in bf16 at the sizes of the 1B designs, and how far its results are from those of eager torch.
-An implementation that cannot run, or computes something else, is reported and not timed.
+each, in bf16 at the sizes of the 1B designs, and the difference of its results from eager torch. An
+implementation that cannot run, or gives wrong results, is reported and not timed.
 flash-linear-attention's operations are timed, too, if it can be imported. --segments times the SSD
 scan cut into 1 to 16 segments.
 """
@@ -43,19 +43,19 @@ class Case(NamedTuple):
     operation: str
     words: str  # its size
     function: Callable[..., Any]
-    arguments: Callable[[], Sequence[Any]]  # makes them on torch's default device
+    arguments: Callable[[], Sequence[Any]]  # makes the arguments on torch's default device
     options: dict[str, Any]
 
     @property
     def implementations(self) -> tuple[str, ...]:
-        """Ours, and flash-linear-attention's where it computes the same."""
+        """Ours, and flash-linear-attention's if it computes the same."""
         ours = OPERATIONS[self.operation].implementations
         if self.operation in fla_operations.OPERATIONS and "window" not in self.options:
             return (*ours, "fla")
         return ours
 
     def results(self, implementation: str, arguments: Sequence[Any]) -> list[Tensor]:
-        """What a call returns, and its arguments after the call, all in float32.
+        """The results of a call, and its arguments after the call, all in float32.
 
         The arguments are copies. Some operations update a state in place, which is a result, too.
         """
@@ -89,7 +89,7 @@ def scan_inputs(
     p: int = 128,
     n: int = 128,
 ) -> list[Tensor]:
-    """x, dt, A, B, C, D; x, B and C are slices of one tensor, as the module has them."""
+    """x, dt, A, B, C, D; x, B and C are slices of one tensor, as in the module."""
     x, B, C = make(b, t, h * p + 2 * n).split([h * p, n, n], -1)
     return [
         x.unflatten(-1, (h, p)),
@@ -253,9 +253,10 @@ def steps(
 
 @torch.inference_mode()
 def timed(case: Case, implementation: str, device: torch.device) -> Result:
-    """Median milliseconds of one implementation, and how far its results are from eager torch's.
+    """Median milliseconds of one implementation, and the difference of its results from eager
+    torch.
 
-    Raises Mismatch where they are too far.
+    Raises Mismatch if the difference is too large.
     """
     with (
         torch.device(device),
@@ -296,7 +297,7 @@ def largest_difference(found: list[Tensor], expected: list[Tensor]) -> float:
 def milliseconds(work: Callable[[], object], device: torch.device) -> float:
     """The median on a CUDA device, with cold caches.
 
-    Elsewhere the best of three: such a run is a rehearsal, and its time means nothing.
+    Elsewhere it is the best of three: that is a dry run, and its time means nothing.
     """
     if device.type == "cuda":
         return float(triton.testing.do_bench(work, return_mode="median"))
@@ -331,7 +332,7 @@ def main() -> None:
 
 @torch.inference_mode()
 def segments() -> None:
-    """Print the time of the scan of one sequence, cut into 1 to 16 segments."""
+    """Print the time of the scan of one sequence cut into 1 to 16 segments."""
     from kernels.ssd.triton_kernel import _forward
 
     inputs = scan_inputs(1, TOKENS)

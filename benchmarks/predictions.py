@@ -1,4 +1,4 @@
-"""Predicted and measured speed on this machine, side by side: `python -m benchmarks.predictions`.
+"""Compare predicted and measured speed on this machine: `python -m benchmarks.predictions`.
 
 --dtype and --scale choose the number format (fp32) and the size of the designs (350m). The script
 calibrates, then measures prefill and decode of the five designs of Table 2 at several lengths and
@@ -28,7 +28,7 @@ DECODES = ((1, 512), (1, 2048), (1, 8192), (4, 512), (4, 2048), (4, 8192))
 
 
 class Compared(NamedTuple):
-    """A prediction beside its measurement; `tokens` are those of the prompt or of the context."""
+    """A prediction and its measurement; `tokens` are those of the prompt or of the context."""
 
     what: str
     batch_size: int

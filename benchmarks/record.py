@@ -1,13 +1,13 @@
-"""The results of a benchmark on disk, written after every step, so that no measurement is lost.
+"""The results of a benchmark on disk, written after every step, so that a crash loses little.
 
 A record is one JSON file with `command` and `date` of the last run, `environment` (device, driver
-and packages), `why` if that run could not begin, and `steps`. Each step has a `state`:
+and packages), `why` if that run could not start, and `steps`. Each step has a `state`:
 
 - `done`, with the step's `result` and the `seconds` that it took;
-- `failed`, with `why` in one line, and without a result;
-- `started`: the process ended, or was stopped, in the middle of the step.
+- `failed`, with a one-line `why` and without a result;
+- `started`: the process ended, or was stopped, during the step.
 
-A run with the same record keeps the steps that are done. It tries the others again, first those
+A run with the same record keeps the steps that are done. It retries the others, starting with those
 that no run has tried.
 """
 
@@ -26,13 +26,13 @@ Step = Callable[[], Result]
 
 
 class AnotherDevice(ValueError):
-    """The record holds measurements of another device."""
+    """The record has measurements of another device."""
 
 
 class Record:
     """The record in `path`, which need not exist.
 
-    Raises AnotherDevice if it was begun on a device of another name.
+    Raises AnotherDevice if it was started on a device with a different name.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Record:
         name = environment.get("name")
         if known and name and known != name:
             raise AnotherDevice(
-                f"{path} was measured on {known}, this is {name}: give another folder"
+                f"{path} was measured on {known}, this is {name}: use another folder"
             )
         self.steps: dict[str, Result] = before.get("steps", {})
         date = datetime.now(UTC).date().isoformat()
@@ -64,7 +64,7 @@ class Record:
     ) -> bool:
         """Run the steps that are not done, and return whether all are done now.
 
-        A step that raises is recorded as failed. The next one runs as long as `go_on()` is true.
+        A step that raises is recorded as failed. The next step runs as long as `go_on()` is true.
         """
         for name in self._waiting(steps):
             self._run(name, steps[name])
@@ -109,9 +109,9 @@ class Record:
 
 
 def kept(path: Path) -> Result:
-    """What a record holds, or nothing if there is none.
+    """The contents of a record, or nothing if there is none.
 
-    A file that is no whole record is renamed, and a line says so.
+    A file that is not a complete record is renamed, with a warning.
     """
     if not path.exists():
         return {}
@@ -123,18 +123,18 @@ def kept(path: Path) -> Result:
         pass
     aside = path.with_suffix(".damaged")
     path.replace(aside)
-    print(f"{path} is no record that can be read: kept as {aside.name}, and begun anew", flush=True)
+    print(f"{path} is not a readable record: renamed to {aside.name}, starting anew", flush=True)
     return {}
 
 
 def in_one_line(error: BaseException) -> str:
-    """The kind of an error and the first line of what it says."""
+    """The type of an error and the first line of its message."""
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
 
 
 def results(path: Path) -> dict[str, Result]:
-    """The results of the steps that are done, by their names; empty where there is no record."""
+    """The results of the steps that are done, by name; empty if there is no record."""
     found = {}
     for name, step in kept(path).get("steps", {}).items():
         if step["state"] == "done":

@@ -13,7 +13,7 @@ class Mismatch(RuntimeError):
 
 
 def best(works: dict[str, Work], turns: int) -> dict[str, float]:
-    """The shortest time of each in seconds. They take turns, after one untimed call of each."""
+    """The shortest time of each in seconds. They take turns, after one untimed call each."""
     seconds: dict[str, float] = dict.fromkeys(works, float("inf"))
     for work in works.values():
         work()
@@ -33,7 +33,7 @@ def same(
 ) -> float:
     """The largest difference, relative to the largest value.
 
-    Raises Mismatch where it is over `tolerance` or not a number.
+    Raises Mismatch if it is over `tolerance` or not a number.
     """
     expected = theirs.float()
     difference = (ours.float() - expected).abs().max()

@@ -2,11 +2,11 @@
 
 A folder holds the sequential reference (`reference.py`), a fast torch version for any device
 (`eager.py`), a Triton version (`triton_kernel.py`), and one public signature. `dispatch.py` decides
-which of them runs; `explain` says so beforehand and `ran` afterwards. Nothing here knows of
-hybrid_core.
+which of them runs: `explain` shows the choice beforehand, and `ran` shows it afterwards. Nothing
+here depends on hybrid_core.
 
-On the meta device there are no data. There each operation is one node of the graph, and FLOP
-counters use the formula that is registered beside it (`counting.py`).
+Tensors on the meta device hold no data. There each operation is one node of the graph, and FLOP
+counters use the formula registered for it (`counting.py`).
 """
 
 from importlib import import_module
@@ -19,7 +19,7 @@ __all__ = ["explain", "forget", "ran", "require_forced", "use"]
 
 
 def __getattr__(name: str) -> Any:
-    """The functions of `dispatch`, imported at their first use.
+    """The functions of `dispatch`, imported on first use.
 
     `dispatch` needs torch, but `kernels.implementations` must be importable without it.
     """

@@ -1,4 +1,4 @@
-"""What torch.compile has to know about functions of ours."""
+"""What torch.compile has to know about our functions."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,8 +9,8 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def constant_in_graph(function: Function) -> Function:
     """Let torch.compile call `function` while it traces, and keep the result as a constant.
 
-    The same as `torch.compiler.assume_constant_result`, which sets this mark as well. But that one
-    imports torch._dynamo first, which costs every process 1.4 s, whether it compiles or not.
+    `torch.compiler.assume_constant_result` sets the same mark. But it imports torch._dynamo first,
+    which costs every process 1.4 s, whether it compiles or not.
     """
     vars(function)["_dynamo_marked_constant"] = True
     return function

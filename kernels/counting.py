@@ -1,8 +1,8 @@
 """FLOP formulas of the custom operations, for torch's FlopCounterMode and for fvcore.
 
-A formula gets the operation's arguments in order, with the shape in place of each tensor (None if
-it was not given). It returns FLOPs with one multiply-add as 2. fvcore counts a multiply-add as 1,
-so its handle returns half.
+A formula gets the operation's arguments in order, with a shape in place of each tensor (None if the
+tensor was not given). It returns FLOPs, with one multiply-add as 2. fvcore counts a multiply-add as
+1, so its handle returns half.
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def _handle(formula: Formula) -> Handle:
 
 
 def _argument(value: Any) -> Any:
-    """A traced value in the form that formulas read: a tensor's shape, a constant's value."""
+    """A traced value as formulas read it: the shape of a tensor, or the value of a constant."""
     if isinstance(value.type(), torch._C.TensorType):
         return value.type().sizes()
     return value.toIValue()

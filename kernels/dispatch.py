@@ -1,4 +1,4 @@
-"""Which implementation of an operation runs, and which did run.
+"""Choose the implementation of each operation, and record what ran.
 
 Implementations are named "eager" (plain torch, any device and dtype), "triton" and "mamba_ssm".
 Each call takes the first of these that applies:
@@ -6,11 +6,11 @@ Each call takes the first of these that applies:
 1. the implementation that `use` forces
 2. the one that the environment variable HYBRID_KERNELS names ("eager", or
    "ssd=eager,attention=triton")
-3. Triton on a CUDA device, where it can run
+3. Triton on a CUDA device, if it can run
 4. eager
 
-A forced implementation that cannot run is an error. `explain` says beforehand what will run, and
-`ran` says afterwards what did.
+A forced implementation that cannot run is an error. `explain` shows beforehand what will run, and
+`ran` shows afterwards what did.
 """
 
 import importlib
@@ -36,26 +36,26 @@ from kernels.implementations import (
 TRITON_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 Implementation = Callable[..., Any]
-Limit = Callable[..., str | None]  # why given arguments are too much for an implementation
+Limit = Callable[..., str | None]  # why an implementation does not support some arguments
 Loaded = tuple[Implementation, Limit | None]
 
 _forced: dict[str, str] = {}  # operation -> implementation
 _loaded: dict[tuple[str, str], Loaded] = {}  # by operation and implementation
-_ran: set[tuple[str, str]] = set()  # operation, and what ran in words
+_ran: set[tuple[str, str]] = set()  # operation, and a description of what ran
 
 
 def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
-    """Call the implementation of `operation` that is chosen for these arguments.
+    """Call the implementation of `operation` that these arguments select.
 
     The first argument is a tensor and decides device and dtype. On the meta device the call goes to
-    `counted`, the node that FLOP counters know. Raises CannotRun where a forced implementation
-    cannot run.
+    `counted`, the node that FLOP counters know. Raises CannotRun if a forced implementation cannot
+    run.
     """
     device = args[0].device
     if device.type == "meta":
         return counted(*args)
     if device.type == "cpu" and operation not in _forced:
-        # A short cut, because a decode step on a CPU makes hundreds of these calls.
+        # A shortcut, because a decode step on a CPU makes hundreds of these calls.
         _ran.add((operation, "eager"))
         implementation, _ = _load(operation, "eager")
         return implementation(*args)
@@ -71,7 +71,7 @@ def run(operation: str, counted: Callable[..., Any], *args: Any) -> Any:
 
 @contextmanager
 def use(operation: str, implementation: str) -> Iterator[None]:
-    """Force an implementation of one operation while the context is open.
+    """Force the implementation of one operation inside the context.
 
     Raises ValueError for an operation or implementation that does not exist.
     """
@@ -107,9 +107,9 @@ def forget() -> None:
 
 
 def explain(device_type: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, str]:
-    """What each operation would run on a device of this type ("cpu", "cuda", "meta"), in words.
+    """Describe what each operation would run on a type of device ("cpu", "cuda", "meta").
 
-    They say why, if it is not the fastest implementation.
+    If that is not the fastest implementation, the description gives the reason.
     """
     return {operation: _in_words(operation, device_type, dtype) for operation in OPERATIONS}
 
@@ -117,7 +117,7 @@ def explain(device_type: str, dtype: torch.dtype = torch.bfloat16) -> dict[str, 
 def require_forced(device_type: str, dtype: torch.dtype = torch.bfloat16) -> None:
     """Raise CannotRun if a forced implementation cannot run on a device of this type.
 
-    To be called before any work is done.
+    Call this before doing any work.
     """
     for operation, name in _forced.items():
         obstacle = _obstacle(operation, name, device_type, dtype, training=False)
@@ -165,7 +165,7 @@ def _choose(operation: str, args: tuple[Any, ...]) -> tuple[str, str | None]:
     if obstacle is None:
         return name, None
     if operation in _forced:
-        raise CannotRun(f"{operation}: {name} was asked for and cannot run: {obstacle}")
+        raise CannotRun(f"{operation}: {name} was requested but cannot run: {obstacle}")
     return "eager", obstacle
 
 
@@ -195,7 +195,7 @@ def _obstacle(
 
 
 @constant_in_graph
-@cache  # every call asks
+@cache  # asked by every call
 def _reason(
     operation: str,
     implementation: str,
@@ -222,7 +222,7 @@ def _limit(
     implementation: str,
     args: tuple[Any, ...],
 ) -> str | None:
-    """Why an implementation cannot take these arguments: what its `<operation>_limit` returns."""
+    """Why an implementation does not support these arguments, by its `<operation>_limit`."""
     _, limit = _load(operation, implementation)
     if limit is None:
         return None
@@ -230,7 +230,7 @@ def _limit(
 
 
 def _load(operation: str, implementation: str) -> Loaded:
-    """An implementation and its limit, imported at the first use."""
+    """An implementation and its limit, imported on first use."""
     loaded = _loaded.get((operation, implementation))
     if loaded is not None:
         return loaded
@@ -238,7 +238,7 @@ def _load(operation: str, implementation: str) -> Loaded:
     return _loaded[operation, implementation]
 
 
-# torch.compile cannot trace an import, so it runs this while it traces.
+# torch.compile cannot trace an import, so it runs this at trace time.
 @constant_in_graph
 def _import(operation: str, implementation: str) -> bool:
     """Put an implementation and its limit in `_loaded`."""

@@ -1,6 +1,6 @@
-"""The operations and their implementations by name, and what each needs installed.
+"""The operations and their implementations by name, and the packages that each needs.
 
-This needs no torch, because pages and the command line ask here, too.
+No torch here, because the pages and the command line import this, too.
 """
 
 from importlib.util import find_spec
@@ -10,14 +10,14 @@ IMPLEMENTATIONS = ("eager", "triton", "mamba_ssm")
 
 
 class CannotRun(RuntimeError):
-    """Somebody asked for an implementation that cannot run here. The message is one line."""
+    """A requested implementation cannot run here. The message is one line."""
 
 
 class Operation(NamedTuple):
-    """An operation of kernels/<folder>/; every implementation there is a function of its name."""
+    """An operation in kernels/<folder>/. Every implementation there is a function with its name."""
 
     folder: str
-    eager: str  # the eager implementation in words
+    eager: str  # a description of the eager implementation
     implementations: tuple[str, ...] = ("eager", "triton")
     trains: tuple[str, ...] = ("eager", "triton")  # those with a backward pass
 
@@ -45,7 +45,7 @@ OPERATIONS = {
 }
 
 # What an implementation imports besides torch, and the command that installs it. Some builds of
-# torch bring Triton along.
+# torch include Triton.
 NEEDS = {
     "eager": (),
     "triton": ("triton",),
@@ -99,11 +99,11 @@ def from_environment(value: str) -> dict[str, str]:
 
 
 def _pair(item: str) -> tuple[str, str]:
-    """Operation and implementation of one "ssd=eager". Raises ValueError."""
+    """The operation and the implementation in an item like "ssd=eager". Raises ValueError."""
     item = item.strip()
     operation, equals, implementation = item.partition("=")
     if not equals:
-        raise ValueError(f"{item!r} - must be OPERATION=IMPLEMENTATION, with commas between")
+        raise ValueError(f"{item!r} - must be OPERATION=IMPLEMENTATION, separated by commas")
     return operation, implementation
 
 

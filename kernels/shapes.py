@@ -1,10 +1,10 @@
-"""The words for tensors' shapes in error messages."""
+"""Tensors' shapes as text for error messages."""
 
 from torch import Tensor
 
 
 def in_words(**tensors: Tensor | None) -> str:
-    """Names and shapes of the tensors that were given: "x (2, 3), state (4,)"."""
+    """The names and shapes of the given tensors: "x (2, 3), state (4,)"."""
     words = []
     for name, tensor in tensors.items():
         if tensor is not None:

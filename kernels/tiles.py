@@ -1,6 +1,6 @@
-"""What the Triton kernels share: matrix products of tiles, activations, block sizes.
+"""Helpers that the Triton kernels share: matrix products of tiles, activations, block sizes.
 
-Imported only where Triton is installed.
+Import this only if Triton is installed.
 """
 
 import math
@@ -15,26 +15,26 @@ from torch import Tensor
 from kernels.compiled import constant_in_graph
 
 # The interpreter multiplies the bits of bfloat16 as if they were integers, so tiles are widened
-# there. Products of bfloat16 are exact in float32, so the result is that of the tensor cores.
+# there. Products of bfloat16 are exact in float32, so the result matches the tensor cores.
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
 # The precision of float32 products. Three tf32 products on the tensor cores keep about float32's
-# precision; Triton's default, a single one, keeps 10 bits. "ieee" would not use the tensor cores,
+# precision; Triton's default, a single one, keeps 10 bits. "ieee" does not use the tensor cores,
 # and spills thousands of registers.
 PRECISION = tl.constexpr("tf32x3")
 
 LOG2E = tl.constexpr(math.log2(math.e))
-SMS = 132  # streaming multiprocessors assumed where there is no device to ask
+SMS = 132  # streaming multiprocessors assumed if there is no device to query
 
 
 @triton.jit
 def load(at, there):
-    """The elements at the pointers `at` in float32, and 0 wherever `there` is false."""
+    """The elements at the pointers `at` in float32, or 0 where `there` is false."""
     return tl.load(at, mask=there, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def store(at, value, there):
-    """Write `value` to the pointers `at` wherever `there` is true, in the dtype of the memory."""
+    """Write `value` to the pointers `at` where `there` is true, in the dtype of the memory."""
     tl.store(at, value.to(at.dtype.element_ty), mask=there)
 
 
@@ -46,9 +46,9 @@ def both(rows, columns):
 
 @triton.jit
 def batch_and_head(bh, H):
-    """Sequence and head of the program that owns head number `bh`, counted through all sequences.
+    """The sequence and the head for head number `bh`, counted through all sequences.
 
-    In 64 bits, because they are multiplied by strides.
+    They have 64 bits, because they are multiplied by strides.
     """
     return (bh // H).to(tl.int64), (bh % H).to(tl.int64)
 
@@ -64,7 +64,7 @@ def dot(a, b):
 
 @triton.jit
 def softplus(x):
-    """log(1 + exp(x)) in full float32 precision, also where exp(x) is small (Kahan's log1p)."""
+    """log(1 + exp(x)) in full float32 precision, even where exp(x) is small (Kahan's log1p)."""
     e = tl.exp(tl.minimum(x, 20.0))
     u = 1.0 + e
     # e / (u - 1) undoes the rounding of u. Where u rounds to 1, log(1 + e) is e.
@@ -87,7 +87,8 @@ def silu_slope(x):
 
 
 # CUDA's limit for the second and third axis of a grid; the first may have 2^31 - 1 programs. So
-# what can be large is on the first axis: sequences times heads, tiles of a long sequence.
+# dimensions that can be large go on the first axis: sequences times heads, tiles of a long
+# sequence.
 MOST_PROGRAMS = 65_535
 
 
@@ -95,7 +96,7 @@ def too_many(what: str, n: int) -> str | None:
     """Why a grid cannot have `n` programs along its second or third axis, or None if it can."""
     if n <= MOST_PROGRAMS:
         return None
-    return f"{n:,} {what}, and a grid's axis has {MOST_PROGRAMS:,} programs at most"
+    return f"{n:,} {what}, and this axis of a grid has at most {MOST_PROGRAMS:,} programs"
 
 
 def block(n: int, least: int = 16, most: int | None = None) -> int:
@@ -112,7 +113,7 @@ def block(n: int, least: int = 16, most: int | None = None) -> int:
 @constant_in_graph
 @cache
 def processors(device: torch.device) -> int:
-    """Streaming multiprocessors of a device."""
+    """The number of streaming multiprocessors of a device."""
     if device.type != "cuda":
         return SMS
     return torch.cuda.get_device_properties(device).multi_processor_count

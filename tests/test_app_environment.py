@@ -144,7 +144,7 @@ def test_mamba_ssm_finds_all_that_it_imports_where_the_app_installs_it(tmp_path:
             "`pip install 'psycopg2-binary'` installs it",
         ),
         ("oracle9://me:secret@host/runs", "Can't load plugin: sqlalchemy.dialects:oracle9"),
-        ("me:secret@host", "must be one such as postgresql+psycopg://user@host/database"),
+        ("me:secret@host", "must look like postgresql+psycopg://user@host/database"),
         ("sqlite:////no/such/folder/runs.db", "unable to open database file"),
     ],
 )

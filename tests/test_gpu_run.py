@@ -97,7 +97,7 @@ def test_figures_of_two_devices_do_not_meet_in_one_record(tmp_path: Path) -> Non
     path = tmp_path / "x.json"
     Record(path, "", HERE).run(Steps("a").steps)
     with pytest.raises(
-        AnotherDevice, match="was measured on this device, this is that device: give another folder"
+        AnotherDevice, match="was measured on this device, this is that device: use another folder"
     ):
         Record(path, "", {"name": "that device"})
     assert states(path) == {"a": "done"}
@@ -134,7 +134,7 @@ def test_a_part_that_does_not_exist_is_refused(capsys: pytest.CaptureFixture[str
     with pytest.raises(SystemExit):
         gpu.main(["decoding"])
     assert (
-        "no part is called 'decoding' - there are devices, operations, decode"
+        "no part is called 'decoding' - must be one of devices, operations, decode"
         in capsys.readouterr().err
     )
 
@@ -314,7 +314,7 @@ def test_a_run_becomes_a_device_that_hardware_reads_and_the_rows_beside_it(
         "llama-1b,generation,4,2048,3.0,2048.0",
     ]
     assert list(measured.unfinished(tmp_path / "run")) == [
-        f"1 steps are not done: {tmp_path}/run/decode.json says why"
+        f"1 steps are not done: see {tmp_path}/run/decode.json for the reasons"
     ]
     (tmp_path / "hardware").symlink_to(ROOT / "profiles" / "hardware")
     monkeypatch.setattr(hardware, "PROFILES", tmp_path)
@@ -331,12 +331,12 @@ def test_a_run_on_two_devices_or_without_a_calibration_makes_no_entry(tmp_path: 
     (folder / "calibrate.json").unlink()
     with pytest.raises(
         SpecError,
-        match=r"calibrate\.json - no calibration that is done; "
+        match=r"calibrate\.json - no finished calibration; "
         r"`python -m benchmarks\.gpu calibrate",
     ):
         measured.write(folder, tmp_path / "measured")
     Record(folder / "niah.json", "", {"name": "NVIDIA H200"}).run(Steps("a").steps)
-    with pytest.raises(SpecError, match="holds those of NVIDIA H100 80GB HBM3, NVIDIA H200"):
+    with pytest.raises(SpecError, match="has records of NVIDIA H100 80GB HBM3, NVIDIA H200"):
         measured.write(folder, tmp_path / "measured")
     assert not (tmp_path / "measured").exists()
 

@@ -147,7 +147,7 @@ def test_a_data_folder_that_cannot_be_made_is_said_on_every_page(
     page = page_of("navigation", folder="web").run()
     assert not page.exception
     said = "".join(caption.value for caption in page.caption)
-    assert "File exists" in said and "name a folder that can be written" in said
+    assert "File exists" in said and "to a writable folder" in said
 
 
 def test_undo_and_redo_walk_the_designs(page: AppTest) -> None:

@@ -24,11 +24,11 @@ def add(command: Command) -> None:
 
 
 def _app(arguments: argparse.Namespace) -> None:
-    """This process becomes the server, so that Ctrl-C and signals reach it."""
+    """Replace this process with the server, so that Ctrl-C and signals reach it."""
     port = arguments.port
     if not 0 < port <= MOST_PORTS:
         raise SpecError(f"port: {port} - must be from 1 to {MOST_PORTS}")
     extras.require("app", "app")
     server = ["streamlit", "run", str(APP), "--server.port", str(port)]
-    print(f"The explorer is served on http://localhost:{port} (stop it with Ctrl-C)", flush=True)
+    print(f"Serving the explorer on http://localhost:{port} (stop it with Ctrl-C)", flush=True)
     os.execv(sys.executable, [sys.executable, "-m", *server])

@@ -28,13 +28,13 @@ def add(command: Command) -> None:
     parser.add_argument(
         "--tokens",
         type=float,
-        help="training tokens, e.g. 60e9: prints the FLOPs of the whole training; --quality "
+        help="training tokens, e.g. 60e9: prints the FLOPs of the training run; --quality "
         "estimates the loss after them",
     )
     parser.add_argument(
         "--quality",
         action="store_true",
-        help="also estimate the loss from the paper's rows, and show the nearest of them",
+        help="also estimate the loss from the paper's results, and show the nearest of them",
     )
     parser.add_argument(
         "--hardware",
@@ -47,7 +47,7 @@ def _cost(arguments: argparse.Namespace) -> None:
     spec = published.resolve(arguments.spec)
     device = hardware.get(arguments.hardware)
     for line in hardware.unreadable().values():
-        print(f"a calibration is left out: {line}", file=sys.stderr)
+        print(f"skipping a calibration: {line}", file=sys.stderr)
     found = cost(spec, options(Workload, arguments), device)
     tokens = _checked(arguments.tokens)
     refusals = kernel_shapes.kernel_refusals(spec)
@@ -68,7 +68,7 @@ def _record(
     tokens: float | None,
     quality: dict[str, Any] | None,
 ) -> dict[str, Any]:
-    """The JSON of `cost --json`: the cost, and what the command was asked for beside it."""
+    """The JSON of `cost --json`: the cost, together with the command's options."""
     record = found.model_dump(mode="json")
     record["kernel_shapes"] = refusals
     if tokens is not None:
@@ -80,7 +80,7 @@ def _record(
 
 
 def _checked(tokens: float | None) -> float | None:
-    """A number of training tokens. Raises SpecError if no training has so many."""
+    """A number of training tokens. Raises SpecError if it is out of range."""
     if tokens is None or 0 < tokens < MOST_TOKENS:
         return tokens
     raise SpecError(f"tokens: {tokens} - must be positive and below {MOST_TOKENS:g}")

@@ -55,7 +55,7 @@ def add(command: Command) -> None:
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder to write into; it is made if it is missing",
+        help="folder to write to, created if missing",
     )
 
 

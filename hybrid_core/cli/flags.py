@@ -1,4 +1,4 @@
-"""Options' models as flags of argparse, and parsed flags as options."""
+"""Turn option models into argparse flags, and parsed flags back into options."""
 
 import argparse
 from collections.abc import Callable, Container
@@ -16,8 +16,8 @@ def add_flags(
     only: Container[str] | None = None,
     before: str = "",
 ) -> None:
-    """Add a flag for each field of `model` that has one, or only for the fields in `only`. The help
-    of each begins with `before`.
+    """Add a flag for each field of `model` that has one, or only for the fields in `only`. Each
+    help text begins with `before`.
 
     argparse does not check the values. `options` does, and its errors name the field."""
     for name, field in flagged(model).items():
@@ -38,8 +38,7 @@ def add_flags(
 
 
 def options(model: type[Model], arguments: argparse.Namespace) -> Model:
-    """The options that the arguments ask for. A field without an argument keeps its default. Raises
-    SpecError."""
+    """Options from the arguments. A field without one keeps its default. Raises SpecError."""
     given = {}
     for name, field in flagged(model).items():
         destination = _destination(flag(name, field))
@@ -57,7 +56,7 @@ def _destination(option: str) -> str:
 
 
 def _parsed(annotation: Any) -> Callable[[str], Any]:
-    """The function with which argparse reads a value. A tuple stays text until `options` reads
+    """The function that argparse parses a value with. A tuple stays text until `options` parses
     it."""
     kind: Callable[[str], Any] = value_type(annotation)
     if kind in (int, float):
@@ -71,5 +70,5 @@ def _numbers(name: str, text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise SpecError(
-            f"{name}: {short(text)} - must be whole numbers with commas between"
+            f"{name}: {short(text)} - must be whole numbers separated by commas"
         ) from None

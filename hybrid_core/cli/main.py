@@ -16,7 +16,7 @@ from kernels.implementations import CannotRun
 
 DESCRIPTION = "Compose, cost, build, measure and compare Transformer/Mamba hybrid language models."
 EXIT_CODES = "exit codes: 0 done, 1 failed, 2 bad input (with one line on stderr)"
-GROUPS = (designs, costs, paper, measurements, runs, app)  # in the order of the help
+GROUPS = (designs, costs, paper, measurements, runs, app)  # in the order of the help text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except StoreError as error:
         print(error.args[0], file=sys.stderr)
         return 1
-    except BrokenPipeError:  # as when `| head` has read enough
+    except BrokenPipeError:  # for example, when `| head` has read enough
         return 0
     except NotWritten as error:
         print(error, file=sys.stderr)
@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, but bad input gives one line on stderr and not the usage."""
+    """argparse, except that bad input prints one line on stderr instead of the usage."""
 
     def error(self, message: str) -> Any:
         self.exit(2, f"{one_line(message)}; see `{self.prog} --help`\n")

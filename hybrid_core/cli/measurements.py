@@ -24,19 +24,19 @@ from hybrid_core.runs.store import RunStore, open_store
 from hybrid_core.speed import hardware
 from hybrid_core.validation import SpecError
 
-PAUSE_S = 0.2  # between two looks at a job's progress
+PAUSE_S = 0.2  # seconds between checks of a job's progress
 
 
 def add(command: Command) -> None:
     """Declare the commands."""
-    text = "Build a design and measure it in a process of its own; the result is kept as a run"
+    text = "Build a design and measure it in a separate process; the result is kept as a run"
     parser = command("profile", _profile, text, as_json=True)
     add_spec(parser)
     add_flags(parser, ProfileOptions)
 
     text = (
         "The needle test at every depth and length. It trains a small proxy of the design, or "
-        "asks a trained checkpoint by the paper's protocol. The result is kept as a run"
+        "runs the paper's protocol on a trained checkpoint. The result is kept as a run"
     )
     parser = command("niah", _niah, text, as_json=True)
     parser.add_argument(
@@ -58,7 +58,7 @@ def add(command: Command) -> None:
     add_spec(parser)
     add_flags(parser, ProbeOptions)
 
-    text = "Measure how fast this device is at each kind of work; predictions for it then use that"
+    text = "Measure how fast this device is at each kind of work; predictions for it use the result"
     parser = command("calibrate", _calibrate, text, as_json=True)
     add_flags(parser, ProfileOptions, only=("device", "dtype"))
 
@@ -85,7 +85,7 @@ def _probes(arguments: argparse.Namespace) -> int:
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
-    """Measures this device's rates, and keeps them for `cost --hardware` and the pages."""
+    """Measure this device's rates, and keep them for `cost --hardware` and the pages."""
     extras.require("live", "calibrate")
     asked = options(ProfileOptions, arguments)
     require_tools(asked)
@@ -93,7 +93,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     from hybrid_core.live.profiling.calibrate import Calibration
     from hybrid_core.live.profiling.device import resolve
 
-    data_dir()  # if it cannot be made, say so before half a minute of measuring
+    data_dir()  # if it cannot be created, fail before half a minute of measuring
     calibration = Calibration(resolve(device), asked.dtype)
     measured = calibration.run(lambda what: print(f"measuring {what}", file=sys.stderr))
     hardware.keep_calibration(measured)
@@ -128,12 +128,12 @@ def _job(spec: ArchSpec, asked: Options, as_json: bool) -> int:
 
 
 def _device(name: str) -> str:
-    """The device that a name means here. If "auto" means the CPU although torch was built for GPUs,
-    stderr gets the reason. Raises SpecError."""
+    """The device that a name refers to here. If "auto" means the CPU although torch was built for
+    GPUs, print the reason to stderr. Raises SpecError."""
     if name == "auto":
         reason = why_no_gpu()
         if reason:
-            print(f"device: auto is the CPU here, as there is no GPU: {reason}", file=sys.stderr)
+            print(f"device: auto means the CPU, because there is no GPU: {reason}", file=sys.stderr)
     return concrete(name)
 
 

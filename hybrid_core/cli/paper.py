@@ -22,7 +22,7 @@ from hybrid_core.workload import Workload
 
 def add(command: Command) -> None:
     """Declare the commands."""
-    text = "Advice on a design from the paper's tables, each piece with its source"
+    text = "Give advice on a design from the paper's tables, each piece with its source"
     parser = command("advice", _advice, text, as_json=True)
     add_spec(parser)
     add_flags(parser, Workload, only=("context_len",))
@@ -30,7 +30,7 @@ def add(command: Command) -> None:
     parser.add_argument(
         "--scenario",
         choices=list(SCENARIOS),
-        help=f"the contexts that matter most, which decides the order of the advice: {lengths} "
+        help=f"the contexts that matter most, for ordering the advice: {lengths} "
         "(default: those of --context-len)",
     )
     parser.add_argument(
@@ -39,7 +39,7 @@ def add(command: Command) -> None:
         help="tokens from the passage to be recalled to the end of the context",
     )
 
-    text = "Scaling laws and effects from the paper's tables, and how far to trust loss estimates"
+    text = "Show scaling laws and effects from the paper's tables, and how far to trust estimates"
     command("quality", _quality, text, as_json=True)
 
     text = "Recompute every parameter, FLOPs and cache figure that the paper prints"
@@ -70,7 +70,7 @@ def _quality(arguments: argparse.Namespace) -> None:
 
 
 def _paper_check(arguments: argparse.Namespace) -> int:
-    """Returns 0 if each printed figure agrees, or differs for a known reason."""
+    """Return 0 if every printed figure agrees, or differs for a known reason."""
     tables = check_all()
     cells = [cell for found in tables.values() for cell in found]
     if arguments.json:

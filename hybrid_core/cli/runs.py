@@ -27,8 +27,8 @@ RECORDED = (
     "spec_yaml",
     "parts",
 )
-PAUSE_S = 0.5  # between two looks at runs that may be dead
-MOST_RUNS = 2**63  # a store numbers its runs with 64 bits
+PAUSE_S = 0.5  # seconds between checks of runs that may be dead
+MOST_RUNS = 2**63  # run numbers have 64 bits
 
 
 def add(command: Command) -> None:
@@ -49,7 +49,7 @@ def add(command: Command) -> None:
         help="number of the run, for show, delete and cancel",
     )
 
-    text = "Write a report on one or more runs: one HTML file that can be read offline"
+    text = "Write a report on one or more runs: a single HTML file that works offline"
     parser = command("report", _report, text)
     parser.add_argument(
         "ids",
@@ -69,13 +69,13 @@ def add(command: Command) -> None:
 
 
 def _run_number(text: str) -> int:
-    """Reads a number that a store may give to a run."""
+    """Parse the number of a run."""
     number = 0
     if text.isascii() and text.isdigit():
         number = int(text)
     if not 0 < number < MOST_RUNS:
         raise argparse.ArgumentTypeError(
-            f"{short(text)} - must be a run's number, as `runs` lists them"
+            f"{short(text)} - must be the number of a run, as listed by `runs`"
         )
     return number
 
@@ -93,12 +93,12 @@ def _runs(arguments: argparse.Namespace) -> None:
         _list(store, arguments.json)
         return
     if arguments.id is None:
-        raise SpecError(f"id: missing - `runs {arguments.action}` needs a run's number")
+        raise SpecError(f"id: missing - `runs {arguments.action}` needs the number of a run")
     if arguments.action == "show":
         _show(store.get(arguments.id), arguments.json)
     elif arguments.action == "cancel":
         if not cancel(arguments.id, store):
-            raise SpecError(f"id: {arguments.id} - this run has ended already")
+            raise SpecError(f"id: {arguments.id} - this run has already ended")
         dispatcher.start_next()
     else:
         _delete(store, arguments.id)
@@ -127,10 +127,10 @@ def _delete(store: RunStore, run_id: int) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from hybrid_core.report import html  # late: it imports plotly
+    from hybrid_core.report import html  # imported late, because it imports plotly
 
     store = open_store()
-    chosen = dict.fromkeys(arguments.ids)  # each once, in the order given
+    chosen = dict.fromkeys(arguments.ids)  # each one once, in the given order
     shown = [_readable(store.get(run_id)) for run_id in chosen]
     page = html.report(shown)
     write(arguments.output, page)
@@ -138,7 +138,7 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _end_the_dead(dispatcher: Dispatcher) -> None:
-    """End runs whose worker is gone. This takes a while for a run from another machine, or from
+    """End runs whose worker is gone. This takes a while for runs from another machine, or from
     before this machine was restarted."""
     dispatcher.end_the_dead()
     announced: set[int] = set()
@@ -155,8 +155,8 @@ def _end_the_dead(dispatcher: Dispatcher) -> None:
 
 def _announce(run: Run) -> None:
     print(
-        f"run {run.id}: started on {run.host} before this machine was; "
-        "watching whether it still moves",
+        f"run {run.id}: started on {run.host} before this machine booted; "
+        "checking whether it is still active",
         file=sys.stderr,
     )
 
@@ -165,5 +165,5 @@ def _readable(run: Run) -> Run:
     """The run itself. Raises SpecError if this version cannot show it."""
     reason = unreadable(run)
     if reason:
-        raise SpecError(f"run {run.id} - {reason}; `runs show {run.id} --json` prints it as it is")
+        raise SpecError(f"run {run.id} - {reason}; `runs show {run.id} --json` prints its record")
     return run

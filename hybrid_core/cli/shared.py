@@ -1,4 +1,4 @@
-"""What several commands need: how a command is declared, its SPEC argument, and its output."""
+"""Shared by several commands: how a command is declared, its SPEC argument, and its output."""
 
 import argparse
 import json
@@ -18,12 +18,12 @@ SPEC_HELP = "a YAML file, a config.json, or the name of a preset or a published 
 
 
 def add_spec(parser: argparse.ArgumentParser) -> None:
-    """Add the argument for the design that a command is about."""
+    """Add the argument for a command's design."""
     parser.add_argument("spec", metavar="SPEC", help=SPEC_HELP)
 
 
 def print_json(data: Any) -> None:
-    """Print JSON as every command does."""
+    """Print JSON in the format that all commands share."""
     print(json.dumps(data, indent=2, default=str))
 
 
@@ -35,7 +35,7 @@ def write(path: Path, text: str) -> None:
 
 @contextmanager
 def naming_the_output() -> Iterator[None]:
-    """Turn NotWritten into a SpecError that names the argument `output`."""
+    """Turn NotWritten into a SpecError about the argument `output`."""
     try:
         yield
     except NotWritten as error:

@@ -1,8 +1,8 @@
 """A config's multipliers as factors of a checkpoint's tensors.
 
-Models scaled by muP (Falcon-H1, Granite) multiply activations by constants of their config.json.
-ArchSpec.constants keeps these under the config's own keys. live/weights.py multiplies the weights
-by them instead, so that no module has to know them.
+Models scaled by muP (Falcon-H1, Granite) multiply activations by constants from their config.json.
+ArchSpec.constants stores these under the config's own keys. live/weights.py multiplies the weights
+by them instead, so that modules need not know about them.
 """
 
 from collections.abc import Mapping
@@ -26,9 +26,9 @@ def factor(
     part: int,
     rows: int,
 ) -> float | Tensor:
-    """What the checkpoint's tensor is multiplied by to be ours.
+    """The factor that turns the checkpoint's tensor into ours.
 
-    `part` is its number in the stack: q, k, v or gate, up.
+    `part` is the tensor's index in the stack: q, k, v or gate, up.
     """
     if not spec.constants:
         return 1.0
@@ -47,7 +47,7 @@ def factor(
 def _outside_factors(spec: ArchSpec) -> dict[str, float]:
     """Factors of the tensors outside the layers.
 
-    A tied table holds the embedding's factor, so the last norm divides by it before the logits.
+    A tied table includes the embedding's factor, so the last norm divides by it before the logits.
     """
     m = spec.constants
     embedding = float(m.get("embedding_multiplier", 1.0))
@@ -66,9 +66,9 @@ def _inside_factors(
     part: int,
     is_bias: bool,
 ) -> dict[str, float]:
-    """Factors of a layer's tensors, by the name without its last word.
+    """Factors of a layer's tensors, by the name without its last part.
 
-    A factor of the input applies to the weight alone, not to the bias.
+    A factor of the input applies only to the weight, not to the bias.
     """
     into = 1.0 if is_bias else m.get("attention_in_multiplier", 1.0)
     if part == 1:
@@ -90,7 +90,7 @@ def _inside_factors(
 def _in_proj_factor(spec: ArchSpec, key: str, rows: int) -> float | Tensor:
     """Falcon-H1's factors of z, x, B, C and dt, times that of the input.
 
-    The factor of the input applies to the weight alone, not to the bias.
+    The factor of the input applies only to the weight, not to the bias.
     """
     ssm = ssm_of(spec, key)
     assert isinstance(ssm, Mamba2Mixer)
@@ -110,9 +110,9 @@ def _in_proj_factor(spec: ArchSpec, key: str, rows: int) -> float | Tensor:
 
 
 def ssm_of(spec: ArchSpec, key: str) -> Any:
-    """The Mamba mixer of the layer that a tensor belongs to, or another mixer that it has.
+    """The Mamba mixer of the layer that a tensor belongs to, or the layer's other mixer.
 
-    None for a tensor outside the layers.
+    Returns None for a tensor outside the layers.
     """
     if not key.startswith("layers."):
         return None

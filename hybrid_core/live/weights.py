@@ -1,13 +1,12 @@
-"""Weights of published models, in and out.
+"""Load and save the weights of published models.
 
-A checkpoint's tensors become a HybridLM that computes the same function, and the other way round.
-One of our tensors may stack several of the checkpoint's. A family's table (interop/families/) lists
-these by the checkpoint's tensor names. The names that transformers uses in memory are first
-translated to those of the checkpoint. The model of the config says which layers there are and how
-large each tensor must be.
+A checkpoint's tensors become a HybridLM that computes the same function, and vice versa. One of our
+tensors may stack several of the checkpoint's. A family's table (interop/families/) lists these by
+the checkpoint's tensor names. The names that transformers uses in memory are first translated to
+checkpoint names. The model built from the config determines the layers and the size of each tensor.
 
 A config's multipliers (ArchSpec.constants) are factors of whole tensors or of rows. They are
-multiplied into the weights on the way in and divided out on the way back. So no module has to know
+multiplied into the weights on loading and divided out on saving. So modules need not know about
 them.
 """
 
@@ -31,7 +30,7 @@ from hybrid_core.live.multipliers import factor, scales, ssm_of
 from hybrid_core.mixers.mamba1 import Mamba1Mixer
 from hybrid_core.validation import SpecError
 
-# Zamba's tensors of Mamba-1 that have an axis of heads.
+# Zamba's Mamba-1 tensors that have a head axis.
 HEAD_BY_HEAD = ("_proj_weight", "_proj_bias", "A_log", ".D")
 
 
@@ -47,11 +46,11 @@ def from_transformers(
     state_dict: Mapping[str, Tensor],
     name: str | None = None,
 ) -> HybridLM:
-    """The model of a config.json with the weights of its state dict.
+    """The model of a config.json with the weights of a state dict.
 
     The weights keep their dtype and device; `model.spec` is the design. Tensors that need neither
     stacking nor a factor share their memory with `state_dict`. Raises SpecError for a config that
-    is not understood or whose design cannot be built. Raises WeightsError for a tensor that is
+    is not supported or whose design cannot be built. Raises WeightsError for a tensor that is
     missing, left over or of the wrong shape.
     """
     spec = spec_from_config(config, name)
@@ -62,9 +61,9 @@ def from_transformers(
 
 
 def to_transformers(model: HybridLM) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A config that AutoConfig loads, and the tensors by the checkpoint's names.
+    """A config that AutoConfig can load, and the tensors by the checkpoint's names.
 
-    Raises ExportError where no class of transformers describes the design.
+    Raises ExportError if no transformers class matches the design.
     """
     config = hf_config(model.spec)
     tensors = _theirs(model, _family_tensors(config))
@@ -74,7 +73,7 @@ def to_transformers(model: HybridLM) -> tuple[dict[str, Any], dict[str, Tensor]]
 def load_folder(path: Path) -> HybridLM:
     """The model of a folder in Hugging Face format: config.json and *.safetensors.
 
-    No code in the folder is executed.
+    Code in the folder is not executed.
     """
     config = read_config(path / "config.json")
     files = sorted(path.glob("*.safetensors"))
@@ -102,8 +101,7 @@ def _read(file: Path) -> dict[str, Tensor]:
 def save_folder(model: HybridLM, path: Path) -> None:
     """Write a folder in Hugging Face format.
 
-    Raises ExportError where no class of transformers describes the design, and NotWritten on a full
-    disk.
+    Raises ExportError if no transformers class matches the design, and NotWritten on a full disk.
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
@@ -138,7 +136,7 @@ def _ours(
     table: Tensors,
     state: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Our state dict. It takes every tensor of the checkpoint exactly once."""
+    """Our state dict. It uses every tensor of the checkpoint exactly once."""
     left = _published_tensors(model.spec, table, state)
     embedding = left.get(table.embed)
     shared = _shared_keys(model)
@@ -174,7 +172,7 @@ def _check_tied(head: Tensor, embedding: Tensor | None) -> None:
 
 
 def _theirs(model: HybridLM, table: Tensors) -> dict[str, Tensor]:
-    """The checkpoint's tensors, with those that ours stack taken apart."""
+    """The checkpoint's tensors, with our stacked tensors split up."""
     theirs: dict[str, Tensor] = {}
     shared = _shared_keys(model)
     for key, tensor in model.state_dict().items():
@@ -199,7 +197,7 @@ def _check_no_bias(key: str, bias: Tensor) -> None:
 
 
 def _shared_keys(model: HybridLM) -> dict[str, str]:
-    """Tensors that an earlier layer holds too, each with its name there."""
+    """Tensors that an earlier layer shares, each with its name in that layer."""
     first: dict[int, str] = {}
     shared: dict[str, str] = {}
     for key, tensor in model.named_parameters(remove_duplicate=False):
@@ -210,14 +208,14 @@ def _shared_keys(model: HybridLM) -> dict[str, str]:
 
 
 def _is_own(table: Tensors, key: str, spec: ArchSpec) -> bool:
-    """Whether a tensor is our router's balancing bias, and the family's checkpoints have none."""
+    """Whether a tensor is our router's balancing bias and the family's checkpoints have none."""
     if not key.endswith("ffn.bias"):
         return False
     return not _names(table, key, spec)
 
 
 def _names(table: Tensors, key: str, spec: ArchSpec) -> list[str]:
-    """The checkpoint's names for one of our tensors; none where the family has no such tensor."""
+    """The checkpoint's names for one of our tensors; empty if the family has no such tensor."""
     try:
         return table.of(key, spec)
     except KeyError:
@@ -232,8 +230,8 @@ def _published_tensors(
     table: Tensors,
     state: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """The checkpoint's tensors by their names, with experts one by one if checkpoints have them
-    so."""
+    """The checkpoint's tensors by name, with a separate tensor for each expert if checkpoints have
+    that."""
     named: dict[str, Tensor] = {}
     for name, tensor in state.items():
         if not name.endswith("rotary_emb.inv_freq"):
@@ -250,7 +248,7 @@ def _published_tensors(
 
 
 def _published(name: str, table: Tensors, spec: ArchSpec) -> str:
-    """The checkpoint's name of a tensor, that in the first layer if several layers share it."""
+    """The checkpoint's name of a tensor; of a shared one, the name in the first layer."""
     for pattern, published in table.in_memory:
         if re.fullmatch(pattern, name):
             return re.sub(pattern, published, name)
@@ -276,7 +274,7 @@ def _has_single_experts(table: Tensors) -> bool:
 def _single_experts(name: str, experts: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The tensors of each expert, with their names.
 
-    In memory, transformers stacks all experts of a layer, and a gate's rows on those of its up.
+    In memory, transformers stacks all experts of a layer, and the rows of gate on those of up.
     """
     stem, stacked = name.rsplit(".", 1)
     parts = [stacked]
@@ -292,17 +290,17 @@ def _single_experts(name: str, experts: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 class _Piece(NamedTuple):
-    """One of the checkpoint's tensors, as a part of one of ours."""
+    """One of the checkpoint's tensors, as part of one of ours."""
 
     name: str
-    shape: list[int]  # in the checkpoint
-    rows: int  # of ours that it fills
-    rest: tuple[int, ...]  # our shape behind the rows
-    factor: float | Tensor  # ours is theirs times this
+    shape: list[int]  # shape in the checkpoint
+    rows: int  # rows of ours that it fills
+    rest: tuple[int, ...]  # our shape after the row axis
+    factor: float | Tensor  # ours is theirs times this factor
     alternating: bool  # whether its rows alternate between the two halves of ours
 
     def into(self, theirs: Tensor) -> Tensor:
-        """Our rows, made of the checkpoint's tensor."""
+        """Our rows, from the checkpoint's tensor."""
         rows = theirs
         if self.alternating:
             rows = torch.cat([theirs[0::2], theirs[1::2]])
@@ -311,7 +309,7 @@ class _Piece(NamedTuple):
         return rows
 
     def out_of(self, ours: Tensor) -> Tensor:
-        """The checkpoint's tensor, made of our rows."""
+        """The checkpoint's tensor, from our rows."""
         rows = ours
         if scales(self.factor):
             rows = rows / self.factor
@@ -354,7 +352,7 @@ def _heights(
     n_rows: int,
     n_tensors: int,
 ) -> list[int]:
-    """The rows of each tensor in a stack. Only queries, keys and values have unequal ones."""
+    """The number of rows of each tensor in a stack. They differ only for q, k and v."""
     if ".qkv." not in key:
         return [n_rows // n_tensors] * n_tensors
     owner = key.rsplit(".", 1)[0].removesuffix(".qkv")
@@ -371,7 +369,7 @@ def _shape(
 ) -> list[int]:
     """The shape in the checkpoint.
 
-    A convolution has an axis for its one input channel, and Zamba's Mamba-1 has one for its heads.
+    A convolution has an axis for its single input channel, and Zamba's Mamba-1 has a head axis.
     """
     if name.endswith("conv1d.weight"):
         return [rows, 1, *rest]
@@ -381,7 +379,7 @@ def _shape(
 
 
 def _mamba1_heads(spec: ArchSpec, key: str) -> int:
-    """Heads of a layer's Mamba-1. Where there are several (Zamba), rows of x and z alternate."""
+    """Heads of a layer's Mamba-1. If there are several (Zamba), rows of x and z alternate."""
     ssm = ssm_of(spec, key)
     if isinstance(ssm, Mamba1Mixer):
         return ssm.n_heads
@@ -389,7 +387,7 @@ def _mamba1_heads(spec: ArchSpec, key: str) -> int:
 
 
 def _take(left: dict[str, Tensor], piece: _Piece) -> Tensor:
-    """The checkpoint's tensor in the shape of our rows, removed from those left."""
+    """The checkpoint's tensor in the shape of our rows; removed from `left`."""
     if piece.name not in left:
         raise WeightsError(f"{piece.name}: missing")
     tensor = left.pop(piece.name)

@@ -1,5 +1,4 @@
-"""The part that only a run on a trained checkpoint has. The map of such a run is in
-retrieval.py."""
+"""The part that only runs on a trained checkpoint have. Their map is in retrieval.py."""
 
 from typing import ClassVar
 
@@ -7,7 +6,7 @@ from hybrid_core.results.part import Part, Record
 
 
 class NotRun(Record):
-    """A length that was not run because it does not fit into memory."""
+    """A length that was skipped because it does not fit into memory."""
 
     context_len: int
     why: str
@@ -16,8 +15,8 @@ class NotRun(Record):
 class Checkpoint(Part):
     """Which checkpoint was tested, and with which prompts.
 
-    `resumed_cells`: how many cells were taken over from an earlier run. `dropped`: a line on cells
-    of an earlier run that could not be read."""
+    `resumed_cells`: how many cells come from an earlier run. `dropped`: a line about cells of an
+    earlier run that could not be read."""
 
     part: ClassVar[str] = "checkpoint"
     path: str = ""

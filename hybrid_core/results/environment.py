@@ -10,9 +10,9 @@ from hybrid_core.results.part import Part
 class Environment(Part):
     """The device, its memory, and the versions of the software.
 
-    `kernels`: the implementation that is chosen for each operation. `kernels_ran`: the ones that
-    did run. Of a profile, `decode` is how decode steps were called, and `state_dtype` the dtype of
-    scan states."""
+    `kernels`: the implementation chosen for each operation. `kernels_ran`: the implementations that
+    actually ran. In a profile, `decode` is how decode steps were run, and `state_dtype` is the
+    dtype of scan states."""
 
     part: ClassVar[str] = "environment"
     device: str

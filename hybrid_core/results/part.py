@@ -1,4 +1,4 @@
-"""What all parts of a result have in common: how a part is stored and how it is read back."""
+"""The base of all parts of a result: how a part is stored and how it is read back."""
 
 from typing import Any, ClassVar, Self
 
@@ -8,7 +8,7 @@ VERSION = 1
 
 
 class Unreadable(ValueError):
-    """A stored part that its model cannot read. The message is one line: what is wrong."""
+    """A stored part that its model cannot read. The message is one line."""
 
 
 class Record(BaseModel):
@@ -17,7 +17,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     def record(self) -> dict[str, Any]:
-        """As it is stored: the fields that were set, under their names in JSON."""
+        """The stored form: the fields that were set, by their JSON names."""
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -25,8 +25,8 @@ class Part(Record):
     """One part of a run's result, stored under the name `part`.
 
     A field has a default if an earlier version did not store it, or if only some kinds of run have
-    it. `version` is the version of the stored form. It is not written as long as there is only one
-    form, so a part without it has version 1."""
+    it. `version` is the version of the stored form. It is not written while there is only one form,
+    so a part without it has version 1."""
 
     part: ClassVar[str]
     version: int = VERSION
@@ -54,9 +54,9 @@ class Missing(Record):
 
 
 def _first_problem(error: ValidationError) -> str:
-    """The first of pydantic's complaints, in a few words."""
+    """The first pydantic error, in a few words."""
     first = error.errors(include_url=False)[0]
     key = ".".join(map(str, first["loc"]))
     if first["type"] == "missing":
         return f"lacks {key!r}"
-    return f"does not hold what it should ({key}: {first['msg'].lower()})"
+    return f"has an invalid value ({key}: {first['msg'].lower()})"

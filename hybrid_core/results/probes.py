@@ -1,4 +1,4 @@
-"""The parts of the three probes beside the needle test, each with the training of its proxy."""
+"""The parts of the three probes other than the needle test, each with its proxy's training."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from hybrid_core.results.retrieval import MissingLength, TrainingRecord
 
 
 class RecallRow(Record):
-    """The share of `answers` values that was recalled, with `n_pairs` pairs in the context."""
+    """The share of `answers` values that were recalled, with `n_pairs` pairs in the context."""
 
     n_pairs: int
     accuracy: float
@@ -56,7 +56,7 @@ class Copying(Part):
 
 
 class LossRow(Record):
-    """The mean loss over positions `start` to `to`. None if training diverged."""
+    """The mean loss over positions `start` to `to`, or None if training diverged."""
 
     start: int = Field(validation_alias="from", serialization_alias="from")
     to: int

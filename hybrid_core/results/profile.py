@@ -20,8 +20,8 @@ class Counts(Record):
 
 
 class Trace(Part):
-    """FLOPs of one sequence of `seq_len` tokens with all logits, and of one decode step after
-    them."""
+    """FLOPs of one sequence of `seq_len` tokens with all logits, and of the decode step after
+    it."""
 
     part: ClassVar[str] = "trace"
     seq_len: int
@@ -47,7 +47,7 @@ class Ceilings(Part):
 
 
 class CacheRow(Record):
-    """Bytes of one sequence's cache: of the live tensors, by our closed form and by the paper's."""
+    """Bytes of one sequence's cache: in the live tensors, by our closed form and by the paper's."""
 
     context_len: int
     live_bytes: int
@@ -68,7 +68,7 @@ class Prefill(Part):
     """Prefill speed.
 
     `chunk_tokens`: how many tokens of the prompt were prefilled at a time, or None for all at once.
-    `shortened`: whether the batch or the prompt was cut to keep to the budget."""
+    `shortened`: whether the batch or the prompt was cut to stay within the budget."""
 
     part: ClassVar[str] = "prefill"
     median_s: float
@@ -97,7 +97,7 @@ class DecodeRow(Record):
 
 
 class Decode(Part):
-    """Decode speed by context length. `path`: how steps were called; earlier versions had only one
+    """Decode speed by context length. `path`: how steps were run; earlier versions had only one
     way."""
 
     part: ClassVar[str] = "decode"
@@ -119,14 +119,14 @@ class GenerationRow(Record):
 
 
 class NotGenerated(Record):
-    """A total length that was not run because it did not fit."""
+    """A total length that was skipped because it did not fit."""
 
     total_len: int
     why: str
 
 
 class Generation(Part):
-    """Generation by the paper's throughput protocol. `protocol` says in words what was done."""
+    """Generation by the paper's throughput protocol. `protocol` describes what was done."""
 
     part: ClassVar[str] = "generation"
     convention: Measured = "measured"
@@ -171,7 +171,7 @@ class PeakMemory(Part):
 
 
 class Idle(Record):
-    """Watts of the board with the weights loaded and no work, or why that is unknown."""
+    """Watts of the idle board with the weights loaded, or why they are unknown."""
 
     watts: float | None
     seconds: float | None
@@ -179,7 +179,7 @@ class Idle(Record):
 
 
 class EnergyRow(Record):
-    """Joules of a counted number of tokens at one batch and context, or why they are unknown."""
+    """Joules for a number of tokens at one batch size and context, or why they are unknown."""
 
     phase: Literal["prefill", "decode"]
     batch_size: int
@@ -198,7 +198,7 @@ class Stretch(Record):
 
 
 class WholeStretches(Record):
-    """What the first version stored in place of rows."""
+    """What the first version stored instead of rows."""
 
     decode: Stretch
 
@@ -206,8 +206,7 @@ class WholeStretches(Record):
 class Energy(Part):
     """Joules per token. Runs of the first version have `parts` and no `rows`.
 
-    `error`: the relative error that comes from the meter's resolution. `note`: why there is no
-    meter."""
+    `error`: the relative error due to the meter's resolution. `note`: why there is no meter."""
 
     part: ClassVar[str] = "energy"
     convention: Measured = "measured"

@@ -7,7 +7,7 @@ from hybrid_core.results.part import Missing, Part, Record
 
 class Proxy(Part):
     """The small design that was trained. `pattern`: its layers. `design_pattern`: the layers of the
-    design that it stands for. `note`: how the proxy was made."""
+    design that it represents. `note`: how the proxy was made."""
 
     part: ClassVar[str] = "proxy"
     spec_yaml: str = ""
@@ -34,7 +34,7 @@ class TrainingRecord(Record):
     """How a proxy was trained.
 
     `tokens_to_learn`: training tokens until it recalled at the trained length, or None if it never
-    did. `ended`: why training ended; empty while it goes on."""
+    did. `ended`: why training ended; empty while it is running."""
 
     planned_tokens: int = 0
     tokens: int
@@ -55,7 +55,7 @@ class Training(TrainingRecord, Part):
 
 
 class Cell(Record):
-    """One cell of a map: how many of `trials` values were recalled whole, with the 95 % interval.
+    """One cell of a map: how many of `trials` values were recalled in full, with the 95 % interval.
 
     `symbols`: the share of right symbols. `haystack_variance`: the variance of the number of
     recalled needles between haystacks. All cells of a length share it; it is None for a single
@@ -92,8 +92,8 @@ class Map(Part):
 
 
 class Scores(Part):
-    """The few numbers by which designs are compared. Shares are means over all depths. The first
-    version stored no interval of the effective context."""
+    """The few numbers for comparing designs. Shares are means over all depths. The first version
+    stored no interval for the effective context."""
 
     part: ClassVar[str] = "scores"
     at_trained_len: float | None = None
@@ -108,8 +108,8 @@ class Scores(Part):
 
 
 class Verdict(Part):
-    """Whether the proxy learnt its task, whether the map is a finding about the design, and both in
-    words."""
+    """Whether the proxy learnt its task, whether the map is a finding about the design, and a text
+    that explains both."""
 
     part: ClassVar[str] = "verdict"
     learnt: bool

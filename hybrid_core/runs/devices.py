@@ -2,7 +2,7 @@
 
 Only torch knows which GPUs a job will see, and under which numbers. The driver applies
 CUDA_VISIBLE_DEVICES (numbers, UUIDs, MIG slices), CUDA_DEVICE_ORDER and their ROCm counterparts. So
-we ask torch once, in a process of its own, and never import it here."""
+we ask torch once, in a separate process, and never import it here."""
 
 import json
 import os
@@ -39,14 +39,14 @@ def devices() -> tuple[Device, ...]:
 
 
 def why_no_gpu() -> str | None:
-    """Why torch finds no GPU although it was built for GPUs. None if it finds one, or if its build
-    is for CPUs only."""
+    """Why torch finds no GPU although it was built for GPUs. None if it finds one, or if this is a
+    CPU-only build."""
     return _asked()[1]
 
 
 def concrete(name: str) -> str:
-    """The device that a name such as "auto" means on this machine. Jobs for one device share one
-    queue, so the queue needs this name. Raises SpecError: see `device_among`."""
+    """The device that a name such as "auto" refers to on this machine. All jobs for a device share
+    a queue, so the queue needs this name. Raises SpecError: see `device_among`."""
     if name == "cpu":
         return name
     return device_among([device.key for device in devices()], name)
@@ -54,26 +54,26 @@ def concrete(name: str) -> str:
 
 @cache
 def _asked() -> tuple[list[tuple[str, int]], str | None]:
-    """The name and memory of each GPU, and why there is none: what `profiling.device.gpus` returns
-    in a process of its own."""
+    """The name and memory of each GPU, and why there are none, from `profiling.device.gpus` in a
+    separate process."""
     if extras.missing("live") or "+cpu" in version("torch"):
         return [], None
     try:
         said = _said_by_torch()
     except subprocess.TimeoutExpired:
-        return [], f"torch did not say within {PATIENCE_S:g} s which it finds"
+        return [], f"torch did not list its GPUs within {PATIENCE_S:g} s"
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
-        return [], f"torch could not be asked which it finds ({lines[-1]})"
-    last_line = said.splitlines()[-1]  # libraries may print warnings before it
+        return [], f"torch could not list its GPUs ({lines[-1]})"
+    last_line = said.splitlines()[-1]  # libraries may print warnings before that line
     found, why = json.loads(last_line)
     return [(name, memory_bytes) for name, memory_bytes in found], why
 
 
 def _said_by_torch() -> str:
-    """What that process printed. Raises what `subprocess.run` raises."""
+    """The output of that process. Raises what `subprocess.run` raises."""
     path = os.pathsep.join(filter(None, sys.path))
-    # A mistake in HYBRID_KERNELS must not fail this: `require_tools` reports it.
+    # A mistake in HYBRID_KERNELS must not make this fail; `require_tools` reports it.
     environment = os.environ | {"PYTHONPATH": path, "HYBRID_KERNELS": ""}
     done = subprocess.run(
         [sys.executable, "-m", "hybrid_core.live.profiling.device"],

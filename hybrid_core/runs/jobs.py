@@ -1,10 +1,10 @@
-"""Jobs: each run is measured in a process of its own, so a crash there does not take the app down.
-No torch here.
+"""Jobs: each run is measured in its own process, so a crash there does not take the app down. No
+torch here.
 
 A queued job is only a row in the store. A `Dispatcher` starts its process when its device is free,
 and ends runs whose worker has died. The app's server has a dispatcher in a thread, a command that
-waits for its job has one, and a worker runs one when it is done. Any number of them may be active
-at the same time."""
+waits for its job has one, and a worker runs one after its job. Any number of dispatchers may be
+active at the same time."""
 
 import logging
 import os
@@ -29,14 +29,14 @@ from hybrid_core.validation import SpecError
 from kernels.implementations import CannotRun, require_installed
 
 WORKER = "hybrid_core.runs.worker"
-LOOK_S = 0.5  # between two looks of the server's dispatcher at the queue
+LOOK_S = 0.5  # seconds between the server dispatcher's checks of the queue
 
 
 def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> int:
     """Queue a job; the type of `options` decides its kind. Returns the run's number.
 
-    Raises SpecError if this machine lacks something that the job needs. The message has the command
-    that installs it."""
+    Raises SpecError if this machine lacks something that the job needs. The message gives the
+    command that installs it."""
     require_tools(options)
     store = store or open_store()
     device = concrete(options.device)
@@ -50,8 +50,8 @@ def submit(spec: ArchSpec, options: Options, store: RunStore | None = None) -> i
 
 
 def require_tools(options: Options) -> None:
-    """Raise SpecError, with the command that installs it, if these options need a tool that is not
-    installed."""
+    """Raise SpecError if these options need a tool that is not installed. The message gives the
+    command that installs it."""
     extras.require("live", kind_of(options))
     try:
         require_installed(os.environ.get("HYBRID_KERNELS", ""))
@@ -59,7 +59,7 @@ def require_tools(options: Options) -> None:
         raise SpecError(str(error)) from None
     if not isinstance(options, ProfileOptions) or options.decode != "compiled":
         return
-    compiler = os.environ.get("CXX", "g++")  # what torch's inductor calls
+    compiler = os.environ.get("CXX", "g++")  # the compilers that torch's inductor calls
     if shutil.which(compiler) is None:
         raise SpecError(
             "decode: 'compiled' - needs a C++ compiler, and none is found; "
@@ -68,8 +68,8 @@ def require_tools(options: Options) -> None:
 
 
 def cancel(run_id: int, store: RunStore | None = None) -> bool:
-    """End a queued or running job at once, and keep what it has stored. Returns False if it had
-    ended already. Raises UnknownRun."""
+    """End a queued or running job at once, and keep the results it has stored. Returns False if it
+    had already ended. Raises UnknownRun."""
     store = store or open_store()
     ended = store.finish(run_id, "cancelled", "cancelled by the user")
     run = store.get(run_id)
@@ -93,8 +93,8 @@ class Dispatcher:
         self.start_next()
 
     def end_the_dead(self) -> None:
-        """End runs whose process is gone or whose lease has expired. A run whose worker never began
-        goes back into the queue."""
+        """End runs whose process is gone or whose lease has expired. A run whose worker never
+        started goes back into the queue."""
         for run_id, (lease, process) in list(self._started.items()):
             code = process.poll()
             if code is not None:
@@ -125,15 +125,15 @@ class Dispatcher:
                 self._started[run_id] = (lease, process)
 
     def unsure(self) -> list[Run]:
-        """Running runs that have to be watched longer before we know whether they are alive."""
+        """Runs in progress that have to be watched longer before we know whether they are alive."""
         running = self.store.list(with_parts=False, statuses=("running",))
         return [run for run in running if self.watch.unsure(run)]
 
     def _end_exited(self, run_id: int, lease: str, code: int) -> None:
-        """Fail a run whose process exited, unless it has ended its run itself."""
+        """Mark a run as failed if its process exited without ending the run itself."""
         try:
             run = self.store.get(run_id)
-        except UnknownRun:  # deleted since
+        except UnknownRun:  # deleted in the meantime
             return
         self.store.finish(
             run_id,
@@ -161,8 +161,8 @@ class Dispatcher:
 
 
 def dispatch_in_background() -> None:
-    """Start a thread that looks after the queue for as long as this process lives. It carries on if
-    the store fails for a while."""
+    """Start a thread that serves the queue for as long as this process lives. It survives temporary
+    failures of the store."""
     threading.Thread(target=_dispatch, name="dispatcher", daemon=True).start()
 
 
@@ -175,7 +175,7 @@ def _dispatch() -> None:
             if dispatcher is None or dispatcher.store is not store:
                 dispatcher = Dispatcher(store)
             dispatcher.look()
-        except StoreError:  # the pages show it; the store may come back
+        except StoreError:  # the pages show the error; the store may come back
             pause.wait(10 * LOOK_S)
         except Exception:  # one bad job must not stop the queue
             logging.getLogger(__name__).exception("the queue of jobs")
@@ -201,8 +201,8 @@ def _spawn(run_id: int, lease: str) -> "subprocess.Popen[bytes]":
 
 
 def _kill_worker(run: Run) -> None:
-    """Kill the process of a run and all that it started. A worker in another container cannot be
-    killed from here: it notices at its next renewal that it has lost its lease."""
+    """Kill the process of a run and all its children. A worker in another container cannot be
+    killed from here; it notices at its next renewal that it has lost its lease."""
     process = worker_of(run)
     if process:
         with suppress(ProcessLookupError):  # it has just ended
@@ -213,15 +213,15 @@ def _why_expired(run: Run) -> str:
     """The error of a run whose lease expired."""
     if worker_of(run):
         return (
-            f"nothing was heard of its process for {LEASE_S:g} s: something held it, or the "
+            f"its process did not respond for {LEASE_S:g} s, because it hung or because the "
             "machine was too busy; it was ended"
         )
     return _last_words(run)
 
 
 def _last_words(run: Run, code: int | None = None) -> str:
-    """The error of a run whose process died without one of its own: the last line of its log, or
-    what most likely happened."""
+    """The error of a run whose process died without reporting one: the last line of its log, or the
+    most likely cause."""
     doing = ""
     if run.message:
         doing = f" while: {run.message}"
@@ -229,6 +229,6 @@ def _last_words(run: Run, code: int | None = None) -> str:
         why = run.log_tail(1) or f"exit code {code}"
         return f"its process failed{doing} ({why})"
     return (
-        f"its process ended without a word{doing}. Most often the system stopped it because memory "
+        f"its process ended without an error message{doing}. The most likely reason is that memory "
         "ran out: try a smaller batch, shorter contexts or bf16"
     )

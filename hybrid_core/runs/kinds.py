@@ -1,5 +1,5 @@
-"""The kinds of job: the options of each, and the function that does the work. The function is named
-by a string, so that torch is not imported until a job runs."""
+"""The kinds of job: the options of each, and the function that does the work. The function is given
+as a string, so that torch is not imported until a job runs."""
 
 from collections.abc import Callable
 from importlib import import_module
@@ -21,7 +21,7 @@ class Kind(NamedTuple):
     work: str
 
     def load(self) -> Work:
-        """Import the function. Slow the first time, since it imports torch."""
+        """Import the function. The first call is slow, because it imports torch."""
         module, _, name = self.work.partition(":")
         work: Work = getattr(import_module(module), name)
         return work
@@ -36,5 +36,5 @@ KINDS = {
 
 
 def kind_of(options: Options) -> str:
-    """The name of the kind that has options of this type."""
+    """The name of the kind with options of this type."""
     return next(name for name, kind in KINDS.items() if kind.options is type(options))

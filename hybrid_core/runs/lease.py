@@ -1,14 +1,14 @@
-"""Leases: how a run shows that its worker is alive. Host names, process numbers and wall clocks
-can all mislead, so none of them is relied on.
+"""Leases: how a run shows that its worker is alive. Host names, process IDs and wall clocks can all
+mislead, so we rely on none of them.
 
 Every RENEW_S the worker writes two values into its row: the reading of the machine's monotonic
-clock, and the boot from which that clock counts. All processes of one boot read the same clock,
-even in different containers, and nobody can set it. So if a run of this boot has not been renewed
-for LEASE_S, its worker is dead.
+clock, and the ID of the boot from which that clock counts. All processes of the same boot read the
+same clock, even in different containers, and nobody can set it. So if a run of this boot has not
+been renewed for LEASE_S, its worker is dead.
 
-Clocks of different boots cannot be compared. This concerns runs from another machine, or from this
+Clocks of different boots cannot be compared. This affects runs from another machine, or from this
 one before it was restarted. For them we can only see whether the row still changes, so we watch it
-for LEASE_S first. There is no need to wait if the worker's process would be visible from here."""
+for LEASE_S first. If the worker's process would be visible from here, there is no need to wait."""
 
 import os
 import signal
@@ -27,15 +27,15 @@ from hybrid_core.runs.store import Run, RunStore
 
 RENEW_S = 2.0
 LEASE_S = 20.0
-# From the moment a run is given a device until its worker writes for the first time.
+# From the time a run is given a device until its worker first writes.
 START_S = 60.0
-# A worker that could not renew for this long stops itself, before its device is given to another.
+# A worker that could not renew for this long stops itself, before another run gets its device.
 GIVE_UP_S = 14.0
 
 
 def _boot_and_namespace(kind: str) -> str | None:
     """Identifies this boot and this process's namespace of one kind, "time" or "pid". Containers
-    may have namespaces of their own. None if the system does not tell."""
+    may have their own namespaces. None if the system does not provide this."""
     namespace = Path(f"/proc/self/ns/{kind}")
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
@@ -60,8 +60,8 @@ PID_SPACE = _boot_and_namespace("pid")
 def worker_of(run: Run) -> psutil.Process | None:
     """The process that works on a run, if it is visible from here.
 
-    The lease stands on the worker's command line. So another process that was given the same number
-    later is not mistaken for it."""
+    The lease is on the worker's command line. So another process that later gets the same process
+    ID is not mistaken for it."""
     if not run.pid:
         return None
     try:
@@ -74,8 +74,8 @@ def worker_of(run: Run) -> psutil.Process | None:
 
 
 class Seen(NamedTuple):
-    """What a run's row held when we last looked, since when it has held that, and whether we have
-    seen it change."""
+    """The contents of a run's row when we last looked, since when it has had them, and whether we
+    have seen it change."""
 
     written: tuple[str | None, float | None]
     since: float
@@ -84,14 +84,14 @@ class Seen(NamedTuple):
 
 @dataclass
 class Watch:
-    """Tells live runs from dead ones. Keep one for the lifetime of the process: runs of other boots
-    have to be observed over time."""
+    """Tells live runs from dead ones. Keep one for the lifetime of the process, because runs of
+    other boots have to be observed over time."""
 
     clock: Clock = CLOCK
     _seen: dict[int, "Seen"] = field(default_factory=dict)
 
     def expired(self, run: Run) -> bool:
-        """Whether a running run has lost its worker, or its row cannot be read."""
+        """Whether a run in progress has lost its worker, or its row cannot be read."""
         if run.unread or _worker_is_gone(run):
             return True
         patience_s = START_S
@@ -118,8 +118,8 @@ class Watch:
         return now - self._seen[run.id].since
 
     def _same_clock(self, run: Run) -> bool:
-        """Whether the run's times can be compared with this clock. A time in the future cannot be
-        from this clock, whatever boot it names."""
+        """Whether the run's times can be compared with this clock. A time in the future cannot come
+        from this clock, whatever its boot ID."""
         return (
             run.heard is not None
             and run.boot is not None
@@ -168,8 +168,8 @@ class Lease:
         )
 
     def take(self) -> None:
-        """Write down which process works on the run, and start to renew the lease. Raises LostLease
-        if the run was cancelled or given to another worker."""
+        """Record which process works on the run, and start renewing the lease. Raises LostLease if
+        the run was cancelled or given to another worker."""
         held = self.store.renew(
             self.run_id,
             self.token,
@@ -204,7 +204,7 @@ class Lease:
         self._require(_with_patience(write))
 
     def finish(self, status: str, error: str | None = None) -> None:
-        """End the run, unless it has ended already."""
+        """End the run, unless it has already ended."""
 
         def write() -> bool:
             return self.store.finish(self.run_id, status, error, lease=self.token)
@@ -233,7 +233,7 @@ class Lease:
             except StoreError:
                 held = CLOCK.seconds() - renewed < GIVE_UP_S
             if not held and not self._over.is_set():
-                end_this_process(f"run {self.run_id}: its lease is lost")
+                end_this_process(f"run {self.run_id}: lost its lease")
 
     def _end_if_overdue(self) -> None:
         reason = self.overdue()
@@ -249,8 +249,8 @@ class Lease:
 
 
 def _with_patience(write: Callable[[], bool]) -> bool:
-    """Try a write again until it succeeds: a database may be locked, or its server restarted.
-    Raises StoreError once a lease could not survive a longer wait."""
+    """Retry a write until it succeeds: a database may be locked, or its server restarting. Raises
+    StoreError when waiting any longer would lose the lease."""
     begun = CLOCK.seconds()
     while True:
         try:
@@ -262,8 +262,7 @@ def _with_patience(write: Callable[[], bool]) -> bool:
 
 
 def end_this_process(why: str) -> None:
-    """Kill this process and all that it started, so that its device is free at once. Does not
-    return."""
+    """Kill this process and all its children, to free its device at once. Does not return."""
     print(why, flush=True)
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)

@@ -1,5 +1,4 @@
-"""The tables of the run store, how its database is opened, and how tables of an earlier version are
-migrated."""
+"""The tables of the run store. Opens its database, and migrates tables of earlier versions."""
 
 import datetime as dt
 import json
@@ -27,26 +26,26 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 VARIABLE = "HYBRID_DATABASE_URL"
 FIRST, LATEST = "0001", "0002"  # files in migrations/versions
-CONNECT_S = 3  # the longest wait for a database server that does not answer
+CONNECT_S = 3  # how long to wait for a database server that does not answer
 
 
 class StoreError(RuntimeError):
-    """The store cannot be used. The message is one line: why, and what to do."""
+    """The store cannot be used. The message says in one line why, and what to do."""
 
 
 class Base(DeclarativeBase):
-    """What all tables have in common."""
+    """The base class of all tables."""
 
 
 class RunRow(Base):
-    """One run. For the meaning of the worker's columns see lease.py.
+    """One run. For the meaning of the worker's columns, see lease.py.
 
-    `lease`: a random token that the worker must know to write. `boot` and `heard`: when it was last
-    renewed, as a reading of the monotonic clock of one boot. `pid_space`: the namespace of process
-    numbers that `pid` belongs to."""
+    `lease`: a random token that the worker needs in order to write. `boot` and `heard`: when it was
+    last renewed, as a reading of one boot's monotonic clock. `pid_space`: the PID namespace that
+    `pid` belongs to."""
 
     __tablename__ = "runs"
-    # Never give the number of a deleted run to another.
+    # Never reuse the number of a deleted run.
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012
     id: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str]
@@ -78,7 +77,7 @@ class PartRow(Base):
     data: Mapped[dict[str, Any]] = mapped_column(JSON)
 
 
-# A driver's module -> what pip has to install, where the two have different names.
+# A driver's module -> the package for pip, if the two have different names.
 DISTRIBUTIONS = {
     "psycopg": "psycopg[binary]",  # also the extra `cluster`
     "psycopg2": "psycopg2-binary",
@@ -87,8 +86,8 @@ DISTRIBUTIONS = {
 
 
 def sqlite_address(path: Path) -> URL:
-    """The address of a file. Made from parts, since a "?" in the file's name would end an address
-    that is written as text."""
+    """The address of a file. It is built from parts, because a "?" in the file's name would end an
+    address written as text."""
     return URL.create("sqlite", database=str(path))
 
 
@@ -96,14 +95,14 @@ def open_database(address: URL | str) -> Engine:
     """The engine for an address, with its tables up to date. Raises StoreError."""
     try:
         url = make_url(address)
-    except (ArgumentError, ValueError):  # ValueError: a port that is no number
+    except (ArgumentError, ValueError):  # ValueError: a port that is not a number
         raise StoreError(
-            f"{VARIABLE}: not an address - must be one such as postgresql+psycopg://user@host/database"
+            f"{VARIABLE}: not an address - must look like postgresql+psycopg://user@host/database"
         ) from None
     in_memory = url.database in (None, "", ":memory:") or "mode" in url.query
     if in_memory and url.get_backend_name() == "sqlite":
         raise StoreError(
-            f"{VARIABLE}: an SQLite database in memory - must be a file, which jobs in other "
+            f"{VARIABLE}: an SQLite database in memory - must be a file that jobs in other "
             "processes can open"
         )
     engine = _engine(url)
@@ -121,7 +120,7 @@ def _engine(url: URL) -> Engine:
         engine = create_engine(
             url,
             connect_args=driver_options,
-            pool_pre_ping=backend != "sqlite",  # connect again to a server that was restarted
+            pool_pre_ping=backend != "sqlite",  # reconnect to a server that was restarted
             json_serializer=_to_json,
             json_deserializer=_from_json,
         )
@@ -148,7 +147,7 @@ def _from_json(text: str) -> Any:
 
 
 def _without_nan(value: Any) -> Any:
-    """The value with None in place of NaN and infinities, which JSON does not have."""
+    """The value with NaN and infinities replaced by None, because JSON does not have them."""
     if isinstance(value, float):
         if not math.isfinite(value):
             return None
@@ -161,7 +160,7 @@ def _without_nan(value: Any) -> Any:
 
 
 def _sqlite_settings(connection: Any, _: Any) -> None:
-    """Readers do not block the writer (WAL), and a busy database is waited for."""
+    """With WAL, readers do not block the writer. Connections wait for a busy database."""
     connection.text_factory = _damaged_text_too
     for pragma in (
         "journal_mode=WAL",
@@ -173,7 +172,7 @@ def _sqlite_settings(connection: Any, _: Any) -> None:
 
 
 def _damaged_text_too(data: bytes) -> str:
-    """A damaged row must not hide the others, so bytes that are not UTF-8 are replaced."""
+    """Replace bytes that are not UTF-8, so that a damaged row does not hide the others."""
     return data.decode("utf-8", "replace")
 
 
@@ -181,7 +180,7 @@ def _damaged_text_too(data: bytes) -> str:
 
 
 def _bring_up_to_date(engine: Engine) -> None:
-    """Make the tables, or migrate those of an earlier version. Raises StoreError for tables of a
+    """Create the tables, or migrate those of an earlier version. Raises StoreError for tables of a
     later version."""
     with engine.connect() as connection:
         if _version(connection) == LATEST:
@@ -193,7 +192,7 @@ def _bring_up_to_date(engine: Engine) -> None:
             # would delete the parts of every run.
             connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
             connection.commit()
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # wait for another process that migrates
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # wait for another migration
         try:
             _upgrade(connection, _version(connection))
             connection.commit()
@@ -206,7 +205,7 @@ def _bring_up_to_date(engine: Engine) -> None:
 def _upgrade(connection: Connection, version: str | None) -> None:
     if version == LATEST:
         return
-    # Late: a store that is up to date does not need Alembic.
+    # Imported late, because an up-to-date store does not need Alembic.
     from alembic import command
     from alembic.config import Config
     from alembic.util.exc import CommandError
@@ -220,7 +219,7 @@ def _upgrade(connection: Connection, version: str | None) -> None:
         command.upgrade(config, LATEST)
     except CommandError:
         raise StoreError(
-            f"{_place(connection.engine.url)} - its tables are of version {version}, this program "
+            f"{_place(connection.engine.url)} - its tables have version {version}, this program "
             f"knows {LATEST} and earlier; update the program, or name another store"
         ) from None
 
@@ -233,16 +232,16 @@ def _version(connection: Connection) -> str | None:
 
 # ---------------------------------------------------------------- errors
 
-# Words of a driver's message -> what the user can do.
+# Part of a driver's message -> what the user can do.
 REMEDIES = {
-    "not a database": "move the file away, and a new one is made",
-    "malformed": "move the file away, and a new one is made; "
-    "`sqlite3 FILE .recover` may save what was in it",
+    "not a database": "move the file away, and a new one is created",
+    "malformed": "move the file away, and a new one is created; "
+    "`sqlite3 FILE .recover` may recover its contents",
     "readonly": "make the file and its folder writable, or name another folder",
     "unable to open": "make its folder readable and writable, or name another one",
     "disk is full": "free some space",
-    "locked": "another program holds it; try again when that has ended",
-    "disk I/O": "look at the disk, or name another folder",
+    "locked": "another program has locked it; try again when that program has ended",
+    "disk I/O": "check the disk, or name another folder",
 }
 
 
@@ -261,7 +260,7 @@ def _remedy(why: str, url: URL) -> str:
         if words in why:
             return remedy
     if url.get_backend_name() == "sqlite":
-        return "look at the file"
+        return "check the file"
     return f"start the database server, or unset {VARIABLE}"
 
 

@@ -1,8 +1,8 @@
 """The run store: SQLite in the user's data folder, or any database that `HYBRID_DATABASE_URL`
 names, through SQLAlchemy.
 
-A run is one row. Each part of its result is a row of its own, written as soon as it is known, so a
-crash loses nothing that was measured before."""
+A run is one row. Each part of its result is a separate row, written as soon as it is ready, so
+earlier parts survive a crash."""
 
 import datetime as dt
 import os
@@ -54,13 +54,13 @@ class UnknownRun(LookupError):
 
 
 def now() -> dt.datetime:
-    """The present time in UTC, without a zone, as databases keep it."""
+    """The current time in UTC, without a zone, as databases store it."""
     return dt.datetime.now(dt.UTC).replace(tzinfo=None, microsecond=0)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run, as it was when it was read. Times are in UTC. If its row cannot be read, `unread`
+    """One run, as of the time it was read. Times are in UTC. If its row cannot be read, `unread`
     says why and most fields are empty."""
 
     id: int
@@ -84,11 +84,11 @@ class Run:
     ended_at: dt.datetime | None
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     unread: str | None = None
-    # Parts that have been parsed already.
+    # Parts that have already been parsed.
     _read: dict[type[Part], Part] = field(default_factory=dict, repr=False, compare=False)
 
     def part(self, kind: type[AnyPart]) -> AnyPart | None:
-        """One part of the result, or None if it is not there (yet). Raises Unreadable."""
+        """One part of the result, or None if it does not exist (yet). Raises Unreadable."""
         data = self.parts.get(kind.part)
         if data is None:
             return None
@@ -108,8 +108,8 @@ class Run:
 
     @cached_property
     def foreign(self) -> str | None:
-        """Why this version cannot show the run, in one line. None if it can. Another version may
-        have written it, or somebody edited its row."""
+        """Why this version cannot show the run, in one line, or None if it can. Another version may
+        have written the run, or its row may have been edited."""
         if self.unread:
             return self.unread
         if self.kind not in KINDS:
@@ -119,7 +119,7 @@ class Run:
         records = {"options": self.options} | self.parts
         for name, record in records.items():
             if not isinstance(record, dict):
-                return f"{name}: holds no record - written by another version, or edited"
+                return f"{name}: not a record - written by another version, or edited"
         try:
             _ = self.spec  # raises SpecError if the design cannot be read
             KINDS[self.kind].options.make(**self.options)
@@ -132,7 +132,7 @@ class Run:
         return _log_path(self.id)
 
     def log_tail(self, lines: int = 12) -> str:
-        """The last lines that the run's process printed."""
+        """The last lines of output from the run's process."""
         try:
             text = self.log_path.read_text("utf-8", "replace")
         except OSError:
@@ -211,7 +211,8 @@ class RunStore:
 
     def claim(self, lease: str, boot: str | None, heard: float) -> int | None:
         """Give the first queued run whose device is free to the holder of `lease`. Returns its
-        number, or None if nothing can start. `boot` and `heard` are the time now: see lease.py."""
+        number, or None if nothing can start. `boot` and `heard` give the current time: see
+        lease.py."""
         try:
             with self._transaction() as session:
                 run_id = session.scalar(self._first_startable())
@@ -229,7 +230,7 @@ class RunStore:
                     started_at=now(),
                 )
         except StoreError as error:
-            # The unique index: another dispatcher gave the device away at the same moment.
+            # The unique index: another dispatcher assigned the device at the same moment.
             if isinstance(error.__cause__, IntegrityError):
                 return None
             raise
@@ -254,7 +255,7 @@ class RunStore:
         return (RunRow.host == socket.gethostname(),)
 
     def renew(self, run_id: int, lease: str, boot: str | None, heard: float, **values: Any) -> bool:
-        """Note that the holder of `lease` is alive. Returns whether it still holds the run."""
+        """Record that the holder of `lease` is alive. Returns whether it still holds the run."""
         return self.change(
             run_id,
             lease=lease,
@@ -275,10 +276,10 @@ class RunStore:
         data: dict[str, Any],
         lease: str | None = None,
     ) -> bool:
-        """Store or replace one part of a result. If a `lease` is given, only if it holds the run.
+        """Store or replace one part of a result. With a `lease`, do so only if it holds the run.
         Returns whether the part was stored."""
         with self._transaction() as session:
-            # The update changes nothing. It tells whether the lease holds, and locks the row.
+            # The update changes nothing. It checks that the lease is valid, and locks the row.
             if lease is not None and not _changed(session, _held(run_id, lease), lease=lease):
                 return False
             session.merge(PartRow(run_id=run_id, name=name, data=data))
@@ -293,8 +294,8 @@ class RunStore:
         lease: str | None = None,
         heard: float | None = None,
     ) -> bool:
-        """End an active run; returns whether this call ended it. With `lease`, only if that holds
-        the run. With `heard`, only if the run has not been renewed since."""
+        """End an active run; returns whether this call ended it. With `lease`, do so only if it
+        holds the run. With `heard`, do so only if the run has not been renewed since then."""
         where = [RunRow.id == run_id, RunRow.status.in_(ACTIVE)]
         if lease is not None:
             where.append(RunRow.lease == lease)
@@ -310,7 +311,7 @@ class RunStore:
             )
 
     def requeue(self, run_id: int, lease: str) -> bool:
-        """Put a run whose worker never began back into the queue. Returns whether it was."""
+        """Put a run whose worker never started back into the queue. Returns whether it did so."""
         never_began = [*_held(run_id, lease), RunRow.pid.is_(None)]
         with self._transaction() as session:
             return _changed(
@@ -338,7 +339,7 @@ class RunStore:
 
 
 def _held(run_id: int, lease: str) -> list[ColumnElement[bool]]:
-    """Restricts a query to this run, and to the time while `lease` holds it."""
+    """Restricts a query to this run, provided that `lease` holds it."""
     return [RunRow.id == run_id, RunRow.status == "running", RunRow.lease == lease]
 
 
@@ -356,18 +357,18 @@ def _log_path(run_id: int) -> Path:
 
 COLUMNS = [column.name for column in RunRow.__table__.columns]
 TEXTS = [column.name for column in RunRow.__table__.columns if isinstance(column.type, String)]
-# What reading raises for a date that is none, and for JSON that is cut or nested too deep.
+# What reading raises for an invalid date, and for JSON that is cut or nested too deeply.
 UNREADABLE = (ValueError, TypeError, LookupError, RecursionError)
 
 
 def _runs(session: Session, ids: list[int], with_parts: bool) -> list[Run]:
-    """The runs with these numbers, in this order. Numbers of no run are left out."""
+    """The runs with these numbers, in this order. Unknown numbers are left out."""
     try:
         return _readable_runs(session, ids, with_parts)
     except UNREADABLE:
         if len(ids) == 1:
             return [_unread(session, ids[0])]
-    # Some rows cannot be read. Read one by one, so that they do not hide the others.
+    # Some rows cannot be read. Read one by one, so that these do not hide the others.
     found = []
     for run_id in ids:
         found += _runs(session, [run_id], with_parts)
@@ -385,10 +386,10 @@ def _readable_runs(session: Session, ids: list[int], with_parts: bool) -> list[R
 
 
 def _run(row: RunRow, parts: dict[str, dict[str, Any]]) -> Run:
-    """Raises ValueError if a column holds a value of another type, which SQLite allows."""
+    """Raises ValueError if a column holds a value of the wrong type, which SQLite allows."""
     run = Run(**{name: getattr(row, name) for name in COLUMNS}, parts=parts)
     if not _types_are_right(run):
-        raise ValueError(f"run {run.id} - holds a value of another type")
+        raise ValueError(f"run {run.id} - holds a value of the wrong type")
     return run
 
 
@@ -401,7 +402,7 @@ def _types_are_right(run: Run) -> bool:
 
 
 def _unread(session: Session, run_id: int) -> Run:
-    """A run whose row cannot be read: its few words as text, and the reason."""
+    """A run whose row cannot be read, with its text columns and the reason."""
     words = ("kind", "name", "status", "device")
     as_text = [type_coerce(getattr(RunRow, name), String) for name in words]
     row = session.execute(select(*as_text).where(RunRow.id == run_id)).one()
@@ -410,7 +411,7 @@ def _unread(session: Session, run_id: int) -> Run:
         fields[name] = str(value)
     fields |= {"id": run_id, "created_at": dt.datetime.min}
     fields |= {"spec_yaml": "", "options": {}, "fraction": 0.0, "message": ""}
-    why = "its row holds a date, JSON or a number that cannot be read: edited by hand, or cut"
+    why = "its row has a date, JSON or a number that cannot be read: it was edited by hand, or cut"
     return Run(**fields, unread=why)
 
 
@@ -418,8 +419,8 @@ def _unread(session: Session, run_id: int) -> Run:
 
 
 def _file_identity(path: Path) -> tuple[int, int] | None:
-    """Device and inode of the store's file, which is made if it is missing. None if it cannot be
-    made; opening the store then says why."""
+    """Device and inode of the store's file, which is created if it is missing. None if it cannot be
+    created; opening the store then says why."""
     with suppress(OSError):
         if not path.exists():
             path.touch()
@@ -435,7 +436,7 @@ def _store(address: URL | str, file: tuple[int, int] | None = None) -> RunStore:
 
 def open_store() -> RunStore:
     """The store that the environment names. There is one per process and address. If the file was
-    replaced by another, that is another store. Raises StoreError."""
+    replaced by another, this opens a new store. Raises StoreError."""
     address = os.environ.get(VARIABLE)
     if address:
         return _store(address)
@@ -443,6 +444,4 @@ def open_store() -> RunStore:
         path = data_dir() / "runs.db"
         return _store(sqlite_address(path), _file_identity(path))
     except NotWritten as error:
-        raise StoreError(
-            f"runs: {error}; name a folder that can be written in HYBRID_DATA_DIR"
-        ) from None
+        raise StoreError(f"runs: {error}; set HYBRID_DATA_DIR to a writable folder") from None

@@ -18,11 +18,11 @@ from kernels.implementations import CannotRun
 
 # Errors of our own, whose messages are written for the user.
 EXPLAINED = (DoesNotFit, SpecError, CannotRun, StoreError, NotWritten)
-STUCK_S = 600.0  # without progress, once the budget is used up
+STUCK_S = 600.0  # seconds without progress, once the budget is used up
 
 
 def main(run_id: int, token: str) -> int:
-    """Run the job. Returns 0 when it is done, and 1 when it failed; the run holds the reason."""
+    """Run the job. Returns 0 if it is done, and 1 if it failed; the run then has the reason."""
     store = open_store()
     run = store.get(run_id)
     budget_s = None
@@ -37,7 +37,7 @@ def main(run_id: int, token: str) -> int:
         work(run, lease, pace)
         lease.finish("done")
         return 0
-    except LostLease as error:  # cancelled while it started, or given to another worker
+    except LostLease as error:  # cancelled during startup, or given to another worker
         print(error)
         return 1
     except Exception as error:
@@ -45,11 +45,11 @@ def main(run_id: int, token: str) -> int:
         lease.finish("failed", reason(error))
         return 1
     finally:
-        Dispatcher(store).start_next()  # so the queue moves on without a server, too
+        Dispatcher(store).start_next()  # so that the queue moves on even without a server
 
 
 class Pace:
-    """Whether a job still makes progress. A job without a budget is never overdue."""
+    """Tracks whether a job still makes progress. A job without a budget is never overdue."""
 
     def __init__(self, budget_s: float | None, clock: Any = time.monotonic) -> None:
         self.budget_s = budget_s
@@ -58,7 +58,7 @@ class Pace:
         self.last_progress = self.started
 
     def progress(self) -> None:
-        """Note that the job has just reported or stored something."""
+        """Record that the job has just reported or stored something."""
         self.last_progress = self.clock()
 
     def overdue(self) -> str | None:
@@ -74,7 +74,7 @@ class Pace:
 
 
 def work(run: Run, lease: Lease, pace: Pace) -> None:
-    """Do the run's job, and store each part of the result as soon as it is known."""
+    """Do the run's job, and store each part of the result as soon as it is ready."""
     lease.report(0.0, "Starting torch")
     kind = KINDS[run.kind]
     do = kind.load()
@@ -96,7 +96,7 @@ def reason(error: Exception) -> str:
     first = lines[0] or type(error).__name__
     if isinstance(error, EXPLAINED):
         return first
-    # Late: a job that was refused above never needed torch.
+    # Imported late, because a job that was rejected above never needed torch.
     from torch import OutOfMemoryError
 
     from hybrid_core.live.profiling.trace import UnknownOperation

@@ -1,6 +1,6 @@
 """Causal attention with grouped queries, optionally over a window with sinks.
 
-`attention_step` is a single query over a cache of fixed size. Shape letters: B sequences, T
+`attention_step` handles a single query over a cache of fixed size. Shape letters: B sequences, T
 queries, S keys, H query heads, G key/value heads, Dqk and Dv head widths.
 """
 
@@ -23,12 +23,12 @@ def attention(
     gap: int = 0,
     scale: float | None = None,
 ) -> Tensor:
-    """Attention of T queries, the last T of the positions seen, over S keys.
+    """Attention of T queries, at the last T of all positions, over S keys.
 
     q [B, T, H, Dqk]; k [B, S, G, Dqk]; v [B, S, G, Dv] with G dividing H -> [B, T, H, Dv]. The
     scale is 1/sqrt(Dqk) unless given. With `window`, a query sees the last `window` positions
-    (itself included) and the first `sink` ones. `gap` positions between the sinks and the rest may
-    be missing from k and v. Raises ValueError where the shapes do not fit.
+    (itself included) and the first `sink` ones. k and v may lack `gap` positions between the sinks
+    and the rest. Raises ValueError if the shapes do not fit.
     """
     _check(q, k, v, window, gap)
     if scale is None:
@@ -58,9 +58,9 @@ def attention_step(
     """Attention of one query over the first `length` slots of a cache.
 
     q [B, 1, H, Dqk]; k [B, S, G, Dqk] and v [B, S, G, Dv], which may have a narrower dtype; length,
-    a 0-d integer tensor, at most S -> [B, 1, H, Dv]. Only the result depends on the value of
-    `length`, so one CUDA graph, or one compiled step, works for every length. Raises ValueError
-    where the shapes do not fit.
+    a 0-d integer tensor, at most S -> [B, 1, H, Dv]. The value of `length` affects nothing but the
+    result, so one CUDA graph, or one compiled step, works for every length. Raises ValueError if
+    the shapes do not fit.
     """
     _check(q, k, v, 0, 0)
     if q.shape[1] != 1 or length.shape != () or length.is_floating_point():
@@ -71,8 +71,8 @@ def attention_step(
     if scale is None:
         scale = q.shape[-1] ** -0.5
     if torch.compiler.is_compiling():
-        # As a custom operation, which the compiler does not look into: the length decides what is
-        # read.
+        # A custom operation, because torch.compile does not trace into it: the length decides what
+        # is read.
         out: Tensor = _attention_step(q, k, v, length, scale)
         return out
     return _step(q, k, v, length, scale)
@@ -144,7 +144,7 @@ def _(
 
 
 def _flops(q, k, v, window, sink, gap, scale):  # type: ignore[no-untyped-def]
-    """A product with the key and a sum of the value for every pair that the mask lets through."""
+    """For every unmasked pair, a dot product with the key and a multiply-add of the value."""
     b, t, h, d = q
     n_positions = k[1] + gap
     span = window + sink if window else n_positions
@@ -178,7 +178,7 @@ def _(
 
 
 def _step_flops(q, k, v, length, scale):  # type: ignore[no-untyped-def]
-    """All slots, because the length is not known beforehand."""
+    """All slots count, because the length is not known in advance."""
     b, _, h, d = q
     return b * h * k[1] * 2 * (d + v[3])
 

@@ -1,6 +1,6 @@
 """Attention through torch's scaled_dot_product_attention.
 
-All queries at once, or block by block where there is a window. Shape letters as in
+It takes all queries at once, or block by block if there is a window. Shape letters as in
 `kernels.attention`.
 """
 
@@ -61,7 +61,7 @@ def attention_step(
 def _same_width(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Pad the narrower of keys and values with zeros, which do not change the result.
 
-    The fused implementations on CPU and GPU need one width.
+    The fused implementations on CPU and GPU need equal widths.
     """
     d_k = k.shape[-1]
     d_v = v.shape[-1]
@@ -80,7 +80,7 @@ def _sdpa(
     scale: float,
     mask: Tensor | None,
 ) -> Tensor:
-    """torch's operation with the heads as the third axis instead of the second.
+    """torch's operation, with heads on the third axis instead of the second.
 
     Causal if there is no mask.
     """
@@ -107,7 +107,7 @@ def _one_query(
     scale: float,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """A single query, which sees every key that the mask allows.
+    """Attention of a single query, which sees every key that the mask allows.
 
     The query heads of a group take the place of the positions, so that no key is copied.
     """
@@ -142,20 +142,20 @@ def _windowed(
     t = q.shape[1]
     s = k.shape[1]
     device = q.device
-    first = s + gap - t  # position of the first query
+    first = s + gap - t  # the position of the first query
     sinks = min(sink, s)
     outs = []
     block = max(64, window // 4)
     for begin in range(0, t, block):
         end = min(begin + block, t)
-        high = first + end - gap  # keys from here on come after the block
+        high = first + end - gap  # keys from here on are after the block
         low = max(first + begin - window + 1 - gap, sinks)
         index = _reached(min(sinks, high), low, max(low, high), device)
         k_pos = torch.where(index < sinks, index, index + gap)
         q_pos = torch.arange(first + begin, first + end, device=device)[:, None]
         # One expression, because a name would keep a second mask alive.
         mask = (k_pos <= q_pos) & ((k_pos > q_pos - window) | (k_pos < sink))
-        # Keys and values have no name here, so that they are freed before the next block's.
+        # Keys and values are not bound to names, so they are freed before the next block's.
         out = _sdpa(
             q[:, begin:end],
             _reach(k, sinks, low, high),
@@ -173,7 +173,7 @@ def _reached(
     high: int,
     device: torch.device,
 ) -> Tensor:
-    """The numbers 0..sinks and low..high."""
+    """The indices 0..sinks and low..high."""
     first = torch.arange(sinks, device=device)
     rest = torch.arange(low, high, device=device)
     return torch.cat([first, rest])
@@ -185,7 +185,7 @@ def _reach(
     low: int,
     high: int,
 ) -> Tensor:
-    """Keys or values 0..sinks and low..high: a view where the two ranges touch, else a copy."""
+    """Keys or values 0..sinks and low..high: a view if the two ranges touch, else a copy."""
     if low <= sinks:
         return x[:, :high]
     if not sinks:

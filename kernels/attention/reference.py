@@ -1,6 +1,6 @@
 """The reference: one query at a time, in float64.
 
-`attention_step` is `attention` over the slots that are filled.
+`attention_step` is `attention` over the filled slots.
 """
 
 import torch

@@ -2,12 +2,11 @@
 
 Tiles of scores never leave the chip. The query heads that share a key head are the rows of one
 group: row r is token r // heads, head r % heads. So keys and values are read once for all of them,
-and their gradients need no sum over heads. A single query (decode) fills a tile as well as it can.
-Tiles of keys that no row of a tile sees are skipped: those between the sinks and the window, and
-those after the last row.
+and their gradients need no sum over heads. In decode, the single query fills a tile as far as it
+can. Tiles of keys that no row of a tile sees are skipped: those between the sinks and the window,
+and those after the last row.
 
-Where there are few rows, several programs share the keys. A second kernel weighs and adds their
-results.
+If there are few rows, several programs split the keys. A second kernel combines their results.
 """
 
 from typing import Any
@@ -30,11 +29,11 @@ def attention_limit(
     v: Tensor,
     *_: Any,
 ) -> str | None:
-    """Why these arguments are too much for the kernels, or None if they are not."""
+    """Why the kernels do not support these arguments, or None if they do."""
     widest = max(q.shape[-1], v.shape[-1])
     if widest <= WIDEST:
         return None
-    return f"heads {widest} wide, and {WIDEST} is the most that a program can hold"
+    return f"heads {widest} wide, and a program can hold at most {WIDEST}"
 
 
 def attention(
@@ -71,7 +70,7 @@ def attention_step(
     """See `kernels.attention.attention_step`.
 
     There are as many splits as for a full cache; each takes its share of the slots in use. A cache
-    in bf16 or fp16 is read as it is, one in float8 is converted first.
+    in bf16 or fp16 is read directly. A cache in float8 is converted first.
     """
     q = rows(q)
     if k.dtype not in TRITON_DTYPES:
@@ -86,9 +85,9 @@ def attention_step(
 
 
 def _sizes(q: Tensor, v: Tensor, heads: int) -> dict[str, int]:
-    """Widths, and sizes of tiles at which few registers spill.
+    """Widths, and tile sizes at which few registers spill.
 
-    tests/kernels/compile_for_h100.py prints what spills.
+    tests/kernels/compile_for_h100.py prints the number of spills.
     """
     d_k = q.shape[-1]
     d_v = v.shape[-1]
@@ -112,9 +111,9 @@ def _sizes(q: Tensor, v: Tensor, heads: int) -> dict[str, int]:
 
 
 def _splits(q: Tensor, k: Tensor) -> int:
-    """How many programs share the keys of one tile of rows.
+    """How many programs split the keys of one tile of rows.
 
-    As many as give every processor two programs, each with a few tiles of keys.
+    Enough to give every processor two programs, each with a few tiles of keys.
     """
     b, t, h, _ = q.shape
     s, g = k.shape[1:3]
@@ -132,7 +131,7 @@ def _problem(
     """The arguments that every kernel takes after its tensors."""
     t, h = q.shape[1:3]
     s, g = k.shape[1:3]
-    first = s + mask[2] - t  # position of the first query
+    first = s + mask[2] - t  # the position of the first query
     return t, s, g, h // g, first, *mask, scale
 
 

@@ -24,11 +24,11 @@ def _seen(token, j, T, S, first, window, sink, gap):
 
 @triton.jit
 def _tile_and_group(n, G, BLOCK: tl.constexpr):
-    """What a program owns: a tile of n rows, and a group.
+    """The tile (of n) and the group that a program owns.
 
-    The group is counted through all sequences, and given as batch and group, too, in 64 bits for
-    large strides. All are on the grid's first axis: long sequences have too many tiles for another
-    axis, and large batches too many groups.
+    The group's number counts through all sequences. It is also returned as sequence and group, in
+    64 bits for large strides. Everything is on the grid's first axis: long sequences have too many
+    tiles for another axis, and large batches too many groups.
     """
     tiles = tl.cdiv(n, BLOCK)
     tile = tl.program_id(0) % tiles
@@ -42,7 +42,7 @@ def _head_rows(
     x_t, x_h,
     D: tl.constexpr,
 ):  # fmt: skip
-    """Rows r of a group [r, d]: queries, or what has their shape."""
+    """Rows r of a group [r, d]: queries, or a tensor of their shape."""
     there = both(r < T * heads, d < D)
     token = (r // heads).to(tl.int64)
     head = (r % heads).to(tl.int64)
@@ -100,9 +100,9 @@ def _over(
         seen = seen & (left + j < end)[None, :]
         score = tl.where(seen, score, float("-inf"))
         now = tl.maximum(most, tl.max(score, 1))
-        base = tl.where(now == float("-inf"), 0.0, now)  # a row that has seen nothing yet
+        base = tl.where(now == float("-inf"), 0.0, now)  # a row that has not seen any key yet
         weight = tl.exp2(score - base[:, None])
-        kept = tl.exp2(most - base)  # scales what was summed relative to the last largest score
+        kept = tl.exp2(most - base)  # rescales the sums from the previous largest score
         mass = mass * kept + tl.sum(weight, 1)
         values = _keys(v, v_start, left, j, d_v, S, v_t, DV).to(q.dtype)
         total = total * kept[:, None] + dot(weight.to(values.dtype), values)
@@ -129,8 +129,8 @@ def forward(
 ):  # fmt: skip
     """A tile of rows of one group, over one split of its keys.
 
-    out [splits, b, T, H, DV]; mass_log [splits, b, G, T * heads] in base 2. With STEP the number of
-    keys lies at `length`, so that a graph that was captured once serves every length.
+    out [splits, b, T, H, DV]; mass_log [splits, b, G, T * heads] in base 2. With STEP, the number
+    of keys is read from `length`, so that one captured graph serves every length.
     """
     if STEP:
         S = tl.load(length).to(tl.int32)
@@ -180,7 +180,7 @@ def forward(
         DK, DV, BLOCK_K, BLOCK_V, BLOCK_S,
     )  # fmt: skip
 
-    # A row without any key in this split has no mass: its output is 0, its logarithm -inf.
+    # A row without any key in this split has no mass: its output is 0 and its logarithm -inf.
     empty = mass == 0.0
     divisor = tl.where(empty, 1.0, mass)
     at = (
@@ -206,7 +206,7 @@ def join(
     BLOCK_V: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """One row of all n splits: their outputs, each weighed by its share of the mass."""
+    """One row of all n splits: their outputs, each weighted by its share of the mass."""
     row = tl.program_id(0).to(tl.int64)  # b, T, G, heads
     n_rows = tl.num_programs(0)
     s = tl.arange(0, BLOCK_N)
@@ -328,7 +328,7 @@ def backward_kv(
     BLOCK_M: tl.constexpr,
     BLOCK_S: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of a tile of keys and values, from all rows of its group that see one of them."""
+    """Gradients of a tile of keys and values, from all rows of its group that see any of them."""
     tile, bg, batch, group = _tile_and_group(S, G, BLOCK_S)
     left = tile * BLOCK_S
     j = tl.arange(0, BLOCK_S)
@@ -339,7 +339,8 @@ def backward_kv(
     d_key = tl.zeros([BLOCK_S, BLOCK_K], tl.float32)
     d_value = tl.zeros([BLOCK_S, BLOCK_V], tl.float32)
 
-    # Tokens opening .. closing - 1 see one of these keys. A sink is seen by all tokens after it.
+    # Tokens opening .. closing - 1 see at least one of these keys. A sink is seen by all tokens
+    # after it.
     last = tl.minimum(left + BLOCK_S, S) - 1
     gap_before = tl.where(left < sink, 0, gap)
     opening = tl.maximum(left + gap_before - first, 0)

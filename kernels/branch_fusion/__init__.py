@@ -1,6 +1,6 @@
 """The fusion of an intra-hybrid block: gate, RMSNorm per head, scale, and sum or difference.
 
-It stands between the two branches and the output projection.
+It comes between the two branches and the output projection.
 """
 
 from torch import Tensor
@@ -30,7 +30,7 @@ def branch_fusion(
 
     attention [..., d_a]; y, z [..., d_s]; weights and scales [d_a] and [d_s] -> ([..., d_a],
     [..., d_s]). The mean squares are over each groups[0] channels of the first branch and each
-    groups[1] channels of the second. Raises ValueError where the shapes do not fit.
+    groups[1] channels of the second. Raises ValueError if the shapes do not fit.
     """
     args = _checked(
         attention,
@@ -101,7 +101,7 @@ def _checked(
     groups: tuple[int, int],
     scales: tuple[Tensor, Tensor] | None,
 ) -> tuple[object, ...]:
-    """The arguments of every implementation but the last, with the scales in the weights."""
+    """Every implementation's arguments but the last, with scales multiplied into the weights."""
     d_a = attention.shape[-1]
     d_s = y.shape[-1]
     fits = (

@@ -1,7 +1,7 @@
 """Both norms and their sum in one pass, if the heads of both branches are equally wide.
 
-Otherwise the norms run one after the other. Tiles, and what the backward pass keeps and sums, are
-those of `gated_rms_norm`.
+Otherwise the norms run one after the other. Tiles, saved tensors and the sums of the backward pass
+are those of `gated_rms_norm`.
 """
 
 from typing import Any
@@ -149,7 +149,7 @@ def branch_fusion_limit(
     groups: tuple[int, int],
     fusion: str | None,
 ) -> str | None:
-    """Why these arguments are too much for the kernels, or None if they are not."""
+    """Why the kernels do not support these arguments, or None if they do."""
     limit = gated_rms_norm_limit(attention, z, a_weight, eps, groups[0])
     if limit is not None:
         return limit

@@ -1,4 +1,4 @@
-"""Depthwise causal convolution over time, followed by SiLU, with the state that continues it."""
+"""Depthwise causal convolution over time, then SiLU, with a state to continue from."""
 
 import torch
 from torch import Tensor
@@ -18,8 +18,7 @@ def causal_conv1d(
     """y_t = silu(bias + sum_j weight_j x_{t - W + 1 + j}), per channel.
 
     x [B, T, C]; weight [C, W]; bias [C]; state [B, W-1, C], the inputs before x (zeros unless
-    given) -> (y [B, T, C], state [B, W-1, C] after x). Raises ValueError where the shapes do not
-    fit.
+    given) -> (y [B, T, C], state [B, W-1, C] after x). Raises ValueError if the shapes do not fit.
     """
     b, _, c = x.shape
     w = weight.shape[1]

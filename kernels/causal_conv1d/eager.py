@@ -24,5 +24,5 @@ def causal_conv1d(
     y = bias.expand(b, t, c)
     for j in range(w):
         y = torch.addcmul(y, padded[:, j : j + t], weight[:, j])
-    # A copy, because a view would keep all of the padded input alive.
+    # A copy, because a view would keep the whole padded input alive.
     return F.silu(y), padded[:, t:].clone()

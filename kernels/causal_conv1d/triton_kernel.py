@@ -1,9 +1,9 @@
 """The convolution with SiLU, its backward pass, and its step; each reads and writes once.
 
-A program owns a block of channels and of tokens, and reads the W - 1 tokens before it again: from
-x, or from the state where they lie before x. The backward pass computes the sums before the SiLU
-again. Gradients of weight and bias are summed over the blocks of tokens afterwards, so that they
-are the same in every run.
+A program owns a block of channels and tokens. It also reads the W - 1 tokens before the block, from
+x or, if they come before x, from the state. The backward pass recomputes the sums before the SiLU.
+Gradients of weight and bias are summed over the blocks of tokens afterwards, so that they are the
+same in every run.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def _input(
     W: tl.constexpr,
     CONTINUED: tl.constexpr,
 ):  # fmt: skip
-    """Inputs [t, c] in float32: of x, of the state before it (zero without one), else zero."""
+    """Inputs [t, c] in float32, from x or from the state before it; zero if there is neither."""
     in_x = (t >= 0) & (t < T)
     at = x + batch * x_b + t.to(tl.int64)[:, None] * x_t + c[None, :]
     value = load(at, both(in_x, c < C))
@@ -45,7 +45,7 @@ def _sums(
     W: tl.constexpr,
     CONTINUED: tl.constexpr,
 ):  # fmt: skip
-    """bias + sum over the taps, at tokens t: what goes into the SiLU, [t, c]."""
+    """bias + sum over the taps at tokens t, the input of the SiLU, [t, c]."""
     total = tl.zeros([t.shape[0], c.shape[0]], tl.float32)
     total += load(bias + c, c < C)[None, :]
     for j in tl.static_range(W):
@@ -93,22 +93,22 @@ def _backward(
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of a block of inputs, which are numbered 1 - W .. T - 1 from the state on.
+    """Gradients of a block of inputs, numbered 1 - W .. T - 1 from the start of the state.
 
-    Beside them, what the sums at tokens of the same numbers add to the gradients of the weight,
-    [b, blocks, W, C], and of the bias, [b, blocks, C]. The last W - 1 inputs also are the state
+    Also the contributions of the tokens with the same numbers to the gradients of the weight,
+    [b, blocks, W, C], and of the bias, [b, blocks, C]. The last W - 1 inputs are also the state
     after x, whose gradient is d_after.
     """
     t = tl.program_id(0) * BLOCK_T + tl.arange(0, BLOCK_T) - (W - 1)
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     batch = tl.program_id(2).to(tl.int64)
 
-    # As part of the state after x.
+    # The input as part of the state after x.
     late = t + (W - 1) - T
     at = d_after + batch * (W - 1) * C + late[:, None] * C + c[None, :]
     grad = load(at, both((late >= 0) & (t < T), c < C))
 
-    # As input of the sums at tokens t .. t + W - 1: the one k tokens later has it at tap W - 1 - k.
+    # The input in the sums at tokens t .. t + W - 1: k tokens later it meets tap W - 1 - k.
     part = (batch * tl.num_programs(0) + tl.program_id(0)) * C + c
     for k in tl.static_range(W):
         later = t + k
@@ -148,10 +148,9 @@ def step(
     W: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One token, with channels [0, n_x) of it at `x` and the rest at `bc`: y [b, C].
+    """One token, with its channels [0, n_x) at `x` and the rest at `bc`: y [b, C].
 
-    The state is shifted where it lies. A program owns its channels of the state, so it may write
-    what it alone has read.
+    The state is shifted in place. This is safe, because no other program reads these channels.
     """
     c = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     batch = tl.program_id(0).to(tl.int64)
@@ -179,9 +178,9 @@ def step(
 
 
 def causal_conv1d_limit(x: Tensor, weight: Tensor, *_: Any) -> str | None:
-    """Why the kernels cannot take these arguments, or None if they can."""
+    """Why the kernels do not support these arguments, or None if they do."""
     if weight.shape[1] > WIDEST:
-        return f"{weight.shape[1]} taps, and {WIDEST} are the most that a program unrolls"
+        return f"{weight.shape[1]} taps, and a program unrolls at most {WIDEST}"
     return too_many("sequences", x.shape[0])
 
 
@@ -202,7 +201,7 @@ def causal_conv1d(
 
 
 def _grid(tokens: int, c: int, b: int) -> tuple[tuple[int, int, int], dict[str, int]]:
-    """Blocks of tokens, of channels, sequences; and the sizes of a block."""
+    """The grid (blocks of tokens, blocks of channels, sequences) and the sizes of a block."""
     block_t = block(tokens, most=TOKENS)
     block_c = block(c, most=CHANNELS)
     grid = (triton.cdiv(tokens, block_t), triton.cdiv(c, block_c), b)
@@ -252,7 +251,7 @@ class _CausalConv1d(torch.autograd.Function):
         d_state = None if state is None else torch.empty_like(state)
         d_weight = x.new_empty(b, grid[0], w, c, dtype=torch.float32)
         d_bias = x.new_empty(b, grid[0], c, dtype=torch.float32)
-        # A kernel takes a pointer in every place; x and dx stand where there is no state.
+        # A kernel needs a pointer for every argument; x and dx replace a missing state.
         continued = state is not None
         before = state if continued else x
         d_before = d_state if continued else dx

@@ -17,8 +17,8 @@ def gated_rms_norm(
     """v / sqrt(mean(v^2) + eps) * weight with v = y * silu(z).
 
     The mean is over each `group` channels (default: all). y, z [..., C]; weight [C] -> [..., C].
-    This is elementwise work, so FLOP counters do not count it. Raises ValueError where the shapes
-    do not fit.
+    This is elementwise work, so FLOP counters do not count it. Raises ValueError if the shapes do
+    not fit.
     """
     group = group or y.shape[-1]
     d = y.shape[-1]

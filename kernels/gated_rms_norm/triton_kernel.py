@@ -1,8 +1,8 @@
-"""RMSNorm over groups of channels, with a gate or the addition of a residual before it.
+"""RMSNorm over groups of channels, optionally with a gate or a residual added first.
 
 One pass forward, one backward. A program owns one group and a block of tokens. The backward pass
-computes the root mean square again, so only the inputs are kept. There a program walks over several
-blocks of tokens, which leaves fewer partial sums of the weight's gradient to add up.
+recomputes the root mean square, so only the inputs are kept. Its programs walk over several blocks
+of tokens each, which leaves fewer partial sums of the weight's gradient to add up.
 """
 
 from typing import Any
@@ -21,7 +21,7 @@ WIDEST = 32768  # channels of a group
 
 @triton.jit
 def unit(v, eps, W: tl.constexpr):
-    """v / rms(v) and 1 / rms(v), for rows [t, W] filled up with zeros."""
+    """v / rms(v) and 1 / rms(v), for zero-padded rows [t, W]."""
     scale = tl.rsqrt(tl.sum(v * v, 1) / W + eps)
     return v * scale[:, None], scale
 
@@ -29,7 +29,7 @@ def unit(v, eps, W: tl.constexpr):
 @triton.jit
 def unit_gradient(grad, normal, scale, W: tl.constexpr):
     """The gradient of v from that of `unit`'s first output, `normal`."""
-    along = tl.sum(grad * normal, 1) / W  # the norm removes what changes only the length of v
+    along = tl.sum(grad * normal, 1) / W  # the norm cancels changes in the length of v
     return (grad - normal * along[:, None]) * scale[:, None]
 
 
@@ -67,7 +67,7 @@ def _forward(
     if GATED:
         v *= silu(tile(second, t, c, there, second_s))
     if ADDED:
-        # Rounded as `total` stores it, because that is what the next block reads.
+        # Rounded to the dtype of `total`, because that is what the next block reads.
         v = (v + tile(second, t, c, there, second_s)).to(total.dtype.element_ty)
         put(total, v, t, c, there, C)
         v = v.to(tl.float32)
@@ -87,9 +87,9 @@ def _backward(
     BLOCK_T: tl.constexpr,
     BLOCK_W: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of one group, for every n-th block of tokens with n programs.
+    """Gradients of one group; each of n programs takes every n-th block of tokens.
 
-    x is what was normalised, or y before the gate. d_weight [programs, C].
+    x is the input of the norm, or y before the gate. d_weight [programs, C].
     """
     w = tl.arange(0, BLOCK_W)
     c = tl.program_id(1) * W + w
@@ -155,7 +155,7 @@ class GroupRms(torch.autograd.Function):
         added = residual is not None
         out = x.new_empty(t, c)
         total = x.new_empty(t, c) if added else None
-        # A kernel takes a pointer in every place; x and out stand where there is nothing.
+        # A kernel needs a pointer for every argument; x and out replace missing ones.
         second = x
         if gate is not None:
             second = gate
@@ -187,7 +187,7 @@ class GroupRms(torch.autograd.Function):
         dx = x.new_empty(t, c)
         d_gate = x.new_empty(t, c) if gated else None
         d_weight = x.new_empty(programs, c, dtype=torch.float32)
-        # A kernel takes a pointer in every place; x, dx and d_out stand where there is nothing.
+        # A kernel needs a pointer for every argument; x, dx and d_out replace missing ones.
         second = gate if gated else x
         d_second = d_gate if gated else dx
         d_sum = d_out
@@ -213,9 +213,9 @@ def gated_rms_norm_limit(
     eps: float,
     group: int,
 ) -> str | None:
-    """Why these arguments are too much for the kernels, or None if they are not."""
+    """Why the kernels do not support these arguments, or None if they do."""
     if group > WIDEST:
-        return f"groups of {group} channels, and {WIDEST} are the most that a program can hold"
+        return f"groups of {group} channels, and a program can hold at most {WIDEST}"
     return too_many("groups", y.shape[-1] // group)
 
 

@@ -13,7 +13,7 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """The first counts[0] rows times weight[0], the next counts[1] rows times weight[1], and so on.
 
     x [rows, d_in], sorted by group; weight [E, d_out, d_in]; counts [E], whole numbers that add up
-    to `rows` -> [rows, d_out]. Raises ValueError where the shapes do not fit.
+    to `rows` -> [rows, d_out]. Raises ValueError if the shapes do not fit.
     """
     if weight.shape[2] != x.shape[1] or counts.shape != weight.shape[:1]:
         shapes = in_words(x=x, weight=weight, counts=counts)

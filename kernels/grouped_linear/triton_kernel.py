@@ -1,9 +1,9 @@
 """One launch for all groups, whatever their sizes; the host never reads the counts.
 
-The rows of a group are cut into tiles. There can be at most (rows / tile) + groups of them, and as
-many programs start. Each finds its group and its rows from the counts; those that find none end at
-once. The gradient of x is the same product with the weights transposed. The gradient of a group's
-weight is a sum over the group's rows, by the program that owns a tile of the weight.
+The rows of a group are cut into tiles. There can be at most (rows / tile) + groups tiles, so that
+many programs start. Each finds its group and its rows from the counts, or exits if it finds none.
+The gradient of x is the same product with the weights transposed. The gradient of a group's weight
+is a sum over the group's rows, by the program that owns a tile of the weight.
 """
 
 from typing import Any
@@ -20,7 +20,7 @@ from kernels.tiles import block, both, dot, rows, store, too_many
 def _group(counts, tile, E, BLOCK_E: tl.constexpr, BLOCK_M: tl.constexpr):
     """The group of a tile, the tile's first row, and the row at which the group ends.
 
-    The group is E or more where there is none.
+    If there is no such tile, the group is E or more.
     """
     e = tl.arange(0, BLOCK_E)
     count = tl.load(counts + e, mask=e < E, other=0).to(tl.int32)
@@ -89,7 +89,7 @@ def _weight_gradient(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """d_weight [E, N, K]: per group the sum over its rows of d_out times x, zero if it has none."""
+    """d_weight [E, N, K]: per group, the sum of d_out times x over its rows, zero without rows."""
     e = tl.arange(0, BLOCK_E)
     group = tl.program_id(2)
     count = tl.load(counts + e, mask=e < E, other=0).to(tl.int32)
@@ -118,7 +118,7 @@ def _weight_gradient(
 
 
 def grouped_linear_limit(x: Tensor, weight: Tensor, counts: Tensor) -> str | None:
-    """Why these arguments are too much for the kernels, or None if they are not."""
+    """Why the kernels do not support these arguments, or None if they do."""
     return too_many("groups", weight.shape[0])
 
 
@@ -129,7 +129,7 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
 
 
 def _sizes(n_rows: int, weight: Tensor) -> dict[str, Any]:
-    """Widths and tiles of a product with `weight` [E, N, K]."""
+    """Widths and tile sizes of a product with `weight` [E, N, K]."""
     e, n, k = weight.shape
     wide = 128 if weight.element_size() == 2 else 64
     tiles = {

@@ -34,13 +34,13 @@ def mamba2_step(
     dt = max(softplus(dt + dt_bias), dt_min)
     A = -exp(A_log)
 
-    With `gated=False` the factor silu(z) is left to a norm that gates.
+    With `gated=False`, the factor silu(z) is left to a gated norm.
 
     zxbcdt [b, H*P + channels + H], one token, with channels = H*P + 2*G*N; conv_state
     [b, W-1, channels] and ssm_state [b, H, P, N], both updated in place; conv_weight [channels, W];
     conv_bias [channels]; dt_bias, A_log, D [H] -> [b, H*P]. With `shared_x` [b, H*P], x before the
-    convolution comes from there, and zxbcdt holds only z, B, C and dt. Raises ValueError where the
-    shapes do not fit.
+    convolution comes from it, and zxbcdt holds only z, B, C and dt. Raises ValueError if the shapes
+    do not fit.
     """
     tensors = (zxbcdt, conv_state, ssm_state, conv_weight, conv_bias, dt_bias, A_log, D)
     _check(*tensors, n_groups, shared_x)
@@ -150,7 +150,7 @@ def _(
 def _flops(zxbcdt, conv_state, ssm_state, conv_weight, *_):  # type: ignore[no-untyped-def]
     """A multiply-add per tap and channel, and five FLOPs per state element.
 
-    `causal_conv1d` and `ssd_step` count the same.
+    `causal_conv1d` and `ssd_step` count in the same way.
     """
     b, h, p, n = ssm_state
     channels, taps = conv_weight

@@ -1,7 +1,7 @@
 """The step in as few torch operations as possible.
 
-At batch 1, a CPU spends more time on starting an operation than on its elements. Shape letters as
-in `kernels.mamba2_step`.
+At batch 1, a CPU spends more time launching an operation than computing its elements. Shape letters
+as in `kernels.mamba2_step`.
 """
 
 import torch
@@ -43,7 +43,7 @@ def mamba2_step(
     state = ssm_state.view(b, g, h // g, p, n)
     state.mul_(decay.view(b, g, -1, 1, 1))
     state.addcmul_(inflow.view(b, g, -1, p, 1), B.view(b, g, 1, 1, n))
-    # Heads of a group share C: one matrix product per sequence and group.
+    # The heads of a group share C, so this is one matrix product per sequence and group.
     grouped = ssm_state.view(b * g, -1, n).to(exact)
     y = torch.bmm(grouped, C.reshape(b * g, n, 1)).view(b, h, p)
     y = torch.addcmul(y, heads, D[:, None])

@@ -1,4 +1,4 @@
-"""The step in two launches: the convolution, then the scan with everything else.
+"""The step in two launches: the convolution, then the scan and everything else.
 
 The heads of a group share the convolution of B and C, so no head may write its state while another
 may still read it. In the first launch every channel has a single owner.
@@ -28,7 +28,7 @@ def _scan_step(
 ):  # fmt: skip
     """A block of P channels of one head: dt, state, D and gate.
 
-    xbc [b, C] after the convolution; z and dt in rows z_b apart.
+    xbc [b, C] after the convolution; z and dt in rows that are z_b apart.
     """
     bh = tl.program_id(0)
     batch, head = batch_and_head(bh, H)
@@ -65,10 +65,10 @@ def mamba2_step_limit(
     conv_weight: Tensor,
     *_: object,
 ) -> str | None:
-    """Why the kernels cannot take these arguments, or None if they can."""
+    """Why the kernels do not support these arguments, or None if they do."""
     for state in (conv_state, ssm_state):
         if state.stride(-1) != 1 and state.shape[-1] != 1:
-            return "a state whose last axis has gaps"
+            return "a state whose last axis is not contiguous"
     return conv.causal_conv1d_limit(zxbcdt, conv_weight)
 
 

@@ -1,4 +1,4 @@
-"""RMSNorm, with the addition of a residual before it where there is one."""
+"""RMSNorm, after adding a residual if there is one."""
 
 from torch import Tensor
 
@@ -15,8 +15,8 @@ def rms_norm(
 ) -> tuple[Tensor, Tensor]:
     """(h / sqrt(mean(h^2) + eps) * weight, h) with h = x + residual, or h = x without a residual.
 
-    x, residual [..., C]; weight [C] -> two of [..., C]. This is elementwise work, so FLOP counters
-    do not count it. Raises ValueError where the shapes do not fit.
+    x, residual [..., C]; weight [C] -> two tensors [..., C]. This is elementwise work, so FLOP
+    counters do not count it. Raises ValueError if the shapes do not fit.
     """
     fits = weight.shape == x.shape[-1:]
     if residual is not None:

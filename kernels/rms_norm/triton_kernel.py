@@ -1,4 +1,4 @@
-"""The kernels of `gated_rms_norm` with one group as wide as a row, and a residual, not a gate."""
+"""The kernels of `gated_rms_norm` with a single group and a residual instead of a gate."""
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ def rms_norm_limit(
     eps: float,
     residual: Tensor | None,
 ) -> str | None:
-    """Why these arguments are too much for the kernels, or None if they are not."""
+    """Why the kernels do not support these arguments, or None if they do."""
     return gated_rms_norm_limit(x, x, weight, eps, x.shape[-1])
 
 

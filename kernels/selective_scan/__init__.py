@@ -23,7 +23,7 @@ def selective_scan(
 
     x [b, T, E]; dt [b, T, E], positive, float32; A [E, N], negative; B, C [b, T, N]; D [E]; state
     [b, E, N] float32 (zeros unless given) -> (y [b, T, E] in x's dtype, state after x, float32).
-    Raises ValueError where the shapes do not fit.
+    Raises ValueError if the shapes do not fit.
     """
     _check(x, dt, A, B, C, D, state)
     y, after = dispatch.run(

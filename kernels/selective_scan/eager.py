@@ -1,11 +1,11 @@
 """The selective scan in lanes.
 
-The sequence is cut into lanes that run side by side, one token of each at a time. All but the first
-start from an empty state. Once the ends of the lanes are known, so is the state that enters each
-lane. What it adds to the lane's outputs, after its decay, is added at the end.
+The sequence is cut into lanes that advance in parallel, one token of each at a time. All but the
+first start from an empty state. The end states of the lanes then give the state that enters each
+lane. Its contribution to the lane's outputs, with its decay, is added last.
 
-This is done for one piece of tokens after another, so that the states of few tokens are in memory
-at a time. The backward pass runs each piece again for the same reason. Every decay is at most 1, so
+The sequence is processed piece by piece, so that only the states of a few tokens are in memory at a
+time. The backward pass recomputes each piece for the same reason. Every decay is at most 1, so
 nothing overflows. Decays and states are float32 (float64 for float64 inputs).
 """
 
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 PIECE = 256  # tokens
 LANES = 16
-CACHED = 2**18  # elements of a CPU's cache; if the states of all lanes need more, one is faster
+CACHED = 2**18  # elements that fit a CPU's cache; if the states of all lanes do not, use one lane
 
 
 def selective_scan(
@@ -84,7 +84,7 @@ def _piece(
     held = F.pad(state[:, None], (0, 0, 0, 0, 0, lanes - 1))
     ys = []
     for i in range(length):
-        # In one expression, so that no tensor as large as the states outlives the line.
+        # In one expression, so that no tensor as large as the states outlives this line.
         held = torch.addcmul(
             inflow[:, :, i, :, None] * B[:, :, i, None],
             held,
@@ -105,7 +105,7 @@ def _piece(
 
 
 def _read(states: Tensor, C: Tensor) -> Tensor:
-    """The output of states [..., E, N] by C [..., N]: [..., E]."""
+    """The output [..., E] of states [..., E, N] for C [..., N]."""
     read: Tensor = (states @ C[..., None]).squeeze(-1)
     return read
 
@@ -113,7 +113,7 @@ def _read(states: Tensor, C: Tensor) -> Tensor:
 def _in_lanes(x: Tensor, lanes: int, length: int) -> Tensor:
     """x [b, T, ...] as [b, lanes, length, ...].
 
-    The last lane is filled up with zeros. A token with dt = 0 leaves the state as it is.
+    The last lane is padded with zeros. A token with dt = 0 leaves the state as it is.
     """
     missing = lanes * length - x.shape[1]
     padded = F.pad(x, (0, 0, 0, missing))

@@ -47,7 +47,7 @@ def gradients(
         piece = n_pieces - 1 - k
         count = tl.minimum(PIECE, T - piece * PIECE)
 
-        # Forward once more through the piece, from the state that was kept before it.
+        # Recompute the piece forward, from the state that was kept before it.
         kept = states + (batch * n_pieces + piece) * E * N
         state = load(kept + cell, real)
         for i in range(0, count):
@@ -61,7 +61,7 @@ def gradients(
             )  # fmt: skip
             decay = tl.exp(dt_e[:, None] * rate)
             state = advance(state, decay, x_e, dt_e, B_n)
-        tl.debug_barrier()  # what one thread wrote another may read
+        tl.debug_barrier()  # other threads may read what one thread wrote
 
         for back in range(0, count):
             i = piece * PIECE + count - 1 - back
@@ -94,7 +94,7 @@ def gradients(
             d_rate += grad * before * dt_e[:, None]
             d_skip += dy_e * x_e
             grad *= decay
-        tl.debug_barrier()  # and before the next piece is written over it
+        tl.debug_barrier()  # and before the next piece overwrites it
     tl.store(dA + batch * E * N + cell, d_rate, mask=real)
     tl.store(dD + batch * E + e, d_skip, mask=e < E)
     tl.store(d_start + batch * E * N + cell, grad, mask=real)

@@ -1,13 +1,13 @@
 """The selective scan token by token, with the state [channels, N] in registers.
 
-A program owns a block of channels. To keep a GPU busy with few sequences, too, the sequence is cut
-into segments. A first kernel walks each segment from an empty state and keeps its end. Then all
-segments are scanned at once, from the states that these ends add up to.
+A program owns a block of channels. To keep a GPU busy even with few sequences, each sequence is cut
+into segments. A first kernel walks each segment from an empty state and keeps its end state. Then
+all segments are scanned in parallel, from the states that these ends add up to.
 
 Backward: the forward pass keeps the state before every PIECE of tokens. A program goes through the
-pieces from the last to the first. It walks a piece forward again, storing the states in a buffer of
-its own, and then backward. All channels share B and C. Their gradients are summed over the blocks
-of channels at the end, so that they are the same in every run.
+pieces from the last to the first. It walks each piece forward again, storing the states in its own
+buffer, and then backward. All channels share B and C. Their gradients are summed over the blocks of
+channels at the end, so that they are the same in every run.
 
 The programs are in triton_scan.py and triton_gradients.py.
 """
@@ -24,12 +24,12 @@ from kernels.tiles import block, processors, rows, too_many
 
 CHANNELS = 32  # of a block: one warp
 PIECE = 64  # tokens
-BUSY = 16  # warps that hide a processor's latency
-SEGMENT = 256  # tokens that are worth a segment of their own, at least
+BUSY = 16  # warps needed to hide a processor's latency
+SEGMENT = 256  # the fewest tokens that are worth a segment
 
 
 def selective_scan_limit(x: Tensor, *_: Any) -> str | None:
-    """Why these arguments are too much for the kernels, or None if they are not."""
+    """Why the kernels do not support these arguments, or None if they do."""
     return too_many("sequences", x.shape[0])
 
 
@@ -42,9 +42,9 @@ def selective_scan_step_limit(
     D: Tensor,
     state: Tensor,
 ) -> str | None:
-    """Why the kernel cannot take these arguments, or None if it can."""
+    """Why the kernel does not support these arguments, or None if it does."""
     if state.stride(-1) != 1 and state.shape[-1] != 1:
-        return "a state whose last axis has gaps"
+        return "a state whose last axis is not contiguous"
     return selective_scan_limit(x)
 
 
@@ -74,7 +74,7 @@ def selective_scan(
 
 
 def _sizes(A: Tensor) -> tuple[int, dict[str, int]]:
-    """Blocks of channels, and the sizes of one."""
+    """The number of blocks of channels, and the sizes of a block."""
     e, n = A.shape
     block_n = block(n, least=1)
     fitting = 512 // block_n  # a warp holds 512 elements of states
@@ -99,9 +99,9 @@ def _forward(
     segments: int | None = None,
     keep: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y, the state after it, and with `keep` the states before every PIECE of tokens.
+    """y, the state after it and, with `keep`, the states before every PIECE of tokens.
 
-    `segments` replaces the number that the problem's size gives.
+    `segments` overrides the number that follows from the problem's size.
     """
     b, t, e = x.shape
     n = A.shape[1]
@@ -112,7 +112,7 @@ def _forward(
     y = x.new_empty(b, t, e)
     after = x.new_empty(b, e, n, dtype=torch.float32)
     n_pieces = triton.cdiv(t, PIECE)
-    # A kernel takes a pointer in every place; `after` stands where there is nothing.
+    # A kernel needs a pointer for every argument; `after` replaces missing ones.
     ends = after
     elapsed = after
     if segments > 1:
@@ -144,7 +144,7 @@ def _forward(
 def _segments(x: Tensor, blocks: int) -> int:
     """How many segments to cut a sequence into: enough to keep every processor busy.
 
-    But none is shorter than a segment of its own is worth.
+    But no segment is too short to pay off.
     """
     b, t, _ = x.shape
     idle = BUSY * processors(x.device) // (b * blocks)

@@ -93,7 +93,7 @@ def scan(
 ):  # fmt: skip
     """Outputs of one segment. The last segment writes the state after all tokens.
 
-    CUT says that there are several segments. STORE writes the state before every PIECE of tokens,
+    CUT means that there are several segments. STORE writes the state before every PIECE of tokens,
     [b, pieces, E, N].
     """
     segment = tl.program_id(1)
@@ -108,7 +108,7 @@ def scan(
     if STARTED:
         state += load(start + batch * E * N + cell, real)
     if CUT:
-        # The state that enters this segment: each end of an earlier one, decayed by those between.
+        # The state that enters this segment: the sum of earlier ends, each decayed up to here.
         for s in range(0, segment):
             row = batch * (tl.num_programs(1) - 1) + s
             passed = load(elapsed + row * E + e, e < E)

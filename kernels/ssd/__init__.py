@@ -25,7 +25,7 @@ def ssd(
     x [b, T, H, P]; dt [b, T, H], positive, float32; A [H], negative; B, C [b, T, G, N] with G
     dividing H; D [H]; state [b, H, P, N] float32 (zeros unless given) -> (y [b, T, H, P] in x's
     dtype, state after x, float32). Raises ValueError for a chunk_size that is not a power of two,
-    and where the shapes do not fit.
+    or if the shapes do not fit.
     """
     _check(x, dt, A, B, C, D, state)
     if chunk_size < 1 or chunk_size & (chunk_size - 1):

@@ -1,10 +1,10 @@
 """The SSD scan chunk by chunk: inside a chunk a masked matrix product, between chunks a state.
 
-See arXiv 2405.21060, Section 6. One chunk at a time keeps the working set in cache, and memory
-constant in T. Heads of a group share B and C. So their states form one tall matrix, and every
-product with it is a single matrix product per group. Decays and states are float32 (float64 for
-float64 inputs). Shape letters: b sequences, l positions of a chunk, g groups, h heads of width p,
-n states per channel.
+See arXiv 2405.21060, Section 6. Working on one chunk at a time keeps the working set in cache and
+memory constant in T. The heads of a group share B and C. So their states form one tall matrix, and
+every product with it is a single matrix product per group. Decays and states are float32 (float64
+for float64 inputs). Shape letters: b sequences, l positions of a chunk, g groups, h heads of width
+p, n states per channel.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 CACHED = 2**17  # pairs of positions whose products fit a CPU's cache
-# Logarithm of the smallest decay. It is far below rounding errors. It is also far above denormal
+# The logarithm of the smallest decay. It is far below rounding errors, and far above denormal
 # numbers, which slow a CPU down.
 FORGOTTEN = -60.0
 
@@ -39,7 +39,7 @@ def ssd(
     state = state.to(exact)
     inputs = (x, dt, A, B, C, D, state)
     trains = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    # The closed form of dt's gradient needs y, and a rounded y would spoil it.
+    # The closed form of dt's gradient needs y, and a rounded y would make it inaccurate.
     if trains and x.dtype == exact:
         out: tuple[Tensor, Tensor]
         out = _Differentiable.apply(*inputs, chunk_size)  # type: ignore[no-untyped-call]
@@ -95,8 +95,8 @@ class _Differentiable(torch.autograd.Function):
 
     It keeps one state per chunk and takes half the time of autograd's gradient. There is a decay
     between every pair of positions, but the gradient of its logarithm needs no product over pairs:
-    summed over the pairs that end in i, it is dy_i . (y_i - D x_i). Summed over the pairs that
-    begin in j, it is u_j . du_j with u = dt x.
+    summed over the pairs that end at i, it is dy_i . (y_i - D x_i). Summed over the pairs that
+    begin at j, it is u_j . du_j with u = dt x.
     """
 
     @staticmethod
@@ -131,8 +131,8 @@ class _Differentiable(torch.autograd.Function):
         d_B = torch.empty_like(B)
         d_C = torch.empty_like(C)
         d_yx = (d_y * x).sum(-1)
-        # The gradient of the log decay from the chunk's beginning to each token. Here are the pairs
-        # that end in the token; the pairs that begin in it are subtracted below.
+        # The gradient of the log decay from the chunk's beginning to each token. These are the
+        # pairs that end at the token; the pairs that begin at it are subtracted below.
         d_log = (d_y * y).sum(-1) - d_yx * D
         pieces = _pieces(x.shape[1], ctx.chunk_size)
         for i in reversed(range(len(pieces))):
@@ -149,7 +149,7 @@ class _Differentiable(torch.autograd.Function):
             )
         d_ux = (d_u * x).sum(-1)
         d_log -= d_ux * dt
-        # dt_t A is part of every decay that ends in t or later in the chunk: sums from the end.
+        # dt_t A is part of every decay that ends at t or later in the chunk, so sum from the end.
         d_logs = _joined([d_log[:, piece].flip(1).cumsum(1).flip(1) for piece in pieces])
         d_dt = torch.addcmul(d_ux, d_logs, A)
         d_A = (d_logs * dt).sum((0, 1))
@@ -167,9 +167,9 @@ def _chunk_backward(
     d_y: Tensor,
     d_after: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of a chunk's inputs from those of its y and of the state after it.
+    """Gradients of a chunk's inputs, from the gradients of its y and of the state after it.
 
-    They are those of u [b, l, h, p], of B and C [b, l, g, n], and of the state before the chunk.
+    The inputs are u [b, l, h, p], B and C [b, l, g, n], and the state before the chunk.
     """
     b, length, h, p = u.shape
     g, n = B.shape[2:]
@@ -249,9 +249,9 @@ def _chunk(
 
 
 def _within(scores: Tensor, log_decay: Tensor, inflow: Tensor) -> Tensor:
-    """What the tokens of a chunk give each other, [b, g, heads, l, p].
+    """What the tokens of a chunk contribute to each other, [b, g, heads, l, p].
 
-    The products of pairs are the largest tensors of the scan. None of them has a name here, so that
+    The products of pairs are the largest tensors of the scan. They are not bound to names, so that
     each is freed before the next few heads begin.
     """
     parts = _few_heads(log_decay, scores.shape[1], inflow)
@@ -280,8 +280,8 @@ def _decay(log: Tensor) -> Tensor:
 def _few_heads(log_decay: Tensor, g: int, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """log_decay [b, h, l] and the others [b, h, l, p], a few heads of each group at a time.
 
-    The parts are [b, g, heads, l] and [b, g, heads, l, p]. On a CPU the pairs of positions of the
-    heads in a part fit its cache.
+    The parts are [b, g, heads, l] and [b, g, heads, l, p]. On a CPU, the pairs of positions for the
+    heads of one part fit into the cache.
     """
     b, h, length = log_decay.shape
     at_once = h // g

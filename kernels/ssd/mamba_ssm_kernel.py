@@ -23,9 +23,9 @@ EXTENSION = "selective_scan_cuda"
 def operation(module: str, name: str) -> Callable[..., Any]:
     """An operation of mamba_ssm.ops.triton.
 
-    The package imports its compiled extension at once, though these operations never call it. Where
-    the extension is not built, an empty module takes its place during the import. Raises CannotRun
-    where the package cannot be imported.
+    The package imports its compiled extension immediately, though these operations never call it.
+    If the extension is not built, an empty module replaces it during the import. Raises CannotRun
+    if the package cannot be imported.
     """
     absent = EXTENSION not in sys.modules and find_spec(EXTENSION) is None
     if absent:
@@ -52,9 +52,9 @@ def ssd_limit(
     chunk_size: int,
     state: Tensor | None,
 ) -> str | None:
-    """Why mamba-ssm cannot take these arguments, or None if it can."""
+    """Why mamba-ssm does not support these arguments, or None if it does."""
     if chunk_size < 16:
-        return f"chunk size {chunk_size} - mamba_ssm takes 16 and more"
+        return f"chunk size {chunk_size} - mamba_ssm takes 16 or more"
     return None
 
 
@@ -95,8 +95,8 @@ def ssd_step(
 ) -> Tensor:
     """See `kernels.ssd_step`.
 
-    mamba-ssm takes dt, A and D for every channel. Their strides of 0 tell it that all channels of a
-    head have the same.
+    mamba-ssm takes dt, A and D for every channel. Strides of 0 tell it that all channels of a head
+    share the same values.
     """
     update = operation("selective_state_update", "selective_state_update")
     _, h, p, n = state.shape

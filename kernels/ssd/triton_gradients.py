@@ -93,11 +93,11 @@ def gradients(  # noqa: PLR0915 - a kernel may be long
         skipped_p = x_t_p.to(tl.float32) * dy_t_p.to(tl.float32)
         skipped += tl.sum(tl.sum(skipped_p, 1), 0)
 
-        # dx_j: what later tokens of the chunk and the state after it read of x_j, and D.
+        # dx_j: what later tokens of the chunk and the state after it read from x_j, and D.
         within = dot(tl.trans(scores.to(kind)), dy_t_p)
         grad = within + dot(B_t_n, adjoint.to(kind)) * to_end[:, None]
         grad = grad * step[:, None] + dy_t_p.to(tl.float32) * skip
-        # dx lies in memory as dy does.
+        # dx has the memory layout of dy.
         write_tile(
             dx, grad, first, q, p, bh, T, H,
             y_b, y_t, y_h,
@@ -133,7 +133,7 @@ def gradients(  # noqa: PLR0915 - a kernel may be long
     direct = tl.sum(through, 0) + passed_on
     net = read - direct * step
     kept = carried * tl.exp2(total) + tl.sum(passed_on * step, 0)
-    # A token's own log decay acts on all from it on: a sum from the end.
+    # A token's own log decay acts on it and all later tokens, so sum from the end.
     log_grad = tl.sum(net, 0) - tl.cumsum(net, 0) + net + kept
     batch, head = batch_and_head(bh, H)
     offsets = (batch * T + first + q) * H + head

@@ -2,18 +2,18 @@
 
 A program owns one head of one sequence and a block of its P channels. It walks chunk by chunk with
 the state [N, P block] in registers: first the scores C B^T within the chunk, then the outputs from
-them and from the state, then the state after the chunk. On the way it writes nothing but y.
+them and from the state, then the state after the chunk. Along the way it writes nothing but y.
 
-With few sequences and heads this would leave most of a GPU idle. Then the sequence is cut into
-segments. A first kernel walks each of them from an empty state and keeps only its end. Then the
-fused walks start, all at once, from the states that these ends add up to. The chunk of a walk is a
+With few sequences and heads, this would leave most of a GPU idle. So the sequence is then cut into
+segments. A first kernel walks each segment from an empty state and keeps only its end state. Then
+the fused walks start, in parallel, from the states that these ends add up to. A walk's chunk is a
 tile that suits the tensor cores, of at most `chunk_size` tokens; the result does not depend on it.
 
 Backward: one walk forward stores the state before every chunk. The same walk goes backward over C
-and dy for the gradient of the state after every chunk. Then all chunks are done at once. Gradients
-of B and C are first written per head and then summed over the heads of a group, so that they are
-the same in every run. Decays are float32 powers of two, states and sums float32, operands of matrix
-products in the dtype of x.
+and dy to get the gradient of the state after every chunk. Then all chunks run in parallel.
+Gradients of B and C are first written per head and then summed over the heads of a group, so that
+they are the same in every run. Decays are float32 powers of two, states and sums are float32, and
+operands of matrix products have the dtype of x.
 
 The programs of the scan are in triton_scan.py and triton_gradients.py.
 """
@@ -86,11 +86,11 @@ def ssd_limit(
     B: Tensor,
     *_: Any,
 ) -> str | None:
-    """Why these arguments are too much for the kernels, or None if they are not."""
+    """Why the kernels do not support these arguments, or None if they do."""
     widest = max(x.shape[-1], B.shape[-1])
     if widest <= WIDEST:
         return None
-    return f"a head or state {widest} wide, and {WIDEST} is the most that a program can hold"
+    return f"a head or state {widest} wide, and a program can hold at most {WIDEST}"
 
 
 def ssd_step_limit(
@@ -102,9 +102,9 @@ def ssd_step_limit(
     D: Tensor,
     state: Tensor,
 ) -> str | None:
-    """Why the kernel cannot take these arguments, or None if it can."""
+    """Why the kernel does not support these arguments, or None if it does."""
     if state.stride(-1) != 1 and state.shape[-1] != 1:
-        return "a state whose last axis has gaps"
+        return "a state whose last axis is not contiguous"
     return None
 
 
@@ -139,11 +139,11 @@ def ssd(
 
 
 def _longest_chunk(half: bool, n: int, backward: bool) -> int:
-    """Tokens of a chunk at which a program's tiles stay in registers.
+    """Tokens per chunk at which a program's tiles stay in registers.
 
-    For a state n wide, and operands of 2 bytes (`half`) or 4. Found by compiling for sm_90 with
-    Triton 3.6 (tests/kernels/compile_for_h100.py prints what each kernel spills); no time was
-    measured.
+    This is for a state n wide, and operands of 2 bytes (`half`) or 4. Found by compiling for sm_90
+    with Triton 3.6 (tests/kernels/compile_for_h100.py prints what each kernel spills), without
+    measuring speed.
     """
     if half and backward and n > 128:
         return TILE // 2
@@ -155,7 +155,7 @@ def _longest_chunk(half: bool, n: int, backward: bool) -> int:
 
 
 class _Tiles:
-    """Sizes of a problem, its tiles, and the arguments that every kernel takes in this order."""
+    """The sizes of a problem, its tiles, and the arguments of every kernel, in this order."""
 
     def __init__(
         self,
@@ -197,8 +197,7 @@ class _Tiles:
     def segments(self, device: torch.device) -> int:
         """How many segments to cut the sequence into.
 
-        As many as give every processor two programs, but none shorter than a walk of its own is
-        worth.
+        Enough to give every processor two programs, but no segment is too short to pay off.
         """
         idle = 2 * processors(device) // (self.b * self.h * self.p_blocks)
         return max(1, min(idle, SEGMENTS, self.n_chunks // SEGMENT_CHUNKS))
@@ -226,12 +225,12 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     """y and the state after it.
 
-    `segments` replaces the number that the problem's size gives.
+    `segments` overrides the number that follows from the problem's size.
     """
     s = _Tiles(x, dt, B, C, chunk_size)
     each = triton.cdiv(s.n_chunks, segments or s.segments(x.device))
     segments = triton.cdiv(s.n_chunks, each)
-    # A kernel takes a pointer in every place; x stands where there is nothing.
+    # A kernel needs a pointer for every argument; x replaces missing ones.
     ends = x
     decays = x
     if segments > 1:  # the fused walk finds the end of the last segment
@@ -274,7 +273,7 @@ def _walked(
     shape = (s.b, s.h, segments, s.n, s.p)
     ends = values.new_empty(shape, dtype=torch.float32)
     decays = values.new_empty(s.b, s.h, segments, dtype=torch.float32)
-    # A kernel takes a pointer in every place; `ends` stands where there is nothing.
+    # A kernel needs a pointer for every argument; `ends` replaces missing ones.
     opening = ends if start is None else start
     stored = ends if states is None else states
     walk[s.b * s.h, segments, s.p_blocks](
@@ -316,7 +315,7 @@ class _Ssd(torch.autograd.Function):
         x, dt, A, B, C, D, state = ctx.saved_tensors
         dy = dy.contiguous()
         s = _Tiles(x, dt, B, C, ctx.chunk_size, backward=True)
-        # As operands of products these would be rounded to bfloat16 anyway. float16 does not have
+        # As operands of matrix products, these would be rounded to bfloat16 anyway. float16 lacks
         # the range.
         kept = torch.bfloat16 if x.dtype == torch.bfloat16 else torch.float32
         states = s.chunk_states(x, kept)
@@ -335,13 +334,13 @@ class _Ssd(torch.autograd.Function):
 def _gradients(
     inputs: tuple[Tensor, ...], dy: Tensor, states: Tensor, adjoints: Tensor, s: _Tiles
 ) -> tuple[Tensor, ...]:
-    """The gradients of x, dt, A, B, C and D, all chunks at once.
+    """The gradients of x, dt, A, B, C and D, for all chunks in parallel.
 
-    `states` are those before each chunk, `adjoints` the gradients of those after it.
+    `states` are the states before each chunk, `adjoints` the gradients of the states after it.
     """
     x, dt, A, B, C, D = inputs
     dx = torch.empty_like(dy)
-    # Float32 parts: per head for B and C, per chunk for A and D.
+    # Float32 partial sums: per head for B and C, per chunk for A and D.
     ddt = x.new_empty(dt.shape, dtype=torch.float32)
     dB = x.new_empty(s.b, s.t, s.h, s.n, dtype=torch.float32)
     dC = torch.empty_like(dB)

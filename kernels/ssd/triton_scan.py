@@ -31,9 +31,9 @@ def walk(
     """h <- decay h + sum over a chunk of (decay from a token to its end) dt key value^T.
 
     This is done chunk by chunk. BACKWARD goes from the last chunk to the first, with C as keys and
-    dy as values, each decayed since the chunk began: the gradient of the state. STORE writes the
-    state before each chunk is added, [bh, chunks, N, P]. The end of segment s goes to ends[bh, s],
-    [N, P], and its base-2 log decay to decays[bh, s].
+    dy as values, each decayed since the chunk began. This gives the gradient of the state. STORE
+    writes the state before each chunk is added, [bh, chunks, N, P]. The end of segment s goes to
+    ends[bh, s], [N, P], and its base-2 log decay to decays[bh, s].
     """
     bh = tl.program_id(0)
     segment = tl.program_id(1)
@@ -46,7 +46,7 @@ def walk(
     count = tl.minimum(segment_chunks, n_chunks - opening)
     state = tl.zeros([BLOCK_N, BLOCK_P], tl.float32)
     if STARTED:
-        # The caller's states lie in memory as [P, N].
+        # The caller's states are laid out as [P, N].
         start_cell = p[None, :] * N + n[:, None]
         state += load(start + bh.to(tl.int64) * (N * P) + start_cell, real)
     elapsed = 0.0
@@ -109,7 +109,7 @@ def scan(
 ):  # fmt: skip
     """Outputs of one segment of one head, a block of P channels.
 
-    CUT says that there are several segments: each begins with the state that the ends of those
+    CUT means that there are several segments: each begins with the state that the ends of those
     before it add up to. The last segment writes the state after all tokens.
     """
     bh = tl.program_id(0)
@@ -117,7 +117,7 @@ def scan(
     q = tl.arange(0, Q)
     n = tl.arange(0, BLOCK_N)
     p = tl.program_id(2) * BLOCK_P + tl.arange(0, BLOCK_P)
-    # States lie in memory as [P, N] in the interface and as [N, P] in `ends`.
+    # States are laid out as [P, N] in the interface and as [N, P] in `ends`.
     held = bh.to(tl.int64) * (N * P)
     real = both(n < N, p < P)
     state = tl.zeros([BLOCK_N, BLOCK_P], tl.float32)
@@ -185,7 +185,7 @@ def scan(
             P, BLOCK_P,
         )  # fmt: skip
 
-        # The state after the chunk: each token decays until its end.
+        # The state after the chunk: each token decays up to the chunk's end.
         to_end = tl.exp2(total - log) * step
         weighted = (x_t_p * to_end[:, None]).to(x_t_p.dtype)
         state = state * tl.exp2(total) + dot(tl.trans(B_t_n), weighted)

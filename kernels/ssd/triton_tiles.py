@@ -1,7 +1,7 @@
-"""What the SSD programs share: tiles of x, B and C, and the decays and scores of a chunk.
+"""Helpers that the SSD programs share: tiles of x, B and C, and the decays and scores of a chunk.
 
 Shape letters as in `kernels.ssd`, and Q tokens of a chunk. Decays are base-2 logarithms throughout,
-because exp2 is the exponential that the hardware has.
+because the hardware has only exp2.
 """
 
 import triton
@@ -19,9 +19,9 @@ def _tile(
 ):  # fmt: skip
     """Where tokens first + q and channels n of head `bh` lie in a tensor [b, T, H or G, N].
 
-    Gives the start of the tile in 64 bits, the offsets from there in 32 bits, and which of them
-    exist. Only the start can be far from the tensor's own. per_group is the number of heads that
-    share a group, 1 for tensors with H.
+    Returns the start of the tile in 64 bits, the offsets from there in 32 bits, and a mask of those
+    that exist. Only the start can be far from the start of the tensor. per_group is the number of
+    heads that share a group, 1 for tensors with H.
     """
     batch, head = batch_and_head(bh, H)
     start = (
@@ -42,7 +42,7 @@ def read_tile(
     N: tl.constexpr,
     BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """The tile [q, n] in its own dtype, zero where there is nothing."""
+    """The tile [q, n] in its own dtype, zero outside the tensor."""
     start, at, there = _tile(
         first, q, n, bh, T, H, per_group,
         x_b, x_t, x_g,
@@ -78,7 +78,7 @@ def chunk_scores(
 ):  # fmt: skip
     """C_i . B_j for all pairs of tokens of a chunk [Q, Q], PIECE channels at a time.
 
-    float32 operands as wide as N would take all registers.
+    float32 operands as wide as N would need too many registers.
     """
     scores = tl.zeros([Q, Q], tl.float32)
     for left in range(0, N, PIECE):

@@ -177,7 +177,7 @@ def test_runs_that_were_never_begun_are_listed_cancelled_and_deleted(
     assert (code, err) == (2, f"run {run_id} - is running; cancel it before deleting\n")
     assert run(capsys, "runs", "cancel", str(run_id))[0] == 0
     code, _, err = run(capsys, "runs", "cancel", str(run_id))
-    assert (code, err) == (2, f"id: {run_id} - this run has ended already\n")
+    assert (code, err) == (2, f"id: {run_id} - this run has already ended\n")
     assert run(capsys, "runs", "delete", str(run_id))[0] == 0
     assert run(capsys, "runs", "--json")[1] == "[]\n"
 

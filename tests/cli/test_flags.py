@@ -66,7 +66,7 @@ def test_what_is_given_is_read_by_its_type() -> None:
     [
         ("--shelf floor", "shelf: 'floor' - "),
         ("--heat -1", "heat: -1 - "),
-        ("--minutes one", "minutes: 'one' - must be whole numbers with commas between"),
+        ("--minutes one", "minutes: 'one' - must be whole numbers separated by commas"),
     ],
 )
 def test_what_a_field_does_not_allow_is_refused_in_its_name(flags: str, line: str) -> None:

@@ -62,7 +62,7 @@ def test_a_forced_implementation_that_cannot_run_is_an_error_of_one_line(
     with use("causal_conv1d", "triton"):
         with pytest.raises(
             RuntimeError,
-            match=r"^causal_conv1d: triton was asked for and cannot run: "
+            match=r"^causal_conv1d: triton was requested but cannot run: "
             r"torch\.float64 - triton takes .*$",
         ):
             call(torch.float64)
@@ -138,7 +138,7 @@ def test_eager_in_place_of_triton_says_why() -> None:
     name, reason = dispatch._choose("ssd", (wide, wide, wide, wide, wide, wide, 64, None))
     assert (name, reason) == (
         "eager",
-        "a head or state 512 wide, and 256 is the most that a program can hold",
+        "a head or state 512 wide, and a program can hold at most 256",
     )
 
 

@@ -160,18 +160,18 @@ def test_what_no_grid_holds_is_said_before_it_is_launched() -> None:
     many = make(MOST_PROGRAMS + 1, 1, 8)
     assert (
         causal_conv1d_limit(many, make(8, 4))
-        == "65,536 sequences, and a grid's axis has 65,535 programs at most"
+        == "65,536 sequences, and this axis of a grid has at most 65,535 programs"
     )
     assert (
         selective_scan_limit(many)
-        == "65,536 sequences, and a grid's axis has 65,535 programs at most"
+        == "65,536 sequences, and this axis of a grid has at most 65,535 programs"
     )
     y = make(1, 1, 2 * MOST_PROGRAMS)
     assert gated_rms_norm_limit(y, y, make(2 * MOST_PROGRAMS), 1e-5, 1) is not None
     assert gated_rms_norm_limit(y, y, make(2 * MOST_PROGRAMS), 1e-5, 2) is None
 
 
-GAPS = "a state whose last axis has gaps"
+GAPS = "a state whose last axis is not contiguous"
 
 
 def test_what_a_program_cannot_hold_is_said_with_the_number() -> None:
@@ -184,17 +184,17 @@ def test_what_a_program_cannot_hold_is_said_with_the_number() -> None:
 
     q, wide = make(1, 2, 1, 64), make(1, 2, 1, 257)
     assert attention_limit(q, q, q) is None
-    held = "heads 257 wide, and 256 is the most that a program can hold"
+    held = "heads 257 wide, and a program can hold at most 256"
     assert attention_limit(q, q, wide) == held
     row, weight = make(2, 32769), make(32769)
-    held = "groups of 32769 channels, and 32768 are the most that a program can hold"
+    held = "groups of 32769 channels, and a program can hold at most 32768"
     assert rms_norm_limit(row, weight, 1e-5, None) == held
     branches = (make(2, 8), row, row, make(8), weight, 1e-5)
     assert branch_fusion_limit(*branches, (8, 32769), None) == held
     assert branch_fusion_limit(*branches, (8, 3), None) is None
     most, more = make(65_535, 1, 1), make(65_536, 1, 1)
     assert grouped_linear_limit(make(1, 1), most, make(65_535)) is None
-    said = "65,536 groups, and a grid's axis has 65,535 programs at most"
+    said = "65,536 groups, and this axis of a grid has at most 65,535 programs"
     assert (
         grouped_linear_limit(make(1, 1), more, make(65_536)) == said == too_many("groups", 65_536)
     )

@@ -144,7 +144,7 @@ def test_memory_that_is_gone_after_the_build_is_a_refusal_with_numbers(
 
     monkeypatch.setattr(profiling, "build", build_and_lose)
     with pytest.raises(
-        DoesNotFit, match=r"beside its weights: needs [\d.]+ MiB, 0\.0 MiB are available"
+        DoesNotFit, match=r"on top of its weights: needs [\d.]+ MiB, 0\.0 MiB are available"
     ):
         profiled(HEAVY)
 
@@ -228,7 +228,7 @@ def test_the_largest_chunk_that_fits_is_taken() -> None:
     assert prefill_plan(spec, work, cache + needs[256] - 1) == (128, needs[128], at_once)
     with pytest.raises(
         DoesNotFit,
-        match=r"small-AM at batch 2, prompt 600: 64 tokens at a time need .* beside the weights",
+        match=r"small-AM at batch 2, prompt 600: 64 tokens at a time need .* on top of the weights",
     ):
         prefill_plan(spec, work, cache + needs[64] - 1)
     assert measurable(spec, work, cache + needs[64], weights_loaded=True) is None
@@ -433,7 +433,7 @@ def test_a_stretch_too_short_for_the_meter_is_not_run_and_says_so() -> None:
     )
     part = log.part().record()
     why = (
-        "the 0.4 s that the budget leaves are too short for the meter, which is updated "
+        "the 0.4 s left in the budget are too short for the meter, which is updated "
         "every 0.1 s: 2 s are needed for 5%"
     )
     assert part["rows"][0]["why"] == why and part["rows"][0]["joules_per_token"] is None

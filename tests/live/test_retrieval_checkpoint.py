@@ -229,7 +229,7 @@ def test_what_is_missing_or_unknown_gets_one_line(folder: Path, tmp_path: Path) 
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
         (bare / name).write_bytes((folder / name).read_bytes())
-    assert "no tokenizer" in complaint(bare)
+    assert "no readable tokenizer" in complaint(bare)
     config = json.loads((folder / "config.json").read_text())
     (bare / "config.json").write_text(json.dumps(config | {"model_type": "novel"}))
     assert "novel" in complaint(bare)

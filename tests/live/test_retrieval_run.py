@@ -79,7 +79,7 @@ def test_a_map_without_its_trained_length_is_no_finding() -> None:
     said = verdict(found, training)
     assert said.learnt
     assert not said.finding
-    assert "before the trained length of 128 tokens was asked" in said.text
+    assert "before the trained length of 128 tokens was tested" in said.text
 
 
 def test_what_cannot_fit_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,7 +160,7 @@ def test_training_that_diverges_ends_with_the_reason_and_a_record_that_json_can_
     with torch.no_grad():
         model.norm.weight.fill_(math.nan)
     training = trainer(model, task.curriculum(128, 11), 10**6).run()
-    assert training.ended == "diverged: the loss is no number"
+    assert training.ended == "diverged: the loss is not finite"
     assert training.steps < 20
     stored = json.dumps(training.result().record(), allow_nan=False)
     assert json.loads(stored)["curve"][-1]["loss"] is None

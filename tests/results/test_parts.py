@@ -48,7 +48,7 @@ def test_a_part_of_an_earlier_version_is_read_with_defaults() -> None:
     ("data", "said"),
     [
         ({"batch_size": 4}, "its part 'prefill' lacks 'median_s'"),
-        (STORED | {"repeats": "many"}, "does not hold what it should (repeats: "),
+        (STORED | {"repeats": "many"}, "has an invalid value (repeats: "),
         (STORED | {"version": 2}, "has version 2, and this program reads 1"),
     ],
 )

@@ -119,7 +119,7 @@ def test_auto_on_the_command_line_says_why_it_is_the_cpu(
         main(["profile", "mamba-100m"])
     assert (
         capsys.readouterr().err
-        == "device: auto is the CPU here, as there is no GPU: No CUDA GPUs are available\n"
+        == "device: auto means the CPU, because there is no GPU: No CUDA GPUs are available\n"
     )
 
 
@@ -147,7 +147,7 @@ def test_the_page_offers_what_torch_finds_and_says_why_there_is_no_gpu(
 @pytest.mark.parametrize(
     ("error", "why"),
     [
-        (subprocess.TimeoutExpired("python", 120), "torch did not say within 120 s which it finds"),
+        (subprocess.TimeoutExpired("python", 120), "torch did not list its GPUs within 120 s"),
         (
             subprocess.CalledProcessError(
                 1, "python", stderr="Traceback\nImportError: libcudart.so.13\n"

@@ -180,7 +180,7 @@ def test_a_killed_process_is_a_failed_run_that_says_so_and_keeps_its_parts(
     os.kill(standing_still.pid, signal.SIGKILL)
     run = until(store, standing_still.id, ended)
     assert run.status == "failed"
-    assert "ended without a word" in str(run.error) and "trace" in run.parts
+    assert "ended without an error message" in str(run.error) and "trace" in run.parts
 
 
 def test_cancel_ends_the_process_at_once_and_keeps_what_was_measured(

@@ -91,8 +91,8 @@ def a_later_version(folder: Path) -> None:
 BROKEN: dict[Callable[[Path], None], str] = {
     not_a_database: "file is not a database; move the file away",
     a_folder_of_that_name: "unable to open database file",
-    a_file_in_its_place: "name a folder that can be written in HYBRID_DATA_DIR",
-    a_later_version: "of version 0815, this program knows 0002 and earlier; update the program",
+    a_file_in_its_place: "set HYBRID_DATA_DIR to a writable folder",
+    a_later_version: "have version 0815, this program knows 0002 and earlier; update the program",
 }
 
 
@@ -220,7 +220,7 @@ EDITS = {
     "options that are a list": (
         "UPDATE runs SET options = ? WHERE id = ?",
         "[1, 2]",
-        "options: holds no record",
+        "options: not a record",
     ),
     "options that are cut": ("UPDATE runs SET options = ? WHERE id = ?", '{"dev', "cannot be read"),
     "options that are nested too deep": (
@@ -244,7 +244,7 @@ EDITS = {
     "a part that is a list": (
         "UPDATE parts SET data = ? WHERE run_id = ?",
         "[1]",
-        "prefill: holds no record",
+        "prefill: not a record",
     ),
     "a part that lacks a key": (
         "UPDATE parts SET data = ? WHERE run_id = ?",

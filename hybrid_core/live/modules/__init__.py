@@ -1,1 +1,1 @@
-"""The torch modules that a design becomes; `model.build` makes the whole model."""
+"""The torch modules of a design; `model.build` makes the whole model."""

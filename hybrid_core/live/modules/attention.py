@@ -3,8 +3,8 @@
 Each head computes softmax(Q K^T / sqrt(Dqk)) V over the tokens up to its own (arXiv 1706.03762,
 equation 1).
 
-Shape letters: B sequences, T tokens, H query heads, G key/value heads, Dqk and Dv the widths of a
-head in queries/keys and in values. The closed forms are in mixers/attention.py.
+Shape letters: B sequences, T tokens, H query heads, G key/value heads, Dqk and Dv the head widths
+of queries/keys and of values. The closed forms are in mixers/attention.py.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ class Seen(NamedTuple):
 class AttentionHeads(nn.Module):
     """Projections and attention without the output projection.
 
-    It is the attention branch of the intra-hybrid block. With `spec.reuse_kv`, the layer makes
+    The intra-hybrid block uses it as its attention branch. With `spec.reuse_kv`, the layer computes
     only queries, and attends to the keys and values of an earlier layer.
     """
 
@@ -75,9 +75,9 @@ class AttentionHeads(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of x [B, T, d_model], ready for attention.
 
-        Returns q [B, T, H, Dqk], k [B, T, G, Dqk] and v [B, T, G, Dv]. RoPE has rotated q and k
-        from position `start`. An adapter's output, `extra`, is added to the projection first. With
-        `reuse_kv`, k and v are empty.
+        Returns q [B, T, H, Dqk], k [B, T, G, Dqk] and v [B, T, G, Dv]. RoPE rotates q and k,
+        starting at position `start`. An adapter's output, `extra`, is added to the projection
+        first. With `reuse_kv`, k and v are empty.
         """
         qkv = self.qkv(x)
         if extra is not None:
@@ -93,7 +93,7 @@ class AttentionHeads(nn.Module):
         )
 
     def _queries(self, q: Tensor, start: Position) -> Tensor:
-        """Projected queries [B, T, H * Dqk], by head, normed, scaled and rotated."""
+        """Projected queries [B, T, H * Dqk], split into heads, normed, scaled and rotated."""
         s = self.spec
         q = q.unflatten(-1, (s.n_heads, s.head_dim))
         if self.q_norm is not None:
@@ -107,7 +107,7 @@ class AttentionHeads(nn.Module):
         return q
 
     def _keys(self, k: Tensor, start: Position) -> Tensor:
-        """Projected keys [B, T, G * Dqk], by head, normed and rotated."""
+        """Projected keys [B, T, G * Dqk], split into heads, normed and rotated."""
         by_head = (self.spec.n_kv_heads, self.spec.head_dim)
         k = k.unflatten(-1, by_head)
         if self.k_norm is not None:
@@ -128,7 +128,7 @@ class AttentionHeads(nn.Module):
         """Store k and v in the cache and attend; returns the heads' outputs [B, T, H * Dv].
 
         `kept` passes keys and values from layer to layer. A layer with `reuse_kv` reads those that
-        an earlier layer put there. Every other layer replaces them by its own.
+        an earlier layer put there. Every other layer replaces them with its own.
         """
         if self.spec.reuse_kv:
             assert kept is not None
@@ -151,7 +151,7 @@ class AttentionHeads(nn.Module):
         cache: KVCache | WindowCache | None,
         start: Position,
     ) -> Seen:
-        """Store k and v from position `start`; return all that the queries attend to."""
+        """Store k and v from `start` on; return all keys and values that the queries attend to."""
         if cache is None:
             return Seen(k, v, attention)
         if isinstance(start, Tensor):
@@ -222,7 +222,7 @@ class Attention(AttentionHeads):
         extra: Tensor | None = None,
         kept: list[Seen] | None = None,
     ) -> Tensor:
-        # Queries, keys and values have no name here, so they are freed before the output
+        # Queries, keys and values are not bound to names, so they are freed before the output
         # projection runs.
         out: Tensor = self.out(
             self.attend(

@@ -1,9 +1,9 @@
 """The decode cache as an explicit object.
 
-An attention layer keeps keys and values (the KV cache), a Mamba layer its recurrent state and the
-last inputs of its convolution. All tensors have their full size from the start; `Cache.length` is
-the number of tokens seen so far. Reads return views or copies in the compute dtype, in order of
-position unless said otherwise.
+An attention layer keeps keys and values (the KV cache). A Mamba layer keeps its recurrent state and
+the last inputs of its convolution. All tensors have their full size from the start; `Cache.length`
+is the number of tokens seen so far. Reads return views or copies in the compute dtype, in order of
+position unless stated otherwise.
 
 Shape letters: B sequences, S slots, G key/value heads, Dqk and Dv head widths of keys and values, H
 heads of width P and N states per channel in a Mamba layer.
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-# The position of the next token: a number, or a 0-d integer tensor in a decode step that is
-# captured or compiled once and then used for every token.
+# The position of the next token: an int, or a 0-d integer tensor in a decode step that is captured
+# or compiled once and then used for every token.
 Position = int | Tensor
 
 TORCH_DTYPES = {
@@ -67,7 +67,7 @@ class KVCache:
         v: Tensor,
         position: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Store one token at `position`; return all slots as stored, and how many are filled."""
+        """Store one token; return all slots in their stored dtype, and how many are filled."""
         _write_token(self.k, k, position)
         _write_token(self.v, v, position)
         return self.k, self.v, position + 1
@@ -80,9 +80,9 @@ def _write_slots(held: Tensor, new: Tensor, start: int) -> None:
 
 
 def _write_token(held: Tensor, new: Tensor, slot: Tensor) -> None:
-    """Write one token [B, 1, G, Dqk or Dv] into `slot`, whose number only the device knows."""
+    """Write one token [B, 1, G, Dqk or Dv] into `slot`, a tensor on the device."""
     new = new.to(held.dtype)
-    if held.itemsize == 1:  # few operations support float8, so its bytes are copied
+    if held.itemsize == 1:  # few operations support float8, so copy its bytes
         held = held.view(torch.uint8)
         new = new.view(torch.uint8)
     held.index_copy_(1, slot.view(1), new)
@@ -90,9 +90,9 @@ def _write_token(held: Tensor, new: Tensor, slot: Tensor) -> None:
 
 @dataclass
 class WindowCache:
-    """Keys and values of the first `sink` positions and of the last `window` ones.
+    """Keys and values of the first `sink` positions and the last `window` ones.
 
-    The last ones are a ring: position p >= sink is in slot sink + (p - sink) % window.
+    The last ones form a ring buffer: position p >= sink is in slot sink + (p - sink) % window.
     """
 
     k: Tensor
@@ -110,7 +110,7 @@ class WindowCache:
         v: Tensor,
         start: int,
     ) -> tuple[Tensor, Tensor]:
-        """Store one token at position `start`; return all that it may attend to, in any order."""
+        """Store one token at `start`; return all keys and values it may see, in any order."""
         slot = start
         if start >= self.sink:
             slot = self._ring_slot(start)
@@ -131,7 +131,7 @@ class WindowCache:
         v: Tensor,
         position: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Store one token at `position`; return all slots as stored, and how many are filled."""
+        """Store one token; return all slots in their stored dtype, and how many are filled."""
         ring_index = (position - self.sink) % self.window
         slot = torch.where(
             position < self.sink,
@@ -152,7 +152,7 @@ class WindowCache:
     ) -> tuple[Tensor, Tensor, int]:
         """Store new tokens; return sinks, kept window and new tokens, in order of position.
 
-        The third value is the number of positions that are missing after the sinks.
+        The third value is the number of positions missing after the sinks.
         """
         keys = self._append(self.k, k, start)
         values = self._append(self.v, v, start)
@@ -162,7 +162,7 @@ class WindowCache:
         return keys, values, first_kept - self.sink
 
     def _append(self, held: Tensor, new: Tensor, start: int) -> Tensor:
-        """Store new keys, or new values, and return them behind those of the past."""
+        """Store new keys, or new values, and return the past ones followed by the new ones."""
         joined = new
         if start > 0:
             joined = self._behind_past(held, new, start)
@@ -202,7 +202,7 @@ class WindowCache:
         return [before_wrap, after_wrap]
 
     def _store(self, held: Tensor, new: Tensor, start: int) -> None:
-        """Write the new tokens that stay: sinks, and the last `window` of the others."""
+        """Write the new tokens to keep: sinks, and the last `window` of the others."""
         end = start + new.shape[1]
         if start < self.sink:
             n_more_sinks = self.sink - start
@@ -248,7 +248,7 @@ LayerCache = KVCache | WindowCache | SSMCache | BranchCache
 
 @dataclass
 class Cache:
-    """One cache per layer, room for `capacity` tokens, and the number of tokens seen so far."""
+    """One cache per layer for up to `capacity` tokens, and the number of tokens seen so far."""
 
     layers: list[LayerCache]
     capacity: int
@@ -259,7 +259,7 @@ class Cache:
             yield from layer.tensors()
 
     def recurrent(self) -> Iterator[Tensor]:
-        """The tensors that every step overwrites, unlike keys and values, which it adds to."""
+        """The tensors that every step overwrites. Keys and values are not among them."""
         for layer in self.layers:
             part = layer
             if isinstance(layer, BranchCache):
@@ -269,7 +269,7 @@ class Cache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors, for all sequences of the batch together."""
+        """Bytes of all tensors, for the whole batch."""
         return sum(tensor.nbytes for tensor in self.tensors())
 
     def room_for(self, n_tokens: int) -> None:

@@ -1,7 +1,7 @@
 """Decoding without launch overhead: one step, captured as a CUDA graph or compiled.
 
 All tensors of the step stay in place. The token and its position are tensors that every step
-overwrites. So the same graph, or the same compiled code, serves every position. gpt-fast decodes in
+overwrites. So the same graph, or the same compiled code, serves every position. gpt-fast decodes
 this way, too.
 """
 
@@ -24,7 +24,7 @@ def decoder(
     cache: Cache,
     path: str = "auto",
 ) -> Callable[[Tensor], Tensor]:
-    """A function token [B, 1] -> logits [B, 1, vocab_size]; each call adds one token to `cache`.
+    """A function from token [B, 1] to logits [B, 1, vocab_size]; each call appends to `cache`.
 
     It runs in inference mode. The values of `path`:
     - "eager" calls the model.
@@ -33,7 +33,7 @@ def decoder(
       a C++ compiler.
     - "auto" is a graph on CUDA and eager elsewhere.
 
-    Raises ValueError for a path that the device does not have.
+    Raises ValueError for a path that the device does not support.
     """
     path = resolve(path, model.embed.weight.device.type)
 
@@ -51,7 +51,7 @@ def decoder(
 def resolve(path: str, device_type: str) -> str:
     """The path that "auto" stands for on a device, or `path` itself.
 
-    Raises ValueError for an unknown path and for one that the device does not have.
+    Raises ValueError for an unknown path, or one that the device does not support.
     """
     if path not in ("auto", "eager", "graph", "compiled"):
         raise ValueError(f"decode: {path!r} - must be auto, eager, graph or compiled")
@@ -73,7 +73,7 @@ class StaticStep:
     ) -> None:
         self.model = model
         self.cache = cache
-        # A graph reads the rotary tables where they lie, so they are held as long as the graph.
+        # A graph reads the rotary tables at fixed addresses, so keep them as long as the graph.
         n_positions = cache.capacity + model.spec.meta_tokens
         self.tables = _rotary_tables(model, n_positions)
         device = model.embed.weight.device
@@ -97,7 +97,7 @@ class StaticStep:
         return logits
 
     def step(self) -> Tensor:
-        """The logits after `token` at `position`, as these tensors are now."""
+        """The logits after `token` at `position`, from the present values of both."""
         return self.model.continue_from(
             self.token,
             self.cache,
@@ -107,8 +107,8 @@ class StaticStep:
     def warm_up(self) -> None:
         """Run a few steps so that kernels compile and libraries choose their algorithms.
 
-        The steps repeat the next position, so its slot is written again later. The recurrent states
-        are restored afterwards.
+        The steps repeat the next position, whose slot is overwritten later anyway. The recurrent
+        states are restored afterwards.
         """
         self.cache.room_for(1)
         self.position.fill_(self.cache.length)
@@ -121,7 +121,7 @@ class StaticStep:
 
 
 def _rotary_tables(model: HybridLM, n_positions: int) -> list[Tables]:
-    """The tables of all layers with RoPE, made for at least `n_positions` positions."""
+    """The tables of all layers with RoPE, for at least `n_positions` positions."""
     tables = []
     for module in model.modules():
         rope = getattr(module, "rope", None)
@@ -156,11 +156,11 @@ def captured(
     """`work` as a CUDA graph on `device`, which need not be the current device.
 
     Each call of the returned function does the work again and returns the same tensors, which it
-    overwrites. `warm_up` runs before the capture, because a graph cannot hold what happens only in
-    a first call: compiling kernels, loading libraries, choosing algorithms.
+    overwrites. `warm_up` runs before the capture, because some things happen only in a first call
+    and cannot be captured: compiling kernels, loading libraries, choosing algorithms.
 
-    The capture uses a stream of its own. torch's default capture stream belongs to the device of
-    the process's first capture, and would leave a graph of another device's work empty.
+    The capture uses a new stream. torch's default capture stream belongs to the device of the
+    process's first capture. On another device it would capture an empty graph.
     """
     with torch.cuda.device(device):
         stream = torch.cuda.current_stream()

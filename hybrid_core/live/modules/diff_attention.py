@@ -51,9 +51,9 @@ class DiffAttention(Attention):
         return self._normed(fuse(first, second).flatten(2))
 
     def _normed(self, heads: Tensor) -> Tensor:
-        """RMSNorm of each head, times 1 - lambda's start; heads [B, T, H/2 * 2D].
+        """RMSNorm of each head, times 1 - lambda's start value; heads [B, T, H/2 * 2D].
 
-        The factor keeps the gradients as large as in a plain Transformer (equation 3).
+        The factor keeps the gradients on the scale of a plain Transformer (equation 3).
         """
         if self.norm is None:
             return heads

@@ -1,7 +1,7 @@
 """Differential Mamba-2: two branches, the second scaled by lambda and subtracted.
 
-This is Diff-M of arXiv 2510.04800, Table 18: the idea of differential attention (arXiv 2410.05258)
-on Mamba-2 (arXiv 2405.21060). The closed forms are in mixers/diff_mamba2.py.
+This is Diff-M of arXiv 2510.04800, Table 18: differential attention (arXiv 2410.05258) applied to
+Mamba-2 (arXiv 2405.21060). The closed forms are in mixers/diff_mamba2.py.
 """
 
 import torch
@@ -19,8 +19,8 @@ class DiffMamba2(Mamba2Heads):
 
     y1 and y2 are the gated outputs of two Mamba-2 branches. Heads share B and C only within a
     group, so one scan over twice the groups computes both branches: the first half of the heads is
-    the first branch. `out` holds W1 and W2 side by side. The branches have no gated norm of their
-    own, as in the intra-hybrid block.
+    the first branch. `out` holds W1 and W2 side by side. As in the intra-hybrid block, the branches
+    have no gated norm.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class DiffMamba2(Mamba2Heads):
         self.norm: nn.Module = nn.Identity()
         if spec.norm == "group":
             self.norm = RMSNorm(spec.d_ssm, spec.head_dim)
-        # B and C play the part of keys and queries, so lambda's vectors are as wide as they are.
+        # B and C act as keys and queries, so lambda's vectors have their width.
         self.scalar: DiffLambda | None = None
         if spec.scalar == "diff_t":
             self.scalar = DiffLambda(spec.d_state, layer_index)

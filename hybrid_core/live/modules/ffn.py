@@ -1,4 +1,4 @@
-"""The feed-forwards without experts: gated (arXiv 2002.05202) and plain (arXiv 1706.03762).
+"""Feed-forwards without experts: gated (arXiv 2002.05202) and plain (arXiv 1706.03762).
 
 The closed forms are in ffns/swiglu.py and ffns/mlp.py. Shape letters: B sequences, T tokens.
 """
@@ -12,7 +12,7 @@ from hybrid_core.ffns.swiglu import SwiGLU
 
 
 def activate(x: Tensor, activation: Activation) -> Tensor:
-    """Apply one of the activations that a feed-forward can have, element by element.
+    """Apply a feed-forward's activation, elementwise.
 
     "relu2" is the squared ReLU of Primer (arXiv 2109.08668).
     """
@@ -41,7 +41,7 @@ class GatedFFN(nn.Module):
             widened = widened + extra
         gate, up = widened.chunk(2, -1)
         del widened
-        # The product has no name, so that nothing but `down` holds it.
+        # The product is not bound to a name, so that only `down` keeps it alive.
         out: Tensor = self.down(
             activate(gate, self.activation) * up,
         )

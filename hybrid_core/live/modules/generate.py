@@ -18,7 +18,7 @@ def generate(
     """prompt [B, T] -> the `n_tokens` that follow [B, n_tokens].
 
     Greedy unless `temperature` is positive. With a `cache`, the prompt continues the text that the
-    cache has seen. Raises ValueError when the cache has no room.
+    cache has seen. Raises ValueError if the cache is too small.
     """
     if cache is None:
         batch_size, prompt_len = prompt.shape
@@ -41,7 +41,8 @@ def prefilled(
 ) -> Tensor:
     """Read tokens [B, T] into `cache`; return the last position's logits [B, 1, vocab_size].
 
-    Reads all at once, or `chunk_tokens` of each sequence at a time. The cache ends up the same.
+    Reads all tokens at once, or `chunk_tokens` of each sequence at a time. The cache ends up the
+    same.
     """
     piece_len = chunk_tokens or tokens.shape[1]
     *before, last = tokens.split(piece_len, 1)

@@ -1,6 +1,6 @@
 """The intra-hybrid block: attention heads and Mamba heads read the same input and are fused.
 
-The five axes of the fusion are those of arXiv 2510.04800, Appendix D. Some settings are published
+The five fusion axes are those of arXiv 2510.04800, Appendix D. Some settings match published
 models: Hymba (arXiv 2411.13676) and Falcon-H1 (arXiv 2507.22448).
 
 Shape letters: B sequences, T tokens, H heads of one branch, D their width, d_a and d_s the widths
@@ -28,7 +28,7 @@ from kernels.branch_fusion import FUSIONS, branch_fusion, fused_branches
 
 
 class Scale(nn.Module):
-    """Each channel of a branch times a learnt number."""
+    """Each channel of a branch times a learnt factor."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class IntraHybrid(nn.Module):
     """x [B, T, d_model] -> [B, T, d_model]. `layer_index` counts from 0.
 
     The steps: both branches, a norm for each, scalars, the fusion and the output projection. With
-    `out: separate`, each branch has a projection of its own before the fusion.
+    `out: separate`, each branch has its own projection before the fusion.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class IntraHybrid(nn.Module):
         self._add_out(d_model)
 
     def _choose_steps(self) -> None:
-        """Decide which steps one operation can do together."""
+        """Decide which steps to fuse into one operation."""
         spec = self.spec
         grouped = spec.norm == "group"
         # A learnt scale right after a norm is folded into the norm's weight.
@@ -239,7 +239,7 @@ class IntraHybrid(nn.Module):
         y: Tensor,
         z: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Both branches, the Mamba branch gated by z, each with its norm if it has one."""
+        """Both branches, each normed if it has a norm; the Mamba branch is gated by z."""
         if self.attention_norm is not None:
             return branch_fusion(
                 attention,
@@ -277,7 +277,7 @@ class IntraHybrid(nn.Module):
         """The attention branch [B, T, d_a], and its values [B, T, d_s] if the Mamba branch
         reads them.
 
-        The values are repeated, so that there is one per query head.
+        The values are repeated so that there is one per query head.
         """
         q, k, v = self.attention.project(x, start)
         values = None

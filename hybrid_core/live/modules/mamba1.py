@@ -4,7 +4,7 @@ Every channel e and state n follow h_t = exp(dt_t A) h_(t-1) + dt_t B_t x_t and 
 x_t, where dt, B and C depend on the input.
 
 Shape letters: B sequences, T tokens, E channels (d_ssm), N states per channel, R rank of dt. B and
-C are also the paper's names of the scan's input and output matrices. The closed forms are in
+C also name the scan's input and output matrices, as in the paper. The closed forms are in
 mixers/mamba1.py.
 """
 
@@ -123,8 +123,9 @@ class Mamba1Heads(nn.Module):
         weights: HeadWeights,
         held: Tensor | None,
     ) -> Tensor:
-        """The scan of the channels of one head. `held` is their state, overwritten."""
-        # The projection has no name: where dt, B and C have norms, it is freed before the scan.
+        """The scan of the channels of one head; overwrites their state, `held`."""
+        # The projection is not bound to a name: if dt, B and C have norms, it is freed before the
+        # scan.
         dt, B, C = F.linear(x, weights.x_proj).split(self.widths, -1)
         dt = self._step_sizes(dt, weights)
         B = self.B_norm(B)
@@ -152,7 +153,8 @@ class Mamba1Heads(nn.Module):
         """dt [B, T, R] before its projection -> dt [B, T, E], positive, in the scan's dtype."""
         exact = scan_dtype(dt.dtype)
         bias = weights.dt_bias.to(exact)
-        # As above, the projection has no name, so that its sum with the bias takes its place.
+        # As above, the projection is not bound to a name, so that its sum with the bias replaces
+        # it.
         return F.softplus(
             F.linear(self.dt_norm(dt), weights.dt_proj).to(exact) + bias,
         )

@@ -1,11 +1,11 @@
 """Mamba-2 (arXiv 2405.21060, Sections 6 and 7).
 
-Every head follows h_t = exp(dt_t A) h_(t-1) + dt_t B_t x_t and y_t = C_t h_t + D x_t with one A per
-head, so that a chunk of tokens is computed with matrix products (SSD).
+Every head follows h_t = exp(dt_t A) h_(t-1) + dt_t B_t x_t and y_t = C_t h_t + D x_t. With one A
+per head, a chunk of tokens can be computed with matrix products (SSD).
 
 Shape letters: B sequences, T tokens, H heads of width P (d_ssm = H * P), N states per channel, G
-groups of heads that share B and C. B and C are also the paper's names of the scan's input and
-output matrices. The closed forms are in mixers/mamba2.py.
+groups of heads that share B and C. B and C also name the scan's input and output matrices, as in
+the paper. The closed forms are in mixers/mamba2.py.
 """
 
 import torch
@@ -63,7 +63,7 @@ class Mamba2Heads(nn.Module):
         """Draw the weights as mamba_ssm/modules/mamba2.py does, except for the range of A.
 
         -A uniform in [0.01, 2]; dt log-uniform in [0.001, 0.1] at zero input; D = 1; the
-        convolution as torch's default.
+        convolution with torch's default.
         """
         initialise_conv(self.conv_weight, self.conv_bias)
         minus_a = torch.empty_like(self.A_log, dtype=torch.float32)
@@ -80,7 +80,7 @@ class Mamba2Heads(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """hidden [B, T, d_model] -> the scan's output y and the gate z, both [B, T, d_ssm].
 
-        `shared_x` is x [B, T, d_ssm] where it comes from outside.
+        `shared_x` is x [B, T, d_ssm] if it comes from outside.
         """
         projected = self.in_proj(hidden)
         z, xbc, dt = projected.split(self.widths, -1)
@@ -110,7 +110,7 @@ class Mamba2Heads(nn.Module):
             C,
             self.D,
             chunk_size=self.spec.chunk_size,
-            # Not named here, so that the scan can free it after the first chunk.
+            # Not bound to a name, so that the scan can free it after the first chunk.
             state=None if cache is None else cache.state.to(exact),
         )
         if cache is not None:
@@ -167,7 +167,7 @@ class Mamba2Heads(nn.Module):
         cache: SSMCache | None,
         shared_x: Tensor | None = None,
     ) -> Tensor:
-        """y * silu(z) [B, T, d_ssm] of `scan`, for blocks that have their norm elsewhere."""
+        """y * silu(z) [B, T, d_ssm] of `scan`, for blocks that norm elsewhere."""
         y, z = self.scan(hidden, cache, shared_x)
         return y * F.silu(z)
 
@@ -197,7 +197,7 @@ class Mamba2Heads(nn.Module):
 
 
 def gated_norm(spec: Mamba2Mixer) -> GatedRMSNorm | None:
-    """The norm, per group, of a scan's output and its gate; None for a design without it."""
+    """The gated norm, per group, of a scan's output; None if the design has none."""
     if not spec.gated_norm:
         return None
     group = spec.d_ssm // spec.n_groups

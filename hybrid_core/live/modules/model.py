@@ -1,6 +1,6 @@
-"""The model that a design describes: embedding, blocks of mixer and feed-forward, head.
+"""The model of a design: embedding, blocks of mixer and feed-forward, head.
 
-Blocks norm before each half, as in Llama (arXiv 2302.13971). Meta tokens are those of Hymba (arXiv
+Blocks are pre-norm, as in Llama (arXiv 2302.13971). Meta tokens are those of Hymba (arXiv
 2411.13676). Layers that reuse the keys and values of an earlier one follow Hymba's sharing.
 
 Shape letters: B sequences, T tokens.
@@ -77,8 +77,8 @@ class Block(nn.Module):
         if not self.has_ffn:
             out = x + self._mixed(read, cache, start, kept)
             return out
-        # The sum with the residual and its norm are one operation. The mixer's output has no name
-        # here, so that it can be freed before the feed-forward runs.
+        # The sum with the residual and its norm are one operation. The mixer's output is not bound
+        # to a name, so that it can be freed before the feed-forward runs.
         normed, out = self.ffn_norm.add(
             self._mixed(read, cache, start, kept),
             x,
@@ -126,7 +126,7 @@ class HybridLM(nn.Module):
                 module.eps = spec.norm_eps
 
     def _share_blocks(self) -> bool:
-        """Give layers with the same shared block the same module. True if there are any."""
+        """Give layers with the same shared block the same module. Returns whether there are any."""
         shared: dict[int, Transformer] = {}
         for layer in self.layers:
             mixer = layer.mixer
@@ -160,7 +160,7 @@ class HybridLM(nn.Module):
         start: Position,
         last_only: bool = False,
     ) -> Tensor:
-        """`forward` from position `start`. It neither reads nor changes the cache's length."""
+        """`forward` from position `start`. The cache's length is neither read nor changed."""
         x = self._hidden(tokens, cache, start)
         if last_only:
             x = x[:, -1:]
@@ -178,7 +178,7 @@ class HybridLM(nn.Module):
     ) -> Tensor:
         """The output of the last layer for `tokens`, [B, T, d_model].
 
-        The meta tokens are already in a cache; without one they run through the layers here.
+        A cache already contains the meta tokens; without a cache they run through the layers here.
         """
         if cache is not None:
             return self._through_layers(
@@ -219,8 +219,8 @@ class HybridLM(nn.Module):
     ) -> Cache:
         """A cache on the model's device that has seen the meta tokens and nothing else.
 
-        Keys and values are in the weights' dtype unless `kv_dtype` says otherwise. States are in
-        `state_dtype`, or the design's `state_dtype`, or the weights' dtype, in this order.
+        Keys and values have the weights' dtype unless `kv_dtype` is given. States have
+        `state_dtype` if given, else the design's `state_dtype`, else the weights' dtype.
         """
         weight = self.embed.weight
         dtypes = CacheDtypes(
@@ -239,7 +239,7 @@ class HybridLM(nn.Module):
         return cache
 
     def _state_dtype(self) -> torch.dtype:
-        """The dtype of scan states, unless a cache is asked for in another."""
+        """The default dtype of scan states."""
         if self.spec.state_dtype:
             return TORCH_DTYPES[self.spec.state_dtype]
         return self.embed.weight.dtype
@@ -249,7 +249,7 @@ class HybridLM(nn.Module):
         """Draw all weights.
 
         Normal with std 0.02, and smaller by sqrt(2 n_layers) in projections into the residual
-        stream, as in GPT-2; norms are 1. Modules with an `initialise` of their own come last.
+        stream, as in GPT-2; norms are 1. Modules that define `initialise` come last.
         """
         residual_std = INIT_STD * (2 * self.spec.n_layers) ** -0.5
         for name, parameter in self.named_parameters():
@@ -267,7 +267,7 @@ def _reuses_keys(spec: ArchSpec) -> bool:
 
 
 def _draw(name: str, parameter: Tensor, residual_std: float) -> None:
-    """Draw one parameter as the last word of its name, or the one before `weight`, asks for."""
+    """Draw one parameter, by the last part of its name, or the part before `weight`."""
     words = name.split(".")
     last = words[-1]
     if last == "weight":
@@ -276,18 +276,18 @@ def _draw(name: str, parameter: Tensor, residual_std: float) -> None:
         parameter.fill_(1.0)
     elif last in ("out", "attention_out", "ssm_out", "down"):
         _normal(parameter, residual_std)
-    elif last == "vectors":  # lambda of the Differential Transformer, as in its code
+    elif last == "vectors":  # lambda of the Differential Transformer, as in its published code
         _normal(parameter, 0.1)
-    elif last == "bias":  # modules with a scan draw its bias themselves, later
+    elif last == "bias":  # modules with a scan draw its bias later
         parameter.zero_()
     elif parameter.ndim > 1 and last != "conv_weight":
         _normal(parameter, INIT_STD)
 
 
 def _normal(parameter: Tensor, std: float) -> None:
-    """Fill with normal values, drawn in float32 block by block and rounded once.
+    """Fill with normal values, drawn in float32 block by block, then rounded.
 
-    On a CPU this is faster than drawing in half precision.
+    On a CPU, this is faster than drawing in half precision.
     """
     flat = parameter.view(-1)
     block_len = min(flat.numel(), 2**20)
@@ -299,7 +299,7 @@ def _normal(parameter: Tensor, std: float) -> None:
 
 @contextmanager
 def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Make `dtype` torch's default inside the block, so that parameters are made in it."""
+    """Make `dtype` torch's default inside the context, so that parameters get it."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -331,9 +331,9 @@ def build(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> HybridLM:
-    """The model of a design on `device`, initialised with `seed`, ready to evaluate.
+    """The model of a design on `device`, initialised with `seed`, in evaluation mode.
 
-    On "meta" it has shapes and no data. Raises SpecError for a design that can be costed but not
+    On "meta" it has shapes but no data. Raises SpecError for a design that can be costed but not
     built.
     """
     require_built(spec)

@@ -1,10 +1,10 @@
-"""Mixture of experts: each token chooses its experts, and a bias balances them instead of a loss.
+"""Mixture of experts: each token chooses its experts, balanced by a bias instead of a loss.
 
 This is the feed-forward of arXiv 2510.04800, Appendix L: fine-grained and shared experts as in
 DeepSeekMoE (arXiv 2401.06066), with the balancing bias of arXiv 2408.15664.
 
 Shape letters: B sequences, T tokens, k routed experts per token. A row is one token of one
-sequence, a pair one row and one of its k experts. The closed forms are in ffns/moe.py.
+sequence; a pair is a row with one of its k experts. The closed forms are in ffns/moe.py.
 """
 
 from typing import NamedTuple
@@ -38,8 +38,8 @@ class MixtureOfExperts(nn.Module):
     `d_latent`, the routed experts read `latent` of x, and `out` widens their sum again.
     """
 
-    gate_up: Tensor  # of gated experts
-    up: Tensor  # of plain ones
+    gate_up: Tensor  # for gated experts
+    up: Tensor  # for plain experts
 
     def __init__(self, spec: MoE, d_model: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class MixtureOfExperts(nn.Module):
         self._add_balance()
 
     def _add_experts(self, width: int) -> None:
-        """The weights of all routed experts, which read and write rows of `width`."""
+        """The weights of all routed experts, which read and write rows of `width` channels."""
         n = self.spec.n_routed
         d_expert = self.spec.d_expert
         if self.spec.gated:
@@ -77,8 +77,8 @@ class MixtureOfExperts(nn.Module):
         return PlainFFN(Mlp(d_ff=d_ff, activation=activation), d_model)
 
     def _add_balance(self) -> None:
-        """The bias on the scores, and the tokens that each expert got since its last update."""
-        # Always float32: half precision would lose steps of 1e-3 and counts of tokens.
+        """The bias on the scores, and the tokens per expert since the bias was last updated."""
+        # Always float32: half precision would round away steps of 1e-3 and token counts.
         bias = torch.zeros(self.spec.n_routed, dtype=torch.float32)
         load = torch.zeros(self.spec.n_routed, dtype=torch.float32)
         self.register_buffer("bias", bias)
@@ -88,7 +88,7 @@ class MixtureOfExperts(nn.Module):
 
     @torch.no_grad()
     def initialise(self) -> None:
-        """Start without any preference among the experts."""
+        """Start with no preference among the experts."""
         self.bias.zero_()
         self.load.zero_()
 
@@ -98,8 +98,8 @@ class MixtureOfExperts(nn.Module):
         if self.training:
             self.load += routing.counts
         read = rows if self.latent is None else self.latent(rows)
-        # The experts' outputs live until the end: the closed form counts them beside the shared
-        # experts.
+        # The experts' outputs stay alive until the end, so the closed form counts them together
+        # with the shared experts.
         expert_out = self._experts(read, routing)
         out = torch.zeros_like(read).index_add(
             0,
@@ -117,7 +117,7 @@ class MixtureOfExperts(nn.Module):
     def _route(self, rows: Tensor) -> Routing:
         """Choose k experts for each row, and sort the pairs by expert.
 
-        So every expert gets one contiguous group of rows.
+        This gives every expert one contiguous group of rows.
         """
         k = self.spec.top_k
         scores = self._scores(rows)
@@ -140,7 +140,7 @@ class MixtureOfExperts(nn.Module):
         return torch.softmax(logits, -1)
 
     def _experts(self, rows: Tensor, routing: Routing) -> Tensor:
-        """Each pair's row through its expert, [pairs, width of the rows]."""
+        """The expert's output for each pair, [pairs, width of the rows]."""
         source = routing.source
         counts = routing.counts
         activation = self.spec.activation
@@ -156,7 +156,7 @@ class MixtureOfExperts(nn.Module):
     def _weights(self, scores: Tensor) -> Tensor:
         """The weights of the chosen experts from their scores, both [rows, k].
 
-        With `norm_top_k` they sum to 1 for each row, before they are multiplied by `scale`.
+        With `norm_top_k`, the weights of a row sum to 1 before they are multiplied by `scale`.
         """
         if self.spec.norm_top_k:
             total = scores.sum(-1, keepdim=True)
@@ -167,10 +167,10 @@ class MixtureOfExperts(nn.Module):
 
     @torch.no_grad()
     def update_balance(self) -> None:
-        """Update the bias after an optimiser step, and start to count the load anew.
+        """Update the bias after an optimiser step, and reset the load counts.
 
-        Experts that got fewer tokens than the mean gain BIAS_STEP, the others lose as much
-        (arXiv 2408.15664, Algorithm 1).
+        The bias of experts with fewer tokens than the mean rises by BIAS_STEP, and that of the
+        others falls by as much (arXiv 2408.15664, Algorithm 1).
         """
         missing_load = self.load.mean() - self.load
         self.bias += BIAS_STEP * torch.sign(missing_load)

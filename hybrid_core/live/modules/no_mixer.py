@@ -1,4 +1,4 @@
-"""The mixer of a layer that is a feed-forward alone."""
+"""The mixer of a layer that has only a feed-forward."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from hybrid_core.mixers.none import NoMixer as Spec
 
 
 class NoMixer(nn.Module):
-    """A mixer without weights. Its cache has tensors of no elements."""
+    """A mixer without weights. The tensors of its cache are empty."""
 
     def __init__(self, spec: Spec, d_model: int, layer_index: int) -> None:
         super().__init__()

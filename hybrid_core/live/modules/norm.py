@@ -1,4 +1,4 @@
-"""RMSNorm (arXiv 1910.07467) over groups of channels, alone, after or before a SiLU gate.
+"""RMSNorm (arXiv 1910.07467) over groups of channels, alone or with a SiLU gate before or after.
 
 Mamba-2 gates first and then norms (arXiv 2405.21060, Section 7).
 """
@@ -15,8 +15,8 @@ from kernels.rms_norm import rms_norm
 class RMSNorm(nn.Module):
     """x / rms(x) * weight. The mean square is over each group of `group` channels (default: all).
 
-    HybridLM sets `eps` to the design's `norm_eps` on every norm of the model, so mixers do not pass
-    it on.
+    HybridLM sets `eps` on every norm of the model to the design's `norm_eps`, so mixers need not
+    pass it on.
     """
 
     eps = 1e-5
@@ -32,7 +32,7 @@ class RMSNorm(nn.Module):
         return group_rms_norm(x, self.weight, self.eps, self.group)
 
     def add(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The norm of x + residual over all channels, and the sum itself. No residual adds none."""
+        """The norm of x + residual over all channels, and the sum. `residual` may be None."""
         return rms_norm(x, self.weight, self.eps, residual)
 
 

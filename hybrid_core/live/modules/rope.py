@@ -1,4 +1,4 @@
-"""Rotary position embedding (RoPE, arXiv 2104.09864) of a head, or of its first channels.
+"""Rotary position embedding (RoPE, arXiv 2104.09864) for all or the first channels of a head.
 
 Channel i of the first half and channel i of the second half are a pair, as in transformers'
 LlamaAttention. Frequencies may be scaled as in Llama 3 (`rope_type: llama3` of a config.json,
@@ -22,8 +22,8 @@ def inverse_frequencies(dim: int, theta: float, scaling: RopeScaling | None) -> 
     """Angle per position of each of the dim/2 pairs, float32.
 
     Llama-3 scaling depends on how many full turns a pair makes within the original context. Pairs
-    with at least high_freq_factor turns are kept. Pairs with at most low_freq_factor turns rotate
-    slower by `factor`. Between the two there is a linear ramp.
+    with at least high_freq_factor turns are unchanged. Pairs with at most low_freq_factor turns
+    rotate slower by `factor`. Between the two there is a linear ramp.
     """
     channels = torch.arange(0, dim, 2, device="cpu", dtype=torch.float64)
     angles = theta ** -(channels / dim)
@@ -51,15 +51,15 @@ class Tables(NamedTuple):
 class Rope:
     """Rotates the first `dim` channels of x [B, T, H, D] by positions start, start+1, ...
 
-    Each device and dtype has its own tables, which grow as needed. `Rope.shared` gives all layers
-    with the same settings one object, so that they share the tables.
+    Each device and dtype has its own tables, which grow as needed. `Rope.shared` returns the same
+    object for all layers with the same settings, so that they share the tables.
     """
 
     _alive: ClassVar[WeakValueDictionary[Any, "Rope"]] = WeakValueDictionary()
 
     @classmethod
     def forget(cls) -> None:
-        """Let models that are built from now on make new tables."""
+        """Make models built from now on create new tables."""
         cls._alive.clear()
 
     @classmethod
@@ -85,8 +85,8 @@ class Rope:
     def reserve(self, length: int, like: Tensor) -> Tables:
         """Tables for at least `length` positions, on the device and in the dtype of `like`.
 
-        Longer tables may replace them here at any time. A captured graph still reads the old ones,
-        so the owner of the graph must hold them.
+        Longer tables may replace them at any time. A captured graph still reads the old ones, so
+        the owner of the graph must keep them.
         """
         place = (like.device, like.dtype)
         tables = self._tables.get(place)
@@ -130,7 +130,7 @@ class Rope:
     def _made(self, length: int, like: Tensor) -> Tables:
         """Tables of `length` positions.
 
-        They are made outside inference mode, so that training can use them, too.
+        They are created outside inference mode, so that training can use them, too.
         """
         with torch.inference_mode(False):
             positions = torch.arange(length, device="cpu", dtype=torch.float32)

@@ -21,9 +21,9 @@ from hybrid_core.mixers.shared_block import SharedBlockMixer
 
 
 class Transformer(nn.Module):
-    """The part that layers share: attention over x and the embeddings, then a feed-forward.
+    """The shared part: attention over x and the embeddings, then a feed-forward.
 
-    It adds no residuals.
+    It has no residual connections.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class SharedBlock(nn.Module):
 
     The output of `before` is added to the layer's input, and `forward` reads the norm of that sum.
     HybridLM gives layers with the same `spec.block` the same `block`. The adapters, `linear` and
-    the Mamba belong to one layer alone.
+    the Mamba mixer belong to a single layer.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class SharedBlock(nn.Module):
         return out
 
     def _qkv_extra(self, doubled: Tensor) -> Tensor | None:
-        """The adapters' share of queries, keys and values, side by side; None without adapters."""
+        """The adapters' output for q, k and v, concatenated; None without adapters."""
         if self.qkv_adapters is None:
             return None
         shares = [adapter(doubled) for adapter in self.qkv_adapters]

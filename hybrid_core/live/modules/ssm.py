@@ -15,12 +15,12 @@ DT_RANGE = (1e-3, 1e-1)
 
 
 def scan_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of dt, A and the state in a model of weights in `dtype`: at least float32."""
+    """The dtype of dt, A and the state in a model with weights in `dtype`: at least float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def undrawn(*shape: int) -> nn.Parameter:
-    """A parameter whose values the module's `initialise` sets."""
+    """An uninitialised parameter; the module's `initialise` sets its values."""
     return nn.Parameter(torch.empty(*shape))
 
 

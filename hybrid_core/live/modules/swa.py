@@ -1,7 +1,7 @@
 """Sliding-window attention with sinks; its cache never grows beyond window + sink tokens.
 
-The window is that of Longformer (arXiv 2004.05150) and Mistral (arXiv 2310.06825). The sinks, the
-first tokens that stay visible, are those of StreamingLLM (arXiv 2309.17453). The closed forms are
+The window is that of Longformer (arXiv 2004.05150) and Mistral (arXiv 2310.06825). The sinks (the
+first tokens, which stay visible) are those of StreamingLLM (arXiv 2309.17453). The closed forms are
 in mixers/swa.py; shape letters as in attention.py.
 """
 
@@ -36,14 +36,14 @@ class WindowHeads(AttentionHeads):
         if cache is None:
             return self._windowed(k, v, gap=0)
         if k.shape[1] == 1:
-            # A single query may see all that the cache holds, so it needs no mask.
+            # A single query may see everything in the cache, so it needs no mask.
             k, v = cache.append_one(k, v, start)
             return Seen(k, v, attention)
         k, v, gap = cache.append(k, v, start)
         return self._windowed(k, v, gap)
 
     def _windowed(self, k: Tensor, v: Tensor, gap: int) -> Seen:
-        """Keys and values under a mask; `gap` positions are missing after the sinks."""
+        """Keys and values with a mask; `gap` positions are missing after the sinks."""
         windowed = partial(
             attention,
             window=self.spec.window,

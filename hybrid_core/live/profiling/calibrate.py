@@ -1,8 +1,8 @@
 """Measured rates of the device at hand.
 
 The rates are the dense peak, memory reads, and one for each kind of work in a model. Each is
-measured through the operation that the modules use, on shapes like those of a 350M model. All
-together take about half a minute.
+measured through the operation that the modules use, on shapes like those of a 350M model. A
+calibration takes about half a minute.
 """
 
 from collections.abc import Callable
@@ -26,11 +26,11 @@ from kernels.ssd import ssd, ssd_step
 
 ROWS = (1, 2, 4, 8, 16, 64, 256, 1024)
 
-# The product for the peak grows until it takes so long, or until it is so large.
+# The product for the peak grows until it reaches this time or this size.
 PRODUCT_S = 0.05
-LARGEST_PRODUCT = 2048  # rows; on a GPU times `Calibration.large`
+LARGEST_PRODUCT = 2048  # rows; multiplied by `Calibration.large` on a GPU
 
-# The scan's shapes. All heads are one group, with the same B and C.
+# The scan's shapes. All heads are in one group, which shares B and C.
 SCAN_HEADS = 16
 SCAN_WIDTH = 128
 SCAN_STATES = 128
@@ -42,10 +42,10 @@ def _best_s(
     device: torch.device,
     budget_s: float = 0.6,
 ) -> float:
-    """Seconds of the quickest of a few repeats, since other work on the machine only adds time.
+    """Seconds of the fastest of a few repeats, since other work on the machine only adds time.
 
-    On CUDA the work is replayed from a graph, as decode is. Otherwise Python's calls of small
-    kernels would be most of the time.
+    On CUDA the work is replayed from a graph, as in decode. Otherwise most of the time would go to
+    launching small kernels from Python.
     """
     if device.type == "cuda":
         work = captured(work, work, device)
@@ -54,10 +54,10 @@ def _best_s(
 
 
 class DeviceCeilings(NamedTuple):
-    """What the device can do at most, in one dtype.
+    """The device's peak rates in one dtype.
 
     `matrix`: rows of the square matrices that were multiplied. `fp32_times`: how many times as fast
-    the same product is in float32. On a CPU without bf16 products this is about a hundred.
+    the same product is in float32. On a CPU without bf16 products, this is about a hundred.
     """
 
     flops_per_s: float
@@ -85,7 +85,7 @@ class Calibration:
         self.device = device
         self.name = dtype
         self.dtype = TORCH_DTYPES[dtype]
-        self.large = 4 if device.type == "cuda" else 1  # GPUs need more work to be busy
+        self.large = 4 if device.type == "cuda" else 1  # GPUs need more work to stay busy
 
     def _random(self, *shape: int, dtype: torch.dtype | None = None) -> torch.Tensor:
         drawn = torch.rand(*shape, device=self.device)
@@ -108,7 +108,7 @@ class Calibration:
         )
 
     def _product_size(self) -> int:
-        """Rows of the largest square product that takes little time."""
+        """Rows of the largest square product within the limits on time and size."""
         size = 256
         largest = LARGEST_PRODUCT * self.large
         while size < largest:
@@ -118,7 +118,7 @@ class Calibration:
         return size
 
     def _read_bytes_per_s(self) -> float:
-        """The rate of a product of a matrix and a vector, which reads the matrix once."""
+        """The rate of a matrix-vector product, which reads the matrix once."""
         wide = torch.ones(2**13, 2**13 * self.large, device=self.device)
         vector = torch.ones(wide.shape[1], device=self.device)
 
@@ -144,9 +144,9 @@ class Calibration:
         return _best_s(product, self.device, budget_s)
 
     def linear(self) -> tuple[tuple[int, float], ...]:
-        """Pairs of rows and the seconds per weight of a linear layer over so many rows.
+        """For several numbers of rows, the seconds per weight of a linear layer.
 
-        Several matrices take turns, so that no cache holds them all.
+        Several matrices take turns, so that they do not all fit into a cache.
         """
         d_in = 2048
         d_out = 8192
@@ -162,7 +162,7 @@ class Calibration:
     def attention(self) -> tuple[float, float]:
         """FLOP/s of causal prefill, without a window and with one.
 
-        It counts only the pairs of query and key that the mask lets through.
+        It counts only unmasked pairs of a query and a key.
         """
         t = 1024 * self.large
         n_heads = 16
@@ -170,14 +170,14 @@ class Calibration:
         window = 512
         q = self._random(1, t, n_heads, head_dim)
         k = self._random(1, t, n_heads // 4, head_dim)
-        # A multiply-add per channel for the score, and one for the weighted value.
+        # One multiply-add per channel for the score, and one for the weighted value.
         pair_flops = 4 * n_heads * head_dim
         whole = partial(attention, q, k, k)
         windowed = partial(attention, q, k, k, window=window)
         whole_s = _best_s(whole, self.device)
         window_s = _best_s(windowed, self.device)
         whole_pairs = t * (t + 1) // 2
-        # The first tokens see less than a window.
+        # The first tokens see less than a full window.
         window_pairs = t * window - window * (window - 1) // 2
         return (
             pair_flops * whole_pairs / whole_s,
@@ -187,7 +187,7 @@ class Calibration:
     def kv(self) -> float:
         """Bytes/s at which one query per sequence reads its keys and values.
 
-        Several KV caches take turns, so that no faster memory holds them all.
+        Several KV caches take turns, so that they do not all fit into faster memory.
         """
         slots = 8192
         q = self._random(4, 1, 32, 64)
@@ -214,7 +214,7 @@ class Calibration:
         return n_chunks * _chunk_flops() / _best_s(run, self.device)
 
     def state(self) -> float:
-        """Bytes/s of the state in single steps of the scan, reads and writes together."""
+        """Bytes/s of the state in single steps of the scan, reads plus writes."""
         batch_size = 4
         states = []
         for _ in range(8 * self.large**2):
@@ -248,7 +248,7 @@ class Calibration:
         )
 
     def elementwise(self) -> float:
-        """Bytes/s, read and written, of elementwise operations on tensors larger than the caches.
+        """Bytes/s, reads plus writes, of elementwise operations on tensors larger than the caches.
 
         silu(gate) * up reads gate and writes the SiLU, then reads both factors and writes the
         product: five tensors.
@@ -264,7 +264,7 @@ class Calibration:
     def calls(self) -> dict[str, float]:
         """Seconds per layer of one decode step, for each kind of layer.
 
-        The layers are so small that only the calls of their operations take time.
+        The layers are so small that launching their operations takes all the time.
         """
         seconds = {}
         for kind, spec in _tiny_designs().items():
@@ -278,7 +278,7 @@ class Calibration:
         return min(decode_steps(step, self.device, 0.5).seconds)
 
     def run(self, report: Callable[[str], None] = lambda message: None) -> Hardware:
-        """Measure all rates and return them as a `Hardware`, the form that forecasts read."""
+        """Measure all rates and return them as a `Hardware` record, which forecasts read."""
         report("dense peak and memory reads")
         ceilings = self.peak_and_bandwidth()
         rates = self._rates(report)
@@ -312,7 +312,7 @@ class Calibration:
 
 
 def _all_products(x: torch.Tensor, weights: list[torch.Tensor]) -> list[torch.Tensor]:
-    """One linear layer after the other, all over the same rows.
+    """One linear layer after another, all on the same rows.
 
     The outputs are kept, so that each is written to memory of its own and not to a cache line that
     the last one left.
@@ -325,7 +325,7 @@ def _chunk_flops() -> int:
     in_chunk = 2 * SCAN_CHUNK**2 * SCAN_WIDTH
     inputs_and_outputs = 4 * SCAN_CHUNK * SCAN_STATES * SCAN_WIDTH  # of the chunk's state
     decay = 2 * SCAN_STATES * SCAN_WIDTH
-    scores = 2 * SCAN_CHUNK**2 * SCAN_STATES  # once, for all heads share B and C
+    scores = 2 * SCAN_CHUNK**2 * SCAN_STATES  # once, because all heads share B and C
     return scores + SCAN_HEADS * (in_chunk + inputs_and_outputs + decay)
 
 
@@ -347,7 +347,7 @@ TINY_SECTIONS: dict[str, dict[str, Any]] = {
 def _tiny_designs() -> dict[str, ArchSpec]:
     """A design of eight layers for each kind of mixer.
 
-    The layers are so narrow that a step spends all its time on calls.
+    The layers are so narrow that a step spends all its time launching operations.
     """
     n_layers = 8
     first = presets.get(presets.FIRST).spec
@@ -372,9 +372,9 @@ def _tiny_designs() -> dict[str, ArchSpec]:
 
 
 def as_hardware(device: torch.device, ceilings: DeviceCeilings) -> Hardware:
-    """Measured ceilings in the form that the roofline takes.
+    """Measured ceilings as a `Hardware` record for the roofline.
 
-    Only one dtype was measured; the peaks of the other dtypes repeat it.
+    Only one dtype was measured; the other dtypes get the same peak.
     """
     found = describe(device)
     dtype = ceilings.dtype

@@ -18,8 +18,8 @@ from hybrid_core.speed.hardware import Hardware
 from hybrid_core.speed.roofline import predict
 
 DECODE_POINTS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
-# Share of the time that is left when decode starts, without an energy meter and with one, which
-# needs some time afterwards.
+# Decode's share of the time left when it starts, without and with an energy meter, which needs some
+# time afterwards.
 DECODE_SHARE = 0.9
 METERED_DECODE_SHARE = 0.7
 
@@ -75,7 +75,7 @@ class DecodeTimer:
         if self.session.energy.meter:
             share = METERED_DECODE_SHARE
         end = time.monotonic() + self.session.left_s * share
-        # The ends first, so that a budget that runs out leaves the whole range with fewer points.
+        # The two ends come first: if the budget runs out, fewer points still cover the whole range.
         ends_first = [contexts[0], contexts[-1], *contexts]
         order = list(dict.fromkeys(ends_first))
         rows: list[results.DecodeRow] = []
@@ -103,7 +103,7 @@ class DecodeTimer:
         context: int,
         timing: throughput.Timing,
     ) -> results.DecodeRow:
-        """The timed steps at one context, beside their prediction."""
+        """The timed steps at one context, with their prediction."""
         predicted = predict(
             self.session.spec,
             self.session.options.workload(context),
@@ -120,7 +120,7 @@ class DecodeTimer:
         )
 
     def _put(self, rows: list[results.DecodeRow]) -> None:
-        """Store the points known so far, shortest context first."""
+        """Store the points measured so far, shortest context first."""
         by_context = sorted(rows, key=lambda row: row.context_len)
         part = results.Decode(
             convention="measured",
@@ -136,8 +136,8 @@ class DecodeTimer:
         cache: Cache,
         contexts: list[int],
     ) -> None:
-        """Joules per token at each context. The steps were timed before, so the kernels are
-        warm."""
+        """Joules per token at each context. The steps were timed before, so the kernels are warmed
+        up."""
         if self.session.energy.meter is None:
             return
         self.session.report(0.95, "Reading the energy meter")
@@ -154,7 +154,7 @@ class DecodeTimer:
             )
 
     def _decoder(self, model: HybridLM, cache: Cache) -> Callable[[Tensor], Tensor]:
-        """The function that makes a step, compiled if the options ask for it."""
+        """The function that runs a step, compiled if the options ask for it."""
         cache.length = cache.capacity - 1
         step = decoder(model, cache, self.session.decode_path)
         if self.session.decode_path == "compiled":

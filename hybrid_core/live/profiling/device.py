@@ -1,4 +1,4 @@
-"""The device at hand: find it, describe it, ask for its free memory, wait for it."""
+"""The device at hand: find it, describe it, query its free memory, wait for it."""
 
 import gc
 import json
@@ -19,13 +19,13 @@ from kernels.dispatch import explain, require_forced
 
 
 def resolve(name: str) -> torch.device:
-    """The device that a name means in this process: see `device_among`.
+    """The device that a name refers to in this process: see `device_among`.
 
     Every measurement starts here, so this also limits torch's threads to the processors that this
     process may use. Raises SpecError for a device that torch does not find.
     """
     _use_no_more_threads_than_processors()
-    if name == "cpu":  # without a look at the GPUs, which takes a second
+    if name == "cpu":  # without querying the GPUs, which takes a second
         return torch.device("cpu")
     found, _ = gpus()
     names = [f"cuda:{index}" for index in range(len(found))]
@@ -36,7 +36,7 @@ def resolve(name: str) -> torch.device:
 def gpus() -> tuple[list[tuple[str, int]], str | None]:
     """Name and bytes of each GPU that torch can use, in torch's order ("cuda:0" first).
 
-    The second value says, in torch's words, why there is none; it is None if there are some.
+    The second value is torch's reason for finding none, or None if there are some.
     """
     try:
         torch.cuda.init()
@@ -52,10 +52,10 @@ def gpus() -> tuple[list[tuple[str, int]], str | None]:
 
 
 def _use_no_more_threads_than_processors() -> None:
-    """Limit torch's threads to the processors whose time this process gets.
+    """Limit torch's threads to the CPU time that this process gets.
 
-    torch starts a thread for each processor that it may run on. In a container whose control group
-    grants the time of fewer processors, these threads get in each other's way.
+    torch starts a thread for each processor that it may run on. If the container's control group
+    grants less CPU time than that, these threads get in each other's way.
     """
     if "OMP_NUM_THREADS" in os.environ:
         return
@@ -87,7 +87,7 @@ def describe(device: torch.device) -> dict[str, Any]:
 
 
 def _package_versions() -> dict[str, str]:
-    """The versions of those packages that a measurement's speed depends on."""
+    """The versions of the packages that affect a measurement's speed."""
     packages = {}
     for name in ("torch", "triton", "mamba-ssm", "numpy", "fvcore"):
         try:
@@ -109,7 +109,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _cpu_name() -> str:
-    """The processor's name as Linux prints it, with the number of cores that may be used."""
+    """The processor's name as Linux reports it, with the number of usable cores."""
     name = platform.processor() or platform.machine()
     for line in _lines("/proc/cpuinfo"):
         key, _, value = line.partition(":")
@@ -120,7 +120,7 @@ def _cpu_name() -> str:
 
 
 def _lines(path: str) -> list[str]:
-    """The lines of a file, none if it cannot be read."""
+    """The lines of a file, or none if it cannot be read."""
     try:
         return Path(path).read_text().splitlines()
     except OSError:
@@ -128,9 +128,9 @@ def _lines(path: str) -> list[str]:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Memory that could be allocated now.
+    """Bytes of memory that could be allocated now.
 
-    On a CPU this is the least of what the machine and its control groups have left.
+    On a CPU, this is the smallest amount left in the machine and its control groups.
     """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -139,13 +139,13 @@ def available_bytes(device: torch.device) -> int:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has finished all work that was given to it."""
+    """Wait until the device has finished all its queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def current(device: torch.device) -> AbstractContextManager[Any]:
-    """A context in which this device is the current one.
+    """A context that makes this device the current one.
 
     Kernels of other libraries launch on the current device, wherever their tensors are.
     """
@@ -155,7 +155,7 @@ def current(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give unused memory back to the device, so that every part of a run starts alike."""
+    """Give unused memory back to the device, so that every part of a run starts the same way."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -164,8 +164,8 @@ def free_memory(device: torch.device) -> None:
 class PeakMemory:
     """Peak memory since `reset`.
 
-    On CUDA it is what torch allocated, on a CPU the resident size of this process. `what` says
-    which, and whether Linux refused to reset the high-water mark.
+    On CUDA, this is the memory that torch allocated; on a CPU, the resident size of this process.
+    `what` says which, and whether Linux refused to reset the high-water mark.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -195,5 +195,5 @@ class PeakMemory:
         return int(resident)
 
 
-if __name__ == "__main__":  # `hybrid_core.runs.devices` runs this file in a process of its own
+if __name__ == "__main__":  # `hybrid_core.runs.devices` runs this file in a separate process
     print(json.dumps(gpus()))

@@ -1,15 +1,15 @@
-"""Joules per token, read from the device's own counter, with the idle power beside them.
+"""Joules per token, read from the device's own counter, along with the idle power.
 
-The counter covers the whole board and moves in steps. NVML's moves about every 100 ms, as
-ml-energy/zeus measured (its docs and issue 12). It adds up power that A100 and H100 sample only a
-quarter of the time (arXiv 2312.02741). So a reading may be off by one step. The same work is
-therefore repeated until one step is at most ERROR of the time between two readings. Where the
-budget is too small for that, no figure is reported.
+The counter covers the whole board and moves in steps. NVML's is updated about every 100 ms, as
+ml-energy/zeus measured (its docs and issue 12). A100 and H100 sample the power only a quarter of
+the time (arXiv 2312.02741). So a reading may be off by one step. The same work is therefore
+repeated until one step is at most ERROR of the time between two readings. If the budget is too
+small for that, no figure is reported.
 
-Idle power is reported but not subtracted. A token costs what the board draws while the token is
-made, and this includes the idle power. Besides, the idle power of a warm board is not constant, so
-nobody could subtract it exactly. The joules, seconds and tokens are all reported for those who
-want to try.
+Idle power is reported but not subtracted. A token costs all the energy that the board draws while
+generating it, and that includes the idle power. Besides, the idle power of a warm board is not
+constant, so it cannot be subtracted exactly. Joules, seconds and tokens are all reported for those
+who want to try.
 """
 
 import time
@@ -21,7 +21,7 @@ import torch
 from hybrid_core.live.profiling.device import synchronise
 from hybrid_core.results import profile as results
 
-ERROR = 0.05  # the largest share of the measured time that one step of the counter may be
+ERROR = 0.05  # one step of the counter may be at most this share of the measured time
 
 
 class NoMeter(RuntimeError):
@@ -29,19 +29,19 @@ class NoMeter(RuntimeError):
 
 
 class EnergyMeter(Protocol):
-    """A counter of joules since some moment. It moves every `update_s` seconds."""
+    """A counter of joules since some moment, updated every `update_s` seconds."""
 
     name: str
     update_s: float
 
     def joules(self) -> float:
-        """The present value of the counter. Raises NoMeter where it cannot be read."""
+        """The current value of the counter. Raises NoMeter if it cannot be read."""
 
 
 class NvmlMeter:
     """The counter of an NVIDIA GPU (Volta and later), in millijoules since the driver was loaded.
 
-    Raises NoMeter where there is none.
+    Raises NoMeter if there is none.
     """
 
     name = "NVML total energy of the whole board"
@@ -55,7 +55,7 @@ class NvmlMeter:
         self._nvml = pynvml
         try:
             pynvml.nvmlInit()
-            # By UUID, since NVML does not count the GPUs as CUDA_VISIBLE_DEVICES does.
+            # By UUID, since NVML does not number the GPUs as CUDA_VISIBLE_DEVICES does.
             properties = torch.cuda.get_device_properties(device)
             uuid = str(properties.uuid).removeprefix("GPU-")
             self._handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
@@ -95,7 +95,7 @@ class Reading(NamedTuple):
 class EnergyLog:
     """The energy part of a run: idle power, and a row per measured phase.
 
-    Without a meter, it runs nothing and reports `why`.
+    Without a meter, it runs no work and reports `why`.
     """
 
     def __init__(
@@ -116,14 +116,14 @@ class EnergyLog:
 
     @classmethod
     def of(cls, device: torch.device) -> "EnergyLog":
-        """A log with the device's meter, or with the reason why it has none."""
+        """A log with the device's meter, or with the reason for not having one."""
         try:
             return cls(device, NvmlMeter(device))
         except NoMeter as error:
             return cls(device, None, str(error))
 
     def idle(self, budget_s: float) -> None:
-        """Measure watts while the device does nothing, with what is loaded on it now."""
+        """Measure watts while the device is idle, with everything that is loaded on it now."""
         if self.meter is None:
             return
         shortest_s = self.meter.update_s / ERROR
@@ -149,7 +149,7 @@ class EnergyLog:
     ) -> None:
         """Repeat `work` for as long as the meter needs, if the budget allows it.
 
-        Each call of `work` makes or reads `tokens` tokens. The caller has warmed it up.
+        Each call of `work` generates or reads `tokens` tokens. The caller has warmed it up.
         """
         if self.meter is None:
             return
@@ -178,7 +178,7 @@ class EnergyLog:
         if budget_s < shortest_s:
             left_s = max(0.0, budget_s)
             why = (
-                f"the {left_s:.1f} s that the budget leaves are too short for the meter, which is "
+                f"the {left_s:.1f} s left in the budget are too short for the meter, which is "
                 f"updated every {meter.update_s:g} s: {shortest_s:g} s are needed for {ERROR:.0%}"
             )
             return Reading(why=why)
@@ -211,7 +211,7 @@ class EnergyLog:
         return Reading(joules, seconds, counted)
 
     def part(self) -> results.Energy:
-        """The `energy` part of the run. Where there is no figure, `why` gives the reason."""
+        """The `energy` part of the run. If a figure is missing, `why` gives the reason."""
         meter = self.meter.name if self.meter else None
         return results.Energy(
             convention="measured",

@@ -1,7 +1,7 @@
 """Tokens/s from the prompt to each total length, from timed steps: the paper's throughput figure.
 
-Each row has the measured figure, the predicted one and, where it has one, that of Table 13 of arXiv
-2510.04800. No torch.
+Each row has the measured figure, the predicted one and, if there is one, the figure in Table 13 of
+arXiv 2510.04800. No torch.
 """
 
 from typing import NamedTuple
@@ -27,7 +27,7 @@ def generation_part(
     decode_path: str,
     not_measured: list[results.NotGenerated],
 ) -> results.Generation:
-    """The `generation` part of the run: a row per total length that the timed steps reach."""
+    """The `generation` part of the run: a row per total length that the timed steps cover."""
     quoted = throughput(spec)
     longest = max(context for context, _ in points)
     rows = []
@@ -78,7 +78,7 @@ def _row(
 
 
 def _protocol(options: ProfileOptions, n_contexts: int, decode_path: str) -> str:
-    """The protocol of the measurement in words."""
+    """A one-line description of the measurement's protocol."""
     asked = f"batch {options.batch_size}, prompt {options.prompt_len}"
     is_paper = options.batch_size == PAPER_BATCH and options.prompt_len == PAPER_PROMPT
     if is_paper:
@@ -87,7 +87,7 @@ def _protocol(options: ProfileOptions, n_contexts: int, decode_path: str) -> str
 
 
 class Generated(NamedTuple):
-    """How fast a batch was generated, the prefill not included."""
+    """How fast a batch was generated, without the prefill."""
 
     tokens_per_s: float
     latency_s: float
@@ -101,9 +101,9 @@ def generation(
 ) -> Generated:
     """Speed of generating from `prompt_len` to `total_len`, for the whole batch.
 
-    `points` are pairs of a context and the seconds of a step there. Between two points the time of
-    a step is linear in the context, as the time to read the KV cache is. Outside them it is
-    constant. The latency is the integral of this curve.
+    `points` are pairs of a context and the seconds of a step there. Between two points, the time of
+    a step is taken as linear in the context, like the time to read the KV cache. Outside them, it
+    is taken as constant. The latency is the integral of this curve.
     """
     contexts, seconds = np.array(sorted(points), dtype=float).T
     is_between = (contexts > prompt_len) & (contexts < total_len)

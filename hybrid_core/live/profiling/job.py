@@ -1,11 +1,11 @@
-"""How a job stores what it finds, reports its progress, and refuses to begin. No torch."""
+"""How a job stores results, reports progress, and refuses to start. No torch."""
 
 from collections.abc import Callable
 from typing import Any
 
 from hybrid_core.results.part import Part
 
-# Called with a part's name and data, as soon as the part is known.
+# Called with a part's name and data, as soon as the part is ready.
 Store = Callable[[str, dict[str, Any]], None]
 # Called with the fraction done, and what is being done.
 Report = Callable[[float, str], None]

@@ -1,7 +1,7 @@
-"""Peak bytes of the tensors that some work makes and holds, operation by operation, on any device.
+"""Peak bytes of the tensors that some work keeps alive, operation by operation, on any device.
 
 Scratch space inside an operation is not counted. It differs between libraries, and the operation
-frees it before it returns.
+frees it before returning.
 """
 
 from collections.abc import Iterator
@@ -21,13 +21,14 @@ class _Storage(NamedTuple):
 class LiveTensors(TorchDispatchMode):
     """`with LiveTensors() as live: ...`, then `live.peak_bytes`.
 
-    This is the most bytes that tensors made inside the block held at the same time.
+    This is the most bytes that tensors created inside the block took at the same time.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak_bytes = 0
-        # By address. A weak reference keeps its address taken, so no later storage can get it.
+        # Keyed by address. A weak reference keeps the address taken, so no later storage can get
+        # it.
         self._live: dict[int, _Storage] = {}
         self._held_at_most = 0  # bytes of all in `_live`, including those freed since
 
@@ -42,7 +43,7 @@ class LiveTensors(TorchDispatchMode):
         given = {storage._cdata for storage in _storages((args, kwargs))}
         out = func(*args, **kwargs)
         self._remember(out, given)
-        # Looking through all storages is slow, and only needed where there may be a new peak.
+        # Checking all storages is slow, and only needed if there may be a new peak.
         if self._held_at_most > self.peak_bytes:
             self._forget_the_freed()
             self.peak_bytes = max(self.peak_bytes, self._held_at_most)
@@ -51,7 +52,7 @@ class LiveTensors(TorchDispatchMode):
     def _remember(self, out: Any, given: set[int]) -> None:
         """Count the storages of an operation's results, except those of its arguments.
 
-        A view of an argument, or an operation in place, makes no storage of its own.
+        A view of an argument, or an in-place operation, creates no new storage.
         """
         for storage in _storages(out):
             key = storage._cdata

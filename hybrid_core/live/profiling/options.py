@@ -1,4 +1,4 @@
-"""The options of a profile. No torch here: pages make them."""
+"""The options of a profile. No torch here, because the pages create them."""
 
 from collections.abc import Sequence
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ DeviceName = Annotated[
         description="auto, cpu, cuda or cuda:N",
     ),
 ]
-# The dtypes in which the modules can keep keys and values.
+# The dtypes that the modules support for keys and values.
 LiveCacheDtype = Literal["fp32", "bf16", "fp16", "fp8"]
 DecodePath = Literal["auto", "eager", "graph", "compiled"]
 TotalLength = Annotated[int, Field(ge=2, le=2**22)]
@@ -26,9 +26,9 @@ PAPER_TOTALS = (2048, 4096, 8192, 16384, 32768)
 
 
 def device_among(known: Sequence[str], name: str) -> str:
-    """The device that a name means among the `known` ones, which begin with the GPUs.
+    """The device that a name refers to among the `known` ones, which begin with the GPUs.
 
-    "auto" is the first of all, "cuda" the first GPU. Raises SpecError for a device that is not
+    "auto" is the first device, "cuda" the first GPU. Raises SpecError for a device that is not
     there.
     """
     short_names = {"auto": known[0], "cuda": "cuda:0"}
@@ -41,11 +41,11 @@ def device_among(known: Sequence[str], name: str) -> str:
 
 
 class ProfileOptions(Frozen):
-    """What to measure, on which device, in which dtypes, and within which time.
+    """What to measure, on which device, in which dtypes, and in how much time.
 
     The defaults are the paper's protocol (arXiv 2510.04800, Appendix J): batch 4, prompt 512, total
     lengths 2K to 32K. `decode` says how steps run: see `modules.decode.decoder`. Without
-    `state_dtype`, states are in the design's own dtype, or else in that of the weights.
+    `state_dtype`, states have the design's own dtype, or else that of the weights.
     """
 
     device: DeviceName = "auto"
@@ -81,7 +81,7 @@ class ProfileOptions(Frozen):
     decode: DecodePath = Field(
         default="auto",
         description="how decode steps run; auto is graph on CUDA and eager on a CPU, "
-        "compiled takes a C++ compiler and a second per layer",
+        "compiled needs a C++ compiler and takes a second per layer",
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
@@ -91,7 +91,7 @@ class ProfileOptions(Frozen):
         batch_size: int | None = None,
         prompt_len: int | None = None,
     ) -> Workload:
-        """The workload at one total length; the prompt is at most that long."""
+        """The workload at one total length. The prompt is cut to that length if it is longer."""
         asked_prompt = prompt_len or self.prompt_len
         return Workload(
             batch_size=batch_size or self.batch_size,

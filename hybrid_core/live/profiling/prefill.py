@@ -15,14 +15,14 @@ from hybrid_core.speed.hardware import Hardware
 from hybrid_core.speed.roofline import predict
 from hybrid_core.workload import Workload
 
-# Share of the time that is left when prefill starts.
+# Prefill's share of the time left when it starts.
 PREFILL_SHARE = 0.4
-# Of the time for prefill. A shorter trial says little about the time of more tokens.
+# Share of the time for prefill. A shorter trial says little about the time for more tokens.
 TRIAL_SHARE = 0.01
 
 
 class Prefilled(NamedTuple):
-    """What the memory part reports of the prefill."""
+    """What the memory part reports about the prefill."""
 
     plan: PrefillPlan
     activations: results.LiveActivations
@@ -81,7 +81,7 @@ class PrefillTimer:
         timing: throughput.Timing,
         chunk_tokens: int | None,
     ) -> None:
-        """The measured prefill, beside its prediction."""
+        """The measured prefill, with its prediction."""
         batch = workload.batch_size
         prompt = workload.prefill_len
         predicted = predict(self.session.spec, workload, self.hardware)
@@ -109,8 +109,9 @@ class PrefillTimer:
     ) -> tuple[int, int]:
         """Batch and prompt that can be prefilled twice within the budget.
 
-        They follow from the time that one sequence takes: a short one first, then longer ones while
-        they take next to no time. A GPU takes as long for a few tokens as for many.
+        They follow from the time that one sequence takes. It starts with a short one and tries
+        longer ones while they take next to no time. A GPU takes as long for a few tokens as for
+        many.
         """
         length = min(SMALLEST_CHUNK, self.session.prompt)
         shortest = length
@@ -141,7 +142,7 @@ class PrefillTimer:
         return timing.median_s
 
     def _activations(self, model: HybridLM, prompt_len: int) -> results.LiveActivations:
-        """Peak bytes of the tensors in a short prefill, beside the closed form. Also warms up."""
+        """Peak bytes of the tensors in a short prefill, with the closed form. Also warms up."""
         work = throughput.prefill_work(
             model,
             1,
@@ -156,5 +157,5 @@ class PrefillTimer:
         return results.LiveActivations(
             prompt_len=prompt_len,
             live_bytes=live.peak_bytes,
-            exact_bytes=int(exact.activations + exact.cache),  # the work also makes its cache
+            exact_bytes=int(exact.activations + exact.cache),  # the work also creates its cache
         )

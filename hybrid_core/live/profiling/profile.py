@@ -1,8 +1,8 @@
 """The profile of one design on one device, part by part.
 
-Each part is stored as soon as it is known: `environment`, `trace` (traced), `ceilings` (measured),
-`cache` (measured beside exact), `prefill`, `decode`, `generation` (measured beside predicted and
-quoted), `memory`, `energy`. Units are seconds, bytes, FLOPs, tokens/s and joules.
+Each part is stored as soon as it is ready: `environment`, `trace` (traced), `ceilings` (measured),
+`cache` (measured and exact), `prefill`, `decode`, `generation` (measured, predicted and quoted),
+`memory`, `energy`. Units are seconds, bytes, FLOPs, tokens/s and joules.
 """
 
 import time
@@ -29,7 +29,7 @@ from hybrid_core.speed.hardware import Hardware
 from kernels.dispatch import forget, ran
 
 TRACE_LEN = 8192
-# Share of the time that is left after the build, for the idle power.
+# The idle power's share of the time left after the build.
 IDLE_SHARE = 0.2
 
 
@@ -40,10 +40,10 @@ def profile(
     report: Report,
     energy: EnergyLog | None = None,
 ) -> None:
-    """Profile a design. See `job.Store` and `job.Report` for what it calls as it goes.
+    """Profile a design, calling `store` and `report` along the way (see `job.py`).
 
-    Raises DoesNotFit before anything is allocated, or after the build if the memory is gone by
-    then. Raises UnknownOperation if a FLOP counter meets an operation without a formula.
+    Raises DoesNotFit before anything is allocated, or after the build if too little memory is left
+    by then. Raises UnknownOperation if a FLOP counter meets an operation without a formula.
     """
     session = Session(spec, options, store, report, energy)
     environment = _environment(session)
@@ -77,7 +77,7 @@ def profile(
 
 def _environment(session: Session) -> Environment:
     """Hardware, software, kernels and the dtype of the states."""
-    session.report(0.0, "Looking at the device")
+    session.report(0.0, "Reading device information")
     described = device.environment(session.device)
     described["state_dtype"] = session.state_dtype
     environment = Environment.model_validate(described)
@@ -88,7 +88,7 @@ def _environment(session: Session) -> Environment:
 def _ceilings(session: Session) -> Hardware:
     """Measure the device's ceilings, and return what the predictions use.
 
-    This is the stored calibration of the device if there is one, else the ceilings.
+    This is the device's stored calibration if there is one, else the ceilings.
     """
     session.report(0.06, "Measuring the device's ceilings")
     dtype = session.options.dtype
@@ -128,8 +128,8 @@ def _built(session: Session) -> tuple[HybridLM, float]:
 
 
 def live_cache(session: Session, model: HybridLM) -> results.LiveCache:
-    """Bytes of the live cache's tensors for one sequence, beside the closed forms."""
-    session.report(0.15, "Looking at the live cache")
+    """Bytes of the live cache's tensors for one sequence, with the closed forms."""
+    session.report(0.15, "Measuring the live cache")
     rows = []
     for total, problem in session.verdicts().items():
         if problem is None:
@@ -146,7 +146,7 @@ def _cache_row(
     model: HybridLM,
     total: int,
 ) -> results.CacheRow:
-    """One total length. Its cache is gone before the next, larger one is made."""
+    """One total length. Its cache is freed before the next, larger one is created."""
     costs = model_costs(session.spec)
     workload = session.options.workload(total)
     cache = model.new_cache(
@@ -170,10 +170,10 @@ def _peak_memory(
     prefilled: Prefilled,
     longest: int,
 ) -> results.PeakMemory:
-    """The peak, beside the closed forms of weights, the longest cache and the prefill.
+    """The peak, with the closed forms of weights, the longest cache and the prefill.
 
-    The prefill counts as it was done. If it was done in chunks, the part also says what a prefill
-    at once would hold.
+    The prefill is counted as it was run. If it ran in chunks, the part also gives the bytes that a
+    one-shot prefill would need.
     """
     plan = prefilled.plan
     whole = memory(session.spec, session.options.workload(longest))

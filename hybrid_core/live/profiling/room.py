@@ -1,4 +1,4 @@
-"""How a profile prefills its prompt: all at once where that fits in memory, else chunk by chunk.
+"""How a profile prefills its prompt: all at once if that fits in memory, else chunk by chunk.
 
 No torch.
 """
@@ -21,16 +21,16 @@ from hybrid_core.mixers.attention import AttentionMixer
 from hybrid_core.mixers.shared_block import SharedBlockMixer
 from hybrid_core.workload import Workload
 
-# Tokens of one sequence. Every chunk reads all weights; a smaller one would do little more work for
-# that than a decode step.
+# Tokens of one sequence. Every chunk reads all weights, and a smaller one would do little more work
+# per read than a decode step.
 SMALLEST_CHUNK = 64
 
 
 class PrefillPlan(NamedTuple):
-    """How to prefill a prompt, and the bytes that this needs beside weights and cache."""
+    """How to prefill a prompt, and the bytes that this needs on top of weights and cache."""
 
     chunk_tokens: int | None  # of each sequence at a time; None for all at once
-    activations: int  # of the prefill done in this way
+    activations: int  # of this prefill
     one_shot_activations: int  # of a prefill of all tokens at once
 
 
@@ -52,8 +52,8 @@ def measurable(
 def prefill_plan(spec: ArchSpec, workload: Workload, available_bytes: int) -> PrefillPlan:
     """How to prefill the workload's prompt in the memory that the weights left free.
 
-    All tokens at once if that fits beside the cache, else in chunks of the largest power of two
-    that fits. Raises DoesNotFit.
+    All tokens at once if that and the cache fit, else in chunks of the largest power of two that
+    fits. Raises DoesNotFit.
     """
     costs = model_costs(spec)
     workload = workload.of(spec)
@@ -71,13 +71,13 @@ def prefill_plan(spec: ArchSpec, workload: Workload, available_bytes: int) -> Pr
     with_cache = needed + available_bytes - left
     raise DoesNotFit(
         f"{spec.name} at batch {workload.batch_size}, prompt {prompt_len:,}: "
-        f"{SMALLEST_CHUNK} tokens at a time need {size_words(with_cache)} beside the weights, "
+        f"{SMALLEST_CHUNK} tokens at a time need {size_words(with_cache)} on top of the weights, "
         f"{size_words(available_bytes)} are available; use a shorter prompt or a smaller batch"
     )
 
 
 def _chunks(prompt_len: int) -> Iterator[int]:
-    """Powers of two below a prompt's length, the largest first, down to the smallest chunk."""
+    """Powers of two below a prompt's length, largest first, down to the smallest chunk."""
     tokens = SMALLEST_CHUNK
     while 2 * tokens < prompt_len:
         tokens *= 2
@@ -92,12 +92,12 @@ def chunk_activations(
     chunk_tokens: int,
     prompt_len: int,
 ) -> int:
-    """Bytes that the last chunk of a prompt holds beside weights and cache: an upper estimate.
+    """Bytes that the last chunk of a prompt needs on top of weights and cache: an upper estimate.
 
     It is the sum of three parts:
-    - what a prompt of the chunk's length would hold, by a closed form that is right to some percent
+    - the bytes for a prompt of the chunk's length, by a closed form accurate to a few percent
     - rotary tables of the whole prompt, which may have grown to twice its length
-    - what the widest attention layer makes of the tokens before the chunk
+    - the bytes that the widest attention layer needs for the tokens before the chunk
     """
     own = one_shot_activations(costs, workload, chunk_tokens)
     table_width = rope_table_width(costs)
@@ -123,7 +123,7 @@ def _past_bytes(
     n_keys = prompt_len
     window = getattr(heads, "window", None)
     if window is not None:
-        # kernels/attention/eager.py takes the queries in blocks, each over the keys that it can
+        # kernels/attention/eager.py processes queries in blocks, each over the keys that it can
         # reach.
         n_queries = min(chunk_tokens, max(64, window // 4))
         reachable = getattr(heads, "sink", 0) + window + chunk_tokens
@@ -132,15 +132,15 @@ def _past_bytes(
         workload.batch_size * n_keys * heads.n_kv_heads * _copied_width(heads, workload)
     )
     element_bytes = workload.element_bytes
-    # The mask is made of two boolean masks and then turned into numbers. Indices and positions of
-    # the keys are 8 bytes each.
+    # The mask combines two boolean masks and is then converted to numbers. Indices and positions of
+    # the keys take 8 bytes each.
     mask_bytes = n_queries * n_keys * (2 + element_bytes)
     position_bytes = 16 * n_keys
     return copied_elements * element_bytes + mask_bytes + position_bytes
 
 
 def _attention_heads(layer: LayerCosts) -> AttentionMixer | None:
-    """The attention of a layer, also where it is part of a shared block; None without any."""
+    """The attention of a layer, including one inside a shared block; None if there is none."""
     mixer = layer.layer.mixer
     if isinstance(mixer, SharedBlockMixer):
         return mixer.attention
@@ -150,8 +150,8 @@ def _attention_heads(layer: LayerCosts) -> AttentionMixer | None:
 def _copied_width(heads: AttentionMixer, workload: Workload) -> int:
     """Channels of a token's key and value that are copied, per key/value head.
 
-    The operation wants keys and values in its own dtype and of one width, the widest. A window is
-    put together from the ring, so it is always a copy.
+    The operation needs keys and values in its own dtype and at the same width, the larger of the
+    two. A window is gathered from the ring buffer, so it is always a copy.
     """
     has_window = getattr(heads, "window", None) is not None
     widest = max(heads.head_dim, getattr(heads, "pair_width", heads.v_head_dim))

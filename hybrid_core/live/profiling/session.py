@@ -1,4 +1,4 @@
-"""What all parts of a profile share: design, options, device, clock, and where results go."""
+"""State shared by all parts of a profile: design, options, device, clock, and where results go."""
 
 import time
 from functools import partial
@@ -15,7 +15,7 @@ from hybrid_core.validation import SpecError
 
 
 class Session:
-    """One profile while it runs. Its clock starts when it is made."""
+    """One profile while it runs. Its clock starts when the object is created."""
 
     def __init__(
         self,
@@ -45,14 +45,14 @@ class Session:
         return max(0.0, self.options.budget_s - spent_s)
 
     def free_bytes(self) -> int:
-        """Memory that could be allocated now, with the weights in place."""
+        """Bytes of memory that could be allocated now, with the weights in place."""
         device.free_memory(self.device)
         return device.available_bytes(self.device)
 
     def verdicts(self) -> dict[int, Refusal | None]:
-        """For each total length, why it does not fit beside the weights, or None if it does.
+        """For each total length, why it does not fit next to the weights, or None if it does.
 
-        Raises DoesNotFit where none fits.
+        Raises DoesNotFit if none fits.
         """
         free = self.free_bytes()
         found: dict[int, Refusal | None] = {}
@@ -67,7 +67,7 @@ class Session:
         smallest = min(found)
         problem = found[smallest]
         if problem:
-            raise DoesNotFit(f"{self._asked(smallest)}, beside its weights: {problem}")
+            raise DoesNotFit(f"{self._asked(smallest)}, on top of its weights: {problem}")
         return found
 
     def refuse_what_cannot_fit(self) -> None:

@@ -1,8 +1,8 @@
 """Prefill and decode speed of a live model, by the paper's protocol as far as time allows.
 
 The paper (arXiv 2510.04800, Appendix J) generates from a prompt of 512 to a total length, batch 4,
-and divides the generated tokens by the time. The time of a step depends on the context alone. So
-here steps are timed at several contexts, and the time of the whole generation is their integral
+and divides the generated tokens by the time. The time of a step depends only on the context. So we
+time steps at several contexts and integrate over them to get the time of the whole generation
 (generation.py). This gives the same figure without generating every token.
 """
 
@@ -47,11 +47,11 @@ def repeat(
     most: int,
     least: int = 1,
 ) -> Timing:
-    """Time `work` again and again until `budget_s` is spent, without gradients.
+    """Time `work` repeatedly until `budget_s` is spent, without gradients.
 
-    `work` is timed at least `least` and at most `most` times. The budget also pays for one call
-    before, which is not timed: there kernels are compiled, libraries choose their algorithms, and
-    memory is touched for the first time.
+    `work` is timed at least `least` and at most `most` times. The budget includes an untimed first
+    call, in which kernels are compiled, libraries choose their algorithms, and memory is touched
+    for the first time.
     """
     begun = time.perf_counter()
     work()
@@ -107,7 +107,7 @@ def prefill(
     device: torch.device,
     budget_s: float,
 ) -> Timing:
-    """Time `prefill_work`. The untimed first call goes through every shape of chunk."""
+    """Time `prefill_work`. The untimed first call covers every chunk shape."""
     return repeat(work, device, budget_s, most=5)
 
 
@@ -138,7 +138,7 @@ def step_work(
     cache: Cache,
     context_len: int,
 ) -> Callable[[], None]:
-    """A function that makes token number `context_len` of each sequence, at every call again.
+    """A function that generates token number `context_len` of each sequence, again at every call.
 
     `step_from` is a `modules.decode.decoder` over `cache`.
     """
@@ -167,5 +167,5 @@ def decode_steps(
     device: torch.device,
     budget_s: float,
 ) -> Timing:
-    """Time `step_work`: two steps at least."""
+    """Time `step_work`: at least two steps."""
     return repeat(step, device, budget_s, most=50, least=2)

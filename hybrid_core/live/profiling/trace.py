@@ -1,8 +1,8 @@
 """FLOPs of a design, counted on the instantiated model by two independent counters.
 
 The model is on the meta device: shapes without data. torch's FlopCounterMode sees every operation
-that is dispatched; fvcore walks the graph that torch.jit traces. Both count custom operations by
-the formula registered in kernels/. An operation without a formula fails the trace, unless it is
+that is dispatched; fvcore walks the graph that torch.jit traces. Both use the formulas registered
+in kernels/ for custom operations. An operation without a formula fails the trace, unless it is
 known to contain no matrix product. So nothing counts as zero by accident.
 """
 
@@ -46,7 +46,7 @@ class UnknownOperation(RuntimeError):
 
 
 class _OnlyKnown(TorchDispatchMode):
-    """Fails on any operation that FlopCounterMode has no formula for and `UNCOUNTED` lacks."""
+    """Fails on any operation without a FlopCounterMode formula that is not in `UNCOUNTED`."""
 
     def __torch_dispatch__(
         self,
@@ -93,7 +93,7 @@ def count_fvcore(model: nn.Module, *inputs: Any) -> int:
 
 
 def _not_listed(operations: Iterable[str]) -> list[str]:
-    """Those of fvcore's names, like "aten::fft_rfft", that `UNCOUNTED` lacks."""
+    """The operations, by fvcore's names such as "aten::fft_rfft", that are not in `UNCOUNTED`."""
     unknown = set()
     for name in operations:
         if name.split("::")[-1] not in UNCOUNTED:
@@ -108,7 +108,7 @@ class _Step(nn.Module):
         super().__init__()
         self.model = model
         self.context_len = context_len
-        # Made here, not in `forward`: running the meta tokens into it is not part of a step.
+        # Created here, not in `forward`: running the meta tokens is not part of a step.
         self.cache = model.new_cache(1, context_len)
 
     def forward(self, token: torch.Tensor) -> torch.Tensor:
@@ -141,7 +141,7 @@ def trace(spec: ArchSpec, seq_len: int) -> results.Trace:
 
 
 def _counts(model: nn.Module, tokens: torch.Tensor, exact: int) -> results.Counts:
-    """FLOPs of `model(tokens)` by both counters, beside the closed form's."""
+    """FLOPs of `model(tokens)` by both counters and by the closed form."""
     return results.Counts(
         fvcore=count_fvcore(model, tokens),
         torch=count_torch(model, tokens),

@@ -7,7 +7,7 @@ Clock = Callable[[], float]  # monotonic seconds
 
 
 class Budget:
-    """A number of seconds that starts to run when the object is made."""
+    """A number of seconds that starts running when the object is created."""
 
     def __init__(self, seconds: float, clock: Clock = time.monotonic) -> None:
         self.seconds = seconds
@@ -16,7 +16,7 @@ class Budget:
 
     @property
     def used_up(self) -> str:
-        """The reason to store with a measurement that there was no time for."""
+        """The reason stored with a measurement that there was no time for."""
         return f"the budget of {self.seconds:g} s was used up"
 
     def at(self, share: float) -> float:
@@ -29,7 +29,7 @@ class Budget:
 
 
 class Deadline:
-    """Tells work that is done piece by piece when to stop.
+    """Tells work done in pieces when to stop.
 
     The first piece is always allowed, even past the deadline, so that every run has a result.
     """

@@ -1,13 +1,13 @@
 """The paper's retrieval protocol (Appendix K of arXiv 2510.04800v3) on a trained checkpoint.
 
-A checkpoint is a folder in Hugging Face format with its tokenizer. By default it is asked as in the
-paper: haystacks of 960, 1984, ..., 16320 tokens, depths of 0 %, 10 %, ..., 100 %, and 100 trials a
-cell. An answer is at most 20 new tokens, greedy, and it is right if they contain the number.
-`prompts.py` makes the prompts. They are batched with others of the same length, so none is padded
-or cut.
+A checkpoint is a folder in Hugging Face format with its tokenizer. By default it is tested as in
+the paper: haystacks of 960, 1984, ..., 16320 tokens, depths of 0 %, 10 %, ..., 100 %, and 100
+trials a cell. An answer is at most 20 new tokens, greedy, and it is right if they contain the
+number. `prompts.py` makes the prompts. Prompts of the same length are batched together, so none is
+padded or cut.
 
-Finished cells are kept on disk (`kept.py`), so the same question to the same files resumes where it
-stopped. A run has the parts `environment`, `checkpoint` and `map`.
+Finished cells are kept on disk (`kept.py`), so a second run with the same options and files resumes
+where the first one stopped. A run has the parts `environment`, `checkpoint` and `map`.
 """
 
 from collections import defaultdict
@@ -39,7 +39,7 @@ NEW_TOKENS = 20  # per answer
 
 
 def batches(prompts: list[Prompt], size: int) -> Iterator[list[Prompt]]:
-    """The prompts in batches of at most `size`; those of a batch have the same length."""
+    """The prompts in batches of at most `size`; all prompts of a batch have the same length."""
     by_length: dict[int, list[Prompt]] = defaultdict(list)
     for prompt in prompts:
         by_length[len(prompt.ids)].append(prompt)
@@ -88,7 +88,7 @@ def load(
     dtype: torch.dtype,
     where: torch.device,
 ) -> tuple[Any, Any]:
-    """The tokenizer and the model in a folder. Raises SpecError where one of them cannot be read.
+    """The tokenizer and the model in a folder. Raises SpecError if either cannot be read.
 
     transformers raises errors of any type, depending on the family and on what is wrong.
     """
@@ -101,17 +101,17 @@ def load(
             raise ValueError("it is empty")
     except Exception as error:
         why = _first_line(error)
-        raise SpecError(f"checkpoint: {path} - no tokenizer that can be read ({why})") from None
+        raise SpecError(f"checkpoint: {path} - no readable tokenizer ({why})") from None
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **safely)
     except Exception as error:
         why = _first_line(error)
-        raise SpecError(f"checkpoint: {path} - no model that can be read ({why})") from None
+        raise SpecError(f"checkpoint: {path} - no readable model ({why})") from None
     return tokenizer, model.to(where).eval()
 
 
 def _first_line(error: Exception) -> str:
-    """The first line of an error's message, at most 200 characters; its type if it has none."""
+    """The first line of an error's message, at most 200 characters, or its type if it is empty."""
     lines = str(error).strip().splitlines()
     if not lines:
         return type(error).__name__
@@ -119,7 +119,7 @@ def _first_line(error: Exception) -> str:
 
 
 class CheckpointRun:
-    """One run. It asks cell by cell and stores the map after each."""
+    """One run. It tests cell by cell and stores the map after each."""
 
     def __init__(
         self,
@@ -136,12 +136,12 @@ class CheckpointRun:
         self.kept = Kept(options)
 
     def run(self) -> None:
-        """Ask for all cells.
+        """Test all cells.
 
-        Raises DoesNotFit where not even one length fits into memory, and SpecError where the folder
-        or the haystack's text cannot be read.
+        Raises DoesNotFit if not even one length fits into memory, and SpecError if the folder or
+        the haystack's text cannot be read.
         """
-        self.report(0.0, "Looking at the device")
+        self.report(0.0, "Reading device information")
         self.put(Environment.model_validate(device.environment(self.device)))
         lengths, refused = self._fitting()
         self.report(0.01, "Loading the checkpoint")
@@ -169,7 +169,7 @@ class CheckpointRun:
         self.report(1.0, "Done")
 
     def _put_question(self, protocol: Protocol, refused: list[NotRun]) -> None:
-        """Store what is asked, and how much of it an earlier run has answered."""
+        """Store the test's settings, and how many cells come from an earlier run."""
         part = Checkpoint(
             path=self.options.path,
             task=self.options.task,
@@ -203,9 +203,9 @@ class CheckpointRun:
             raise SpecError(f"haystack: {error}") from None
 
     def _fitting(self) -> tuple[list[int], list[NotRun]]:
-        """The lengths that fit into memory, and those that do not, with the reason.
+        """The lengths that fit into memory, and those that do not, with reasons.
 
-        Raises DoesNotFit where none fits.
+        Raises DoesNotFit if none fits.
         """
         available_bytes = device.available_bytes(self.device)
         fitting = []

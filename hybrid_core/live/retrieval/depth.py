@@ -1,15 +1,15 @@
 """How a proxy gets fewer layers than its design. No torch.
 
-A proxy has the smallest number of layers, at least MIN_LAYERS, at which it is still the same
-design. That means:
+A proxy has the smallest number of layers, at least MIN_LAYERS, that preserves the design. That
+means:
 
-- every kind of layer keeps its share of the depth, within SHARE_TOLERANCE; layers are of one kind
-  if they have the same mixer and the same feed-forward,
-- kinds stay in their order, and what is at an end of the stack stays there,
-- a layer that reuses keys and values has a layer before it that makes them,
+- every kind of layer keeps its share of the depth, within SHARE_TOLERANCE; layers are of the same
+  kind if they have the same mixer and the same feed-forward,
+- kinds stay in order, and kinds at an end of the stack stay there,
+- a layer that reuses keys and values still follows a layer that computes them,
 - a block of weights that several layers share is still shared.
 
-Where no smaller number will do, all layers stay.
+If no smaller number works, all layers stay.
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ SHARE_TOLERANCE = 0.03
 
 
 def fewer_layers(stack: Stack) -> tuple[Layer, ...]:
-    """The layers of the smallest stack that is still the same design."""
+    """The layers of the smallest stack that preserves the design."""
     least = max(MIN_LAYERS, len(set(stack)))
     for n_layers in range(least, len(stack)):
         thinned = _thin_by_letter(stack, n_layers)
@@ -41,11 +41,11 @@ def fewer_layers(stack: Stack) -> tuple[Layer, ...]:
     return tuple(stack)
 
 
-# ---------------------------------------------------------------- what must stay true
+# ---------------------------------------------------------------- conditions on the smaller stack
 
 
 def _keeps_shares(before: Stack, after: Stack) -> bool:
-    """Whether every kind of layer is still there, with its share of the depth."""
+    """Whether every kind of layer is still present, with its share of the depth."""
     counts_before = Counter(before)
     counts_after = Counter(after)
     if set(counts_before) != set(counts_after):
@@ -59,7 +59,7 @@ def _keeps_shares(before: Stack, after: Stack) -> bool:
 
 
 def _keeps_sharing(before: Stack, after: Stack) -> bool:
-    """Whether every block that several layers shared still belongs to two layers at least."""
+    """Whether every block that several layers shared is still used by at least two."""
     users_after = _users(after)
     for block, users in _users(before).items():
         if users > 1 and users_after[block] < 2:
@@ -77,7 +77,7 @@ def _users(stack: Stack) -> Counter[int]:
 
 
 def _reuse_is_valid(stack: Stack) -> bool:
-    """Whether every layer that reuses keys and values has a layer before it that makes them."""
+    """Whether every layer that reuses keys and values follows a layer that computes them."""
     try:
         check_reuse(tuple(stack))
     except ValueError:
@@ -89,10 +89,10 @@ def _reuse_is_valid(stack: Stack) -> bool:
 
 
 def _makers_first(stack: Stack) -> tuple[Layer, ...]:
-    """The same layers, reordered so that reused keys and values are made first.
+    """The same layers, reordered so that keys and values are computed before they are reused.
 
-    In front of a layer that reuses keys and values which no layer has made, the next layer that
-    makes them is moved.
+    If a layer reuses keys and values that no earlier layer computes, the next layer that computes
+    them is moved in front of it.
     """
     ordered = list(stack)
     for place in range(len(ordered)):
@@ -105,9 +105,9 @@ def _makers_first(stack: Stack) -> tuple[Layer, ...]:
 
 
 def _place_of_maker(stack: list[Layer], place: int) -> int:
-    """The first place, from `place` on, of a layer that can stand before the layer at `place`.
+    """The first place, from `place` on, of a layer that may come before the layer at `place`.
 
-    It is `place` itself where that layer needs nothing, or where there is no such layer.
+    This is `place` itself if that layer needs no other, or if there is no such layer.
     """
     before = stack[:place]
     for candidate in range(place, len(stack)):
@@ -118,9 +118,9 @@ def _place_of_maker(stack: list[Layer], place: int) -> int:
 
 
 def _thin_by_letter(stack: Stack, n_layers: int) -> list[Layer]:
-    """`n_layers` of the layers: the pattern of letters is thinned first, then each letter's layers.
+    """`n_layers` of the layers: first thin the pattern of letters, then each letter's layers.
 
-    So layers of one letter that take turns, such as shared blocks, still take turns.
+    So layers of the same letter that alternate, such as shared blocks, still alternate.
     """
     letters = [layer.letter for layer in stack]
     pattern = thin(letters, n_layers)
@@ -133,15 +133,15 @@ def _thin_by_letter(stack: Stack, n_layers: int) -> list[Layer]:
 
 
 def thin(layers: Sequence[T], n_layers: int) -> tuple[T, ...]:
-    """`layers` at the smaller depth of `n_layers`.
+    """`layers` thinned to a depth of `n_layers`.
 
-    Each kind but the most common keeps its share of the depth, at least one layer, spread over the
-    places that it had. The most common kind fills the rest.
+    Each kind except the most common keeps its share of the depth and at least one layer, spread
+    over its original places. The most common kind fills the rest.
     """
     most_common_first = Counter(layers).most_common()
     common, *rarer = [kind for kind, _ in most_common_first]
     taken: dict[int, T] = {}
-    for kind in reversed(rarer):  # the rarest first: its places matter most
+    for kind in reversed(rarer):  # the rarest first, because its places matter most
         for place in _new_places(layers, kind, n_layers):
             slot = _nearest_free(place, n_layers, taken)
             if slot is not None:
@@ -170,7 +170,7 @@ def _nearest_free(
     n_layers: int,
     taken: dict[int, T],
 ) -> int | None:
-    """The free slot nearest to a place, the earlier one of two; None where all are taken."""
+    """The free slot nearest to a place, the earlier one in a tie; None if all are taken."""
     nearest = None
     for slot in range(n_layers):
         if slot in taken:
@@ -186,10 +186,10 @@ def _spread(
     kept: int,
     last: int,
 ) -> float:
-    """How far along `places` the layer `number` of `kept` stands, from 0 to 1.
+    """How far along `places` layer `number` of `kept` comes, from 0 to 1.
 
-    The layers are spread evenly. They begin (end) at the first (last) place only where that is an
-    end of the stack, and half a step inside otherwise.
+    The layers are spread evenly. They begin (end) at the first (last) place only if that is an end
+    of the stack, and half a step inside otherwise.
     """
     half_step_before = 0.0 if places[0] == 0 else 0.5
     half_step_after = 0.0 if places[-1] == last else 0.5

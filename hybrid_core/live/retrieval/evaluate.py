@@ -1,10 +1,10 @@
-"""How a proxy is asked: the map of recall by depth and context length.
+"""How a proxy is tested: the map of recall by depth and context length.
 
 A context has a needle at every depth, and each needle is a distractor for the others. The model
 reads a haystack once and keeps its cache. Then, for each depth, the cache is restored to the end of
-the haystack, and only the query is read. So a row of eleven cells costs one long forward pass and
-eleven short ones instead of eleven long ones. The trials of a cell are independent of each other;
-the cells of a row share their haystacks.
+the haystack, and only the query is read. So a row of eleven cells costs one long and eleven short
+forward passes instead of eleven long ones. The trials of a cell are independent of each other; the
+cells of a row share their haystacks.
 """
 
 import math
@@ -22,7 +22,7 @@ from hybrid_core.results.retrieval import Cell
 
 
 class _Snapshot:
-    """A copy of a cache's state, to restore it from."""
+    """A copy of a cache's state, for restoring it."""
 
     def __init__(self, cache: Cache) -> None:
         self.cache = cache
@@ -44,9 +44,9 @@ def recalled(
 ) -> Tensor:
     """The model's answer to the query for each needle: symbols [B, n, VALUE_LEN].
 
-    The model reads the true value while it answers, so each symbol follows the true ones before it.
-    Whether a whole answer is right comes out as if the model generated it: up to the first mistake
-    both read the same.
+    The model reads the true value while it answers, so it predicts each symbol from the true ones
+    before it. This does not change whether a whole answer is right: up to the first mistake, a
+    model that generates would read the same symbols.
     """
     queries = task.queries(contexts.needles).to(device)
     batch_size, length = contexts.haystack.shape
@@ -72,11 +72,11 @@ def evaluate(
     max_tokens: int,
     deadline: Deadline | None = None,
 ) -> Iterator[list[Cell]]:
-    """The rows of the map, a list of cells per length, each as soon as it is finished.
+    """The rows of the map, one list of cells per length, each as soon as it is finished.
 
-    A row is asked in batches of at most `max_tokens` haystack tokens, and the deadline is checked
-    between two batches. The row in which it passes has only the trials that were asked by then, and
-    the rows after it are missing.
+    A row is tested in batches of at most `max_tokens` haystack tokens, and the deadline is checked
+    between batches. The row in which it passes has only the trials finished by then, and later rows
+    are missing.
     """
     deadline = deadline or Deadline(math.inf)
     for length in lengths:
@@ -113,11 +113,11 @@ def _row(
     depths: tuple[float, ...],
     right: Tensor,
 ) -> list[Cell]:
-    """The cells of one length, from which symbols are right [trials, depths, VALUE_LEN].
+    """The cells of one length, given which symbols are right [trials, depths, VALUE_LEN].
 
-    A cell counts whole values, and also has the share of right symbols. The variance, between
-    haystacks, of the number of needles recalled is the same in all cells of the row. With a single
-    haystack it is None.
+    A cell counts whole values, and also has the share of right symbols. All cells of a row have the
+    same variance: that of the number of needles recalled per haystack. With a single haystack it is
+    None.
     """
     trials = len(right)
     recalled_whole = right.all(-1)

@@ -11,10 +11,10 @@ from hybrid_core.results.retrieval import Cell
 
 
 class Kept:
-    """The finished cells of one question to one checkpoint: a file with one cell per line.
+    """The finished cells of one test of one checkpoint: a file with one cell per line.
 
-    `dropped` says which cells could not be read back and have to be asked again. It is None where
-    all could be read.
+    `dropped` says which cells could not be read back and have to be tested again. It is None if all
+    could be read.
     """
 
     def __init__(self, options: CheckpointOptions) -> None:
@@ -27,14 +27,14 @@ class Kept:
         self.dropped = self._read()
 
     def _read(self) -> str | None:
-        """Add the cells that are on disk to `known`; returns what could not be read."""
+        """Add the cells on disk to `known`; returns a line on those that could not be read."""
         try:
             lines = self.path.read_text("utf-8", "replace").splitlines()
         except FileNotFoundError:
             return None
         except OSError as error:
             why = f"{self.path} - {error.strerror or error}"
-            return f"the kept cells cannot be read and are asked again: {why}"
+            return f"the kept cells cannot be read and are tested again: {why}"
         n_lost = 0
         for line in lines:
             found = _read_cell(line)
@@ -45,7 +45,7 @@ class Kept:
         if not n_lost:
             return None
         damaged = f"{n_lost} of {len(lines)} kept cells were cut or damaged"
-        return f"{damaged} and are asked again: {self.path}"
+        return f"{damaged} and are tested again: {self.path}"
 
     @property
     def cells(self) -> list[Cell]:
@@ -56,7 +56,7 @@ class Kept:
         return self.known.get((length, depth))
 
     def add(self, found: Cell) -> None:
-        """Keep a cell. Raises NotWritten where it cannot be written; the file stays as it was."""
+        """Keep a cell. Raises NotWritten if it cannot be written; the file is then unchanged."""
         self._read()  # a run on another device may have added some
         self.known[found.context_len, found.depth] = found
         folder(self.path.parent)
@@ -65,9 +65,9 @@ class Kept:
 
 
 def _digest(options: CheckpointOptions) -> str:
-    """A name for one question to one checkpoint.
+    """A name for one test of one checkpoint.
 
-    It is made of the options that decide an answer, and of the names, sizes and times of the
+    It depends on the options that affect an answer, and on the names, sizes and times of the
     checkpoint's files.
     """
     no_question = {"device", "batch_size", "lengths", "depths"}
@@ -82,7 +82,7 @@ def _digest(options: CheckpointOptions) -> str:
 
 
 def _read_cell(line: str) -> Cell | None:
-    """The cell in a line; None where the line is cut or damaged."""
+    """The cell in a line; None if the line is cut or damaged."""
     try:
         found = json.loads(line)
         return cell(

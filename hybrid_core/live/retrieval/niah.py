@@ -1,7 +1,7 @@
-"""A needle test of one design: make its proxy, train it, ask it, score it.
+"""A needle test of one design: make its proxy, train it, test it, score it.
 
-Each part is stored as soon as it is known: `environment`; `proxy` (the small design and how it was
-made); `training` (with its curve); `map` (it grows row by row, and in the end says what was not
+Each part is stored as soon as it is ready: `environment`; `proxy` (the small design and how it was
+made); `training` (with its curve); `map` (it grows row by row, and in the end lists what was not
 measured); `scores`; `verdict` (whether the map may be read as a finding).
 """
 
@@ -26,14 +26,14 @@ from hybrid_core.results import retrieval as results
 from hybrid_core.results.environment import Environment
 from hybrid_core.workload import Workload
 
-ENOUGH_TOKENS = 900_000  # training tokens; with fewer, most designs have not got far
-TRAIN_SHARE = 0.85  # of the budget; the map has the rest
-EVAL_TOKENS = 16_384  # haystack tokens per batch of questions on a CPU
-GPU_EVAL_FACTOR = 16  # how many times as many on a GPU
-# A training step keeps all that its backward pass needs. That is several times the largest amount
-# that a forward pass holds at once.
+ENOUGH_TOKENS = 900_000  # training tokens; with fewer, most designs have not learnt much
+TRAIN_SHARE = 0.85  # of the budget; the map gets the rest
+EVAL_TOKENS = 16_384  # haystack tokens per test batch on a CPU
+GPU_EVAL_FACTOR = 16  # times as many on a GPU
+# A training step keeps everything that its backward pass needs. That is several times the peak of a
+# forward pass.
 TRAIN_BYTES_PER_ACTIVATION = 8
-SHORTEST = len(DEPTHS) * (task.NEEDLE_LEN + 1)  # a context that holds a needle at each depth
+SHORTEST = len(DEPTHS) * (task.NEEDLE_LEN + 1)  # a context with a needle at each depth
 
 
 class Niah:
@@ -69,12 +69,11 @@ class Niah:
         self.cells: list[results.Cell] = []
 
     def run(self) -> None:
-        """Make and store all parts.
+        """Run and store all parts.
 
-        Raises DoesNotFit, before anything is allocated, where the proxy is too large for the
-        device.
+        Raises DoesNotFit, before anything is allocated, if the proxy is too large for the device.
         """
-        self.report(0.0, "Looking at the device")
+        self.report(0.0, "Reading device information")
         self.put(Environment.model_validate(device.environment(self.device)))
         self._refuse_what_cannot_fit()
         self.put(self._described())
@@ -105,7 +104,7 @@ class Niah:
         length: int,
         available_bytes: int,
     ) -> None:
-        """Raise DoesNotFit where a batch of contexts needs more memory than is available."""
+        """Raise DoesNotFit if a batch of contexts needs more memory than is available."""
         asked = Workload(
             batch_size=batch,
             context_len=length,
@@ -153,11 +152,11 @@ class Niah:
         return trainer.run()
 
     def _lengths_to_ask(self, training: Training) -> list[int]:
-        """The lengths of the map, in the order in which they are asked.
+        """The lengths of the map, in the order in which they are tested.
 
-        The shortest and the trained length come first, since they say most if time runs out. A
-        proxy that is unfinished is asked only for lengths that its training has reached, and for
-        the shortest.
+        The shortest and the trained length come first, since they say most if time runs out. An
+        unfinished proxy is tested only at the shortest length and at lengths that its training has
+        reached.
         """
         shortest = self.lengths[0]
         trained = self.scale.trained_len
@@ -191,7 +190,7 @@ class Niah:
             self._put_map([])
             map_done = done / len(asked)
             run_done = TRAIN_SHARE + (1 - TRAIN_SHARE) * map_done
-            self.report(run_done, f"Asking for needles: {row[0].context_len:,} tokens")
+            self.report(run_done, f"Testing needles: {row[0].context_len:,} tokens")
         self._put_map(self._not_measured(asked, training))
 
     def _put_map(self, not_measured: Sequence[results.MissingLength]) -> None:
@@ -210,7 +209,7 @@ class Niah:
         asked: Sequence[int],
         training: Training,
     ) -> list[results.MissingLength]:
-        """The lengths that were not asked with all their trials, and why."""
+        """The lengths that were not tested with all their trials, and why."""
         trials = {cell.context_len: cell.trials for cell in self.cells}
         missing = []
         for length in self.lengths:
@@ -231,14 +230,14 @@ class Niah:
 
 
 def unfinished(training: Training, trained_len: int) -> bool:
-    """Whether training ended before most designs have learnt, and this one has not learnt."""
+    """Whether training ended too early for most designs, and this one has not learnt the task."""
     at_trained_len = training.length >= trained_len
     has_learnt = at_trained_len and training.accuracy > GOOD
     return training.tokens < ENOUGH_TOKENS and not has_learnt
 
 
 def verdict(found: results.Scores, training: Training) -> results.Verdict:
-    """Whether the map says something about the architecture, or only that time was short."""
+    """Whether the map says something about the architecture, or time was just too short."""
     accuracy = found.at_trained_len
     trained = f"the trained length of {found.trained_len} tokens"
     tokens = f"{training.tokens / 1e6:.2f}M"
@@ -255,7 +254,7 @@ def verdict(found: results.Scores, training: Training) -> results.Verdict:
         return results.Verdict(learnt=False, finding=False, text=text)
     if accuracy is None:
         text = (
-            f"The budget ended before {trained} was asked: not a finding. Give it a larger budget."
+            f"The budget ended before {trained} was tested: not a finding. Give it a larger budget."
         )
         learnt = training.tokens_to_learn is not None
         return results.Verdict(learnt=learnt, finding=False, text=text)
@@ -273,9 +272,9 @@ def niah(
     store: Store,
     report: Report,
 ) -> None:
-    """Train a proxy of `spec` and ask it for needles.
+    """Train a proxy of `spec` and test it on needles.
 
-    Calls `store(part, data)` whenever a part is known, and `report(fraction, message)` as work goes
+    Calls `store(part, data)` whenever a part is ready, and `report(fraction, message)` as work goes
     on. Raises SpecError and DoesNotFit.
     """
     Niah(spec, options, store, report).run()

@@ -20,16 +20,16 @@ PAPER_LENGTHS = tuple(range(960, 16_321, 1024))
 NOTE = "A probe of the architecture at small scale, not a forecast of a trained model."
 # The context lengths of a map, as multiples of the trained length.
 CONTEXTS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
-FRAME_TOKENS = 64  # an upper bound on the tokens of a prompt around its haystack
+FRAME_TOKENS = 64  # an upper bound on the tokens of a prompt apart from its haystack
 
 FileName = Annotated[str, Field(min_length=1)]
 
 
 class Scale(Frozen):
-    """How large a proxy is, and how it is trained and asked, on one type of device.
+    """How large a proxy is, and how it is trained and tested, on one type of device.
 
-    `tokens_per_s` converts the budget into a number of training tokens. It is a constant and not
-    measured, so that the training schedule depends on the options alone.
+    `tokens_per_s` converts the budget into a number of training tokens. It is a constant, not
+    measured, so that the training schedule depends only on the options.
     """
 
     d_model: int
@@ -42,7 +42,7 @@ class Scale(Frozen):
     def step_tokens(self, length: int) -> int:
         """Tokens of a training step on contexts of `length` tokens.
 
-        Steps on short contexts are small, because what is learnt there takes many steps.
+        Steps on short contexts are small, because learning there takes many steps.
         """
         return max(self.least_step_tokens, self.contexts_per_step * length)
 
@@ -66,7 +66,7 @@ GPU = Scale(
 
 
 class NiahOptions(Frozen):
-    """What a needle test of a proxy is asked with.
+    """The options of a needle test of a proxy.
 
     Width, trained length and trials have defaults that depend on the device (see `scale`).
     """
@@ -116,7 +116,7 @@ def least_text_bytes(trained_len: int) -> int:
 
 
 class ProbeOptions(NiahOptions):
-    """What the three other probes are asked with: the same, and a text."""
+    """The options of the three other probes: the same, plus a text."""
 
     text_path: Annotated[
         FileName | None,
@@ -126,7 +126,7 @@ class ProbeOptions(NiahOptions):
 
 
 class CheckpointOptions(Frozen):
-    """What the paper's protocol (Appendix K) is asked with, on a folder in Hugging Face format."""
+    """The options of the paper's protocol (Appendix K) on a folder in Hugging Face format."""
 
     path: Annotated[
         FileName,
@@ -169,8 +169,7 @@ class CheckpointOptions(Frozen):
     def design(self) -> ArchSpec:
         """The design that the folder's config.json describes.
 
-        Raises SpecError where that file cannot be read, or where `require_files` refuses the
-        folder.
+        Raises SpecError if that file cannot be read, or if `require_files` rejects the folder.
         """
         folder = Path(self.path)
         try:

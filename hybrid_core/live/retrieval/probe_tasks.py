@@ -1,10 +1,10 @@
-"""What the three other probes train on and ask for.
+"""Training data and questions for the three other probes.
 
 - **Multi-query associative recall** (Zoology, arXiv 2312.04927): n pairs of a key and a value, then
-  every key again, in random order. With two pairs: `k3 v9 k1 v4 | k1 v4 k3 v9`. The answers are the
+  every key again in random order. With two pairs: `k3 v9 k1 v4 | k1 v4 k3 v9`. The answers are the
   values after the bar.
 - **Selective copying** (Mamba, arXiv 2312.00752): symbols scattered in noise, then a mark, then the
-  symbols in their order: `n n s5 n s2 n n | ? s5 s2`.
+  symbols in order: `n n s5 n s2 n n | ? s5 s2`.
 - **Text**: excerpts of a text, with bytes as tokens. Every byte but the first is an answer.
 """
 
@@ -25,7 +25,7 @@ from hybrid_core.live.retrieval.task import (
 )
 
 MAX_PAIRS = 64  # of associative recall
-N_KEYS = 2 * MAX_PAIRS  # different keys, and as many values
+N_KEYS = 2 * MAX_PAIRS  # different keys, and the same number of values
 RECALL_VOCAB_SIZE = 2 * N_KEYS
 COPIED = 16  # symbols of selective copying, as in the Mamba paper
 BYTES = 256  # different tokens of a text
@@ -63,7 +63,7 @@ def scattered(
     generator: torch.Generator,
 ) -> Sample:
     """Sequences of `length` tokens of noise with `n_symbols` in them, a mark, and the symbols in
-    their order: [B, length + 1 + n_symbols]."""
+    order: [B, length + 1 + n_symbols]."""
     sequence_len = length + 1 + n_symbols
     batch = max(2, n_tokens // sequence_len)
     symbol_numbers = torch.randint(

@@ -1,13 +1,13 @@
-"""Three more probes of what a design can keep, each with a proxy of its own.
+"""Three more probes of what a design can remember, each with its own proxy.
 
 - **Associative recall**, for numbers of pairs up to twice the trained number.
 - **Selective copying**, for lengths up to twice the trained length.
-- **Loss by position** (Figure 3c of arXiv 2510.04800v3) on a text of the user's. The proxy is
-  trained on its first nine tenths and read on the rest.
+- **Loss by position** (Figure 3c of arXiv 2510.04800v3) on the user's text. The proxy is
+  trained on its first nine tenths and evaluated on the rest.
 
-`probe_tasks.py` says what a proxy is trained on. The trainer is that of the needle test. A run has
-the parts `environment`, `recall`, `copying` and `text`. Each says how far its proxy was trained and
-what there was no time for.
+`probe_tasks.py` makes the training data. The trainer is the same as in the needle test. A run has
+the parts `environment`, `recall`, `copying` and `text`. Each records how far its proxy was trained
+and which measurements there was no time for.
 """
 
 import time
@@ -52,12 +52,12 @@ from hybrid_core.results.retrieval import Training as TrainingPart
 from hybrid_core.validation import SpecError
 
 BUCKETS = 16  # of the loss by position, over twice the trained length
-TRAIN_SHARE = 0.85  # of a probe's time; its questions have the rest
-EVAL_SEED = 1_000_003  # added to the seed: questions are not drawn as the training data are
+TRAIN_SHARE = 0.85  # of a probe's time; its questions get the rest
+EVAL_SEED = 1_000_003  # added to the seed, so that questions differ from the training data
 
 
 class _Answers(NamedTuple):
-    """How many whole answers were right, were asked for, and should have been asked for."""
+    """How many whole answers were right, how many were tested, and how many were planned."""
 
     right: int
     asked: int
@@ -71,7 +71,7 @@ def _ask(
     max_tokens: int,
     deadline: Deadline,
 ) -> _Answers:
-    """Ask a model for the answers of a sample, in batches of `max_tokens`, until the deadline."""
+    """Test a model on the answers of a sample, in batches of `max_tokens`, until the deadline."""
     batch_size = max(1, max_tokens // sample.tokens.shape[1])
     where = next(model.parameters()).device
     batches = zip(
@@ -107,8 +107,8 @@ def loss_by_position(
     """Mean loss in nats per byte in each of `buckets` equal parts of windows of `length` bytes, and
     the number of windows that were read.
 
-    The windows are spread over the text and read in random order, so that those that were read by
-    the deadline are spread over it, too. The loss is None where it is not finite, because training
+    The windows are spread over the text and read in random order, so that those read by the
+    deadline are spread over it, too. The loss is None if it is not finite because training
     diverged.
     """
     where = next(model.parameters()).device
@@ -140,7 +140,7 @@ def _window_starts(
     length: int,
     n_windows: int,
 ) -> list[int]:
-    """Where windows of `length` begin that cover a text evenly, in random order."""
+    """Start positions of windows of `length` that cover a text evenly, in random order."""
     starts = torch.linspace(0, text_len - length, n_windows).long()
     generator = torch.Generator().manual_seed(n_windows)
     order = torch.randperm(n_windows, generator=generator)
@@ -149,7 +149,7 @@ def _window_starts(
 
 
 class Probes:
-    """One run. It makes the probes that were asked for, each in an equal share of the budget."""
+    """One run. Each requested probe gets an equal share of the budget."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class Probes:
             self.probes.append(partial(self._text, text))
 
     def run(self) -> None:
-        """Make and store all parts."""
+        """Run and store all parts."""
         self.put(Environment.model_validate(device.environment(self.device)))
         for done, probe in enumerate(self.probes):
             self._done = done
@@ -187,7 +187,7 @@ class Probes:
         stages: list[Stage],
         vocab_size: int,
     ) -> tuple[HybridLM, TrainingPart]:
-        """Build a proxy with a vocabulary of its own and train it."""
+        """Build a proxy with its own vocabulary and train it."""
         budget_s = self.options.budget_s / len(self.probes)
         small = proxy(
             self.spec,
@@ -218,7 +218,7 @@ class Probes:
         return model, training.result()
 
     def _share(self, done: float) -> float:
-        """The share of the budget that is spent when this probe has spent `done` of its own."""
+        """The share of the whole budget spent when this probe has spent `done` of its part."""
         return (self._done + done) / len(self.probes)
 
     def _answers(
@@ -226,7 +226,7 @@ class Probes:
         model: HybridLM,
         samples: Iterable[tuple[int, Sample]],
     ) -> Iterator[tuple[int, _Answers]]:
-        """The size of each sample, and how a model answers it before this probe's time is up."""
+        """The size of each sample, and a model's answers to it before this probe's time is up."""
         deadline = self.budget.until(self._share(1.0))
         max_tokens = self.scale.step_tokens(self.scale.trained_len)
         for size, sample in samples:
@@ -362,7 +362,7 @@ class Probes:
 
 
 def read_bytes(path: str, at_least: int) -> Tensor:
-    """The bytes of a file: [N]. Raises SpecError where it cannot be read or is too short."""
+    """The bytes of a file: [N]. Raises SpecError if it cannot be read or is too short."""
     try:
         data = read_file(Path(path), "text", MAX_TEXT_BYTES)
     except SpecError as error:

@@ -1,10 +1,10 @@
 """The prompts of the paper's retrieval protocol (Appendix K of arXiv 2510.04800v3).
 
-A needle gives a random city a random number of 7 digits. It stands in a haystack of a given length
-at a given depth, and the prompt asks for the number (see `PROMPT`). The tasks are named as in RULER
-(arXiv 2404.06654): `niah_single` has one needle; `niah_multikey` has three more, of other cities,
-at random places. The length of a haystack includes its needles. A needle stands at the end of the
-last sentence before its depth.
+A needle gives a random city a random number of 7 digits. It is hidden in a haystack of a given
+length at a given depth, and the prompt asks for the number (see `PROMPT`). The tasks are named as
+in RULER (arXiv 2404.06654): `niah_single` has one needle; `niah_multikey` has three more, of other
+cities, at random places. The length of a haystack includes its needles. A needle comes at the end
+of the last sentence before its depth.
 """
 
 import random
@@ -28,7 +28,7 @@ Rabat Riga Rome Rotterdam Santiago Sarajevo Seattle Seoul Seville Shanghai Singa
 Stockholm Sydney Tallinn Tbilisi Tehran Tirana Tokyo Toronto Tripoli Tunis Turin Vienna Vilnius
 Warsaw Yerevan Zagreb Zurich
 """.split()
-# The haystack without a text of the user's: sentences that answer nothing.
+# The haystack if the user gives no text: sentences unrelated to the question.
 NOISE = (
     "The river runs past the old mill. A bell rings twice before noon. "
     "Nobody in the square looks up. The baker sweeps the step and goes in. "
@@ -46,16 +46,16 @@ class Prompt(NamedTuple):
 
 
 class Needle(NamedTuple):
-    """The tokens of a needle, and how deep they stand, from 0 to 1."""
+    """The tokens of a needle, and their depth, from 0 to 1."""
 
     depth: float
     ids: list[int]
 
 
 class Haystack:
-    """A text as tokens, repeated until it has `longest`, and the places where sentences end.
+    """A text as tokens, repeated up to `longest` tokens, and the places where sentences end.
 
-    Raises SpecError where the text is empty.
+    Raises SpecError if the text is empty.
     """
 
     def __init__(
@@ -84,14 +84,14 @@ class Haystack:
     def with_needles(self, length: int, needles: list[Needle]) -> list[int]:
         """`length` tokens of text and needles, each needle where a sentence ends.
 
-        Raises ValueError where the needles do not fit.
+        Raises ValueError if the needles do not fit.
         """
         needle_tokens = sum(len(needle.ids) for needle in needles)
         text_len = length - needle_tokens
         if text_len < 0:
             raise ValueError(f"context of {length} tokens - shorter than its needles")
         context = self.ids[:text_len]
-        # The deepest first, so that the places of the others do not move. The sort is stable, so
+        # Deepest first, so that the places of the others do not move. The sort is stable, so
         # needles of the same depth keep their order.
         for needle in sorted(needles, key=_depth, reverse=True):
             place = self._place(needle.depth, text_len)
@@ -127,7 +127,7 @@ class Protocol:
             self.bos = [tokenizer.bos_token_id]
 
     def prompts(self, length: int, depth: float) -> list[Prompt]:
-        """The trials of a cell. They depend on the seed, the task and the cell alone."""
+        """The trials of a cell. They depend only on the seed, the task and the cell."""
         seed = f"{self.options.seed}/{self.options.task}/{length}/{depth}"
         draw = random.Random(seed)
         return [self._prompt(length, depth, draw) for _ in range(self.options.trials)]

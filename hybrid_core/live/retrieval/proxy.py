@@ -1,21 +1,22 @@
 """The proxy: the same design, small enough to train in minutes. No torch.
 
 One rule shrinks every design. It reads the layers that a design resolves to (`ArchSpec.stack`), so
-it does not matter in which sections or letters they were written. Each mixer and each feed-forward
+it does not matter which sections or letters described them. Each mixer and each feed-forward
 shrinks by its own `shrunk` method, by these factors:
 
 - **Widths** (d_ssm, d_ff, experts, ranks, the widths of branches and of shared blocks) shrink by
   the proxy's d_model over the design's. Attention has fewer heads, of about 16 channels each, in
   the same ratio of query heads to key/value heads.
 - **Lengths** (window, sinks, meta tokens, RoPE's theta, the original context length of its scaling)
-  shrink by the trained length over 8,192, the length that the paper's models are trained at. Theta
-  is a wavelength, so it counts in tokens, too.
-- **d_state** shrinks by the square root of that. The state has to hold a context, which shrinks,
+  shrink by the ratio of the trained length to 8,192, the length that the paper's models are trained
+  at. Theta is a wavelength, so it is a number of tokens, too.
+- **d_state** shrinks by the square root of that ratio. The state has to hold a context, which
+shrinks,
   and needles, which do not: a state of 128 at 8,192 tokens becomes one of 32 at 512 tokens.
-- **Layers** become fewer; `depth.py` says how.
-- Position encoding, kinds of mixers, fusion axes, number of experts and top-k stay as they are.
+- **The number of layers** drops as described in `depth.py`.
+- Position encoding, kinds of mixers, fusion axes, number of experts and top-k do not change.
 
-What stands outside the language model is left out.
+Parts outside the language model are left out.
 """
 
 import string
@@ -33,9 +34,9 @@ from hybrid_core.validation import SpecError
 
 T = TypeVar("T", bound=Hashable)
 
-PAPER_LEN = 8192  # tokens that the paper's models are trained at
+PAPER_LEN = 8192  # context length, in tokens, that the paper's models are trained at
 ABSENT = "-"  # in a pattern: a layer without a mixer, or without a feed-forward
-# One-character names that are free both in `mixers` and in `ffns`.
+# One-character names that are available both in `mixers` and in `ffns`.
 _RESERVED = {*LETTERS, "F"}
 _CHARACTERS = string.digits + string.ascii_letters
 _FREE_NAMES = [name for name in _CHARACTERS if name not in _RESERVED]
@@ -49,7 +50,7 @@ def proxy(
 ) -> ArchSpec:
     """The proxy of a design, `d_model` wide, for training on contexts of `trained_len` tokens.
 
-    Its layers are spelled out. Raises SpecError where it has more kinds of layers than a pattern
+    Its layers are listed one by one. Raises SpecError if it has more kinds of layers than a pattern
     can name.
     """
     factors = Factors(d_model / spec.d_model, trained_len / PAPER_LEN)
@@ -90,7 +91,7 @@ def _shrunk(layer: Layer, factors: Factors) -> Layer:
 
 
 def _named(parts: Sequence[T], absent: T) -> dict[T, str]:
-    """A name of one character for each different part, in the order of their first use."""
+    """A one-character name for each distinct part, in order of first use."""
     different = list(dict.fromkeys(parts))
     if absent in different:
         different.remove(absent)
@@ -104,7 +105,7 @@ def _named(parts: Sequence[T], absent: T) -> dict[T, str]:
 
 
 def _by_name(names: dict[T, str]) -> dict[str, T]:
-    """The parts by their names, without the one that stands for no part."""
+    """The parts by name, without the name that means no part."""
     by_name = {name: part for part, name in names.items()}
     del by_name[ABSENT]
     return by_name

@@ -1,8 +1,8 @@
-"""How a map is scored: from its cells to the few numbers that compare designs. No torch.
+"""How a map is scored: from its cells to a few numbers for comparing designs. No torch.
 
 The main number is the effective context: the longest context up to which a design recalls at least
-90 % of its needles. A map has a limited number of trials, so the effective context comes with an
-interval, from exact binomial tests of each length.
+90 % of its needles. A map has a limited number of trials, so the effective context comes with a
+confidence interval, from exact binomial tests of each length.
 """
 
 import math
@@ -13,8 +13,8 @@ from typing import NamedTuple
 from hybrid_core.binomial import Z95, at_least, at_most, wilson
 from hybrid_core.results.retrieval import Cell, Scores
 
-GOOD = 0.9  # recall over all depths that counts as working
-CONFIDENCE = 0.95  # share of maps whose interval holds the true effective context
+GOOD = 0.9  # recall over all depths that counts as good
+CONFIDENCE = 0.95  # share of maps whose interval contains the true effective context
 
 
 def cell(
@@ -37,7 +37,7 @@ def cell(
 
 
 def at_length(cells: Sequence[Cell], context_len: int) -> float | None:
-    """Mean accuracy over the depths of one length, or None where that length was not evaluated."""
+    """Mean accuracy over the depths of one length, or None if that length was not evaluated."""
     row = [cell.accuracy for cell in cells if cell.context_len == context_len]
     if not row:
         return None
@@ -47,17 +47,17 @@ def at_length(cells: Sequence[Cell], context_len: int) -> float | None:
 class EffectiveContext(NamedTuple):
     """The longest context up to which recall over all depths is GOOD at every evaluated length.
 
-    It is 0 where recall is not GOOD at the shortest length.
+    It is 0 if recall is not GOOD at the shortest length.
     """
 
     low: int  # up to here, every length is shown to be GOOD
     estimate: int  # the best guess
     high: int  # up to here, no length is shown to be worse than GOOD
-    censored: bool  # the map ends here: with longer contexts all three might be larger
+    censored: bool  # the map ends here, so with longer contexts all three might be larger
 
 
 class _Row(NamedTuple):
-    """One length of a map: needles recalled and needles asked for, over all depths, converted to
+    """One length of a map: needles recalled and needles tested, over all depths, converted to
     independent trials."""
 
     context_len: int
@@ -66,13 +66,13 @@ class _Row(NamedTuple):
 
 
 def effective_context(cells: Sequence[Cell]) -> EffectiveContext:
-    """The effective context of a map, with an interval that holds it in CONFIDENCE of all maps.
+    """The effective context of a map, with an interval that contains it in CONFIDENCE of all maps.
 
-    The map is read from the shortest length on. `low` is too large only where the first length that
+    The map is read from the shortest length up. `low` is too large only if the first length that
     truly fails is shown to be good. Whichever length that is, it is one test, so it may use half of
-    the allowed error: tests in a fixed sequence need no correction. `high` is too small where any
-    length that is truly good is shown to be bad. There are as many such tests as lengths, and they
-    share the other half (Bonferroni).
+    the allowed error: tests in a fixed sequence need no correction. `high` is too small if any
+    truly good length is shown to be bad. There is one such test per length, and they share the
+    other half (Bonferroni).
     """
     rows = _rows(cells)
     if not rows:
@@ -95,7 +95,7 @@ def effective_context(cells: Sequence[Cell]) -> EffectiveContext:
 
 
 def _threshold(trials: int) -> float:
-    """GOOD minus two standard errors of a share of so many trials."""
+    """GOOD minus two standard errors of a share of `trials`."""
     variance = GOOD * (1 - GOOD) / trials
     return GOOD - Z95 * math.sqrt(variance)
 
@@ -112,11 +112,11 @@ def _rows(cells: Sequence[Cell]) -> list[_Row]:
 
 
 def _row(context_len: int, cells: Sequence[Cell]) -> _Row:
-    """The cells of one length as a number of independent trials that carries the same information.
+    """The cells of one length as an equivalent number of independent trials.
 
     All cells of a length share their haystacks, so the needles of one haystack may be recalled or
-    lost together. The design effect (Kish, "Survey Sampling", 1965) is the variance of the number
-    recalled per haystack over the variance that independent needles would have. It is never taken
+    missed together. The design effect (Kish, "Survey Sampling", 1965) is the variance of the number
+    recalled per haystack over the variance that independent needles would have. It is never
     below 1. Earlier versions did not store that variance; their needles count as independent.
     """
     trials = sum(cell.trials for cell in cells)
@@ -132,7 +132,7 @@ def _row(context_len: int, cells: Sequence[Cell]) -> _Row:
 
 
 def _reached(rows: Sequence[_Row], passed: Sequence[bool]) -> int:
-    """The last length before the first one that did not pass; 0 where the shortest did not."""
+    """The last length before the first one that did not pass; 0 if the shortest did not."""
     reached = 0
     for row, fine in zip(rows, passed, strict=True):
         if not fine:
@@ -144,7 +144,7 @@ def _reached(rows: Sequence[_Row], passed: Sequence[bool]) -> int:
 def _isotonic(rows: Sequence[_Row]) -> list[float]:
     """The best non-increasing fit to the shares of all lengths (isotonic regression).
 
-    Pool adjacent violators: neighbours whose share rises with the length are merged.
+    Pool adjacent violators: merge neighbours whose share rises with the length.
     """
     pools: list[list[_Row]] = []
     for row in rows:
@@ -175,15 +175,19 @@ def _pooled_share(rows: Sequence[_Row]) -> float:
 
 
 def _p_value_better(row: _Row) -> float:
-    """The p-value of a test for more than GOOD: the chance to recall as many needles or more if the
-    true share is GOOD."""
+    """The p-value of a test for more than GOOD.
+
+    This is the chance of recalling at least this many needles if the true share is GOOD.
+    """
     correct = math.floor(row.correct + 1e-9)
     return at_least(correct, row.trials, GOOD)
 
 
 def _p_value_worse(row: _Row) -> float:
-    """The p-value of a test for less than GOOD: the chance to recall as few needles or fewer if the
-    true share is GOOD."""
+    """The p-value of a test for less than GOOD.
+
+    This is the chance of recalling at most this many needles if the true share is GOOD.
+    """
     correct = math.ceil(row.correct - 1e-9)
     return at_most(correct, row.trials, GOOD)
 

@@ -1,21 +1,21 @@
-"""The needle task: what a proxy is trained on and asked for.
+"""The needle task that a proxy is trained and tested on.
 
 The language is synthetic. A context is a haystack of noise with needles in it, followed by queries.
 A needle binds a key to a value of seven symbols. A query is a query mark and a key, and the model
-has to continue with the value. One more token begins every text, so that attention has a place to
-rest on. No symbol appears twice in a context: in a long text, too, a word is rarely followed by two
-different words. Here is a sequence with two needles in a haystack of 25 tokens (^ beginning,
+has to continue with the value. A special token begins every text, so that attention has a sink. No
+symbol appears twice in a context: in a long text, too, a word is rarely followed by two different
+words. Here is a sequence with two needles in a haystack of 25 tokens (^ start,
 n noise, s symbol, k key):
 
     ^ n3 n1 k7 s12 s4 s90 s33 s8 s51 s2 n6 n6 n0 n2 k1 s70 s9 s41 s66 s17 s5 s30 n4 n3 | ? k7 s12 s4
     s90 s33 s8 s51 s2 | ? k1 s70 ...
 
-Only the seven symbols after a queried key count for the loss. Training asks for near needles more
-often than for far ones, in proportion to 1 / distance, because references in text behave that way.
-A map asks for all depths equally often.
+Only the seven symbols after a queried key count for the loss. Training queries near needles more
+often than far ones, in proportion to 1 / distance, because references in text behave that way. A
+map queries all depths equally often.
 
-The curriculum begins with echoes: a random text that repeats, with a period of its own in every
-row. Echoes teach a model to look up what followed a token the last time:
+The curriculum begins with echoes: random text that repeats, with a different period in every row.
+Echoes teach a model to look up what followed a token last time:
 
     s9 n2 k4 ? s9 n2 k4 ? s9 n2 ...
 """
@@ -55,7 +55,7 @@ class Stage(NamedTuple):
 
     name: str
     length: int  # tokens per context
-    draw: Callable[[int, torch.Generator], Sample]  # makes about that many tokens of data
+    draw: Callable[[int, torch.Generator], Sample]  # makes about this many tokens of data
     max_share: float  # of the planned training tokens
 
 
@@ -73,7 +73,7 @@ def distinct(
     among: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """n different random numbers below `among` in each row: [batch, n]."""
+    """n distinct random numbers below `among` in each row: [batch, n]."""
     random = torch.rand(batch, among, generator=generator)
     return random.argsort(1)[:, :n]
 
@@ -85,7 +85,7 @@ def spread(
     length: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Random starts of n blocks of `width` tokens in `length` tokens: [batch, n], ascending.
+    """Random starts for n blocks of `width` tokens in `length` tokens: [batch, n], ascending.
 
     The blocks do not overlap.
     """
@@ -108,8 +108,8 @@ def contexts(
 ) -> Contexts:
     """Random contexts of `length` tokens with `n_needles` each.
 
-    The needles begin at `positions` [n_needles]. Without `positions` they begin at random places
-    where they do not overlap.
+    The needles begin at `positions` [n_needles]. Without `positions`, they begin at random places
+    and do not overlap.
     """
     noise = torch.randint(
         N_NOISE,
@@ -174,8 +174,8 @@ def asked(
 ) -> Sample:
     """Contexts of `length` tokens, each followed by queries for `n_queries` of its needles.
 
-    Needles are drawn without replacement, in proportion to 1 / distance, and asked for in random
-    order. There are about `n_tokens` in all, and two contexts at least.
+    Needles are drawn without replacement, in proportion to 1 / distance, and queried in random
+    order. There are about `n_tokens` in all, and at least two contexts.
     """
     sequence_len = length + n_queries * QUERY_LEN
     size = max(2, n_tokens // sequence_len)
@@ -198,11 +198,11 @@ def _drawn_by_distance(
     n: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Indices of n different needles of each row, drawn in proportion to 1 / distance: [B, n].
+    """Indices of n distinct needles of each row, drawn in proportion to 1 / distance: [B, n].
 
     Each needle gets an exponential arrival time with the rate 1 / distance. A needle arrives first
-    with a probability in proportion to its rate, and so on among those that are left (Efraimidis
-    and Spirakis, 2006).
+    with a probability proportional to its rate, and so on among the remaining ones (Efraimidis and
+    Spirakis, 2006).
     """
     at_rate_one = torch.empty(distance.shape).exponential_(generator=generator)
     arrival = at_rate_one * distance
@@ -219,7 +219,7 @@ def echoes(
 ) -> Sample:
     """Random texts of `shortest` to `longest` tokens, each repeated up to `length` tokens.
 
-    The repetition's first token cannot be predicted. Every token after it is an answer.
+    The first repeated token cannot be predicted. Every token after it is an answer.
     """
     size = max(2, n_tokens // length)
     text = torch.randint(
@@ -242,7 +242,7 @@ def echoes(
 def grid(length: int, depths: tuple[float, ...]) -> Tensor:
     """Where the needle of each depth (0 to 1) begins in a context of `length` tokens: [n].
 
-    Raises ValueError where the needles would overlap.
+    Raises ValueError if the needles would overlap.
     """
     places = length - 1 - NEEDLE_LEN  # after the token that begins the text
     starts = [1 + round(depth * places) for depth in depths]

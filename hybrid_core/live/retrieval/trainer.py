@@ -1,8 +1,8 @@
 """How a proxy is trained: through the stages of a curriculum, until it has learnt the last one.
 
 Muon (arXiv 2502.16982) trains the weights of linear layers, Adam all other parameters. The learning
-rates depend on the number of steps and tokens alone, never on the clock, so the same design,
-options and seed give the same proxy on the same machine. The clock can only end training early.
+rates depend only on the number of steps and tokens, never on the clock, so the same design, options
+and seed give the same proxy on the same machine. The clock can only end training early.
 """
 
 import time
@@ -25,22 +25,22 @@ MUON_LR = 0.015
 ADAM_LR = 0.015
 WARMUP_STEPS = 30
 COOLDOWN = 0.25  # share of the planned tokens over which the learning rates fall to FLOOR
-FLOOR = 0.05  # of the full learning rates
-NEW_STEP_WEIGHT = 0.1  # of the latest step in the running accuracy
+FLOOR = 0.05  # share of the full learning rates
+NEW_STEP_WEIGHT = 0.1  # weight of the latest step in the running accuracy
 SOLVED = 0.98  # running accuracy at the trained length that starts the cooldown early
 EARLY_COOLDOWN = 0.08  # share of the planned tokens that an early cooldown takes
-NEXT_STAGE = 0.8  # running accuracy (whole answers) that opens the next stage
+NEXT_STAGE = 0.8  # running accuracy (whole answers) that starts the next stage
 SETTLE_STEPS = 10  # steps of a stage before its running accuracy counts
-# Share of the steps that are preceded by a step on an earlier stage, so that nothing is forgotten.
+# Share of the steps that are preceded by a step on an earlier stage, to avoid forgetting it.
 REHEARSAL = 0.4
 DISCOUNT = 0.8  # factor on the running accuracy when the next stage begins
 REPORT_EVERY = 10
-DIVERGED = "diverged: the loss is no number"
+DIVERGED = "diverged: the loss is not finite"
 
 
 @dataclass
 class Training:
-    """How far a training has come.
+    """The progress of a training.
 
     `accuracy` is the running accuracy, in whole answers. `tokens_to_learn`: training tokens until
     it was GOOD at the trained length.
@@ -60,8 +60,8 @@ class Training:
     def add_point(self, loss: float) -> None:
         """Add a point to the curve.
 
-        A loss that is not finite ends the training, because the weights are lost by then. The point
-        has no loss in that case: JSON cannot write one.
+        A loss that is not finite ends the training, because the weights are ruined by then. Such a
+        point has no loss: JSON cannot represent it.
         """
         finite_loss = None
         if isfinite(loss):
@@ -97,8 +97,8 @@ class Training:
 class Optimiser:
     """Muon for the weights of all linear layers but the head, Adam for all other parameters.
 
-    Adam's are the embedding and the head, norms, biases, convolutions, decays and lambdas, and the
-    experts: their matrices are stacked in one tensor, which torch's Muon does not take.
+    Adam trains the embedding and the head, norms, biases, convolutions, decays and lambdas, and the
+    experts, whose matrices are stacked in one tensor, which torch's Muon does not accept.
     """
 
     def __init__(self, model: HybridLM) -> None:
@@ -140,7 +140,7 @@ class Optimiser:
 class Trainer:
     """Trains a model in place through `stages`.
 
-    `step_tokens(length)` says how many tokens a step on contexts of that length has.
+    `step_tokens(length)` is the number of tokens of a step on contexts of that length.
     `progress(training)` is called every REPORT_EVERY steps. `deadline` is a time on `clock`.
     """
 
@@ -173,7 +173,7 @@ class Trainer:
         self.cooldown_to = planned_tokens
 
     def run(self) -> Training:
-        """Train until the last stage is solved, the tokens are used, or the deadline is reached."""
+        """Train until the last stage is solved, the tokens are used up, or time is up."""
         self.model.train()
         if self.device.type == "cuda":
             self._compile()
@@ -211,7 +211,7 @@ class Trainer:
         return state
 
     def _rehearse(self, current: int) -> None:
-        """Now and then make a step on one of the stages before the current one."""
+        """Occasionally make a step on a stage before the current one."""
         if current == 0:
             return
         if self._draw() < REHEARSAL:
@@ -279,14 +279,14 @@ class Trainer:
     def _compile(self) -> None:
         """Run forward and backward once per stage, without changing the model.
 
-        Kernels are compiled when they first meet a shape. That takes time from the budget, but it
-        does not count as training.
+        Kernels compile when they first see a shape. This takes time from the budget, but does not
+        count as training.
         """
         for stage in self.stages:
             other_data = torch.Generator().manual_seed(0)
             loss, accuracy, _ = self._forward(stage, other_data)
             loss.backward()
-            float(accuracy)  # waits for the device
+            float(accuracy)  # wait for the device
         self.model.zero_grad()
         for moe in self.moe_layers:
             moe.load.zero_()

@@ -1,5 +1,5 @@
-"""Leases in place of the time at which a process started, numbers that are given once, and one
-running job per device."""
+"""Leases instead of process start times, run numbers that are never reused, and one running job per
+device."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,7 +11,7 @@ RUNNING = sa.text("status = 'running'")
 
 
 def upgrade() -> None:
-    """Workers of the first edition hold no lease: what they were at has ended for this one."""
+    """Workers of the first version hold no lease, so their runs are marked as failed."""
     op.execute(
         "UPDATE runs SET status = 'failed', ended_at = CURRENT_TIMESTAMP,"
         " error = 'it was running while the program was replaced'"
@@ -26,7 +26,7 @@ def upgrade() -> None:
         table.add_column(sa.Column("pid_space", sa.String))
         table.drop_column("pid_started")
     # Every process that opens a SQLite file is on one machine; a server's database is shared by
-    # several, each with devices of its own.
+    # several, each with its own devices.
     dialect = op.get_bind().dialect.name
     columns = {"sqlite": ["device"], "postgresql": ["host", "device"]}.get(dialect)
     if columns:
