@@ -1,8 +1,8 @@
 """The kind of every layer, from a strategy, a ratio and a placement.
 
 Kinds are letters (LETTERS). M is Mamba-1 or Mamba-2, depending on the section `ssm`. Layers are
-numbered from 1, as in the paper. "Expensive" and "cheap" are the two kinds that a strategy mixes,
-e.g. attention and Mamba."""
+numbered from 1, as in the paper. A strategy mixes two kinds: one with attention (an attention layer
+or an intra-hybrid block) and one without."""
 
 import math
 import re
@@ -22,7 +22,7 @@ Strategy = Literal["transformer", "swa", "mamba", "inter", "intra", "custom"]
 PLACEMENTS: tuple[Placement, ...] = tuple(name for name in get_args(Placement) if name != "custom")
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
 
-# strategy -> (letter of the expensive kind, letter of the cheap kind)
+# strategy -> (letter of the kind with attention, letter of the other kind)
 MIXTURES: dict[Strategy, tuple[str, str]] = {
     "transformer": ("A", "A"),
     "mamba": ("M", "M"),
@@ -34,19 +34,20 @@ UNIFORM: tuple[Strategy, ...] = ("transformer", "mamba")
 
 
 def parse_ratio(text: str) -> tuple[int, int]:
-    """`"1:5"` -> (1, 5), (expensive, cheap). Raises ValueError on anything else and on 0:0."""
+    """`"1:5"` -> (1, 5): layers with attention, layers without. Raises ValueError on anything
+    else and on 0:0."""
     match = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text)
     if not match:
-        raise ValueError('must be two whole numbers "a:b", expensive layers to cheap layers')
+        raise ValueError('must be two whole numbers "a:b", layers with attention to those without')
     a, b = int(match[1]), int(match[2])
     if a == b == 0:
         raise ValueError("must not be 0:0; at least one number must be positive")
     return a, b
 
 
-def n_expensive(n_layers: int, ratio: tuple[int, int]) -> int:
-    """How many of `n_layers` are expensive at `ratio` a:b. Halves round up (7 of 13 at 1:1, Table
-    21), and there is at least one if a > 0."""
+def n_with_attention(n_layers: int, ratio: tuple[int, int]) -> int:
+    """How many of `n_layers` have attention at `ratio` a:b. Halves round up (7 of 13 at 1:1,
+    Table 21), and there is at least one if a > 0."""
     a, b = ratio
     if not a:
         return 0
@@ -65,8 +66,8 @@ def _spread(k: int, n: int) -> list[int]:
 
 
 def place(k: int, n: int, placement: Placement) -> tuple[int, ...]:
-    """The numbers, from 1, of `k` expensive layers among `n` (0 <= k <= n), placed by one of
-    PLACEMENTS."""
+    """The numbers, from 1, of `k` layers with attention among `n` (0 <= k <= n), placed by
+    one of PLACEMENTS."""
     if placement not in PLACEMENTS:
         raise ValueError(f"placement: {placement!r} - must be one of {', '.join(PLACEMENTS)}")
     if k == 0:
@@ -89,9 +90,9 @@ def place(k: int, n: int, placement: Placement) -> tuple[int, ...]:
 
 
 def pattern(strategy: Strategy, n_layers: int, indices: tuple[int, ...]) -> str:
-    """The letter of each layer, e.g. `MMMMAMMMAMMMM`, with the expensive kind at `indices`."""
-    expensive, cheap = MIXTURES[strategy]
-    letters = [cheap] * n_layers
+    """The letter of each layer, e.g. `MMMMAMMMAMMMM`, with attention at `indices`."""
+    with_attention, without = MIXTURES[strategy]
+    letters = [without] * n_layers
     for i in indices:
-        letters[i - 1] = expensive
+        letters[i - 1] = with_attention
     return "".join(letters)

@@ -99,7 +99,7 @@ class LayersSection(Frozen):
         if self.indices is not None:
             _check_indices(self.indices, n_layers)
             return layout.pattern(self.strategy, n_layers, self.indices)
-        k = layout.n_expensive(n_layers, layout.parse_ratio(self.ratio or ""))
+        k = layout.n_with_attention(n_layers, layout.parse_ratio(self.ratio or ""))
         placed = layout.place(k, n_layers, self.placement or "middle")
         return layout.pattern(self.strategy, n_layers, placed)
 

@@ -150,7 +150,7 @@ def _ratio_of(n_placed: int, n_layers: int) -> tuple[int, int]:
     """A ratio that makes `n_placed` attention (or intra-hybrid) layers, one of the paper's if
     possible."""
     for b in (0, 1, 3, 5, 12, *range(1, 64)):
-        if placement.n_expensive(n_layers, (1, b)) == n_placed:
+        if placement.n_with_attention(n_layers, (1, b)) == n_placed:
             return 1, b
     return PAPER_RATIO
 

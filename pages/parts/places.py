@@ -52,7 +52,7 @@ def _rule(strategy: placement.Strategy, name: placement.Placement) -> dict[str, 
     ratio = (draft.value("layers.a"), draft.value("layers.b"))
     n_placed = 0
     if sum(ratio):
-        n_placed = placement.n_expensive(n_layers, ratio)
+        n_placed = placement.n_with_attention(n_layers, ratio)
     indices = placement.place(n_placed, n_layers, name)
     stack = placement.pattern(strategy, n_layers, indices)
     lines = pictures.lines(stack, pictures.COLOURS)

@@ -6,7 +6,7 @@ from hybrid_core.design.placement import (
     PLACEMENTS,
     Placement,
     Strategy,
-    n_expensive,
+    n_with_attention,
     parse_ratio,
     pattern,
     place,
@@ -55,7 +55,7 @@ def test_makes_the_rows_of_table_21_that_follow_a_rule(rule: Placement, ratio: s
     table = baselines.table("table21_intra_position")
     row = table[(table["pattern"] == rule) & (table["ratio"] == ratio)].iloc[0]
     printed = tuple(map(int, row["intra_indices"].split(",")))
-    assert place(n_expensive(13, parse_ratio(ratio)), 13, rule) == printed
+    assert place(n_with_attention(13, parse_ratio(ratio)), 13, rule) == printed
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
@@ -93,8 +93,8 @@ EXPENSIVE = [
 
 
 @pytest.mark.parametrize(("n_layers", "ratio", "expected"), EXPENSIVE)
-def test_counts_expensive_blocks(n_layers: int, ratio: str, expected: int) -> None:
-    assert n_expensive(n_layers, parse_ratio(ratio)) == expected
+def test_counts_layers_with_attention(n_layers: int, ratio: str, expected: int) -> None:
+    assert n_with_attention(n_layers, parse_ratio(ratio)) == expected
 
 
 COLUMNS = {
@@ -105,11 +105,12 @@ COLUMNS = {
 
 
 @pytest.mark.parametrize("name", COLUMNS)
-def test_counts_expensive_blocks_as_the_paper_prints_them(name: str) -> None:
-    expensive, cheap = COLUMNS[name]
+def test_counts_layers_with_attention_as_the_paper_prints_them(name: str) -> None:
+    attention, mamba = COLUMNS[name]
     for _, row in baselines.table(name).iterrows():
         assert (
-            n_expensive(row[expensive] + row[cheap], parse_ratio(row["ratio"])) == row[expensive]
+            n_with_attention(row[attention] + row[mamba], parse_ratio(row["ratio"]))
+            == row[attention]
         ), row["ratio"]
 
 

@@ -251,7 +251,10 @@ def test_the_papers_own_choices_get_no_warning(name: str, length: int) -> None:
 def test_the_ends_of_the_stack_do_not_matter_where_every_layer_is_the_same() -> None:
     known = facts(preset("llama-1b"), 8192)
     assert not (
-        known.first_layer_expensive or known.last_layer_expensive or known.sandwich or known.cluster
+        known.first_layer_has_attention
+        or known.last_layer_has_attention
+        or known.sandwich
+        or known.cluster
     )
     assert facts(preset("intra-1to0-1b"), 8192).sandwich is False
 

@@ -65,7 +65,7 @@ def mixtures() -> Iterator[Printed]:
 
 
 def mixed_share(name: str, row: pd.Series) -> float:
-    """The share of expensive blocks; 5 + 1 of inter at 100M is 1 + 5 by its parameters and
+    """The share of layers with attention; 5 + 1 of inter at 100M is 1 + 5 by its parameters and
     tokens."""
     printed = tuple(int(row.get(column, 0)) for column in baselines.COUNTS)
     attn, swa, ssm, hyb = errata.meant_layers(name, printed)
@@ -75,7 +75,7 @@ def mixed_share(name: str, row: pd.Series) -> float:
 
 
 def positions() -> Iterator[Printed]:
-    """Rows printed by where their expensive blocks stand."""
+    """Rows printed by where their layers with attention stand."""
     tables = {
         "table11_swa_position": "swa",
         "table17_inter_position": "inter",
@@ -152,8 +152,8 @@ def built(printed: Printed) -> ArchSpec | None:
         column = "intra_indices" if family == "intra" else "attn_indices"
         n_layers = sum(int(printed.row.get(count, 0)) for count in baselines.COUNTS)
         chosen = additive.indices(str(printed.row[column]), n_layers)
-        expensive, cheap = LETTERS[family]
-        pattern = "".join(expensive if i in chosen else cheap for i in range(1, n_layers + 1))
+        attention, mamba = LETTERS[family]
+        pattern = "".join(attention if i in chosen else mamba for i in range(1, n_layers + 1))
         return presets.get(f"{family}-1to5-{scale}").spec.replace(
             n_layers=n_layers, layers={"pattern": pattern}
         )

@@ -25,10 +25,10 @@ class Shape(NamedTuple):
 
     def is_like(self, known: Facts) -> bool:
         """Whether a design with these facts resembles the row's design."""
-        share = known.share_of_expensive
+        share = known.share_with_attention
         if share is None:
             return False
-        if self.family != known.family or self.several != known.several_expensive:
+        if self.family != known.family or self.several != known.several_with_attention:
             return False
         names_axes = self.axes is not None
         if names_axes and self.axes != known.intra_axes:

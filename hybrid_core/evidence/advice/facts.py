@@ -78,13 +78,13 @@ class Facts(NamedTuple):
 
     scale: Scale | None  # the paper's scale nearest this size
     family: str | None  # llama, mamba, inter, intra, swa, or window (no global attention)
-    share_of_expensive: float | None
-    several_expensive: bool
-    first_layer_expensive: bool
-    last_layer_expensive: bool
-    sandwich: bool  # expensive at both ends
-    cluster: bool  # several expensive layers, all next to one another
-    centre: float | None  # mean depth of the expensive layers, 0 to 1
+    share_with_attention: float | None
+    several_with_attention: bool
+    first_layer_has_attention: bool
+    last_layer_has_attention: bool
+    sandwich: bool  # attention at both ends
+    cluster: bool  # several layers with attention, all next to one another
+    centre: float | None  # mean depth of the layers with attention, 0 to 1
     experts: bool
     intra_norm: str | None
     intra_scalar: str | None
@@ -115,10 +115,10 @@ def facts(
     return Facts(
         scale=nearest_scale(spec),
         family=mixed and mixed.family,
-        share_of_expensive=mixed and mixed.share,
-        several_expensive=bool(mixed and len(mixed.expensive) > 1),
-        first_layer_expensive=bool(mixed and mixed.first),
-        last_layer_expensive=bool(mixed and mixed.last),
+        share_with_attention=mixed and mixed.share,
+        several_with_attention=bool(mixed and len(mixed.with_attention) > 1),
+        first_layer_has_attention=bool(mixed and mixed.first),
+        last_layer_has_attention=bool(mixed and mixed.last),
         sandwich=bool(mixed and mixed.first and mixed.last),
         cluster=bool(mixed and mixed.cluster),
         centre=mixed and mixed.centre,

@@ -54,14 +54,14 @@ def untrained_placement(mixed: Mixture, rows: tuple[Mixture, ...]) -> str | None
 
 
 def _told(mixed: Mixture) -> str:
-    return f"{', '.join(map(str, mixed.expensive))} of {mixed.n_layers}"
+    return f"{', '.join(map(str, mixed.with_attention))} of {mixed.n_layers}"
 
 
 def _known(mixed: Mixture, alike: list[Mixture]) -> list[Mixture]:
     """The rows with as many blocks as the design. If there are none: the rows' rules, applied to
     the design's depth and number of blocks."""
-    n_blocks = len(mixed.expensive)
-    same = [row for row in alike if len(row.expensive) == n_blocks]
+    n_blocks = len(mixed.with_attention)
+    same = [row for row in alike if len(row.with_attention) == n_blocks]
     if same:
         return same
     rules = {_rule(row) for row in alike if not row.cluster}
@@ -93,4 +93,4 @@ def _resembles(mixed: Mixture, known: Mixture) -> bool:
 @cache
 def _depths(mixed: Mixture) -> tuple[float, ...]:
     """Where each block lies: 0 is before the first layer, 1 after the last."""
-    return tuple(index / (mixed.n_layers + 1) for index in mixed.expensive)
+    return tuple(index / (mixed.n_layers + 1) for index in mixed.with_attention)

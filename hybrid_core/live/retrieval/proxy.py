@@ -11,8 +11,7 @@ shrinks by its own `shrunk` method, by these factors:
   shrink by the ratio of the trained length to 8,192, the length that the paper's models are trained
   at. Theta is a wavelength, so it is a number of tokens, too.
 - **d_state** shrinks by the square root of that ratio. The state has to hold a context, which
-shrinks,
-  and needles, which do not: a state of 128 at 8,192 tokens becomes one of 32 at 512 tokens.
+  shrinks, and needles, which do not: a state of 128 at 8,192 tokens becomes one of 32 at 512.
 - **The number of layers** drops as described in `depth.py`.
 - Position encoding, kinds of mixers, fusion axes, number of experts and top-k do not change.
 
