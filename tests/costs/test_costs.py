@@ -247,7 +247,7 @@ def test_sixty_random_designs_with_options_agree(
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@settings(max_examples=120, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(valid_designs(), st.integers(1, 40), DTYPES)
 def test_a_hundred_random_designs_agree(
     spec: ArchSpec, length: int, dtypes: dict[str, str]
