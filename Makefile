@@ -7,8 +7,6 @@ PYTHON ?= python3
 PORT ?= 8501
 # Where torch's wheels come from; tools/install.sh says where from if nothing is named.
 TORCH_INDEX ?=
-# pip compiles no module: Python compiles those that are used, when they are first imported.
-export PIP_NO_COMPILE := 1
 
 .PHONY: app test check setup setup-dev clean
 

@@ -44,7 +44,7 @@ def test_all_stages_run_and_pass(tmp_path: Path) -> None:
     assert [call.split(" -n ")[0] for call in calls[-3:]] == [
         "pytest -m not slow and not e2e",
         "pytest -m slow",
-        "pytest -m e2e",
+        "pytest tests/e2e -m e2e",
     ]
 
 

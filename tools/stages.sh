@@ -17,7 +17,7 @@ run() {
         imports) "$bin/lint-imports" ;;
         unit) "$bin/pytest" -m "not slow and not e2e" $workers ;;
         slow) "$bin/pytest" -m slow $one_by_one ;;
-        browser) "$bin/pytest" -m e2e $workers ;;
+        browser) "$bin/pytest" tests/e2e -m e2e $workers ;;
         *) echo "no stage is called $1" && return 2 ;;
     esac
 }
