@@ -9,9 +9,7 @@ from hybrid_core.interop.link import MAX_COMPARED, View
 from hybrid_core.report import compare
 from hybrid_core.report.figures import style
 from hybrid_core.report.figures.designs import beside_each_other
-from hybrid_core.report.numbers import of_design
 from hybrid_core.speed import hardware
-from hybrid_core.speed.cost import cost
 from pages.parts import chart, design, facts, jobs, layout, pictures, share
 
 
@@ -92,7 +90,7 @@ def _figures(designs: list[style.Named], view: View, device: hardware.Hardware) 
     """The figures in which the designs differ, then those that are the same."""
     columns = [compare.design_facts(item.spec, view.workload, device) for item in designs]
     differ, alike = compare.parted([item.label for item in designs], columns)
-    sources = _sources(view, device)
+    sources = compare.design_sources(view.design, view.workload, device)
     facts.draw("compare.differ", differ, sources)
     with st.expander(f"{len(alike)} figures that are the same"):
         facts.draw("compare.alike", alike, sources)
@@ -101,12 +99,6 @@ def _figures(designs: list[style.Named], view: View, device: hardware.Hardware) 
         "Costs first, then dimensions. "
         f"Batch {workload.batch_size}, {workload.context_len:,} tokens: set on Compose."
     )
-
-
-def _sources(view: View, device: hardware.Hardware) -> dict[str, str]:
-    """The entry of profiles/numbers.yaml of each row. Every design has the same rows."""
-    costs = cost(view.design, view.workload, device)
-    return compare.sources_of_rows(of_design(view.design, costs, device))
 
 
 def _charts(designs: list[style.Named], view: View, device: hardware.Hardware) -> None:

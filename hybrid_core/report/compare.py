@@ -35,7 +35,7 @@ def facts(run: Run) -> dict[str, str]:
 
 
 def sources_of_rows(found: Iterable[Number]) -> dict[str, str]:
-    """Name of a row of `facts` or `design_facts` -> its entry in profiles/numbers.yaml. Only rows
+    """Name of a row of `facts` -> its entry in profiles/numbers.yaml. Only rows
     with numbers have one."""
     return {number.compared_as: number.source for number in found}
 
@@ -81,11 +81,28 @@ def design_facts(
 ) -> dict[str, str]:
     """Every figure of a design that may be compared: what it costs in a workload, then its
     dimensions. The names of the costs end in their convention."""
-    costs = cost(spec, workload, hardware)
     found = {"layers": spec.pattern}
-    for number in of_design(spec, costs, hardware):
+    for number in _costs(spec, workload, hardware):
         found[number.compared_as] = number.said
     return found | dict(_dimensions(spec))
+
+
+def design_sources(
+    spec: ArchSpec,
+    workload: Workload,
+    hardware: Hardware,
+) -> dict[str, str]:
+    """The entry in profiles/numbers.yaml of each row of `design_facts` that has one. All designs
+    have the same rows."""
+    return sources_of_rows(_costs(spec, workload, hardware))
+
+
+def _costs(
+    spec: ArchSpec,
+    workload: Workload,
+    hardware: Hardware,
+) -> Iterable[Number]:
+    return of_design(spec, cost(spec, workload, hardware), hardware)
 
 
 def _dimensions(spec: ArchSpec) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,14 @@ from hybrid_core.options import command_line
 from hybrid_core.report import numbers, sentences, units
 from hybrid_core.report.cards import Card, design_cards, run_cards
 from hybrid_core.report.charts import PLOTLY, Chart, chart, charts
-from hybrid_core.report.compare import design_facts, differences, named, parted, sources_of_rows
+from hybrid_core.report.compare import (
+    design_facts,
+    design_sources,
+    differences,
+    named,
+    parted,
+    sources_of_rows,
+)
 from hybrid_core.report.figures import style
 from hybrid_core.report.figures.designs import (
     beside_each_other,
@@ -201,15 +208,13 @@ def design_report(view: link.View, home: str = HOME) -> str:
     names = [design.label for design in shown]
     columns = [design_facts(design.spec, workload, device) for design in shown]
     differ, alike = parted(names, columns)
-    # All designs have the same rows.
-    found = numbers.of_design(view.design, cost(view.design, workload, device), device)
     figures = [
         *beside_each_other(shown, workload, device).values(),
         longest_context(shown, workload),
     ]
     return _TEMPLATES.get_template("design.html.jinja").render(
         title=title,
-        row_sources=sources_of_rows(found),
+        row_sources=design_sources(view.design, workload, device),
         designs=[_design(design, index, workload, device) for index, design in enumerate(own)],
         address=link.address(view, home, page),
         use=_use(workload, device),

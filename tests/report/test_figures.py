@@ -7,7 +7,7 @@ import pytest
 
 from hybrid_core.design import presets
 from hybrid_core.report.cards import design_cards, run_cards
-from hybrid_core.report.compare import parted, sources_of_rows
+from hybrid_core.report.compare import design_sources, parted, sources_of_rows
 from hybrid_core.report.figures import style, words
 from hybrid_core.report.figures.designs import beside_each_other
 from hybrid_core.report.figures.stack import stack_layers, stack_source
@@ -170,3 +170,11 @@ def test_a_run_says_how_much_of_the_prediction_it_reached() -> None:
         "On cpu it generated 100 tokens/s up to 2K (measured), 50% of the predicted speed."
     )
     assert said[-1].sources == ("generation",)
+
+
+def test_rows_of_a_design_have_the_entries_that_explain_them() -> None:
+    spec = presets.get("llama-1b").spec
+    sources = design_sources(spec, Workload(), hardware.get("h100_sxm"))
+    assert sources["total parameters (exact)"] == "parameters_in_all"
+    assert sources["cache per sequence at 8K (exact)"] == "cache"
+    assert "n_layers" not in sources
