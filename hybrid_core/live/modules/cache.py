@@ -11,6 +11,7 @@ heads of width P and N states per channel in a Mamba layer.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -225,6 +226,21 @@ class SSMCache:
 
     state: Tensor
     conv: Tensor
+
+    @classmethod
+    def zeros(
+        cls,
+        batch: int,
+        state: tuple[int, ...],
+        conv: tuple[int, ...],
+        dtypes: CacheDtypes,
+        device: torch.device,
+    ) -> Self:
+        """The cache before the first token. The shapes are those after the batch axis."""
+        return cls(
+            torch.zeros(batch, *state, dtype=dtypes.state, device=device),
+            torch.zeros(batch, *conv, dtype=dtypes.conv, device=device),
+        )
 
     def tensors(self) -> Iterator[Tensor]:
         yield self.state

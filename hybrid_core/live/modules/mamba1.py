@@ -167,21 +167,9 @@ class Mamba1Heads(nn.Module):
         device: torch.device,
     ) -> SSMCache:
         s = self.spec
-        state = torch.zeros(
-            batch,
-            s.d_ssm,
-            s.d_state,
-            dtype=dtypes.state,
-            device=device,
-        )
-        conv = torch.zeros(
-            batch,
-            s.d_conv - 1,
-            s.d_ssm,
-            dtype=dtypes.conv,
-            device=device,
-        )
-        return SSMCache(state, conv)
+        state = (s.d_ssm, s.d_state)
+        conv = (s.d_conv - 1, s.d_ssm)
+        return SSMCache.zeros(batch, state, conv, dtypes, device)
 
 
 class Mamba1(Mamba1Heads):

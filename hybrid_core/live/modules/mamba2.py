@@ -179,21 +179,9 @@ class Mamba2Heads(nn.Module):
         device: torch.device,
     ) -> SSMCache:
         s = self.spec
-        heads = (s.n_heads, s.head_dim, s.d_state)
-        state = torch.zeros(
-            batch,
-            *heads,
-            dtype=dtypes.state,
-            device=device,
-        )
-        conv = torch.zeros(
-            batch,
-            s.d_conv - 1,
-            s.d_xbc,
-            dtype=dtypes.conv,
-            device=device,
-        )
-        return SSMCache(state, conv)
+        state = (s.n_heads, s.head_dim, s.d_state)
+        conv = (s.d_conv - 1, s.d_xbc)
+        return SSMCache.zeros(batch, state, conv, dtypes, device)
 
 
 def gated_norm(spec: Mamba2Mixer) -> GatedRMSNorm | None:

@@ -21,11 +21,4 @@ class NoMixer(nn.Module):
         dtypes: CacheDtypes,
         device: torch.device,
     ) -> SSMCache:
-        state = torch.empty(
-            batch,
-            0,
-            dtype=dtypes.state,
-            device=device,
-        )
-        conv = torch.empty(batch, 0, dtype=dtypes.conv, device=device)
-        return SSMCache(state, conv)
+        return SSMCache.zeros(batch, (0,), (0,), dtypes, device)
